@@ -1,0 +1,37 @@
+"""Anomaly detection when the normal data is real: long-tailed, contaminated, shifted.
+
+Names are imported when they are first used, so that `tailwise --help` does not wait for torch.
+"""
+
+from importlib import import_module as _import_module
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "importance_weights": "weights",
+    "Weighting": "weights",
+    "weighted_mean": "weights",
+    "effective_sample_size": "weights",
+    "ImportanceWeightedLoss": "losses",
+    "Data": "problem",
+    "Problem": "problem",
+    "Labelled": "problem",
+    "Detector": "detector",
+    "fit": "training",
+    "Reweighted": "estimator",
+    "AnomalyDetector": "estimator",
+    "open_source": "sources",
+    "open_run": "storage",
+    "InputError": "errors",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tailwise' has no attribute {name!r}")
+    return getattr(_import_module(f".{_HOMES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,167 @@
+"""The seam between detectors and everything else.
+
+A detector gives one loss and one score per unit and never reduces them; it does not know that weights exist, except
+that `prepare` and `solve` take them to form means. Layer 2 knows detectors only by the protocols here. The contracts
+that every detector keeps are in `testing.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .problem import Batch, Data
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """Learns by gradient steps on its losses."""
+
+    def losses(self, batch: Batch) -> Tensor:
+        """[unit], unreduced."""
+        ...
+
+
+@runtime_checkable
+class Solvable(Protocol):
+    """Learns in one step from weighted data: covariances, memories, forests."""
+
+    def solve(self, data: Data, w: Tensor) -> None:
+        """Fit to the units of `data` with the weights `w` [n], of any scale."""
+        ...
+
+
+@runtime_checkable
+class Mapping2d(Protocol):
+    """Says where in the unit the anomaly is."""
+
+    def score_map(self, batch: Batch) -> Tensor:
+        """[unit, *space], higher is more anomalous."""
+        ...
+
+
+class Detector(nn.Module):
+    """What detectors share: settings that print, the unit's shape, and a state of plain tensors.
+
+    A subclass stores its constructor's parameters under their own names, lists the `unit_dims` that it can take
+    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable or Solvable.
+    `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch.
+    """
+
+    unit_dims: tuple[int, ...] = (1, 2, 3)
+    needs_labels: bool = False
+    couples_units: str = ""
+    unit_shape: tuple[int, ...] = ()
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        """Make networks and buffers for units of this shape."""
+
+    def prepare(self, data: Data, w: Tensor) -> None:
+        """Statistics that come before training (standardisation, a centre), with the weights [n] known by then."""
+
+    def score(self, batch: Batch) -> Tensor:
+        """[unit], higher is more anomalous."""
+        raise NotImplementedError(f"{type(self).__name__} has no score")
+
+    def embed(self, batch: Batch) -> Tensor:
+        """[unit, d]: where the detector places a unit; the unit itself unless it learns better."""
+        return batch.units.flatten(1)
+
+    def start(self, unit_shape: tuple[int, ...]) -> None:
+        """Check the shape and build.
+
+        Raises:
+            InputError: this detector cannot take units of this shape.
+        """
+        if len(unit_shape) not in self.unit_dims:
+            takes = " or ".join(_SHAPES[dims] for dims in self.unit_dims)
+            raise InputError(f"{type(self).__name__} takes {takes}: got units of shape {list(unit_shape)}")
+        self.unit_shape = tuple(unit_shape)
+        self.build(self.unit_shape)
+
+    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        """Take over a saved state; what was solved may have any size, so buffers are replaced, not copied into.
+
+        Raises:
+            InputError: the state is not one of this detector.
+        """
+        self.start(unit_shape)
+        own = self.state_dict()
+        if set(own) != set(state):
+            odd = sorted(set(own) ^ set(state))
+            raise InputError(f"the saved state does not fit {self!r}: {', '.join(odd[:4])}")
+        buffers = dict(self.named_buffers())
+        for name, value in state.items():
+            if name in buffers:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(owner), leaf, value.to(own[name].device, own[name].dtype))
+            elif own[name].shape != value.shape:
+                raise InputError(f"the saved {name} has shape {list(value.shape)}: {list(own[name].shape)} was needed")
+            else:
+                own[name].copy_(value)
+
+    def settings(self) -> dict[str, Any]:
+        """The constructor's parameters and their values."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self)).parameters
+        shown = [f"{k}={v!r}" for k, v in self.settings().items() if v != defaults[k].default]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Standardise(nn.Module):
+    """Weighted mean and standard deviation: of each feature or band, or of each channel of an image."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, unit_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axes = (1, 2) if len(unit_shape) == 3 else ()
+        shape = (unit_shape[0], 1, 1) if len(unit_shape) == 3 else unit_shape
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def learn(self, data: Data, w: Tensor) -> None:
+        """One pass over the data. A constant feature keeps scale 1."""
+        total = float(w.double().sum())
+        first = torch.zeros(self.mean.shape, dtype=torch.float64)
+        second = torch.zeros_like(first)
+        # Sums are taken about the first unit, so that a large offset does not eat the digits of a small spread.
+        origin = data.read(torch.zeros(1, dtype=torch.long))[0].double()
+        origin = origin.mean(self.axes, keepdim=True) if self.axes else origin
+        for batch in data.batches(4_096 if len(self.axes) == 0 else 64):
+            part = w[batch.index.to(w.device)].double().cpu()
+            units = batch.units.double() - origin
+            first += _weighted_sum(units.mean(self.axes_of_batch, keepdim=True) if self.axes else units, part)
+            squares = units.square()
+            second += _weighted_sum(squares.mean(self.axes_of_batch, keepdim=True) if self.axes else squares, part)
+        mean = first / total
+        variance = (second / total - mean.square()).clamp_min(0)
+        constant = variance <= 1e-10 * (origin + mean).square().clamp_min(1e-20)
+        self.mean = (mean + origin).to(self.mean)
+        self.scale = torch.where(constant, 1.0, variance.sqrt()).to(self.scale)
+
+    @property
+    def axes_of_batch(self) -> tuple[int, ...]:
+        return tuple(axis + 1 for axis in self.axes)
+
+    def forward(self, units: Tensor) -> Tensor:
+        return (units - self.mean) / self.scale
+
+
+def _weighted_sum(units: Tensor, w: Tensor) -> Tensor:
+    return torch.tensordot(w, units, dims=1)
+
+
+_SHAPES = {
+    1: "rows [features]",
+    2: "spectra [1, bands]",
+    3: "images or feature maps [channels, height, width]",
+}

@@ -1,0 +1,93 @@
+"""Losses that keep one number per unit, and the importance-weighted loss as a module for anyone's training loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .weights import Context, Importance, Weighting, effective_sample_size, weighted_mean
+
+
+def squared_error(units: Tensor, rebuilt: Tensor) -> Tensor:
+    """Mean squared difference over each unit's own axes: [n, ...], [n, ...] -> [n]."""
+    return (units - rebuilt).square().flatten(1).mean(1)
+
+
+def absolute_error(units: Tensor, rebuilt: Tensor) -> Tensor:
+    """Mean absolute difference over each unit's own axes: [n, ...], [n, ...] -> [n]."""
+    return (units - rebuilt).abs().flatten(1).mean(1)
+
+
+def spectral_angle(units: Tensor, rebuilt: Tensor) -> Tensor:
+    """Angle in radians between two spectra: [n, ...], [n, ...] -> [n]; blind to brightness (Kruse et al. 1993)."""
+    cosine = torch.cosine_similarity(units.flatten(1), rebuilt.flatten(1), dim=1)
+    # arccos has an infinite slope at 1, which a perfect reconstruction would meet.
+    return cosine.clamp(-1 + 1e-6, 1 - 1e-6).arccos()
+
+
+def distance_to(centre: Tensor, codes: Tensor) -> Tensor:
+    """Mean squared distance of codes [n, d] to the centre [d] -> [n]."""
+    return (codes - centre).square().mean(1)
+
+
+class ImportanceWeightedLoss(nn.Module):
+    """Reduce a batch's unreduced losses with weights that draw the score distribution towards the target.
+
+        criterion = ImportanceWeightedLoss()
+        loss = criterion(losses)            # losses [b], one a unit; scores may be given when they differ
+        loss.backward()
+
+    The densities are fitted on the newest scores, kept in a ring buffer that travels with the module's state. Until
+    `warmup` scores have been seen every weight is 1: the scores of an untrained network mean nothing.
+
+    Args:
+        weighting: a Weighting or its spelling; steps that need a unit's own past cannot be used.
+        buffer: how many scores are kept; about one epoch is a good choice.
+        warmup: how many scores are seen before weighing begins; None is twice the buffer.
+        divide_by: see `weighted_mean`.
+    """
+
+    def __init__(
+        self,
+        weighting: Weighting | str = Weighting(Importance()),  # noqa: B008 (a frozen value)
+        *,
+        buffer: int = 4_096,
+        warmup: int | None = None,
+        divide_by: str = "weight",
+    ) -> None:
+        super().__init__()
+        self.weighting = Weighting.parse(weighting) if isinstance(weighting, str) else weighting
+        if self.weighting.needs_past:
+            raise InputError(
+                "Accumulate needs each unit's own past, which a batch does not carry", "use tailwise.fit, or leave it out"
+            )
+        if buffer < 2:
+            raise InputError(f"the buffer must hold at least 2 scores: got {buffer}")
+        self.warmup = 2 * buffer if warmup is None else warmup
+        self.divide_by = divide_by
+        self.effective_sample_share = 1.0  # of the newest batch, for logging
+        self.register_buffer("newest", torch.zeros(buffer))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def forward(self, losses: Tensor, scores: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
+        """Losses [b], scores [b] (the losses unless given) and embedding [b, d] -> the weighted mean, a scalar."""
+        scores = (losses if scores is None else scores).detach()
+        if self.training:
+            self._remember(scores)
+        w = self._weights(scores, embedding)
+        self.effective_sample_share = effective_sample_size(w) / len(w)
+        return weighted_mean(losses, w, self.divide_by)
+
+    def _weights(self, scores: Tensor, embedding: Tensor | None) -> Tensor:
+        if int(self.seen) < max(self.warmup, 2) or len(scores) < 2:
+            return torch.ones_like(scores)
+        reference = self.newest[: int(self.seen)].to(scores)
+        return self.weighting(Context(scores, reference, None if embedding is None else embedding.detach()))
+
+    def _remember(self, scores: Tensor) -> None:
+        place = (self.seen + torch.arange(len(scores), device=self.seen.device)) % len(self.newest)
+        # Within a batch longer than the buffer only the newest scores stay.
+        keep = slice(max(0, len(scores) - len(self.newest)), None)
+        self.newest[place[keep]] = scores[keep].to(self.newest)
+        self.seen += len(scores)

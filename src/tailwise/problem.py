@@ -1,0 +1,206 @@
+"""What a source yields and what a detector is given.
+
+`Data` is a set of units with their names, and hands out batches that carry the units' index, so that weights find
+their unit through any shuffle. It has no place for a label. `Problem` adds what only evaluation may see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+class Reader(Protocol):
+    """Units that stay on disk until they are asked for."""
+
+    shape: tuple[int, ...]  # [n, *unit]
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """Units at `index` [b] -> float32 [b, *unit]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Units [b, *unit] and their index [b] in the data that they come from."""
+
+    units: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device | str) -> Batch:
+        return Batch(self.units.to(device, non_blocking=True), self.index.to(device, non_blocking=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Units without labels.
+
+    Attributes:
+        units: float32 [n, *unit], in memory or behind a Reader. The unit's shape says what it is: [d] a row of d
+            features, [1, bands] a spectrum, [channels, height, width] an image.
+        names: one name a unit: a row number, a relative path, a pixel's "row,column".
+        features: names of the d features, or the wavelengths in nanometres, where known.
+    """
+
+    units: Tensor | Reader
+    names: Sequence[str]
+    features: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not len(self):
+            raise InputError("there are no units in the data: at least 1 is needed")
+        if len(self.names) != len(self):
+            raise InputError(f"one name a unit: got {len(self.names)} names for {len(self)} units")
+
+    def __len__(self) -> int:
+        return int(self.units.shape[0])
+
+    @property
+    def unit_shape(self) -> tuple[int, ...]:
+        return tuple(self.units.shape[1:])
+
+    @property
+    def in_memory(self) -> bool:
+        return isinstance(self.units, Tensor)
+
+    def read(self, index: Tensor) -> Tensor:
+        """Units [b, *unit] at `index` [b], float32."""
+        return self.units[index].float()
+
+    def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
+        """The units at `index`, as data of their own."""
+        index = torch.as_tensor(np.asarray(index), dtype=torch.long)
+        units = self.units[index] if isinstance(self.units, Tensor) else Selected(self.units, index)
+        return replace(self, units=units, names=[self.names[i] for i in index.tolist()])
+
+    def batches(
+        self, size: int, generator: torch.Generator | None = None, weights: Tensor | None = None
+    ) -> Iterator[Batch]:
+        """Every unit once, in order, or shuffled when there is a generator.
+
+        With `weights` [n] the units are drawn with replacement in proportion to them, as many as there are units.
+        """
+        if weights is not None:
+            order = torch.multinomial(weights.double().cpu(), len(self), replacement=True, generator=generator)
+        elif generator is not None:
+            order = torch.randperm(len(self), generator=generator)
+        else:
+            order = torch.arange(len(self))
+        for index in order.split(size):
+            yield Batch(self.read(index), index)
+
+
+class Selected:
+    """Some of a Reader's units, still on disk."""
+
+    def __init__(self, units: Reader, index: Tensor) -> None:
+        self.of = units
+        self.index = index
+        self.shape = (len(index), *units.shape[1:])
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return self.of[self.index[index]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where data comes from and what its numbers mean."""
+
+    name: str
+    units: str = "units"
+    licence: str = "not stated"
+    citation: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Units with what evaluation may know of them; training never sees this.
+
+    Attributes:
+        data: the units [m].
+        labels: [m] bool, True is an anomaly; None where unknown.
+        groups: [m] names of the kinds of normal; None where unknown. Those of anomalies are not used.
+        masks: a defect mask [height, width] (bool) for each unit, or None for a unit without one.
+    """
+
+    data: Data
+    labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    masks: Sequence[np.ndarray | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "groups", "masks"):
+            _one_each(getattr(self, name), self.data, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a source yields: training data without labels, and test data with them where there is any.
+
+    Attributes:
+        train: the units that a detector learns from.
+        train_groups: [n] names of the kinds of normal where known: for evaluation, thresholds and reports, and for
+            balanced weights only when asked.
+        test: the units that it is judged on.
+        layout: what score tables and maps need to find back to the source, such as a cube's height and width.
+    """
+
+    train: Data
+    facts: Facts
+    train_groups: np.ndarray | None = None
+    test: Labelled | None = None
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _one_each(self.train_groups, self.train, "train_groups")
+
+
+class Source(Protocol):
+    """Where data comes from: a frozen value that prints as itself and is registered under its class name."""
+
+    def load(self) -> Problem:
+        """The training units, and the test units if the source has any."""
+        ...
+
+    def load_all(self) -> Labelled:
+        """Every unit of the source in its own order, for scoring."""
+        ...
+
+    def at(self, path: str) -> Source:
+        """The same reading of the data at another path."""
+        ...
+
+
+def _one_each(values: Any, data: Data, name: str) -> None:
+    if values is not None and len(values) != len(data):
+        raise InputError(f"{name}: got {len(values)} for {len(data)} units")
+
+
+def check_units(data: Data, batch_size: int = 4_096) -> None:
+    """Read everything once and refuse what no detector can learn from.
+
+    Raises:
+        InputError: a unit holds NaN or infinity (the first is named), or there is only one unit.
+    """
+    if len(data) < 2:
+        raise InputError(f"at least 2 units are needed to learn what is normal: got {len(data)}")
+    size = max(1, min(batch_size, 50_000_000 // max(1, int(np.prod(data.unit_shape)))))
+    for batch in data.batches(size):
+        finite = torch.isfinite(batch.units).flatten(1).all(1)
+        if not bool(finite.all()):
+            bad = data.names[int(batch.index[~finite][0])]
+            raise InputError(
+                f"unit {bad} holds NaN or infinity ({int((~finite).sum())} such units in its batch)",
+                "fill or drop the missing values first",
+            )

@@ -1,0 +1,309 @@
+"""From anomaly scores to weights of a training loss.
+
+Normal data with rare kinds has a right-skewed score distribution: training follows the frequent kinds and the rare
+ones keep high scores. Drawn from the density q, a unit with the weight g(s) / q(s) counts as if it had been drawn
+from the target g, so the weighted training set has scores distributed as the target (importance sampling; the
+importance-weighted loss, Lee et al., IJCNN 2025, arXiv 2601.02440). No labels of the kinds are needed. The paper's
+estimator, constants and schedule are not public in a form that we could read: those here are ours, chosen on our own
+benchmark.
+
+A weighting is a chain of small steps, each a frozen value from weights to weights, and prints as itself.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import neighbours
+from .densities import KDE, Fit, Gaussian
+from .errors import InputError
+from .registry import Value, parse, register
+
+Step = Callable[[Tensor, "Context"], Tensor]
+
+# A score of zero has no logarithm; this share of the median score stands in for anything smaller.
+_LOG_FLOOR = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a step may look at. `scores` [n] and `reference` [m]: higher is more anomalous.
+
+    `embedding` [n, d] places the units, `previous` [n] are the weights of the round before, `round` counts from 0.
+    """
+
+    scores: Tensor
+    reference: Tensor
+    embedding: Tensor | None = None
+    previous: Tensor | None = None
+    round: int = 0
+    # Neighbours do not change while the embedding stands, so rounds that share it share them too.
+    cache: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    def neighbours(self, k: int) -> Tensor:
+        """Indices [n, k] of each unit's nearest others in the embedding."""
+        if self.embedding is None:
+            raise InputError("this weighting looks at neighbours: it needs an embedding [n, d]", "give embedding=")
+        if k not in self.cache:
+            self.cache[k] = neighbours.nearest_within(self.embedding, k)
+        return self.cache[k]
+
+
+@register("step", "Importance")
+@dataclass(frozen=True, repr=False)
+class Importance(Value):
+    """Multiply by the relative density ratio g / ((1 - alpha) q + alpha g), never above 1 / alpha (Yamada et al. 2011).
+
+    `density` estimates q and `target` makes g, both from the reference scores. `alpha` 0 is the plain ratio, which
+    explodes where q vanishes. `log` reads the scores on a logarithmic scale; None does so whenever none is negative.
+    """
+
+    density: Fit = KDE()
+    target: Fit = Gaussian(shift=1.0)
+    alpha: float = 0.1
+    log: bool | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"Importance alpha must lie in 0 to 1: got {self.alpha}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        scores, reference = self.scale(context.scores, context.reference)
+        low, high = reference.aminmax()
+        if float(high - low) <= 1e-6 * max(abs(float(low)), abs(float(high)), 1e-30):
+            warnings.warn("the scores are constant: every weight is 1", RuntimeWarning, stacklevel=2)
+            return w
+        surplus = self.density(reference).log_prob(scores) - self.target(reference).log_prob(scores)
+        return w / ((1 - self.alpha) * surplus.exp() + self.alpha)
+
+    def scale(self, scores: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+        """Both on the scale, raw or logarithmic, that the densities are fitted on."""
+        smallest, median = float(reference.min()), float(reference.median())
+        possible = smallest >= 0 and median > 0
+        if self.log and not possible:
+            raise InputError(f"log scores need scores above 0: the smallest is {smallest:.3g}", "use log=False")
+        if self.log is False or not possible:
+            return scores, reference
+        floor = _LOG_FLOOR * median
+        return scores.clamp_min(floor).log(), reference.clamp_min(floor).log()
+
+
+@register("step", "Smooth")
+@dataclass(frozen=True, repr=False)
+class Smooth(Value):
+    """Average each weight with those of the unit's nearest others in the embedding.
+
+    A kind of normal is raised as a whole; a lone outlier among light neighbours is not.
+    """
+
+    neighbours: int = 20
+
+    def __post_init__(self) -> None:
+        if self.neighbours < 1:
+            raise InputError(f"Smooth needs at least 1 neighbour: got {self.neighbours}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        near = context.neighbours(self.neighbours)  # [n, k]
+        return (w + w[near].sum(1)) / (near.shape[1] + 1)
+
+
+@register("step", "Accumulate")
+@dataclass(frozen=True, repr=False)
+class Accumulate(Value):
+    """Multiply by the previous round's weights to the power `memory`; this round's count to the power `rate`."""
+
+    rate: float = 1.0
+    memory: float = 1.0
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        w = w**self.rate
+        return w if context.previous is None else w * context.previous**self.memory
+
+
+@register("step", "Focal")
+@dataclass(frozen=True, repr=False)
+class Focal(Value):
+    """Multiply by score ** gamma: hard units count more. Scores must not be negative."""
+
+    gamma: float = 1.0
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        if bool((context.scores < 0).any()):
+            raise InputError(f"Focal needs scores of 0 and more: the smallest is {context.scores.min():.3g}")
+        return w * (context.scores / context.scores.mean().clamp_min(1e-30)) ** self.gamma
+
+
+@register("step", "Clip")
+@dataclass(frozen=True, repr=False)
+class Clip(Value):
+    """Keep each weight, measured against their mean, between `low` and `high`."""
+
+    low: float = 0.1
+    high: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= 1 <= self.high:
+            raise InputError(f"Clip needs 0 <= low <= 1 <= high: got {self.low} and {self.high}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        return unit_mean(w).clamp(self.low, self.high)
+
+
+@register("step", "Trim")
+@dataclass(frozen=True, repr=False)
+class Trim(Value):
+    """Drop the `share` of units with the highest scores. Cleans contaminated data, and cuts rare normals off."""
+
+    share: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share < 1:
+            raise InputError(f"Trim share must lie in 0 to 1: got {self.share}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        dropped = int(self.share * len(context.scores))
+        if not dropped:
+            return w
+        kept = torch.ones_like(w)
+        kept[context.scores.topk(dropped).indices] = 0
+        return w * kept
+
+
+class Weighting:
+    """Steps in a row: scores in, weights out, mean 1, no gradient. No step at all is uniform."""
+
+    def __init__(self, *steps: Step) -> None:
+        self.steps = steps
+
+    @torch.no_grad()
+    def __call__(self, context: Context) -> Tensor:
+        """Weights [n] of the context's units.
+
+        Raises:
+            InputError: a score is not finite, or no unit is left with a weight.
+        """
+        for name in ("scores", "reference"):
+            check_finite(getattr(context, name), name)
+        w = torch.ones_like(context.scores)
+        for step in self.steps:
+            w = step(w, context)
+        return unit_mean(w)
+
+    @property
+    def needs_embedding(self) -> bool:
+        return any(isinstance(step, Smooth) for step in self.steps)
+
+    @property
+    def needs_past(self) -> bool:
+        return any(isinstance(step, Accumulate) for step in self.steps)
+
+    def __repr__(self) -> str:
+        return ", ".join(map(repr, self.steps))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Weighting) and self.steps == other.steps
+
+    def __hash__(self) -> int:
+        return hash(self.steps)
+
+    @staticmethod
+    def parse(text: str) -> Weighting:
+        """The weighting that prints as `text`; "" is uniform and "auto" the library's default."""
+        return AUTO if text.strip() == "auto" else Weighting(*parse(text, ("step", "density")))
+
+
+# What a user gets without asking. Chosen on development draws; LOG.md tells from what.
+AUTO = Weighting(Importance(), Smooth(), Clip())
+
+
+def importance_weights(
+    scores: Any, weighting: Weighting | str = "Importance()", *, reference: Any = None, embedding: Any = None
+) -> Any:
+    """Weights [n] of mean 1 for anomaly scores [n], higher more anomalous; the same kind of array as `scores`.
+
+    Args:
+        scores: tensor, array or sequence of finite numbers.
+        weighting: a Weighting or its spelling.
+        reference: the scores [m] that densities are fitted on, when not `scores` themselves.
+        embedding: the units' places [n, d], for steps that look at neighbours.
+
+    Raises:
+        InputError: scores are not one row of finite numbers, or a step cannot be used on them.
+    """
+    weighting = Weighting.parse(weighting) if isinstance(weighting, str) else weighting
+    values = _vector(scores)
+    w = weighting(
+        Context(
+            values,
+            values if reference is None else _vector(reference).to(values),
+            None if embedding is None else torch.as_tensor(embedding).detach(),
+        )
+    )
+    if isinstance(scores, Tensor):
+        return w
+    return w.numpy().astype(getattr(scores, "dtype", np.float64), copy=False) if _floats(scores) else w.numpy()
+
+
+def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "weight") -> Tensor:
+    """One number from losses [n] and weights [n]: the only place where losses are reduced.
+
+    `divide_by="weight"` is sum(w l) / sum(w), in which the scale of w cancels; "count" is sum(w l) / n.
+    """
+    if losses.dim() != 1:
+        raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "reduce each unit's own axes, not the units")
+    if divide_by not in ("weight", "count"):
+        raise InputError(f"divide_by must be 'weight' or 'count': got {divide_by!r}")
+    if w is None:
+        return losses.mean()
+    if w.shape != losses.shape:
+        raise InputError(f"one weight per loss: got {tuple(w.shape)} for {tuple(losses.shape)}")
+    total = (w * losses).sum()
+    # A batch whose weights are all zero says nothing: its mean is 0 and so is its gradient.
+    return total / (w.sum().clamp_min(torch.finfo(w.dtype).tiny) if divide_by == "weight" else len(losses))
+
+
+def effective_sample_size(w: Tensor) -> float:
+    """How many equally weighted units would estimate a mean as well: sum(w)^2 / sum(w^2) (Kish 1965)."""
+    w = w.double()
+    return float(w.sum().square() / w.square().sum().clamp_min(1e-300))
+
+
+def unit_mean(w: Tensor) -> Tensor:
+    """Weights scaled to mean 1."""
+    mean = w.mean()
+    if not bool(torch.isfinite(mean)) or float(mean) <= 0:
+        raise InputError("no unit is left with a weight", "soften the weighting, as with Clip(0.1, 10)")
+    return w / mean
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise an InputError that names the first entry of `values` that is not a finite number."""
+    if not len(values):
+        raise InputError(f"{name} are empty: at least 1 is needed")
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        first = int((~finite).nonzero()[0, 0])
+        raise InputError(
+            f"{name} must be finite: {int((~finite).sum())} of {len(values)} are not, the first is number {first}"
+        )
+
+
+def _vector(scores: Any) -> Tensor:
+    try:
+        values = scores.detach() if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))
+    except TypeError as error:
+        raise InputError(f"scores must be numbers: {error}") from error
+    if values.dim() != 1:
+        raise InputError(f"scores must be one row [n]: got shape {tuple(values.shape)}")
+    return values if values.is_floating_point() else values.double()
+
+
+def _floats(scores: Any) -> bool:
+    return isinstance(scores, np.ndarray) and np.issubdtype(scores.dtype, np.floating)
