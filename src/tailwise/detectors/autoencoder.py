@@ -1,0 +1,57 @@
+"""Autoencoder: what was not learnt cannot be rebuilt, so the reconstruction error is the score.
+
+Dense, convolutional or 1-D spectral by the unit's shape (Sakurada & Yairi 2014 for the use of the error).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..detector import Detector, Standardise
+from ..losses import squared_error
+from ..nets import Body
+from ..problem import Batch, Data
+from ..registry import register
+
+
+@register("detector", "autoencoder")
+class AutoEncoder(Detector):
+    """Mean squared reconstruction error of the standardised unit.
+
+    Args:
+        hidden: widths (rows) or channels (spectra, images) of the encoder, outermost first; the decoder mirrors it.
+            None chooses by the unit's shape.
+        code: size of the bottleneck; None chooses by the unit's shape.
+    """
+
+    loss_is_score = True
+
+    def __init__(self, hidden: tuple[int, ...] | None = None, code: int | None = None) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.code = code
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        body = Body.of(unit_shape, self.hidden, self.code)
+        self.standardise = Standardise(unit_shape)
+        self.encoder = body.encoder()
+        self.decoder = body.decoder()
+
+    def prepare(self, data: Data, w: Tensor) -> None:
+        self.standardise.learn(data, w)
+
+    def losses(self, batch: Batch) -> Tensor:
+        units = self.standardise(batch.units)
+        return squared_error(units, self.decoder(self.encoder(units)))
+
+    def score(self, batch: Batch) -> Tensor:
+        return self.losses(batch)
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.encoder(self.standardise(batch.units))
+
+    def score_map(self, batch: Batch) -> Tensor:
+        """Squared error at each feature, band or pixel, averaged over channels."""
+        units = self.standardise(batch.units)
+        error = (units - self.decoder(self.encoder(units))).square()
+        return error if error.dim() == 2 else error.mean(1)

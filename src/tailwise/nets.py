@@ -1,0 +1,95 @@
+"""Small networks whose form follows the unit's shape: dense for rows, 1-D convolutions for spectra, 2-D for images.
+
+None of them couples the units of a batch (no batch normalisation), so a weight of k is the same as k copies.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+# Widths and code sizes when the user names none: rows (features), spectra and images (channels).
+_WIDTHS = {1: (64,), 2: (16, 32), 3: (16, 32, 64)}
+_CODES = {1: 32, 2: 8, 3: 64}
+
+Activation = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True)
+class Body:
+    """The form of an encoder for units of one shape, and of the decoder that mirrors it."""
+
+    unit_shape: tuple[int, ...]
+    widths: tuple[int, ...]
+    code: int
+
+    @staticmethod
+    def of(unit_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None) -> Body:
+        """The given widths and code size, or the default for this shape."""
+        dims = len(unit_shape)
+        return Body(tuple(unit_shape), tuple(widths or _WIDTHS[dims]), code or _CODES[dims])
+
+    @property
+    def small(self) -> tuple[int, ...]:
+        """The spatial size after every halving, rounded up."""
+        return tuple(math.ceil(side / 2 ** len(self.widths)) for side in self.unit_shape[1:])
+
+    def encoder(self, bias: bool = True, activation: Activation = nn.ReLU) -> nn.Module:
+        """[n, *unit] -> [n, code]."""
+        if len(self.unit_shape) == 1:
+            return _dense((*self.unit_shape, *self.widths, self.code), bias, activation)
+        convolution = nn.Conv1d if len(self.unit_shape) == 2 else nn.Conv2d
+        layers: list[nn.Module] = [Pad(self.small, 2 ** len(self.widths))]
+        for before, after in zip((self.unit_shape[0], *self.widths), self.widths, strict=False):
+            layers += [convolution(before, after, 4, stride=2, padding=1, bias=bias), activation()]
+        return nn.Sequential(*layers, nn.Flatten(), nn.Linear(self._flat, self.code, bias=bias))
+
+    def decoder(self, activation: Activation = nn.ReLU) -> nn.Module:
+        """[n, code] -> [n, *unit]."""
+        if len(self.unit_shape) == 1:
+            return _dense((self.code, *reversed(self.widths), *self.unit_shape), True, activation)
+        convolution = nn.ConvTranspose1d if len(self.unit_shape) == 2 else nn.ConvTranspose2d
+        layers: list[nn.Module] = [nn.Linear(self.code, self._flat), activation()]
+        layers.append(nn.Unflatten(1, (self.widths[-1], *self.small)))
+        downwards = tuple(reversed(self.widths))
+        for before, after in zip(downwards, downwards[1:], strict=False):
+            layers += [convolution(before, after, 4, stride=2, padding=1), activation()]
+        layers.append(convolution(downwards[-1], self.unit_shape[0], 4, stride=2, padding=1))
+        return nn.Sequential(*layers, Crop(self.unit_shape[1:]))
+
+    @property
+    def _flat(self) -> int:
+        return self.widths[-1] * math.prod(self.small)
+
+
+class Pad(nn.Module):
+    """Zeros at the far ends, so that every halving is exact."""
+
+    def __init__(self, small: tuple[int, ...], factor: int) -> None:
+        super().__init__()
+        self.size = tuple(side * factor for side in small)
+
+    def forward(self, units: Tensor) -> Tensor:
+        ends = [(0, full - side) for full, side in zip(self.size, units.shape[2:], strict=True)]
+        return nn.functional.pad(units, [end for pair in reversed(ends) for end in pair])
+
+
+class Crop(nn.Module):
+    """The first part of each spatial axis: undoes `Pad`."""
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, units: Tensor) -> Tensor:
+        return units[(..., *(slice(side) for side in self.size))]
+
+
+def _dense(sizes: Sequence[int], bias: bool, activation: Activation) -> nn.Module:
+    layers: list[nn.Module] = []
+    for before, after in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(before, after, bias=bias), activation()]
+    return nn.Sequential(*layers[:-1])
