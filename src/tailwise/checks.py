@@ -1,0 +1,116 @@
+"""Self-checks after every fit: has this detector learnt anything, and may its scores be believed?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from .detector import Detector, Trainable
+from .problem import Batch, Data
+from .weights import Importance, Weighting, effective_sample_size
+
+_SAMPLE = 1_024
+# Each limit is far from what a detector that has learnt shows, and is crossed by one that has not.
+_LEAST_FALL = 0.02
+_LEAST_AGREEMENT = 0.5
+_LEAST_SPREAD = 1e-4
+_LEAST_EFFECTIVE_SHARE = 0.05
+_MOST_DISTANCE_ADDED = 0.1
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, whether the answer is good, the figure behind it (None where there is none) and a sentence."""
+
+    name: str
+    ok: bool
+    value: float | None
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
+    """All checks that apply. `outcome` has scores, first_scores, weights [n] and history."""
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+    device = next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
+    batch = Batch(data.read(chosen), chosen).to(device)
+    checks = [_finite(outcome.scores), _distinct(outcome.scores)]
+    if isinstance(detector, Trainable):
+        checks += [_loss_fell(outcome.history), _agreement(detector, batch), _collapse(detector, batch)]
+    if weighting.steps:
+        checks += [_effective(outcome.weights), *_follows_target(weighting, outcome)]
+    return checks
+
+
+def _finite(scores: Tensor) -> Check:
+    bad = int((~torch.isfinite(scores)).sum())
+    return Check("scores are finite", bad == 0, bad, f"{bad} of {len(scores)} scores are not finite numbers")
+
+
+def _distinct(scores: Tensor) -> Check:
+    distinct = len(scores.unique())
+    needed = min(10, len(scores) // 2)
+    return Check("scores are distinct", distinct >= needed, distinct, f"{distinct} distinct scores of {len(scores)}")
+
+
+def _loss_fell(history: list[dict[str, float]]) -> Check:
+    name = "the loss fell"
+    if len(history) < 2:
+        return Check(name, True, None, "one epoch only: nothing to compare")
+    first, last = history[0]["score_mean"], history[-1]["score_mean"]
+    fall = (first - last) / max(abs(first), 1e-30)
+    message = f"the mean score went from {first:.4g} to {last:.4g}: {100 * fall:.1f} % down"
+    return Check(name, fall >= _LEAST_FALL, fall, message)
+
+
+@torch.no_grad()
+def _agreement(detector: Any, batch: Batch) -> Check:
+    losses, scores = detector.losses(batch).cpu(), detector.score(batch).cpu()
+    if bool((losses == scores).all()):
+        rank = 1.0
+    else:
+        rank = float(stats.spearmanr(losses.numpy(), scores.numpy()).statistic) if losses.std() > 0 else 0.0
+    ok = math.isfinite(rank) and rank >= _LEAST_AGREEMENT
+    return Check("loss and score agree", ok, rank, f"rank correlation of loss and score: {rank:.2f}")
+
+
+@torch.no_grad()
+def _collapse(detector: Detector, batch: Batch) -> Check:
+    codes = detector.embed(batch).flatten(1)
+    size = codes.square().mean(0).sum().sqrt().clamp_min(1e-12)
+    spread = float(codes.std(0, correction=0).norm() / size)
+    message = f"codes vary by {100 * spread:.3g} % of their size over the units"
+    return Check("the representation did not collapse", spread >= _LEAST_SPREAD, spread, message)
+
+
+def _effective(weights: Tensor) -> Check:
+    share = effective_sample_size(weights) / len(weights)
+    message = f"the weighted units count as {share * len(weights):.0f} of {len(weights)}"
+    return Check("enough units carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
+
+
+def _follows_target(weighting: Weighting, outcome: Any) -> list[Check]:
+    """Kolmogorov distance of the scores that the weights were made for to the target, unweighted and weighted."""
+    step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
+    if step is None or not bool(torch.isfinite(outcome.scores).all()):
+        return []
+    scores, reference = step.scale(outcome.scores, outcome.scores)
+    order = scores.argsort()
+    grid = scores[order].double()
+    target = step.target(reference).log_prob(grid.to(scores)).double().exp()
+    below = torch.cumulative_trapezoid(target, grid)
+    if not len(below) or float(below[-1]) <= 0:
+        return []
+    below = torch.cat([below.new_zeros(1), below / below[-1]])
+    plain = torch.linspace(0, 1, len(grid), dtype=torch.float64)
+    weighted = outcome.weights[order].double().cumsum(0) / outcome.weights.double().sum()
+    before, after = (float((share - below).abs().max()) for share in (plain, weighted))
+    message = f"largest distance to the target's distribution: {before:.2f} unweighted, {after:.2f} weighted"
+    return [Check("weighted scores follow the target", after <= before + _MOST_DISTANCE_ADDED, after, message)]

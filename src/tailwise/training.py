@@ -1,0 +1,380 @@
+"""The one training loop: it alone knows both detectors and weights, and knows detectors only by their protocols.
+
+A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean
+nothing) every epoch ends with new weights from the units' newest scores. A Solvable is solved with weights 1, scored,
+and solved again with the weights that its scores give.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from . import neighbours
+from .checks import Check, run_checks
+from .detector import Detector, Solvable, Trainable
+from .errors import InputError
+from .problem import Data
+from .weights import Context, Weighting, effective_sample_size, unit_mean, weighted_mean
+
+# Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
+_STEPS_WANTED = 1_500
+_EPOCHS = (30, 300)
+_SCORE_BATCH = 4_096
+_SCORE_ENTRIES = 20_000_000
+
+
+class Keeper(Protocol):
+    """Keeps the state of an unfinished fit (storage.Checkpoint)."""
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None: ...
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None: ...
+
+
+@dataclass(eq=False)
+class Outcome:
+    """What a fit leaves besides the trained detector. All over the training units [n], higher score more anomalous.
+
+    `first_scores` are by the same detector before any weight differed from the base weights.
+    """
+
+    scores: Tensor
+    first_scores: Tensor
+    weights: Tensor
+    history: list[dict[str, float]]
+    checks: list[Check] = field(default_factory=list)
+
+
+def fit(
+    detector: Detector,
+    data: Data,
+    weighting: Weighting = Weighting(),  # noqa: B008 (a frozen value)
+    *,
+    epochs: int | None = None,
+    batch_size: int = 256,
+    lr: float = 1e-3,
+    weight_decay: float = 1e-6,
+    warmup: int | None = None,
+    reference: str = "newest",
+    sample: bool = False,
+    base_weights: Tensor | None = None,
+    held_out: Data | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    mixed_precision: bool = False,
+    threads: int | None = 1,
+    keeper: Keeper | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> Outcome:
+    """Train `detector` in place on the units of `data`, weighed by `weighting`.
+
+    Args:
+        epochs: passes over the data; None takes about 1,500 steps, within 30 to 300 epochs.
+        lr, weight_decay: of Adam.
+        warmup: epochs with base weights only; None is a third of the epochs.
+        reference: "newest" weighs by the scores that the epoch's own steps gave (free), "full" by a pass after each
+            epoch.
+        sample: draw units in proportion to their weights instead of weighing the loss.
+        base_weights: [n] weights known beforehand, such as balanced groups; every weight is multiplied by them.
+        held_out: normals that are not trained on, for early stopping: after `patience` epochs without a lower mean
+            loss on them the best state is restored. Both or neither.
+        threads: CPU threads during the fit; 1 is fastest for small networks; None leaves the setting alone.
+        keeper: where an interrupted fit is kept and resumed from.
+        progress: called with (epochs done, epochs, newest history row).
+
+    Raises:
+        InputError: the detector cannot take these units, an option is off, or the loss stopped being finite.
+    """
+    if (held_out is None) != (patience is None):
+        raise InputError("early stopping takes both held_out normals and patience")
+    if reference not in ("newest", "full"):
+        raise InputError(f"reference must be 'newest' or 'full': got {reference!r}")
+    if detector.needs_labels:
+        raise InputError(f"{type(detector).__name__} needs a few labelled anomalies")
+    base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
+    with _threads(threads), _seeded(seed):
+        detector.start(data.unit_shape)
+        _place(detector, device)
+        if isinstance(detector, Solvable):
+            outcome = _solve(detector, data, weighting, base, progress)
+        elif isinstance(detector, Trainable):
+            epochs = default_epochs(len(data), batch_size) if epochs is None else epochs
+            plan = Plan(
+                epochs, batch_size, lr, weight_decay, epochs // 3 if warmup is None else warmup, seed,
+                sample, patience, reference == "full" or not detector.loss_is_score, mixed_precision,
+            )  # fmt: skip
+            outcome = Loop(detector, data, weighting, base, plan, held_out, keeper, progress).run()
+        else:
+            raise InputError(f"{type(detector).__name__} has neither losses nor solve: it cannot be trained")
+        outcome.checks = run_checks(detector, data, weighting, outcome)
+    return outcome
+
+
+@torch.no_grad()
+def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
+    """Scores [n] on the CPU, float32. They do not depend on the batch size."""
+    return _over_batches(detector, data, detector.score, batch_size)
+
+
+@torch.no_grad()
+def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
+    """The detector's places [n, d] of the units, on the CPU."""
+    return _over_batches(detector, data, detector.embed, batch_size)
+
+
+def embedding_of(data: Data, dims: int = 32) -> Tensor:
+    """Where weightings look for neighbours: principal components [n, dims] of the units themselves.
+
+    They told kinds apart better than a detector's own bottleneck, and they stand still while it trains.
+    """
+    if data.in_memory:
+        return neighbours.principal_components(data.units, dims)  # type: ignore[arg-type]
+    small = torch.cat([_shrunk(batch.units) for batch in data.batches(64)])
+    return neighbours.principal_components(small, dims)
+
+
+def default_epochs(units: int, batch_size: int) -> int:
+    """Epochs that make about 1,500 steps, within bounds."""
+    fewest, most = _EPOCHS
+    return min(most, max(fewest, math.ceil(_STEPS_WANTED / math.ceil(units / batch_size))))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The numbers of one training loop."""
+
+    epochs: int
+    batch_size: int
+    lr: float
+    weight_decay: float
+    warmup: int
+    seed: int
+    sample: bool
+    patience: int | None
+    full_reference: bool
+    mixed_precision: bool
+
+
+class Loop:
+    """Training by epochs, resumable at every epoch's end: all that changes is in `tensors` and `facts`."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        data: Data,
+        weighting: Weighting,
+        base: Tensor,
+        plan: Plan,
+        held_out: Data | None,
+        keeper: Keeper | None,
+        progress: Callable[[int, int, dict[str, float]], None] | None,
+    ) -> None:
+        self.detector, self.data, self.weighting, self.base, self.plan = detector, data, weighting, base, plan
+        self.held_out, self.keeper, self.progress = held_out, keeper, progress
+        detector.prepare(data, base)
+        self.device = next(detector.parameters()).device
+        self.optimizer = torch.optim.Adam(
+            detector.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, fused=self.device.type != "mps"
+        )
+        self.weights = base.clone()
+        self.scores = torch.zeros(len(data))
+        self.first_scores = torch.zeros(len(data))
+        self.best: dict[str, Tensor] = {}
+        self.history: list[dict[str, float]] = []
+        self.cache: dict[int, Tensor] = {}
+        self.embedding = embedding_of(data) if weighting.needs_embedding else None
+
+    def run(self) -> Outcome:
+        self._resume()
+        self.detector.train()
+        while len(self.history) < self.plan.epochs and not self._out_of_patience():
+            self._epoch(len(self.history))
+            if self.keeper:
+                self.keeper.save(*self._state())
+            if self.progress:
+                self.progress(len(self.history), self.plan.epochs, self.history[-1])
+        self.detector.eval()
+        if self.best:
+            self.detector.load_state_dict(self.best)
+        scores = score(self.detector, self.data)
+        weighed = self.weighting.steps and len(self.history) >= self.plan.warmup
+        return Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
+
+    def _epoch(self, epoch: int) -> None:
+        started = time.perf_counter()
+        generator = torch.Generator().manual_seed(_mixed(self.plan.seed, epoch))
+        drawn = self.weights if self.plan.sample else None
+        total, device_weights = 0.0, self.weights.to(self.device)
+        for batch in self.data.batches(self.plan.batch_size, generator, drawn):
+            index = batch.index
+            batch = batch.to(self.device)
+            with self._precision():
+                losses = self.detector.losses(batch)
+            self.scores[index] = losses.detach().float().cpu()
+            loss = weighted_mean(losses.float(), None if self.plan.sample else device_weights[batch.index])
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item() * len(index)
+        if not math.isfinite(total):
+            raise InputError(f"the loss is not finite in epoch {epoch + 1}", "lower the learning rate (lr)")
+        row = {"epoch": epoch + 1, "loss": total / len(self.data), "score_mean": float(self.scores.mean())}
+        if self.held_out is not None:
+            row["held_out_loss"] = self._held_out_loss()
+            self._remember_best(row["held_out_loss"])
+        if epoch + 1 >= self.plan.warmup:
+            self._reweigh(epoch + 1 - self.plan.warmup)
+        row["effective_sample_share"] = effective_sample_size(self.weights) / len(self.weights)
+        row["seconds"] = time.perf_counter() - started
+        self.history.append(row)
+
+    def _reweigh(self, round: int) -> None:
+        if not self.weighting.steps:
+            return
+        # A sampled epoch passes some units by, so the scores of its own steps would be stale for them.
+        if self.plan.full_reference or self.plan.sample or round == 0:
+            self.scores = score(self.detector, self.data)
+            self.detector.train()
+        if round == 0:
+            self.first_scores = self.scores.clone()
+        previous = None if round == 0 else self.weights / self.base.clamp_min(1e-12)
+        context = Context(self.scores, self.scores, self.embedding, previous, round, self.cache)
+        self.weights = unit_mean(self.weighting(context) * self.base)
+
+    @torch.no_grad()
+    def _held_out_loss(self) -> float:
+        assert self.held_out is not None
+        self.detector.eval()
+        losses = _over_batches(self.detector, self.held_out, self.detector.losses, None)
+        self.detector.train()
+        return float(losses.mean())
+
+    def _remember_best(self, loss: float) -> None:
+        # Until the warm-up is over the weights have had no say, so a best state from there would undo them.
+        after = [row["held_out_loss"] for row in self.history[self.plan.warmup :]]
+        if len(self.history) >= self.plan.warmup and loss < min(after, default=math.inf):
+            self.best = {name: value.clone() for name, value in self.detector.state_dict().items()}
+
+    def _out_of_patience(self) -> bool:
+        after = [row["held_out_loss"] for row in self.history[self.plan.warmup :] if "held_out_loss" in row]
+        return bool(after) and self.plan.patience is not None and len(after) - 1 - after.index(min(after)) >= self.plan.patience
+
+    def _precision(self) -> Any:
+        enabled = self.plan.mixed_precision and self.device.type in ("cuda", "mps")
+        return torch.autocast(self.device.type) if enabled else nullcontext()
+
+    def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {"weights": self.weights, "scores": self.scores, "first_scores": self.first_scores}
+        tensors |= {f"detector.{name}": value for name, value in self.detector.state_dict().items()}
+        tensors |= {f"best.{name}": value for name, value in self.best.items()}
+        for number, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+        return tensors, {"history": self.history}
+
+    def _resume(self) -> None:
+        kept = self.keeper.load() if self.keeper else None
+        if kept is None:
+            return
+        tensors, facts = kept
+        self.history = facts["history"]
+        self.weights, self.scores, self.first_scores = (tensors[k] for k in ("weights", "scores", "first_scores"))
+        self.detector.load_state_dict(_below(tensors, "detector."))
+        self.best = _below(tensors, "best.")
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _below(tensors, "optimizer.").items():
+            number, _, moment = name.partition(".")
+            moments.setdefault(int(number), {})[moment] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+
+
+def _solve(
+    detector: Any,
+    data: Data,
+    weighting: Weighting,
+    base: Tensor,
+    progress: Callable[[int, int, dict[str, float]], None] | None,
+) -> Outcome:
+    """Solve with the base weights, and once more with the weights that the first solution's scores give."""
+    weights, history, scores = base, [], []
+    rounds = 2 if weighting.steps else 1
+    for round in range(rounds):
+        started = time.perf_counter()
+        if round:
+            embedding = embedding_of(data) if weighting.needs_embedding else None
+            weights = unit_mean(weighting(Context(scores[0], scores[0], embedding)) * base)
+        detector.solve(data, weights)
+        scores.append(_over_batches(detector, data, getattr(detector, "score_left_out", detector.score), None))
+        row = {
+            "epoch": round + 1,
+            "score_mean": float(scores[-1].mean()),
+            "effective_sample_share": effective_sample_size(weights) / len(weights),
+            "seconds": time.perf_counter() - started,
+        }
+        history.append(row)
+        if progress:
+            progress(round + 1, rounds, row)
+    return Outcome(scores[-1], scores[0], weights, history)
+
+
+@torch.no_grad()
+def _over_batches(
+    detector: Detector, data: Data, function: Callable[[Any], Tensor], batch_size: int | None
+) -> Tensor:
+    was_training = detector.training
+    detector.eval()
+    device = next((p.device for p in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
+    size = batch_size or max(1, min(_SCORE_BATCH, _SCORE_ENTRIES // math.prod(data.unit_shape)))
+    results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
+    detector.train(was_training)
+    return torch.cat(results)
+
+
+def _place(detector: Detector, device: str) -> None:
+    if device == "mps":
+        detector.float()  # MPS has no double precision
+    try:
+        detector.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"the device {device!r} cannot be used: {error}", "use device='cpu'") from error
+
+
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _mixed(seed: int, epoch: int) -> int:
+    """A seed for one epoch, so that a resumed fit shuffles as an uninterrupted one."""
+    return (seed * 1_000_003 + epoch) % 2**63
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """Images of at most 32 x 32: enough to tell kinds apart, small enough to keep."""
+    return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Networks start from the global generator: seed it, and give it back as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
