@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 
-# A module imports from its own layer and those below. Layers 0 and 1 look no further; nothing below layer 3 may know it.
+# A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
     | {"problem", "detector"},

@@ -20,6 +20,8 @@ from .registry import Value, register
 
 
 class Density(Protocol):
+    """What a Fit returns."""
+
     def log_prob(self, scores: Tensor) -> Tensor:
         """Natural log of the density at `scores` [n] -> [n]."""
         ...
