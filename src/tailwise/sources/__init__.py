@@ -1,0 +1,205 @@
+"""Sources, one kind a file, and `open_source`, which finds the right one for what is there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..problem import Source
+from ..registry import entries, parse
+from .places import data_directory, find_path
+
+__all__ = ["data_directory", "find_path", "open_source"]
+
+_TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+_CUBES = (".mat", ".hdr")
+# A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
+_FEWEST_BANDS = 5
+
+
+def open_source(
+    where: str | Path | Source,
+    *,
+    labels: str | None = None,
+    groups: str | None = None,
+    read: str | None = None,
+    size: int | None = None,
+    skip_bad: bool = False,
+    bad_bands: tuple[int | tuple[int, int], ...] = (),
+    white: str | None = None,
+    dark: str | None = None,
+) -> Source:
+    """The source for what is at a path, or that a spelling such as "SolarCells(mono=400, poly=40)" names.
+
+    Args:
+        where: a table, a folder of images, a cube or a folder of cubes, IDX files, npz arrays; a source or its
+            spelling. Relative paths are also looked for in the data directory (TAILWISE_DATA).
+        labels: tables: the label column; cubes: a mask's path or its name in the file.
+        groups: the column, or the file of an image folder, that names the known kinds of normal.
+        read: images: "pixels" or a backbone; None is efficientnet-lite0 where its packages are installed.
+        size: images are resized to size x size.
+        skip_bad: leave out unreadable images.
+        bad_bands: cubes: bands to leave out, or (first, last), from 0.
+        white, dark: cubes: reference files for calibration.
+
+    Raises:
+        InputError: nothing is there, it is of no known kind, or an option does not apply to its kind.
+    """
+    given = {"labels": labels, "groups": groups, "read": read, "size": size, "skip_bad": skip_bad}
+    given |= {"bad_bands": tuple(bad_bands), "white": white, "dark": dark}
+    options = {name: value for name, value in given.items() if value not in (None, False, ())}
+    if not isinstance(where, (str, Path)):
+        return _with(where, options)
+    if _spelled(str(where)):
+        return _with(_parsed(str(where)), options)
+    path = find_path(where)
+    source = _kind(path)(str(where))
+    if "read" in {field.name for field in fields(source)} and "read" not in options:
+        options["read"] = _default_reading()
+    return _with(source, options)
+
+
+def _spelled(where: str) -> bool:
+    if Path(where).exists():
+        return False
+    return bool(re.fullmatch(r"\s*[A-Za-z]\w*\s*\(.*\)\s*", where, re.DOTALL)) or where in entries("source")
+
+
+def _parsed(text: str) -> Source:
+    found = parse(text, ("source",))
+    if len(found) != 1:
+        raise InputError(f"one source is needed: {text!r} spells {len(found)}")
+    return found[0]
+
+
+def _with(source: Any, options: dict[str, Any]) -> Source:
+    """The source with these options.
+
+    Raises:
+        InputError: it has no such option.
+    """
+    if not options:
+        return source
+    known = {field.name for field in fields(source)}
+    for name in options:
+        if name not in known:
+            kind = type(source).__name__
+            takes = sorted(known & {"labels", "groups", "read", "size", "skip_bad", "bad_bands", "white", "dark"})
+            raise InputError(f"{name} does not apply to {kind}", f"{kind} takes {', '.join(takes) or 'none of these'}")
+    return replace(source, **options)
+
+
+def _default_reading() -> str:
+    from ..backbones import installed
+
+    return "efficientnet-lite0" if installed("efficientnet-lite0") else "pixels"
+
+
+def _kind(path: Path) -> Any:
+    """The class that reads what is at this path."""
+    name = _folder_kind(path) if path.is_dir() else _file_kind(path)
+    if name == "Table":
+        from .table import Table
+
+        return Table
+    if name == "ImageFolder":
+        from .images import ImageFolder
+
+        return ImageFolder
+    if name == "Cube":
+        from .cube import Cube
+
+        return Cube
+    if name == "Idx":
+        from .idx import Idx
+
+        return Idx
+    from .arrays import ArrayFile
+
+    return ArrayFile
+
+
+def _folder_kind(path: Path) -> str:
+    from .images import list_images
+
+    files = [entry.name.lower() for entry in path.rglob("*") if not entry.name.startswith(".")]
+    if any(_is_idx(name) for name in files):
+        return "Idx"
+    images = list_images(path)
+    cubes = sum(name.endswith(_CUBES) for name in files)
+    if cubes > len(images) or (images and all(_is_stack(path / name) for name in images[:3])):
+        return "Cube"
+    if images:
+        return "ImageFolder"
+    if any(name.endswith((".npy", ".npz")) for name in files) and _all_cubes(path):
+        return "Cube"
+    found = sorted({Path(name).suffix for name in files if "." in name})
+    raise InputError(
+        f"{path} holds nothing that can be read: {len(files)} files of kinds {', '.join(found) or 'none'}",
+        "needed are images, cubes (.mat, .hdr) or IDX files; a table is given by its own path",
+    )
+
+
+def _file_kind(path: Path) -> str:
+    from . import pictures
+
+    suffix = path.suffix.lower()
+    if _is_idx(path.name.lower()):
+        return "Idx"
+    if suffix in _TABLES:
+        return "Table"
+    if suffix in (".npz", ".npy"):
+        return _numpy_kind(path)
+    if suffix in _CUBES or path.with_suffix(".hdr").is_file() or Path(f"{path}.hdr").is_file():
+        return "Cube"
+    if suffix in pictures.SUFFIXES:
+        return "Cube" if _is_stack(path) else "ImageFolder"
+    raise InputError(
+        f"{path} is of no kind that can be read",
+        "a table (.csv, .parquet, .npz), a folder of images, a cube (.mat, .hdr, .npz, .tif) or IDX files",
+    )
+
+
+def _is_idx(name: str) -> bool:
+    return re.search(r"idx\d-(ubyte|byte)(\.gz)?$", name) is not None
+
+
+def _numpy_kind(path: Path) -> str:
+    from .table import numpy_shapes
+
+    shapes = numpy_shapes(path)
+    if "x_train" in shapes:
+        return "ArrayFile"
+    axes = {len(shape) for shape in shapes.values()}
+    return "Cube" if 3 in axes and not {"X", "x"} & {name for name, s in shapes.items() if len(s) == 2} else "Table"
+
+
+def _all_cubes(path: Path) -> bool:
+    return all(_numpy_kind(file) == "Cube" for file in path.rglob("*.np[yz]"))
+
+
+def _is_stack(path: Path) -> bool:
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            return getattr(file, "n_frames", 1) >= _FEWEST_BANDS
+    except (UnidentifiedImageError, OSError):
+        return _tiff_bands(path) >= _FEWEST_BANDS
+
+
+def _tiff_bands(path: Path) -> int:
+    """The smaller of a 3-D TIFF's outer axes, 1 for anything else."""
+    try:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            shape = file.series[0].shape
+    except (ImportError, ValueError, OSError, IndexError):  # tifffile's own error is a ValueError
+        return 1
+    return min(shape[0], shape[2]) if len(shape) == 3 else 1

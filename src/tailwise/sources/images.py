@@ -1,0 +1,251 @@
+"""Folders of images: flat, nested or in MVTec layout, as pixels or as features of a frozen network."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import InputError
+from ..problem import Data, Facts, Labelled, Problem, Reader
+from ..registry import Value, register
+from . import pictures
+from .places import find_path
+
+# Decoded pixels up to this size are kept in memory; above it they are read again each time.
+IN_MEMORY_BYTES = 1_000_000_000
+
+
+@register("source", "ImageFolder")
+@dataclass(frozen=True, repr=False)
+class ImageFolder(Value):
+    """Images under a folder, named by their path in it, sorted with numbers in their natural order.
+
+    A folder with train/good is in MVTec layout: train/good trains; test/good is normal and every other folder of
+    test/ anomalous; masks come from ground_truth/<kind>/<image>_mask.*; other folders (validation) are only scored.
+
+    Args:
+        path: the folder, or one image.
+        read: "pixels", or the name of a backbone, whose pooled features make each image a row.
+        size: every image is resized to size x size, whatever its shape; None is 128 for pixels, 224 for a backbone.
+        channels: 1 or 3; of pixels only.
+        groups: known kinds of normal: a CSV file, in the folder or elsewhere, with the columns file and one other;
+            or "folder" for the folder that holds the image.
+        skip_bad: leave out unreadable images with one warning, instead of refusing the first.
+    """
+
+    path: str
+    read: str = "pixels"
+    size: int | None = None
+    channels: int = 3
+    groups: str | None = None
+    skip_bad: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+        if self.channels not in (1, 3):
+            raise InputError(f"ImageFolder channels must be 1 or 3: got {self.channels}")
+        if self.size is not None and not 8 <= self.size <= 4_096:
+            raise InputError(f"ImageFolder size must be from 8 to 4096 pixels: got {self.size}")
+
+    def load(self) -> Problem:
+        root, names = self._names()
+        parts = {name: _part(name) for name in names} if in_mvtec_layout(root) else dict.fromkeys(names, "train")
+        chosen = [name for name in names if parts[name] == "train"]
+        tested = [name for name in names if parts[name] in ("good", "anomalous")]
+        if not chosen:
+            raise InputError(f"{root} has no images to train on", "train/good should hold the normal ones")
+        groups = self._groups(root, [*chosen, *(name for name in tested if parts[name] == "good")])
+        return Problem(
+            train=self._data(root, chosen),
+            facts=Facts(root.resolve().name, "images", notes=self._notes(root, names, parts)),
+            train_groups=None if groups is None else np.array([groups[name] for name in chosen]),
+            test=self._labelled(root, tested, groups) if tested else None,
+            layout={"size": self._size, "read": self.read},
+        )
+
+    def load_all(self) -> Labelled:
+        root, names = self._names()
+        mvtec = in_mvtec_layout(root)
+        groups = self._groups(root, [name for name in names if not (mvtec and _anomalous(name))])
+        return self._labelled(root, names, groups, known=mvtec)
+
+    def at(self, path: str) -> ImageFolder:
+        """The same reading of another folder; a groups file is kept where that folder has it."""
+        other = replace(self, path=path)
+        if self.groups in (None, "folder") or (find_path(path) / str(self.groups)).is_file():
+            return other
+        return replace(other, groups=None)
+
+    @property
+    def _size(self) -> int:
+        return side(self.read, self.size)
+
+    def _names(self) -> tuple[Path, list[str]]:
+        root = find_path(self.path)
+        if root.is_file():
+            root, names = root.parent, [root.name]
+        else:
+            names = list_images(root)
+        names = _readable(root, names) if self.skip_bad else names
+        if not names:
+            raise InputError(f"{root} holds no images", f"readable are {', '.join(pictures.SUFFIXES)}")
+        return root, names
+
+    def _data(self, root: Path, names: list[str]) -> Data:
+        return Data(image_units([root / name for name in names], self.read, self._size, self.channels), _shown(names))
+
+    def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
+        data = self._data(root, names)
+        kinds = None if groups is None else np.array([groups.get(name, "") for name in names])
+        if not known:
+            return Labelled(data, None, kinds)
+        return Labelled(data, np.array([_anomalous(name) for name in names]), kinds, Masks(root, names))
+
+    def _groups(self, root: Path, names: Iterable[str]) -> dict[str, str] | None:
+        """The kind of each of these names, which must all have one."""
+        if self.groups is None:
+            return None
+        if self.groups == "folder":
+            return {name: str(Path(name).parent.as_posix()) for name in names}
+        path = root / self.groups
+        table = _read_groups(path if path.is_file() else find_path(self.groups))
+        missing = [name for name in names if name not in table]
+        if missing:
+            raise InputError(
+                f"{self.groups} has no row for {missing[0]!r} ({len(missing)} such images)",
+                f"files are named by their path in {root}, with forward slashes",
+            )
+        return table
+
+    def _notes(self, root: Path, names: list[str], parts: dict[str, str]) -> tuple[str, ...]:
+        read = f"read as {self.read}, resized to {self._size} x {self._size}"
+        unused = sorted({name.split("/")[0] for name in names if parts[name] == "unused"})
+        return (read, *(f"{folder}/ is neither trained nor tested on" for folder in unused))
+
+
+class Masks(Sequence[np.ndarray | None]):
+    """Defect masks in MVTec layout, each read in its own size when it is asked for; None where there is none."""
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self.root, self.names = root, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, place):  # type: ignore[no-untyped-def]
+        if isinstance(place, slice):
+            return [self[i] for i in range(*place.indices(len(self)))]
+        name = Path(self.names[place])
+        folder = self.root / "ground_truth" / name.parent.name
+        found = sorted(folder.glob(f"{_escaped(name.stem)}_mask.*")) or sorted(folder.glob(f"{_escaped(name.stem)}.*"))
+        return pictures.read_mask(found[0]) if found and _anomalous(self.names[place]) else None
+
+
+def image_units(files: list[Path], read: str, size: int, channels: int) -> Tensor | Reader:
+    """Pixels [n, channels, size, size], in memory if they fit, or pooled features [n, d] of the backbone `read`."""
+    if read != "pixels":
+        return pictures.read_all(files, size, 3, _extractor(read))
+    if len(files) * channels * size * size * 4 <= IN_MEMORY_BYTES:
+        return pictures.read_all(files, size, channels)
+    return pictures.Pictures(files, size, channels)
+
+
+def side(read: str, size: int | None) -> int:
+    """Height and width in pixels that images are resized to; 224 is what the backbones were trained at."""
+    return size or (128 if read == "pixels" else 224)
+
+
+def _extractor(name: str) -> Callable[[Tensor], Tensor]:
+    # Sources and backbones are of one layer; this is the only place where one asks for the other.
+    from ..backbones import pooled
+
+    return pooled(name)
+
+
+def list_images(root: Path) -> list[str]:
+    """Paths of all images under `root`, with forward slashes; hidden files and ground_truth/ are left out.
+
+    Folders are followed through links, each only once.
+    """
+    return sorted(_walk(root, "", set()), key=natural)
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A sorting key in which 2 comes before 10."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
+
+
+def in_mvtec_layout(root: Path) -> bool:
+    return (root / "train" / "good").is_dir()
+
+
+def _walk(folder: Path, prefix: str, seen: set[str]) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if prefix or entry.name != "ground_truth":
+                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
+        elif entry.name.lower().endswith(pictures.SUFFIXES):
+            yield f"{prefix}{entry.name}"
+
+
+def _part(name: str) -> str:
+    """What a file is for in MVTec layout: train, good, anomalous or unused."""
+    if name.startswith("train/good/"):
+        return "train"
+    if name.startswith("test/"):
+        return "anomalous" if _anomalous(name) else "good"
+    return "unused"
+
+
+def _anomalous(name: str) -> bool:
+    top, *below = name.split("/")
+    return top in ("train", "test", "validation") and len(below) > 1 and below[0] != "good"
+
+
+def _readable(root: Path, names: list[str]) -> list[str]:
+    good, bad = [], []
+    for name in pictures.progress(names, "checking images"):
+        try:
+            pictures.check_picture(root / name)
+            good.append(name)
+        except pictures.BadPicture:
+            bad.append(name)
+    if bad:
+        shown = ", ".join(_shown(bad[:5])) + (" and others" if len(bad) > 5 else "")
+        warnings.warn(f"{len(bad)} of {len(names)} images cannot be read and are left out: {shown}", stacklevel=5)
+    return good
+
+
+def _read_groups(path: Path) -> dict[str, str]:
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"groups of images come from a .csv file or 'folder': got {path.name!r}")
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        columns = list(rows.fieldnames or ())
+        if len(columns) != 2 or "file" not in columns:
+            raise InputError(f"{path} has the columns {columns}: needed are 'file' and one that names the group")
+        kind = next(column for column in columns if column != "file")
+        return {row["file"]: row[kind] or "" for row in rows}
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Names as text that can be written anywhere, also where a file's name is not valid Unicode."""
+    return [os.fsencode(name).decode("utf-8", "replace") for name in names]
+
+
+def _escaped(stem: str) -> str:
+    return re.sub(r"([*?[])", r"[\1]", stem)

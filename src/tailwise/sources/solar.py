@@ -1,0 +1,106 @@
+"""Solar cells in electroluminescence, from the PyPI package elpv-dataset."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import InputError
+from ..problem import Data, Facts, Labelled, Problem
+from ..registry import Value, register
+from .images import ImageFolder, image_units, side
+
+_FACTS = Facts(
+    name="solar cells",
+    units="images",
+    licence="CC BY-NC-SA 4.0",
+    citation="Deitsch et al., Segmentation of photovoltaic module cells in uncalibrated electroluminescence images, "
+    "Machine Vision and Applications 32, 2021",
+    notes=("cells labelled 0 are good, 1 defective; cells of graded doubt (1/3 and 2/3) are left out",),
+)
+
+
+@register("source", "SolarCells", needs={"elpv_dataset": "demo"})
+@dataclass(frozen=True, repr=False)
+class SolarCells(Value):
+    """Good cells of two kinds, monocrystalline and polycrystalline, in any ratio; unseen good and defective ones test.
+
+    Cells whose defect probability is 1/3 or 2/3 are left out of both training and test. The test cells are a third
+    good mono, a third good poly and a third defective; where a kind has too few left, defective cells fill up.
+
+    Args:
+        mono, poly: good cells of each kind to train on.
+        read: the name of a backbone, or "pixels" (grey).
+        size: cells are resized to size x size; None is 224 for a backbone, 128 for pixels.
+        seed: which cells are drawn.
+        test: the most cells to test on.
+    """
+
+    mono: int = 400
+    poly: int = 40
+    read: str = "efficientnet-lite0"
+    size: int | None = None
+    seed: int = 0
+    test: int = 600
+
+    def load(self) -> Problem:
+        cells = _read_labels()
+        generator = np.random.default_rng(self.seed)
+        good = {kind: generator.permutation(cells.good(kind)) for kind in ("mono", "poly")}
+        defective = generator.permutation(np.flatnonzero(cells.probability == 1))
+        wanted = {"mono": self.mono, "poly": self.poly}
+        for kind, count in wanted.items():
+            if not 0 <= count < len(good[kind]):
+                raise InputError(f"SolarCells {kind} must be from 0 to {len(good[kind]) - 1} good cells: got {count}")
+        if sum(wanted.values()) < 2 or self.test < 3:
+            raise InputError(f"SolarCells needs at least 2 cells to train and 3 to test: got {self!r}")
+        train = np.sort(np.concatenate([good[kind][:count] for kind, count in wanted.items()]))
+        unseen = [good[kind][count:][: self.test // 3] for kind, count in wanted.items()]
+        tested = np.sort(np.concatenate([*unseen, defective[: self.test - sum(map(len, unseen))]]))
+        return Problem(
+            train=self._data(cells, train),
+            facts=_FACTS,
+            train_groups=cells.kind[train],
+            test=self._labelled(cells, tested),
+            layout={"size": side(self.read, self.size), "read": self.read},
+        )
+
+    def load_all(self) -> Labelled:
+        cells = _read_labels()
+        return self._labelled(cells, np.flatnonzero(np.isin(cells.probability, (0, 1))))
+
+    def at(self, path: str) -> ImageFolder:
+        """A folder of other cells, read in the same way."""
+        return ImageFolder(path, read=self.read, size=self.size, channels=1)
+
+    def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
+        files = [cells.folder / cells.file[i] for i in chosen]
+        units = image_units(files, self.read, side(self.read, self.size), 1)
+        return Data(units, [str(cells.file[i]) for i in chosen])
+
+    def _labelled(self, cells: _Cells, chosen: np.ndarray) -> Labelled:
+        return Labelled(self._data(cells, chosen), cells.probability[chosen] == 1, cells.kind[chosen])
+
+
+@dataclass(frozen=True, eq=False)
+class _Cells:
+    folder: Path
+    file: np.ndarray
+    probability: np.ndarray
+    kind: np.ndarray
+
+    def good(self, kind: str) -> np.ndarray:
+        return np.flatnonzero((self.probability == 0) & (self.kind == kind))
+
+
+def _read_labels() -> _Cells:
+    found = importlib.util.find_spec("elpv_dataset")
+    if found is None or found.origin is None:
+        raise InputError("SolarCells needs the package elpv-dataset", "pip install 'tailwise[demo]'")
+    folder = Path(found.origin).parent / "data"
+    rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
+    file, probability, kind = zip(*rows, strict=True)
+    return _Cells(folder, np.array(file), np.array(probability, dtype=float), np.array(kind))

@@ -1,0 +1,57 @@
+"""The usual one-class protocol on labelled data: half of the normals train, everything else tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..problem import Data, Facts, Labelled, Problem
+
+# What counts as normal in a label column, in lower case; every other value is an anomaly.
+NORMAL = {"0", "0.0", "false", "normal", "good", "ok"}
+
+
+def anomalies(labels: Any, name: str = "labels") -> np.ndarray:
+    """Labels of any type [n] -> [n] bool, True is an anomaly.
+
+    Raises:
+        InputError: a label is missing.
+    """
+    labels = np.asarray(labels)
+    if labels.dtype == bool:
+        return labels
+    if np.issubdtype(labels.dtype, np.number):
+        if not np.isfinite(labels).all():
+            raise InputError(f"{name}: row {int(np.argmin(np.isfinite(labels)))} has no label", "label it or drop it")
+        return labels != 0
+    for row, value in enumerate(labels.tolist()):
+        if value is None or value != value:
+            raise InputError(f"{name}: row {row} has no label", "label it or drop it")
+    return np.array([str(value).strip().lower() not in NORMAL for value in labels.tolist()], dtype=bool)
+
+
+def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: Facts, seed: int = 0) -> Problem:
+    """Half of the normals train, drawn with `seed`; the other half and all anomalies test. Order is kept.
+
+    Labels pick the units that train and never reach training.
+
+    Raises:
+        InputError: fewer than 2 normals.
+    """
+    normal = np.flatnonzero(~labels)
+    if len(normal) < 2:
+        raise InputError(
+            f"{len(normal)} of {len(labels)} units are labelled normal: at least 2 are needed",
+            "normal is 0, False, 'normal' or 'good'; everything else is an anomaly",
+        )
+    drawn = np.random.default_rng(seed).permutation(normal)[: (len(normal) + 1) // 2]
+    train = np.sort(drawn)
+    test = np.setdiff1d(np.arange(len(labels)), train)
+    return Problem(
+        train=data.take(train),
+        facts=facts,
+        train_groups=None if groups is None else groups[train],
+        test=Labelled(data.take(test), labels[test], None if groups is None else groups[test]),
+    )

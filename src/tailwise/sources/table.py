@@ -1,0 +1,247 @@
+"""Tables: CSV, TSV, parquet, npz and npy, one unit a row."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..errors import InputError, did_you_mean
+from ..problem import Data, Facts, Labelled, Problem
+from ..registry import Value, register
+from .places import find_path
+from .splits import anomalies, one_class
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".npz", ".npy")
+
+_BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
+
+
+@register("source", "Table")
+@dataclass(frozen=True, repr=False)
+class Table(Value):
+    """Rows of numbers; units are named by their row, counted from 0.
+
+    With labels, half of the normals train (drawn with a fixed seed) and the other half tests with all anomalies:
+    the usual one-class protocol. Labels pick the rows; they never reach training. Without labels every row trains.
+
+    Args:
+        path: a .csv, .tsv, .parquet, .npz (X, and y as labels if it is there) or 2-D .npy file.
+        labels: the column that holds 0, False, "normal" or "good" for a normal and anything else for an anomaly.
+        groups: the column that names the known kinds of normal.
+        columns: the feature columns, in this order; () takes every numeric column but labels and groups.
+    """
+
+    path: str
+    labels: str | None = None
+    groups: str | None = None
+    columns: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+        object.__setattr__(self, "columns", tuple(str(column) for column in self.columns))
+        for role in ("labels", "groups"):
+            if getattr(self, role) in self.columns:
+                raise InputError(f"column {getattr(self, role)!r} is asked for both as {role} and as a feature")
+
+    def load(self) -> Problem:
+        everything = self.load_all()
+        facts = Facts(Path(self.path).stem, "rows")
+        if everything.labels is None:
+            return Problem(everything.data, facts, train_groups=everything.groups)
+        note = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
+        return one_class(everything.data, everything.labels, everything.groups, replace(facts, notes=(note,)))
+
+    def load_all(self) -> Labelled:
+        rows = _read(find_path(self.path))
+        names = self._features(rows)
+        data = Data(_numbers(rows.frame, names), [str(row) for row in range(len(rows.frame))], tuple(names))
+        label = self.labels or rows.labels
+        return Labelled(
+            data,
+            None if label is None else anomalies(self._column(rows, label), label),
+            None if self.groups is None else self._column(rows, self.groups).astype(str),
+        )
+
+    def at(self, path: str) -> Table:
+        """The same columns of another table; labels and groups are kept where it has them."""
+        other = replace(self, path=path)
+        if self.labels is None and self.groups is None:
+            return other
+        known = set(_read(find_path(path)).frame.columns)
+        return replace(
+            other,
+            labels=self.labels if self.labels in known else None,
+            groups=self.groups if self.groups in known else None,
+        )
+
+    def _column(self, rows: _Rows, name: str) -> np.ndarray:
+        if name not in rows.frame.columns:
+            raise InputError(f"{self.path} has no column {name!r}", did_you_mean(name, rows.frame.columns))
+        return rows.frame[name].to_numpy()
+
+    def _features(self, rows: _Rows) -> list[str]:
+        for name in (self.labels, self.groups, *self.columns):
+            if name is not None:
+                self._column(rows, name)
+        names = list(self.columns) or [name for name in rows.features if name not in (self.labels, self.groups)]
+        text = [name for name in names if not _numeric(rows.frame[name])]
+        if len(text) == len(names):
+            found = _some(rows.frame.columns)
+            raise InputError(f"{self.path} has no numeric columns: got {found}", "is it a table of numbers?")
+        if text:
+            raise InputError(
+                f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {_some(text)}",
+                "drop or encode them, name the labels or groups among them, or choose columns=(...)",
+            )
+        return names
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """A table, the columns that are features unless told otherwise, and the column that is known to hold labels."""
+
+    frame: pd.DataFrame
+    features: list[str]
+    labels: str | None = None
+
+
+def _read(path: Path) -> _Rows:
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: a table is one file", f"one of {', '.join(SUFFIXES)}")
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path.name} is not a table that can be read", f"one of {', '.join(SUFFIXES)}")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty")
+    if suffix in (".npz", ".npy"):
+        return _read_arrays(path)
+    import pandas as pd
+
+    try:
+        if suffix in (".parquet", ".pq"):
+            frame = pd.read_parquet(path)
+        else:
+            frame = pd.read_csv(path, sep=_separator(path), low_memory=False)
+    except (ValueError, OSError) as error:  # pandas and pyarrow raise their own kinds of both
+        raise InputError(
+            f"cannot read {path}: {error}", "is it broken, or another format than its name says?"
+        ) from error
+    frame.columns = [str(name) for name in frame.columns]
+    if frame.columns.has_duplicates:
+        raise InputError(
+            f"{path} has two columns called {frame.columns[frame.columns.duplicated()][0]!r}", "rename one"
+        )
+    if not len(frame):
+        raise InputError(f"{path} has no rows")
+    return _Rows(frame, list(frame.columns))
+
+
+def _separator(path: Path) -> str:
+    if path.suffix.lower() == ".tsv":
+        return "\t"
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        first = file.readline()
+    return max(",;\t", key=first.count)
+
+
+def _read_arrays(path: Path) -> _Rows:
+    import pandas as pd
+
+    arrays = read_numpy(path)
+    x = next((arrays[key] for key in ("X", "x", "data") if key in arrays), None)
+    if x is None and len(arrays) == 1:
+        x = next(iter(arrays.values()))
+    if x is None:
+        raise InputError(f"{path} has no array X: it holds {_some(arrays)}", "save the rows as X [n, d]")
+    if x.ndim != 2 or 0 in x.shape:
+        raise InputError(f"{path}: rows [n, d] were needed: got an array of shape {list(x.shape)}")
+    features = [str(column) for column in range(x.shape[1])]
+    frame = pd.DataFrame(x, columns=features, copy=False)
+    # Other arrays of n entries can be named as labels or groups; they are not features.
+    beside = {key: value.reshape(-1) for key, value in arrays.items() if value is not x and value.size == len(x)}
+    return _Rows(frame.assign(**beside), features, "y" if "y" in beside else None)
+
+
+def read_numpy(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name, or of an npy file as "X".
+
+    Raises:
+        InputError: broken, or it holds Python objects, which are never unpickled.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded: Any = np.load(file, allow_pickle=False)
+            return {"X": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except _BROKEN as error:
+        objects = "pickle" in str(error).lower() or "object arrays" in str(error).lower()
+        raise InputError(
+            f"cannot read {path}: {'it holds Python objects' if objects else error}",
+            "save plain numbers: np.savez(path, X=X, y=y)",
+        ) from error
+
+
+def numpy_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays in an npz file by name, or of an npy file as "X", without reading their values.
+
+    Raises:
+        InputError: broken.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                return {"X": _shape(file)}
+        with zipfile.ZipFile(path) as archive:
+            shapes = {}
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    shapes[name.removesuffix(".npy")] = _shape(member)
+            return shapes
+    except _BROKEN as error:
+        raise InputError(f"cannot read {path}: {error}", "save plain numbers: np.savez(path, X=X, y=y)") from error
+
+
+def _shape(file: Any) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)[0]
+
+
+def _numeric(column: pd.Series) -> bool:
+    import pandas as pd
+
+    kinds = pd.api.types
+    return kinds.is_bool_dtype(column) or (kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column))
+
+
+def _numbers(frame: pd.DataFrame, names: list[str]) -> torch.Tensor:
+    """float32 [n, d].
+
+    Raises:
+        InputError: a value is missing, infinite or too large; the first is named.
+    """
+    values = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
+    limit = float(np.finfo(np.float32).max)
+    bad = ~(np.abs(values) <= limit)
+    if bad.any():
+        row, column = (int(i) for i in np.argwhere(bad)[0])
+        value = values[row, column]
+        what = "is too large for float32" if np.isfinite(value) else "is not a finite number"
+        raise InputError(
+            f"row {row}, column {names[column]!r}: {value:g} {what} ({int(bad.sum())} such values)",
+            "fill, rescale or drop them first",
+        )
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def _some(names: Sequence[str] | Any, most: int = 6) -> str:
+    names = [repr(str(name)) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,161 @@
+"""Tables: every format gives the same rows, labels never reach training, and bad input is refused by name."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tailwise.errors import InputError
+from tailwise.registry import parse
+from tailwise.sources.table import Table
+
+
+@pytest.fixture
+def frame():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(20, 3)), columns=["a", "b", "c"])
+    frame["ok"] = rng.random(20) < 0.5
+    return frame
+
+
+def write(frame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    else:
+        frame.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
+    return str(path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
+def test_every_format_gives_the_same_rows(frame, tmp_path, suffix):
+    problem = Table(write(frame, tmp_path / f"my päth{suffix}")).load()
+    np.testing.assert_allclose(problem.train.units.numpy(), frame.astype(float).to_numpy(), rtol=1e-6)
+    assert problem.train.units.dtype == torch.float32
+    assert problem.train.features == ("a", "b", "c", "ok")
+    assert problem.train.names[:3] == ["0", "1", "2"]
+    assert problem.test is None
+
+
+def test_semicolons_are_seen(frame, tmp_path):
+    frame.to_csv(tmp_path / "t.csv", sep=";", index=False)
+    assert Table(str(tmp_path / "t.csv")).load().train.features == ("a", "b", "c", "ok")
+
+
+def test_labels_split_once_and_never_train(frame, tmp_path):
+    frame["kind"] = ["good"] * 12 + ["scratch"] * 8
+    frame["line"] = ["x", "y"] * 10
+    problem = Table(write(frame, tmp_path / "t.csv"), labels="kind", groups="line").load()
+    train, test = set(map(int, problem.train.names)), set(map(int, problem.test.data.names))
+    assert len(train) == 6
+    assert train <= set(range(12))
+    assert not train & test
+    assert train | test == set(range(20))
+    assert [int(n) >= 12 for n in problem.test.data.names] == problem.test.labels.tolist()
+    assert problem.train.features == ("a", "b", "c", "ok")
+    assert problem.train_groups.tolist() == [["x", "y"][i % 2] for i in sorted(train)]
+
+
+def test_npz_labels_are_found(tmp_path):
+    x, y = np.arange(20.0).reshape(10, 2), np.array([0] * 6 + [1] * 4)
+    np.savez(tmp_path / "t.npz", X=x, y=y, board=np.array(list("aabbaabbaa")))
+    source = Table(str(tmp_path / "t.npz"), groups="board")
+    everything = source.load_all()
+    assert everything.labels.tolist() == [False] * 6 + [True] * 4
+    assert everything.groups.tolist() == list("aabbaabbaa")
+    assert everything.data.unit_shape == (2,)
+    assert len(source.load().train) == 3
+
+
+def test_npy_is_a_table(tmp_path):
+    np.save(tmp_path / "t.npy", np.eye(4))
+    assert torch.equal(Table(str(tmp_path / "t.npy")).load().train.units, torch.eye(4))
+
+
+def test_columns_choose_and_order(frame, tmp_path):
+    frame["note"] = "text"
+    path = write(frame[["c", "note", "b", "a"]], tmp_path / "t.csv")
+    problem = Table(path, columns=("a", "c")).load()
+    np.testing.assert_allclose(problem.train.units.numpy(), frame[["a", "c"]].to_numpy(), rtol=1e-6)
+
+
+def test_at_keeps_what_the_other_table_has(frame, tmp_path):
+    frame["y"] = 0
+    other = write(frame[["c", "b", "a"]], tmp_path / "new.csv")
+    source = Table(write(frame, tmp_path / "t.csv"), labels="y", columns=("a", "b"))
+    assert source.at(other) == Table(other, columns=("a", "b"))
+    assert source.at(source.path) == source
+
+
+def test_spelling_round_trip():
+    source = Table("a b.csv", labels="y", columns=["u", "v"])
+    assert parse(repr(source), ("source",)) == (source,)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "said"),
+    [
+        ({"a": np.nan}, {}, r"row 2, column 'a': nan"),
+        ({"b": np.inf}, {}, r"row 2, column 'b': inf"),
+        ({"c": 1e200}, {}, r"row 2, column 'c': 1e\+200 is too large"),
+        ({}, {"labels": "kinds"}, "no column 'kinds'.*did you mean 'kind'"),
+        ({}, {"groups": "knd"}, "no column 'knd'"),
+        ({}, {"columns": ("a", "bb")}, "no column 'bb'.*did you mean 'b'"),
+        ({}, {}, "column 'kind'.*drop or encode"),
+        ({}, {"columns": ("kind",)}, "no numeric columns"),
+    ],
+)
+def test_bad_values_and_columns_are_named(frame, tmp_path, change, options, said):
+    frame["kind"] = "x"
+    if change:
+        frame = frame.drop(columns="kind")
+        for name, value in change.items():
+            frame.loc[2, name] = value
+    path = write(frame, tmp_path / "t.parquet")
+    with pytest.raises(InputError, match=said):
+        Table(path, **options).load()
+
+
+def test_labels_cannot_be_a_feature():
+    with pytest.raises(InputError, match="both as labels and as a feature"):
+        Table("t.csv", labels="y", columns=("x", "y"))
+
+
+def test_all_anomalous_is_refused(tmp_path):
+    np.savez(tmp_path / "t.npz", X=np.eye(4), y=np.array([-1, 1, 1, -1]))
+    with pytest.raises(InputError, match="0 of 4 units are labelled normal"):
+        Table(str(tmp_path / "t.npz")).load()
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet", "t.npz", "t.npy"])
+def test_empty_and_broken_files(tmp_path, name):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    with pytest.raises(InputError, match="is empty"):
+        Table(str(path)).load()
+    path.write_bytes(b'\xff\xfe"\x00\x01' * 20)
+    with pytest.raises(InputError):
+        Table(str(path)).load()
+
+
+def test_python_objects_are_never_unpickled(tmp_path):
+    np.savez(tmp_path / "t.npz", X=np.array([[object()]], dtype=object))
+    with pytest.raises(InputError, match="Python objects"):
+        Table(str(tmp_path / "t.npz")).load()
+
+
+def test_header_without_rows_and_other_suffix(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n")
+    with pytest.raises(InputError, match="no rows"):
+        Table(str(tmp_path / "t.csv")).load()
+    (tmp_path / "t.xlsx").write_text("a,b\n")
+    with pytest.raises(InputError, match="not a table"):
+        Table(str(tmp_path / "t.xlsx")).load()
+
+
+def test_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("TAILWISE_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="TAILWISE_DATA") as caught:
+        Table("nothing.csv").load()
+    assert str(tmp_path / "nothing.csv") in caught.value.message
+    (tmp_path / "something.csv").write_text("a,b\n1,2\n3,4\n")
+    assert len(Table("something.csv").load().train) == 2
