@@ -109,10 +109,10 @@ class Detector(nn.Module):
 
     def settings(self) -> dict[str, Any]:
         """The constructor's parameters and their values."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in _parameters(type(self))}
 
     def __repr__(self) -> str:
-        defaults = inspect.signature(type(self)).parameters
+        defaults = _parameters(type(self))
         shown = [f"{k}={v!r}" for k, v in self.settings().items() if v != defaults[k].default]
         return f"{type(self).__name__}({', '.join(shown)})"
 
@@ -156,6 +156,12 @@ class Standardise(nn.Module):
 
     def forward(self, units: Tensor) -> Tensor:
         return (units - self.mean) / self.scale
+
+
+def _parameters(member: type) -> dict[str, inspect.Parameter]:
+    """The named parameters of the constructor; a detector without one of its own has none."""
+    parameters = inspect.signature(member).parameters
+    return {name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def _weighted_sum(units: Tensor, w: Tensor) -> Tensor:

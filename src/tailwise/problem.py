@@ -187,15 +187,15 @@ def _one_each(values: Any, data: Data, name: str) -> None:
         raise InputError(f"{name}: got {len(values)} for {len(data)} units")
 
 
-def check_units(data: Data, batch_size: int = 4_096) -> None:
+def check_units(data: Data, least: int = 2) -> None:
     """Read everything once and refuse what no detector can learn from.
 
     Raises:
-        InputError: a unit holds NaN or infinity (the first is named), or there is only one unit.
+        InputError: a unit holds NaN or infinity (the first is named), or there are fewer than `least` units.
     """
-    if len(data) < 2:
-        raise InputError(f"at least 2 units are needed to learn what is normal: got {len(data)}")
-    size = max(1, min(batch_size, 50_000_000 // max(1, int(np.prod(data.unit_shape)))))
+    if len(data) < least:
+        raise InputError(f"at least {least} units are needed to learn what is normal: got {len(data)}")
+    size = max(1, min(4_096, 50_000_000 // max(1, int(np.prod(data.unit_shape)))))
     for batch in data.batches(size):
         finite = torch.isfinite(batch.units).flatten(1).all(1)
         if not bool(finite.all()):

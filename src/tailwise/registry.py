@@ -32,6 +32,10 @@ class Entry:
     member: type
     needs: tuple[tuple[str, str], ...] = ()
 
+    def spellings(self) -> tuple[str, ...]:
+        """The declared name, and the class's own in which it prints."""
+        return self.name, self.member.__name__
+
     def missing(self) -> tuple[str, str] | None:
         """(package, extra) of the first optional package that is not installed, or None."""
         return next((need for need in self.needs if importlib.util.find_spec(need[0]) is None), None)
@@ -61,6 +65,11 @@ def register(kind: str, name: str, needs: dict[str, str] | None = None) -> Calla
         return member
 
     return keep
+
+
+def kinds() -> list[str]:
+    """Everything that has registered members."""
+    return sorted(_HOMES)
 
 
 def entries(kind: str) -> dict[str, Entry]:
@@ -95,6 +104,9 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
         InputError: the text is not such a spelling, a name is unknown or an argument does not fit.
     """
     kinds = tuple(kinds)
+    for kind in kinds:
+        if text.strip() in entries(kind):  # a declared name such as deep-svdd, which Python would not read as one
+            return (_make(text.strip(), [], {}, kinds),)
     try:
         tree = ast.parse(f"({text.strip()},)" if text.strip() else "()", mode="eval").body
     except (SyntaxError, ValueError) as error:
@@ -118,10 +130,10 @@ def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:
 
 
 def _make(name: str, arguments: list[Any], options: dict[str, Any], kinds: tuple[str, ...]) -> Any:
-    known = {n: kind for kind in kinds for n in entries(kind)}
+    known = {n: (kind, entry.name) for kind in kinds for entry in entries(kind).values() for n in entry.spellings()}
     if name not in known:
         raise InputError(f"no {' or '.join(kinds)} is called {name!r}", did_you_mean(name, known))
     try:
-        return find(known[name], name)(*arguments, **options)
+        return find(*known[name])(*arguments, **options)
     except TypeError as error:
         raise InputError(f"{name} does not take these options: {error}", f"tailwise describe {name}") from error

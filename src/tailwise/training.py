@@ -103,7 +103,7 @@ def fit(
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
         detector.start(data.unit_shape)
-        _place(detector, device)
+        place(detector, device)
         if isinstance(detector, Solvable):
             outcome = _solve(detector, data, weighting, base, progress)
         elif isinstance(detector, Trainable):
@@ -338,7 +338,8 @@ def _over_batches(
     return torch.cat(results)
 
 
-def _place(detector: Detector, device: str) -> None:
+def place(detector: Detector, device: str) -> None:
+    """Move a detector to "cpu", "cuda" or "mps"."""
     if device == "mps":
         detector.float()  # MPS has no double precision
     try:

@@ -1,0 +1,92 @@
+"""The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
+
+Exit status: 0 done, 2 bad input (`error:` and `hint:`), 3 a fit whose self-checks failed, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from cyclopts import App, CycloptsError
+
+from . import __version__
+from .commands import COMMANDS
+
+app = App(
+    name="tailwise",
+    help="Anomaly detection when the normal data is real: long-tailed, contaminated, shifted.",
+    version=__version__,
+    help_format="plaintext",
+)
+for command in COMMANDS:
+    app.command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run the command and leave with its exit status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status."""
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        return _show(result, _flag(arguments, "--out"))
+    except CycloptsError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        _say(f"hint: tailwise {' '.join(_command(arguments))} --help".replace("  ", " "))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; the same command resumes an unfinished fit")
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout has gone (as `| head` does); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        from .errors import InputError
+
+        if not isinstance(error, InputError):
+            raise
+        _say(f"error: {error.message}")
+        if error.hint:
+            _say(f"hint: {error.hint}")
+        return 2
+
+
+def _show(result: Any, written: bool) -> int:
+    if hasattr(result, "to_csv"):
+        if not written:
+            result.to_csv(sys.stdout, index=False)
+        return 0
+    if isinstance(result, dict):
+        for kind, members in result.items():
+            print(f"{kind}: {', '.join(members)}")
+        return 0
+    if hasattr(result, "settings"):
+        print(result.path)
+        return 3 if any(not check["ok"] for check in result.settings["checks"]) else 0
+    if result is not None:
+        print(result)
+    return 0
+
+
+def _flag(arguments: Sequence[str], name: str) -> bool:
+    return any(argument == name or argument.startswith(f"{name}=") for argument in arguments)
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [a for a in arguments[:1] if a in {command.__name__ for command in COMMANDS}]
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

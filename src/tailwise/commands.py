@@ -1,0 +1,193 @@
+"""The commands: each is a public function, and its options on the command line are its parameters.
+
+Heavy modules are imported inside, so that help answers at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from .storage import Run
+else:  # the command line resolves annotations at run time, before the real classes are worth their import
+    DataFrame = Run = object
+
+
+def fit(
+    data: str,
+    *,
+    detector: str = "autoencoder",
+    weighting: str = "auto",
+    out: Path | None = None,
+    false_alarms: float = 0.05,
+    epochs: int | None = None,
+    batch_size: int = 256,
+    lr: float = 1e-3,
+    warmup: int | None = None,
+    patience: int | None = None,
+    sample: bool = False,
+    labels: str | None = None,
+    groups: str | None = None,
+    balance: bool = False,
+    read: str | None = None,
+    size: int | None = None,
+    skip_bad: bool = False,
+    bad_bands: str = "",
+    white: Path | None = None,
+    dark: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    mixed_precision: bool = False,
+    threads: int = 1,
+    overwrite: bool = False,
+) -> Run:
+    """Learn what is normal, and leave a run: detector, scores, threshold and report.
+
+    An interrupted fit is resumed by the same command.
+
+    Args:
+        data: a folder of images (flat, or in MVTec layout: its train part), a table (CSV, parquet, npz), a
+            hyperspectral cube (.mat, .hdr, npz, tiff), a folder of IDX files, or a source such as
+            "SolarCells(mono=400, poly=40)".
+        detector: a name, as `tailwise names` lists them, or a spelling such as "AutoEncoder(hidden=(64,), code=16)".
+        weighting: how training is weighed: "auto", "" (uniform), or steps such as "Importance(), Clip(0.1, 10)".
+        out: the run folder; by default a new one below runs/.
+        false_alarms: share of normals that the threshold may flag.
+        epochs: passes over the data; by default about 1,500 steps' worth, 30 to 300.
+        batch_size: units in a step.
+        lr: learning rate of Adam.
+        warmup: epochs before weighing begins; by default a third.
+        patience: stop after this many epochs without a lower loss on held-out normals.
+        sample: draw units by weight instead of weighing their losses.
+        labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
+        groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
+        balance: also weigh the known groups equally (needs groups).
+        read: how images are read: "pixels" or the name of a backbone.
+        size: side in pixels that images are resized to.
+        skip_bad: leave unreadable images out instead of refusing.
+        bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
+        white: white reference of a cube.
+        dark: dark reference of a cube.
+        seed: same seed, same result.
+        device: "cpu", "cuda" or "mps".
+        mixed_precision: half precision where the device gains from it.
+        threads: CPU threads for training; 1 is fastest for small networks.
+        overwrite: replace what is in the run folder.
+    """
+    from . import workflow
+    from .sources import open_source
+
+    source = open_source(
+        data, labels=labels, groups=groups, read=read, size=size, skip_bad=skip_bad,
+        bad_bands=workflow.parse_bands(bad_bands), white=white, dark=dark,
+    )  # fmt: skip
+    request = workflow.Request(
+        source=source, detector=detector, weighting=weighting, false_alarms=false_alarms, epochs=epochs,
+        batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance, seed=seed,
+        device=device, mixed_precision=mixed_precision, threads=threads,
+        command=workflow.command_line(fit, locals()),
+    )  # fmt: skip
+    return workflow.fit_run(request, out, overwrite)
+
+
+def score(
+    run: Path,
+    data: str,
+    *,
+    out: Path | None = None,
+    threshold: float | None = None,
+    skip_bad: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> DataFrame:
+    """Score every unit of new data with a run: columns unit, score, threshold and flagged.
+
+    Args:
+        run: a run folder.
+        data: data of the kind that the run was fitted on; it is read in the same way.
+        out: a .csv or .parquet file; standard output otherwise.
+        threshold: flag above this score instead of the run's own threshold.
+        skip_bad: leave unreadable images out instead of refusing.
+        batch_size: units scored at once; it does not change the scores.
+        seed: fixes any chance in how the data is read; scoring itself has none.
+        device: "cpu", "cuda" or "mps".
+    """
+    from . import workflow
+
+    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device)
+    if out is not None:
+        workflow.write_table(table, out)
+    return table
+
+
+def report(run: Path, *, out: Path | None = None) -> Path:
+    """Write a run's report again, as a page (.html), text (.md) or data (.json).
+
+    Args:
+        run: a run folder.
+        out: the file; by default report.html in the run folder.
+    """
+    from . import workflow
+
+    return workflow.write_report(run, out)
+
+
+def weigh(
+    scores: Path, *, column: str | None = None, weighting: str = "Importance()", out: Path | None = None
+) -> DataFrame:
+    """Weights for anyone's anomaly scores: the table with a column `weight` added, of mean 1.
+
+    Args:
+        scores: a CSV or parquet file with a column of scores, higher more anomalous.
+        column: the name of that column; by default `score`, or the only numeric one.
+        weighting: steps that need no embedding, as in "Importance(), Clip(0.1, 10)".
+        out: a .csv or .parquet file; standard output otherwise.
+    """
+    from . import workflow
+
+    table = workflow.weigh_table(scores, column, weighting)
+    if out is not None:
+        workflow.write_table(table, out)
+    return table
+
+
+def names(kind: str | None = None) -> dict[str, list[str]]:
+    """What can be chosen: detectors, sources, weighting steps and densities.
+
+    Args:
+        kind: only this kind: detector, source, step or density.
+    """
+    from . import workflow
+
+    return workflow.known_names(kind)
+
+
+def describe(name: str) -> str:
+    """What a detector, source, weighting step or density does, and its options.
+
+    Args:
+        name: as `tailwise names` lists it.
+    """
+    from . import workflow
+
+    return workflow.description(name)
+
+
+def demo(out: Path = Path("demo-run"), *, seed: int = 0, overwrite: bool = False) -> Run:
+    """Real solar cells, 400 mono and 40 poly: plain against weighted training, and a run with its report.
+
+    Args:
+        out: the run folder of the weighted detector.
+        seed: draws the cells and starts the training.
+        overwrite: replace what is in the run folder.
+    """
+    from . import demonstration
+
+    return demonstration.run(out, seed, overwrite)
+
+
+COMMANDS = (fit, score, report, weigh, names, describe, demo)

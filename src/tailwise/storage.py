@@ -1,0 +1,310 @@
+"""The run folder: what a fit leaves, and how it stays whole through crashes.
+
+    settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
+    model.safetensors  the detector's state
+    scores.parquet     a row for each training unit
+    history.jsonl      a line for each epoch
+    report.json/.html  the report, as a plain dict and as a page
+    checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
+
+Every file is written beside its place and moved there, so that each is whole or absent. Nothing here is ever
+unpickled; digests in settings.json tell when a file was changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors
+import safetensors.torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from .detector import Detector
+from .errors import InputError
+from .registry import parse
+
+FORMAT = 1
+SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
+REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
+_SEALED = (MODEL, SCORES, HISTORY)
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+
+
+class Run:
+    """A complete run folder, open for reading."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.settings = settings
+
+    def detector(self) -> Detector:
+        """The trained detector, ready to score."""
+        (detector,) = parse(self.settings["detector"], ("detector",))
+        detector.restore(tuple(self.settings["unit_shape"]), _read_tensors(self._checked(MODEL))[0])
+        return detector.eval()
+
+    def scores(self) -> pd.DataFrame:
+        """The training units: unit, score, first_score, weight, held_out, mode, and group where known."""
+        return pd.read_parquet(self._checked(SCORES))
+
+    def history(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
+
+    def report(self) -> dict[str, Any]:
+        return _read_json(self.path / REPORT_DATA)
+
+    def _checked(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{self.path} has lost its {name}", "fit again")
+        if file_digest(path) != self.settings["digests"].get(name):
+            raise InputError(f"{path} was changed after the fit", "restore it, or fit again")
+        return path
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a complete run.
+
+    Raises:
+        InputError: no run is there, its fit is unfinished, a newer version made it, or it was changed by hand.
+    """
+    path = Path(path)
+    if not (path / SETTINGS).is_file():
+        raise InputError(f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN")
+    settings = read_settings(path)
+    if settings["status"] != "complete":
+        raise InputError(f"the fit in {path} has not finished", "run the same tailwise fit command again to resume it")
+    return Run(path, settings)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a finished or unfinished run, checked for version and seal."""
+    settings = _read_json(path / SETTINGS)
+    if not isinstance(settings, dict) or not isinstance(settings.get("format"), int):
+        raise InputError(f"{path / SETTINGS} is not the settings of a run", "fit again")
+    if settings["format"] > FORMAT:
+        made = settings.get("versions", {}).get("tailwise", "a newer version") if _is_dict(settings) else "?"
+        raise InputError(
+            f"{path} was made by tailwise {made} (run format {settings['format']}, this one reads up to {FORMAT})",
+            "upgrade tailwise",
+        )
+    if settings.get("seal") != _seal(settings):
+        raise InputError(f"{path / SETTINGS} was changed after the fit", "restore it, or fit again")
+    return settings
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a finished run is there."""
+    return (path / SETTINGS).is_file() and read_settings(path)["status"] == "complete"
+
+
+class Writer:
+    """A run folder that this process holds the lock of."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def start(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
+        """Claim the folder for a fit with these settings; True if an unfinished one like it can be resumed.
+
+        Raises:
+            InputError: an unfinished fit with other settings is there.
+        """
+        resumable = False
+        if (self.path / SETTINGS).exists() and not overwrite:
+            found = read_settings(self.path)
+            changed = [k for k, v in _plain(dict(settings)).items() if found.get(k) != v and k not in _MAY_CHANGE]
+            if changed:
+                raise InputError(
+                    f"{self.path} holds an unfinished fit with other settings ({', '.join(sorted(changed))})",
+                    "repeat its command to resume it, choose another --out, or add --overwrite",
+                )
+            resumable = (self.path / CHECKPOINT).exists()
+        else:
+            # An older run stops counting as one before any of its files goes.
+            for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
+                (self.path / name).unlink(missing_ok=True)
+        self._write_settings({**settings, "status": "fitting"})
+        return resumable
+
+    def finish(
+        self,
+        settings: Mapping[str, Any],
+        detector: Detector,
+        scores: pd.DataFrame,
+        history: Iterable[Mapping[str, float]],
+        report: Mapping[str, Any],
+        page: str,
+    ) -> Run:
+        """Write everything, the settings last: from that moment on the run is complete."""
+        write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
+        write(self.path / SCORES, _parquet_bytes(scores))
+        write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
+        write(self.path / REPORT_DATA, _json_bytes(report))
+        write(self.path / REPORT_PAGE, page.encode())
+        digests = {name: file_digest(self.path / name) for name in _SEALED}
+        self._write_settings({**settings, "status": "complete", "digests": digests})
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        return open_run(self.path)
+
+    def _write_settings(self, settings: Mapping[str, Any]) -> None:
+        full = _plain({"format": FORMAT, **settings})
+        write(self.path / SETTINGS, _json_bytes({**full, "seal": _seal(full)}))
+
+
+# What a resumed fit may differ in: when and by whom it was started.
+_MAY_CHANGE = {"created", "command", "format", "status", "seal"}
+
+
+@contextmanager
+def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
+    """Make the folder and keep other processes out while the block runs; a killed process lets go by itself.
+
+    Raises:
+        InputError: the folder cannot be made or written to, another fit is using it, it holds a finished run (unless
+            `overwrite`) or files that are not a run's.
+    """
+    path = Path(path)
+    made = not path.exists()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(p.name for p in path.iterdir() if p.name not in _OURS and not p.name.startswith(".writing"))
+        lock = FileLock(path / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another fit is writing to {path}", "wait for it, or choose another --out") from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    try:
+        if not overwrite and is_complete(path):
+            raise InputError(f"{path} already holds a finished run", "choose another --out, or add --overwrite")
+        if strangers and not (path / SETTINGS).exists():
+            raise InputError(f"{path} holds other files ({strangers[0]})", "choose an empty or new folder for --out")
+        for left in path.glob(".writing*"):
+            left.unlink()
+        yield Writer(path)
+    finally:
+        empty = made and not (path / SETTINGS).exists()
+        lock.release()
+        if empty:
+            (path / LOCK).unlink(missing_ok=True)
+            path.rmdir()
+
+
+_OURS = {SETTINGS, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
+
+
+class Checkpoint:
+    """Keeps an unfinished fit, at most every few seconds; a training.Keeper."""
+
+    def __init__(self, path: Path, every: float = _SECONDS_BETWEEN_CHECKPOINTS) -> None:
+        self.path = path / CHECKPOINT
+        self.every = every
+        self.newest = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if not self.path.exists():
+            return None
+        tensors, facts = _read_tensors(self.path)
+        return tensors, json.loads(facts["facts"])
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        if time.monotonic() - self.newest < self.every:
+            return
+        write(self.path, tensor_bytes(tensors, {"facts": json.dumps(facts)}))
+        self.newest = time.monotonic()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: the folder is read-only, the disk full, and the like; the old file, if any, is untouched.
+    """
+    beside = path.with_name(f".writing-{path.name}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """What to tell the user about a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return InputError(f"the disk is full: {path} was not written", "free some space and run the same command again")
+    hint = "choose a folder that you may write to"
+    return InputError(f"cannot write to {path}: {error.strerror or error}", hint)
+
+
+def file_digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], facts: dict[str, str]) -> bytes:
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    return safetensors.torch.save(contiguous, facts)
+
+
+def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}", "restore it, or fit again") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "restore it, or fit again") from error
+
+
+def _json_bytes(value: Any) -> bytes:
+    return (json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _parquet_bytes(table: pd.DataFrame) -> bytes:
+    result = table.to_parquet(None, index=False)
+    assert isinstance(result, bytes)
+    return result
+
+
+def _seal(settings: Mapping[str, Any]) -> str:
+    """A digest of everything in the settings but the seal itself."""
+    content = json.dumps({k: v for k, v in settings.items() if k != "seal"}, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has; numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value.get("versions", {}), dict)
+
+

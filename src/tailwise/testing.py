@@ -1,0 +1,231 @@
+"""The contracts that every detector keeps, for this library's detectors and for anyone's own.
+
+    from tailwise.testing import CONTRACTS, Case
+    for contract in CONTRACTS.values():
+        contract(Case(MyDetector, (12,)))
+
+Each contract takes a `Case` and raises an AssertionError that says what was broken. A file in detectors/ is tested
+by its existence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import training
+from .detector import Detector, Solvable, Trainable
+from .errors import InputError
+from .problem import Batch, Data
+from .storage import tensor_bytes
+from .weights import Context, Importance, Weighting, weighted_mean
+
+_UNITS = 48
+_KINDS = 3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A detector and the shape of the units that it is tried on."""
+
+    make: Callable[[], Detector]
+    unit_shape: tuple[int, ...] = (12,)
+
+    def data(self, units: int = _UNITS, seed: int = 0) -> Data:
+        """Normals of three kinds, one of them rare."""
+        generator = torch.Generator().manual_seed(1)
+        centres = torch.randn(_KINDS, *self.unit_shape, generator=generator)
+        generator.manual_seed(seed + 2)
+        kind = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), units, replacement=True, generator=generator)
+        values = centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator)
+        return Data(values, [str(i) for i in range(units)])
+
+    def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3, **options: int) -> Detector:
+        """A detector trained on `data` in batches of everything, so that only the weights decide."""
+        detector = self.make()
+        training.fit(detector, data, base_weights=w, epochs=epochs, batch_size=len(data), lr=1e-3, **options)
+        return detector.eval()
+
+    def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
+        """Scores of fresh units by a detector trained on `data`."""
+        return training.score(self.fit(data, w), self.data(20, seed=7))
+
+
+def one_number_per_unit(case: Case) -> None:
+    """Losses and scores are [unit], finite and unreduced; those of one unit do not depend on the others."""
+    data = case.data()
+    detector = case.fit(data)
+    functions = [detector.score, *([detector.losses] if isinstance(detector, Trainable) else [])]
+    whole = next(data.batches(len(data)))
+    for function in functions:
+        together = function(whole).detach()
+        assert together.shape == (len(data),), f"{function.__name__} gave {tuple(together.shape)} for {len(data)} units"
+        assert bool(torch.isfinite(together).all()), f"{function.__name__} gave numbers that are not finite"
+        if not detector.couples_units:
+            alone = torch.cat([function(batch).detach() for batch in data.batches(1)])
+            _close(together, alone, f"{function.__name__} of a unit depends on the other units in its batch")
+
+
+def weight_is_copies(case: Case) -> None:
+    """A weight of k is the same as k copies."""
+    data = case.data()
+    w = torch.arange(len(data)).remainder(3).add(1)
+    copies = data.take(torch.arange(len(data)).repeat_interleave(w))
+    _close(case.scores(data, w.float()), case.scores(copies), "weight k differs from k copies")
+
+
+def zero_weight_is_absence(case: Case) -> None:
+    """A weight of zero is the same as leaving the unit out."""
+    data = case.data()
+    kept = torch.arange(len(data)).remainder(4) > 0
+    expected = case.scores(data.take(kept.nonzero().flatten()))
+    _close(case.scores(data, kept.float()), expected, "weight 0 differs from absence")
+
+
+def scale_of_weights_cancels(case: Case) -> None:
+    """Weights 1000 times as large change nothing."""
+    data = case.data()
+    w = torch.rand(len(data), generator=torch.Generator().manual_seed(3)) + 0.5
+    _close(case.scores(data, w), case.scores(data, 1_000 * w), "the scale of the weights does not cancel")
+    scores = []
+    for scale in (1, 1_000):  # fit normalises weights, so what the detector itself does with them is asked too
+        detector = case.make()
+        detector.start(data.unit_shape)
+        if isinstance(detector, Solvable):
+            detector.solve(data, scale * w)
+            scores.append(training.score(detector, data))
+    if scores:
+        _close(*scores, "the scale of the weights does not cancel in solve")
+
+
+def gradients_are_weighted(case: Case) -> None:
+    """The gradient of the weighted mean of the losses is that of copies (Trainable only)."""
+    data = case.data()
+    detector = case.fit(data, epochs=1)
+    if not isinstance(detector, Trainable) or detector.couples_units:
+        return
+    w = torch.arange(len(data)).remainder(3)
+    copies = data.take(torch.arange(len(data)).repeat_interleave(w))
+    gradients = []
+    for units, weights in ((data, w.float()), (copies, None)):
+        detector.zero_grad()
+        losses = detector.losses(next(units.batches(len(units))))
+        assert losses.shape == (len(units),), f"losses gave {tuple(losses.shape)} for {len(units)} units"
+        weighted_mean(losses, weights).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in detector.parameters() if p.grad is not None]))
+    _close(*gradients, "the gradient of weighted losses differs from that of copies")
+
+
+def same_seed_same_scores(case: Case) -> None:
+    """Two fits with one seed score alike to the last bit; global state is left as it was."""
+    data = case.data()
+    state, threads, grad = torch.get_rng_state(), torch.get_num_threads(), torch.is_grad_enabled()
+    first, second = case.scores(data), case.scores(data)
+    assert torch.equal(first, second), "the same seed gave other scores"
+    assert torch.equal(state, torch.get_rng_state()), "fit changed the global random state"
+    assert (threads, grad) == (torch.get_num_threads(), torch.is_grad_enabled()), "fit changed threads or grad mode"
+
+
+def batch_size_does_not_matter(case: Case) -> None:
+    """Scores are the same in batches of 1, 7 and all."""
+    data = case.data()
+    detector = case.fit(data)
+    whole = training.score(detector, data, len(data))
+    for size in (1, 7):
+        _close(whole, training.score(detector, data, size), f"scores depend on the batch size {size}")
+
+
+def saved_and_loaded_is_equal(case: Case) -> None:
+    """State through safetensors and settings through their spelling give the same scores to the last bit."""
+    import safetensors.torch
+
+    data = case.data()
+    detector = case.fit(data)
+    again = case.make()
+    again.restore(data.unit_shape, safetensors.torch.load(tensor_bytes(detector.state_dict(), {})))
+    assert repr(again) == repr(detector), f"settings changed: {detector!r} became {again!r}"
+    equal = torch.equal(training.score(detector, data), training.score(again.eval(), data))
+    assert equal, "a loaded detector scores differently"
+
+
+def higher_is_more_anomalous(case: Case) -> None:
+    """Units far from every kind score above the normals."""
+    data = case.data()
+    detector = case.fit(data, epochs=30)
+    far = Data(data.read(torch.arange(10)) * 5 + 20, [str(i) for i in range(10)])
+    normal, anomalous = training.score(detector, data), training.score(detector, far)
+    assert float(anomalous.min()) > float(normal.median()), "far-off units do not score above normals"
+
+
+def learns(case: Case) -> None:
+    """Every self-check of a fit passes."""
+    data = case.data()
+    outcome = training.fit(case.make(), data, epochs=40, batch_size=len(data), lr=5e-3)
+    failed = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
+    assert not failed, "; ".join(failed)
+
+
+def weighted_scores_follow_target(case: Case) -> None:
+    """On the detector's own scores, weights bring the mean of the log scores close to the target's."""
+    data = case.data(400)
+    scores = training.score(case.fit(data, epochs=10), data)
+    step = Importance(alpha=0.0)
+    w = Weighting(step)(Context(scores, scores))
+    logs, _ = step.scale(scores, scores)
+    before = float(logs.mean())
+    wanted = before + step.target.shift * float(logs.std())  # type: ignore[attr-defined]
+    after = float(weighted_mean(logs, w))
+    assert abs(after - wanted) < 0.5 * abs(wanted - before), f"weighted mean {after:.3g}, target {wanted:.3g}"
+
+
+def refuses_other_shapes(case: Case) -> None:
+    """A unit shape that the detector does not take is refused by the detector's name."""
+    detector = case.make()
+    shape = (2,) * (max(detector.unit_dims) + 1)
+    try:
+        detector.start(shape)
+    except InputError as error:
+        assert type(detector).__name__ in str(error), f"the refusal does not name the detector: {error}"
+    else:
+        raise AssertionError(f"units of shape {shape} were not refused")
+
+
+def maps_fit_their_units(case: Case) -> None:
+    """A score map of an image has the image's height and width."""
+    data = case.data()
+    detector = case.fit(data)
+    if len(case.unit_shape) != 3 or not hasattr(detector, "score_map"):
+        return
+    batch: Batch = next(data.batches(4))
+    scores = detector.score_map(batch)
+    assert scores.shape == (4, *case.unit_shape[1:]), f"a map of shape {tuple(scores.shape)} for {case.unit_shape}"
+
+
+def _close(a: Tensor, b: Tensor, complaint: str, tolerance: float = 2e-3) -> None:
+    """Equal up to rounding, which Adam's division by small gradients enlarges."""
+    assert a.shape == b.shape, f"{complaint}: shapes {tuple(a.shape)} and {tuple(b.shape)}"
+    gap = float((a - b).abs().max() / b.abs().max().clamp_min(1e-12))
+    assert gap <= tolerance, f"{complaint}: they differ by {100 * gap:.3g} %"
+
+
+CONTRACTS: dict[str, Callable[[Case], None]] = {
+    contract.__name__: contract
+    for contract in (
+        one_number_per_unit,
+        weight_is_copies,
+        zero_weight_is_absence,
+        scale_of_weights_cancels,
+        gradients_are_weighted,
+        same_seed_same_scores,
+        batch_size_does_not_matter,
+        saved_and_loaded_is_equal,
+        higher_is_more_anomalous,
+        learns,
+        weighted_scores_follow_target,
+        refuses_other_shapes,
+        maps_fit_their_units,
+    )
+}

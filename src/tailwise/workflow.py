@@ -1,0 +1,435 @@
+"""What the commands do: from a source to a run, from a run to scores and reports."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.metadata
+import inspect
+import io
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from . import __version__, modes, registry, report, storage, thresholds, training
+from .detector import Detector
+from .errors import InputError, did_you_mean
+from .problem import Data, Labelled, Problem, Source, check_units
+from .weights import Context, Weighting
+
+_EXAMPLES = 24
+_THUMBNAIL_SIDE = 96
+_VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One fit, as asked for. See `commands.fit` for what the fields mean."""
+
+    source: Source
+    detector: str = "autoencoder"
+    weighting: str = "auto"
+    false_alarms: float = 0.05
+    epochs: int | None = None
+    batch_size: int = 256
+    lr: float = 1e-3
+    warmup: int | None = None
+    patience: int | None = None
+    sample: bool = False
+    balance: bool = False
+    seed: int = 0
+    device: str = "cpu"
+    mixed_precision: bool = False
+    threads: int = 1
+    command: str = ""
+
+    def check(self) -> tuple[Detector, Weighting]:
+        """The detector and the weighting, once every option has been found usable."""
+        for name in ("epochs", "batch_size", "lr", "patience", "threads"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0: got {value}")
+        if self.warmup is not None and self.warmup < 0:
+            raise InputError(f"warmup must be 0 or more: got {self.warmup}")
+        if not 0 < self.false_alarms < 1:
+            raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
+        return make_detector(self.detector), Weighting.parse(self.weighting)
+
+
+def make_detector(text: str) -> Detector:
+    """A detector from its name or its spelling."""
+    made = registry.parse(text, ("detector",))
+    if len(made) != 1:
+        raise InputError(f"one detector is needed: got {text!r}", "choose one; tailwise names lists them")
+    return made[0]
+
+
+def fit_run(request: Request, out: Path | None = None, overwrite: bool = False) -> storage.Run:
+    """Fit and leave a run folder; see `commands.fit`."""
+    detector, weighting = request.check()
+    out = _default_out(request) if out is None else out
+    with storage.hold(out, overwrite) as writer:
+        started = time.perf_counter()
+        problem = request.source.load()
+        check_units(problem.train)
+        settings = _settings(request, detector, weighting, problem)
+        if writer.start(settings, overwrite):
+            _say(f"resuming the unfinished fit in {out}")
+        held = _held_out(problem.train, request)
+        split = Split(problem, held)
+        with _progress() as progress:
+            outcome = training.fit(
+                detector, split.training, weighting,
+                epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
+                sample=request.sample, base_weights=_balanced(split, request.balance),
+                held_out=split.held_out if request.patience else None, patience=request.patience, seed=request.seed,
+                device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
+                keeper=storage.Checkpoint(out), progress=progress,
+            )  # fmt: skip
+        settings["checks"] = [check.as_dict() for check in outcome.checks]
+        settings |= {"n_train": len(split.training), "n_held_out": len(held)}
+        _warn_of_failures(outcome.checks)
+        table = split.table(detector, outcome)
+        settings["threshold"] = _threshold(table, request.false_alarms)
+        settings["seconds"] = round(time.perf_counter() - started, 2)
+        summary = _summary(request, settings, outcome, table, problem, detector)
+        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The training units of a problem, less those held out for the threshold."""
+
+    problem: Problem
+    held: np.ndarray
+
+    @property
+    def chosen(self) -> np.ndarray:
+        return np.setdiff1d(np.arange(len(self.problem.train)), self.held)
+
+    @property
+    def training(self) -> Data:
+        return self.problem.train.take(self.chosen) if len(self.held) else self.problem.train
+
+    @property
+    def held_out(self) -> Data:
+        return self.problem.train.take(self.held)
+
+    def table(self, detector: Detector, outcome: training.Outcome) -> pd.DataFrame:
+        """A row for each training unit, held-out ones too, in the source's order."""
+        n = len(self.problem.train)
+        columns = {name: np.full(n, np.nan) for name in ("score", "first_score", "weight")}
+        trained = {"score": outcome.scores, "first_score": outcome.first_scores, "weight": outcome.weights}
+        for name, values in trained.items():
+            columns[name][self.chosen] = values.double().numpy()
+        if len(self.held):
+            columns["score"][self.held] = training.score(detector, self.held_out).double().numpy()
+        table = pd.DataFrame({"unit": list(self.problem.train.names), **columns})
+        table["held_out"] = np.isin(np.arange(n), self.held)
+        table["mode"] = modes.find(training.embedding_of(self.problem.train)).numpy()
+        if self.problem.train_groups is not None:
+            table["group"] = np.asarray(self.problem.train_groups).astype(str)
+        return table
+
+
+def score_data(
+    run: Path,
+    data: str,
+    threshold: float | None = None,
+    skip_bad: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> pd.DataFrame:
+    """Scores of every unit of `data`; see `commands.score`."""
+    opened = storage.open_run(run)
+    (source,) = registry.parse(opened.settings["source"], ("source",))
+    if skip_bad and hasattr(source, "skip_bad"):
+        source = replace(source, skip_bad=True)
+    expression = data.rstrip().endswith(")") and not Path(data).exists()
+    source = registry.parse(data, ("source",))[0] if expression else source.at(data)
+    units = source.load_all().data
+    expected = tuple(opened.settings["unit_shape"])
+    if units.unit_shape != expected:
+        raise InputError(
+            f"the run was fitted on units of shape {list(expected)}: those of {data} have {list(units.unit_shape)}",
+            "score data of the same kind: as many columns, channels or bands",
+        )
+    check_units(units, least=1)
+    detector = opened.detector()
+    training.place(detector, device)
+    limit = opened.settings["threshold"] if threshold is None else threshold
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        scores = training.score(detector, units, batch_size).double().numpy()
+    return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+
+
+def write_report(run: Path, out: Path | None) -> Path:
+    """Render a run's report; see `commands.report`."""
+    opened = storage.open_run(run)
+    out = opened.path / storage.REPORT_PAGE if out is None else out
+    writers: dict[str, Callable[[dict[str, Any]], str]] = {
+        ".html": report.to_html,
+        ".md": report.to_markdown,
+        ".json": report.to_json,
+    }
+    if out.suffix not in writers:
+        raise InputError(f"a report is .html, .md or .json: got {out.name}")
+    storage.write(out, writers[out.suffix](opened.report()).encode())
+    return out
+
+
+def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
+    """A table of scores with a column of weights added; see `commands.weigh`."""
+    table = _read_table(path)
+    numeric = [str(name) for name in table.select_dtypes("number").columns]
+    if column is None:
+        column = "score" if "score" in numeric else numeric[0] if len(numeric) == 1 else None
+    if column is None:
+        raise InputError(f"{path} has {len(numeric)} numeric columns: {', '.join(numeric[:8])}", "name one by --column")
+    if column not in numeric:
+        raise InputError(f"{path} has no numeric column {column!r}", did_you_mean(column, numeric))
+    scores = torch.from_numpy(table[column].to_numpy(dtype=np.float64))
+    return table.assign(weight=Weighting.parse(weighting)(Context(scores, scores)).numpy())
+
+
+def known_names(kind: str | None) -> dict[str, list[str]]:
+    """Registered names by kind; see `commands.names`."""
+    kinds = registry.kinds()
+    if kind is not None and kind not in kinds:
+        raise InputError(f"there is no kind {kind!r}", did_you_mean(kind, kinds))
+    return {each: list(registry.entries(each)) for each in ([kind] if kind else kinds)}
+
+
+def description(name: str) -> str:
+    """Signature and docstring; see `commands.describe`."""
+    found = [e.member for kind in registry.kinds() for e in registry.entries(kind).values() if name in e.spellings()]
+    if not found:
+        raise InputError(
+            f"nothing is called {name!r}", did_you_mean(name, {n for k in registry.kinds() for n in registry.entries(k)})
+        )
+    pages = [f"{c.__name__}{_options(c)}\n\n{inspect.getdoc(c) or ''}" for c in found]
+    return "\n\n\n".join(pages)
+
+
+def parse_bands(text: str) -> tuple[int | tuple[int, int], ...]:
+    """Bands spelled as "0-3,107,108" -> ((0, 3), 107, 108)."""
+    bands: list[int | tuple[int, int]] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        ends = part.split("-")
+        if not all(end.strip().isdecimal() for end in ends) or len(ends) > 2:
+            raise InputError(f"cannot read the bands {part!r}", 'write them as in "0-3,107,108"')
+        numbers = [int(end) for end in ends]
+        bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
+    return tuple(bands)
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """Write a .csv or .parquet file, whole or not at all."""
+    buffer = io.BytesIO()
+    if out.suffix == ".parquet":
+        table.to_parquet(buffer, index=False)
+    elif out.suffix == ".csv":
+        table.to_csv(buffer, index=False)
+    else:
+        raise InputError(f"a table is written as .csv or .parquet: got {out.name}")
+    storage.write(out, buffer.getvalue())
+
+
+def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str:
+    """The command that calls `function` with these values, leaving out what has its default."""
+    words = ["tailwise", function.__name__]
+    for name, parameter in inspect.signature(function).parameters.items():
+        value = values[name]
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            words.append(shlex.quote(str(value)))
+        elif value != parameter.default and name != "out":
+            option = f"--{name.replace('_', '-')}"
+            words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
+    return " ".join(words)
+
+
+def _settings(request: Request, detector: Detector, weighting: Weighting, problem: Problem) -> dict[str, Any]:
+    source = request.source
+    if hasattr(source, "columns") and problem.train.features:
+        # Scoring reads exactly the columns that were learnt, in their order.
+        source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
+    asked = {name: value for name, value in vars(request).items() if name not in ("source", "detector", "weighting")}
+    return {
+        **asked,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": repr(source),
+        "detector": repr(detector),
+        "weighting": repr(weighting),
+        "units": problem.facts.units,
+        "licence": problem.facts.licence,
+        "citation": problem.facts.citation,
+        "notes": problem.facts.notes,
+        "unit_shape": problem.train.unit_shape,
+        "features": problem.train.features,
+        "fingerprint": fingerprint(problem.train),
+        "versions": {"tailwise": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
+    }
+
+
+def fingerprint(data: Data) -> str:
+    """A digest of the units' values and names: equal data, equal fingerprint."""
+    digest = hashlib.blake2b(digest_size=16)
+    for batch in data.batches(1_024):
+        digest.update(np.ascontiguousarray(batch.units.numpy()).tobytes())
+    digest.update("\n".join(data.names).encode())
+    return digest.hexdigest()
+
+
+def _held_out(data: Data, request: Request) -> np.ndarray:
+    count = thresholds.held_out_count(len(data), request.false_alarms)
+    generator = torch.Generator().manual_seed(request.seed)
+    return torch.randperm(len(data), generator=generator)[:count].sort().values.numpy()
+
+
+def _balanced(split: Split, balance: bool) -> Tensor | None:
+    """Weights that give every known group the same say."""
+    if not balance:
+        return None
+    if split.problem.train_groups is None:
+        raise InputError("balance needs known groups", "name them by --groups")
+    groups = np.asarray(split.problem.train_groups)[split.chosen]
+    _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
+    return torch.from_numpy(1 / count[place])
+
+
+def _threshold(table: pd.DataFrame, false_alarms: float) -> float:
+    held = table.loc[table["held_out"], "score"].to_numpy()
+    if not len(held):
+        _say("warning: too few units to hold any out: the threshold comes from training scores and is too low")
+        held = table["score"].to_numpy()
+    elif thresholds.reachable(len(held)) > false_alarms:
+        _say(
+            f"warning: {len(held)} held-out units can promise at best {100 * thresholds.reachable(len(held)):.1f} % "
+            f"false alarms, not {100 * false_alarms:g} %"
+        )
+    return thresholds.conformal_threshold(held, false_alarms)
+
+
+def _summary(
+    request: Request,
+    settings: dict[str, Any],
+    outcome: training.Outcome,
+    table: pd.DataFrame,
+    problem: Problem,
+    detector: Detector,
+) -> dict[str, Any]:
+    test = None if problem.test is None else _test_table(detector, problem.test)
+    pictures, examples = _examples(request.source, problem.train, table)
+    return report.summarise(
+        settings=settings,
+        history=outcome.history,
+        checks=settings["checks"],
+        train=table,
+        test=test,
+        thumbnails=pictures,
+        examples=examples,
+        threshold=settings["threshold"],
+        false_alarms=request.false_alarms,
+        notes=settings["notes"],
+    )
+
+
+def _test_table(detector: Detector, test: Labelled) -> pd.DataFrame:
+    table = pd.DataFrame({"unit": list(test.data.names), "score": training.score(detector, test.data).double().numpy()})
+    table["label"] = None if test.labels is None else np.asarray(test.labels).astype(bool)
+    if test.groups is not None:
+        table["group"] = np.asarray(test.groups).astype(str)
+    return table
+
+
+def _examples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """Pictures, or the features as text, of the units that the report shows."""
+    shown = report.units_to_show(table)
+    place = {name: i for i, name in enumerate(data.names)}
+    pictures, texts = {}, {}
+    for name in shown:
+        if hasattr(source, "preview"):
+            pictures[name] = _data_uri(source.preview(name))
+        elif len(data.unit_shape) == 3 and data.unit_shape[0] in (1, 3):
+            pictures[name] = _data_uri(data.read(torch.tensor([place[name]]))[0].permute(1, 2, 0).numpy())
+        elif len(data.unit_shape) == 1 and data.features:
+            values = data.read(torch.tensor([place[name]]))[0].tolist()
+            texts[name] = ", ".join(f"{f} {v:.4g}" for f, v in list(zip(data.features, values, strict=True))[:8])
+    return pictures, texts
+
+
+def _data_uri(picture: np.ndarray) -> str:
+    """A picture [height, width, 1 or 3] of values 0 to 1 as a small JPEG inside a URI."""
+    from PIL import Image
+
+    pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _default_out(request: Request) -> Path:
+    """runs/SOURCE-DETECTOR, numbered when that is a finished run already."""
+    stem = Path(getattr(request.source, "path", type(request.source).__name__)).stem or "data"
+    base = Path("runs") / f"{stem}-{request.detector.split('(')[0]}"
+    paths = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 10_000))
+    return next(path for path in paths if not storage.is_complete(path))
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable table: {error}") from error
+
+
+def _options(member: Callable[..., Any]) -> str:
+    parameters = [p.replace(annotation=p.empty) for p in inspect.signature(member).parameters.values()]
+    return str(inspect.Signature(parameters))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None] | None]:
+    """A bar on stderr; nothing when that is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("training", total=None)
+
+        def show(done: int, total: int, row: dict[str, float]) -> None:
+            bar.update(task, completed=done, total=total, description=f"training, mean score {row['score_mean']:.3g}")
+
+        yield show
+
+
+def _warn_of_failures(checks: Sequence[Any]) -> None:
+    for check in checks:
+        if not check.ok:
+            Console(stderr=True).print(f"check failed: {check.name}: {check.message}", style="red", highlight=False)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

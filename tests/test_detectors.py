@@ -1,0 +1,188 @@
+"""Every registered detector keeps every contract, on rows, spectra and images as it takes them."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from tailwise import registry, training
+from tailwise.detector import Detector
+from tailwise.errors import InputError
+from tailwise.problem import Batch, Data
+from tailwise.testing import CONTRACTS, Case
+
+SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
+DETECTORS = list(registry.entries("detector"))
+CASES = [
+    pytest.param(name, SHAPES[dims], contract, id=f"{name}-{dims}d-{contract}")
+    for name in DETECTORS
+    for dims in registry.find("detector", name).unit_dims
+    for contract in CONTRACTS
+]
+
+
+@pytest.mark.parametrize(("name", "shape", "contract"), CASES)
+def test_contract(name: str, shape: tuple[int, ...], contract: str) -> None:
+    CONTRACTS[contract](Case(registry.find("detector", name), shape))
+
+
+class Sound(Detector):
+    """A mean and a distance to it: the smallest detector that keeps the contracts."""
+
+    mean: Tensor
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.register_buffer("mean", torch.zeros(unit_shape))
+
+    def solve(self, data: Data, w: Tensor) -> None:
+        units = data.read(torch.arange(len(data)))
+        self.mean = torch.tensordot(w / w.sum(), units, dims=1)
+
+    def score(self, batch: Batch) -> Tensor:
+        return (batch.units - self.mean).square().flatten(1).sum(1)
+
+
+class Learner(Sound):
+    """The same, by gradient steps."""
+
+    solve = None  # type: ignore[assignment]
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.point = torch.nn.Parameter(torch.randn(unit_shape))
+        self.mean = self.point
+
+    def losses(self, batch: Batch) -> Tensor:
+        return (batch.units - self.point).square().flatten(1).sum(1)
+
+    def score(self, batch: Batch) -> Tensor:
+        return self.losses(batch)
+
+
+class IgnoresWeights(Sound):
+    def solve(self, data: Data, w: Tensor) -> None:
+        super().solve(data, torch.ones_like(w))
+
+
+class SumsWeights(Sound):
+    def solve(self, data: Data, w: Tensor) -> None:
+        self.mean = torch.tensordot(w, data.read(torch.arange(len(data))), dims=1)
+
+
+class CountsUnits(Sound):
+    def solve(self, data: Data, w: Tensor) -> None:
+        super().solve(data, w + 1 / len(data))
+
+
+class ReducesTheBatch(Sound):
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch).mean(0, keepdim=True)
+
+
+class LooksAtTheBatch(Sound):
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch) - super().score(batch).mean()
+
+
+class SignReversed(Sound):
+    def score(self, batch: Batch) -> Tensor:
+        return -super().score(batch)
+
+
+class HiddenState(Sound):
+    def solve(self, data: Data, w: Tensor) -> None:
+        super().solve(data, w)
+        self.forgotten = float(w.sum())
+
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch) * getattr(self, "forgotten", 1.0)
+
+
+class Unseeded(Sound):
+    def score(self, batch: Batch) -> Tensor:
+        return super().score(batch) + torch.rand(len(batch))
+
+
+class ScoresNothing(Sound):
+    def score(self, batch: Batch) -> Tensor:
+        return torch.ones(len(batch))
+
+
+class ReducesTheLoss(Learner):
+    def losses(self, batch: Batch) -> Tensor:
+        return super().losses(batch).mean()
+
+    def score(self, batch: Batch) -> Tensor:
+        return Learner.losses(self, batch)
+
+
+class NeverTrains(Learner):
+    def losses(self, batch: Batch) -> Tensor:
+        return super().losses(batch) * 0 + (self.point * 0).sum() + batch.units.flatten(1).square().sum(1)
+
+
+class LossAgainstScore(Learner):
+    def score(self, batch: Batch) -> Tensor:
+        return -self.losses(batch)
+
+
+BROKEN = [
+    (IgnoresWeights, "weight_is_copies"),
+    (IgnoresWeights, "zero_weight_is_absence"),
+    (SumsWeights, "scale_of_weights_cancels"),
+    (CountsUnits, "zero_weight_is_absence"),
+    (ReducesTheBatch, "one_number_per_unit"),
+    (LooksAtTheBatch, "batch_size_does_not_matter"),
+    (LooksAtTheBatch, "one_number_per_unit"),
+    (SignReversed, "higher_is_more_anomalous"),
+    (HiddenState, "saved_and_loaded_is_equal"),
+    (Unseeded, "same_seed_same_scores"),
+    (ScoresNothing, "learns"),
+    (ReducesTheLoss, "gradients_are_weighted"),
+    (NeverTrains, "learns"),
+    (LossAgainstScore, "learns"),
+]
+
+
+@pytest.mark.parametrize("contract", sorted(set(CONTRACTS) - {"maps_fit_their_units"}))
+def test_a_sound_detector_passes(contract: str) -> None:
+    CONTRACTS[contract](Case(Sound))
+
+
+@pytest.mark.parametrize(("detector", "contract"), BROKEN, ids=lambda value: getattr(value, "__name__", value))
+def test_a_broken_detector_is_caught(detector: type[Detector], contract: str) -> None:
+    with pytest.raises((AssertionError, InputError)):
+        CONTRACTS[contract](Case(detector))
+
+
+def test_gaussian_is_the_mahalanobis_distance_of_scikit_learn() -> None:
+    from sklearn.covariance import EmpiricalCovariance
+
+    units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) @ torch.randn(6, 6)
+    detector = registry.find("detector", "gaussian")(shrinkage=0.0)
+    data = Data(units, [str(i) for i in range(200)])
+    training.fit(detector, data)
+    expected = EmpiricalCovariance().fit(units.double().numpy()).mahalanobis(units.double().numpy())
+    assert torch.allclose(training.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
+
+
+def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
+    from sklearn.neighbors import NearestNeighbors
+
+    units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    fresh = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
+    detector = registry.find("detector", "nearest-neighbours")(neighbours=4)
+    training.fit(detector, Data(units, [str(i) for i in range(200)]))
+    scale = units.std(0, correction=0)
+    expected = NearestNeighbors(n_neighbors=4).fit((units / scale).numpy()).kneighbors((fresh / scale).numpy())[0].mean(1)
+    scores = training.score(detector, Data(fresh, [str(i) for i in range(50)]))
+    assert torch.allclose(scores, torch.from_numpy(expected).float(), rtol=1e-4)
+
+
+def test_gaussian_weighs_the_rare_kind_up() -> None:
+    generator = torch.Generator().manual_seed(0)
+    units = torch.cat([torch.randn(300, 4, generator=generator), 4 + 0.5 * torch.randn(10, 4, generator=generator)])
+    data = Data(units, [str(i) for i in range(310)])
+    plain, balanced = (registry.find("detector", "gaussian")() for _ in range(2))
+    training.fit(plain, data)
+    training.fit(balanced, data, base_weights=torch.cat([torch.full((300,), 1 / 300), torch.full((10,), 1 / 10)]))
+    rare = data.take(range(300, 310))
+    assert float(training.score(balanced, rare).mean()) < 0.25 * float(training.score(plain, rare).mean())
