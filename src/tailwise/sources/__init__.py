@@ -48,7 +48,7 @@ def open_source(
     Raises:
         InputError: nothing is there, it is of no known kind, or an option does not apply to its kind.
     """
-    given = {"labels": labels, "groups": groups, "read": read, "size": size, "skip_bad": skip_bad}
+    given: dict[str, Any] = {"labels": labels, "groups": groups, "read": read, "size": size, "skip_bad": skip_bad}
     given |= {"bad_bands": tuple(bad_bands), "white": white, "dark": dark}
     options = {name: value for name, value in given.items() if value not in (None, False, ())}
     if not isinstance(where, (str, Path)):

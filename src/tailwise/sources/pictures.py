@@ -31,10 +31,10 @@ class Pictures:
 
     def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
         self.files = files
-        self.shape = (len(files), channels, size, size)
+        self.shape: tuple[int, ...] = (len(files), channels, size, size)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        _, channels, size, _ = self.shape
+        channels, size = self.shape[1:3]
         return torch.stack([read_picture(self.files[i], size, channels) for i in index.tolist()])
 
 
@@ -179,12 +179,11 @@ def _fitted(picture: Image.Image | np.ndarray, size: int | None, channels: int) 
             planes = [Image.fromarray(grey)]
     else:
         planes = [picture.convert("L") if channels == 1 and picture.mode == "RGB" else picture]
-    arrays = []
+    arrays: list[np.ndarray] = []
     for plane in planes:
         if size is not None and plane.size != (size, size):
             plane = plane.resize((size, size), Image.Resampling.BILINEAR)
-        samples = np.asarray(plane, dtype=np.float32)
-        samples = samples if plane.mode == "F" else samples / 255
+        samples = np.asarray(plane, dtype=np.float32) / np.float32(1 if plane.mode == "F" else 255)
         arrays.append(np.moveaxis(samples, -1, 0) if samples.ndim == 3 else samples[None])
     result = np.concatenate(arrays)
     return np.array(np.broadcast_to(result, (channels, *result.shape[1:])))

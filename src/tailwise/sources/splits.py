@@ -55,3 +55,32 @@ def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: 
         train_groups=None if groups is None else groups[train],
         test=Labelled(data.take(test), labels[test], None if groups is None else groups[test]),
     )
+
+
+def by_class(
+    train: Data,
+    train_kinds: np.ndarray | None,
+    test: Data | None,
+    test_kinds: np.ndarray | None,
+    normal: set[str],
+    facts: Facts,
+) -> Problem:
+    """The classes in `normal` train; every test unit of another class is an anomaly. With no `normal`, all train.
+
+    Raises:
+        InputError: `normal` names a class that is not there, or the classes are not known.
+    """
+    if not normal:
+        return Problem(train, facts, train_kinds, None if test is None else Labelled(test, None, test_kinds))
+    if train_kinds is None or (test is not None and test_kinds is None):
+        raise InputError("normal classes were chosen, but the classes of the units are not there", "leave out normal=")
+    unknown = sorted(normal - set(train_kinds.tolist()))
+    if unknown:
+        raise InputError(
+            f"no training unit is of class {unknown[0]!r}", f"classes: {', '.join(sorted(set(train_kinds)))}"
+        )
+    chosen = np.flatnonzero(np.isin(train_kinds, list(normal)))
+    labelled = None
+    if test is not None and test_kinds is not None:
+        labelled = Labelled(test, ~np.isin(test_kinds, list(normal)), test_kinds)
+    return Problem(train.take(chosen), facts, train_kinds[chosen], labelled)

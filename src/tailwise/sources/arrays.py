@@ -1,0 +1,163 @@
+"""Arrays in memory, and npz files that hold a training and a test part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..problem import Data, Facts, Labelled, Problem
+from ..registry import Value, register
+from .places import find_path
+from .splits import anomalies, by_class, one_class
+from .table import read_numpy
+
+
+def from_arrays(
+    x: Any,
+    *,
+    labels: Any = None,
+    groups: Any = None,
+    test: Any = None,
+    test_labels: Any = None,
+    test_groups: Any = None,
+    features: tuple[str, ...] = (),
+    name: str = "arrays",
+) -> Problem:
+    """A problem from numpy arrays or tensors.
+
+    Args:
+        x: units [n, ...]: rows [n, d], spectra [n, 1, bands] or images [n, channels, height, width].
+        labels: [n], 0 or False is normal: half of the normals of x then train, and the rest of x is the test.
+        groups: [n] known kinds of normal.
+        test: units to test on [m, ...]; not together with `labels`.
+        test_labels, test_groups: what is known of them [m].
+        features: names of the columns of x.
+        name: what the problem is called in reports.
+
+    Raises:
+        InputError: lengths or shapes do not fit, values are not finite, or both `labels` and `test` are given.
+    """
+    data = _data(x, "x", features)
+    facts = Facts(name)
+    kinds = None if groups is None else _each(groups, data, "groups").astype(str)
+    if labels is not None:
+        if test is not None:
+            raise InputError("labels split x into training and test, and test is given too", "give test_labels instead")
+        return one_class(data, anomalies(_each(labels, data, "labels")), kinds, facts)
+    if test is None:
+        return Problem(data, facts, kinds)
+    tested = _data(test, "test", features)
+    if tested.unit_shape != data.unit_shape:
+        raise InputError(f"units of test are {list(tested.unit_shape)}: those of x are {list(data.unit_shape)}")
+    known = None if test_labels is None else anomalies(_each(test_labels, tested, "test_labels"), "test_labels")
+    test_kinds = None if test_groups is None else _each(test_groups, tested, "test_groups").astype(str)
+    return Problem(data, facts, kinds, Labelled(tested, known, test_kinds))
+
+
+@register("source", "ArrayFile")
+@dataclass(frozen=True, repr=False)
+class ArrayFile(Value):
+    """An npz file with x_train and, where there are any, y_train, x_test, y_test and the names `classes`.
+
+    Bytes [n, h, w], [n, h, w, 1 or 3] or [n, 1 or 3, h, w] are images and come out as [n, channels, h, w] in 0..1.
+
+    Args:
+        path: the file.
+        normal: the values of y that train; every test unit of another class is an anomaly. () trains on all.
+    """
+
+    path: str
+    normal: tuple[int | str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+        object.__setattr__(self, "normal", tuple(self.normal))
+
+    def load(self) -> Problem:
+        path = find_path(self.path)
+        arrays = read_numpy(path)
+        train, train_kinds = self._part(arrays, "train")
+        if train is None:
+            raise InputError(
+                f"{path} has no array x_train: it holds {', '.join(arrays)}", "rows X and labels y are a Table"
+            )
+        test, test_kinds = self._part(arrays, "test")
+        normal = set(_named(np.array(self.normal), arrays).tolist()) if self.normal else set()
+        return by_class(train, train_kinds, test, test_kinds, normal, Facts(path.stem))
+
+    def load_all(self) -> Labelled:
+        problem = replace(self, normal=()).load()
+        tested = problem.test
+        parts = [problem.train] if tested is None else [problem.train, tested.data]
+        units = torch.cat([torch.as_tensor(part.units) for part in parts])
+        data = Data(units, [name for part in parts for name in part.names])
+        kinds = [problem.train_groups] if tested is None else [problem.train_groups, tested.groups]
+        if any(kind is None for kind in kinds):
+            return Labelled(data)
+        together = np.concatenate([kind for kind in kinds if kind is not None])
+        if not self.normal:
+            return Labelled(data, None, together)
+        normal = _named(np.array(self.normal), read_numpy(find_path(self.path)))
+        return Labelled(data, ~np.isin(together, normal), together)
+
+    def at(self, path: str) -> ArrayFile:
+        return replace(self, path=path)
+
+    def _part(self, arrays: dict[str, np.ndarray], part: str) -> tuple[Data | None, np.ndarray | None]:
+        x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
+        if x is None:
+            return None, None
+        data = _data(_images(x), f"x_{part}", prefix=f"{part}/")
+        return data, None if y is None else _named(_each(y.reshape(-1), data, f"y_{part}"), arrays)
+
+
+def _named(y: np.ndarray, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """Classes as text, by their names where the file has them."""
+    classes = arrays.get("classes")
+    if classes is None or not np.issubdtype(y.dtype, np.integer):
+        return y.astype(str)
+    if y.size and not 0 <= y.min() <= y.max() < len(classes):
+        raise InputError(f"classes go from 0 to {len(classes) - 1}: got {y.min()} to {y.max()}")
+    return classes.astype(str)[y]
+
+
+def _images(x: np.ndarray) -> np.ndarray:
+    if x.dtype != np.uint8 or x.ndim not in (3, 4):
+        return x
+    scaled = x.astype(np.float32) / 255
+    if x.ndim == 3:
+        return scaled[:, None]
+    return np.ascontiguousarray(np.moveaxis(scaled, 3, 1)) if x.shape[3] in (1, 3) else scaled
+
+
+def _data(x: Any, name: str, features: tuple[str, ...] = (), prefix: str = "") -> Data:
+    try:
+        units = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} is not an array of numbers: {error}") from error
+    if units.dim() < 2:
+        raise InputError(f"{name} has shape {list(units.shape)}: units [n, ...] were needed", "reshape to [n, 1]")
+    # Copied, so that nothing that is done here reaches the caller's array.
+    units = units.detach().to("cpu", torch.float32, copy=True)
+    finite = torch.isfinite(units).flatten(1).all(1)
+    if not bool(finite.all()):
+        raise InputError(
+            f"{name}: unit {int((~finite).nonzero()[0])} holds NaN, infinity or what float32 cannot hold "
+            f"({int((~finite).sum())} such units)",
+            "fill, rescale or drop them first",
+        )
+    if features and (len(features) != units.shape[1] or units.dim() != 2):
+        raise InputError(f"{len(features)} features are named for units of shape {list(units.shape[1:])}")
+    return Data(units, [f"{prefix}{row}" for row in range(len(units))], tuple(features))
+
+
+def _each(values: Any, data: Data, name: str) -> np.ndarray:
+    values = np.asarray(values)
+    if values.shape != (len(data),):
+        raise InputError(f"{name}: one for each of {len(data)} units was needed: got shape {list(values.shape)}")
+    return values

@@ -1,0 +1,127 @@
+"""IDX files, the format of the MNIST family: a four-byte magic number, the axes' lengths, then the values."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import InputError
+from ..problem import Data, Facts, Labelled, Problem
+from ..registry import Value, register
+from .places import find_path
+from .splits import by_class
+
+_UNSIGNED_BYTE = 8
+
+
+@register("source", "Idx")
+@dataclass(frozen=True, repr=False)
+class Idx(Value):
+    """Grey images [1, height, width] in 0..1; the digits or garments are the known kinds.
+
+    Args:
+        path: a folder with train-images-idx3-ubyte, its labels and the t10k files, plain or .gz; or one image file.
+        normal: the classes that train; every test image of another class is an anomaly. () trains on all and
+            leaves the test images unlabelled.
+        test: whether the test images are read too.
+    """
+
+    path: str
+    normal: tuple[int, ...] = ()
+    test: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(self.path))
+        object.__setattr__(self, "normal", tuple(self.normal))
+
+    def load(self) -> Problem:
+        parts = self._parts()
+        (train, train_kinds), rest = parts[0], parts[1:]
+        test, test_kinds = rest[0] if rest else (None, None)
+        facts = Facts(find_path(self.path).resolve().name, "images")
+        return by_class(train, train_kinds, test, test_kinds, self._wanted, facts)
+
+    def load_all(self) -> Labelled:
+        parts = self._parts()
+        units = torch.cat([torch.as_tensor(data.units) for data, _ in parts])
+        names = [name for data, _ in parts for name in data.names]
+        found = [kinds for _, kinds in parts if kinds is not None]
+        kinds = np.concatenate(found) if len(found) == len(parts) else None
+        labels = ~np.isin(kinds, list(self._wanted)) if self.normal and kinds is not None else None
+        return Labelled(Data(units, names), labels, kinds)
+
+    def at(self, path: str) -> Idx:
+        return replace(self, path=path)
+
+    @property
+    def _wanted(self) -> set[str]:
+        return {str(kind) for kind in self.normal}
+
+    def _parts(self) -> list[tuple[Data, np.ndarray | None]]:
+        path = find_path(self.path)
+        if path.is_file():
+            return [_read_part(path, "")]
+        train = _images(path, ("train",))
+        if train is None:
+            raise InputError(f"{path} has no training images", "needed is train-images-idx3-ubyte, plain or .gz")
+        parts = [_read_part(train, "train/")]
+        held_out = _images(path, ("t10k", "test")) if self.test else None
+        return [*parts, _read_part(held_out, "test/")] if held_out else parts
+
+
+def _images(folder: Path, words: tuple[str, ...]) -> Path | None:
+    """The file of images whose name holds one of these words; a plain file goes before its .gz."""
+    found = sorted(
+        file for file in folder.iterdir() if "images" in file.name and any(word in file.name.lower() for word in words)
+    )
+    sets = {file.name.removesuffix(".gz") for file in found}
+    if len(sets) > 1:
+        raise InputError(f"{folder} holds several sets: {', '.join(sorted(sets))}", "keep each in its own folder")
+    return found[0] if found else None
+
+
+def _read_part(path: Path, prefix: str) -> tuple[Data, np.ndarray | None]:
+    pixels = read_idx(path)
+    if pixels.ndim != 3:
+        raise InputError(f"{path} has {pixels.ndim} axes: images [n, height, width] were needed")
+    units = torch.from_numpy(pixels).unsqueeze(1).float().div_(255)
+    data = Data(units, [f"{prefix}{row}" for row in range(len(pixels))])
+    beside = path.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
+    labels = next((path.with_name(beside + end) for end in ("", ".gz") if path.with_name(beside + end).is_file()), None)
+    if labels is None or labels == path:
+        return data, None
+    kinds = read_idx(labels)
+    if kinds.shape != (len(pixels),):
+        raise InputError(f"{labels} has labels of shape {list(kinds.shape)} for {len(pixels)} images")
+    return data, kinds.astype(str)
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The unsigned bytes of an IDX file, plain or .gz.
+
+    Raises:
+        InputError: it is no such file, or shorter or longer than its header says.
+    """
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"cannot read {path}: {error}", "it is cut or broken: fetch it again") from error
+    if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTE or not 1 <= content[3] <= 4:
+        raise InputError(f"{path} is not an IDX file of unsigned bytes: it begins with {content[:4].hex(' ')}")
+    axes, start = content[3], 4 + 4 * content[3]
+    if len(content) < start:
+        raise InputError(f"{path} ends within its header", "it is cut: fetch it again")
+    shape = struct.unpack(f">{axes}I", content[4:start])
+    if len(content) - start != math.prod(shape):
+        raise InputError(
+            f"{path} says {list(shape)}, which is {math.prod(shape)} bytes, and holds {len(content) - start}",
+            "it is cut or broken: fetch it again",
+        )
+    return np.frombuffer(bytearray(content), np.uint8, offset=start).reshape(shape)
