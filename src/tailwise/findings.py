@@ -1,0 +1,233 @@
+"""What the report shows of a fit, computed: rejection shares, score densities, weights, kinds of normal, test metrics.
+
+Tables come as the `train` and `test` of `report.summarise`, with finite scores only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from . import metrics
+from .densities import KDE, Fit, Gaussian
+from .weights import Importance, Weighting, effective_sample_size
+
+TOP_UNITS = 12
+KINDS_SHOWN = 20
+_EXAMPLES = 4
+_POINTS = 1_500
+_GRID = 240
+_RESAMPLED = 20_000
+_BOOTSTRAP_WORK = 2_000_000
+_Z95 = 1.959963984540054
+
+
+def with_finite_scores(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    finite = np.isfinite(table["score"].to_numpy(dtype=float))
+    kept = table[finite].reset_index(drop=True)
+    return kept.assign(unit=kept["unit"].astype(str)), int((~finite).sum())
+
+
+def wilson_interval(count: int, of: int) -> tuple[float, float]:
+    """95 % interval of a share by Wilson's score method (Wilson 1927); 0 to 1 when nothing was counted."""
+    if not of:
+        return 0.0, 1.0
+    share, z = count / of, _Z95
+    middle = (share + z**2 / (2 * of)) / (1 + z**2 / of)
+    half = z / (1 + z**2 / of) * math.sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
+    # Exact at the ends, where rounding would leave a trace of half - middle.
+    return (0.0 if count == 0 else middle - half), (1.0 if count == of else middle + half)
+
+
+def share_of(hits: pd.Series | np.ndarray) -> dict[str, Any]:
+    count, of = int(np.sum(hits)), len(hits)
+    low, high = wilson_interval(count, of)
+    return {"count": count, "of": of, "share": count / of if of else None, "low": low, "high": high}
+
+
+def rejected(units: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    return share_of(units["score"] > threshold)
+
+
+def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:
+    """Skewness and densities of the scores before and after, on the scale that the weighting's densities see."""
+    step = next((step for step in Weighting.parse(weighting).steps if isinstance(step, Importance)), None)
+    after = _tensor(train["score"])
+    before = _tensor(train["first_score"])
+    before = before if len(before) and bool(before.isfinite().all()) else None
+    both = [after] if before is None else [before, after]
+    # Both on one scale: the logarithm only if it is possible for both.
+    log = step.log if step else None
+    log = all(_has_log(scores) for scores in both) and log is not False
+    scaled = [Importance(log=log).scale(scores, scores)[0] for scores in both]
+    target = step.target if step else Gaussian()
+    weights = None
+    if step is not None and bool((w := _tensor(train["weight"])).isfinite().any()):
+        weights = w.nan_to_num(0.0)
+    grid = _grid(scaled)
+    return {
+        "log": log,
+        "target": repr(target),
+        "aligned": step is not None,
+        "skewness_before": None if before is None else _skewness(scaled[0]),
+        "skewness_after": _skewness(scaled[-1]),
+        "skewness_weighted": None if weights is None else _skewness(scaled[-1], weights),
+        "before": None if before is None or grid is None else _curves(scaled[0], grid, log, target, None),
+        "after": None if grid is None else _curves(scaled[-1], grid, log, target, weights),
+    }
+
+
+def _has_log(scores: Tensor) -> bool:
+    return float(scores.min()) >= 0 and float(scores.median()) > 0
+
+
+def _grid(scaled: Sequence[Tensor]) -> Tensor | None:
+    """Even grid [m] over the bulk of all scores, or None where scores are too equal to have a density."""
+    if any(float(s.max() - s.min()) <= 1e-6 * max(float(s.abs().max()), 1e-30) for s in scaled):
+        return None
+    low = min(float(s.quantile(0.002)) for s in scaled)
+    high = max(float(s.quantile(0.998)) for s in scaled)
+    margin = 0.12 * (high - low) or 1e-6 * max(abs(low), 1.0)
+    return torch.linspace(low - margin, high + margin, _GRID, dtype=torch.float64)
+
+
+def _curves(scaled: Tensor, grid: Tensor, log: bool, target: Fit, weights: Tensor | None) -> dict[str, Any]:
+    curves = {
+        "x": (grid.exp() if log else grid).tolist(),
+        "scores": KDE()(scaled).log_prob(grid).exp().tolist(),
+        "target": target(scaled).log_prob(grid).exp().tolist(),
+    }
+    if weights is not None:
+        curves["weighted"] = KDE()(_resampled(scaled, weights)).log_prob(grid).exp().tolist()
+    return curves
+
+
+def _resampled(scores: Tensor, weights: Tensor) -> Tensor:
+    """Scores repeated in proportion to their weights, by systematic sampling: as even as it can be, no chance in it."""
+    scores, order = scores.sort()
+    cumulative = weights[order].cumsum(0)
+    count = min(max(len(scores), 2_000), _RESAMPLED)
+    wanted = (torch.arange(count, dtype=torch.float64) + 0.5) / count * cumulative[-1]
+    return scores[torch.searchsorted(cumulative, wanted).clamp_max(len(scores) - 1)]
+
+
+def _skewness(values: Tensor, weights: Tensor | None = None) -> float | None:
+    w = torch.ones_like(values) if weights is None else weights
+    centred = values - (w * values).sum() / w.sum()
+    second = float((w * centred.square()).sum() / w.sum())
+    if second <= (1e-7 * float(values.abs().max())) ** 2:
+        return None
+    return float((w * centred**3).sum() / w.sum()) / second**1.5
+
+
+def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
+    fitted = train[np.isfinite(train["weight"].to_numpy(dtype=float)) & ~train["held_out"].astype(bool)]
+    w = _tensor(fitted["weight"])
+    if not len(w) or float(w.sum()) <= 0:
+        return {"uniform": True, "units": len(w), "effective": None, "share": None, "score": [], "weight": []}
+    effective = effective_sample_size(w)
+    # Even ranks keep both ends, where weights differ most.
+    order = np.argsort(fitted["score"].to_numpy(), kind="stable")
+    order = order[np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))]
+    return {
+        "uniform": float(w.max() - w.min()) <= 1e-6 * float(w.max()),
+        "units": len(w),
+        "effective": effective,
+        "share": effective / len(w),
+        "smallest": float(w.min()),
+        "largest": float(w.max()),
+        "score": fitted["score"].to_numpy(dtype=float)[order].tolist(),
+        "weight": w.numpy()[order].tolist(),
+    }
+
+
+def found_kind(train: pd.DataFrame) -> pd.Series:
+    """The found mode of each unit, missing where it belongs to none."""
+    return train["mode"].where(train["mode"] >= 0)
+
+
+def by_size(kind: pd.Series) -> list[Any]:
+    """Names of the kinds by falling size, equal sizes by name; missing is no kind."""
+    sizes = kind.dropna().value_counts()
+    return [name for name, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def typical(units: pd.DataFrame) -> list[str]:
+    """A few units spread over the kind's range of scores, lowest first."""
+    ordered = units.sort_values("score", kind="stable")["unit"].tolist()
+    places = np.linspace(0, len(ordered) - 1, min(_EXAMPLES, len(ordered)) * 2 + 1)[1::2].round().astype(int)
+    return [ordered[place] for place in dict.fromkeys(places.tolist())]
+
+
+def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[str]) -> list[dict[str, Any]]:
+    rows = []
+    for name in by_size(kind):
+        part = train[kind == name]
+        rows.append(
+            {
+                "name": str(name) if isinstance(name, str) else str(int(name)),
+                "size": len(part),
+                "share": len(part) / len(train),
+                "mean_score": float(part["score"].mean()),
+                "rejected": rejected(part, threshold),
+                "held_out": rejected(part[part["held_out"].astype(bool)], threshold),
+                "examples": [unit for unit in typical(part) if unit in pictured] if len(rows) < KINDS_SHOWN else [],
+            }
+        )
+    return rows
+
+
+def highest(train: pd.DataFrame) -> pd.DataFrame:
+    return train.sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
+
+
+def highest_rows(train: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
+    columns = ["unit", "score", "weight", "mode", "held_out", *(["group"] if "group" in train else [])]
+    rows = highest(train)[columns].to_dict("records")
+    return [row | {"rejected": row["score"] > threshold} for row in rows]
+
+
+def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
+    if not len(test):
+        return None
+    known = test[test["label"].notna()]
+    labels = known["label"].astype(bool).to_numpy()
+    scores = known["score"].to_numpy(dtype=float)
+    normals = known[~labels]
+    groups = by_size(normals["group"]) if "group" in known else []
+    found: dict[str, Any] = {
+        "units": len(test),
+        "flagged": rejected(test, threshold),
+        "normals": len(normals),
+        "anomalies": int(labels.sum()),
+        "caught": rejected(known[labels], threshold),
+        "rejected": rejected(normals, threshold),
+        "groups": [
+            {"name": str(name), "size": len(part), "rejected": rejected(part, threshold)}
+            for name in groups
+            for part in [normals[normals["group"] == name]]
+        ],
+        "metrics": {},
+    }
+    if labels.any() and not labels.all():
+        found["metrics"] = _test_metrics(labels, scores)
+    return found
+
+
+def _test_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    draws = int(np.clip(_BOOTSTRAP_WORK / len(labels), 100, 1_000))
+    rows = {}
+    for name, metric in (("AUROC", metrics.auroc), ("AUPR", metrics.aupr), ("FPR at 95 % TPR", metrics.fpr_at_tpr)):
+        low, high = metrics.bootstrap_interval(metric, labels, scores, draws=draws)
+        rows[name] = {"value": metric(labels, scores), "low": low, "high": high}
+    return rows
+
+
+def _tensor(column: pd.Series) -> Tensor:
+    return torch.from_numpy(column.to_numpy(dtype=float, na_value=np.nan).copy())

@@ -1,0 +1,140 @@
+"""Drawings for reports and notebooks: each takes data and matplotlib axes, and returns the axes.
+
+`svg` makes a drawing of its own without pyplot, for inlining into a page: text and frame take the page's colour, the
+rest are mid-tones that can be read on white and on black.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator, PercentFormatter
+
+BLUE, ORANGE, RED, GREY = "#3f83c5", "#cf7a2c", "#d2504b", "#858b94"
+# Stands for the page's own text colour, which an SVG can name and matplotlib cannot.
+_INK = "#010203"
+_SIZE = (4.7, 2.7)  # inches
+_FONT = 8.5  # points
+
+
+def score_density(curves: Mapping[str, Any], axes: Axes, *, log: bool, threshold: float | None = None) -> Axes:
+    """Densities of scores over a common grid.
+
+    `curves` holds `x` [m] (scores, not their logarithms), `scores` [m] and optionally `weighted` [m] and `target` [m].
+    With `log` the axis is logarithmic and densities are per unit of the natural logarithm.
+    """
+    x = np.asarray(curves["x"], dtype=float)
+    axes.fill_between(x, curves["scores"], color=BLUE, alpha=0.28, linewidth=0)
+    axes.plot(x, curves["scores"], color=BLUE, linewidth=1.4, label="scores")
+    if curves.get("weighted") is not None:
+        axes.plot(x, curves["weighted"], color=ORANGE, linewidth=1.4, label="scores, weighted")
+    if curves.get("target") is not None:
+        axes.plot(x, curves["target"], color=GREY, linewidth=1.4, linestyle=(0, (4, 2)), label="target")
+    if threshold is not None and x[0] < threshold < x[-1]:
+        axes.axvline(threshold, color=RED, linewidth=1.1, label="threshold")
+    _score_axis(axes, float(x[0]), float(x[-1]), log)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_locator(NullLocator())
+    axes.set_ylabel("density")
+    return axes
+
+
+def weight_curve(
+    scores: Sequence[float], weights: Sequence[float], axes: Axes, *, log: bool, threshold: float | None = None
+) -> Axes:
+    """Each unit's weight [n] against its score [n]; a weight of 1 is marked."""
+    axes.axhline(1, color=GREY, linewidth=1, linestyle=(0, (4, 2)), label="uniform")
+    axes.scatter(scores, weights, s=7, color=ORANGE, alpha=0.55, linewidths=0, label="units")
+    low, high = float(np.min(scores)), float(np.max(scores))
+    if threshold is not None and low < threshold < high:
+        axes.axvline(threshold, color=RED, linewidth=1.1, label="threshold")
+    _score_axis(axes, low, high, log)
+    axes.set_ylim(0, max(1.25, 1.08 * float(np.max(weights))))
+    axes.set_ylabel("weight")
+    return axes
+
+
+def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes: Axes, *, name: str) -> Axes:
+    """A value for each epoch; epochs without one leave a gap. A `name` that ends in "share" runs from 0 to 1."""
+    axes.plot(epochs, np.array(values, dtype=float), color=BLUE, linewidth=1.4, marker="o", markersize=2.2)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name)
+    if name.endswith("share"):
+        axes.set_ylim(0, 1.04)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    else:
+        axes.set_ylim(bottom=0 if np.nanmin(np.array(values, dtype=float)) >= 0 else None)
+    return axes
+
+
+def svg(draw: Callable[[Axes], Axes], name: str, size: tuple[float, float] = _SIZE) -> str:
+    """The SVG element that `draw` makes on fresh axes; `name`, one word, keeps its ids apart from others on a page."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = draw(_calm(figure.add_subplot()))
+    axes.set_facecolor("none")
+    for item in [axes.xaxis.label, axes.yaxis.label, *axes.get_xticklabels(), *axes.get_yticklabels()]:
+        item.set_fontsize(_FONT)
+        item.set_color(_INK)
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, fontsize=_FONT, labelcolor=_INK, handlelength=1.4, borderaxespad=0.2)
+    target = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
+    return _for_page(target.getvalue().decode(), name)
+
+
+def _calm(axes: Axes) -> Axes:
+    axes.spines[["top", "right"]].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    axes.tick_params(colors=GREY, labelcolor=_INK, labelsize=_FONT, length=3)
+    return axes
+
+
+def _score_axis(axes: Axes, low: float, high: float, log: bool) -> None:
+    axes.set_xlabel("score (logarithmic)" if log else "score")
+    if not low < high:
+        return
+    axes.set_xlim(low, high)
+    if log and low > 0:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """At most about six round values between `low` and `high`."""
+    if high < 4 * low:
+        return [float(x) for x in MaxNLocator(5).tick_values(low, high) if low <= x <= high]
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        ticks = [float(f"{step * 10.0**decade:.1g}") for decade in decades for step in steps]
+        ticks = [x for x in ticks if low <= x <= high]
+        if len(ticks) <= 6:
+            return ticks
+    return ticks[:: len(ticks) // 6 + 1]
+
+
+def _for_page(text: str, name: str) -> str:
+    """Without prolog, metadata and namespaces, with ids that are the same in every run and unique on the page."""
+    text = text[text.index("<svg") :].strip()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
+    ids = {old: f"{name}-{number}" for number, old in enumerate(dict.fromkeys(re.findall(r'id="([^"]+)"', text)))}
+    text = re.sub(r'id="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', text)
+    text = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{ids.get(found[1], found[1])}", text)
+    width_and_height = r'<svg width="[^"]*" height="[^"]*"'
+    text = re.sub(width_and_height, '<svg aria-hidden="true" focusable="false"', text, count=1)
+    return re.sub(r"\n\s*", "\n", text.replace(_INK, "currentColor"))
