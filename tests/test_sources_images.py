@@ -9,7 +9,7 @@ from PIL import Image
 from tailwise import backbones
 from tailwise.errors import InputError
 from tailwise.registry import parse
-from tailwise.sources import images, pictures
+from tailwise.sources import pictures, reading
 from tailwise.sources.images import ImageFolder
 
 RAMP = np.linspace(0, 1, 32 * 32).reshape(32, 32)
@@ -143,7 +143,7 @@ def test_groups_file(mvtec):
 def test_streamed_and_in_memory_agree(mvtec, monkeypatch):
     source = ImageFolder(str(mvtec), size=16)
     held = source.load().train
-    monkeypatch.setattr(images, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 100)
     streamed = source.load().train
     assert held.in_memory
     assert not streamed.in_memory

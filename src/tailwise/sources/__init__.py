@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import InputError
 from ..problem import Source
-from ..registry import entries, parse
-from .places import data_directory, find_path
+from ..registry import entries, find, parse
+from .places import data_directory, find_path, list_files
 
 __all__ = ["data_directory", "find_path", "open_source"]
 
@@ -56,7 +56,8 @@ def open_source(
     if _spelled(str(where)):
         return _with(_parsed(str(where)), options)
     path = find_path(where)
-    source = _kind(path)(str(where))
+    kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
+    source = find("source", kind)(str(where))
     if "read" in {field.name for field in fields(source)} and "read" not in options:
         options["read"] = _default_reading()
     return _with(source, options)
@@ -93,42 +94,18 @@ def _with(source: Any, options: dict[str, Any]) -> Source:
 
 
 def _default_reading() -> str:
-    from ..backbones import installed
+    from .reading import backbones
 
-    return "efficientnet-lite0" if installed("efficientnet-lite0") else "pixels"
-
-
-def _kind(path: Path) -> Any:
-    """The class that reads what is at this path."""
-    name = _folder_kind(path) if path.is_dir() else _file_kind(path)
-    if name == "Table":
-        from .table import Table
-
-        return Table
-    if name == "ImageFolder":
-        from .images import ImageFolder
-
-        return ImageFolder
-    if name == "Cube":
-        from .cube import Cube
-
-        return Cube
-    if name == "Idx":
-        from .idx import Idx
-
-        return Idx
-    from .arrays import ArrayFile
-
-    return ArrayFile
+    return "efficientnet-lite0" if backbones().installed("efficientnet-lite0") else "pixels"
 
 
 def _folder_kind(path: Path) -> str:
-    from .images import list_images
+    from . import pictures
 
     files = [entry.name.lower() for entry in path.rglob("*") if not entry.name.startswith(".")]
     if any(_is_idx(name) for name in files):
         return "Idx"
-    images = list_images(path)
+    images = list_files(path, pictures.SUFFIXES, leave_out=("ground_truth",))
     cubes = sum(name.endswith(_CUBES) for name in files)
     if cubes > len(images) or (images and all(_is_stack(path / name) for name in images[:3])):
         return "Cube"
@@ -168,7 +145,7 @@ def _is_idx(name: str) -> bool:
 
 
 def _numpy_kind(path: Path) -> str:
-    from .table import numpy_shapes
+    from .numpy_files import numpy_shapes
 
     shapes = numpy_shapes(path)
     if "x_train" in shapes:

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..errors import InputError
 from ..problem import Data, Facts, Labelled, Problem
 from ..registry import Value, register
+from .numpy_files import read_numpy
 from .places import find_path
 from .splits import anomalies, by_class, one_class
-from .table import read_numpy
 
 
 def from_arrays(

@@ -6,21 +6,17 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem, Reader
+from ..problem import Data, Facts, Labelled, Problem
 from ..registry import Value, register
-from . import pictures
-from .places import find_path
-
-# Decoded pixels up to this size are kept in memory; above it they are read again each time.
-IN_MEMORY_BYTES = 1_000_000_000
+from . import pictures, reading
+from .places import find_path, list_files
 
 
 @register("source", "ImageFolder")
@@ -86,21 +82,23 @@ class ImageFolder(Value):
 
     @property
     def _size(self) -> int:
-        return side(self.read, self.size)
+        return reading.side(self.read, self.size)
 
     def _names(self) -> tuple[Path, list[str]]:
         root = find_path(self.path)
         if root.is_file():
             root, names = root.parent, [root.name]
         else:
-            names = list_images(root)
+            names = list_files(root, pictures.SUFFIXES, leave_out=("ground_truth",))
         names = _readable(root, names) if self.skip_bad else names
         if not names:
             raise InputError(f"{root} holds no images", f"readable are {', '.join(pictures.SUFFIXES)}")
         return root, names
 
     def _data(self, root: Path, names: list[str]) -> Data:
-        return Data(image_units([root / name for name in names], self.read, self._size, self.channels), _shown(names))
+        return Data(
+            reading.image_units([root / name for name in names], self.read, self._size, self.channels), _shown(names)
+        )
 
     def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
         data = self._data(root, names)
@@ -149,57 +147,8 @@ class Masks(Sequence[np.ndarray | None]):
         return pictures.read_mask(found[0]) if found and _anomalous(self.names[place]) else None
 
 
-def image_units(files: list[Path], read: str, size: int, channels: int) -> Tensor | Reader:
-    """Pixels [n, channels, size, size], in memory if they fit, or pooled features [n, d] of the backbone `read`."""
-    if read != "pixels":
-        return pictures.read_all(files, size, 3, _extractor(read))
-    if len(files) * channels * size * size * 4 <= IN_MEMORY_BYTES:
-        return pictures.read_all(files, size, channels)
-    return pictures.Pictures(files, size, channels)
-
-
-def side(read: str, size: int | None) -> int:
-    """Height and width in pixels that images are resized to; 224 is what the backbones were trained at."""
-    return size or (128 if read == "pixels" else 224)
-
-
-def _extractor(name: str) -> Callable[[Tensor], Tensor]:
-    # Sources and backbones are of one layer; this is the only place where one asks for the other.
-    from ..backbones import pooled
-
-    return pooled(name)
-
-
-def list_images(root: Path) -> list[str]:
-    """Paths of all images under `root`, with forward slashes; hidden files and ground_truth/ are left out.
-
-    Folders are followed through links, each only once.
-    """
-    return sorted(_walk(root, "", set()), key=natural)
-
-
-def natural(name: str) -> tuple[list[str | int], str]:
-    """A sorting key in which 2 comes before 10."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
-
-
 def in_mvtec_layout(root: Path) -> bool:
     return (root / "train" / "good").is_dir()
-
-
-def _walk(folder: Path, prefix: str, seen: set[str]) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith("."):
-            continue
-        if entry.is_dir():
-            if prefix or entry.name != "ground_truth":
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", seen)
-        elif entry.name.lower().endswith(pictures.SUFFIXES):
-            yield f"{prefix}{entry.name}"
 
 
 def _part(name: str) -> str:
@@ -218,7 +167,7 @@ def _anomalous(name: str) -> bool:
 
 def _readable(root: Path, names: list[str]) -> list[str]:
     good, bad = [], []
-    for name in pictures.progress(names, "checking images"):
+    for name in reading.progress(names, "checking images"):
         try:
             pictures.check_picture(root / name)
             good.append(name)

@@ -1,14 +1,11 @@
-"""One image file -> float32 in 0..1, whatever its depth, mode or orientation; and many of them behind a Reader."""
+"""One image file -> float32 in 0..1, whatever its depth, mode or orientation."""
 
 from __future__ import annotations
 
 import struct
-import sys
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,18 +21,6 @@ _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error,
 
 class BadPicture(InputError):
     """A file with an image's name that is not a readable image."""
-
-
-class Pictures:
-    """Images that are decoded when they are asked for: a Reader of units [channels, size, size]."""
-
-    def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
-        self.files = files
-        self.shape: tuple[int, ...] = (len(files), channels, size, size)
-
-    def __getitem__(self, index: Tensor) -> Tensor:
-        channels, size = self.shape[1:3]
-        return torch.stack([read_picture(self.files[i], size, channels) for i in index.tolist()])
 
 
 def read_picture(path: Path, size: int | None, channels: int) -> Tensor:
@@ -83,28 +68,6 @@ def read_mask(path: Path) -> np.ndarray:
     """A defect mask in its own size -> bool [h, w]; a pixel above half of the mask's largest value is a defect."""
     mask = read_picture(path, None, 1)[0].numpy()
     return mask > mask.max() / 2
-
-
-def read_all(files: Sequence[Path], size: int, channels: int, each: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Every image decoded once -> [n, channels, size, size], or what `each` makes of [1, channels, size, size]."""
-    first = read_picture(files[0], size, channels)[None]
-    first = first if each is None else each(first)
-    result = torch.empty(len(files), *first.shape[1:])
-    for place, path in enumerate(progress(files, "reading images" if each is None else "extracting features")):
-        unit = read_picture(path, size, channels)[None]
-        result[place] = (unit if each is None else each(unit))[0]
-    return result
-
-
-def progress(items: Sequence[Any], title: str) -> Iterator[Any]:
-    """The items, with a bar on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, title, console=Console(stderr=True), transient=True)
 
 
 def _open(path: Path) -> Image.Image | np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import InputError, did_you_mean
@@ -51,3 +53,33 @@ def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
         "the data directory is TAILWISE_DATA" if home else "set TAILWISE_DATA to the directory that holds your data"
     )
     return f"{setting}; {asked.name} is: {known}" if known else f"check the spelling; {setting}"
+
+
+def list_files(root: Path, suffixes: tuple[str, ...], leave_out: tuple[str, ...] = ()) -> list[str]:
+    """Paths below `root` of the files with these suffixes, with forward slashes, in natural order.
+
+    Hidden files and the folders `leave_out` directly below `root` are left out. Folders are followed through links,
+    each only once.
+    """
+    return sorted(_walk(root, "", suffixes, leave_out, set()), key=natural)
+
+
+def natural(name: str) -> tuple[list[str | int], str]:
+    """A sorting key in which 2 comes before 10."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
+
+
+def _walk(
+    folder: Path, prefix: str, suffixes: tuple[str, ...], leave_out: tuple[str, ...], seen: set[str]
+) -> Iterator[str]:
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith(".") or (not prefix and entry.name in leave_out):
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", suffixes, leave_out, seen)
+        elif entry.name.lower().endswith(suffixes):
+            yield f"{prefix}{entry.name}"

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
-from .images import ImageFolder, image_units, side
+from ..problem import Data, Facts, Labelled, Problem, Source
+from ..registry import Value, find, register
+from .reading import image_units, side
 
 _FACTS = Facts(
     name="solar cells",
@@ -72,9 +72,9 @@ class SolarCells(Value):
         cells = _read_labels()
         return self._labelled(cells, np.flatnonzero(np.isin(cells.probability, (0, 1))))
 
-    def at(self, path: str) -> ImageFolder:
+    def at(self, path: str) -> Source:
         """A folder of other cells, read in the same way."""
-        return ImageFolder(path, read=self.read, size=self.size, channels=1)
+        return find("source", "ImageFolder")(path, read=self.read, size=self.size, channels=1)
 
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]

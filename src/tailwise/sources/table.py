@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from ..errors import InputError, did_you_mean
 from ..problem import Data, Facts, Labelled, Problem
 from ..registry import Value, register
+from .numpy_files import read_numpy
 from .places import find_path
 from .splits import anomalies, one_class
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".npz", ".npy")
-
-_BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 @register("source", "Table")
@@ -169,50 +167,6 @@ def _read_arrays(path: Path) -> _Rows:
     # Other arrays of n entries can be named as labels or groups; they are not features.
     beside = {key: value.reshape(-1) for key, value in arrays.items() if value is not x and value.size == len(x)}
     return _Rows(frame.assign(**beside), features, "y" if "y" in beside else None)
-
-
-def read_numpy(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of an npz file by name, or of an npy file as "X".
-
-    Raises:
-        InputError: broken, or it holds Python objects, which are never unpickled.
-    """
-    try:
-        with path.open("rb") as file:
-            loaded: Any = np.load(file, allow_pickle=False)
-            return {"X": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-    except _BROKEN as error:
-        objects = "pickle" in str(error).lower() or "object arrays" in str(error).lower()
-        raise InputError(
-            f"cannot read {path}: {'it holds Python objects' if objects else error}",
-            "save plain numbers: np.savez(path, X=X, y=y)",
-        ) from error
-
-
-def numpy_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """The shapes of the arrays in an npz file by name, or of an npy file as "X", without reading their values.
-
-    Raises:
-        InputError: broken.
-    """
-    try:
-        if path.suffix.lower() == ".npy":
-            with path.open("rb") as file:
-                return {"X": _shape(file)}
-        with zipfile.ZipFile(path) as archive:
-            shapes = {}
-            for name in archive.namelist():
-                with archive.open(name) as member:
-                    shapes[name.removesuffix(".npy")] = _shape(member)
-            return shapes
-    except _BROKEN as error:
-        raise InputError(f"cannot read {path}: {error}", "save plain numbers: np.savez(path, X=X, y=y)") from error
-
-
-def _shape(file: Any) -> tuple[int, ...]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)[0]
 
 
 def _numeric(column: pd.Series) -> bool:

@@ -1,0 +1,57 @@
+"""npz and npy files, without ever unpickling."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+_BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
+
+
+def read_numpy(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file by name, or of an npy file as "X".
+
+    Raises:
+        InputError: broken, or it holds Python objects, which are never unpickled.
+    """
+    try:
+        with path.open("rb") as file:
+            loaded: Any = np.load(file, allow_pickle=False)
+            return {"X": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
+    except _BROKEN as error:
+        objects = "pickle" in str(error).lower() or "object arrays" in str(error).lower()
+        raise InputError(
+            f"cannot read {path}: {'it holds Python objects' if objects else error}",
+            "save plain numbers: np.savez(path, X=X, y=y)",
+        ) from error
+
+
+def numpy_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the arrays in an npz file by name, or of an npy file as "X", without reading their values.
+
+    Raises:
+        InputError: broken.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            with path.open("rb") as file:
+                return {"X": _shape(file)}
+        with zipfile.ZipFile(path) as archive:
+            shapes = {}
+            for name in archive.namelist():
+                with archive.open(name) as member:
+                    shapes[name.removesuffix(".npy")] = _shape(member)
+            return shapes
+    except _BROKEN as error:
+        raise InputError(f"cannot read {path}: {error}", "save plain numbers: np.savez(path, X=X, y=y)") from error
+
+
+def _shape(file: Any) -> tuple[int, ...]:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)[0]
