@@ -1,6 +1,6 @@
 """Time of importing tailwise with its plug-ins against `import torch`, in fresh processes. Must be at most 1.2.
 
-    python benchmarks/import_time.py [--repeats 15]
+python benchmarks/import_time.py [--repeats 15]
 """
 
 from __future__ import annotations

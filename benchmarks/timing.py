@@ -18,11 +18,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def interleaved(
-    jobs: dict[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+    jobs: dict[str, Callable[[], Any]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    untimed_rounds: int = 1,
 ) -> dict[str, list[float]]:
-    """Seconds of each job in each repeat, run A B A B, after one untimed round."""
-    for job in jobs.values():
-        job()
+    """Seconds of each job in each repeat, run A B A B, after the untimed rounds."""
+    for _ in range(untimed_rounds):
+        for job in jobs.values():
+            job()
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for _ in range(repeats):
         for name, job in jobs.items():

@@ -1,6 +1,6 @@
 """Time of `importance_weights` on a million scores against `torch.sort` of the same vector. Must be at most 2.
 
-    python benchmarks/weights_speed.py [--scores 1000000] [--repeats 15]
+python benchmarks/weights_speed.py [--scores 1000000] [--repeats 15]
 """
 
 from __future__ import annotations
