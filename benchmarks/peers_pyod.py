@@ -18,7 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import timing  # before torch: it sets the number of threads
-import numpy as np  # isort: skip
+
+# isort: split
+import numpy as np
 import pyod
 import torch
 from pyod.models.auto_encoder import AutoEncoder as PyodAutoEncoder

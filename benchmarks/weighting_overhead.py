@@ -16,7 +16,9 @@ from functools import partial
 from pathlib import Path
 
 import timing  # before torch: it sets the number of threads
-import numpy as np  # isort: skip
+
+# isort: split
+import numpy as np
 import torch
 
 from tailwise.detectors.autoencoder import AutoEncoder
