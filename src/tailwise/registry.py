@@ -104,9 +104,8 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
         InputError: the text is not such a spelling, a name is unknown or an argument does not fit.
     """
     kinds = tuple(kinds)
-    for kind in kinds:
-        if text.strip() in entries(kind):  # a declared name such as deep-svdd, which Python would not read as one
-            return (_make(text.strip(), [], {}, kinds),)
+    if text.strip().replace("-", "_").isidentifier():  # a declared name such as deep-svdd, which Python would not read
+        return (_make(text.strip(), [], {}, kinds),)
     try:
         tree = ast.parse(f"({text.strip()},)" if text.strip() else "()", mode="eval").body
     except (SyntaxError, ValueError) as error:

@@ -220,7 +220,7 @@ class Weighting:
 
 
 # What a user gets without asking. Chosen on development draws; LOG.md tells from what.
-AUTO = Weighting(Importance(), Smooth(), Clip())
+AUTO = Weighting(Importance(), Smooth(), Accumulate(rate=0.3), Clip())
 
 
 def importance_weights(

@@ -78,19 +78,20 @@ def make_detector(text: str) -> Detector:
     return made[0]
 
 
-def fit_run(request: Request, out: Path | None = None, overwrite: bool = False) -> storage.Run:
-    """Fit and leave a run folder; see `commands.fit`."""
+def fit_run(
+    request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None
+) -> storage.Run:
+    """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
     detector, weighting = request.check()
     out = _default_out(request) if out is None else out
     with storage.hold(out, overwrite) as writer:
         started = time.perf_counter()
-        problem = request.source.load()
+        problem = request.source.load() if problem is None else problem
         check_units(problem.train)
         settings = _settings(request, detector, weighting, problem)
         if writer.start(settings, overwrite):
             _say(f"resuming the unfinished fit in {out}")
-        held = _held_out(problem.train, request)
-        split = Split(problem, held)
+        split = split_of(problem, request)
         with _progress() as progress:
             outcome = training.fit(
                 detector, split.training, weighting,
@@ -101,7 +102,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False) 
                 keeper=storage.Checkpoint(out), progress=progress,
             )  # fmt: skip
         settings["checks"] = [check.as_dict() for check in outcome.checks]
-        settings |= {"n_train": len(split.training), "n_held_out": len(held)}
+        settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         _warn_of_failures(outcome.checks)
         table = split.table(detector, outcome)
         settings["threshold"] = _threshold(table, request.false_alarms)
@@ -297,10 +298,12 @@ def fingerprint(data: Data) -> str:
     return digest.hexdigest()
 
 
-def _held_out(data: Data, request: Request) -> np.ndarray:
-    count = thresholds.held_out_count(len(data), request.false_alarms)
+def split_of(problem: Problem, request: Request) -> Split:
+    """Hold some of the training units out for the threshold, drawn by the request's seed."""
+    units = len(problem.train)
+    count = thresholds.held_out_count(units, request.false_alarms)
     generator = torch.Generator().manual_seed(request.seed)
-    return torch.randperm(len(data), generator=generator)[:count].sort().values.numpy()
+    return Split(problem, torch.randperm(units, generator=generator)[:count].sort().values.numpy())
 
 
 def _balanced(split: Split, balance: bool) -> Tensor | None:
