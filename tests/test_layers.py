@@ -16,7 +16,7 @@ LAYERS = {
     | {"problem", "detector"},
     1: {"nets", "backbones", "detectors", "sources"},
     2: {"training", "checks", "refine", "adaptation", "benchmark", "storage"},
-    3: {"estimator", "report", "findings", "plots", "cli", "commands", "testing"},
+    3: {"estimator", "report", "findings", "plots", "workflow", "demonstration", "commands", "cli", "testing"},
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 

@@ -1,0 +1,150 @@
+"""What the project as a whole promises: versions that agree, documented names, quick help, no pickle, a true README."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import tailwise
+from tailwise import registry
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "src" / "tailwise").rglob("*.py"))
+PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_citation_and_changelog_name_the_package_version() -> None:
+    cited = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(encoding="utf-8"), re.MULTILINE)
+    assert cited is not None
+    assert cited[1] == tailwise.__version__
+    assert f"## [{tailwise.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", tailwise.__all__)
+def test_public_name_imports_and_is_documented(name: str) -> None:
+    member = getattr(tailwise, name)
+    # A dataclass without a docstring is given its signature as one.
+    assert member.__doc__
+    assert not member.__doc__.startswith(f"{name}(")
+
+
+def test_an_unknown_public_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'importance_weight'"):
+        tailwise.importance_weight  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", ["detector", "source", "step", "density"])
+def test_registered_names_are_documented(kind: str) -> None:
+    for name, entry in registry.entries(kind).items():
+        assert inspect.cleandoc(entry.member.__doc__ or "").startswith(f"{name}(") is False, name
+        assert (entry.member.__doc__ or "").strip(), name
+
+
+def test_importing_the_package_does_not_import_torch() -> None:
+    loaded = run_python(
+        "import sys, tailwise; print([name for name in ('torch', 'numpy', 'pandas') if name in sys.modules])"
+    )
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tailwise.cli") is None, reason="there is no command line yet")
+def test_help_answers_within_half_a_second() -> None:
+    seconds = []
+    for _ in range(6):
+        start = time.perf_counter()
+        shown = run_python("from tailwise.cli import main; main(['--help'])")
+        seconds.append(time.perf_counter() - start)
+        assert "tailwise" in shown
+        # The fastest of a few: the others waited for the machine.
+        if min(seconds) < 0.5:
+            return
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(ROOT / "src").as_posix())
+def test_nothing_is_unpickled_or_executed(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & PICKLERS
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert (node.module or "").split(".")[0] not in PICKLERS
+        elif isinstance(node, ast.Call):
+            check_call(node)
+
+
+def check_call(call: ast.Call) -> None:
+    options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    called = ast.unparse(call.func)
+    assert called not in ("eval", "exec"), ast.unparse(call)
+    assert called not in ("pd.read_pickle", "pandas.read_pickle"), ast.unparse(call)
+    if called == "torch.load":
+        assert options.get("weights_only") == "True", ast.unparse(call)
+    if called in ("np.load", "numpy.load"):
+        assert options.get("allow_pickle") == "False", ast.unparse(call)
+    assert options.get("allow_pickle", "False") == "False", ast.unparse(call)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["np.load(path)", "np.load(path, allow_pickle=True)", "torch.load(path)", "eval(text)", "pd.read_pickle(path)"],
+)
+def test_an_unsafe_call_would_be_seen(line: str) -> None:
+    call = ast.parse(line).body[0].value  # type: ignore[attr-defined]
+    with pytest.raises(AssertionError):
+        check_call(call)
+
+
+def test_every_detector_file_registers_and_so_meets_the_contracts() -> None:
+    files = {path.stem for path in (ROOT / "src" / "tailwise" / "detectors").glob("*.py")} - {"__init__"}
+    registered = registry.entries("detector").values()
+    assert files == {entry.member.__module__.rpartition(".")[2] for entry in registered}
+    contracts = importlib.util.spec_from_file_location("contracts", ROOT / "tests" / "test_detectors.py")
+    assert contracts is not None
+    assert contracts.loader is not None
+    module = importlib.util.module_from_spec(contracts)
+    contracts.loader.exec_module(module)
+    assert {case.values[0] for case in module.CASES} == set(registry.entries("detector"))
+
+
+def listed_files() -> set[str]:
+    """The paths of the README's file list: `path  what it is`, one a line; {a,b}.py lists two."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"^## Files\n.*?^```\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    return {line.split("  ")[0].strip() for line in block[1].splitlines() if line.strip()}
+
+
+def test_files_listed_in_the_readme_exist() -> None:
+    listed = listed_files()
+    assert len(listed) > 20
+    assert {path for path in listed if not (ROOT / path).exists()} == set()
+
+
+def test_the_readme_lists_every_module() -> None:
+    package = ROOT / "src" / "tailwise"
+    modules = {f"src/tailwise/{path.name}" for path in package.glob("*.py")} - {"src/tailwise/__init__.py"}
+    assert modules - listed_files() == set()
+
+
+def test_the_lock_pins_every_version_and_names_no_server() -> None:
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in lines)
+    names = {line.partition("==")[0].lower() for line in lines}
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    wanted = re.findall(r'"([A-Za-z0-9_-]+)[>=]=', project)
+    assert {name.lower() for name in wanted} - {"setuptools"} <= names
