@@ -64,7 +64,8 @@ def open_source(
 
 
 def _spelled(where: str) -> bool:
-    if Path(where).exists():
+    home = data_directory()
+    if Path(where).exists() or (home is not None and (home / where).exists()):
         return False
     return bool(re.fullmatch(r"\s*[A-Za-z]\w*\s*\(.*\)\s*", where, re.DOTALL)) or where in entries("source")
 
@@ -102,16 +103,17 @@ def _default_reading() -> str:
 def _folder_kind(path: Path) -> str:
     from . import pictures
 
-    files = [entry.name.lower() for entry in path.rglob("*") if not entry.name.startswith(".")]
-    if any(_is_idx(name) for name in files):
+    if any(_is_idx(entry.name.lower()) for entry in path.iterdir()):
         return "Idx"
+    files = [name.lower() for name in list_files(path, ("",))]
     images = list_files(path, pictures.SUFFIXES, leave_out=("ground_truth",))
+    images = [name for name in images if not Path(name).stem.endswith("_mask")]
     cubes = sum(name.endswith(_CUBES) for name in files)
     if cubes > len(images) or (images and all(_is_stack(path / name) for name in images[:3])):
         return "Cube"
     if images:
         return "ImageFolder"
-    if any(name.endswith((".npy", ".npz")) for name in files) and _all_cubes(path):
+    if _all_cubes(path):
         return "Cube"
     found = sorted({Path(name).suffix for name in files if "." in name})
     raise InputError(
@@ -155,7 +157,8 @@ def _numpy_kind(path: Path) -> str:
 
 
 def _all_cubes(path: Path) -> bool:
-    return all(_numpy_kind(file) == "Cube" for file in path.rglob("*.np[yz]"))
+    names = [name for name in list_files(path, (".npy", ".npz")) if not Path(name).stem.endswith("_mask")]
+    return bool(names) and all(_numpy_kind(path / name) == "Cube" for name in names)
 
 
 def _is_stack(path: Path) -> bool:

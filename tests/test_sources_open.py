@@ -1,0 +1,170 @@
+"""open_source finds the kind of what is there; solar cells are drawn without overlap; data is found by setting."""
+
+import gzip
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+from PIL import Image
+
+from tailwise.errors import InputError
+from tailwise.sources import open_source, reading, solar
+from tailwise.sources.arrays import ArrayFile
+from tailwise.sources.cube import Cube
+from tailwise.sources.idx import Idx
+from tailwise.sources.images import ImageFolder
+from tailwise.sources.solar import SolarCells
+from tailwise.sources.table import Table
+
+IDX = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3, 4])
+here = pytest.mark.skipif(
+    importlib.util.find_spec("elpv_dataset") is None, reason="needs elpv-dataset (tailwise[demo])"
+)
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    rows, cube = np.eye(4), np.ones((3, 4, 5))
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3,4\n")
+    np.savez(tmp_path / "rows.npz", X=rows, y=np.zeros(4))
+    np.save(tmp_path / "rows.npy", rows)
+    np.savez(tmp_path / "cube.npz", cube=cube, wavelengths=np.arange(5))
+    np.save(tmp_path / "cube.npy", cube)
+    np.savez(tmp_path / "parts.npz", x_train=rows)
+    for name in ("photos", "cubes", "digits", "stacks", "arrays"):
+        (tmp_path / name).mkdir()
+    Image.new("L", (20, 20)).save(tmp_path / "photos/1.png")
+    Image.new("L", (20, 20)).save(tmp_path / "photos/2.tif")
+    scipy.io.savemat(tmp_path / "cubes/a.mat", {"data": cube})
+    Image.new("L", (4, 3)).save(tmp_path / "cubes/a_mask.png")
+    pages = [Image.fromarray(np.full((3, 4), page, np.uint8)) for page in range(6)]
+    pages[0].save(tmp_path / "stacks/a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "digits/train-images-idx3-ubyte.gz").write_bytes(gzip.compress(IDX))
+    np.save(tmp_path / "arrays/a.npy", cube)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("t.csv", Table),
+        ("rows.npz", Table),
+        ("rows.npy", Table),
+        ("cube.npz", Cube),
+        ("cube.npy", Cube),
+        ("parts.npz", ArrayFile),
+        ("photos", ImageFolder),
+        ("photos/1.png", ImageFolder),
+        ("cubes", Cube),
+        ("cubes/a.mat", Cube),
+        ("stacks", Cube),
+        ("stacks/a.tif", Cube),
+        ("arrays", Cube),
+        ("digits", Idx),
+        ("digits/train-images-idx3-ubyte.gz", Idx),
+    ],
+)
+def test_the_kind_is_found_and_loads(shelf, monkeypatch, name, kind):
+    monkeypatch.setattr(reading.backbones(), "installed", lambda name: False)
+    source = open_source(shelf / name)
+    assert type(source) is kind
+    assert source.path == str(shelf / name)
+    assert len(source.load().train) >= 1
+    monkeypatch.setenv("TAILWISE_DATA", str(shelf))
+    assert open_source(name) == kind(name)
+    assert len(open_source(name).load_all().data) >= 1
+
+
+def test_images_are_read_by_the_backbone_where_it_is_installed(shelf, monkeypatch):
+    monkeypatch.setattr(reading.backbones(), "installed", lambda name: True)
+    assert open_source(shelf / "photos") == ImageFolder(str(shelf / "photos"), read="efficientnet-lite0")
+    assert open_source(shelf / "photos", read="pixels", size=32) == ImageFolder(str(shelf / "photos"), size=32)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("t.csv", {"size": 32}, "size does not apply to Table.*labels"),
+        ("photos", {"labels": "y"}, "labels does not apply to ImageFolder"),
+        ("photos", {"white": "w.npy"}, "white does not apply to ImageFolder"),
+        ("cube.npy", {"skip_bad": True}, "skip_bad does not apply to Cube"),
+        ("digits", {"read": "pixels"}, "read does not apply to Idx.*none of these"),
+    ],
+)
+def test_options_of_another_kind_are_refused(shelf, name, options, said):
+    with pytest.raises(InputError, match=said):
+        open_source(shelf / name, **options)
+
+
+def test_spellings():
+    assert open_source("SolarCells(mono=20, poly=3)") == SolarCells(20, 3)
+    assert open_source("SolarCells", read="pixels") == SolarCells(read="pixels")
+    assert open_source(Table("t.csv"), labels="y") == Table("t.csv", labels="y")
+    with pytest.raises(InputError, match="did you mean 'SolarCells'"):
+        open_source("SolarCell()")
+    with pytest.raises(InputError, match="does not take these options"):
+        open_source("Table(where='x')")
+
+
+def test_nothing_there_and_unknown_kinds(shelf, monkeypatch):
+    monkeypatch.delenv("TAILWISE_DATA", raising=False)
+    with pytest.raises(InputError, match="did you mean 'photos'") as caught:
+        open_source(shelf / "photo")
+    assert str(shelf / "photo") in caught.value.message
+    with pytest.raises(InputError, match="set TAILWISE_DATA"):
+        open_source("mnist")
+    (shelf / "empty").mkdir()
+    with pytest.raises(InputError, match="holds nothing that can be read"):
+        open_source(shelf / "empty")
+    (shelf / "a.docx").touch()
+    with pytest.raises(InputError, match="of no kind that can be read"):
+        open_source(shelf / "a.docx")
+
+
+@here
+def test_solar_cells_are_drawn_without_overlap():
+    source = SolarCells(mono=30, poly=5, read="pixels", size=16, test=60)
+    problem = source.load()
+    kinds, counts = np.unique(problem.train_groups, return_counts=True)
+    assert dict(zip(kinds.tolist(), counts.tolist(), strict=True)) == {"mono": 30, "poly": 5}
+    assert not set(problem.train.names) & set(problem.test.data.names)
+    assert len(set(problem.test.data.names)) == 60
+    good = problem.test.groups[~problem.test.labels].tolist()
+    assert (good.count("mono"), good.count("poly"), int(problem.test.labels.sum())) == (20, 20, 20)
+    assert problem.train.unit_shape == (1, 16, 16)
+    assert list(source.load().train.names) == list(problem.train.names)
+    other = SolarCells(mono=30, poly=5, read="pixels", size=16, test=60, seed=1).load()
+    assert set(other.train.names) != set(problem.train.names)
+    assert source.at("cells") == ImageFolder("cells", size=16, channels=1)
+
+
+@here
+def test_solar_labels_are_those_of_the_package():
+    folder = Path(importlib.util.find_spec("elpv_dataset").origin).parent / "data"
+    table = pd.read_csv(folder / "labels.csv", sep=r"\s+", header=None, names=["file", "probability", "kind"])
+    cells = solar._read_labels()
+    assert np.array_equal(cells.probability, table.probability)
+    assert np.array_equal(cells.kind, table.kind.to_numpy(str))
+
+
+@here
+def test_solar_bounds():
+    with pytest.raises(InputError, match=r"mono must be from 0 to 587 good cells: got 588"):
+        SolarCells(mono=588).load()
+
+
+def test_solar_package_missing(monkeypatch):
+    monkeypatch.setattr(solar.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"tailwise\[demo\]"):
+        SolarCells().load()
+
+
+def test_importing_sources_is_light():
+    code = "import sys, tailwise.sources; print({'pandas', 'PIL', 'spectral', 'scipy.io'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
