@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import metrics
-from .densities import KDE, Fit, Gaussian
+from .densities import KDE, Fit, Gaussian, silverman
 from .weights import Importance, Weighting, effective_sample_size
 
 TOP_UNITS = 12
@@ -58,18 +58,16 @@ def rejected(units: pd.DataFrame, threshold: float) -> dict[str, Any]:
 def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:
     """Skewness and densities of the scores before and after, on the scale that the weighting's densities see."""
     step = next((step for step in Weighting.parse(weighting).steps if isinstance(step, Importance)), None)
-    after = _tensor(train["score"])
-    before = _tensor(train["first_score"])
-    before = before if len(before) and bool(before.isfinite().all()) else None
+    # Held-out units are not what the densities were fitted on.
+    fitted = train[~train["held_out"].astype(bool)]
+    after, weights = _tensor(fitted["score"]), _known(fitted["weight"]) if step else None
+    before = _known(fitted["first_score"])
     both = [after] if before is None else [before, after]
     # Both on one scale: the logarithm only if it is possible for both.
     log = step.log if step else None
     log = all(_has_log(scores) for scores in both) and log is not False
     scaled = [Importance(log=log).scale(scores, scores)[0] for scores in both]
     target = step.target if step else Gaussian()
-    weights = None
-    if step is not None and bool((w := _tensor(train["weight"])).isfinite().any()):
-        weights = w.nan_to_num(0.0)
     grid = _grid(scaled)
     return {
         "log": log,
@@ -100,12 +98,22 @@ def _grid(scaled: Sequence[Tensor]) -> Tensor | None:
 def _curves(scaled: Tensor, grid: Tensor, log: bool, target: Fit, weights: Tensor | None) -> dict[str, Any]:
     curves = {
         "x": (grid.exp() if log else grid).tolist(),
-        "scores": KDE()(scaled).log_prob(grid).exp().tolist(),
+        "scores": _density(scaled, grid).tolist(),
         "target": target(scaled).log_prob(grid).exp().tolist(),
     }
     if weights is not None:
-        curves["weighted"] = KDE()(_resampled(scaled, weights)).log_prob(grid).exp().tolist()
+        repeated = _resampled(scaled, weights)
+        # Repeating a score adds no knowledge: the width follows the effective sample size, not the count.
+        wider = max(1.0, len(repeated) / effective_sample_size(weights)) ** 0.2
+        curves["weighted"] = _density(repeated, grid, wider).tolist()
     return curves
+
+
+def _density(scores: Tensor, grid: Tensor, wider: float = 1.0) -> Tensor:
+    """Kernel density of the scores at the grid, none where no score is near: there KDE would give its floor."""
+    reach = 4 * wider * silverman(scores)
+    near = (grid >= scores.min() - reach) & (grid <= scores.max() + reach)
+    return KDE(wider)(scores).log_prob(grid).exp() * near
 
 
 def _resampled(scores: Tensor, weights: Tensor) -> Tensor:
@@ -166,7 +174,7 @@ def typical(units: pd.DataFrame) -> list[str]:
 
 
 def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[str]) -> list[dict[str, Any]]:
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name in by_size(kind):
         part = train[kind == name]
         rows.append(
@@ -227,6 +235,12 @@ def _test_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         low, high = metrics.bootstrap_interval(metric, labels, scores, draws=draws)
         rows[name] = {"value": metric(labels, scores), "low": low, "high": high}
     return rows
+
+
+def _known(column: pd.Series) -> Tensor | None:
+    """The column's numbers, or None where any is missing."""
+    values = _tensor(column)
+    return values if bool(values.isfinite().all()) else None
 
 
 def _tensor(column: pd.Series) -> Tensor:

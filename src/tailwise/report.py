@@ -117,7 +117,8 @@ def _sentence(summary: Mapping[str, Any]) -> str:
         text += units
     text += _who_pays(summary) + "."
     if judged and judged["anomalies"]:
-        text += f" It catches {counted(judged['caught'])} of the anomalies in the test data."
+        text += f" Of the test data it catches {counted(judged['caught'])} of the anomalies"
+        text += f" and rejects {counted(judged['rejected'])} of the normals." if judged["normals"] else "."
     return text
 
 
@@ -125,16 +126,16 @@ def _who_pays(summary: Mapping[str, Any]) -> str:
     """The kind of normal that is rejected clearly more often than the rest; fresh normals and known kinds first."""
     judged = summary["test"] or {"groups": []}
     views = (
-        (judged["groups"], "", "the test normals"),
-        (summary["groups"], "", "your normals"),
-        (summary["modes"], "kind ", "your normals"),
+        (judged["groups"], "'", "the test normals"),
+        (summary["groups"], "'", "your normals"),
+        (summary["modes"], "", "your normals"),
     )
-    for rows, prefix, whose in views:
+    for rows, quote, whose in views:
         worst = _worst(rows)
         if worst:
             row, rest = worst
             share = percent(row["rejected"]["of"] / (row["rejected"]["of"] + rest["of"]))
-            kind = f"; {prefix}{row['name']} of {whose}, {share} of them, is rejected"
+            kind = f"; kind {quote}{row['name']}{quote} of {whose}, {share} of them, is rejected"
             if not rest["count"]:
                 return f"{kind} in {counted(row['rejected'])}, the rest never"
             ratio = row["rejected"]["share"] / (rest["count"] / rest["of"])

@@ -1,0 +1,283 @@
+import html.parser
+import json
+import re
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from tailwise import plots, report
+from tailwise.findings import wilson_interval
+
+PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+HOSTILE = "a<script>alert(1)</script>|\"'&`.png"
+SETTINGS = {
+    "tailwise": "0.1.0",
+    "created": "2025-01-01",
+    "command": "tailwise fit parts --seed 0",
+    "source": "Images('parts')",
+    "detector": "Autoencoder()",
+    "weighting": "Importance()",
+    "seed": 0,
+    "units": "images",
+    "n_train": 200,
+    "n_held_out": 40,
+    "seconds": 3.2,
+    "versions": {"torch": "2.9"},
+    "fingerprint": "abc",
+    "licence": "MIT",
+    "citation": "doi:10.1109/IJCNN64981.2025.11229283",
+}
+
+
+def training(n=200, seed=0, **columns):
+    generator = np.random.default_rng(seed)
+    mode = np.sort(generator.choice(3, n, p=[0.7, 0.22, 0.08]))
+    table = pd.DataFrame(
+        {
+            "unit": [f"good/{i:05d}.png" for i in range(n)],
+            "score": np.exp(generator.normal(size=n) * 0.4 + 0.8 * (mode == 2)),
+            "first_score": np.exp(generator.normal(size=n) * 0.4 + 1.5 * (mode == 2) + 1),
+            "weight": generator.random(n) + 0.5,
+            "held_out": np.arange(n) % 5 == 0,
+            "mode": mode,
+        }
+    )
+    return table.assign(**columns)
+
+
+def judged(n=80, seed=1, **columns):
+    generator = np.random.default_rng(seed)
+    labels = generator.random(n) < 0.4
+    scores = np.exp(generator.normal(size=n) * 0.4 + labels)
+    return pd.DataFrame({"unit": range(n), "score": scores, "label": labels}).assign(**columns)
+
+
+def summary(train=None, test=None, **other):
+    rows = [
+        {"epoch": i, "loss": 1 / (i + 1), "score_mean": 1.0, "effective_sample_share": 0.9, "seconds": 0.1}
+        for i in (0, 1)
+    ]
+    given = {
+        "settings": SETTINGS,
+        "history": rows,
+        "checks": [
+            {"name": "the loss fell", "ok": True, "value": 0.5, "message": "half"},
+            {"name": "scores are finite", "ok": False, "value": None, "message": "3 are not"},
+        ],
+        "train": training() if train is None else train,
+        "test": test,
+        "thumbnails": {},
+        "threshold": 1.9,
+        "false_alarms": 0.05,
+    }
+    return report.summarise(**given | other)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags with their attributes, in order, and whether every one that opens also closes."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "use", "path", "circle", "line", "rect", "stop"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 10), (1, 7), (5, 44), (44, 44)])
+def test_wilson_interval_is_scipys(count, of):
+    known = stats.binomtest(count, of).proportion_ci(method="wilson")
+    assert wilson_interval(count, of) == pytest.approx((known.low, known.high), abs=1e-12)
+
+
+def test_numbers_are_those_of_other_libraries():
+    train, test = training(), judged()
+    found = summary(train, test)
+    fitted = train[~train["held_out"]]
+    assert found["scores"]["log"]
+    assert found["scores"]["skewness_before"] == pytest.approx(stats.skew(np.log(fitted["first_score"])))
+    assert found["scores"]["skewness_after"] == pytest.approx(stats.skew(np.log(fitted["score"])))
+    assert found["weights"]["effective"] == pytest.approx(fitted["weight"].sum() ** 2 / (fitted["weight"] ** 2).sum())
+    for row in found["modes"]:
+        part = train[train["mode"] == int(row["name"])]
+        assert row["size"] == len(part)
+        assert row["mean_score"] == pytest.approx(part["score"].mean())
+        assert row["rejected"]["count"] == (part["score"] > 1.9).sum()
+        assert row["held_out"]["of"] == part["held_out"].sum()
+    value = found["test"]["metrics"]["AUROC"]
+    assert value["value"] == pytest.approx(sklearn_metrics.roc_auc_score(test["label"], test["score"]))
+    assert value["low"] < value["value"] < value["high"]
+    assert found["test"]["caught"]["share"] == pytest.approx((test["score"] > 1.9)[test["label"]].mean())
+    assert [row["score"] for row in found["top"]] == sorted(train["score"], reverse=True)[:12]
+
+
+def test_whole_weights_give_the_skewness_of_copies():
+    copies = np.arange(200) % 4
+    train = training(weight=copies.astype(float), held_out=False)
+    expected = stats.skew(np.log(np.repeat(train["score"], copies)))
+    assert summary(train)["scores"]["skewness_weighted"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("which", ["scores", "weighted", "target"])
+def test_drawn_densities_hold_all_their_mass(which):
+    scores = summary(training(2_000))["scores"]
+    x = np.log(scores["after"]["x"])
+    assert np.trapezoid(scores["after"][which], x) == pytest.approx(1, abs=0.03)
+
+
+def test_weighted_density_follows_the_target_for_exact_weights():
+    logs = np.random.default_rng(0).normal(size=5_000)
+    weight = stats.norm(logs.mean() + logs.std(), logs.std()).pdf(logs) / stats.norm(logs.mean(), logs.std()).pdf(logs)
+    train = training(5_000, score=np.exp(logs), first_score=np.exp(logs), weight=weight / weight.mean(), held_out=False)
+    after = summary(train)["scores"]["after"]
+    assert np.abs(np.subtract(after["weighted"], after["target"])).max() < 0.12
+    assert np.abs(np.subtract(after["scores"], after["target"])).max() > 0.2
+
+
+def test_the_sentence_says_the_decision_and_who_pays():
+    train = training(score=1.0, mode=[0] * 180 + [1] * 20)
+    train.loc[[*range(9), *range(180, 190)], "score"] = 2.0
+    text = summary(train, threshold=1.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "At the threshold 1.50, chosen so that 5 % of normal images are falsely rejected" in text
+    assert "the held-out normals gave 10 % (4 of 40)" in text
+    assert "kind 1 of your normals, 10 % of them, is rejected 10 times as often as the rest." in text
+    labelled = judged(
+        group=np.where(np.arange(80) < 40, "mono", "poly"), score=np.arange(80.0), label=np.arange(80) % 8 == 0
+    )
+    text = summary(train, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
+    assert "kind 'poly' of the test normals, 50 % of them, is rejected in 100 % (35 of 35), the rest never." in text
+    assert "it catches 50 % (5 of 10) of the anomalies and rejects 50 % (35 of 70) of the normals." in text
+
+
+def test_page_loads_nothing_and_runs_nothing():
+    train = training(group=["mono"] * 150 + ["poly"] * 50)
+    pictures = dict.fromkeys(report.units_to_show(train), PICTURE)
+    text = report.to_html(summary(train, judged(), thumbnails=pictures))
+    page = Page(text)
+    assert page.open == []
+    assert not page.all("script")
+    assert not page.all("link")
+    assert not re.search(r"https?://|url\((?!#)|@import", text)
+    assert {image["src"] for image in page.all("img")} == {PICTURE}
+    assert all(image["alt"] for image in page.all("img"))
+    assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    figures = [attributes for _, attributes in page.tags if attributes.get("role") == "img"]
+    assert len(figures) == 5
+    assert all(figure["aria-label"] for figure in figures)
+
+
+def test_hostile_names_stay_text():
+    train = training()
+    train.loc[train["score"].idxmax(), "unit"] = HOSTILE
+    train["group"] = ["<b>|x"] * 100 + ["y"] * 100
+    pictures = {HOSTILE: "https://example.org/x.png", train["unit"][0]: "javascript:alert(1)"}
+    found = summary(train, thumbnails=pictures, examples={HOSTILE: "<i>1</i>"}, notes=["<u>"])
+    assert found["thumbnails"] == {}
+    page = Page(report.to_html(found))
+    assert not {"script", "i", "u", "img"} & {tag for tag, _ in page.tags}
+    markdown = report.to_markdown(found)
+    assert "<script" not in markdown.replace("\\<", "")
+    row = next(line for line in markdown.splitlines() if "alert" in line)
+    assert len(re.findall(r"(?<!\\)\|", row)) == 5
+
+
+def test_failed_checks_are_shown_and_passed_ones_collapsed():
+    text = report.to_html(summary())
+    assert text.index("Failed: scores are finite") < text.index("<details>") < text.index("the loss fell")
+
+
+EDGES = {
+    "two units": {"train": training(2, held_out=False, mode=-1)},
+    "no unit held out": {"train": training(held_out=False)},
+    "constant scores": {"train": training(score=1.0, first_score=1.0)},
+    "constant zero": {"train": training(score=0.0, first_score=0.0)},
+    "negative scores": {"train": training(score=np.linspace(-3, 3, 200))},
+    "a scale far off": {"train": training(score=np.logspace(-30, 30, 200))},
+    "no weights for held-out": {"train": training(weight=np.where(np.arange(200) % 5 == 0, np.nan, 1.0))},
+    "no first scores": {"train": training(first_score=np.nan)},
+    "a score missing": {"train": training(score=[np.nan, np.inf, *range(198)])},
+    "uniform": {"settings": SETTINGS | {"weighting": ""}, "train": training(weight=1.0)},
+    "one hundred kinds": {"train": training(mode=np.arange(200) // 2)},
+    "groups partly known": {"train": training(group=["a", None] * 100)},
+    "numbered groups": {"train": training(group=np.arange(200) % 3)},
+    "unlabelled test": {"test": judged(label=None)},
+    "partly labelled test": {"test": judged(label=[True, False, None, None] * 20)},
+    "only normals in the test": {"test": judged(label=False)},
+    "only anomalies in the test": {"test": judged(label=True, group="x")},
+    "empty test": {"test": judged(0)},
+    "no history": {"history": []},
+    "one solved round": {"history": [{"epoch": 0, "loss": None, "score_mean": float("nan"), "seconds": 0.1}]},
+    "bare settings": {"settings": {}},
+    "rows as text": {"examples": {"good/00000.png": "width 3"}},
+}
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_edges(name):
+    found = summary(**EDGES[name])
+    assert json.loads(report.to_json(found)) == found
+    text = report.to_html(found)
+    assert Page(text).open == []
+    assert not re.search(r"\bnan\b|\binf\b|\bNone\b", text)
+    assert report.to_markdown(found).startswith("# ")
+
+
+def test_a_page_is_the_same_every_time():
+    found = summary()
+    assert report.to_html(json.loads(report.to_json(found))) == report.to_html(found)
+
+
+def test_many_units_stay_a_small_page():
+    train = training(100_000)
+    pictures = dict.fromkeys(report.units_to_show(train), PICTURE + "A" * 200000)
+    text = report.to_html(summary(train, judged(2_000), thumbnails=pictures))
+    assert len(text.encode()) < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0, "0 %"),
+        (0.05, "5 %"),
+        (0.0449, "4.5 %"),
+        (0.0001, "<0.1 %"),
+        (0.5049, "50 %"),
+        (0.9999, ">99.9 %"),
+        (1, "100 %"),
+    ],
+)
+def test_percentages_do_not_round_to_certainty(share, text):
+    assert report.percent(share).replace("\N{NO-BREAK SPACE}", " ") == text
+
+
+def test_drawing_leaves_matplotlib_alone():
+    settings, backend = dict(matplotlib.rcParams), matplotlib.get_backend()
+    axes = Figure().add_subplot()
+    assert plots.weight_curve([1.0, 2.0, 3.0], [0.5, 1.0, 1.5], axes, log=False) is axes
+    curves = {"x": [1.0, 2.0, 3.0], "scores": [0.0, 1.0, 0.0]}
+    assert plots.score_density(curves, axes, log=True, threshold=2.5) is axes
+    report.to_html(summary())
+    assert dict(matplotlib.rcParams) == settings
+    assert matplotlib.get_backend() == backend
