@@ -105,6 +105,8 @@ def test_spellings():
     assert open_source("SolarCells(mono=20, poly=3)") == SolarCells(20, 3)
     assert open_source("SolarCells", read="pixels") == SolarCells(read="pixels")
     assert open_source(Table("t.csv"), labels="y") == Table("t.csv", labels="y")
+    long = Table("t.csv", columns=tuple(f"column {i}" for i in range(100)))
+    assert open_source(repr(long)) == long
     with pytest.raises(InputError, match="did you mean 'SolarCells'"):
         open_source("SolarCell()")
     with pytest.raises(InputError, match="does not take these options"):

@@ -115,6 +115,12 @@ def test_bad_values_and_columns_are_named(frame, tmp_path, change, options, said
         Table(path, **options).load()
 
 
+def test_one_stray_word_is_found(frame, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,2\n3,n.d.\n5,6\n")
+    with pytest.raises(InputError, match=r"column 'b' \(row 1 of 'b' is 'n\.d\.'\)"):
+        Table(str(tmp_path / "t.csv")).load()
+
+
 def test_labels_cannot_be_a_feature():
     with pytest.raises(InputError, match="both as labels and as a feature"):
         Table("t.csv", labels="y", columns=("x", "y"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import fields, replace
 from pathlib import Path
@@ -65,7 +66,8 @@ def open_source(
 
 def _spelled(where: str) -> bool:
     home = data_directory()
-    if Path(where).exists() or (home is not None and (home / where).exists()):
+    # os.path, because a long spelling is too long for a file's name, which Path.exists would raise.
+    if os.path.exists(where) or (home is not None and os.path.exists(home / where)):
         return False
     return bool(re.fullmatch(r"\s*[A-Za-z]\w*\s*\(.*\)\s*", where, re.DOTALL)) or where in entries("source")
 

@@ -36,7 +36,7 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
     asked, home = Path(path).expanduser(), data_directory(directory)
     places = [asked] if asked.is_absolute() or home is None else [asked, home / asked]
     for place in places:
-        if place.exists():
+        if os.path.exists(place):
             return place
     looked = " and ".join(str(place.absolute()) for place in places)
     raise InputError(f"no file or folder {str(path)!r}: looked for {looked}", _how_to_get(asked, places, home))

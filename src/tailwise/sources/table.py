@@ -96,8 +96,10 @@ class Table(Value):
             found = _some(rows.frame.columns)
             raise InputError(f"{self.path} has no numeric columns: got {found}", "is it a table of numbers?")
         if text:
+            row, value = _first_text(rows.frame[text[0]])
             raise InputError(
-                f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {_some(text)}",
+                f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {_some(text)} "
+                f"(row {row} of {text[0]!r} is {value!r})",
                 "drop or encode them, name the labels or groups among them, or choose columns=(...)",
             )
         return names
@@ -174,6 +176,15 @@ def _numeric(column: pd.Series) -> bool:
 
     kinds = pd.api.types
     return kinds.is_bool_dtype(column) or (kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column))
+
+
+def _first_text(column: pd.Series) -> tuple[int, str]:
+    """Row and value of the first entry that is no number: one stray word makes a whole column text."""
+    import pandas as pd
+
+    strays = np.flatnonzero(pd.to_numeric(column, errors="coerce").isna().to_numpy())
+    row = int(strays[0]) if len(strays) else 0
+    return row, str(column.iloc[row])
 
 
 def _numbers(frame: pd.DataFrame, names: list[str]) -> torch.Tensor:
