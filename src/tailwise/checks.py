@@ -20,6 +20,7 @@ _LEAST_FALL = 0.02
 _LEAST_AGREEMENT = 0.5
 _LEAST_SPREAD = 1e-4
 _LEAST_EFFECTIVE_SHARE = 0.05
+_MOST_DISTANCE = 0.25
 _MOST_DISTANCE_ADDED = 0.1
 
 
@@ -45,7 +46,7 @@ def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: An
     if isinstance(detector, Trainable):
         checks += [_loss_fell(outcome.history), _agreement(detector, batch), _collapse(detector, batch)]
     if weighting.steps:
-        checks += [_effective(outcome.weights), *_follows_target(weighting, outcome)]
+        checks += [_effective(outcome.weights), *_gaussian(weighting, outcome)]
     return checks
 
 
@@ -96,21 +97,24 @@ def _effective(weights: Tensor) -> Check:
     return Check("enough units carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
 
 
-def _follows_target(weighting: Weighting, outcome: Any) -> list[Check]:
-    """Kolmogorov distance of the scores that the weights were made for to the target, unweighted and weighted."""
+def _gaussian(weighting: Weighting, outcome: Any) -> list[Check]:
+    """Kolmogorov distance of the scores, on the scale that the weights are made on, to a Gaussian of their moments."""
     step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
     if step is None or not bool(torch.isfinite(outcome.scores).all()):
         return []
-    scores, reference = step.scale(outcome.scores, outcome.scores)
+    scores = step.scale(outcome.scores, outcome.scores)[0].double()
+    weights = outcome.weights.double()
+    before, after = (_distance_to_gaussian(scores, w) for w in (torch.ones_like(weights), weights))
+    message = f"largest distance of their distribution to a Gaussian: {before:.2f} unweighted, {after:.2f} weighted"
+    ok = after <= max(_MOST_DISTANCE, before + _MOST_DISTANCE_ADDED)
+    return [Check("weighted scores look Gaussian", ok, after, message)]
+
+
+def _distance_to_gaussian(scores: Tensor, w: Tensor) -> float:
+    share = w / w.sum()
+    mean = (share * scores).sum()
+    std = (share * (scores - mean).square()).sum().sqrt().clamp_min(1e-12)
     order = scores.argsort()
-    grid = scores[order].double()
-    target = step.target(reference).log_prob(grid.to(scores)).double().exp()
-    below = torch.cumulative_trapezoid(target, grid)
-    if not len(below) or float(below[-1]) <= 0:
-        return []
-    below = torch.cat([below.new_zeros(1), below / below[-1]])
-    plain = torch.linspace(0, 1, len(grid), dtype=torch.float64)
-    weighted = outcome.weights[order].double().cumsum(0) / outcome.weights.double().sum()
-    before, after = (float((share - below).abs().max()) for share in (plain, weighted))
-    message = f"largest distance to the target's distribution: {before:.2f} unweighted, {after:.2f} weighted"
-    return [Check("weighted scores follow the target", after <= before + _MOST_DISTANCE_ADDED, after, message)]
+    expected = torch.special.ndtr((scores[order] - mean) / std)
+    above = share[order].cumsum(0)
+    return float(torch.maximum((above - expected).abs(), (above - share[order] - expected).abs()).max())

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 # Widths and code sizes when the user names none: rows (features), spectra and images (channels).
 _WIDTHS = {1: (64,), 2: (16, 32), 3: (16, 32, 64)}
 _CODES = {1: 32, 2: 8, 3: 64}
+# A code as large as the unit would let everything through.
+_LARGEST_CODE = 0.5
 
 Activation = Callable[[], nn.Module]
 
@@ -30,7 +32,8 @@ class Body:
     def of(unit_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None) -> Body:
         """The given widths and code size, or the default for this shape."""
         dims = len(unit_shape)
-        return Body(tuple(unit_shape), tuple(widths or _WIDTHS[dims]), code or _CODES[dims])
+        default = max(1, min(_CODES[dims], math.ceil(_LARGEST_CODE * math.prod(unit_shape))))
+        return Body(tuple(unit_shape), tuple(widths or _WIDTHS[dims]), code or default)
 
     @property
     def small(self) -> tuple[int, ...]:

@@ -205,7 +205,7 @@ def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
         raise InputError(f"{path} has {len(numeric)} numeric columns: {', '.join(numeric[:8])}", "name one by --column")
     if column not in numeric:
         raise InputError(f"{path} has no numeric column {column!r}", did_you_mean(column, numeric))
-    scores = torch.from_numpy(table[column].to_numpy(dtype=np.float64))
+    scores = torch.tensor(table[column].to_numpy(dtype=np.float64))
     return table.assign(weight=Weighting.parse(weighting)(Context(scores, scores)).numpy())
 
 

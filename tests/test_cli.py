@@ -1,0 +1,125 @@
+"""The command line: options are parameters, results on stdout, messages on stderr, exit statuses kept."""
+
+import inspect
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tailwise import cli, commands, open_run
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    generator = np.random.default_rng(0)
+    path = tmp_path / "parts.csv"
+    pd.DataFrame(generator.normal(size=(120, 5)), columns=list("abcde")).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize("command", commands.COMMANDS, ids=lambda command: command.__name__)
+def test_options_are_the_parameters(command: object, capsys: pytest.CaptureFixture[str]) -> None:
+    name, parameters = command.__name__, inspect.signature(command).parameters  # type: ignore[attr-defined,arg-type]
+    assert cli.run([name, "--help"]) == 0
+    options = set(re.findall(r"--([a-z][a-z-]+)", capsys.readouterr().out))
+    options = {option for option in options if not option.startswith("no-")} - {"help", "version", "out"}
+    expected = {parameter.replace("_", "-") for parameter in parameters} - {"out"}
+    assert options == expected
+    documented = inspect.getdoc(command) or ""
+    assert all(re.search(rf"^\s+{parameter}: ", documented, re.M) for parameter in parameters)
+
+
+def test_fit_and_score(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    status = cli.run(["fit", str(table), "--detector", "gaussian", "--weighting", "", "--out", str(run), "--seed", "4"])
+    printed = capsys.readouterr()
+    assert status == 0
+    assert printed.out == f"{run}\n"
+    assert cli.run(["score", str(run), str(table), "--seed", "4"]) == 0
+    scored = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged"]
+    assert len(scored) == 120
+    assert cli.run(["score", str(run), str(table), "--out", str(tmp_path / "s.parquet")]) == 0
+    assert capsys.readouterr().out == ""
+    assert np.allclose(pd.read_parquet(tmp_path / "s.parquet")["score"], scored["score"])
+
+
+def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> None:
+    import shlex
+
+    first = commands.fit(str(table), detector="AutoEncoder(code=2)", weighting="Focal(gamma=2.0)", epochs=3,
+                         out=tmp_path / "one", batch_size=32, sample=True)  # fmt: skip
+    words = shlex.split(first.settings["command"])
+    assert cli.run([*words[1:], "--out", str(tmp_path / "two")]) in (0, 3)
+    pd.testing.assert_frame_equal(first.scores(), open_run(tmp_path / "two").scores())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "hint"),
+    [
+        (["fit", "nowhere"], "nowhere", "looked|get|mean|TAILWISE_DATA|path"),
+        (["fit", "{table}", "--detector", "deep-svd"], "no detector is called 'deep-svd'", "did you mean 'deep-svdd'"),
+        (["fit", "{table}", "--weighting", "Importence()"], "Importence", "did you mean 'Importance'"),
+        (["fit", "{table}", "--epochs", "0"], "epochs must be above 0: got 0", ""),
+        (["fit", "{table}", "--epochs", "many"], "many", "--help"),
+        (["fit", "{table}", "--epoch", "3"], "--epoch", "--help"),
+        (["fit", "{table}", "--false-alarms", "5"], "between 0 and 1: got 5", ""),
+        (["fit", "{table}", "--device", "abacus"], "abacus", "cpu"),
+        (["score", "{table}", "{table}"], "is not a run", "tailwise fit"),
+        (["weigh", "{table}"], "5 numeric columns", "--column"),
+        (["weigh", "{table}", "--column", "f"], "no numeric column 'f'", "choose one of|did you mean"),
+        (["describe", "autoencodr"], "autoencodr", "did you mean 'autoencoder'"),
+        (["fits"], "fits", "--help"),
+    ],
+)
+def test_bad_input(
+    arguments: list[str], error: str, hint: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert cli.run([argument.format(table=table) for argument in arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    lines = printed.err.splitlines()
+    assert [line for line in lines if line.startswith("error: ") and error in line]
+    assert not hint or [line for line in lines if line.startswith("hint: ") and re.search(hint, line)]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_failed_check_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A detector that cannot learn (its learning rate is next to nothing) is told, not shipped in silence."""
+    path = tmp_path / "parts.csv"
+    pd.DataFrame(np.random.default_rng(0).normal(size=(60, 5))).to_csv(path, index=False)
+    run = tmp_path / "run"
+    assert cli.run(["fit", str(path), "--lr", "1e-12", "--epochs", "3", "--out", str(run)]) == 3
+    printed = capsys.readouterr()
+    assert "check failed: the loss fell" in " ".join(printed.err.split())
+    assert printed.out == f"{run}\n"
+    assert not next(c for c in open_run(run).settings["checks"] if c["name"] == "the loss fell")["ok"]
+
+
+def test_weigh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pd.DataFrame({"id": list("abcd"), "score": [1.0, 2.0, 3.0, 9.0]}).to_csv(tmp_path / "scores.csv", index=False)
+    assert cli.run(["weigh", str(tmp_path / "scores.csv"), "--weighting", "Focal(gamma=1.0)"]) == 0
+    table = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(table.columns) == ["id", "score", "weight"]
+    assert np.allclose(table["weight"], table["score"] / table["score"].mean())
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, tailwise.cli as c; c.run(['--help']); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+
+
+def test_names_and_describe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["names", "detector"]) == 0
+    names = capsys.readouterr().out.removeprefix("detector: ").strip().split(", ")
+    assert {"autoencoder", "deep-svdd", "gaussian", "nearest-neighbours"} <= set(names)
+    for name in names:
+        assert cli.run(["describe", name]) == 0
+        assert len(capsys.readouterr().out) > 100

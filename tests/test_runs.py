@@ -1,0 +1,243 @@
+"""The run folder through crashes, rivals and tampering; the commands end to end."""
+
+import errno
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tailwise import storage, workflow
+from tailwise.errors import InputError
+from tailwise.sources import open_source
+
+FORK = multiprocessing.get_context("fork")
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three kinds of normal, 300 : 60 : 12."""
+    generator = np.random.default_rng(0)
+    kinds = [generator.normal(centre, 1, (count, 6)) for centre, count in ((0, 300), (4, 60), (-4, 12))]
+    path = tmp_path_factory.mktemp("data") / "good parts ü.csv"
+    frame = pd.DataFrame(np.vstack(kinds), columns=[f"f{i}" for i in range(6)])
+    frame.assign(kind=np.repeat(["a", "b", "c"], (300, 60, 12))).to_csv(path, index=False)
+    return path
+
+
+def request(table: Path, **options: object) -> workflow.Request:
+    return workflow.Request(source=open_source(str(table), groups="kind"), epochs=12, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> storage.Run:
+    return workflow.fit_run(request(table), tmp_path_factory.mktemp("runs") / "run")
+
+
+def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
+    names = {path.name for path in finished.path.iterdir()}
+    assert {"settings.json", "model.safetensors", "scores.parquet", "history.jsonl", "report.html"} <= names
+    assert "checkpoint.safetensors" not in names
+    scores = finished.scores()
+    assert list(scores["unit"]) == [str(i) for i in range(372)]
+    assert scores["held_out"].sum() == 38
+    assert scores.loc[~scores["held_out"], "weight"].mean() == pytest.approx(1, rel=1e-5)
+    assert set(scores["group"]) == {"a", "b", "c"}
+    assert len(finished.history()) == 12
+    assert finished.settings["versions"]["tailwise"]
+
+
+def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -> None:
+    scored = workflow.score_data(finished.path, str(table))
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged"]
+    assert np.array_equal(scored["score"], finished.scores()["score"])
+    assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()
+
+
+def test_reordered_and_extra_columns_do_not_matter(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(table)
+    frame["extra"] = "text"
+    frame[sorted(frame.columns, reverse=True)].to_csv(tmp_path / "other.csv", index=False)
+    scored = workflow.score_data(finished.path, str(tmp_path / "other.csv"))
+    assert np.allclose(scored["score"], finished.scores()["score"], rtol=1e-4)
+
+
+def test_a_missing_column_is_named(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+    pd.read_csv(table).drop(columns="f3").to_csv(tmp_path / "less.csv", index=False)
+    with pytest.raises(InputError, match="f3"):
+        workflow.score_data(finished.path, str(tmp_path / "less.csv"))
+
+
+def test_the_same_seed_gives_the_same_run(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+    again = workflow.fit_run(request(table), tmp_path / "run")
+    pd.testing.assert_frame_equal(again.scores(), finished.scores())
+    other = workflow.fit_run(request(table, seed=1), tmp_path / "other")
+    assert not np.array_equal(other.scores()["score"], finished.scores()["score"])
+
+
+def _fit_slowly(ask: workflow.Request, out: Path) -> None:
+    """A child's fit, with a checkpoint at every epoch so that every kind of moment can be hit."""
+    torch.set_num_threads(1)
+    storage.Checkpoint.__init__.__defaults__ = (0.0,)  # type: ignore[misc]
+    workflow.fit_run(ask, out)
+
+
+def _run_child(ask: workflow.Request, out: Path, kill_after: float | None) -> int:
+    child = FORK.Process(target=_fit_slowly, args=(ask, out))
+    child.start()
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child.pid, signal.SIGKILL)  # type: ignore[arg-type]
+    child.join()
+    return int(child.exitcode or 0)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_kill_at_twenty_random_moments(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+    started = time.perf_counter()
+    assert _run_child(request(table), tmp_path / "whole", None) == 0
+    whole = time.perf_counter() - started
+    moments, killed, resumable = random.Random(0), 0, 0
+    for number in range(20):
+        out = tmp_path / f"run{number}"
+        status = _run_child(request(table), out, moments.uniform(0, whole))
+        killed += status == -signal.SIGKILL
+        resumable += (out / storage.CHECKPOINT).exists()
+        if not storage.is_complete(out):
+            assert _run_child(request(table), out, None) == 0
+        pd.testing.assert_frame_equal(storage.open_run(out).scores(), finished.scores())
+        assert not list(out.glob(".writing*"))
+    assert killed >= 10
+    assert resumable >= 3
+
+
+def test_an_unfinished_fit_says_how_to_resume(table: Path, tmp_path: Path) -> None:
+    with storage.hold(tmp_path / "run") as writer:
+        writer.start({"seed": 0})
+    with pytest.raises(InputError, match="same tailwise fit command again"):
+        storage.open_run(tmp_path / "run")
+    with pytest.raises(InputError, match="other settings"):
+        workflow.fit_run(request(table), tmp_path / "run")
+
+
+def test_two_fits_into_one_folder(table: Path, tmp_path: Path) -> None:
+    with storage.hold(tmp_path / "run"), pytest.raises(InputError, match="another fit is writing"):
+        workflow.fit_run(request(table), tmp_path / "run")
+
+
+def test_a_finished_run_is_not_overwritten_unasked(finished: storage.Run, table: Path) -> None:
+    before = finished.scores()
+    with pytest.raises(InputError, match="overwrite"):
+        workflow.fit_run(request(table, seed=3), finished.path)
+    pd.testing.assert_frame_equal(storage.open_run(finished.path).scores(), before)
+
+
+def test_overwrite_replaces(table: Path, tmp_path: Path) -> None:
+    workflow.fit_run(request(table), tmp_path / "run")
+    assert workflow.fit_run(request(table, seed=3), tmp_path / "run", overwrite=True).settings["seed"] == 3
+
+
+def test_a_folder_with_other_files_is_left_alone(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.txt").write_text("mine")
+    with pytest.raises(InputError, match="other files"):
+        workflow.fit_run(request(table), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != storage.LOCK] == ["holiday.txt"]
+
+
+def test_bad_data_leaves_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "bad.csv").write_text("a,b\n1,2\n3,nan\n")
+    with pytest.raises(InputError):
+        workflow.fit_run(workflow.Request(source=open_source(str(tmp_path / "bad.csv"))), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", [storage.MODEL, storage.SCORES, storage.SETTINGS])
+@pytest.mark.parametrize("change", ["flip", "cut", "pickle"])
+def test_tampering_is_refused(finished: storage.Run, table: Path, tmp_path: Path, name: str, change: str) -> None:
+    import pickle
+    import shutil
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished.path, copy)
+    content = bytearray((copy / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    changed = {"flip": bytes(content), "cut": bytes(content[:40]), "pickle": pickle.dumps({"a": 1})}[change]
+    (copy / name).write_bytes(changed)
+    with pytest.raises(InputError):
+        storage.open_run(copy).scores()
+        workflow.score_data(copy, str(table))
+
+
+def test_settings_cannot_run_code(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+    settings = {**finished.settings, "detector": "__import__('os').mkdir('pwned')"}
+    settings["seal"] = storage._seal(settings)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / storage.SETTINGS).write_text(json.dumps(settings))
+    (run / storage.MODEL).write_bytes((finished.path / storage.MODEL).read_bytes())
+    with pytest.raises(InputError):
+        workflow.score_data(run, str(table))
+    assert not Path("pwned").exists()
+
+
+def test_a_run_of_a_newer_version(finished: storage.Run, tmp_path: Path) -> None:
+    (tmp_path / storage.SETTINGS).write_text(json.dumps({"format": 99, "versions": {"tailwise": "9.1"}}))
+    with pytest.raises(InputError, match=r"tailwise 9\.1.*upgrade"):
+        storage.open_run(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_a_full_or_read_only_disk(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, finished: storage.Run
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    target = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.os, "fsync", fail)
+        with pytest.raises(InputError, match="disk is full" if number == errno.ENOSPC else "cannot write"):
+            workflow.fit_run(request(table), target)
+    assert not list(target.glob(".writing*"))
+    again = workflow.fit_run(request(table), target)
+    pd.testing.assert_frame_equal(again.scores(), finished.scores())
+
+
+def test_a_parent_that_is_a_file(table: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write"):
+        workflow.fit_run(request(table), tmp_path / "file" / "run")
+
+
+def test_weighting_changes_the_fit_and_balance_needs_groups(table: Path, tmp_path: Path) -> None:
+    uniform = workflow.fit_run(request(table, weighting=""), tmp_path / "uniform").scores()
+    assert (uniform.loc[~uniform["held_out"], "weight"] == 1).all()
+    balanced = workflow.fit_run(request(table, weighting="", balance=True), tmp_path / "balanced").scores()
+    sums = balanced.groupby("group")["weight"].sum()
+    assert np.allclose(sums, sums.mean())
+    plain = workflow.Request(source=open_source(str(table.parent / table.name), groups="kind"), balance=True)
+    nameless = pd.read_csv(table).drop(columns="kind")
+    nameless.to_csv(tmp_path / "nameless.csv", index=False)
+    with pytest.raises(InputError, match="groups"):
+        workflow.fit_run(
+            workflow.Request(**{**vars(plain), "source": open_source(str(tmp_path / "nameless.csv"))}), tmp_path / "no"
+        )
+
+
+def test_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
+    """Over many draws, fresh normals are flagged at most as often as promised, up to chance."""
+    from tailwise.thresholds import conformal_threshold
+
+    generator = np.random.default_rng(0)
+    shares = []
+    for _ in range(400):
+        calibration, fresh = generator.gamma(2, size=99), generator.gamma(2, size=1000)
+        shares.append((fresh > conformal_threshold(calibration, 0.05)).mean())
+    assert np.mean(shares) == pytest.approx(0.05, abs=0.004)
