@@ -63,7 +63,8 @@ def weight_curve(
 
 def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes: Axes, *, name: str) -> Axes:
     """A value for each epoch; epochs without one leave a gap. A `name` that ends in "share" runs from 0 to 1."""
-    axes.plot(epochs, np.array(values, dtype=float), color=BLUE, linewidth=1.4, marker="o", markersize=2.2)
+    marker = "o" if len(epochs) <= 40 else ""
+    axes.plot(epochs, np.array(values, dtype=float), color=BLUE, linewidth=1.4, marker=marker, markersize=2.2)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("epoch")
     axes.set_ylabel(name)
@@ -108,7 +109,7 @@ def _score_axis(axes: Axes, low: float, high: float, log: bool) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("e-0", "e-")))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
 
