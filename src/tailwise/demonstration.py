@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from matplotlib.axes import Axes
 
 from . import metrics, plots, storage, training, workflow
 from .errors import InputError
@@ -46,7 +47,7 @@ def run(out: Path, seed: int, overwrite: bool) -> storage.Run:
     finished = workflow.fit_run(request, out, overwrite, problem)
     storage.write(out / RESULTS, (json.dumps({"source": repr(source), "rows": rows}, indent=1) + "\n").encode())
     assert problem.test is not None
-    storage.write(out / FIGURE, plots.svg_file(lambda axes: plots.kinds(axes, _kinds(problem.test), scores)).encode())
+    storage.write(out / FIGURE, _figure(problem.test, scores))
     print(table(rows))
     return finished
 
@@ -60,23 +61,21 @@ def compare(problem: Problem, seed: int) -> tuple[list[dict[str, Any]], dict[str
             request = workflow.Request(source=SolarCells(), weighting=weighting, seed=start)
             detector, steps = request.check()
             training.fit(detector, workflow.split_of(problem, request).training, steps, seed=start)
-            scores = training.score(detector, problem.test.data)
-            first.setdefault(name, scores.numpy())
+            scores = training.score(detector, problem.test.data).double().numpy()
+            first.setdefault(name, scores)
             rows.append({"training": name, "start": start, **measure(problem.test, scores)})
     return rows, first
 
 
-def measure(test: Labelled, scores: Tensor) -> dict[str, float]:
+def measure(test: Labelled, scores: np.ndarray) -> dict[str, float]:
     """The demo's figures, at the threshold that rejects 5 % of the good test cells of the frequent kind."""
-    assert test.labels is not None
-    assert test.groups is not None
-    values, good = scores.double().numpy(), ~test.labels
-    limit = np.quantile(values[good & (test.groups == FREQUENT)], 1 - _FREQUENT_REJECTED)
+    labels, groups = _known(test)
+    limit = _limit(test, scores)
     return {
-        "auroc": metrics.auroc(test.labels, values),
-        "aupr": metrics.aupr(test.labels, values),
-        "defects_caught": float((values[test.labels] > limit).mean()),
-        "rare_good_rejected": float((values[good & (test.groups == RARE)] > limit).mean()),
+        "auroc": metrics.auroc(labels, scores),
+        "aupr": metrics.aupr(labels, scores),
+        "defects_caught": float((scores[labels] > limit).mean()),
+        "rare_good_rejected": float((scores[~labels & (groups == RARE)] > limit).mean()),
     }
 
 
@@ -93,6 +92,22 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _kinds(test: Labelled) -> np.ndarray:
-    """What each test cell is, for the figure."""
-    return np.where(test.labels, "defective", np.char.add("good ", np.asarray(test.groups).astype(str)))
+def _limit(test: Labelled, scores: np.ndarray) -> float:
+    labels, groups = _known(test)
+    return float(np.quantile(scores[~labels & (groups == FREQUENT)], 1 - _FREQUENT_REJECTED))
+
+
+def _figure(test: Labelled, scores: dict[str, np.ndarray]) -> bytes:
+    labels, groups = _known(test)
+    kinds = np.where(labels, "defective", np.char.add("good ", groups.astype(str)))
+
+    def draw(name: str) -> Callable[[Axes], Axes]:
+        return lambda axes: plots.kinds_histogram(scores[name], kinds, axes, threshold=_limit(test, scores[name]))
+
+    return plots.picture({f"{name} training": draw(name) for name in scores})
+
+
+def _known(test: Labelled) -> tuple[np.ndarray, np.ndarray]:
+    assert test.labels is not None
+    assert test.groups is not None
+    return test.labels, test.groups

@@ -34,6 +34,8 @@ _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _STEPS_PER_BANDWIDTH = 4
 _MOST_BINS = 65_536
 _QUARTILE_SAMPLE = 16_384
+# Scores this many robust standard deviations from the median are no part of a mixture's bulk.
+_FAR = 30.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Gaussian(Value):
     scale: float = 1.0
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not self.scale > 0:
             raise InputError(f"Gaussian scale must be above 0: got {self.scale}")
 
@@ -87,9 +90,17 @@ class LogNormal(Value):
     shift: float = 0.0
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if not self.scale > 0:
+            raise InputError(f"LogNormal scale must be above 0: got {self.scale}")
+
     def __call__(self, reference: Tensor) -> LogNormalDensity:
         if not bool((reference > 0).all()):
-            raise InputError(f"LogNormal needs scores above 0: got {reference.min():.3g}", "use Gaussian()")
+            raise InputError(
+                f"LogNormal needs scores above 0: got {reference.min():.3g}",
+                "use Gaussian(), which on a logarithmic scale is the same; or Importance(log=False)",
+            )
         return LogNormalDensity(Gaussian(self.shift, self.scale)(reference.log()))
 
 
@@ -124,6 +135,7 @@ class KDE(Value):
     bandwidth: float = 1.0
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not self.bandwidth > 0:
             raise InputError(f"KDE bandwidth must be above 0: got {self.bandwidth}")
 
@@ -151,12 +163,13 @@ class Histogram(Value):
     bins: int = 100
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not self.bins >= 2:
             raise InputError(f"Histogram needs at least 2 bins: got {self.bins}")
 
     def __call__(self, reference: Tensor) -> Grid:
         low, high = (float(x) for x in reference.aminmax())
-        step = max((high - low) / self.bins, _tiny_width(reference))
+        step = max((high - low) / self.bins, _tiny_width(max(abs(low), abs(high)), reference.dtype))
         counts = torch.histc(reference, self.bins, low, low + step * self.bins)
         # One bin of margin on each side carries the edge value out to the edges themselves.
         padded = torch.cat([counts[:1], counts, counts[-1:]])
@@ -183,16 +196,25 @@ class Mixture(Value):
     iterations: int = 50
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not self.components >= 1:
             raise InputError(f"Mixture needs at least 1 component: got {self.components}")
 
     def __call__(self, reference: Tensor) -> MixtureDensity:
         sample = _sample(reference)
+        centre = sample.median()
+        # Measured in robust units, so that neither the size of the scores nor a far one sets the widths.
+        unit = _positive(_spread(sample))
+        sample = (sample - centre) / unit
+        sample = sample[sample.abs() <= _FAR]  # likelihood would spend a component on a lone far score
+        share, means, stds = self._maximised(sample)
+        return MixtureDensity(share, Normal(means * unit + centre, stds * unit))
+
+    def _maximised(self, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Shares, means and standard deviations, [k] each."""
         levels = (torch.arange(self.components, device=sample.device, dtype=sample.dtype) + 0.5) / self.components
         means = sample.quantile(levels)
-        # A floor on the width keeps a component from closing on a single score.
-        floor = _positive(0.01 * sample.std())
-        stds = torch.full_like(means, float(sample.std() / self.components)).clamp_min(floor)
+        stds = torch.full_like(means, 1 / self.components)
         share = torch.full_like(means, 1 / self.components)
         for _ in range(self.iterations):
             joint = Normal(means, stds).log_prob(sample[:, None]) + share.log()  # [m, k]
@@ -200,17 +222,25 @@ class Mixture(Value):
             mass = belongs.sum(0).clamp_min(torch.finfo(sample.dtype).tiny)
             share = mass / mass.sum()
             means = (belongs * sample[:, None]).sum(0) / mass
-            stds = ((belongs * (sample[:, None] - means).square()).sum(0) / mass).sqrt().clamp_min(floor)
-        return MixtureDensity(share, Normal(means, stds))
+            # A floor on the width keeps a component from closing on a single score.
+            stds = ((belongs * (sample[:, None] - means).square()).sum(0) / mass).sqrt().clamp_min(0.01)
+        return share, means, stds
 
 
 def silverman(reference: Tensor) -> float:
     """Silverman's rule-of-thumb bandwidth for these scores [m]."""
     sample = _sample(reference)
+    std = float(reference.std())
+    spread = min(std, float(_spread(sample)) or std)
+    # The floor follows the bulk: one far score must not widen it.
+    return max(0.9 * spread * len(reference) ** -0.2, _tiny_width(float(sample.abs().median()), reference.dtype))
+
+
+def _spread(sample: Tensor) -> Tensor:
+    """Standard deviation by the quartiles, or by the moments where those coincide; a scalar."""
     quartiles = sample.quantile(torch.tensor([0.25, 0.75], dtype=sample.dtype, device=sample.device))
-    std, iqr = float(reference.std()), float(quartiles[1] - quartiles[0])
-    spread = min(std, iqr / 1.34) if iqr > 0 else std
-    return max(0.9 * spread * len(reference) ** -0.2, _tiny_width(reference))
+    iqr = quartiles[1] - quartiles[0]
+    return torch.where(iqr > 0, iqr / 1.34, sample.std())
 
 
 def _sample(reference: Tensor) -> Tensor:
@@ -218,9 +248,9 @@ def _sample(reference: Tensor) -> Tensor:
     return reference[:: max(1, len(reference) // _QUARTILE_SAMPLE)]
 
 
-def _tiny_width(reference: Tensor) -> float:
-    """The smallest width that the scores' floating-point spacing can resolve."""
-    return 64 * torch.finfo(reference.dtype).eps * max(float(reference.abs().max()), 1e-30)
+def _tiny_width(size: float, dtype: torch.dtype) -> float:
+    """The smallest width that the floating-point spacing of scores of this size can resolve."""
+    return 64 * torch.finfo(dtype).eps * max(size, 1e-30)
 
 
 def _positive(width: Tensor) -> Tensor:

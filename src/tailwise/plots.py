@@ -20,6 +20,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 BLUE, ORANGE, RED, GREY = "#3f83c5", "#cf7a2c", "#d2504b", "#858b94"
 # Stands for the page's own text colour, which an SVG can name and matplotlib cannot.
 _INK = "#010203"
+_DARK = "#333333"
 _SIZE = (4.7, 2.7)  # inches
 _FONT = 8.5  # points
 
@@ -74,6 +75,37 @@ def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes
     else:
         axes.set_ylim(bottom=0 if np.nanmin(np.array(values, dtype=float)) >= 0 else None)
     return axes
+
+
+def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, threshold: float) -> Axes:
+    """Share of each kind's units by score [n], on a logarithmic axis, with the share of the kind above the threshold."""
+    edges = np.geomspace(scores.min(), scores.max(), 41)
+    for kind, colour in zip(np.unique(kinds), (RED, BLUE, ORANGE, GREY), strict=False):
+        own = scores[kinds == kind]
+        share = np.histogram(own, edges)[0] / len(own)
+        label = f"{kind}: {100 * (own > threshold).mean():.0f} % above"
+        axes.stairs(share, edges, color=colour, fill=True, alpha=0.25)
+        axes.stairs(share, edges, color=colour, linewidth=1.4, label=label)
+    axes.axvline(threshold, color=_DARK, linewidth=1.1, linestyle=(0, (4, 2)))
+    _score_axis(axes, float(edges[0]), float(edges[-1]), log=True)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+    axes.set_ylabel("share of the kind")
+    return axes
+
+
+def picture(draws: Mapping[str, Callable[[Axes], Axes]], size: tuple[float, float] = (9.2, 3.1)) -> bytes:
+    """An SVG file of titled drawings side by side, on white, for pages that are not ours."""
+    figure = Figure(figsize=size, layout="constrained")
+    for axes, (title, draw) in zip(figure.subplots(1, len(draws), sharey=True), draws.items(), strict=True):
+        draw(axes).set_title(title, fontsize=_FONT + 1.5)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_FONT)
+        axes.xaxis.label.set_size(_FONT)
+        axes.yaxis.label.set_size(_FONT)
+        axes.legend(frameon=False, fontsize=_FONT)
+    target = io.BytesIO()
+    FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
+    return target.getvalue()
 
 
 def svg(draw: Callable[[Axes], Axes], name: str, size: tuple[float, float] = _SIZE) -> str:

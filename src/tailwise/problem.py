@@ -75,7 +75,9 @@ class Data:
 
     def read(self, index: Tensor) -> Tensor:
         """Units [b, *unit] at `index` [b], float32."""
-        return self.units[index].float()
+        # For rows of a tensor index_select takes a quarter of the time of indexing, which counts in every step.
+        units = self.units.index_select(0, index) if isinstance(self.units, Tensor) else self.units[index]
+        return units.float()
 
     def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
         """The units at `index`, as data of their own."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import math
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
+from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from .errors import InputError, did_you_mean
@@ -43,6 +45,20 @@ class Entry:
 
 class Value:
     """A frozen dataclass that prints as the call that makes it, leaving out what has its default."""
+
+    def check_numbers(self) -> None:
+        """Refuse anything but finite numbers, whole ones where the default is whole, in the fields that default to one."""
+        for field in fields(self):  # type: ignore[arg-type]
+            value, kind = getattr(self, field.name), type(field.default)
+            if kind not in (int, float):
+                continue
+            wanted, told = (Integral, "a whole number") if kind is int else (Real, "a number")
+            if isinstance(value, bool) or not isinstance(value, wanted):
+                raise InputError(f"{type(self).__name__} {field.name} must be {told}: got {value!r}")
+            if not math.isfinite(value):
+                raise InputError(f"{type(self).__name__} {field.name} must be finite: got {value!r}")
+            if hasattr(value, "item"):  # numpy's numbers print as calls that could not be read back
+                object.__setattr__(self, field.name, value.item())
 
     def __repr__(self) -> str:
         shown = []
@@ -108,7 +124,7 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
         return (_make(text.strip(), [], {}, kinds),)
     try:
         tree = ast.parse(f"({text.strip()},)" if text.strip() else "()", mode="eval").body
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InputError(f"cannot read {text!r}", "write it as in Python: Name(option=value), Name()") from error
     return tuple(_value(node, kinds, text) for node in tree.elts)  # type: ignore[attr-defined]
 
@@ -116,13 +132,13 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
 def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
         arguments = [_value(argument, kinds, text) for argument in node.args]
-        options = {keyword.arg: _value(keyword.value, kinds, text) for keyword in node.keywords if keyword.arg}
+        options = {keyword.arg or "**": _value(keyword.value, kinds, text) for keyword in node.keywords}
         return _make(node.func.id, arguments, options, kinds)
     if isinstance(node, ast.Name):
         return _make(node.id, [], {}, kinds)
     try:
         return ast.literal_eval(node)
-    except ValueError as error:
+    except (ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InputError(
             f"cannot read {ast.unparse(node)!r} in {text!r}", "only names, numbers, strings and tuples go here"
         ) from error

@@ -176,7 +176,7 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
             `overwrite`) or files that are not a run's.
     """
     path = Path(path)
-    made = not path.exists()
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         strangers = sorted(p.name for p in path.iterdir() if p.name not in _OURS and not p.name.startswith(".writing"))
@@ -195,11 +195,11 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
             left.unlink()
         yield Writer(path)
     finally:
-        empty = made and not (path / SETTINGS).exists()
         lock.release()
-        if empty:
+        if made and not (path / SETTINGS).exists():
             (path / LOCK).unlink(missing_ok=True)
-            path.rmdir()
+            for folder in made:
+                folder.rmdir()
 
 
 _OURS = {SETTINGS, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}

@@ -338,14 +338,21 @@ def _over_batches(
     return torch.cat(results)
 
 
+def check_device(device: str) -> None:
+    """Raise an InputError unless tensors can be made on this device."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {device!r} cannot be used: {reason}", 'use "cpu"') from error
+
+
 def place(detector: Detector, device: str) -> None:
     """Move a detector to "cpu", "cuda" or "mps"."""
+    check_device(device)
     if device == "mps":
         detector.float()  # MPS has no double precision
-    try:
-        detector.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"the device {device!r} cannot be used: {error}", "use device='cpu'") from error
+    detector.to(device)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

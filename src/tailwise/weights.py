@@ -71,6 +71,7 @@ class Importance(Value):
     log: bool | None = None
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not 0 <= self.alpha <= 1:
             raise InputError(f"Importance alpha must lie in 0 to 1: got {self.alpha}")
 
@@ -106,6 +107,7 @@ class Smooth(Value):
     neighbours: int = 20
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if self.neighbours < 1:
             raise InputError(f"Smooth needs at least 1 neighbour: got {self.neighbours}")
 
@@ -149,6 +151,7 @@ class Clip(Value):
     high: float = 10.0
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not 0 <= self.low <= 1 <= self.high:
             raise InputError(f"Clip needs 0 <= low <= 1 <= high: got {self.low} and {self.high}")
 
@@ -164,6 +167,7 @@ class Trim(Value):
     share: float = 0.05
 
     def __post_init__(self) -> None:
+        self.check_numbers()
         if not 0 <= self.share < 1:
             raise InputError(f"Trim share must lie in 0 to 1: got {self.share}")
 

@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,6 +67,7 @@ class Request:
             raise InputError(f"warmup must be 0 or more: got {self.warmup}")
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
+        training.check_device(self.device)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -369,7 +370,8 @@ def _examples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str
     pictures, texts = {}, {}
     for name in shown:
         if hasattr(source, "preview"):
-            pictures[name] = _data_uri(source.preview(name))
+            with suppress(InputError):  # a file that went away since; the report can do without its picture
+                pictures[name] = _data_uri(source.preview(name).permute(1, 2, 0).numpy())
         elif len(data.unit_shape) == 3 and data.unit_shape[0] in (1, 3):
             pictures[name] = _data_uri(data.read(torch.tensor([place[name]]))[0].permute(1, 2, 0).numpy())
         elif len(data.unit_shape) == 1 and data.features:

@@ -11,12 +11,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import InputError
 from ..problem import Data, Facts, Labelled, Problem
 from ..registry import Value, register
 from . import pictures, reading
 from .places import find_path, list_files
+
+_PREVIEW_SIDE = 128
 
 
 @register("source", "ImageFolder")
@@ -79,6 +82,11 @@ class ImageFolder(Value):
         if self.groups in (None, "folder") or (find_path(path) / str(self.groups)).is_file():
             return other
         return replace(other, groups=None)
+
+    def preview(self, name: str) -> Tensor:
+        """The picture [channels, height, width] of one unit, for people to look at."""
+        root = find_path(self.path)
+        return pictures.read_picture((root.parent if root.is_file() else root) / name, _PREVIEW_SIDE, 3)
 
     @property
     def _size(self) -> int:

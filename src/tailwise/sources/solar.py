@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import InputError
 from ..problem import Data, Facts, Labelled, Problem, Source
 from ..registry import Value, find, register
+from .pictures import read_picture
 from .reading import image_units, side
 
 _FACTS = Facts(
@@ -75,6 +77,10 @@ class SolarCells(Value):
     def at(self, path: str) -> Source:
         """A folder of other cells, read in the same way."""
         return find("source", "ImageFolder")(path, read=self.read, size=self.size, channels=1)
+
+    def preview(self, name: str) -> Tensor:
+        """The picture [1, height, width] of one cell, for people to look at."""
+        return read_picture(_read_labels().folder / name, 128, 1)
 
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]
