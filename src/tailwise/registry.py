@@ -123,10 +123,12 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
     if text.strip().replace("-", "_").isidentifier():  # a declared name such as deep-svdd, which Python would not read
         return (_make(text.strip(), [], {}, kinds),)
     try:
-        tree = ast.parse(f"({text.strip()},)" if text.strip() else "()", mode="eval").body
+        tree = ast.parse(f"[{text.strip()}]", mode="eval").body
+        if not isinstance(tree, ast.List):
+            raise SyntaxError("a loop")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InputError(f"cannot read {text!r}", "write it as in Python: Name(option=value), Name()") from error
-    return tuple(_value(node, kinds, text) for node in tree.elts)  # type: ignore[attr-defined]
+    return tuple(_value(node, kinds, text) for node in tree.elts)
 
 
 def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:

@@ -1,0 +1,122 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+
+from tailwise.neighbours import nearest, nearest_within, principal_components
+
+
+def normal(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def clustered(sizes, dims=32, spread=3.0, seed=0):
+    centres = spread * normal(len(sizes), dims, seed=seed)
+    kinds = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    return centres[kinds] + normal(len(kinds), dims, seed=seed + 1), kinds
+
+
+@pytest.mark.parametrize("offset", [0.0, 1_000.0])
+def test_nearest_is_scikit_learns(offset):
+    query, reference = normal(50, 6) + offset, normal(300, 6, seed=1) + offset
+    distances, indices = nearest(query, reference, 7)
+    peer_distances, peer_indices = NearestNeighbors(n_neighbors=7, algorithm="brute").fit(reference).kneighbors(query)
+    assert np.array_equal(indices, peer_indices)
+    assert np.allclose(distances, peer_distances, rtol=1e-4)
+
+
+def test_nearest_of_nothing_is_nothing():
+    distances, indices = nearest(torch.zeros(0, 3), normal(5, 3), 2)
+    assert distances.shape == indices.shape == (0, 2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1_000.0])
+def test_small_sets_are_searched_exactly(offset):
+    points = normal(400, 5) + offset
+    peers = NearestNeighbors(n_neighbors=9, algorithm="brute").fit(points).kneighbors(return_distance=False)
+    assert np.array_equal(nearest_within(points, 9), peers)
+
+
+def test_k_is_cut_to_the_others():
+    assert nearest_within(normal(4, 2), 20).shape == (4, 3)
+
+
+def test_copies_find_each_other_and_nobody_finds_itself():
+    points = normal(30, 3).repeat(2, 1)
+    near = nearest_within(points, 3)
+    assert torch.equal(near[:, 0], (torch.arange(60) + 30) % 60)
+    assert not (near == torch.arange(60)[:, None]).any()
+
+
+@pytest.fixture(scope="module")
+def large():
+    """20,000 units of 20 kinds, three of them with 20 units only, and their exact and searched neighbours."""
+    points, kinds = clustered([1_500] * 12 + [300] * 4 + [740, 20, 20, 20, 0])
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(5))
+    points, kinds = points[order], kinds[order]
+    return points, kinds, nearest_within(points, 20)
+
+
+def test_large_sets_find_four_fifths_of_the_true_neighbours(large):
+    points, _, found = large
+    asked = torch.arange(0, len(points), 20)
+    exact = nearest(points[asked], points, 21)[1][:, 1:]
+    recall = (exact[:, :, None] == found[asked][:, None, :]).any(2).float().mean()
+    assert recall >= 0.8
+
+
+def test_the_units_of_a_rare_kind_find_each_other(large):
+    _, kinds, found = large
+    rare = torch.isin(kinds, torch.tensor([17, 18, 19]))
+    assert rare.sum() == 60
+    same = (kinds[found[rare]] == kinds[rare][:, None])[:, :19]
+    assert same.float().mean() >= 0.95
+
+
+def test_neighbours_are_others_and_named_once(large):
+    points, _, found = large
+    assert not (found == torch.arange(len(points))[:, None]).any()
+    assert (found.sort(1).values.diff(dim=1) > 0).all()
+    assert torch.equal(found[:50], nearest_within(points, 20)[:50])
+
+
+def test_the_first_unit_is_found_like_any_other():
+    points = torch.cat([torch.zeros(1, 4), 0.01 * normal(10, 4), 50 + normal(8_500, 4)])
+    found = nearest_within(points, 10)
+    assert (found[1:11] == 0).any(1).all()
+
+
+@pytest.mark.parametrize("d", [10, 40])
+def test_components_of_rows_are_scikit_learns_on_standardised_features(d):
+    units = normal(500, d) @ normal(d, d, seed=1) * torch.logspace(-3, 3, d) + 5
+    peer = PCA(8).fit_transform(StandardScaler().fit_transform(units.double()))
+    ours = principal_components(units, 8)
+    assert np.allclose(ours.abs(), np.abs(peer), atol=2e-3 * np.abs(peer).max())
+
+
+@pytest.mark.parametrize("shape", [(60, 1, 8, 8), (40, 3, 32, 32)])
+def test_components_of_images_are_scikit_learns_on_raw_pixels(shape):
+    units = normal(*shape)
+    units[:, :, 0] += 3 * normal(shape[0], 1, 1)
+    peer = PCA(4, svd_solver="full").fit_transform(units.flatten(1).double())
+    ours = principal_components(units, 4)
+    assert np.allclose(ours.abs(), np.abs(peer), atol=2e-3 * np.abs(peer).max())
+
+
+def test_components_do_not_mind_constant_features_or_units_of_measure():
+    units = normal(300, 6)
+    wide = torch.cat([units, torch.full((300, 1), 7.0)], 1)
+    assert torch.allclose(principal_components(wide, 6).abs(), principal_components(units, 6).abs(), atol=1e-3)
+    assert torch.allclose(
+        principal_components(units * 1e5, 6).abs(), principal_components(units, 6).abs(), atol=1e-3
+    )
+
+
+def test_a_feature_that_is_constant_in_the_sample_does_not_drown_the_others():
+    units = torch.cat([normal(6_000, 3), torch.zeros(6_000, 1)], 1)
+    sampled = torch.randperm(6_000, generator=torch.Generator().manual_seed(0))[:5_000]
+    missed = torch.ones(6_000, dtype=torch.bool).index_fill(0, sampled, False).nonzero()[0, 0]
+    units[missed, 3] = 1.0
+    assert principal_components(units, 32).abs().max() < 100
