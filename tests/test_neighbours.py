@@ -109,9 +109,7 @@ def test_components_do_not_mind_constant_features_or_units_of_measure():
     units = normal(300, 6)
     wide = torch.cat([units, torch.full((300, 1), 7.0)], 1)
     assert torch.allclose(principal_components(wide, 6).abs(), principal_components(units, 6).abs(), atol=1e-3)
-    assert torch.allclose(
-        principal_components(units * 1e5, 6).abs(), principal_components(units, 6).abs(), atol=1e-3
-    )
+    assert torch.allclose(principal_components(units * 1e5, 6).abs(), principal_components(units, 6).abs(), atol=1e-3)
 
 
 def test_a_feature_that_is_constant_in_the_sample_does_not_drown_the_others():

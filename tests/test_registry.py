@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailwise import registry
+from tailwise.densities import KDE
 from tailwise.errors import InputError, did_you_mean
 from tailwise.registry import Value, parse
 from tailwise.weights import Clip, Importance
@@ -92,4 +93,4 @@ def test_a_value_prints_only_what_differs():
 
     assert repr(Point(1.0)) == "Point(x=1.0)"
     assert repr(Point(1.0, 3.0)) == "Point(x=1.0, y=3.0)"
-    assert repr(Importance(target=Clip())) == "Importance(target=Clip())"
+    assert repr(Importance(target=KDE())) == "Importance(target=KDE())"

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .weights import Context, Importance, Weighting, effective_sample_size, weighted_mean
+from .weights import Context, Importance, Weighting, check_finite, effective_sample_size, weighted_mean
 
 
 def squared_error(units: Tensor, rebuilt: Tensor) -> Tensor:
@@ -73,6 +73,11 @@ class ImportanceWeightedLoss(nn.Module):
     def forward(self, losses: Tensor, scores: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
         """Losses [b], scores [b] (the losses unless given) and embedding [b, d] -> the weighted mean, a scalar."""
         scores = (losses if scores is None else scores).detach()
+        if losses.dim() != 1:
+            raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "use reduction='none' and mean the rest")
+        if scores.shape != losses.shape:
+            raise InputError(f"one score per loss: got {tuple(scores.shape)} for {tuple(losses.shape)}")
+        check_finite(scores, "scores")  # one that is not would stay in the memory
         if self.training:
             self._remember(scores)
         w = self._weights(scores, embedding)

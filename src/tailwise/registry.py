@@ -111,6 +111,11 @@ def find(kind: str, name: str) -> type:
     return known[name].member
 
 
+def kind_of(value: object) -> str | None:
+    """The kind that the value's class is registered under, if any."""
+    return next((kind for kind, known in _entries.items() for e in known.values() if e.member is type(value)), None)
+
+
 def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
     """Read the spelling of one or more values, as in `Importance(alpha=0.2), Clip(0.1, 10)`.
 

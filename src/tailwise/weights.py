@@ -12,6 +12,7 @@ A weighting is a chain of small steps, each a frozen value from weights to weigh
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from torch import Tensor
 from . import neighbours
 from .densities import KDE, Fit, Gaussian
 from .errors import InputError
-from .registry import Value, parse, register
+from .registry import Value, kind_of, parse, register
 
 Step = Callable[[Tensor, "Context"], Tensor]
 
@@ -74,6 +75,12 @@ class Importance(Value):
         self.check_numbers()
         if not 0 <= self.alpha <= 1:
             raise InputError(f"Importance alpha must lie in 0 to 1: got {self.alpha}")
+        if self.log not in (None, True, False):
+            raise InputError(f"Importance log must be True, False or None: got {self.log!r}")
+        for name in ("density", "target"):
+            fit = getattr(self, name)
+            if not callable(fit) or kind_of(fit) == "step":
+                raise InputError(f"Importance {name} must be a density: got {fit!r}", "as in KDE() or Gaussian(shift=1.0)")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         scores, reference = self.scale(context.scores, context.reference)
@@ -82,6 +89,8 @@ class Importance(Value):
             warnings.warn("the scores are constant: every weight is 1", RuntimeWarning, stacklevel=2)
             return w
         surplus = self.density(reference).log_prob(scores) - self.target(reference).log_prob(scores)
+        # Its exponential must stay finite: at alpha 1 it is multiplied by 0.
+        surplus = surplus.clamp_max(math.log(torch.finfo(surplus.dtype).max) - 1)
         return w / ((1 - self.alpha) * surplus.exp() + self.alpha)
 
     def scale(self, scores: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
@@ -124,6 +133,9 @@ class Accumulate(Value):
     rate: float = 1.0
     memory: float = 1.0
 
+    def __post_init__(self) -> None:
+        self.check_numbers()
+
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         w = w**self.rate
         return w if context.previous is None else w * context.previous**self.memory
@@ -135,6 +147,9 @@ class Focal(Value):
     """Multiply by score ** gamma: hard units count more. Scores must not be negative."""
 
     gamma: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         if bool((context.scores < 0).any()):
@@ -184,6 +199,8 @@ class Weighting:
     """Steps in a row: scores in, weights out, mean 1, no gradient. No step at all is uniform."""
 
     def __init__(self, *steps: Step) -> None:
+        if odd := [step for step in steps if not callable(step) or kind_of(step) == "density"]:
+            raise InputError(f"{odd[0]!r} is {'a density, ' * callable(odd[0])}not a step", "as in Importance(), Clip()")
         self.steps = steps
 
     @torch.no_grad()
@@ -191,10 +208,12 @@ class Weighting:
         """Weights [n] of the context's units.
 
         Raises:
-            InputError: a score is not finite, or no unit is left with a weight.
+            InputError: a score or a place is not finite, or no unit is left with a weight.
         """
         for name in ("scores", "reference"):
             check_finite(getattr(context, name), name)
+        if self.needs_embedding:
+            _check_embedding(context)
         w = torch.ones_like(context.scores)
         for step in self.steps:
             w = step(w, context)
@@ -247,12 +266,13 @@ def importance_weights(
         Context(
             values,
             values if reference is None else _vector(reference).to(values),
-            None if embedding is None else torch.as_tensor(embedding).detach(),
+            None if embedding is None else _tensor(embedding, "embedding").to(values),
         )
     )
     if isinstance(scores, Tensor):
-        return w
-    return w.numpy().astype(getattr(scores, "dtype", np.float64), copy=False) if _floats(scores) else w.numpy()
+        return w.to(scores.dtype) if scores.is_floating_point() else w
+    kept = isinstance(scores, np.ndarray) and np.issubdtype(scores.dtype, np.floating)
+    return w.numpy().astype(scores.dtype, copy=False) if kept else w.numpy()
 
 
 def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "weight") -> Tensor:
@@ -299,15 +319,31 @@ def check_finite(values: Tensor, name: str) -> None:
         )
 
 
+def _check_embedding(context: Context) -> None:
+    places, n = context.embedding, len(context.scores)
+    if places is None:  # the step itself says what it needs
+        return
+    if places.dim() != 2 or len(places) != n:
+        raise InputError(f"the embedding must hold one place a unit, [{n}, d]: got {list(places.shape)}")
+    check_finite(torch.where(torch.isfinite(places).all(1), 0.0, torch.nan), "places in the embedding")
+
+
 def _vector(scores: Any) -> Tensor:
-    try:
-        values = scores.detach() if isinstance(scores, Tensor) else torch.as_tensor(np.asarray(scores))
-    except TypeError as error:
-        raise InputError(f"scores must be numbers: {error}") from error
+    values = _tensor(scores, "scores")
     if values.dim() != 1:
         raise InputError(f"scores must be one row [n]: got shape {tuple(values.shape)}")
-    return values if values.is_floating_point() else values.double()
+    return values
 
 
-def _floats(scores: Any) -> bool:
-    return isinstance(scores, np.ndarray) and np.issubdtype(scores.dtype, np.floating)
+def _tensor(values: Any, name: str) -> Tensor:
+    """At least single precision, without gradient."""
+    try:
+        if not isinstance(values, Tensor):
+            array = np.asarray(values)
+            # A copy in native order: torch warns of frozen arrays and refuses reversed ones.
+            values = torch.from_numpy(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name} must be numbers: {error}") from error
+    if not values.is_floating_point():
+        return values.double()
+    return values.detach().float() if values.element_size() < 4 else values.detach()

@@ -1,0 +1,115 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tailwise.errors import InputError
+from tailwise.losses import ImportanceWeightedLoss, absolute_error, distance_to, spectral_angle, squared_error
+from tailwise.weights import Context, Importance, Weighting
+
+
+def rand(*shape, seed=0):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 1, 4), (5, 3, 4, 4)])
+def test_errors_are_one_number_a_unit(shape):
+    units, rebuilt = rand(*shape), rand(*shape, seed=1)
+    for loss, peer in ((squared_error, nn.functional.mse_loss), (absolute_error, nn.functional.l1_loss)):
+        assert torch.allclose(
+            loss(units, rebuilt), torch.stack([peer(a, b) for a, b in zip(units, rebuilt, strict=True)])
+        )
+
+
+def test_the_angle_is_known_blind_to_brightness_and_smooth_at_nought():
+    a = torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]], requires_grad=True)
+    assert spectral_angle(a, torch.tensor([[[0.0, 2.0]], [[5.0, 0.0]]])).tolist() == pytest.approx(
+        [math.pi / 2, math.pi / 4]
+    )
+    assert torch.allclose(spectral_angle(a, 3 * a.detach()), torch.zeros(2), atol=2e-3)
+    spectral_angle(a, a.detach()).sum().backward()
+    assert torch.isfinite(a.grad).all()
+
+
+def test_distance_to_a_centre():
+    assert distance_to(torch.zeros(2), torch.tensor([[3.0, 4.0]])).tolist() == [12.5]
+
+
+def test_until_warm_the_loss_is_the_plain_mean():
+    criterion = ImportanceWeightedLoss(buffer=64)
+    for batch in rand(3, 32):
+        assert criterion(batch).item() == pytest.approx(batch.mean().item())
+        assert criterion.effective_sample_share == pytest.approx(1)
+    assert criterion(rand(32) ** 3).item() != pytest.approx((rand(32) ** 3).mean().item())
+
+
+def test_once_warm_the_weights_come_from_the_newest_scores():
+    criterion = ImportanceWeightedLoss(buffer=100, warmup=0)
+    stream = rand(260).exp()
+    for batch in stream.split(52):
+        loss = criterion(batch)
+    batch, newest = stream[208:], stream[160:]
+    assert sorted(criterion.newest.tolist()) == pytest.approx(sorted(newest.tolist()))
+    w = Weighting(Importance())(Context(batch, newest))
+    assert loss.item() == pytest.approx(np.average(batch, weights=w), rel=1e-5)
+    assert 0 < criterion.effective_sample_share < 1
+
+
+def test_gradients_are_the_weighted_ones_and_weights_have_none():
+    criterion = ImportanceWeightedLoss(buffer=64, warmup=0)
+    losses = rand(64).exp().requires_grad_()
+    (gradient,) = torch.autograd.grad(criterion(losses), losses)
+    w = Weighting(Importance())(Context(losses.detach(), losses.detach()))
+    assert torch.allclose(gradient, w / w.sum(), rtol=1e-5)
+
+
+def test_scores_may_differ_from_losses_and_places_may_be_given():
+    losses, scores, places = rand(64), rand(64, seed=1).exp(), rand(64, 2, seed=2)
+    criterion = ImportanceWeightedLoss("Importance(), Smooth(5)", buffer=64, warmup=0)
+    w = Weighting.parse("Importance(), Smooth(5)")(Context(scores, scores, places))
+    assert criterion(losses, scores, places).item() == pytest.approx(np.average(losses, weights=w), rel=1e-5)
+    with pytest.raises(InputError, match="needs an embedding"):
+        criterion(losses, scores)
+
+
+def test_evaluation_remembers_nothing():
+    criterion = ImportanceWeightedLoss(buffer=16, warmup=0)
+    criterion(rand(16))
+    before = criterion.newest.clone()
+    criterion.eval()
+    criterion(9 * rand(16))
+    assert torch.equal(criterion.newest, before)
+
+
+def test_the_memory_travels_with_the_state():
+    one, other = ImportanceWeightedLoss(buffer=32, warmup=8), ImportanceWeightedLoss(buffer=32, warmup=8)
+    for batch in rand(3, 16):
+        one(batch)
+    other.load_state_dict(one.state_dict())
+    assert one(rand(16, seed=3)).item() == other(rand(16, seed=3)).item()
+
+
+def test_batches_longer_than_the_buffer_and_batches_of_one():
+    criterion = ImportanceWeightedLoss(buffer=8, warmup=0)
+    long = rand(30)
+    criterion(long)
+    assert sorted(criterion.newest.tolist()) == pytest.approx(sorted(long[-8:].tolist()))
+    assert criterion(torch.tensor([2.0])).item() == 2.0
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: ImportanceWeightedLoss("Accumulate()"), "Accumulate needs each unit's own past"),
+        (lambda: ImportanceWeightedLoss("auto"), "Accumulate needs each unit's own past"),
+        (lambda: ImportanceWeightedLoss(buffer=1), "at least 2 scores"),
+        (lambda: ImportanceWeightedLoss(warmup=99)(torch.tensor([1.0, math.nan])), "1 of 2 are not"),
+        (lambda: ImportanceWeightedLoss()(torch.ones(3), torch.ones(2)), r"one score per loss: got \(2,\) for \(3,\)"),
+        (lambda: ImportanceWeightedLoss()(torch.tensor(1.0)), r"one loss per unit: got \(\)"),
+    ],
+)
+def test_bad_input_is_named(make, said):
+    with pytest.raises(InputError, match=said):
+        make()

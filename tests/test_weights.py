@@ -1,0 +1,378 @@
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from tailwise.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
+from tailwise.errors import InputError
+from tailwise.weights import (
+    AUTO,
+    Accumulate,
+    Clip,
+    Context,
+    Focal,
+    Importance,
+    Smooth,
+    Trim,
+    Weighting,
+    effective_sample_size,
+    importance_weights,
+    weighted_mean,
+)
+
+
+class Pair:
+    """Two Gaussians, with scipy's interface."""
+
+    parts = ((0.8, stats.norm(4, 0.5)), (0.2, stats.norm(6, 0.7)))
+
+    def pdf(self, x):
+        return sum(share * part.pdf(x) for share, part in self.parts)
+
+    def rvs(self, n, random_state):
+        first = int(self.parts[0][0] * n)
+        counts = (first, n - first)
+        drawn = [part.rvs(m, random_state=random_state) for m, (_, part) in zip(counts, self.parts, strict=True)]
+        return random_state.permutation(np.concatenate(drawn))
+
+
+KNOWN = {"gamma": stats.gamma(3), "log-normal": stats.lognorm(0.5, scale=2), "two Gaussians": Pair()}
+STEPS = [Importance(), Smooth(5), Focal(0.5), Trim(0.1), Clip(0.2, 5), Accumulate(rate=0.5)]
+
+
+def draw(name, n=40_000, seed=0):
+    return KNOWN[name].rvs(n, random_state=np.random.default_rng(seed))
+
+
+class Exactly:
+    """A Fit that knows the density beforehand."""
+
+    def __init__(self, density):
+        self.density = density
+
+    def __call__(self, reference):
+        return self
+
+    def log_prob(self, scores):
+        return torch.as_tensor(np.log(self.density.pdf(scores.numpy())))
+
+
+def weigh(scores, *steps, **context):
+    return Weighting(*steps)(Context(scores, context.pop("reference", scores), **context))
+
+
+# The defining property --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("log", [True, False])
+@pytest.mark.parametrize("density", [KDE(), Histogram(), Mixture(3)], ids=repr)
+def test_weighted_scores_follow_the_target(name, log, density):
+    scores = draw(name)
+    scale = np.log(scores) if log else scores
+    target = stats.norm(scale.mean() + 0.5 * scale.std(), 0.6 * scale.std())
+    w = importance_weights(scores, Weighting(Importance(density, Gaussian(shift=0.5, scale=0.6), alpha=0, log=log)))
+    mean = np.average(scale, weights=w)
+    std = np.sqrt(np.average((scale - mean) ** 2, weights=w))
+    assert mean == pytest.approx(target.mean(), abs=0.1 * target.std())
+    assert std == pytest.approx(target.std(), rel=0.1)
+    order = scale.argsort()
+    distance = np.abs(np.cumsum(w[order]) / w.sum() - target.cdf(scale[order])).max()
+    assert distance < 0.05
+    before = np.abs(np.arange(len(scale)) / len(scale) - target.cdf(scale[order])).max()
+    assert before > 5 * distance
+
+
+@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("alpha", [0, 0.1, 0.5, 1])
+def test_with_the_density_known_the_weights_are_the_closed_form(name, alpha):
+    scores = draw(name, 2_000)
+    target = stats.norm(scores.mean() + scores.std(ddof=1), scores.std(ddof=1)).pdf(scores)
+    ratio = target / ((1 - alpha) * KNOWN[name].pdf(scores) + alpha * target)
+    w = importance_weights(scores, Weighting(Importance(Exactly(KNOWN[name]), alpha=alpha, log=False)))
+    assert np.allclose(w, ratio / ratio.mean())
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.floats(0, 1e6, width=32), min_size=3, max_size=60),
+    st.floats(0.01, 1),
+    st.sampled_from([Gaussian(1), Gaussian(3, 0.2), Gaussian(-2), KDE(), Mixture()]),
+)
+@pytest.mark.filterwarnings("ignore:the scores are constant")
+def test_no_weight_exceeds_one_over_alpha(scores, alpha, target):
+    scores = torch.tensor(scores, dtype=torch.float64)
+    w = Importance(target=target, alpha=alpha)(torch.ones_like(scores), Context(scores, scores))
+    assert torch.isfinite(w).all()
+    assert (w >= 0).all()
+    assert w.max() <= 1 / alpha + 1e-9
+
+
+def test_a_log_scale_is_taken_where_it_can_be():
+    scores = torch.as_tensor(draw("gamma", 500))
+    assert torch.equal(weigh(scores, Importance()), weigh(scores, Importance(log=True)))
+    moved = scores - scores.min() - 1
+    assert torch.equal(weigh(moved, Importance()), weigh(moved, Importance(log=False)))
+    assert torch.allclose(weigh(scores, Importance(log=True)), weigh(scores.log(), Importance(log=False)), atol=1e-6)
+    with pytest.raises(InputError, match="log scores need scores above 0: the smallest is -1"):
+        weigh(moved, Importance(log=True))
+    assert torch.isfinite(weigh(scores.index_fill(0, torch.tensor([0]), 0.0), Importance())).all()
+
+
+def test_the_reference_may_be_other_scores():
+    scores, reference = (torch.as_tensor(draw("gamma", n, seed)) for n, seed in ((300, 1), (5_000, 2)))
+    both = Weighting(Importance())(Context(reference, reference))
+    w = Importance()(torch.ones(300), Context(scores, reference))
+    raw = Importance()(torch.ones(5_000), Context(reference, reference))
+    assert np.allclose(w, np.interp(scores, reference[reference.argsort()], raw[reference.argsort()]), atol=0.02)
+    assert torch.allclose(both, raw / raw.mean())
+
+
+# What every weighting keeps ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("step", [*STEPS, *AUTO.steps], ids=repr)
+def test_weights_have_mean_one_no_gradient_and_follow_a_permutation(step):
+    scores = torch.as_tensor(draw("gamma", 500)).requires_grad_()
+    embedding = torch.randn(500, 4, generator=torch.Generator().manual_seed(0))
+    previous = torch.rand(500, generator=torch.Generator().manual_seed(1)).double()
+    w = weigh(scores, step, embedding=embedding, previous=previous)
+    assert not w.requires_grad
+    assert float(w.mean()) == pytest.approx(1)
+    order = torch.randperm(500, generator=torch.Generator().manual_seed(2))
+    again = weigh(scores[order], step, embedding=embedding[order], previous=previous[order])
+    # Quartiles and medians of few scores are those of all, so nothing depends on the order.
+    assert torch.allclose(again, w[order])
+
+
+@pytest.mark.parametrize("step", [Importance(), Focal(), Trim(), Clip()], ids=repr)
+def test_the_scores_unit_of_measure_does_not_matter(step):
+    scores = torch.as_tensor(draw("log-normal", 500))
+    assert torch.allclose(weigh(1_000 * scores, step), weigh(scores, step), rtol=1e-5)
+
+
+def test_constant_scores_weigh_one_with_a_warning():
+    for scores in ([3.0] * 5, [0.0] * 5, [-2.0] * 5, [7.0]):
+        with pytest.warns(RuntimeWarning, match="the scores are constant: every weight is 1"):
+            assert importance_weights(scores).tolist() == [1.0] * len(scores)
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        ([1.0, 2.0, math.nan, math.inf], "2 of 4 are not, the first is number 2"),
+        ([], "scores are empty"),
+        ([[1.0, 2.0]], r"one row \[n\]: got shape \(1, 2\)"),
+        (["a", "b"], "scores must be numbers"),
+        ([[1.0], [1.0, 2.0]], "scores must be numbers"),
+        (3.0, r"got shape \(\)"),
+    ],
+)
+def test_bad_scores_are_named(scores, said):
+    with pytest.raises(InputError, match=said):
+        importance_weights(scores)
+
+
+def test_bad_references_and_embeddings_are_named():
+    scores = [1.0, 2.0, 3.0]
+    with pytest.raises(InputError, match="reference must be finite: 1 of 2"):
+        importance_weights(scores, reference=[1.0, math.nan])
+    with pytest.raises(InputError, match="it needs an embedding"):
+        importance_weights(scores, "Smooth()")
+    with pytest.raises(InputError, match=r"one place a unit, \[3, d\]: got \[2, 2\]"):
+        importance_weights(scores, "Smooth()", embedding=np.zeros((2, 2)))
+    with pytest.raises(InputError, match="places in the embedding must be finite: 1 of 3"):
+        importance_weights(scores, "Smooth()", embedding=[[0.0], [math.nan], [1.0]])
+    with pytest.raises(InputError, match="no unit is left with a weight"):
+        weigh(torch.zeros(3), Focal())
+
+
+# Single steps -----------------------------------------------------------------------------------------------------
+
+
+def test_smooth_raises_a_rare_kind_whole_but_not_a_lone_outlier():
+    generator = torch.Generator().manual_seed(0)
+    head, kind = torch.randn(400, 4, generator=generator), 9 + torch.randn(12, 4, generator=generator)
+    embedding = torch.cat([head, kind, torch.tensor([[4.0, -4.0, 4.0, -4.0]])])
+    scores = torch.cat(
+        [torch.rand(400, generator=generator) + 1, 4 + torch.rand(12, generator=generator), torch.tensor([4.5])]
+    )
+    raised = Importance(target=Gaussian(shift=4.5), alpha=0.05)
+    alone = weigh(scores, raised)
+    smooth = weigh(scores, raised, Smooth(10), embedding=embedding)
+    assert alone[-1] > 2
+    assert smooth[-1] < 0.5 * alone[-1]
+    assert smooth[400:412].min() > 2 * smooth[:400].max()
+
+
+def test_smooth_is_the_mean_over_oneself_and_neighbours():
+    embedding = torch.tensor([[0.0], [1.0], [10.0], [12.0]])
+    w = Smooth(1)(torch.tensor([1.0, 3.0, 5.0, 9.0]), Context(torch.ones(4), torch.ones(4), embedding))
+    assert w.tolist() == [2.0, 2.0, 7.0, 7.0]
+
+
+def test_neighbours_are_searched_once_for_all_rounds():
+    cache: dict = {}
+    embedding = torch.randn(30, 2, generator=torch.Generator().manual_seed(0))
+    scores = torch.rand(30, generator=torch.Generator().manual_seed(1))
+    weigh(scores, Smooth(3), embedding=embedding, cache=cache)
+    first = cache[3]
+    weigh(scores, Smooth(3), embedding=embedding, cache=cache)
+    assert cache[3] is first
+
+
+def test_trim_drops_the_highest_share_and_focal_follows_the_score():
+    scores = torch.arange(1.0, 101)
+    assert (weigh(scores, Trim(0.1)) == 0).nonzero()[:, 0].tolist() == list(range(90, 100))
+    assert torch.equal(weigh(scores, Trim(0.001)), torch.ones(100))
+    assert torch.allclose(weigh(scores, Focal(2)), scores**2 / (scores**2).mean())
+
+
+def test_clip_bounds_weights_against_their_mean():
+    previous = torch.tensor([0.001, 1.0, 1.0, 50.0])
+    w = Clip(0.5, 2)(previous, Context(previous, previous))
+    assert w.tolist() == pytest.approx([0.5, 0.5, 0.5, 2.0])
+
+
+def test_accumulate_multiplies_powers_of_past_and_present():
+    scores = torch.tensor([1.0, 2.0, 4.0])
+    previous = torch.tensor([2.0, 1.0, 0.5])
+    w = weigh(scores, Focal(1), Accumulate(rate=2, memory=0.5), previous=previous)
+    raw = torch.tensor([1 * 2**0.5, 4.0, 16 * 0.5**0.5])
+    assert torch.allclose(w, raw / raw.mean())
+    assert torch.allclose(weigh(scores, Focal(1), Accumulate()), weigh(scores, Focal(1)))
+
+
+# Spelling ---------------------------------------------------------------------------------------------------------
+
+finite = st.floats(-3, 3).map(lambda x: round(x, 3))
+positive = st.floats(0.01, 9)
+densities = st.one_of(
+    st.builds(KDE, positive),
+    st.builds(Histogram, st.integers(2, 500)),
+    st.builds(Gaussian, finite, positive),
+    st.builds(LogNormal, finite, positive),
+    st.builds(Mixture, st.integers(1, 9)),
+)
+steps = st.one_of(
+    st.builds(Importance, densities, densities, st.floats(0, 1), st.sampled_from([None, True, False])),
+    st.builds(Smooth, st.integers(1, 99)),
+    st.builds(Accumulate, finite, finite),
+    st.builds(Focal, finite),
+    st.builds(Clip, st.floats(0, 1), st.floats(1, 99)),
+    st.builds(Trim, st.floats(0, 0.99)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, max_size=4))
+def test_a_weighting_is_read_back_from_how_it_prints(chosen):
+    weighting = Weighting(*chosen)
+    assert Weighting.parse(repr(weighting)) == weighting
+    assert repr(Weighting.parse(repr(weighting))) == repr(weighting)
+
+
+def test_names_for_the_default_and_for_none():
+    assert Weighting.parse("auto") == AUTO
+    assert Weighting.parse(" ") == Weighting()
+    assert repr(Weighting(Importance(alpha=np.float64(0.5)))) == "Importance(alpha=0.5)"
+    assert hash(Weighting.parse("Clip")) == hash(Weighting(Clip()))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Importence()", "did you mean 'Importance'"),
+        ("Importance(density=KDEE())", "did you mean 'KDE'"),
+        ("__import__('os').system('true')", "only names, numbers"),
+        ("KDE()", "KDE.* is a density, not a step"),
+        ("Importance(density=3)", "density must be a density"),
+        ("Importance(target=Clip())", "target must be a density"),
+        ("Importance(log='yes')", "log must be True, False or None"),
+        ("Importance(alpha=2)", "alpha must lie in 0 to 1"),
+        ("Smooth(2.5)", "neighbours must be a whole number"),
+        ("Focal('hard')", "gamma must be a number"),
+        ("3", "not a step"),
+    ],
+)
+def test_what_is_no_weighting_is_refused(text, said):
+    with pytest.raises(InputError, match=said):
+        Weighting.parse(text)
+
+
+# Arrays, reduction, effective size --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
+def test_arrays_keep_their_type(kind):
+    w = importance_weights(draw("gamma", 200).astype(kind))
+    assert type(w) is np.ndarray
+    assert w.dtype == kind
+
+
+def test_tensors_series_lists_views_and_integers():
+    values = draw("gamma", 200)
+    expected = importance_weights(values)
+    for dtype in (torch.float32, torch.float64):
+        w = importance_weights(torch.as_tensor(values, dtype=dtype).requires_grad_())
+        assert w.dtype == dtype
+        assert not w.requires_grad
+    assert np.array_equal(importance_weights(values.tolist()), expected)
+    assert np.allclose(importance_weights(values[::-1]), expected[::-1])
+    assert np.array_equal(importance_weights(values.astype(">f8")), expected)
+    series = pd.Series(values, index=np.arange(200) + 7)
+    assert np.array_equal(importance_weights(series), expected)
+    frozen = values.copy()
+    frozen.setflags(write=False)
+    assert np.array_equal(importance_weights(frozen), expected)
+    assert importance_weights(np.array([1, 2, 3, 9])).dtype == np.float64
+    assert np.array_equal(frozen, values)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 4)), min_size=1, max_size=12), st.floats(0.01, 100))
+def test_weight_k_is_k_copies_zero_is_absent_and_the_scale_cancels(pairs, scale):
+    losses = torch.tensor([loss for loss, _ in pairs], dtype=torch.float64)
+    counts = torch.tensor([count for _, count in pairs])
+    if counts.sum() == 0:
+        counts[0] = 1
+    slope = torch.ones((), dtype=torch.float64, requires_grad=True)
+    (weighted_gradient,) = torch.autograd.grad(weighted_mean((losses * slope).square(), scale * counts.double()), slope)
+    copies = losses.repeat_interleave(counts)
+    (copied_gradient,) = torch.autograd.grad((copies * slope).square().mean(), slope)
+    assert weighted_mean(losses, scale * counts.double()).item() == pytest.approx(copies.mean().item(), abs=1e-9)
+    assert weighted_gradient.item() == pytest.approx(copied_gradient.item(), abs=1e-9)
+
+
+def test_the_count_may_divide_and_an_all_zero_batch_says_nothing():
+    losses = torch.tensor([1.0, 3.0], requires_grad=True)
+    assert weighted_mean(losses, torch.tensor([1.0, 3.0]), "count").item() == 5.0
+    assert weighted_mean(losses).item() == 2.0
+    nothing = weighted_mean(losses, torch.zeros(2))
+    nothing.backward()
+    assert nothing.item() == 0
+    assert losses.grad.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("losses", "w", "divide_by", "said"),
+    [
+        (torch.ones(2, 2), None, "weight", r"one loss per unit: got \(2, 2\)"),
+        (torch.ones(64), torch.ones(32), "weight", r"one weight per loss: got \(32,\) for \(64,\)"),
+        (torch.ones(2), torch.ones(2), "mean", "divide_by must be 'weight' or 'count': got 'mean'"),
+    ],
+)
+def test_a_reduction_that_cannot_be_is_named(losses, w, divide_by, said):
+    with pytest.raises(InputError, match=said):
+        weighted_mean(losses, w, divide_by)
+
+
+def test_effective_sample_size_of_equal_and_of_lone_weights():
+    assert effective_sample_size(torch.full((7,), 0.3)) == pytest.approx(7)
+    assert effective_sample_size(torch.tensor([0.0, 5.0, 0.0])) == pytest.approx(1)
+    assert effective_sample_size(torch.tensor([1.0, 1, 0, 0])) == pytest.approx(2)
