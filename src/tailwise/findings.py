@@ -29,6 +29,7 @@ _Z95 = 1.959963984540054
 
 
 def with_finite_scores(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """The rows whose score is finite, and how many were not."""
     finite = np.isfinite(table["score"].to_numpy(dtype=float))
     kept = table[finite].reset_index(drop=True)
     return kept.assign(unit=kept["unit"].astype(str)), int((~finite).sum())
@@ -46,12 +47,14 @@ def wilson_interval(count: int, of: int) -> tuple[float, float]:
 
 
 def share_of(hits: pd.Series | np.ndarray) -> dict[str, Any]:
+    """How many of `hits` are true, with a 95 % Wilson interval of their share."""
     count, of = int(np.sum(hits)), len(hits)
     low, high = wilson_interval(count, of)
     return {"count": count, "of": of, "share": count / of if of else None, "low": low, "high": high}
 
 
 def rejected(units: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """The share of units whose score lies above the threshold."""
     return share_of(units["score"] > threshold)
 
 
@@ -135,6 +138,7 @@ def _skewness(values: Tensor, weights: Tensor | None = None) -> float | None:
 
 
 def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
+    """Weight against score over the units that were trained on, and the effective sample size."""
     fitted = train[np.isfinite(train["weight"].to_numpy(dtype=float)) & ~train["held_out"].astype(bool)]
     w = _tensor(fitted["weight"])
     if not len(w) or float(w.sum()) <= 0:
@@ -174,6 +178,7 @@ def typical(units: pd.DataFrame) -> list[str]:
 
 
 def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[str]) -> list[dict[str, Any]]:
+    """Each kind of normal, largest first: its size, mean score and shares rejected, and typical units with a picture."""
     rows: list[dict[str, Any]] = []
     for name in by_size(kind):
         part = train[kind == name]
@@ -192,16 +197,19 @@ def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[
 
 
 def highest(train: pd.DataFrame) -> pd.DataFrame:
+    """The units with the highest scores, highest first."""
     return train.sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
 
 
 def highest_rows(train: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
+    """The highest-scored units as rows of a table."""
     columns = ["unit", "score", "weight", "mode", "held_out", *(["group"] if "group" in train else [])]
     rows = highest(train)[columns].to_dict("records")
     return [row | {"rejected": row["score"] > threshold} for row in rows]
 
 
 def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
+    """What the run says of labelled test units: shares caught and rejected, per group, and metrics."""
     if not len(test):
         return None
     known = test[test["label"].notna()]

@@ -253,11 +253,13 @@ def cannot_write(path: Path, error: OSError) -> InputError:
 
 
 def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor], facts: dict[str, str]) -> bytes:
+    """Tensors and facts in safetensors format."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     return safetensors.torch.save(contiguous, facts)
 

@@ -156,6 +156,7 @@ class Masks(Sequence[np.ndarray | None]):
 
 
 def in_mvtec_layout(root: Path) -> bool:
+    """Whether the folder has a train/good, as the MVTec sets do."""
     return (root / "train" / "good").is_dir()
 
 
