@@ -48,6 +48,9 @@ class ImportanceWeightedLoss(nn.Module):
         divide_by: see `weighted_mean`.
     """
 
+    newest: Tensor  # [buffer]
+    seen: Tensor  # scalar count
+
     def __init__(
         self,
         weighting: Weighting | str = Weighting(Importance()),  # noqa: B008 (a frozen value)
@@ -60,7 +63,7 @@ class ImportanceWeightedLoss(nn.Module):
         self.weighting = Weighting.parse(weighting) if isinstance(weighting, str) else weighting
         if self.weighting.needs_past:
             raise InputError(
-                "Accumulate needs each unit's own past, which a batch does not carry", "use tailwise.fit, or leave it out"
+                "Accumulate needs each unit's own past, which a batch does not carry", "use tailwise.fit or leave it out"
             )
         if buffer < 2:
             raise InputError(f"the buffer must hold at least 2 scores: got {buffer}")

@@ -47,7 +47,7 @@ class Value:
     """A frozen dataclass that prints as the call that makes it, leaving out what has its default."""
 
     def check_numbers(self) -> None:
-        """Refuse anything but finite numbers, whole ones where the default is whole, in the fields that default to one."""
+        """Refuse what is no finite number in fields whose default is one, and fractions where it is whole."""
         for field in fields(self):  # type: ignore[arg-type]
             value, kind = getattr(self, field.name), type(field.default)
             if kind not in (int, float):

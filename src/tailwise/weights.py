@@ -66,8 +66,8 @@ class Importance(Value):
     explodes where q vanishes. `log` reads the scores on a logarithmic scale; None does so whenever none is negative.
     """
 
-    density: Fit = KDE()
-    target: Fit = Gaussian(shift=1.0)
+    density: Fit = KDE()  # noqa: RUF009 (a frozen value)
+    target: Fit = Gaussian(shift=1.0)  # noqa: RUF009
     alpha: float = 0.1
     log: bool | None = None
 
@@ -80,7 +80,7 @@ class Importance(Value):
         for name in ("density", "target"):
             fit = getattr(self, name)
             if not callable(fit) or kind_of(fit) == "step":
-                raise InputError(f"Importance {name} must be a density: got {fit!r}", "as in KDE() or Gaussian(shift=1.0)")
+                raise InputError(f"Importance {name} must be a density: got {fit!r}", "as in KDE() or Gaussian()")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         scores, reference = self.scale(context.scores, context.reference)
@@ -200,7 +200,7 @@ class Weighting:
 
     def __init__(self, *steps: Step) -> None:
         if odd := [step for step in steps if not callable(step) or kind_of(step) == "density"]:
-            raise InputError(f"{odd[0]!r} is {'a density, ' * callable(odd[0])}not a step", "as in Importance(), Clip()")
+            raise InputError(f"{odd[0]!r} is {'a density, ' * callable(odd[0])}not a step", "such as Importance()")
         self.steps = steps
 
     @torch.no_grad()
