@@ -178,7 +178,7 @@ def typical(units: pd.DataFrame) -> list[str]:
 
 
 def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[str]) -> list[dict[str, Any]]:
-    """Each kind of normal, largest first: its size, mean score and shares rejected, and typical units with a picture."""
+    """Each kind of normal, largest first: size, mean score, shares rejected, and typical units with a picture."""
     rows: list[dict[str, Any]] = []
     for name in by_size(kind):
         part = train[kind == name]
