@@ -63,7 +63,7 @@ class ImportanceWeightedLoss(nn.Module):
         self.weighting = Weighting.parse(weighting) if isinstance(weighting, str) else weighting
         if self.weighting.needs_past:
             raise InputError(
-                "Accumulate needs each unit's own past, which a batch does not carry", "use tailwise.fit or leave it out"
+                "Accumulate needs each unit's own past: a batch carries none", "leave it out, or use tailwise.fit"
             )
         if buffer < 2:
             raise InputError(f"the buffer must hold at least 2 scores: got {buffer}")
