@@ -1,0 +1,224 @@
+"""Benchmarks: every method on the same draws, one row a cell, in parallel processes that can be interrupted.
+
+Rows are appended as they are done and never filtered: a failure is a row. A cell whose row is there is not done
+again. `suites` says what is run, `draws` on what, `methods` with what, `measures` what is written.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..weights import effective_sample_size
+from . import draws, measures, methods, rows
+from .suites import Conditions, Method, Suite, read_suite
+
+__all__ = ["Job", "home_of", "jobs", "read_suite", "run", "run_job"]
+
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The cells of one draw that are still to be done, and where rows and cached features go."""
+
+    suite: Suite
+    conditions: Conditions
+    methods: tuple[Method, ...]
+    rows: Path
+    cache: Path
+
+    def append(self, method: Method, status: str, facts: dict[str, Any]) -> None:
+        row = {
+            "suite": self.suite.name, "status": status, **asdict(self.conditions), **asdict(method), **facts,
+            "commit": rows.commit(), "versions": rows.versions(),
+            "settings": self.suite.settings(self.conditions, method),
+        }  # fmt: skip
+        rows.append(self.rows, row)
+
+
+def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, processes: int = 2, data: str = "") -> int:
+    """Do every cell that has no row yet; the number of cells done.
+
+    Raises:
+        InputError: no such profile or part.
+    """
+    if processes < 1:
+        raise InputError(f"processes must be 1 or more: got {processes}")
+    todo = jobs(suite, profile, part, rows_path, cache)
+    rows.mend(rows_path)
+    cells = sum(len(job.methods) for job in todo)
+    print(f"{cells} cells of {len(todo)} draws to do", file=sys.stderr)
+    environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
+    with _environment(environment):
+        for done, job in enumerate(_in_processes(todo, processes), 1):
+            print(f"{done}/{len(todo)}  {_told(job.conditions)}", file=sys.stderr)
+    return cells
+
+
+def jobs(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path) -> list[Job]:
+    """What is left to do: the cells that have no row, or one that does not stand."""
+    done = {rows.key(row["settings"]) for row in rows.read_rows(rows_path) if rows.is_done(row)}
+    found = []
+    for conditions, each in suite.cells(profile, part).items():
+        left = tuple(m for m in each if rows.key(suite.settings(conditions, m)) not in done)
+        if left:
+            found.append(Job(suite, conditions, left, rows_path, cache))
+    return found
+
+
+def run_job(job: Job) -> None:
+    """Build the draw once, and append a row for each of its methods."""
+    conditions = job.conditions
+    settings = job.suite.sources[conditions.source]
+    try:
+        pool = draws.load(settings, draws.scene_of(settings, conditions.draw), job.cache)
+    except (InputError, OSError) as error:
+        return _append_all(job, "skipped", error)
+    try:
+        draw = draws.make(pool, settings, conditions, job.suite.calibration)
+    except Exception as error:
+        return _append_all(job, "failed", error)
+    fitted: dict[tuple[str, str], Any] = {}
+    for method in sorted(job.methods, key=lambda m: (m.detector, m.weighting, m.alignment)):
+        pair = (method.detector, method.weighting)
+        # Plain and aligned scores are of the same fit; only the newest is kept.
+        fitted = {pair: fitted[pair]} if pair in fitted else {}
+        _run_method(job, draw, method, fitted)
+    return None
+
+
+def home_of(suite: Path) -> Path:
+    """The folder above suites/: rows go to its results/, features to its .cache/."""
+    folder = suite.resolve().parent
+    return folder.parent if folder.name == "suites" else folder
+
+
+def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[tuple[str, str], Any]) -> None:
+    facts: dict[str, Any] = {
+        "n_train": len(draw.train), "n_test": len(draw.labels), "n_anomalies": int(draw.labels.sum())
+    }  # fmt: skip
+    rows.reset_peak_memory()
+    try:
+        methods.check(job.suite, draw, method)
+        started = time.process_time()
+        if method.is_yardstick:
+            scorer = methods.yardstick(draw, method.detector)
+            facts["seconds_fit"] = time.process_time() - started
+        else:
+            pair = (method.detector, method.weighting)
+            if pair not in fitted:
+                made = methods.fit(job.suite, draw, method, job.conditions.draw)
+                fitted[pair] = (*made, time.process_time() - started)
+            detector, outcome, facts["seconds_fit"] = fitted[pair]
+            facts["effective_sample_share"] = effective_sample_size(outcome.weights) / len(outcome.weights)
+            started = time.process_time()
+            scorer = methods.scorer(draw, detector, outcome, method.alignment)
+        scores = scorer(None if draw.in_sample else draw.test)
+        held = None if draw.held is None else scorer(draw.held)
+        facts["seconds_score"] = time.process_time() - started
+        facts |= measures.measure(draw, np.asarray(scores, dtype=float), held)
+    except methods.Missing as error:
+        return job.append(method, "skipped", {"error": error.message})
+    except Exception as error:
+        return job.append(method, "failed", facts | {"error": _said(error)})
+    facts["peak_memory_mb"] = rows.peak_memory_mb()
+    return job.append(method, "ok", _rounded(facts))
+
+
+def _append_all(job: Job, status: str, error: Exception) -> None:
+    for method in job.methods:
+        job.append(method, status, {"error": _said(error)})
+
+
+def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
+    """Run jobs and yield each when it is done. Only as many as there are processes are handed out at a time, so that
+    the death of a process is known to be the doing of one of them."""
+    waiting: list[Job] = list(todo)
+    running: dict[Future[None], Job] = {}
+    executor = _executor(processes)
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                job = waiting.pop(0)
+                running[executor.submit(run_job, job)] = job
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            dead = [future for future in finished if isinstance(future.exception(), BrokenProcessPool)]
+            for future in [*finished] if not dead else [*running]:
+                job = running.pop(future)
+                if dead and (rest := _after_death(job, future)):
+                    waiting.insert(0, rest)
+                else:
+                    future.result()
+                    yield job
+            if dead:
+                executor.shutdown()
+                executor = _executor(processes)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _after_death(job: Job, future: Future[None]) -> Job | None:
+    """A process that was killed takes those beside it along: each leaves a row, and its job goes on after it."""
+    if future.done() and future.exception() is None:
+        return None
+    done = {rows.key(row["settings"]) for row in rows.read_rows(job.rows)}
+    left = [m for m in job.methods if rows.key(job.suite.settings(job.conditions, m)) not in done]
+    if not left:
+        return Job(job.suite, job.conditions, (), job.rows, job.cache)
+    first, *rest = sorted(left, key=lambda m: (m.detector, m.weighting, m.alignment))
+    job.append(first, "failed", {"error": "the process was killed (out of memory?) in this cell or in one beside it"})
+    return Job(job.suite, job.conditions, tuple(rest), job.rows, job.cache)
+
+
+def _executor(processes: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Processes started meanwhile see these; afterwards ours is as it was."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _said(error: Exception) -> str:
+    """The error without this machine's folders: rows are for everyone."""
+    text = error.message if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    for folder, name in ((os.environ.get("TAILWISE_DATA"), "TAILWISE_DATA"), (os.getcwd(), "."), (Path.home(), "~")):
+        text = text.replace(str(folder), name) if folder else text
+    return text.splitlines()[0][:500] if text else type(error).__name__
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
+
+
+def _told(conditions: Conditions) -> str:
+    return (
+        f"{conditions.source}, draw {conditions.draw}, imbalance {conditions.imbalance}, "
+        f"contamination {conditions.contamination:g}"
+    )

@@ -1,0 +1,220 @@
+"""Draws: what a detector trains on and is tested on, made anew from a source for each seed.
+
+Normal kinds are drawn, put in an order, and thinned so that their sizes fall off geometrically. The test holds equally
+many normals of each kind, as far as there are enough, and anomalies that no training set has seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from .. import backbones, registry
+from ..errors import InputError
+from ..problem import Data, Labelled
+from .suites import AS_GIVEN, Conditions, SourceSettings
+
+_TEST_SHARE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Draw:
+    """One draw.
+
+    Attributes:
+        train, train_kinds: training units, and their kinds ("" for a hidden anomaly), None where not known.
+        held: training units held out for a threshold; None if the suite wants none.
+        test, labels, test_kinds: test units; True is an anomaly; the kinds of normals.
+        order: the normal kinds, frequent first.
+        in_sample: the test units are the training units.
+    """
+
+    train: Data
+    train_kinds: np.ndarray | None
+    held: Data | None
+    test: Data
+    labels: np.ndarray
+    test_kinds: np.ndarray | None
+    order: tuple[str, ...] = ()
+    in_sample: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Every unit of a source in memory; `width` is that of a cube, else 0."""
+
+    data: Data
+    labels: np.ndarray | None
+    kinds: np.ndarray | None
+    width: int = 0
+
+
+def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float) -> Draw:
+    """The draw of these conditions. The same seed draws the same kinds, order and test at any imbalance.
+
+    Raises:
+        InputError: the pool has too few units or anomalies for it.
+    """
+    generator = np.random.default_rng(conditions.draw)
+    if settings.split == "kinds":
+        return _of_kinds(pool, settings, conditions, calibration, generator)
+    if pool.labels is None or not pool.width:
+        raise InputError(f"split {settings.split!r} needs one cube with a mask: got {settings.source}")
+    if settings.split == "scene":
+        return Draw(pool.data, None, None, pool.data, pool.labels, None, in_sample=True)
+    first = _first_half(pool, flipped=(conditions.draw // max(1, len(settings.scenes))) % 2 == 1)
+    train, held = _hold_out(np.flatnonzero(first & ~pool.labels), calibration, generator)
+    test = np.flatnonzero(~first)
+    return Draw(pool.data.take(train), None, _taken(pool, held), pool.data.take(test), pool.labels[test], None)
+
+
+def _of_kinds(
+    pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float, generator: np.random.Generator
+) -> Draw:
+    if pool.kinds is None:
+        raise InputError(f"{settings.source} knows no kinds to draw from")
+    order = settings.order or _drawn_kinds(pool, settings, generator)
+    members = {kind: generator.permutation(_normals(pool, kind)) for kind in order}
+    test_sizes = {kind: min(settings.test, int(_TEST_SHARE * len(m))) for kind, m in members.items()}
+    tested = np.concatenate([m[: test_sizes[kind]] for kind, m in members.items()])
+    left = {kind: m[test_sizes[kind] :] for kind, m in members.items()}
+    sizes = _sizes([len(left[kind]) for kind in order], settings.largest, conditions.imbalance)
+    train = np.concatenate([left[kind][:size] for kind, size in zip(order, sizes, strict=True)])
+    order = tuple(order[i] for i in np.argsort([-size for size in sizes], kind="stable"))
+    anomalous = generator.permutation(_anomalies(pool, order))
+    hidden_count = round(conditions.contamination / (1 - conditions.contamination) * len(train))
+    shown = min(settings.anomalies, len(anomalous) - hidden_count)
+    if shown < max(1, len(tested) // 100):
+        raise InputError(f"{len(anomalous)} anomalies are too few to hide {hidden_count} of them in the training data")
+    hidden = anomalous[shown : shown + hidden_count]
+    train, held = _hold_out(np.concatenate([train, hidden]), calibration, generator)
+    test = np.concatenate([tested, anomalous[:shown]])
+    kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", pool.kinds)
+    return Draw(
+        pool.data.take(train), kinds[train], _taken(pool, held),
+        pool.data.take(test), np.arange(len(test)) >= len(tested), pool.kinds[test], order,
+    )  # fmt: skip
+
+
+def _drawn_kinds(pool: Pool, settings: SourceSettings, generator: np.random.Generator) -> tuple[str, ...]:
+    assert pool.kinds is not None
+    normal = pool.kinds if pool.labels is None else pool.kinds[~pool.labels]
+    kinds = generator.permutation(np.unique(normal))
+    if pool.labels is None and (settings.normals is None or settings.normals >= len(kinds)):
+        raise InputError(f"of {len(kinds)} kinds some must be left to be anomalies: normals is {settings.normals}")
+    return tuple(kinds[: settings.normals].tolist())
+
+
+def _normals(pool: Pool, kind: str) -> np.ndarray:
+    chosen = pool.kinds == kind
+    members = np.flatnonzero(chosen if pool.labels is None else chosen & ~pool.labels)
+    if len(members) < 4:
+        raise InputError(f"kind {kind!r} has {len(members)} normal units: at least 4 are needed")
+    return members
+
+
+def _anomalies(pool: Pool, order: tuple[str, ...]) -> np.ndarray:
+    """Labelled anomalies of the drawn kinds or of no known kind; without labels, units of the other kinds."""
+    assert pool.kinds is not None
+    drawn = np.isin(pool.kinds, order)
+    return np.flatnonzero(~drawn if pool.labels is None else pool.labels & (drawn | (pool.kinds == "")))
+
+
+def _sizes(available: list[int], largest: int, imbalance: float | str) -> list[int]:
+    """Training units of each kind: geometric from the first to the last, scaled down where a kind has too few."""
+    if imbalance == AS_GIVEN:
+        return available
+    shares = [float(imbalance) ** -(place / max(1, len(available) - 1)) for place in range(len(available))]
+    most = min(largest, *(count / share for count, share in zip(available, shares, strict=True)))
+    return [max(1, math.floor(most * share + 1e-9)) for share in shares]
+
+
+def _hold_out(train: np.ndarray, calibration: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    mixed = generator.permutation(train)
+    count = math.ceil(calibration * len(train))
+    return np.sort(mixed[count:]), mixed[:count]
+
+
+def _taken(pool: Pool, index: np.ndarray) -> Data | None:
+    return pool.data.take(index) if len(index) else None
+
+
+def _first_half(pool: Pool, flipped: bool) -> np.ndarray:
+    column = np.arange(len(pool.data)) % pool.width
+    return (column < pool.width // 2) != flipped
+
+
+@lru_cache(maxsize=2)
+def load(settings: SourceSettings, scene: str, cache: Path) -> Pool:
+    """Every unit of a suite's source. Kept, because one process makes many draws of it.
+
+    Raises:
+        InputError: the data is not there, or cannot be read.
+    """
+    if settings.kinds:
+        parts = [_read(settings.source.replace("{kind}", kind)) for kind in settings.kinds]
+        counts = [len(part.data) for part, _ in parts]
+        units = torch.cat([_in_memory(part) for part, _ in parts])
+        labels = None if parts[0][0].labels is None else np.concatenate([part.labels for part, _ in parts])
+        found = Labelled(_named(units), labels, np.repeat(np.array(settings.kinds), counts))
+        width = 0
+    else:
+        found, width = _read(settings.source.replace("{scene}", scene))
+    units = _in_memory(found)
+    if settings.features:
+        units = _features(units, settings.features, settings.size, cache)
+    data = _named(units.flatten(1) if settings.flatten else units)
+    return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
+
+
+def scene_of(settings: SourceSettings, draw: int) -> str:
+    """The scene that a draw takes: every one in turn."""
+    return settings.scenes[draw % len(settings.scenes)] if settings.scenes else ""
+
+
+def _read(text: str) -> tuple[Labelled, int]:
+    (source,) = registry.parse(text, ("source",))
+    everything = source.load_all()
+    if len(everything.data.unit_shape) != 2:
+        return everything, 0
+    return everything, int(source.load().layout.get("width", 0))
+
+
+def _in_memory(part: Labelled) -> Tensor:
+    return torch.cat([batch.units for batch in part.data.batches(1_024)])
+
+
+def _named(units: Tensor) -> Data:
+    return Data(units, range(len(units)))  # type: ignore[arg-type]
+
+
+def _features(images: Tensor, backbone: str, size: int | None, cache: Path) -> Tensor:
+    """Pooled features [n, d], kept in the cache under a hash of the images themselves."""
+    content = hashlib.blake2b(images.numpy().tobytes(), digest_size=16)
+    content.update(f"{backbone} {size} {tuple(images.shape)}".encode())
+    path = cache / f"{content.hexdigest()}.npy"
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file():
+            read = backbones.pooled(backbone)
+            parts = [read(_resized(batch, size)) for batch in images.split(64)]
+            unfinished = path.with_suffix(".part")
+            with unfinished.open("wb") as file:
+                np.save(file, torch.cat(parts).numpy(), allow_pickle=False)
+            os.replace(unfinished, path)
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _resized(images: Tensor, size: int | None) -> Tensor:
+    if size is None or images.shape[-1] == size:
+        return images
+    return torch.nn.functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)

@@ -1,0 +1,87 @@
+"""What a row says of the scores: overall, for the rarest, the worst and the most frequent kind, and at thresholds.
+
+Every kind of normal counts the same in the overall figures; those `at_training_frequencies` count a kind as often as
+it was trained on.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from .. import metrics
+from ..errors import InputError
+from ..thresholds import conformal_threshold
+from .draws import Draw
+
+FALSE_ALARMS = 0.05
+CAUGHT = 0.8
+
+
+def measure(draw: Draw, scores: np.ndarray, held_scores: np.ndarray | None) -> dict[str, Any]:
+    """The figures of one row, and `modes`: a list with the kinds' own, frequent first.
+
+    Raises:
+        InputError: scores are not finite, or the test lacks normals or anomalies.
+    """
+    labels = draw.labels
+    plain = {"auroc": metrics.auroc(labels, scores), "aupr": metrics.aupr(labels, scores)}  # checks its input
+    threshold = None if held_scores is None else conformal_threshold(_finite(held_scores), FALSE_ALARMS)
+    caught = float(np.quantile(scores[labels], 1 - CAUGHT, method="lower"))
+    if threshold is not None:
+        plain["detected"] = float((scores[labels] > threshold).mean())
+        plain["false_alarms"] = float((scores[~labels] > threshold).mean())
+    if not draw.order or draw.test_kinds is None:
+        return {"metrics": plain, "modes": []}
+    modes = [_mode(draw, scores, kind, threshold, caught) for kind in draw.order]
+    even = _weights(draw, np.ones(len(modes)))
+    trained = _weights(draw, np.array([mode["train"] for mode in modes], dtype=float))
+    figures = plain | {
+        "auroc": float(roc_auc_score(labels, scores, sample_weight=even)),
+        "aupr": float(average_precision_score(labels, scores, sample_weight=even)),
+        "auroc_at_training_frequencies": float(roc_auc_score(labels, scores, sample_weight=trained)),
+        "aupr_at_training_frequencies": float(average_precision_score(labels, scores, sample_weight=trained)),
+        "auroc_head": modes[0]["auroc"],
+        "auroc_rarest": modes[-1]["auroc"],
+        "auroc_worst": min(mode["auroc"] for mode in modes),
+        "rejected_head_at_80": modes[0]["rejected_at_80"],
+        "rejected_rarest_at_80": modes[-1]["rejected_at_80"],
+    }
+    if threshold is not None:
+        shares = [mode["false_alarms"] for mode in modes]
+        figures |= {"false_alarms": float(np.mean(shares)), "false_alarms_head": shares[0]}
+        figures |= {"false_alarms_rarest": shares[-1], "false_alarms_worst": max(shares)}
+    return {"metrics": figures, "modes": modes}
+
+
+def _mode(draw: Draw, scores: np.ndarray, kind: str, threshold: float | None, caught: float) -> dict[str, Any]:
+    assert draw.test_kinds is not None
+    assert draw.train_kinds is not None
+    own = ~draw.labels & (draw.test_kinds == kind)
+    chosen = own | draw.labels
+    mode = {
+        "kind": kind,
+        "train": int((draw.train_kinds == kind).sum()),
+        "test": int(own.sum()),
+        "auroc": metrics.auroc(draw.labels[chosen], scores[chosen]),
+        "rejected_at_80": float((scores[own] >= caught).mean()),
+    }
+    return mode if threshold is None else mode | {"false_alarms": float((scores[own] > threshold).mean())}
+
+
+def _weights(draw: Draw, shares: np.ndarray) -> np.ndarray:
+    """Weights of the test units: the normals of each kind share out `shares`, their mean weight is 1."""
+    weights = np.ones(len(draw.labels))
+    normal = ~draw.labels
+    for kind, share in zip(draw.order, shares / shares.sum(), strict=True):
+        own = normal & (draw.test_kinds == kind)
+        weights[own] = share * normal.sum() / own.sum()
+    return weights
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    if not np.isfinite(scores).all():
+        raise InputError(f"{int((~np.isfinite(scores)).sum())} scores of held-out normals are not finite")
+    return scores

@@ -1,0 +1,142 @@
+"""Methods: a fitted detector with its weighting and alignment, or a yardstick, as something that scores a draw."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from .. import registry, training
+from ..detector import Detector
+from ..errors import InputError
+from ..problem import Data
+from ..weights import Weighting
+from .draws import Draw
+from .suites import ORACLE, Method, Suite
+
+_NEIGHBOURS, _LOF_NEIGHBOURS = 5, 20
+_QUANTILE = 0.95
+
+# Scores [q] of data, higher more anomalous; of the training units themselves, each left out, when given None.
+Scorer = Callable[[Data | None], np.ndarray]
+
+
+class Missing(InputError):
+    """This method cannot be used on this draw, or not by this version of the library."""
+
+
+def check(suite: Suite, draw: Draw, method: Method) -> None:
+    """Raise Missing before any work for a method that cannot be used: an unknown step, or kinds that are not known."""
+    text = suite.weighting_spelled(method.weighting)
+    if method.alignment:
+        parse_alignment(method.alignment)
+    if draw.train_kinds is None and (text == ORACLE or method.detector == "per-group kNN"):
+        raise Missing("the kinds of normal are not known")
+    if text != ORACLE:
+        try:
+            Weighting.parse(text)
+        except InputError as error:
+            raise Missing(error.message) from error
+
+
+def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> tuple[Detector, training.Outcome]:
+    """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does."""
+    (detector,) = registry.parse(method.detector, ("detector",))
+    text = suite.weighting_spelled(method.weighting)
+    weighting = Weighting() if text == ORACLE else Weighting.parse(text)
+    base = _balanced(draw) if text == ORACLE else None
+    outcome = training.fit(detector, draw.train, weighting, base_weights=base, seed=seed, **suite.fit)
+    return detector, outcome
+
+
+def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, alignment: str) -> Scorer:
+    """The scores of a fitted detector, plain or aligned."""
+    chosen = parse_alignment(alignment) if alignment else None
+    if chosen is not None:
+        aligned = chosen.fit(detector, draw.train)
+        return lambda data: aligned.score(draw.train if data is None else data).double().numpy()
+    return lambda data: (outcome.scores if data is None else training.score(detector, data)).double().numpy()
+
+
+def parse_alignment(text: str) -> Any:
+    """The alignment of a spelling.
+
+    Raises:
+        Missing: this version of the library has none.
+    """
+    if importlib.util.find_spec("tailwise.alignment") is None:
+        raise Missing("there are no mode-fair scores in this version")
+    return importlib.import_module("tailwise.alignment").parse(text)
+
+
+def yardstick(draw: Draw, name: str) -> Scorer:
+    """A reference method on standardised rows."""
+    scaler = StandardScaler().fit(_rows(draw.train))
+    train = scaler.transform(_rows(draw.train))
+    score = _YARDSTICKS[name](train, draw)
+    return lambda data: score(None if data is None else scaler.transform(_rows(data)))
+
+
+def _lof(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
+    """Local outlier factor (Breunig et al. 2000), 20 neighbours."""
+    count = min(_LOF_NEIGHBOURS, len(train) - 1)
+    model = LocalOutlierFactor(n_neighbors=count, novelty=True).fit(train)
+    return lambda query: -model.negative_outlier_factor_ if query is None else -model.score_samples(query)
+
+
+def _knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
+    """Distance to the fifth neighbour (Ramaswamy et al. 2000)."""
+    return lambda query: _distance(train, query)
+
+
+def _per_group_knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
+    """Told the kinds: each kind's fifth-neighbour distance over its own leave-one-out 95 % quantile, the smallest."""
+    kinds = _kinds_without_hidden(train, draw)
+    groups = [train[kinds == kind] for kind in np.unique(kinds)]
+    # A kind of one has no distance within; it is read on the scale of the others.
+    scales = [np.quantile(_distance(group, None), _QUANTILE) if len(group) > 1 else np.nan for group in groups]
+    usual = float(np.nanmedian(scales)) if np.isfinite(scales).any() else 1.0
+    limits = [scale if scale > 0 else usual for scale in scales]
+
+    def score(query: np.ndarray | None) -> np.ndarray:
+        asked = train if query is None else query
+        return np.min([_distance(g, asked) / limit for g, limit in zip(groups, limits, strict=True)], axis=0)
+
+    return score
+
+
+_YARDSTICKS = {"LOF": _lof, "kNN": _knn, "per-group kNN": _per_group_knn}
+
+
+def _distance(train: np.ndarray, query: np.ndarray | None) -> np.ndarray:
+    count = min(_NEIGHBOURS, len(train) - (query is None))
+    return NearestNeighbors(n_neighbors=count, algorithm="brute").fit(train).kneighbors(query)[0][:, -1]
+
+
+def _balanced(draw: Draw) -> Tensor:
+    """Weights that give each kind the same total; a hidden anomaly counts as the kind that it is nearest to."""
+    scaled = StandardScaler().fit_transform(_rows(draw.train))
+    kinds = _kinds_without_hidden(scaled, draw)
+    _, place, count = np.unique(kinds, return_inverse=True, return_counts=True)
+    return torch.from_numpy(1 / count[place])
+
+
+def _kinds_without_hidden(train: np.ndarray, draw: Draw) -> np.ndarray:
+    assert draw.train_kinds is not None  # `check` has seen to it
+    kinds = draw.train_kinds.copy()
+    hidden = kinds == ""
+    if hidden.any():
+        near = NearestNeighbors(n_neighbors=1).fit(train[~hidden]).kneighbors(train[hidden])[1][:, 0]
+        kinds[hidden] = kinds[~hidden][near]
+    return kinds
+
+
+def _rows(data: Data) -> np.ndarray:
+    return torch.cat([batch.units.flatten(1) for batch in data.batches(4_096)]).numpy()

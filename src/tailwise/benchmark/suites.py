@@ -1,0 +1,243 @@
+"""Suites: which data, methods and draws are compared, as written in a TOML file.
+
+A suite names sources, detectors, weightings and alignments by their spellings, and crosses them in grids. A cell is
+one method on one draw of one source. Development draws are for choosing defaults, confirmation draws for reporting
+them; a suite keeps their seeds apart and every row says which it belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from .. import registry
+from ..errors import InputError, did_you_mean
+from ..weights import Weighting
+
+PARTS = ("development", "confirmation")
+ORACLE = "oracle"
+YARDSTICKS = ("LOF", "kNN", "per-group kNN")
+AS_GIVEN = "as given"
+_SPLITS = ("kinds", "halves", "scene")
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """A suite's source: where the units come from, and how a draw is made of them.
+
+    Attributes:
+        source: spelling of the source; {kind} or {scene} in it stand for each of `kinds` or for one of `scenes`.
+        kinds: read once for each and pooled; the kind of a unit is the reading that it came from.
+        scenes: a draw takes one of them, by its seed.
+        split: "kinds" draws normal kinds and thins them to a long tail, "halves" trains on the normal pixels of one
+            half of a cube and tests on the other, "scene" trains and tests on all pixels, anomalies inside.
+        normals: how many kinds are normal, drawn; None is all. In a source without labels the others are anomalies.
+        order: the normal kinds, frequent first, instead of a drawn order.
+        largest: units of the most frequent kind, fewer where the kinds at hand do not allow so many.
+        test: the most test units of a normal kind; no more than three tenths of the kind are taken.
+        anomalies: the most anomalies in the test.
+        flatten: units are handed over as rows.
+        features: images become pooled features of this backbone, kept in the cache; "" leaves them.
+        size: images are resized to size x size before the backbone; None leaves them.
+        draws: how many draws, whatever the profile says; None follows the profile.
+    """
+
+    source: str
+    kinds: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
+    split: str = "kinds"
+    normals: int | None = None
+    order: tuple[str, ...] = ()
+    largest: int = 2_000
+    test: int = 200
+    anomalies: int = 1_000
+    flatten: bool = False
+    features: str = ""
+    size: int | None = None
+    draws: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in _SPLITS:
+            raise InputError(f"split {self.split!r} is not known", did_you_mean(self.split, _SPLITS))
+        for name in ("kinds", "scenes", "order"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Everything in it is crossed with everything else; `yardsticks` adds the reference methods to each draw."""
+
+    name: str
+    sources: tuple[str, ...]
+    detectors: tuple[str, ...]
+    weightings: tuple[str, ...] = ("uniform",)
+    alignments: tuple[str, ...] = ("",)
+    imbalances: tuple[float | str, ...] = (AS_GIVEN,)
+    contaminations: tuple[float, ...] = (0.0,)
+    yardsticks: bool = True
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if isinstance(getattr(self, each.name), list):
+                object.__setattr__(self, each.name, tuple(getattr(self, each.name)))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of a suite is run: the first `draws` of each source, in these grids; () is all of them."""
+
+    draws: int
+    grids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What every method of one draw shares."""
+
+    source: str
+    part: str
+    draw: int
+    imbalance: float | str
+    contamination: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is compared. A yardstick has no weighting and no alignment."""
+
+    detector: str
+    weighting: str = ""
+    alignment: str = ""
+
+    @property
+    def is_yardstick(self) -> bool:
+        return self.detector in YARDSTICKS
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A suite file; `calibration` is the share of training units held out for a threshold, 0 for none."""
+
+    name: str
+    draws: Mapping[str, tuple[int, ...]]
+    sources: Mapping[str, SourceSettings]
+    weightings: Mapping[str, str]
+    grids: tuple[Grid, ...]
+    profiles: Mapping[str, Profile]
+    calibration: float = 0.0
+    fit: Mapping[str, Any] = field(default_factory=dict)
+
+    def cells(self, profile: str, part: str) -> dict[Conditions, list[Method]]:
+        """Every cell once: the methods of each draw, draws of one source side by side.
+
+        Raises:
+            InputError: no such profile or part.
+        """
+        _among(profile, self.profiles, "profile")
+        _among(part, self.draws, "part")
+        chosen = self.profiles[profile]
+        grids = [grid for grid in self.grids if not chosen.grids or grid.name in chosen.grids]
+        cells: dict[Conditions, dict[Method, None]] = {}
+        for source in self.sources:
+            count = self.sources[source].draws or chosen.draws
+            for grid in grids:
+                for draw in self.draws[part][:count] if source in grid.sources else ():
+                    for imbalance, contamination in product(grid.imbalances, grid.contaminations):
+                        conditions = Conditions(source, part, draw, imbalance, contamination)
+                        cells.setdefault(conditions, {}).update(dict.fromkeys(_methods(grid)))
+        return {conditions: list(methods) for conditions, methods in cells.items()}
+
+    def settings(self, conditions: Conditions, method: Method) -> dict[str, Any]:
+        """All that decides a cell's result, but the code: two cells with the same settings are the same cell.
+
+        Names are spelled out, so that a default that has changed since makes a new cell.
+        """
+        source = {k: v for k, v in asdict(self.sources[conditions.source]).items() if k != "draws"}
+        spelled = {
+            "detector": method.detector if method.is_yardstick else _spelled(method.detector),
+            "weighting": self.weighting_spelled(method.weighting),
+            "alignment": alignment_spelled(method.alignment),
+        }
+        common = {"calibration": self.calibration, "fit": dict(self.fit)}
+        return json.loads(json.dumps({**asdict(conditions), "source": source, **spelled, **common}))
+
+    def weighting_spelled(self, name: str) -> str:
+        text = self.weightings.get(name, "") if name else ""
+        return text if text == ORACLE else _or_itself(lambda: repr(Weighting.parse(text)), text)
+
+
+def alignment_spelled(text: str) -> str:
+    from .methods import parse_alignment
+
+    return _or_itself(lambda: repr(parse_alignment(text)), text) if text else ""
+
+
+def read_suite(path: Path) -> Suite:
+    """The suite in a TOML file.
+
+    Raises:
+        InputError: it cannot be read, or names what it does not define.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the suite {path}: {error}") from error
+    try:
+        suite = Suite(
+            name=content.pop("name", path.stem),
+            draws={part: tuple(seeds) for part, seeds in content.pop("draws").items()},
+            sources={name: SourceSettings(**table) for name, table in content.pop("sources").items()},
+            weightings={"uniform": "", **content.pop("weightings", {})},
+            grids=tuple(Grid(**table) for table in content.pop("grids")),
+            profiles={n: Profile(t["draws"], tuple(t.get("grids", ()))) for n, t in content.pop("profiles").items()},
+            **content,
+        )
+    except (TypeError, KeyError, AttributeError) as error:
+        raise InputError(
+            f"the suite {path} lacks or misspells a setting: {error}", "benchmarks/suites/smoke.toml has every kind"
+        ) from error
+    _check(suite)
+    return suite
+
+
+def _check(suite: Suite) -> None:
+    for part in suite.draws:
+        _among(part, PARTS, "part of the draws")
+    if shared := set.intersection(*(set(suite.draws.get(part, ())) for part in PARTS)):
+        raise InputError(f"the seed {min(shared)} is both a development and a confirmation draw")
+    for grid in suite.grids:
+        for source in grid.sources:
+            _among(source, suite.sources, "source of the suite")
+        for weighting in grid.weightings:
+            _among(weighting, suite.weightings, "weighting of the suite")
+    for profile in suite.profiles.values():
+        for name in profile.grids:
+            _among(name, [grid.name for grid in suite.grids], "grid of the suite")
+
+
+def _methods(grid: Grid) -> Iterator[Method]:
+    yield from (Method(*names) for names in product(grid.detectors, grid.weightings, grid.alignments))
+    if grid.yardsticks:
+        yield from map(Method, YARDSTICKS)
+
+
+def _among(name: str, known: Any, kind: str) -> None:
+    if name not in known:
+        raise InputError(f"no {kind} is called {name!r}", did_you_mean(name, known))
+
+
+def _spelled(detector: str) -> str:
+    return _or_itself(lambda: ", ".join(map(repr, registry.parse(detector, ("detector",)))), detector)
+
+
+def _or_itself(spell: Any, text: str) -> str:
+    """A spelling that cannot be read is kept as it is: its cells then say why they failed."""
+    try:
+        return spell()
+    except InputError:
+        return text
