@@ -1,5 +1,7 @@
 """Small networks whose form follows the unit's shape: dense for rows, 1-D convolutions for spectra, 2-D for images.
 
+`dense` makes them fully connected over the whole unit whatever its shape, which is fast for small images.
+
 None of them couples the units of a batch (no batch normalisation), so a weight of k is the same as k copies.
 """
 
@@ -27,13 +29,17 @@ class Body:
     unit_shape: tuple[int, ...]
     widths: tuple[int, ...]
     code: int
+    dense: bool = False
 
     @staticmethod
-    def of(unit_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None) -> Body:
+    def of(
+        unit_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None, dense: bool = False
+    ) -> Body:
         """The given widths and code size, or the default for this shape."""
-        dims = len(unit_shape)
+        dense = dense or len(unit_shape) == 1
+        dims = 1 if dense else len(unit_shape)
         default = max(1, min(_CODES[dims], math.ceil(_LARGEST_CODE * math.prod(unit_shape))))
-        return Body(tuple(unit_shape), tuple(widths or _WIDTHS[dims]), code or default)
+        return Body(tuple(unit_shape), tuple(widths or _WIDTHS[dims]), code or default, dense)
 
     @property
     def small(self) -> tuple[int, ...]:
@@ -42,8 +48,9 @@ class Body:
 
     def encoder(self, bias: bool = True, activation: Activation = nn.ReLU) -> nn.Module:
         """[n, *unit] -> [n, code]."""
-        if len(self.unit_shape) == 1:
-            return _dense((*self.unit_shape, *self.widths, self.code), bias, activation)
+        if self.dense:
+            sizes = (math.prod(self.unit_shape), *self.widths, self.code)
+            return nn.Sequential(nn.Flatten(), *_dense(sizes, bias, activation))
         convolution = nn.Conv1d if len(self.unit_shape) == 2 else nn.Conv2d
         layers: list[nn.Module] = [Pad(self.small, 2 ** len(self.widths))]
         for before, after in zip((self.unit_shape[0], *self.widths), self.widths, strict=False):
@@ -52,10 +59,15 @@ class Body:
 
     def decoder(self, activation: Activation = nn.ReLU) -> nn.Module:
         """[n, code] -> [n, *unit]."""
-        if len(self.unit_shape) == 1:
-            return _dense((self.code, *reversed(self.widths), *self.unit_shape), True, activation)
+        layers: list[nn.Module]
+        if self.dense:
+            sizes = (self.code, *reversed(self.widths), math.prod(self.unit_shape))
+            layers = _dense(sizes, True, activation)
+            # The output is not rectified: PyTorch's own, smaller start leaves it closer to zero, the mean of the units.
+            layers[-1] = nn.Linear(*sizes[-2:])
+            return nn.Sequential(*layers, nn.Unflatten(1, self.unit_shape))
         convolution = nn.ConvTranspose1d if len(self.unit_shape) == 2 else nn.ConvTranspose2d
-        layers: list[nn.Module] = [nn.Linear(self.code, self._flat), activation()]
+        layers = [nn.Linear(self.code, self._flat), activation()]
         layers.append(nn.Unflatten(1, (self.widths[-1], *self.small)))
         downwards = tuple(reversed(self.widths))
         for before, after in zip(downwards, downwards[1:], strict=False):
@@ -91,8 +103,14 @@ class Crop(nn.Module):
         return units[(..., *(slice(side) for side in self.size))]
 
 
-def _dense(sizes: Sequence[int], bias: bool, activation: Activation) -> nn.Module:
+def _dense(sizes: Sequence[int], bias: bool, activation: Activation) -> list[nn.Module]:
     layers: list[nn.Module] = []
     for before, after in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(before, after, bias=bias), activation()]
-    return nn.Sequential(*layers[:-1])
+        layers += [_started(nn.Linear(before, after, bias=bias)), activation()]
+    return layers[:-1]
+
+
+def _started(layer: nn.Linear) -> nn.Linear:
+    """Weights of the variance that rectified layers keep (He et al. 2015); PyTorch's own start a sixth of it."""
+    nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
+    return layer

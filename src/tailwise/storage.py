@@ -27,6 +27,7 @@ from typing import Any
 import pandas as pd
 import safetensors
 import safetensors.torch
+import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
@@ -260,8 +261,9 @@ def file_digest(path: Path) -> str:
 
 def tensor_bytes(tensors: Mapping[str, Tensor], facts: dict[str, str]) -> bytes:
     """Tensors and facts in safetensors format."""
-    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    return safetensors.torch.save(contiguous, facts)
+    # Cloned, because safetensors refuses tensors that share memory, as a detector's do while it trains.
+    own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    return safetensors.torch.save(own, facts)
 
 
 def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -21,6 +21,7 @@ from . import neighbours
 from .checks import Check, run_checks
 from .detector import Detector, Solvable, Trainable
 from .errors import InputError
+from .optimizer import FlatAdam
 from .problem import Data
 from .weights import Context, Weighting, effective_sample_size, unit_mean, weighted_mean
 
@@ -182,9 +183,7 @@ class Loop:
         self.held_out, self.keeper, self.progress = held_out, keeper, progress
         detector.prepare(data, base)
         self.device = next(detector.parameters()).device
-        self.optimizer = torch.optim.Adam(
-            detector.parameters(), lr=plan.lr, weight_decay=plan.weight_decay, fused=self.device.type != "mps"
-        )
+        self.optimizer = FlatAdam(detector, plan.lr, plan.weight_decay)
         self.weights = base.clone()
         self.scores = torch.zeros(len(data))
         self.first_scores = torch.zeros(len(data))
@@ -205,6 +204,7 @@ class Loop:
         self.detector.eval()
         if self.best:
             self.detector.load_state_dict(self.best)
+        self.optimizer.release()
         scores = score(self.detector, self.data)
         weighed = self.weighting.steps and len(self.history) >= self.plan.warmup
         return Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
@@ -213,21 +213,21 @@ class Loop:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(_mixed(self.plan.seed, epoch))
         drawn = self.weights if self.plan.sample else None
-        total, device_weights = 0.0, self.weights.to(self.device)
+        order, seen, weights = [], [], self.weights.to(self.device)
         for batch in self.data.batches(self.plan.batch_size, generator, drawn):
-            index = batch.index
+            order.append(batch.index)
             batch = batch.to(self.device)
             with self._precision():
-                losses = self.detector.losses(batch)
-            self.scores[index] = losses.detach().float().cpu()
-            loss = weighted_mean(losses.float(), None if self.plan.sample else device_weights[batch.index])
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            self.optimizer.step()
-            total += loss.item() * len(index)
-        if not math.isfinite(total):
+                losses = self.detector.losses(batch).float()
+            self.optimizer.step(weighted_mean(losses, None if self.plan.sample else weights[batch.index]))
+            seen.append(losses.detach())
+        index = torch.cat(order)
+        losses = torch.cat(seen).cpu()
+        loss = float(weighted_mean(losses, None if self.plan.sample else self.weights[index]))
+        if not math.isfinite(loss):
             raise InputError(f"the loss is not finite in epoch {epoch + 1}", "lower the learning rate (lr)")
-        row = {"epoch": epoch + 1, "loss": total / len(self.data), "score_mean": float(self.scores.mean())}
+        self.scores[index] = losses
+        row = {"epoch": epoch + 1, "loss": loss, "score_mean": float(losses.mean())}
         if self.held_out is not None:
             row["held_out_loss"] = self._held_out_loss()
             self._remember_best(row["held_out_loss"])
@@ -276,8 +276,7 @@ class Loop:
         tensors = {"weights": self.weights, "scores": self.scores, "first_scores": self.first_scores}
         tensors |= {f"detector.{name}": value for name, value in self.detector.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
-        for number, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
+        tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
         return tensors, {"history": self.history}
 
     def _resume(self) -> None:
@@ -289,11 +288,7 @@ class Loop:
         self.weights, self.scores, self.first_scores = (tensors[k] for k in ("weights", "scores", "first_scores"))
         self.detector.load_state_dict(_below(tensors, "detector."))
         self.best = _below(tensors, "best.")
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _below(tensors, "optimizer.").items():
-            number, _, moment = name.partition(".")
-            moments.setdefault(int(number), {})[moment] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})
+        self.optimizer.resume(_below(tensors, "optimizer."))
 
 
 def _solve(

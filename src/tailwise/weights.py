@@ -288,7 +288,7 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
         return losses.mean()
     if w.shape != losses.shape:
         raise InputError(f"one weight per loss: got {tuple(w.shape)} for {tuple(losses.shape)}")
-    total = (w * losses).sum()
+    total = w @ losses
     # A batch whose weights are all zero says nothing: its mean is 0 and so is its gradient.
     return total / (w.sum().clamp_min(torch.finfo(w.dtype).tiny) if divide_by == "weight" else len(losses))
 

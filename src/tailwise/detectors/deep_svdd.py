@@ -25,18 +25,20 @@ class DeepSVDD(Detector):
     Args:
         hidden: widths (rows) or channels (spectra, images), outermost first. None chooses by the unit's shape.
         code: size of the code; None chooses by the unit's shape.
+        dense: fully connected over the whole unit, also for spectra and images: fast for small ones.
     """
 
     loss_is_score = True
     centre: Tensor
 
-    def __init__(self, hidden: tuple[int, ...] | None = None, code: int | None = None) -> None:
+    def __init__(self, hidden: tuple[int, ...] | None = None, code: int | None = None, dense: bool = False) -> None:
         super().__init__()
         self.hidden = hidden
         self.code = code
+        self.dense = dense
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
-        body = Body.of(unit_shape, self.hidden, self.code)
+        body = Body.of(unit_shape, self.hidden, self.code, self.dense)
         self.standardise = Standardise(unit_shape)
         self.encoder = body.encoder(bias=False, activation=nn.LeakyReLU)
         self.register_buffer("centre", torch.zeros(body.code))
