@@ -36,7 +36,8 @@ check: $(STAMP)  ## lint, format, types, and whether docs/api.md is current
 	$(BIN)/mypy
 	$(BIN)/python docs/build.py --check
 
-bench: $(STAMP)  ## time the weights, the training and the import; prints JSON lines
+bench: $(STAMP)  ## the long-tail suite (under an hour on 2 cores, resumable), its page, and timings as JSON lines
+	$(BIN)/tailwise bench long_tail
 	$(BIN)/python benchmarks/weights_speed.py
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/weighting_overhead.py

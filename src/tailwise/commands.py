@@ -190,4 +190,30 @@ def demo(out: Path = Path("demo-run"), *, seed: int = 0, overwrite: bool = False
     return demonstration.run(out, seed, overwrite)
 
 
-COMMANDS = (fit, score, report, weigh, names, describe, demo)
+def bench(
+    suite: Path,
+    *,
+    profile: str = "default",
+    draws: str = "development",
+    rows: Path | None = None,
+    data: Path | None = None,
+    processes: int = 2,
+) -> Path:
+    """Compare methods on the draws of a suite: one JSON line a cell, and a page of tables.
+
+    An interrupted run is resumed by the same command; a cell that has its row is not done again.
+
+    Args:
+        suite: a TOML file, or the name of one in benchmarks/suites/, such as smoke or long_tail.
+        profile: how much of the suite is run; the suite names its profiles.
+        draws: development (to choose by) or confirmation (to report).
+        rows: the file of rows; by default results/<suite>.jsonl beside the suites, from which the page is written.
+        data: the directory of the suite's data sets; by default the environment's TAILWISE_DATA.
+        processes: how many cells run at a time, each with one thread.
+    """
+    from . import benchmark_tables
+
+    return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
+
+
+COMMANDS = (fit, score, report, weigh, names, describe, demo, bench)

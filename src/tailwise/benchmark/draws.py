@@ -96,7 +96,9 @@ def _of_kinds(
     if shown < max(1, len(tested) // 100):
         raise InputError(f"{len(anomalous)} anomalies are too few to hide {hidden_count} of them in the training data")
     hidden = anomalous[shown : shown + hidden_count]
-    train, held = _hold_out(np.concatenate([train, hidden]), calibration, generator)
+    # No kind is held out whole: it would be tested as normal without ever having been seen.
+    firsts = np.array([left[kind][0] for kind in order])
+    train, held = _hold_out(np.concatenate([train, hidden]), calibration, generator, firsts)
     test = np.concatenate([tested, anomalous[:shown]])
     kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", pool.kinds)
     return Draw(
@@ -138,10 +140,13 @@ def _sizes(available: list[int], largest: int, imbalance: float | str) -> list[i
     return [max(1, math.floor(most * share + 1e-9)) for share in shares]
 
 
-def _hold_out(train: np.ndarray, calibration: float, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    mixed = generator.permutation(train)
-    count = math.ceil(calibration * len(train))
-    return np.sort(mixed[count:]), mixed[:count]
+def _hold_out(
+    train: np.ndarray, calibration: float, generator: np.random.Generator, kept: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Units to train on and units held out; those `kept` train whatever is drawn."""
+    free = train if kept is None else np.setdiff1d(train, kept)
+    held = generator.permutation(free)[: math.ceil(calibration * len(train))]
+    return np.setdiff1d(train, held), held
 
 
 def _taken(pool: Pool, index: np.ndarray) -> Data | None:
@@ -149,8 +154,17 @@ def _taken(pool: Pool, index: np.ndarray) -> Data | None:
 
 
 def _first_half(pool: Pool, flipped: bool) -> np.ndarray:
-    column = np.arange(len(pool.data)) % pool.width
-    return (column < pool.width // 2) != flipped
+    """One part of a cube: its left half, or upper half if only so both parts hold anomalies, or cut through them."""
+    assert pool.labels is not None
+    rows, columns = np.divmod(np.arange(len(pool.data)), pool.width)
+    for axis, middle in (
+        (columns, pool.width / 2), (rows, len(pool.data) / pool.width / 2),
+        (columns, np.median(columns[pool.labels])), (rows, np.median(rows[pool.labels])),
+    ):  # fmt: skip
+        first = axis < middle
+        if pool.labels[first].any() and pool.labels[~first].any():
+            return first != flipped
+    raise InputError("no cut by rows or columns leaves anomalies on both sides")
 
 
 @lru_cache(maxsize=2)

@@ -121,7 +121,13 @@ class Method:
 
 @dataclass(frozen=True)
 class Suite:
-    """A suite file; `calibration` is the share of training units held out for a threshold, 0 for none."""
+    """A suite file.
+
+    Attributes:
+        calibration: share of the training units held out for a threshold, 0 for none.
+        fit: options of `training.fit` for every detector.
+        reported: whether its rows are worth a page; those of a mere check stay out of results/.
+    """
 
     name: str
     draws: Mapping[str, tuple[int, ...]]
@@ -131,6 +137,7 @@ class Suite:
     profiles: Mapping[str, Profile]
     calibration: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
+    reported: bool = True
 
     def cells(self, profile: str, part: str) -> dict[Conditions, list[Method]]:
         """Every cell once: the methods of each draw, draws of one source side by side.

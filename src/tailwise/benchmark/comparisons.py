@@ -1,0 +1,138 @@
+"""What rows say when they are held against each other: paired changes with their intervals.
+
+A change is a method less another on the same draw; its interval is bootstrapped over draws, within each cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .rows import key
+from .suites import AS_GIVEN
+
+_BOOTSTRAPS = 2_000
+_WHERE = ("suite", "source", "imbalance", "contamination")
+_METHOD = ("detector", "weighting", "alignment")
+
+Row = dict[str, Any]
+Choice = dict[str, str]
+
+PLAIN = {"weighting": "uniform", "alignment": ""}
+WEIGHTED = {"weighting": "auto", "alignment": ""}
+AUTO = {"weighting": "auto", "alignment": "auto"}
+ORACLE = {"weighting": "oracle", "alignment": ""}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A mean of paired differences and its 95 % interval; `count` draws."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.3f} [{self.low:+.3f}, {self.high:+.3f}]" if self.count else "no pairs yet"
+
+
+def reported(rows: Iterable[Row]) -> list[Row]:
+    """Finished rows of the part that is reported: confirmation draws, or development draws while there are none.
+
+    Of a method whose settings have changed only the newest settings count.
+    """
+    rows = list(rows)
+    part = part_of(rows)
+    newest = {_cell(row): _spelled(row) for row in rows if row["status"] == "ok" and row["part"] == part}
+    finished = [row for row in rows if row["status"] == "ok" and row["part"] == part]
+    return [row for row in finished if _spelled(row) == newest[_cell(row)]]
+
+
+def change(rows: Iterable[Row], metric: str, method: Choice, base: Choice = PLAIN) -> Change:
+    """How `method` differs from `base`, paired by draw and detector.
+
+    Every source and its conditions count the same; draws are resampled within them, with all their detectors.
+    """
+    sides: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in rows:
+        for side, wanted in (("method", method), ("base", base)):
+            if metric in row["metrics"] and all(row[name] == value for name, value in wanted.items()):
+                place = (tuple(row[name] for name in _WHERE), row["draw"], row["detector"])
+                sides.setdefault(place, {})[side] = row["metrics"][metric]
+    found: dict[tuple[Any, ...], dict[int, list[float]]] = {}
+    for (where, draw, _), pair in sides.items():
+        if len(pair) == 2:
+            found.setdefault(where, {}).setdefault(draw, []).append(pair["method"] - pair["base"])
+    return _bootstrapped([np.array([np.mean(each) for each in draws.values()]) for draws in found.values()])
+
+
+def _bootstrapped(cells: list[np.ndarray]) -> Change:
+    if not cells:
+        return Change(float("nan"), float("nan"), float("nan"), 0)
+    generator = np.random.default_rng(0)
+    means = np.mean([generator.choice(cell, (_BOOTSTRAPS, len(cell))).mean(1) for cell in cells], axis=0)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Change(float(np.mean([cell.mean() for cell in cells])), float(low), float(high), sum(map(len, cells)))
+
+
+def by_cell(rows: list[Row], method: Choice, metric: str = "aupr") -> dict[tuple[str, str], Change]:
+    """The change against the plain detector for each (source, detector)."""
+    found = {}
+    for source, detector in in_order((row["source"], row["detector"]) for row in rows):
+        here = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
+        if (each := change(here, metric, method)).count:
+            found[source, detector] = each
+    return found
+
+
+def long_tailed(rows: list[Row]) -> list[Row]:
+    """Rows of each source at its strongest imbalance, without hidden anomalies; sources that know no kinds are out."""
+    rows = [row for row in rows if not row["contamination"] and row["modes"] and row["imbalance"] != 1]
+    strongest = {row["source"]: 0.0 for row in rows}
+    for row in rows:
+        if row["imbalance"] != AS_GIVEN:
+            strongest[row["source"]] = max(strongest[row["source"]], row["imbalance"])
+    return [row for row in rows if row["imbalance"] in (AS_GIVEN, strongest[row["source"]])]
+
+
+def mean_over_sources(rows: list[Row], metric: str) -> float:
+    """Mean over sources of the mean over rows; NaN where no row has it."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if metric in row["metrics"]:
+            values.setdefault(row["source"], []).append(row["metrics"][metric])
+    return float(np.mean([np.mean(each) for each in values.values()])) if values else float("nan")
+
+
+def has(rows: list[Row], method: Choice) -> bool:
+    """Whether any row is of this method."""
+    return any(all(row[name] == value for name, value in method.items()) for row in rows)
+
+
+def part_of(rows: Iterable[Row]) -> str:
+    """The part that is reported: "confirmation" if it has finished rows, else "development"; "" without any."""
+    parts = {row["part"] for row in rows if row["status"] == "ok"}
+    return "confirmation" if "confirmation" in parts else "development" if parts else ""
+
+
+def name_of(row: Row) -> tuple[str, ...]:
+    """(detector, weighting, alignment)."""
+    return tuple(row[name] for name in _METHOD)
+
+
+def _cell(row: Row) -> tuple[Any, ...]:
+    return (*(row[name] for name in _WHERE), *name_of(row))
+
+
+def _spelled(row: Row) -> tuple[str, ...]:
+    settings = {name: value for name, value in row["settings"].items() if name != "draw"}
+    return (key(settings),)
+
+
+def in_order(items: Iterable[Any]) -> list[Any]:
+    """The distinct items, in the order of their first appearance."""
+    return list(dict.fromkeys(items))

@@ -1,0 +1,298 @@
+"""The benchmark's page: tables, plots and plain answers, all computed from rows.
+
+Changes are paired: a method less the plain detector on the same draw. Their intervals are bootstrapped over draws,
+within each source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from . import benchmark, plots, storage
+from .benchmark import rows as kept_rows
+from .benchmark.comparisons import (
+    AUTO,
+    ORACLE,
+    WEIGHTED,
+    Change,
+    Choice,
+    Row,
+    by_cell,
+    change,
+    has,
+    in_order,
+    long_tailed,
+    mean_over_sources,
+    name_of,
+    part_of,
+    reported,
+)
+from .benchmark.suites import YARDSTICKS
+
+NEURAL = ("autoencoder", "deep-svdd")
+_HEAD = "# Benchmarks\n\nWritten by `tailwise bench` from the rows in results/, which say how each figure was made.\n"
+PAGE, PICTURE = "README.md", "changes.svg"
+_HARM = -0.005
+_ROW = ("detector", "weighting", "scores")
+
+
+def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Path | None, processes: int) -> Path:
+    """Run a suite and write its page; the file of rows. See `commands.bench`."""
+    path = suite if suite.suffix else Path("benchmarks", "suites", f"{suite}.toml")
+    read, home = benchmark.read_suite(path), benchmark.home_of(path)
+    place = home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
+    benchmark.run(read, profile, part, rows or place, home / ".cache", processes, str(data or ""))
+    if rows is None and read.reported:
+        write_page(home)
+    return rows or place
+
+
+def write_page(home: Path) -> Path:
+    """Write README.md and its picture in `home` from the rows in its results/."""
+    rows = [row for path in sorted((home / "results").glob("*.jsonl")) for row in kept_rows.read_rows(path)]
+    storage.write(home / PAGE, tables(rows).encode())
+    if drawn := _draws(reported(rows)):
+        height = 1 + 0.2 * len(in_order((row["source"], row["detector"]) for row in long_tailed(reported(rows))))
+        storage.write(home / "results" / PICTURE, plots.picture(drawn, (9.2, height)))
+    return home / PAGE
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """The page as Markdown."""
+    shown = reported(rows)
+    parts = [
+        _HEAD,
+        _first_screen(shown),
+        *[_section(title, write(shown)) for title, write in _SECTIONS.items()],
+        _section("What did not run", _not_run(rows)),
+        _section("How it is measured", _PROTOCOL.format(note=_PART_NOTES[part_of(rows)])),
+    ]
+    return "\n".join(part for part in parts if part).rstrip() + "\n"
+
+
+def _first_screen(rows: list[Row]) -> str:
+    tail = long_tailed(rows)
+    neural = [row for row in tail if row["detector"] in NEURAL]
+    if not neural:
+        return "There are no finished rows with a long tail yet: `make bench` makes them.\n"
+    auto, name = (AUTO, "weighting and mode-fair scores") if has(neural, AUTO) else (WEIGHTED, "weighting")
+    lines = [
+        f"**Does it help?** Left on (`auto`: {name}), autoencoder and deep-svdd change by "
+        f"{_say(neural, 'aupr', auto)} AUPR and {_say(neural, 'auroc_rarest', auto)} AUROC of the rarest kind, "
+        f"in the mean over {len({row['source'] for row in neural})} long-tailed sources. Weighting alone: "
+        f"{_say(neural, 'aupr', WEIGHTED)} AUPR; with the kinds told (the oracle): {_say(neural, 'aupr', ORACLE)}.",
+        f"**Where?** {_where(tail, auto)}",
+        f"**By how much?** The best of our detectors with `auto` against the best of LOF, kNN and per-group kNN "
+        f"(which is told the kinds), AUPR: {_against_yardsticks(tail, auto)}.",
+        f"**When should I not use it?** {_when_not(rows, auto)}",
+    ]
+    picture = f"![Change in AUPR by auto, by source and detector, with intervals](results/{PICTURE})\n"
+    return (
+        "\n\n".join(lines) + "\n\nIn brackets: 95 % intervals over draws, paired with the plain detector.\n\n" + picture
+    )
+
+
+def _say(rows: list[Row], metric: str, method: Choice) -> str:
+    return str(change(rows, metric, method))
+
+
+def _where(rows: list[Row], auto: Choice) -> str:
+    changes = by_cell(rows, auto)
+    best = sorted(changes.items(), key=lambda item: -item[1].mean)[:3]
+    gained = sum(each.low > 0 for each in changes.values())
+    return (
+        f"In {gained} of {len(changes)} pairs of source and detector the whole interval is above 0. Most: "
+        + "; ".join(f"{source} with {detector} {each}" for (source, detector), each in best)
+        + "."
+    )
+
+
+def _when_not(rows: list[Row], auto: Choice) -> str:
+    conditions = sorted({(row["imbalance"], row["contamination"]) for row in rows}, key=str)
+    harmed = []
+    for imbalance, contamination in conditions:
+        here = [row for row in rows if (row["imbalance"], row["contamination"]) == (imbalance, contamination)]
+        told = f"imbalance {imbalance}" + (
+            f", {contamination:.0%} anomalies hidden in training" if contamination else ""
+        )
+        harmed += [
+            f"{source} with {detector} ({told}) {each}"
+            for (source, detector), each in by_cell(here, auto).items()
+            if each.mean < _HARM
+        ]
+    balanced = [row for row in rows if row["imbalance"] == 1]
+    even = (
+        f" Where all kinds are equally frequent the mean change is {_say(balanced, 'aupr', auto)}." if balanced else ""
+    )
+    if not harmed:
+        return f"No pair of source and detector loses more than {-_HARM} AUPR in the mean.{even}"
+    listed = "; ".join(sorted(harmed, key=lambda text: float(text.rpartition(" [")[0].rpartition(" ")[2]))[:5])
+    return f"{len(harmed)} cells lose more than {-_HARM} AUPR in the mean, the worst: {listed}.{even}"
+
+
+def _against_yardsticks(rows: list[Row], auto: Choice) -> str:
+    parts = []
+    for source in in_order(row["source"] for row in rows):
+        here = [row for row in rows if row["source"] == source]
+        ours = _best([row for row in here if all(row[name] == value for name, value in auto.items())])
+        theirs = _best([row for row in here if row["detector"] in YARDSTICKS])
+        if ours and theirs:
+            parts.append(f"{source} {ours[1]:.3f} ({ours[0]}) against {theirs[1]:.3f} ({theirs[0]})")
+    return "; ".join(parts) or "no rows yet"
+
+
+def _best(rows: list[Row]) -> tuple[str, float] | None:
+    means = {
+        detector: float(np.mean([row["metrics"]["aupr"] for row in rows if row["detector"] == detector]))
+        for detector in in_order(row["detector"] for row in rows)
+    }
+    return max(means.items(), key=lambda item: item[1]) if means else None
+
+
+def _by_source(rows: list[Row]) -> str:
+    """AUPR of every method on every long-tailed source."""
+    return _crossed(long_tailed(rows), "aupr", lambda row: row["source"])
+
+
+def _rarest(rows: list[Row]) -> str:
+    return _crossed(long_tailed(rows), "auroc_rarest", lambda row: row["source"])
+
+
+def _false_alarms(rows: list[Row]) -> str:
+    tail = long_tailed(rows)
+    figures = ("false_alarms_head", "false_alarms_rarest", "false_alarms_worst", "detected")
+    rejected = ("rejected_head_at_80", "rejected_rarest_at_80")
+    chosen = [m for m in _methods(tail) if m[1] in ("", "uniform", "auto", "oracle")]
+    lines = []
+    for method in chosen:
+        here = [row for row in tail if name_of(row) == method]
+        means = [mean_over_sources(here, metric) for metric in (*figures, *rejected)]
+        lines.append([*_shown(method), *("" if np.isnan(m) else f"{m:.1%}" for m in means)])
+    head = ["head", "rarest kind", "worst kind", "detected", "head, 80 % detected", "rarest kind, 80 % detected"]
+    return _table([*_ROW, *head], lines)
+
+
+def _conditions(rows: list[Row]) -> str:
+    """Change by auto at each imbalance and contamination."""
+    lines = []
+    for imbalance, contamination in sorted({(r["imbalance"], r["contamination"]) for r in rows}, key=str):
+        here = [r for r in rows if (r["imbalance"], r["contamination"]) == (imbalance, contamination)]
+        for detector in in_order(r["detector"] for r in here if r["detector"] not in YARDSTICKS):
+            own = [r for r in here if r["detector"] == detector]
+            changes = [change(own, "aupr", method) for method in (WEIGHTED, AUTO, ORACLE)]
+            shown = [str(each) if each.count else "" for each in changes]
+            lines.append([str(imbalance), f"{contamination:.0%}", detector, *shown])
+    return _table(["imbalance", "hidden anomalies", "detector", "weighting", "weighting and scores", "oracle"], lines)
+
+
+def _cost(rows: list[Row]) -> str:
+    lines = []
+    for method in _methods(rows):
+        here = [row for row in rows if name_of(row) == method]
+        seconds = float(np.median([row["seconds_fit"] for row in here]))
+        memory = float(np.median([row["peak_memory_mb"] for row in here]))
+        lines.append([*_shown(method), f"{seconds:.2f}", f"{memory:.0f}"])
+    return _table([*_ROW, "CPU seconds of fit", "peak memory, MB"], lines)
+
+
+_SECTIONS: dict[str, Callable[[list[Row]], str]] = {
+    "AUPR by source, long tail": _by_source,
+    "AUROC of the rarest kind, long tail": _rarest,
+    "Good units rejected, long tail": _false_alarms,
+    "Change in AUPR against the plain detector": _conditions,
+    "Cost (medians over all rows)": _cost,
+}
+_PART_NOTES = {
+    "confirmation": "Reported are confirmation draws, on which nothing was chosen.",
+    "development": "Reported are development draws, on which defaults are chosen; none to confirm them have been run.",
+    "": "Nothing has been run yet.",
+}
+_PROTOCOL = """{note} On one draw every method gets the same units, seed and budget. Kinds
+of normal are drawn anew, and thinned so that their sizes fall off geometrically; *imbalance* is the largest over the
+smallest. The test holds equally many normals of each kind, or weighs them so. Thresholds for *good units rejected* are
+taken at 5 % from training units that were held out; the last two columns use the threshold that catches 80 % of the
+anomalies instead. *oracle* trains with the kinds' labels, each kind weighed the same; *per-group kNN* is told them too.
+*median-rejection* drops the half with the highest scores. Rows hold settings, versions, commit, seconds and memory."""
+
+
+def _not_run(rows: Sequence[Row]) -> str:
+    told: dict[tuple[str, ...], int] = {}
+    for row in rows:
+        if row["status"] != "ok":
+            key = (row["suite"], row["status"], row["error"])
+            told[key] = told.get(key, 0) + 1
+    if not told:
+        return "Nothing: every cell has its figures."
+    lines = [[suite, status, str(count), error] for (suite, status, error), count in sorted(told.items())]
+    return _table(["suite", "status", "cells", "reason"], lines)
+
+
+def _crossed(rows: list[Row], metric: str, column: Callable[[Row], str]) -> str:
+    """A line for each method, a column for each source, and the mean over those that every method has."""
+    rows = [row for row in rows if metric in row["metrics"]]
+    columns = in_order(map(column, rows))
+    values: dict[tuple[tuple[str, ...], str], list[float]] = {}
+    for row in rows:
+        values.setdefault((name_of(row), column(row)), []).append(row["metrics"][metric])
+    means = {key: float(np.mean(each)) for key, each in values.items()}
+    best = {c: max(means[m, c] for m in _methods(rows) if (m, c) in means) for c in columns}
+    lines = []
+    for method in _methods(rows):
+        cells = [means.get((method, c)) for c in columns]
+        shown = [
+            "" if x is None else f"**{x:.3f}**" if x == best[c] else f"{x:.3f}"
+            for c, x in zip(columns, cells, strict=True)
+        ]
+        known = [x for x in cells if x is not None]
+        lines.append([*_shown(method), *shown, f"{np.mean(known):.3f}" if len(known) == len(columns) else ""])
+    return _table([*_ROW, *columns, "mean"], lines)
+
+
+def _draws(rows: list[Row]) -> dict[str, Callable[[Axes], Axes]]:
+    """What is drawn, by title; nothing without a change to show."""
+    tail = long_tailed(rows)
+    auto = AUTO if has(tail, AUTO) else WEIGHTED
+    titles = {"aupr": "AUPR", "auroc_rarest": "AUROC of the rarest kind"}
+    found = {title: by_cell(tail, auto, metric) for metric, title in titles.items()}
+    return {title: partial(_draw_changes, changes) for title, changes in found.items() if changes}
+
+
+def _draw_changes(changes: dict[tuple[str, str], Change], axes: Axes) -> Axes:
+    places = np.arange(len(changes))[::-1]
+    axes.axvline(0, color=plots.GREY, linewidth=1, linestyle=(0, (4, 2)), label="plain detector")
+    for place, each in zip(places, changes.values(), strict=True):
+        colour = plots.BLUE if each.low > 0 else plots.RED if each.high < 0 else plots.GREY
+        axes.plot([each.low, each.high], [place, place], color=colour, linewidth=1.6)
+        axes.plot([each.mean], [place], "o", color=colour, markersize=4)
+    axes.set_yticks(places, [f"{source}, {detector}" for source, detector in changes])
+    axes.set_xlabel("auto less plain")
+    return axes
+
+
+def _methods(rows: list[Row]) -> list[tuple[str, ...]]:
+    """Detectors in the rows' order, yardsticks last; of each the plain one first."""
+    found = in_order(map(name_of, rows))
+    detectors = in_order(method[0] for method in found)
+    weightings = ["uniform", "auto", *in_order(method[1] for method in found)]
+    return sorted(found, key=lambda m: (m[0] in YARDSTICKS, detectors.index(m[0]), m[2], weightings.index(m[1])))
+
+
+def _shown(method: tuple[str, ...]) -> list[str]:
+    detector, weighting, alignment = method
+    return [detector, weighting, "mode-fair" if alignment else ""]
+
+
+def _section(title: str, text: str) -> str:
+    return f"## {title}\n\n{text}\n" if text else ""
+
+
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    if not lines:
+        return ""
+    rows = [head, ["---"] * len(head), *lines]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)

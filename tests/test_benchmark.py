@@ -1,0 +1,370 @@
+"""Benchmarks: paired draws, rows that resume, failures that are rows, and a page that follows from the rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tailwise import InputError, benchmark, benchmark_tables, metrics, registry
+from tailwise.benchmark import comparisons, draws, measures, methods, rows
+from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite, read_suite
+from tailwise.problem import Data
+
+ROOT = Path(__file__).parents[1]
+SUITES = ROOT / "benchmarks" / "suites"
+SMOKE = read_suite(SUITES / "smoke.toml")
+DIGITS = SMOKE.sources["digits"]
+
+
+def conditions(draw: int = 1, imbalance: float | str = 20, contamination: float = 0.0) -> Conditions:
+    return Conditions("digits", "development", draw, imbalance, contamination)
+
+
+@pytest.fixture(scope="module")
+def pool() -> draws.Pool:
+    return draws.load(DIGITS, "", Path("unused"))
+
+
+def job(folder: Path, *chosen: Method, suite: Suite = SMOKE, at: Conditions | None = None) -> benchmark.Job:
+    return benchmark.Job(suite, at or conditions(), chosen, folder / "rows.jsonl", folder)
+
+
+def counts(kinds: np.ndarray, order: tuple[str, ...]) -> list[int]:
+    return [int((kinds == kind).sum()) for kind in order]
+
+
+class TestDraws:
+    def test_sizes_fall_off_geometrically_and_the_test_is_balanced(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        assert draw.train_kinds is not None
+        sizes = counts(draw.train_kinds, draw.order)
+        assert sizes[0] == 20 * sizes[-1]
+        ratios = np.array(sizes[:-1]) / np.array(sizes[1:])
+        assert np.allclose(ratios, 20**0.25, rtol=0.15)
+        assert draw.test_kinds is not None
+        assert counts(draw.test_kinds[~draw.labels], draw.order) == [50] * 5
+        assert not set(draw.test_kinds[draw.labels]) & set(draw.order)
+
+    def test_nothing_is_in_two_places(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(contamination=0.1), 0.2)
+        assert draw.held is not None
+        names = [*draw.train.names, *draw.held.names, *draw.test.names]
+        assert len(set(names)) == len(names)
+
+    def test_the_same_seed_keeps_kinds_and_test_at_any_imbalance(self, pool: draws.Pool) -> None:
+        even, tail, other = (
+            draws.make(pool, DIGITS, conditions(seed, imbalance), 0.0) for seed, imbalance in ((1, 1), (1, 50), (2, 1))
+        )
+        normals = [list(np.array(draw.test.names)[~draw.labels]) for draw in (even, tail, other)]
+        assert normals[0] == normals[1] != normals[2]
+        assert set(tail.train.names) <= set(even.train.names)
+
+    def test_contamination_is_a_share_of_the_training_set(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(contamination=0.1), 0.0)
+        assert draw.train_kinds is not None
+        assert (draw.train_kinds == "").mean() == pytest.approx(0.1, abs=0.005)
+
+    def test_no_kind_is_held_out_whole(self, pool: draws.Pool) -> None:
+        for seed in range(20):
+            draw = draws.make(pool, DIGITS, conditions(seed, 100), 0.3)
+            assert draw.train_kinds is not None
+            assert min(counts(draw.train_kinds, draw.order)) >= 1
+
+    def test_labelled_anomalies_are_those_of_the_drawn_kinds(self) -> None:
+        kinds, labels = np.repeat(["a", "b", "c"], 40), np.tile(np.arange(40) < 10, 3)
+        pool = draws.Pool(Data(torch.arange(120.0)[:, None], range(120)), labels, kinds)
+        draw = draws.make(pool, SourceSettings("", order=("b", "a"), test=5), conditions(imbalance=AS_GIVEN), 0.0)
+        tested = draw.test.units[draw.labels, 0].long().numpy()  # type: ignore[index]
+        assert set(kinds[tested]) == {"a", "b"}
+        assert labels[tested].all()
+        assert not labels[draw.train.units[:, 0].long().numpy()].any()  # type: ignore[index]
+
+    def test_halves_take_turns(self) -> None:
+        labels = np.zeros(24, dtype=bool)
+        labels[[0, 5]] = True
+        pool = draws.Pool(Data(torch.arange(24.0)[:, None, None], range(24)), labels, None, width=6)
+        one, two = (draws.make(pool, SourceSettings("", split="halves"), conditions(seed), 0.0) for seed in (2, 3))
+        columns = [{name % 6 for name in draw.test.names} for draw in (one, two)]  # type: ignore[operator]
+        assert sorted(map(sorted, columns)) == [[0, 1, 2], [3, 4, 5]]
+        assert all(len(draw.train) == 11 and draw.labels.sum() == 1 for draw in (one, two))
+
+    def test_a_cut_goes_through_the_anomalies_of_a_corner(self) -> None:
+        labels = np.zeros((4, 6), dtype=bool)
+        labels[0, :2] = True
+        pool = draws.Pool(Data(torch.zeros(24, 1, 1), range(24)), labels.ravel(), None, width=6)
+        draw = draws.make(pool, SourceSettings("", split="halves"), conditions(2), 0.0)
+        assert draw.labels.sum() == 1
+
+    def test_features_are_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls = []
+        monkeypatch.setattr(
+            draws.backbones, "pooled", lambda name: lambda images: calls.append(name) or images.mean((2, 3))
+        )
+        images = torch.rand(5, 3, 8, 8)
+        first, again = (draws._features(images, "any", 4, tmp_path) for _ in range(2))
+        assert torch.equal(first, again)
+        assert len(calls) == 1
+        draws._features(images + 1, "any", 4, tmp_path)
+        assert len(calls) == 2
+
+    @pytest.mark.parametrize(
+        ("settings", "at", "said"),
+        [
+            (replace(DIGITS, normals=10), conditions(), "some must be left"),
+            (replace(DIGITS, order=("3", "x")), conditions(), "kind 'x' has 0"),
+            (replace(DIGITS, split="halves"), conditions(), "needs one cube"),
+            (DIGITS, conditions(contamination=0.9), "too few to hide"),
+        ],
+    )
+    def test_what_cannot_be_drawn(self, pool: draws.Pool, settings: SourceSettings, at: Conditions, said: str) -> None:
+        with pytest.raises(InputError, match=said):
+            draws.make(pool, settings, at, 0.0)
+
+
+class TestMeasures:
+    def test_balanced_and_training_frequencies_by_copies(self) -> None:
+        generator = np.random.default_rng(0)
+        kinds = np.array(["a"] * 30 + ["b"] * 10 + ["a"] * 20)
+        labels, scores = np.arange(60) >= 40, generator.normal(size=60) + np.repeat([0, 1, 2], [30, 10, 20])
+        data = Data(torch.zeros(60, 1), range(60))
+        train = Data(torch.zeros(60, 1), range(60))
+        draw = draws.Draw(train, np.repeat(["a", "b"], [45, 15]), None, data, labels, kinds, ("a", "b"))
+        found = measures.measure(draw, scores, scores[:20])
+        # Three copies of each b are as many as there are of a; 45 : 15 are the frequencies of the test itself.
+        copies = np.concatenate([np.arange(60), *[np.flatnonzero(~labels & (kinds == "b"))] * 2])
+        assert found["metrics"]["auroc"] == pytest.approx(metrics.auroc(labels[copies], scores[copies]))
+        trained = found["metrics"]["aupr_at_training_frequencies"]
+        assert trained == pytest.approx(metrics.aupr(labels, scores))
+        parts = metrics.per_mode(metrics.auroc, labels, scores, kinds)
+        assert found["metrics"]["auroc_rarest"] == pytest.approx(parts["b"])
+        assert found["metrics"]["auroc_worst"] == pytest.approx(min(parts.values()))
+        assert [mode["train"] for mode in found["modes"]] == [45, 15]
+
+    def test_perfect_scores(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        figures = measures.measure(draw, draw.labels.astype(float), np.zeros(10))["metrics"]
+        assert figures["aupr"] == figures["auroc_worst"] == figures["detected"] == 1
+        assert figures["false_alarms_worst"] == figures["rejected_rarest_at_80"] == 0
+
+
+class TestMethods:
+    def test_per_group_neighbours_by_hand(self) -> None:
+        # Two kinds on a line, spaced 1 and 10: at the same distance, the wide kind's stranger is the less strange one.
+        line = torch.cat([torch.arange(40.0), 10_000 + 10 * torch.arange(40.0)])[:, None]
+        data = Data(line, range(80))
+        draw = draws.Draw(data, np.repeat(["a", "b"], 40), None, data, np.zeros(80, bool), None, ("a", "b"))
+        told, plain = methods.yardstick(draw, "per-group kNN"), methods.yardstick(draw, "kNN")
+        asked = Data(torch.tensor([[-60.0], [10_450.0]]), range(2))
+        near, wide = told(asked)
+        assert near > 5 * wide
+        assert plain(asked)[0] == pytest.approx(64 / 100 * plain(asked)[1], rel=1e-4)
+
+    def test_the_oracle_gives_every_kind_the_same_weight(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        _, outcome = methods.fit(SMOKE, draw, Method("gaussian", "oracle"), 0)
+        assert draw.train_kinds is not None
+        sums = [float(outcome.weights[torch.from_numpy(draw.train_kinds == kind)].sum()) for kind in draw.order]
+        assert np.allclose(sums, sums[0])
+
+    def test_yardsticks_leave_a_training_unit_out_of_its_own_score(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        score = methods.yardstick(draw, "kNN")
+        assert (score(None) > score(draw.train)).all()
+
+
+class TestRows:
+    def test_the_smoke_suite_in_processes_then_nothing_left(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (grid,) = SMOKE.grids
+        small = replace(SMOKE, grids=(replace(grid, imbalances=(20,), alignments=("",)),), fit={"epochs": 4})
+        target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
+        assert benchmark.run(small, "default", "development", target, tmp_path, processes=2) == 3 * 15
+        found = rows.read_rows(target)
+        assert [row["status"] for row in found] == ["ok"] * 45
+        assert {row["draw"] for row in found} == {1, 2, 3}
+        assert all(row["seconds_fit"] >= 0 and row["peak_memory_mb"] > 50 for row in found)
+        assert all(set(row["versions"]) >= {"torch", "tailwise"} for row in found)
+        assert os.environ.get("OMP_NUM_THREADS") == threads
+        assert benchmark.run(small, "default", "development", target, tmp_path) == 0
+        assert "0 cells" in capsys.readouterr().err
+
+    def test_an_interrupted_line_is_tolerated_and_done_again(self, tmp_path: Path) -> None:
+        work = job(tmp_path, Method("gaussian", "uniform"), Method("gaussian", "oracle"))
+        benchmark.run_job(work)
+        whole = work.rows.read_text()
+        work.rows.write_text(whole[:-40])
+        assert len(rows.read_rows(work.rows)) == 1
+        rows.mend(work.rows)
+        benchmark.run_job(work)
+        again = rows.read_rows(work.rows)
+        assert len(again) == 2
+        assert [row["metrics"] for row in again] == [json.loads(line)["metrics"] for line in whole.splitlines()]
+
+    def test_methods_of_a_draw_see_the_same_units_and_plain_rows_repeat(self, tmp_path: Path) -> None:
+        chosen = (Method("autoencoder", "uniform"), Method("autoencoder", "oracle"))
+        for folder in ("one", "two"):
+            benchmark.run_job(job(tmp_path / folder, *chosen, suite=replace(SMOKE, fit={"epochs": 2})))
+        one, two = (rows.read_rows(tmp_path / folder / "rows.jsonl") for folder in ("one", "two"))
+        assert [row["metrics"] for row in one] == [row["metrics"] for row in two]
+        assert one[0]["metrics"] != one[1]["metrics"]
+        assert one[0]["n_train"] == one[1]["n_train"]
+
+    def test_a_failure_is_a_row_and_the_next_cell_goes_on(self, tmp_path: Path) -> None:
+        work = job(tmp_path, Method("gaussian(shrinkage=2)", "uniform"), Method("gaussian", "uniform"))
+        benchmark.run_job(work)
+        failed, fine = sorted(rows.read_rows(work.rows), key=lambda row: row["status"])
+        assert (failed["status"], fine["status"]) == ("failed", "ok")
+        assert failed["error"]
+
+    @pytest.mark.parametrize(
+        ("source", "method", "said"),
+        [
+            ("Idx(path='no-such-set')", Method("gaussian", "uniform"), "no-such-set"),
+            ("Digits()", Method("gaussian", "strange"), "Rareness"),
+        ],
+    )
+    def test_what_is_missing_is_skipped_with_the_reason(
+        self, source: str, method: Method, said: str, tmp_path: Path
+    ) -> None:
+        suite = replace(
+            SMOKE,
+            sources={"digits": replace(DIGITS, source=source)},
+            weightings={"uniform": "", "strange": "Rareness()"},
+        )
+        work = job(tmp_path, method, suite=suite)
+        benchmark.run_job(work)
+        (row,) = rows.read_rows(work.rows)
+        assert row["status"] == "skipped"
+        assert said in row["error"]
+        assert str(Path.cwd()) not in row["error"]
+        assert not rows.is_done(row)
+
+    def test_a_changed_default_is_another_cell(self) -> None:
+        at, method = conditions(), Method("autoencoder", "auto")
+        before = rows.key(SMOKE.settings(at, method))
+        changed = replace(SMOKE, weightings={"auto": "Importance(alpha=0.3)"})
+        assert rows.key(changed.settings(at, method)) != before
+        assert rows.key(replace(SMOKE, name="other").settings(at, method)) == before
+
+
+class TestSuites:
+    @pytest.mark.parametrize("path", sorted(SUITES.glob("*.toml")), ids=lambda path: path.stem)
+    def test_suites_of_the_project_can_be_read(self, path: Path) -> None:
+        suite = read_suite(path)
+        assert set(suite.draws) == {"development", "confirmation"}
+        assert len(suite.draws["confirmation"]) >= 3
+        for profile in suite.profiles:
+            assert suite.cells(profile, "confirmation")
+        for settings in suite.sources.values():
+            text = settings.source.replace("{kind}", "x").replace("{scene}", "x")
+            assert len(registry.parse(text, ("source",))) == 1
+
+    def test_every_draw_of_scenes_is_taken_once(self) -> None:
+        suite = read_suite(SUITES / "long_tail.toml")
+        settings = suite.sources["abu-halves"]
+        for seeds in suite.draws.values():
+            ways = {(draws.scene_of(settings, s), (s // len(settings.scenes)) % 2) for s in seeds}
+            assert len(ways) == 12
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ('weightings = ["uniform"', 'weightings = ["unifrom"', "did you mean 'uniform'"),
+            ("normals = 5", "normal = 5", "misspells a setting"),
+            ("confirmation = [101", "confirmation = [1", "both a development and a confirmation draw"),
+            ("[[grids]]", "[[grids", "cannot read the suite"),
+            ('sources = ["digits"]', 'sources = ["digit"]', "no source of the suite is called 'digit'"),
+        ],
+    )
+    def test_a_bad_suite(self, old: str, new: str, said: str, tmp_path: Path) -> None:
+        text = (SUITES / "smoke.toml").read_text(encoding="utf-8")
+        assert old in text
+        (tmp_path / "bad.toml").write_text(text.replace(old, new))
+        with pytest.raises(InputError, match=re.escape(said)):
+            read_suite(tmp_path / "bad.toml")
+
+    def test_an_unknown_profile(self) -> None:
+        with pytest.raises(InputError, match=r"no profile is called 'defualt'.*did you mean 'default'"):
+            SMOKE.cells("defualt", "development")
+
+
+def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, Any]:
+    modes = [{"kind": "a", "train": 9, "test": 5, "auroc": aupr}]
+    row = {
+        "suite": "s", "status": "ok", "source": "made", "part": "development", "draw": draw, "imbalance": 100,
+        "contamination": 0.0, "detector": "autoencoder", "weighting": weighting, "alignment": "",
+        "metrics": {"aupr": aupr, "auroc_rarest": aupr}, "modes": modes, "seconds_fit": 1.0, "peak_memory_mb": 100.0,
+    } | other  # fmt: skip
+    return row | {"settings": {"draw": draw, "weighting": weighting, **other}}
+
+
+class TestPage:
+    def test_the_page_is_current(self, tmp_path: Path) -> None:
+        home = ROOT / "benchmarks"
+        found = [row for path in sorted((home / "results").glob("*.jsonl")) for row in rows.read_rows(path)]
+        assert (home / "README.md").read_text(encoding="utf-8") == benchmark_tables.tables(found)
+
+    def test_changes_are_paired_by_draw(self) -> None:
+        made = [made_row(d, w, 0.5 + 0.1 * d + gain) for d in range(5) for w, gain in (("uniform", 0), ("auto", 0.03))]
+        found = comparisons.change(made, "aupr", comparisons.WEIGHTED)
+        # The draws differ by far more than the methods; paired, nothing is left of that.
+        assert (found.mean, found.low, found.high) == pytest.approx((0.03, 0.03, 0.03))
+        assert found.count == 5
+
+    def test_an_interval_holds_its_mean_and_sources_count_the_same(self) -> None:
+        gains = {"one": [0.1, 0.2, 0.3], "two": [-0.1] * 30}
+        made = [
+            row
+            for source, each in gains.items()
+            for draw, gain in enumerate(each)
+            for row in (
+                made_row(draw, "uniform", 0.5, source=source),
+                made_row(draw, "auto", 0.5 + gain, source=source),
+            )
+        ]
+        found = comparisons.change(made, "aupr", comparisons.WEIGHTED)
+        assert found.mean == pytest.approx(0.05)
+        assert found.low < found.mean < found.high
+
+    def test_confirmation_draws_are_the_ones_reported_once_there(self) -> None:
+        made = [made_row(1, "uniform", 0.5), made_row(101, "uniform", 0.6, part="confirmation")]
+        assert [row["draw"] for row in comparisons.reported(made)] == [101]
+
+    def test_rows_of_an_earlier_default_do_not_mix_in(self) -> None:
+        old, new = (made_row(draw, "auto", 0.5) for draw in (1, 2))
+        old["settings"]["weighting"] = "before"
+        assert comparisons.reported([old, new]) == [new]
+
+    def test_the_first_screen_says_where_it_harms(self) -> None:
+        made = [
+            row
+            for source, gain in (("helped", 0.05), ("harmed", -0.02))
+            for draw in range(3)
+            for row in (
+                made_row(draw, "uniform", 0.5, source=source),
+                made_row(draw, "auto", 0.5 + gain, source=source),
+            )
+        ]
+        page = benchmark_tables.tables([*made, made_row(9, "auto", 0, status="skipped", error="no such set")])
+        first = page[: page.index("\n## ")]
+        assert "change by +0.015" in first
+        assert re.search(r"not use it\?\*\* 1 cells .*harmed with autoencoder \(imbalance 100\) -0.020", first)
+        assert "Most: helped with autoencoder +0.050" in first
+        assert "| s | skipped | 1 | no such set |" in page
+
+    def test_page_and_picture_are_written(self, tmp_path: Path) -> None:
+        for draw in range(3):
+            for weighting, aupr in (("uniform", 0.5), ("auto", 0.6)):
+                rows.append(tmp_path / "results" / "made.jsonl", made_row(draw, weighting, aupr))
+        page = benchmark_tables.write_page(tmp_path)
+        assert "+0.100 [+0.100, +0.100]" in page.read_text()
+        assert (tmp_path / "results" / benchmark_tables.PICTURE).read_bytes().lstrip().startswith(b"<?xml")
