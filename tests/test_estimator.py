@@ -1,16 +1,244 @@
+import pickle
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import BaseEstimator, clone
+from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbors
+from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tailwise.estimator import AnomalyDetector, Reweighted
+from tailwise import training
+from tailwise.detectors.gaussian import Gaussian
+from tailwise.errors import InputError
+from tailwise.estimator import AnomalyDetector, Reweighted, copies, native_scores, thinned
+from tailwise.problem import Data
+from tailwise.weights import Weighting
 
+SMALL_NET = "AutoEncoder(hidden=(8,), code=2)"
 CHECKED = [
     Reweighted(IsolationForest(n_estimators=10), random_state=0),
     AnomalyDetector(),
-    AnomalyDetector("AutoEncoder(hidden=(8,), code=2)", epochs=6, lr=1e-2),
+    AnomalyDetector(SMALL_NET, epochs=6, lr=1e-2),
 ]
+
+
+class Neighbourly(BaseEstimator):
+    """A detector with PyOD's interface: decision_function rises with the anomaly, no sample_weight."""
+
+    def __init__(self, k=3, contamination=0.1):
+        self.k = k
+        self.contamination = contamination
+
+    def fit(self, X, y=None):
+        self.rows_ = X
+        self.search_ = NearestNeighbors(n_neighbors=self.k).fit(X)
+        self.decision_scores_ = self.search_.kneighbors()[0][:, -1]
+        self.threshold_ = np.quantile(self.decision_scores_, 1 - self.contamination)
+        return self
+
+    def decision_function(self, X):
+        return self.search_.kneighbors(X)[0][:, -1]
+
+
+class Recording(KernelDensity):
+    """Remembers what its fit was given."""
+
+    def fit(self, X, y=None, sample_weight=None):
+        self.given_ = sample_weight
+        return super().fit(X, y, sample_weight)
+
+
+ESTIMATORS = [
+    IsolationForest(n_estimators=20, max_samples=64),
+    OneClassSVM(gamma=0.1, nu=0.1),
+    KernelDensity(),
+    LocalOutlierFactor(novelty=True),
+    GaussianMixture(2),
+    Neighbourly(),
+]
+
+
+def kinds(counts=(400, 100, 30), seed=0, dims=4):
+    generator = np.random.default_rng(seed)
+    centres = 6 * np.random.default_rng(99).normal(size=(len(counts), dims))
+    return np.concatenate([c + generator.normal(size=(n, dims)) for c, n in zip(centres, counts, strict=True)])
 
 
 @parametrize_with_checks(CHECKED)
 def test_scikit_learns_own_checks_pass(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_far_units_are_anomalies_for_every_estimator_whatever_its_sign(estimator):
+    model = Reweighted(estimator, random_state=0).fit(kinds())
+    far = np.full((5, 4), 40.0)
+    assert (model.predict(far) == -1).all()
+    assert np.mean(model.predict(kinds(seed=1)) == 1) > 0.8
+    assert model.score_samples(far).max() < np.median(model.score_samples(kinds()))
+    assert model.weights_.mean() == pytest.approx(1)
+    assert np.mean(model.predict(kinds()) == -1) == pytest.approx(0.05, abs=0.01)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
+def test_the_same_seed_gives_the_same_scores_and_the_estimator_is_left_alone(estimator):
+    before = clone(estimator).get_params()
+    one, other = (Reweighted(estimator, random_state=3).fit(kinds()).score_samples(kinds(seed=1)) for _ in range(2))
+    assert np.array_equal(one, other)
+    assert estimator.get_params() == before
+    assert not [name for name in vars(estimator) if name.endswith("_")]
+
+
+def test_without_weighing_it_is_the_estimator_itself():
+    for options in ({"rounds": 0}, {"weighting": ""}):
+        model = Reweighted(IsolationForest(), random_state=0, **options).fit(kinds())
+        plain = IsolationForest(random_state=model.estimator_.random_state).fit(kinds())
+        assert np.array_equal(model.score_samples(kinds(seed=1)), plain.score_samples(kinds(seed=1)))
+        assert (model.weights_ == 1).all()
+
+
+def test_the_rare_kind_gains_weight_and_score():
+    rare = slice(500, 530)
+    model = Reweighted(KernelDensity(), random_state=0).fit(kinds())
+    plain = KernelDensity().fit(kinds())
+    assert model.weights_[rare].mean() > 1.5 > 1 > model.weights_[:400].mean()
+    gain = model.score_samples(kinds(seed=1)) - plain.score_samples(kinds(seed=1))
+    assert gain[rare].mean() > 0.5 > 0 > gain[:400].mean()
+
+
+def test_weights_reach_a_fit_that_takes_them_and_are_drawn_by_where_none_are_taken():
+    model = Reweighted(Recording(), rounds=2, random_state=0).fit(kinds())
+    assert np.array_equal(model.estimator_.given_, model.weights_)
+    assert Reweighted(Recording(), resample="thin", random_state=0).fit(kinds()).estimator_.given_ is None
+    drawn = Reweighted(Neighbourly(), random_state=0).fit(kinds()).estimator_.rows_
+    assert len(np.unique(drawn, axis=0)) == len(drawn) < 530
+    drawn = Reweighted(Neighbourly(), resample="copy", random_state=0).fit(kinds()).estimator_.rows_
+    assert len(np.unique(drawn, axis=0)) < len(drawn) == pytest.approx(530, abs=1)
+
+
+weight_lists = st.lists(st.floats(0, 10), min_size=3, max_size=60).filter(lambda w: sum(x > 1e-3 for x in w) > 2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(weight_lists, st.floats(0, 0.999))
+def test_thinning_names_nobody_twice_and_keeps_the_effective_number(w, start):
+    w = np.array(w)
+    chosen = thinned(w, start)
+    assert len(set(chosen)) == len(chosen)
+    wanted = w.sum() ** 2 / (w**2).sum()
+    assert len(chosen) == pytest.approx(max(2, wanted), abs=1.51)
+    assert (w[chosen] > 0).all()
+
+
+def test_draws_are_in_proportion_over_the_starts():
+    w = np.array([0.0, 1.0, 1.0, 2.0, 4.0, 0.5])
+    starts = (np.arange(2_000) + 0.5) / 2_000
+    counts = np.mean([np.bincount(copies(w, start), minlength=6) for start in starts], axis=0)
+    assert counts == pytest.approx(w / w.mean(), abs=0.01)
+    kept = np.mean([np.bincount(thinned(w, start), minlength=6) for start in starts], axis=0)
+    assert kept[[1, 2, 5]] == pytest.approx(kept[1] * w[[1, 2, 5]], abs=0.01)
+    assert kept[4] == 1
+    assert thinned(np.ones(9), 0.7).tolist() == copies(np.ones(9), 0.7).tolist() == list(range(9))
+
+
+def test_training_scores_of_neighbour_methods_leave_the_unit_out():
+    """With itself among its neighbours a unit's distance is one neighbour too small."""
+    X = kinds()
+    weighting = Weighting.parse("Focal()")
+    own = Neighbourly().fit(X).decision_scores_
+    model = Reweighted(Neighbourly(), weighting, rounds=1, random_state=0).fit(X)
+    assert np.allclose(model.weights_, own / own.mean())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"estimator": KMeans(2, n_init=1)}, "KMeans has neither score_samples nor decision_function"),
+        ({"estimator": LocalOutlierFactor()}, "give it novelty=True"),
+        ({"resample": "twice"}, "resample must be None, 'thin' or 'copy': got 'twice'"),
+        ({"contamination": 0.7}, "contamination must lie above 0 and at most at 0.5: got 0.7"),
+        ({"rounds": -1}, "rounds must be 0 or more: got -1"),
+        ({"weighting": "Importence()"}, "did you mean 'Importance'"),
+    ],
+)
+def test_what_cannot_be_reweighted_is_named(options, said):
+    with pytest.raises(InputError, match=said):
+        Reweighted(**{"estimator": KernelDensity(), **options}).fit(kinds())
+
+
+def test_constant_units_weigh_one_with_a_warning():
+    with pytest.warns(RuntimeWarning, match="constant"):
+        model = Reweighted(KernelDensity(), rounds=1).fit(np.ones((20, 3)))
+    assert (model.weights_ == 1).all()
+
+
+def test_native_scores_rise_with_the_anomaly():
+    X, far = kinds(), np.full((1, 4), 50.0)
+    for estimator in ESTIMATORS:
+        fitted = clone(estimator).fit(X)
+        assert native_scores(fitted, far)[0] > np.quantile(native_scores(fitted, X), 0.9)
+
+
+# AnomalyDetector --------------------------------------------------------------------------------------------------
+
+
+def test_the_scores_are_trainings_with_the_sign_turned():
+    X = kinds()
+    model = AnomalyDetector(random_state=5).fit(X)
+    kept = np.flatnonzero(model.weights_)
+    detector = Gaussian()
+    data = Data(torch.tensor(X[kept], dtype=torch.float32), range(len(kept)))
+    outcome = training.fit(detector, data, Weighting.parse("auto"), seed=5)
+    assert np.allclose(model.weights_[kept], outcome.weights)
+    rows = Data(torch.tensor(kinds(seed=1), dtype=torch.float32), range(530))
+    assert np.allclose(model.score_samples(kinds(seed=1)), -training.score(detector, rows), rtol=1e-5)
+
+
+def test_false_alarms_among_new_units_keep_the_promise():
+    shares = []
+    for seed in range(20):
+        model = AnomalyDetector(random_state=seed, false_alarms=0.1).fit(kinds(seed=seed))
+        shares.append(np.mean(model.predict(kinds(seed=100 + seed)) == -1))
+    assert np.mean(shares) == pytest.approx(0.1, abs=0.03)
+
+
+@pytest.mark.parametrize("detector", ["gaussian", "nearest-neighbours", SMALL_NET])
+def test_detectors_by_name_by_spelling_and_by_value(detector):
+    model = AnomalyDetector(detector, epochs=30, lr=1e-2).fit(kinds())
+    assert (model.predict(np.full((3, 4), 60.0)) == -1).all()
+    assert [check.name for check in model.checks_ if not check.ok] == []
+    assert len(model.history_) >= 1
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.score_samples(kinds(seed=1)), model.score_samples(kinds(seed=1)))
+
+
+def test_a_given_detector_is_copied():
+    detector = Gaussian(shrinkage=0.2)
+    model = AnomalyDetector(detector).fit(kinds())
+    assert detector.unit_shape == ()
+    assert model.detector_.shrinkage == 0.2
+    assert np.array_equal(model.offset_, clone(model).fit(kinds()).offset_)
+
+
+def test_a_failed_check_is_a_warning():
+    with pytest.warns(RuntimeWarning, match="check failed: the loss fell"):
+        AnomalyDetector(SMALL_NET, epochs=3, lr=1e-9).fit(kinds())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"detector": "deep-svd"}, "did you mean 'deep-svdd'"),
+        ({"detector": "gaussian, gaussian"}, "one detector is needed"),
+        ({"false_alarms": 0}, "false_alarms must lie between 0 and 1: got 0"),
+    ],
+)
+def test_bad_options_are_named(options, said):
+    with pytest.raises(InputError, match=said):
+        AnomalyDetector(**options).fit(kinds())

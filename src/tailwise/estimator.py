@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -21,10 +22,11 @@ from torch import Tensor
 from . import neighbours, registry, thresholds, training
 from .detector import Detector
 from .errors import InputError
-from .problem import Data
+from .problem import Batch, Data
 from .weights import Context, Weighting, effective_sample_size
 
 _SEEDS = 2**31 - 1
+_SCORE_BATCH = 4_096
 
 
 class _Thresholded(OutlierMixin, BaseEstimator):
@@ -51,7 +53,7 @@ class _Thresholded(OutlierMixin, BaseEstimator):
 
 
 class Reweighted(MetaEstimatorMixin, _Thresholded):
-    """Fit an estimator, weigh the units by its scores, and fit it anew.
+    """Fit an estimator, weigh the units by its scores, fit it anew, and so on.
 
     The weights reach an estimator whose `fit` takes `sample_weight` that way, and any other by resampling. PyOD's
     detectors fit as they are. IsolationForest draws by the weights, so they say nothing to a forest whose
@@ -61,7 +63,8 @@ class Reweighted(MetaEstimatorMixin, _Thresholded):
         estimator: anything with `score_samples` or `decision_function` after `fit(X)`; LocalOutlierFactor needs
             `novelty=True`.
         weighting: a Weighting or its spelling.
-        rounds: how often units are weighed and the estimator is fitted again.
+        rounds: how often units are weighed and the estimator is fitted again. "auto" moves a little in each; a
+            weighting without Accumulate forgets the round before and is best given one.
         resample: "thin" keeps each unit at most once, as many as the effective sample size, so that no distance
             becomes 0 where neighbours are counted; "copy" draws as many units as there are, heavy ones repeatedly;
             None passes `sample_weight` where `fit` takes it and thins where it does not.
@@ -78,7 +81,7 @@ class Reweighted(MetaEstimatorMixin, _Thresholded):
         self,
         estimator: Any,
         weighting: Weighting | str = "auto",
-        rounds: int = 1,
+        rounds: int = 5,
         resample: str | None = None,
         contamination: float = 0.05,
         random_state: Any = None,
@@ -102,7 +105,8 @@ class Reweighted(MetaEstimatorMixin, _Thresholded):
         seed = _drawn_seed(self.random_state)
         start = float(np.random.default_rng(seed).uniform())
         embedding = neighbours.principal_components(torch.tensor(X)) if weighting.needs_embedding else None
-        estimator, weights, cache = self._fitted(X, None, seed, start), torch.ones(len(X), dtype=torch.float64), {}
+        estimator, weights = self._fitted(X, None, seed, start), torch.ones(len(X), dtype=torch.float64)
+        cache: dict[int, Tensor] = {}
         for round in range(self.rounds if weighting.steps else 0):
             scores = torch.from_numpy(_training_scores(estimator, X))
             previous = weights if round else None
@@ -178,7 +182,7 @@ class AnomalyDetector(_Thresholded):
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         rows = _data(_checked(self, X, reset=True))
         # A whole number is the seed itself, so that this is the fit of the command line with the same seed.
-        seed = self.random_state if isinstance(self.random_state, int) else _drawn_seed(self.random_state)
+        seed = int(self.random_state) if isinstance(self.random_state, Integral) else _drawn_seed(self.random_state)
         weighting = Weighting.parse(self.weighting) if isinstance(self.weighting, str) else self.weighting
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         held, kept = order.tensor_split([thresholds.held_out_count(len(rows), self.false_alarms)])
@@ -196,11 +200,11 @@ class AnomalyDetector(_Thresholded):
                 warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
         # Too few to hold any out: the training scores stand in, although they are too low for it.
         judged = rows.take(held if len(held) else kept)
-        self.offset_ = -thresholds.conformal_threshold(training.score(self.detector_, judged).numpy(), self.false_alarms)
+        self.offset_ = -thresholds.conformal_threshold(_exact_scores(self.detector_, judged), self.false_alarms)
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
-        return training.score(self.detector_, _data(X)).double().numpy()
+        return _exact_scores(self.detector_, _data(X))
 
     def _fresh_detector(self) -> Detector:
         if isinstance(self.detector, Detector):
@@ -269,6 +273,17 @@ def _training_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
     return native_scores(estimator, X)
 
 
+@torch.no_grad()
+def _exact_scores(detector: Detector, rows: Data) -> np.ndarray:
+    """Native scores [n] in double precision.
+
+    In single precision a row's last digits change with the rows it is scored with, which scikit-learn's checks refuse.
+    """
+    exact = copy.deepcopy(detector).double().eval()
+    batches = rows.batches(_SCORE_BATCH)
+    return torch.cat([exact.score(Batch(b.units.double(), b.index)).double() for b in batches]).numpy()
+
+
 def _drawn_seed(random_state: Any) -> int:
     return int(check_random_state(random_state).randint(_SEEDS))
 
@@ -279,4 +294,4 @@ def _checked(estimator: Any, X: Any, reset: bool) -> np.ndarray:
 
 
 def _data(X: np.ndarray) -> Data:
-    return Data(torch.tensor(X, dtype=torch.float32), range(len(X)))
+    return Data(torch.tensor(X, dtype=torch.float32), [str(row) for row in range(len(X))])
