@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import InputError, benchmark, benchmark_tables, metrics, registry
+from tailwise import InputError, benchmark, benchmark_tables, cli, metrics, registry
 from tailwise.benchmark import comparisons, draws, measures, methods, rows
 from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite, read_suite
 from tailwise.problem import Data
@@ -225,6 +227,24 @@ class TestRows:
         assert (failed["status"], fine["status"]) == ("failed", "ok")
         assert failed["error"]
 
+    def test_a_killed_process_costs_one_cell(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        really, calls = benchmark.run_job, []
+
+        def dies_once(work: benchmark.Job) -> None:
+            calls.append(work)
+            if len(calls) == 1:
+                raise BrokenProcessPool
+            really(work)
+
+        monkeypatch.setattr(benchmark, "run_job", dies_once)
+        monkeypatch.setattr(benchmark, "_executor", ThreadPoolExecutor)
+        work = job(tmp_path, Method("LOF"), Method("kNN"))
+        assert [done.conditions for done in benchmark._in_processes([work], 1)] == [work.conditions]
+        found = {row["detector"]: row for row in rows.read_rows(work.rows)}
+        assert found["LOF"]["status"] == "failed"
+        assert "killed" in found["LOF"]["error"]
+        assert found["kNN"]["status"] == "ok"
+
     @pytest.mark.parametrize(
         ("source", "method", "said"),
         [
@@ -291,6 +311,18 @@ class TestSuites:
         (tmp_path / "bad.toml").write_text(text.replace(old, new))
         with pytest.raises(InputError, match=re.escape(said)):
             read_suite(tmp_path / "bad.toml")
+
+    def test_the_command_says_what_is_wrong(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        suite = str(SUITES / "smoke.toml")
+        for options, said in (
+            (["no_such_suite"], "cannot read the suite"),
+            ([suite, "--profile", "ful"], "no profile is called 'ful'"),
+            ([suite, "--draws", "confirmed"], "did you mean 'confirmation'"),
+            ([suite, "--processes", "0"], "processes must be 1 or more"),
+        ):
+            assert cli.run(["bench", *options, "--rows", str(tmp_path / "rows.jsonl")]) == 2
+            assert said in capsys.readouterr().err
+        assert not (tmp_path / "rows.jsonl").exists()
 
     def test_an_unknown_profile(self) -> None:
         with pytest.raises(InputError, match=r"no profile is called 'defualt'.*did you mean 'default'"):
@@ -360,6 +392,11 @@ class TestPage:
         assert re.search(r"not use it\?\*\* 1 cells .*harmed with autoencoder \(imbalance 100\) -0.020", first)
         assert "Most: helped with autoencoder +0.050" in first
         assert "| s | skipped | 1 | no such set |" in page
+
+    def test_how_much_of_the_oracle_weighting_reaches(self) -> None:
+        gains = {"uniform": 0, "auto": 0.03, "oracle": 0.04}
+        made = [made_row(draw, weighting, 0.5 + gain) for draw in range(3) for weighting, gain in gains.items()]
+        assert "it gains +0.040 and weighting alone +0.030: 75% of it" in benchmark_tables.tables(made)
 
     def test_page_and_picture_are_written(self, tmp_path: Path) -> None:
         for draw in range(3):

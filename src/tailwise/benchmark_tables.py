@@ -37,7 +37,7 @@ from .benchmark.suites import YARDSTICKS
 NEURAL = ("autoencoder", "deep-svdd")
 _HEAD = "# Benchmarks\n\nWritten by `tailwise bench` from the rows in results/, which say how each figure was made.\n"
 PAGE, PICTURE = "README.md", "changes.svg"
-_HARM = -0.005
+_HARM, _WORTH = -0.005, 0.02
 _ROW = ("detector", "weighting", "scores")
 
 
@@ -190,6 +190,24 @@ def _conditions(rows: list[Row]) -> str:
     return _table(["imbalance", "hidden anomalies", "detector", "weighting", "weighting and scores", "oracle"], lines)
 
 
+def _cells(rows: list[Row]) -> str:
+    """Change in AUPR of each source and detector, and how much of the oracle's gain weighting alone reaches."""
+    tail = long_tailed(rows)
+    changes = [by_cell(tail, method) for method in (WEIGHTED, AUTO, ORACLE)]
+    pairs = in_order(pair for each in changes for pair in each)
+    lines = [[*pair, *(str(each[pair]) if pair in each else "" for each in changes)] for pair in pairs]
+    table = _table(["source", "detector", "weighting", "weighting and scores", "oracle"], lines)
+    weighted, _, oracle = changes
+    gained = [pair for pair, each in oracle.items() if each.mean >= _WORTH and pair in weighted]
+    if not gained:
+        return table
+    ours, theirs = (float(np.mean([each[pair].mean for pair in gained])) for each in (weighted, oracle))
+    return (
+        f"{table}\n\nWhere the oracle gains {_WORTH} or more ({len(gained)} of {len(oracle)}), it gains {theirs:+.3f} "
+        f"and weighting alone {ours:+.3f}: {ours / theirs:.0%} of it."
+    )
+
+
 def _cost(rows: list[Row]) -> str:
     lines = []
     for method in _methods(rows):
@@ -204,7 +222,8 @@ _SECTIONS: dict[str, Callable[[list[Row]], str]] = {
     "AUPR by source, long tail": _by_source,
     "AUROC of the rarest kind, long tail": _rarest,
     "Good units rejected, long tail": _false_alarms,
-    "Change in AUPR against the plain detector": _conditions,
+    "Change in AUPR by source and detector, long tail": _cells,
+    "Change in AUPR by imbalance and hidden anomalies": _conditions,
     "Cost (medians over all rows)": _cost,
 }
 _PART_NOTES = {
@@ -270,6 +289,7 @@ def _draw_changes(changes: dict[tuple[str, str], Change], axes: Axes) -> Axes:
         axes.plot([each.low, each.high], [place, place], color=colour, linewidth=1.6)
         axes.plot([each.mean], [place], "o", color=colour, markersize=4)
     axes.set_yticks(places, [f"{source}, {detector}" for source, detector in changes])
+    axes.set_ylim(-0.6, len(changes) - 0.4)
     axes.set_xlabel("auto less plain")
     return axes
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
-import resource
 import subprocess
 import sys
 from contextlib import suppress
@@ -85,9 +84,13 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """The process's peak resident memory since the last reset, in MB."""
+    """The process's peak resident memory since the last reset, in MB; 0 where it cannot be known."""
     with suppress(OSError, ValueError, StopIteration):
         status = Path("/proc/self/status").read_text().splitlines()
         return round(int(next(line for line in status if line.startswith("VmHWM")).split()[1]) / 1024, 1)
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1024**2 if sys.platform == "darwin" else 1024), 1)
