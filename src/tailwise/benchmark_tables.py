@@ -163,6 +163,10 @@ def _rarest(rows: list[Row]) -> str:
     return _crossed(long_tailed(rows), "auroc_rarest", lambda row: row["source"])
 
 
+def _without_kinds(rows: list[Row]) -> str:
+    return _crossed([row for row in rows if not row["modes"]], "aupr", lambda row: row["source"])
+
+
 def _false_alarms(rows: list[Row]) -> str:
     tail = long_tailed(rows)
     figures = ("false_alarms_head", "false_alarms_rarest", "false_alarms_worst", "detected")
@@ -179,6 +183,7 @@ def _false_alarms(rows: list[Row]) -> str:
 
 def _conditions(rows: list[Row]) -> str:
     """Change by auto at each imbalance and contamination."""
+    rows = [row for row in rows if row["modes"]]
     lines = []
     for imbalance, contamination in sorted({(r["imbalance"], r["contamination"]) for r in rows}, key=str):
         here = [r for r in rows if (r["imbalance"], r["contamination"]) == (imbalance, contamination)]
@@ -224,6 +229,7 @@ _SECTIONS: dict[str, Callable[[list[Row]], str]] = {
     "Good units rejected, long tail": _false_alarms,
     "Change in AUPR by source and detector, long tail": _cells,
     "Change in AUPR by imbalance and hidden anomalies": _conditions,
+    "AUPR where no kinds are known": _without_kinds,
     "Cost (medians over all rows)": _cost,
 }
 _PART_NOTES = {

@@ -174,11 +174,13 @@ class Suite:
         return json.loads(json.dumps({**asdict(conditions), "source": source, **spelled, **common}))
 
     def weighting_spelled(self, name: str) -> str:
+        """The steps that a name of the suite stands for; "oracle" is itself, "" uniform."""
         text = self.weightings.get(name, "") if name else ""
         return text if text == ORACLE else _or_itself(lambda: repr(Weighting.parse(text)), text)
 
 
 def alignment_spelled(text: str) -> str:
+    """The alignment's own spelling; the text itself where this version has none."""
     from .methods import parse_alignment
 
     return _or_itself(lambda: repr(parse_alignment(text)), text) if text else ""
