@@ -105,16 +105,17 @@ def test_kill_at_twenty_random_moments(finished: storage.Run, table: Path, tmp_p
     assert _run_child(request(table), tmp_path / "whole", None) == 0
     whole = time.perf_counter() - started
     moments, killed, resumable = random.Random(0), 0, 0
-    for number in range(20):
+    for number in range(60):
         out = tmp_path / f"run{number}"
-        status = _run_child(request(table), out, moments.uniform(0, whole))
-        killed += status == -signal.SIGKILL
+        killed += _run_child(request(table), out, moments.uniform(0, 0.9 * whole)) == -signal.SIGKILL
         resumable += (out / storage.CHECKPOINT).exists()
         if not storage.is_complete(out):
             assert _run_child(request(table), out, None) == 0
         pd.testing.assert_frame_equal(storage.open_run(out).scores(), finished.scores())
         assert not list(out.glob(".writing*"))
-    assert killed >= 10
+        if killed == 20:  # a child that had finished before its moment came does not count
+            break
+    assert killed == 20
     assert resumable >= 3
 
 

@@ -243,7 +243,7 @@ class Weighting:
 
 
 # What a user gets without asking. Chosen on development draws; LOG.md tells from what.
-AUTO = Weighting(Importance(), Smooth(), Accumulate(rate=0.3), Clip())
+AUTO = Weighting(Importance(), Smooth(), Accumulate(rate=0.3, memory=0.9), Clip())
 
 
 def importance_weights(
