@@ -16,7 +16,8 @@ from torch import Tensor
 _EXACT_UNITS = 8_000
 _BLOCK_ENTRIES = 4_000_000
 _CELL = 100
-# Each unit is compared with about this many. A kind of 20 among 20,000 found itself whole from 1,600 on.
+# Each unit is compared with about this many. On three draws of 20,000 clustered units half as many found all true
+# neighbours of most, but fewer of those within kinds of 20; a quarter found three in four.
 _CANDIDATES = 3_200
 _ROUNDS = 4
 _SAMPLE = 5_000
