@@ -269,6 +269,14 @@ class TestRows:
         assert str(Path.cwd()) not in row["error"]
         assert not rows.is_done(row)
 
+    def test_a_reason_for_skipping_is_not_repeated(self, tmp_path: Path) -> None:
+        suite = replace(SMOKE, sources={"digits": replace(DIGITS, source="Idx(path='no-such-set')")})
+        target = tmp_path / "rows.jsonl"
+        for _ in range(2):
+            for each in benchmark.jobs(suite, "default", "development", target, tmp_path):
+                benchmark.run_job(each)
+        assert len(target.read_text().splitlines()) == 2 * 27
+
     def test_a_changed_default_is_another_cell(self) -> None:
         at, method = conditions(), Method("autoencoder", "auto")
         before = rows.key(SMOKE.settings(at, method))
@@ -390,7 +398,7 @@ class TestPage:
         page = benchmark_tables.tables([*made, made_row(9, "auto", 0, status="skipped", error="no such set")])
         first = page[: page.index("\n## ")]
         assert "change by +0.015" in first
-        assert re.search(r"not use it\?\*\* 1 cells .*harmed with autoencoder \(imbalance 100\) -0.020", first)
+        assert re.search(r"not use it\?\*\* 1 pairs .*harmed with autoencoder \(imbalance 100\) -0.020", first)
         assert "Most: helped with autoencoder +0.050" in first
         assert "| s | skipped | 1 | no such set |" in page
 

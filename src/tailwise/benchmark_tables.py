@@ -29,7 +29,6 @@ from .benchmark.comparisons import (
     long_tailed,
     mean_over_sources,
     name_of,
-    part_of,
     reported,
 )
 from .benchmark.suites import YARDSTICKS
@@ -37,6 +36,7 @@ from .benchmark.suites import YARDSTICKS
 NEURAL = ("autoencoder", "deep-svdd")
 _HEAD = "# Benchmarks\n\nWritten by `tailwise bench` from the rows in results/, which say how each figure was made.\n"
 PAGE, PICTURE = "README.md", "changes.svg"
+_BRACKETS = "In brackets: 95 % intervals over draws, paired with the plain detector."
 _HARM, _WORTH = -0.005, 0.02
 _ROW = ("detector", "weighting", "scores")
 
@@ -70,7 +70,7 @@ def tables(rows: Sequence[Row]) -> str:
         _first_screen(shown),
         *[_section(title, write(shown)) for title, write in _SECTIONS.items()],
         _section("What did not run", _not_run(rows)),
-        _section("How it is measured", _PROTOCOL.format(note=_PART_NOTES[part_of(rows)])),
+        _section("How it is measured", _PROTOCOL),
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
@@ -92,9 +92,7 @@ def _first_screen(rows: list[Row]) -> str:
         f"**When should I not use it?** {_when_not(rows, auto)}",
     ]
     picture = f"![Change in AUPR by auto, by source and detector, with intervals](results/{PICTURE})\n"
-    return (
-        "\n\n".join(lines) + "\n\nIn brackets: 95 % intervals over draws, paired with the plain detector.\n\n" + picture
-    )
+    return "\n\n".join(lines) + f"\n\n{_PART_NOTES[rows[0]['part']]} {_BRACKETS}\n\n{picture}"
 
 
 def _say(rows: list[Row], metric: str, method: Choice) -> str:
@@ -132,7 +130,8 @@ def _when_not(rows: list[Row], auto: Choice) -> str:
     if not harmed:
         return f"No pair of source and detector loses more than {-_HARM} AUPR in the mean.{even}"
     listed = "; ".join(sorted(harmed, key=lambda text: float(text.rpartition(" [")[0].rpartition(" ")[2]))[:5])
-    return f"{len(harmed)} cells lose more than {-_HARM} AUPR in the mean, the worst: {listed}.{even}"
+    told = f"{len(harmed)} pairs of source and detector lose more than {-_HARM} AUPR in the mean"
+    return f"{told}, the worst: {listed}.{even}"
 
 
 def _against_yardsticks(rows: list[Row], auto: Choice) -> str:
@@ -235,9 +234,8 @@ _SECTIONS: dict[str, Callable[[list[Row]], str]] = {
 _PART_NOTES = {
     "confirmation": "Reported are confirmation draws, on which nothing was chosen.",
     "development": "Reported are development draws, on which defaults are chosen; none to confirm them have been run.",
-    "": "Nothing has been run yet.",
 }
-_PROTOCOL = """{note} On one draw every method gets the same units, seed and budget. Kinds
+_PROTOCOL = """On one draw every method gets the same units, seed and budget. Kinds
 of normal are drawn anew, and thinned so that their sizes fall off geometrically; *imbalance* is the largest over the
 smallest. The test holds equally many normals of each kind, or weighs them so. Thresholds for *good units rejected* are
 taken at 5 % from training units that were held out; the last two columns use the threshold that catches 80 % of the

@@ -10,11 +10,11 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +32,27 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Job:
-    """The cells of one draw that are still to be done, and where rows and cached features go."""
+    """The cells of one draw that are still to be done, and where rows and cached features go.
+
+    `told` are the reasons for which cells were skipped before: a resumed run does not repeat them.
+    """
 
     suite: Suite
     conditions: Conditions
     methods: tuple[Method, ...]
     rows: Path
     cache: Path
+    told: Mapping[str, str] = field(default_factory=dict)
 
     def append(self, method: Method, status: str, facts: dict[str, Any]) -> None:
+        """Add the row of one cell."""
+        settings = self.suite.settings(self.conditions, method)
+        if status == "skipped" and self.told.get(rows.key(settings)) == facts["error"]:
+            return
         row = {
             "suite": self.suite.name, "status": status, **asdict(self.conditions), **asdict(method), **facts,
             "commit": rows.commit(), "versions": rows.versions(),
-            "settings": self.suite.settings(self.conditions, method),
+            "settings": settings,
         }  # fmt: skip
         rows.append(self.rows, row)
 
@@ -70,12 +78,16 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, pro
 
 def jobs(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path) -> list[Job]:
     """What is left to do: the cells that have no row, or one that does not stand."""
-    done = {rows.key(row["settings"]) for row in rows.read_rows(rows_path) if rows.is_done(row)}
+    known = rows.read_rows(rows_path)
+    done = {rows.key(row["settings"]) for row in known if rows.is_done(row)}
+    skipped = {rows.key(row["settings"]): row["error"] for row in known if row["status"] == "skipped"}
     found = []
     for conditions, each in suite.cells(profile, part).items():
-        left = tuple(m for m in each if rows.key(suite.settings(conditions, m)) not in done)
+        keys = {m: rows.key(suite.settings(conditions, m)) for m in each}
+        left = tuple(m for m in each if keys[m] not in done)
+        told = {keys[m]: skipped[keys[m]] for m in left if keys[m] in skipped}
         if left:
-            found.append(Job(suite, conditions, left, rows_path, cache))
+            found.append(Job(suite, conditions, left, rows_path, cache, told))
     return found
 
 
@@ -177,10 +189,10 @@ def _after_death(job: Job, future: Future[None]) -> Job | None:
     done = {rows.key(row["settings"]) for row in rows.read_rows(job.rows)}
     left = [m for m in job.methods if rows.key(job.suite.settings(job.conditions, m)) not in done]
     if not left:
-        return Job(job.suite, job.conditions, (), job.rows, job.cache)
+        return replace(job, methods=())
     first, *rest = sorted(left, key=lambda m: (m.detector, m.weighting, m.alignment))
     job.append(first, "failed", {"error": "the process was killed (out of memory?) in this cell or in one beside it"})
-    return Job(job.suite, job.conditions, tuple(rest), job.rows, job.cache)
+    return replace(job, methods=tuple(rest))
 
 
 def _executor(processes: int) -> ProcessPoolExecutor:
