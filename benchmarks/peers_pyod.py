@@ -31,7 +31,8 @@ from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.deep_svdd import DeepSVDD
 from tailwise.metrics import auroc
 from tailwise.problem import Data
-from tailwise.training import fit, score
+from tailwise.scoring import score
+from tailwise.training import fit
 from tailwise.weights import Weighting
 
 FEATURES, KINDS, SPAN = 64, 8, 5

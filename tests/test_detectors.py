@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tailwise import registry, training
+from tailwise import registry, scoring, training
 from tailwise.detector import Detector
 from tailwise.errors import InputError
 from tailwise.problem import Batch, Data
@@ -161,7 +161,7 @@ def test_gaussian_is_the_mahalanobis_distance_of_scikit_learn() -> None:
     data = Data(units, [str(i) for i in range(200)])
     training.fit(detector, data)
     expected = EmpiricalCovariance().fit(units.double().numpy()).mahalanobis(units.double().numpy())
-    assert torch.allclose(training.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
+    assert torch.allclose(scoring.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
 
 
 def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
@@ -172,8 +172,10 @@ def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
     detector = registry.find("detector", "nearest-neighbours")(neighbours=4)
     training.fit(detector, Data(units, [str(i) for i in range(200)]))
     scale = units.std(0, correction=0)
-    expected = NearestNeighbors(n_neighbors=4).fit((units / scale).numpy()).kneighbors((fresh / scale).numpy())[0].mean(1)
-    scores = training.score(detector, Data(fresh, [str(i) for i in range(50)]))
+    expected = (
+        NearestNeighbors(n_neighbors=4).fit((units / scale).numpy()).kneighbors((fresh / scale).numpy())[0].mean(1)
+    )
+    scores = scoring.score(detector, Data(fresh, [str(i) for i in range(50)]))
     assert torch.allclose(scores, torch.from_numpy(expected).float(), rtol=1e-4)
 
 
@@ -185,4 +187,4 @@ def test_gaussian_weighs_the_rare_kind_up() -> None:
     training.fit(plain, data)
     training.fit(balanced, data, base_weights=torch.cat([torch.full((300,), 1 / 300), torch.full((10,), 1 / 10)]))
     rare = data.take(range(300, 310))
-    assert float(training.score(balanced, rare).mean()) < 0.25 * float(training.score(plain, rare).mean())
+    assert float(scoring.score(balanced, rare).mean()) < 0.25 * float(scoring.score(plain, rare).mean())

@@ -13,7 +13,7 @@ from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbor
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tailwise import training
+from tailwise import scoring, training
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
 from tailwise.estimator import AnomalyDetector, Reweighted, copies, native_scores, thinned
@@ -197,7 +197,7 @@ def test_the_scores_are_trainings_with_the_sign_turned():
     outcome = training.fit(detector, data, Weighting.parse("auto"), seed=5)
     assert np.allclose(model.weights_[kept], outcome.weights)
     rows = Data(torch.tensor(kinds(seed=1), dtype=torch.float32), range(530))
-    assert np.allclose(model.score_samples(kinds(seed=1)), -training.score(detector, rows), rtol=1e-5)
+    assert np.allclose(model.score_samples(kinds(seed=1)), -scoring.score(detector, rows), rtol=1e-5)
 
 
 def test_false_alarms_among_new_units_keep_the_promise():

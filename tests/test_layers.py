@@ -15,8 +15,22 @@ LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
     | {"problem", "detector"},
     1: {"nets", "backbones", "detectors", "sources"},
-    2: {"training", "optimizer", "checks", "refine", "adaptation", "benchmark", "storage"},
-    3: {"estimator", "report", "findings", "plots", "benchmark_tables", "workflow", "demonstration", "commands", "cli", "testing"},
+    2: {"training", "scoring", "optimizer", "checks", "refine", "adaptation", "benchmark", "storage"},
+    3: {
+        "estimator",
+        "report",
+        "findings",
+        "plots",
+        "previews",
+        "benchmark_tables",
+        "tables",
+        "spelling",
+        "workflow",
+        "demonstration",
+        "commands",
+        "cli",
+        "testing",
+    },
 }
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 

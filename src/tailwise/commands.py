@@ -77,18 +77,18 @@ def fit(
         threads: CPU threads for training; 1 is fastest for small networks.
         overwrite: replace what is in the run folder.
     """
-    from . import workflow
+    from . import spelling, workflow
     from .sources import open_source
 
     source = open_source(
         data, labels=labels, groups=groups, read=read, size=size, skip_bad=skip_bad,
-        bad_bands=workflow.parse_bands(bad_bands), white=white, dark=dark,
+        bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, false_alarms=false_alarms, epochs=epochs,
         batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance, seed=seed,
         device=device, mixed_precision=mixed_precision, threads=threads,
-        command=workflow.command_line(fit, locals()),
+        command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
 
@@ -116,11 +116,11 @@ def score(
         seed: fixes any chance in how the data is read; scoring itself has none.
         device: "cpu", "cuda" or "mps".
     """
-    from . import workflow
+    from . import tables, workflow
 
     table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device)
     if out is not None:
-        workflow.write_table(table, out)
+        tables.write_table(table, out)
     return table
 
 
@@ -147,11 +147,11 @@ def weigh(
         weighting: steps that need no embedding, as in "Importance(), Clip(0.1, 10)".
         out: a .csv or .parquet file; standard output otherwise.
     """
-    from . import workflow
+    from . import tables
 
-    table = workflow.weigh_table(scores, column, weighting)
+    table = tables.weigh_table(scores, column, weighting)
     if out is not None:
-        workflow.write_table(table, out)
+        tables.write_table(table, out)
     return table
 
 
@@ -161,9 +161,9 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
     Args:
         kind: only this kind: detector, source, step or density.
     """
-    from . import workflow
+    from . import spelling
 
-    return workflow.known_names(kind)
+    return spelling.known_names(kind)
 
 
 def describe(name: str) -> str:
@@ -172,9 +172,9 @@ def describe(name: str) -> str:
     Args:
         name: as `tailwise names` lists it.
     """
-    from . import workflow
+    from . import spelling
 
-    return workflow.description(name)
+    return spelling.description(name)
 
 
 def demo(out: Path = Path("demo-run"), *, seed: int = 0, overwrite: bool = False) -> Run:

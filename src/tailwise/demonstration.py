@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from . import metrics, plots, storage, training, workflow
+from . import metrics, plots, scoring, storage, training, workflow
 from .errors import InputError
 from .problem import Labelled, Problem
 from .sources.solar import SolarCells
@@ -41,9 +41,7 @@ def run(out: Path, seed: int, overwrite: bool) -> storage.Run:
     source = SolarCells(seed=seed)
     problem = source.load()
     rows, scores = compare(problem, seed)
-    request = workflow.Request(
-        source=source, weighting="auto", seed=seed, command=f"tailwise demo {out} --seed {seed}"
-    )
+    request = workflow.Request(source=source, weighting="auto", seed=seed, command=f"tailwise demo {out} --seed {seed}")
     finished = workflow.fit_run(request, out, overwrite, problem)
     storage.write(out / RESULTS, (json.dumps({"source": repr(source), "rows": rows}, indent=1) + "\n").encode())
     assert problem.test is not None
@@ -61,7 +59,7 @@ def compare(problem: Problem, seed: int) -> tuple[list[dict[str, Any]], dict[str
             request = workflow.Request(source=SolarCells(), weighting=weighting, seed=start)
             detector, steps = request.check()
             training.fit(detector, workflow.split_of(problem, request).training, steps, seed=start)
-            scores = training.score(detector, problem.test.data).double().numpy()
+            scores = scoring.score(detector, problem.test.data).double().numpy()
             first.setdefault(name, scores)
             rows.append({"training": name, "start": start, **measure(problem.test, scores)})
     return rows, first

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import neighbours
+from . import scoring
 from .checks import Check, run_checks
 from .detector import Detector, Solvable, Trainable
 from .errors import InputError
@@ -28,8 +28,6 @@ from .weights import Context, Weighting, effective_sample_size, unit_mean, weigh
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
 _STEPS_WANTED = 1_500
 _EPOCHS = (30, 300)
-_SCORE_BATCH = 4_096
-_SCORE_ENTRIES = 20_000_000
 
 
 class Keeper(Protocol):
@@ -104,7 +102,7 @@ def fit(
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
         detector.start(data.unit_shape)
-        place(detector, device)
+        scoring.place(detector, device)
         if isinstance(detector, Solvable):
             outcome = _solve(detector, data, weighting, base, progress)
         elif isinstance(detector, Trainable):
@@ -118,29 +116,6 @@ def fit(
             raise InputError(f"{type(detector).__name__} has neither losses nor solve: it cannot be trained")
         outcome.checks = run_checks(detector, data, weighting, outcome)
     return outcome
-
-
-@torch.no_grad()
-def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
-    """Scores [n] on the CPU, float32. They do not depend on the batch size."""
-    return _over_batches(detector, data, detector.score, batch_size)
-
-
-@torch.no_grad()
-def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
-    """The detector's places [n, d] of the units, on the CPU."""
-    return _over_batches(detector, data, detector.embed, batch_size)
-
-
-def embedding_of(data: Data, dims: int = 32) -> Tensor:
-    """Where weightings look for neighbours: principal components [n, dims] of the units themselves.
-
-    They told kinds apart better than a detector's own bottleneck, and they stand still while it trains.
-    """
-    if data.in_memory:
-        return neighbours.principal_components(data.units, dims)  # type: ignore[arg-type]
-    small = torch.cat([_shrunk(batch.units) for batch in data.batches(64)])
-    return neighbours.principal_components(small, dims)
 
 
 def default_epochs(units: int, batch_size: int) -> int:
@@ -190,7 +165,7 @@ class Loop:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.cache: dict[int, Tensor] = {}
-        self.embedding = embedding_of(data) if weighting.needs_embedding else None
+        self.embedding = scoring.embedding_of(data) if weighting.needs_embedding else None
 
     def run(self) -> Outcome:
         self._resume()
@@ -205,7 +180,7 @@ class Loop:
         if self.best:
             self.detector.load_state_dict(self.best)
         self.optimizer.release()
-        scores = score(self.detector, self.data)
+        scores = scoring.score(self.detector, self.data)
         weighed = self.weighting.steps and len(self.history) >= self.plan.warmup
         return Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
 
@@ -242,7 +217,7 @@ class Loop:
             return
         # A sampled epoch passes some units by, so the scores of its own steps would be stale for them.
         if self.plan.full_reference or self.plan.sample or round == 0:
-            self.scores = score(self.detector, self.data)
+            self.scores = scoring.score(self.detector, self.data)
             self.detector.train()
         if round == 0:
             self.first_scores = self.scores.clone()
@@ -254,7 +229,7 @@ class Loop:
     def _held_out_loss(self) -> float:
         assert self.held_out is not None
         self.detector.eval()
-        losses = _over_batches(self.detector, self.held_out, self.detector.losses, None)
+        losses = scoring.over_batches(self.detector, self.held_out, self.detector.losses)
         self.detector.train()
         return float(losses.mean())
 
@@ -266,7 +241,11 @@ class Loop:
 
     def _out_of_patience(self) -> bool:
         after = [row["held_out_loss"] for row in self.history[self.plan.warmup :] if "held_out_loss" in row]
-        return bool(after) and self.plan.patience is not None and len(after) - 1 - after.index(min(after)) >= self.plan.patience
+        return (
+            bool(after)
+            and self.plan.patience is not None
+            and len(after) - 1 - after.index(min(after)) >= self.plan.patience
+        )
 
     def _precision(self) -> Any:
         enabled = self.plan.mixed_precision and self.device.type in ("cuda", "mps")
@@ -304,10 +283,10 @@ def _solve(
     for round in range(rounds):
         started = time.perf_counter()
         if round:
-            embedding = embedding_of(data) if weighting.needs_embedding else None
+            embedding = scoring.embedding_of(data) if weighting.needs_embedding else None
             weights = unit_mean(weighting(Context(scores[0], scores[0], embedding)) * base)
         detector.solve(data, weights)
-        scores.append(_over_batches(detector, data, getattr(detector, "score_left_out", detector.score), None))
+        scores.append(scoring.over_batches(detector, data, getattr(detector, "score_left_out", detector.score)))
         row = {
             "epoch": round + 1,
             "score_mean": float(scores[-1].mean()),
@@ -320,36 +299,6 @@ def _solve(
     return Outcome(scores[-1], scores[0], weights, history)
 
 
-@torch.no_grad()
-def _over_batches(
-    detector: Detector, data: Data, function: Callable[[Any], Tensor], batch_size: int | None
-) -> Tensor:
-    was_training = detector.training
-    detector.eval()
-    device = next((p.device for p in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
-    size = batch_size or max(1, min(_SCORE_BATCH, _SCORE_ENTRIES // math.prod(data.unit_shape)))
-    results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
-    detector.train(was_training)
-    return torch.cat(results)
-
-
-def check_device(device: str) -> None:
-    """Raise an InputError unless tensors can be made on this device."""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the device {device!r} cannot be used: {reason}", 'use "cpu"') from error
-
-
-def place(detector: Detector, device: str) -> None:
-    """Move a detector to "cpu", "cuda" or "mps"."""
-    check_device(device)
-    if device == "mps":
-        detector.float()  # MPS has no double precision
-    detector.to(device)
-
-
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
@@ -357,11 +306,6 @@ def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 def _mixed(seed: int, epoch: int) -> int:
     """A seed for one epoch, so that a resumed fit shuffles as an uninterrupted one."""
     return (seed * 1_000_003 + epoch) % 2**63
-
-
-def _shrunk(images: Tensor) -> Tensor:
-    """Images of at most 32 x 32: enough to tell kinds apart, small enough to keep."""
-    return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images
 
 
 @contextmanager

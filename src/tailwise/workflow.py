@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import importlib.metadata
-import inspect
-import io
 import platform
-import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,14 +21,12 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from . import __version__, modes, registry, report, storage, thresholds, training
+from . import __version__, modes, previews, registry, report, scoring, storage, thresholds, training
 from .detector import Detector
-from .errors import InputError, did_you_mean
+from .errors import InputError
 from .problem import Data, Labelled, Problem, Source, check_units
-from .weights import Context, Weighting
+from .weights import Weighting
 
-_EXAMPLES = 24
-_THUMBNAIL_SIDE = 96
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -67,7 +61,7 @@ class Request:
             raise InputError(f"warmup must be 0 or more: got {self.warmup}")
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
-        training.check_device(self.device)
+        scoring.check_device(self.device)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -139,10 +133,10 @@ class Split:
         for name, values in trained.items():
             columns[name][self.chosen] = values.double().numpy()
         if len(self.held):
-            columns["score"][self.held] = training.score(detector, self.held_out).double().numpy()
+            columns["score"][self.held] = scoring.score(detector, self.held_out).double().numpy()
         table = pd.DataFrame({"unit": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
-        table["mode"] = modes.find(training.embedding_of(self.problem.train)).numpy()
+        table["mode"] = modes.find(scoring.embedding_of(self.problem.train)).numpy()
         if self.problem.train_groups is not None:
             table["group"] = np.asarray(self.problem.train_groups).astype(str)
         return table
@@ -173,11 +167,11 @@ def score_data(
         )
     check_units(units, least=1)
     detector = opened.detector()
-    training.place(detector, device)
+    scoring.place(detector, device)
     limit = opened.settings["threshold"] if threshold is None else threshold
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores = training.score(detector, units, batch_size).double().numpy()
+        scores = scoring.score(detector, units, batch_size).double().numpy()
     return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
 
 
@@ -194,76 +188,6 @@ def write_report(run: Path, out: Path | None) -> Path:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
     storage.write(out, writers[out.suffix](opened.report()).encode())
     return out
-
-
-def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
-    """A table of scores with a column of weights added; see `commands.weigh`."""
-    table = _read_table(path)
-    numeric = [str(name) for name in table.select_dtypes("number").columns]
-    if column is None:
-        column = "score" if "score" in numeric else numeric[0] if len(numeric) == 1 else None
-    if column is None:
-        raise InputError(f"{path} has {len(numeric)} numeric columns: {', '.join(numeric[:8])}", "name one by --column")
-    if column not in numeric:
-        raise InputError(f"{path} has no numeric column {column!r}", did_you_mean(column, numeric))
-    scores = torch.tensor(table[column].to_numpy(dtype=np.float64))
-    return table.assign(weight=Weighting.parse(weighting)(Context(scores, scores)).numpy())
-
-
-def known_names(kind: str | None) -> dict[str, list[str]]:
-    """Registered names by kind; see `commands.names`."""
-    kinds = registry.kinds()
-    if kind is not None and kind not in kinds:
-        raise InputError(f"there is no kind {kind!r}", did_you_mean(kind, kinds))
-    return {each: list(registry.entries(each)) for each in ([kind] if kind else kinds)}
-
-
-def description(name: str) -> str:
-    """Signature and docstring; see `commands.describe`."""
-    found = [e.member for kind in registry.kinds() for e in registry.entries(kind).values() if name in e.spellings()]
-    if not found:
-        raise InputError(
-            f"nothing is called {name!r}", did_you_mean(name, {n for k in registry.kinds() for n in registry.entries(k)})
-        )
-    pages = [f"{c.__name__}{_options(c)}\n\n{inspect.getdoc(c) or ''}" for c in found]
-    return "\n\n\n".join(pages)
-
-
-def parse_bands(text: str) -> tuple[int | tuple[int, int], ...]:
-    """Bands spelled as "0-3,107,108" -> ((0, 3), 107, 108)."""
-    bands: list[int | tuple[int, int]] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        ends = part.split("-")
-        if not all(end.strip().isdecimal() for end in ends) or len(ends) > 2:
-            raise InputError(f"cannot read the bands {part!r}", 'write them as in "0-3,107,108"')
-        numbers = [int(end) for end in ends]
-        bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
-    return tuple(bands)
-
-
-def write_table(table: pd.DataFrame, out: Path) -> None:
-    """Write a .csv or .parquet file, whole or not at all."""
-    buffer = io.BytesIO()
-    if out.suffix == ".parquet":
-        table.to_parquet(buffer, index=False)
-    elif out.suffix == ".csv":
-        table.to_csv(buffer, index=False)
-    else:
-        raise InputError(f"a table is written as .csv or .parquet: got {out.name}")
-    storage.write(out, buffer.getvalue())
-
-
-def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str:
-    """The command that calls `function` with these values, leaving out what has its default."""
-    words = ["tailwise", function.__name__]
-    for name, parameter in inspect.signature(function).parameters.items():
-        value = values[name]
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            words.append(shlex.quote(str(value)))
-        elif value != parameter.default and name != "out":
-            option = f"--{name.replace('_', '-')}"
-            words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
-    return " ".join(words)
 
 
 def _settings(request: Request, detector: Detector, weighting: Weighting, problem: Problem) -> dict[str, Any]:
@@ -340,7 +264,7 @@ def _summary(
     detector: Detector,
 ) -> dict[str, Any]:
     test = None if problem.test is None else _test_table(detector, problem.test)
-    pictures, examples = _examples(request.source, problem.train, table)
+    pictures, examples = previews.of_units(request.source, problem.train, table)
     return report.summarise(
         settings=settings,
         history=outcome.history,
@@ -356,40 +280,11 @@ def _summary(
 
 
 def _test_table(detector: Detector, test: Labelled) -> pd.DataFrame:
-    table = pd.DataFrame({"unit": list(test.data.names), "score": training.score(detector, test.data).double().numpy()})
+    table = pd.DataFrame({"unit": list(test.data.names), "score": scoring.score(detector, test.data).double().numpy()})
     table["label"] = None if test.labels is None else np.asarray(test.labels).astype(bool)
     if test.groups is not None:
         table["group"] = np.asarray(test.groups).astype(str)
     return table
-
-
-def _examples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """Pictures, or the features as text, of the units that the report shows."""
-    shown = report.units_to_show(table)
-    place = {name: i for i, name in enumerate(data.names)}
-    pictures, texts = {}, {}
-    for name in shown:
-        if hasattr(source, "preview"):
-            with suppress(InputError):  # a file that went away since; the report can do without its picture
-                pictures[name] = _data_uri(source.preview(name).permute(1, 2, 0).numpy())
-        elif len(data.unit_shape) == 3 and data.unit_shape[0] in (1, 3):
-            pictures[name] = _data_uri(data.read(torch.tensor([place[name]]))[0].permute(1, 2, 0).numpy())
-        elif len(data.unit_shape) == 1 and data.features:
-            values = data.read(torch.tensor([place[name]]))[0].tolist()
-            texts[name] = ", ".join(f"{f} {v:.4g}" for f, v in list(zip(data.features, values, strict=True))[:8])
-    return pictures, texts
-
-
-def _data_uri(picture: np.ndarray) -> str:
-    """A picture [height, width, 1 or 3] of values 0 to 1 as a small JPEG inside a URI."""
-    from PIL import Image
-
-    pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=80)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
 def _default_out(request: Request) -> Path:
@@ -398,20 +293,6 @@ def _default_out(request: Request) -> Path:
     base = Path("runs") / f"{stem}-{request.detector.split('(')[0]}"
     paths = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 10_000))
     return next(path for path in paths if not storage.is_complete(path))
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
-    try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable table: {error}") from error
-
-
-def _options(member: Callable[..., Any]) -> str:
-    parameters = [p.replace(annotation=p.empty) for p in inspect.signature(member).parameters.values()]
-    return str(inspect.Signature(parameters))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .. import registry, training
+from .. import registry, scoring, training
 from ..detector import Detector
 from ..errors import InputError
 from ..problem import Data
@@ -62,7 +62,7 @@ def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, alignment:
     if chosen is not None:
         aligned = chosen.fit(detector, draw.train)
         return lambda data: aligned.score(draw.train if data is None else data).double().numpy()
-    return lambda data: (outcome.scores if data is None else training.score(detector, data)).double().numpy()
+    return lambda data: (outcome.scores if data is None else scoring.score(detector, data)).double().numpy()
 
 
 def parse_alignment(text: str) -> Any:

@@ -1,0 +1,74 @@
+"""Scores and places of a whole data set, batch by batch, and the device that they are computed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from . import neighbours
+from .detector import Detector
+from .errors import InputError
+from .problem import Batch, Data
+
+_SCORE_BATCH = 4_096
+_SCORE_ENTRIES = 20_000_000
+
+
+def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
+    """Scores [n] on the CPU, float32. They do not depend on the batch size."""
+    return over_batches(detector, data, detector.score, batch_size)
+
+
+def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
+    """The detector's places [n, d] of the units, on the CPU."""
+    return over_batches(detector, data, detector.embed, batch_size)
+
+
+@torch.no_grad()
+def over_batches(
+    detector: Detector, data: Data, function: Callable[[Batch], Tensor], batch_size: int | None = None
+) -> Tensor:
+    """What `function` gives for each unit [n, ...], in evaluation mode, on the CPU, float32."""
+    was_training = detector.training
+    detector.eval()
+    device = next((p.device for p in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
+    size = batch_size or max(1, min(_SCORE_BATCH, _SCORE_ENTRIES // math.prod(data.unit_shape)))
+    results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
+    detector.train(was_training)
+    return torch.cat(results)
+
+
+def embedding_of(data: Data, dims: int = 32) -> Tensor:
+    """Where weightings look for neighbours: principal components [n, dims] of the units themselves.
+
+    They told kinds apart better than a detector's own bottleneck, and they stand still while it trains.
+    """
+    if data.in_memory:
+        return neighbours.principal_components(data.units, dims)  # type: ignore[arg-type]
+    small = torch.cat([_shrunk(batch.units) for batch in data.batches(64)])
+    return neighbours.principal_components(small, dims)
+
+
+def place(detector: Detector, device: str) -> None:
+    """Move a detector to "cpu", "cuda" or "mps"."""
+    check_device(device)
+    if device == "mps":
+        detector.float()  # MPS has no double precision
+    detector.to(device)
+
+
+def check_device(device: str) -> None:
+    """Raise an InputError unless tensors can be made on this device."""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {device!r} cannot be used: {reason}", 'use "cpu"') from error
+
+
+def _shrunk(images: Tensor) -> Tensor:
+    """Images of at most 32 x 32: enough to tell kinds apart, small enough to keep."""
+    return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images
