@@ -112,7 +112,9 @@ def test_weigh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_does_not_import_torch() -> None:
-    code = "import sys, tailwise.cli as c; c.run(['--help']); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    code = (
+        "import sys, tailwise.cli as c; c.run(['--help']); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 

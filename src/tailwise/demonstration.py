@@ -53,7 +53,8 @@ def run(out: Path, seed: int, overwrite: bool) -> storage.Run:
 def compare(problem: Problem, seed: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
     """A row for each training and starting seed, and the test scores of the first start."""
     assert problem.test is not None
-    rows, first = [], {}
+    rows: list[dict[str, Any]] = []
+    first: dict[str, np.ndarray] = {}
     for start in range(seed, seed + _STARTS):
         for name, weighting in (("plain", ""), ("weighted", "auto")):
             request = workflow.Request(source=SolarCells(), weighting=weighting, seed=start)

@@ -40,9 +40,7 @@ def fpr_at_tpr(labels: np.ndarray, scores: np.ndarray, tpr: float = 0.95) -> flo
     return float(alarms[at] / (len(labels) - labels.sum()))
 
 
-def per_mode(
-    metric: Metric, labels: np.ndarray, scores: np.ndarray, modes: np.ndarray
-) -> dict[Any, float]:
+def per_mode(metric: Metric, labels: np.ndarray, scores: np.ndarray, modes: np.ndarray) -> dict[Any, float]:
     """`metric` on each mode's normals against all anomalies; `modes` [n] of anomalies are ignored."""
     labels, scores = _checked(labels, scores)
     modes = np.asarray(modes)

@@ -7,9 +7,11 @@ None of them couples the units of a batch (no batch normalisation), so a weight 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -64,13 +66,13 @@ class Body:
             sizes = (self.code, *reversed(self.widths), math.prod(self.unit_shape))
             layers = _dense(sizes, True, activation)
             # The output is not rectified: PyTorch's own, smaller start leaves it closer to zero, the mean of the units.
-            layers[-1] = nn.Linear(*sizes[-2:])
+            layers[-1] = nn.Linear(sizes[-2], sizes[-1])
             return nn.Sequential(*layers, nn.Unflatten(1, self.unit_shape))
         convolution = nn.ConvTranspose1d if len(self.unit_shape) == 2 else nn.ConvTranspose2d
         layers = [nn.Linear(self.code, self._flat), activation()]
         layers.append(nn.Unflatten(1, (self.widths[-1], *self.small)))
         downwards = tuple(reversed(self.widths))
-        for before, after in zip(downwards, downwards[1:], strict=False):
+        for before, after in itertools.pairwise(downwards):
             layers += [convolution(before, after, 4, stride=2, padding=1), activation()]
         layers.append(convolution(downwards[-1], self.unit_shape[0], 4, stride=2, padding=1))
         return nn.Sequential(*layers, Crop(self.unit_shape[1:]))
@@ -100,12 +102,13 @@ class Crop(nn.Module):
         self.size = size
 
     def forward(self, units: Tensor) -> Tensor:
-        return units[(..., *(slice(side) for side in self.size))]
+        kept: tuple[Any, ...] = (..., *(slice(side) for side in self.size))
+        return units[kept]
 
 
 def _dense(sizes: Sequence[int], bias: bool, activation: Activation) -> list[nn.Module]:
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in itertools.pairwise(sizes):
         layers += [_started(nn.Linear(before, after, bias=bias)), activation()]
     return layers[:-1]
 

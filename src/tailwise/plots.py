@@ -78,7 +78,7 @@ def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes
 
 
 def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, threshold: float) -> Axes:
-    """Share of each kind's units by score [n], on a logarithmic axis, with the share of the kind above the threshold."""
+    """Share of each kind's units by score [n], on a logarithmic axis, and the kind's share above the threshold."""
     edges = np.geomspace(scores.min(), scores.max(), 41)
     for kind, colour in zip(np.unique(kinds), (RED, BLUE, ORANGE, GREY), strict=False):
         own = scores[kinds == kind]

@@ -310,5 +310,3 @@ def _plain(value: Any) -> Any:
 
 def _is_dict(value: Any) -> bool:
     return isinstance(value.get("versions", {}), dict)
-
-

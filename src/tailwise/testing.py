@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import scoring, training
-from .detector import Detector, Solvable, Trainable
+from .detector import Detector, Mapping2d, Solvable, Trainable
 from .errors import InputError
 from .problem import Batch, Data
 from .storage import tensor_bytes
@@ -43,10 +43,10 @@ class Case:
         values = centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator)
         return Data(values, [str(i) for i in range(units)])
 
-    def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3, **options: int) -> Detector:
+    def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3) -> Detector:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
         detector = self.make()
-        training.fit(detector, data, base_weights=w, epochs=epochs, batch_size=len(data), lr=1e-3, **options)
+        training.fit(detector, data, base_weights=w, epochs=epochs, batch_size=len(data), lr=1e-3)
         return detector.eval()
 
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
@@ -98,7 +98,7 @@ def scale_of_weights_cancels(case: Case) -> None:
             detector.solve(data, scale * w)
             scores.append(scoring.score(detector, data))
     if scores:
-        _close(*scores, "the scale of the weights does not cancel in solve")
+        _close(scores[0], scores[1], "the scale of the weights does not cancel in solve")
 
 
 def gradients_are_weighted(case: Case) -> None:
@@ -116,7 +116,7 @@ def gradients_are_weighted(case: Case) -> None:
         assert losses.shape == (len(units),), f"losses gave {tuple(losses.shape)} for {len(units)} units"
         weighted_mean(losses, weights).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in detector.parameters() if p.grad is not None]))
-    _close(*gradients, "the gradient of weighted losses differs from that of copies")
+    _close(gradients[0], gradients[1], "the gradient of weighted losses differs from that of copies")
 
 
 def same_seed_same_scores(case: Case) -> None:
@@ -198,7 +198,7 @@ def maps_fit_their_units(case: Case) -> None:
     """A score map of an image has the image's height and width."""
     data = case.data()
     detector = case.fit(data)
-    if len(case.unit_shape) != 3 or not hasattr(detector, "score_map"):
+    if len(case.unit_shape) != 3 or not isinstance(detector, Mapping2d):
         return
     batch: Batch = next(data.batches(4))
     scores = detector.score_map(batch)

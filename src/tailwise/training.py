@@ -154,7 +154,8 @@ class Loop:
         keeper: Keeper | None,
         progress: Callable[[int, int, dict[str, float]], None] | None,
     ) -> None:
-        self.detector, self.data, self.weighting, self.base, self.plan = detector, data, weighting, base, plan
+        self.detector: Any = detector  # a Detector and a Trainable; types cannot say both
+        self.data, self.weighting, self.base, self.plan = data, weighting, base, plan
         self.held_out, self.keeper, self.progress = held_out, keeper, progress
         detector.prepare(data, base)
         self.device = next(detector.parameters()).device
@@ -278,7 +279,9 @@ def _solve(
     progress: Callable[[int, int, dict[str, float]], None] | None,
 ) -> Outcome:
     """Solve with the base weights, and once more with the weights that the first solution's scores give."""
-    weights, history, scores = base, [], []
+    weights = base
+    history: list[dict[str, float]] = []
+    scores: list[Tensor] = []
     rounds = 2 if weighting.steps else 1
     for round in range(rounds):
         started = time.perf_counter()

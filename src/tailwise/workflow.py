@@ -25,6 +25,7 @@ from . import __version__, modes, previews, registry, report, scoring, storage, 
 from .detector import Detector
 from .errors import InputError
 from .problem import Data, Labelled, Problem, Source, check_units
+from .training import Outcome
 from .weights import Weighting
 
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -125,7 +126,7 @@ class Split:
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: training.Outcome) -> pd.DataFrame:
+    def table(self, detector: Detector, outcome: Outcome) -> pd.DataFrame:
         """A row for each training unit, held-out ones too, in the source's order."""
         n = len(self.problem.train)
         columns = {name: np.full(n, np.nan) for name in ("score", "first_score", "weight")}
@@ -258,7 +259,7 @@ def _threshold(table: pd.DataFrame, false_alarms: float) -> float:
 def _summary(
     request: Request,
     settings: dict[str, Any],
-    outcome: training.Outcome,
+    outcome: Outcome,
     table: pd.DataFrame,
     problem: Problem,
     detector: Detector,

@@ -44,9 +44,9 @@ class Gaussian(Detector):
     def solve(self, data: Data, w: Tensor) -> None:
         """Weighted mean and covariance in two passes, in double precision."""
         share = (w.double() / w.double().sum()).cpu()
-        mean = sum(
-            torch.einsum("n,npd->pd", share[batch.index], self._vectors(batch)) for batch in data.batches(self._step)
-        )
+        batches = data.batches(self._step)
+        parts = (torch.einsum("n,npd->pd", share[batch.index], self._vectors(batch)) for batch in batches)
+        mean = sum(parts, torch.zeros((), dtype=torch.float64))
         covariance = torch.zeros(*mean.shape, mean.shape[1], dtype=torch.float64)
         for batch in data.batches(self._step):
             # Positions lead, so that the outer products are one batched matrix product.
