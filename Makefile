@@ -30,7 +30,7 @@ demo: $(STAMP)  ## fit, score and report on real solar cells; leaves a run folde
 test: $(STAMP)  ## run every test and doctest
 	$(BIN)/python -m pytest --numprocesses 2
 
-check: $(STAMP)  ## lint, format, types, and whether docs/api.md is current
+check: $(STAMP)  ## lint, format, types, and whether what is generated is current
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -42,7 +42,7 @@ bench: $(STAMP)  ## the long-tail suite (under an hour on 2 cores, resumable), i
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/weighting_overhead.py
 
-docs: $(STAMP)  ## write docs/api.md from the docstrings
+docs: $(STAMP)  ## write docs/api.md from the docstrings, the README's table from the demo's results
 	$(BIN)/python docs/build.py
 
 lock: $(STAMP)  ## renew requirements.lock from pyproject.toml

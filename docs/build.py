@@ -1,22 +1,31 @@
-"""Write docs/api.md from the docstrings; a public class or function without one is an error.
+"""Write what is generated: docs/api.md from the docstrings, and the README's table from the demo's results.
 
-python docs/build.py            write the page
-python docs/build.py --check    only say whether it is current
+A public class or function without a docstring is an error.
+
+python docs/build.py            write them
+python docs/build.py --check    only say whether they are current
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import json
 import pkgutil
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import tailwise
+from tailwise import demonstration
 
-PAGE = Path(__file__).with_name("api.md")
+ROOT = Path(__file__).parents[1]
+PAGE, README = ROOT / "docs" / "api.md", ROOT / "README.md"
+# Copied from a run of `tailwise demo`, together with its picture, docs/demo.svg.
+DEMO = ROOT / "benchmarks" / "results" / "demo.json"
+PICTURE = "![Scores of good and defective test cells, after plain and after weighted training](docs/demo.svg)"
 HEAD = "# Names\n\nWritten by `make docs` from the docstrings; edit those.\n"
 
 
@@ -65,9 +74,25 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def readme() -> str:
+    """The README, with the demo's picture and table between its marks."""
+    rows = json.loads(DEMO.read_text(encoding="utf-8"))["rows"]
+    block = f"<!-- demo:begin -->\n{PICTURE}\n\n{demonstration.markdown(rows)}\n<!-- demo:end -->"
+    text = README.read_text(encoding="utf-8")
+    return re.sub("<!-- demo:begin -->.*?<!-- demo:end -->", lambda _: block, text, flags=re.DOTALL)
+
+
+def main(arguments: list[str]) -> None:
+    """Write the pages, or with --check leave with the names of those that are not current."""
+    pages = {PAGE: page(), README: readme()}
+    old = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    if "--check" not in arguments:
+        for path in old:
+            path.write_text(pages[path], encoding="utf-8")
+    elif old:
+        names = ", ".join(path.relative_to(ROOT).as_posix() for path in old)
+        sys.exit(f"not current: {names}; run `make docs`")
+
+
 if __name__ == "__main__":
-    text = page()
-    if sys.argv[1:] != ["--check"]:
-        PAGE.write_text(text, encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != text:
-        sys.exit("docs/api.md is not current: run `make docs`")
+    main(sys.argv[1:])

@@ -6,18 +6,22 @@ import ast
 import importlib
 import importlib.util
 import inspect
+import io
+import json
 import re
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 import tailwise
-from tailwise import registry
+from tailwise import demonstration, registry
 
 ROOT = Path(__file__).parents[1]
+DEMO_RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
 SOURCES = sorted((ROOT / "src" / "tailwise").rglob("*.py"))
 PICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -139,6 +143,21 @@ def test_the_readme_lists_every_module() -> None:
     package = ROOT / "src" / "tailwise"
     modules = {f"src/tailwise/{path.name}" for path in package.glob("*.py")} - {"src/tailwise/__init__.py"}
     assert modules - listed_files() == set()
+
+
+def test_the_readme_shows_the_demo_results_that_are_kept() -> None:
+    """Means and ranges are formed here in another way than in the library, from the file of rows."""
+    rows = pd.read_json(io.StringIO(json.dumps(json.loads(DEMO_RESULTS.read_text(encoding="utf-8"))["rows"])))
+    block = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- demo:begin -->")[2]
+    block = block.partition("<!-- demo:end -->")[0]
+    found = {line.split("|")[1].strip(): line for line in block.splitlines() if line.startswith("|")}
+    for column, title in demonstration.FIGURES.items():
+        spread = rows.groupby("training")[column].agg(["mean", "min", "max"])
+        shown = [float(number) for number in re.findall(r"\d\.\d{3}", found[title])]
+        assert shown == pytest.approx(spread.loc[["plain", "weighted"]].to_numpy().ravel(), abs=5.1e-4)
+    assert f"{rows['start'].nunique()} training seeds" in block
+    pictures = re.findall(r"!\[.+\]\((.+)\)", block)
+    assert [(ROOT / picture).suffix for picture in pictures if (ROOT / picture).exists()] == [".svg"]
 
 
 def test_the_lock_pins_every_version_and_names_no_server() -> None:

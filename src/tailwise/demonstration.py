@@ -81,14 +81,31 @@ def measure(test: Labelled, scores: np.ndarray) -> dict[str, float]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Mean over the starting seeds, and the lowest and highest, for plain and weighted training."""
     lines = [f"{'':26}{'plain':>22}{'weighted':>22}"]
-    for key, title in FIGURES.items():
-        cells = []
-        for name in ("plain", "weighted"):
-            values = [row[key] for row in rows if row["training"] == name]
-            cells.append(f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})")
-        lines.append(f"{title:26}{cells[0]:>22}{cells[1]:>22}")
-    lines.append(f"mean and range over {_STARTS} training seeds; threshold: 5 % of good {FREQUENT} test cells rejected")
-    return "\n".join(lines)
+    lines += [f"{title:26}{plain:>22}{weighted:>22}" for title, plain, weighted in _cells(rows)]
+    return "\n".join([*lines, _caption(rows)])
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The same table in Markdown, as the README shows it."""
+    lines = ["| | plain | weighted |", "|---|---:|---:|"]
+    lines += [f"| {title} | {plain} | {weighted} |" for title, plain, weighted in _cells(rows)]
+    return "\n".join([*lines, "", _caption(rows) + "."])
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Title, plain and weighted, of each figure."""
+
+    def spread(key: str, training: str) -> str:
+        values = [row[key] for row in rows if row["training"] == training]
+        return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+
+    return [(title, spread(key, "plain"), spread(key, "weighted")) for key, title in FIGURES.items()]
+
+
+def _caption(rows: list[dict[str, Any]]) -> str:
+    starts = len({row["start"] for row in rows})
+    share = f"{100 * _FREQUENT_REJECTED:g} %"
+    return f"Mean and range over {starts} training seeds; threshold: {share} of good {FREQUENT} test cells rejected"
 
 
 def _limit(test: Labelled, scores: np.ndarray) -> float:
