@@ -125,3 +125,43 @@ def test_names_and_describe(capsys: pytest.CaptureFixture[str]) -> None:
     for name in names:
         assert cli.run(["describe", name]) == 0
         assert len(capsys.readouterr().out) > 100
+
+
+def test_columns_choose_the_features(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Beside a column of text, and with a comma in a name: the hint that names --columns can be followed."""
+    frame = pd.read_csv(table).rename(columns={"b": "b, net"}).assign(note="fine")
+    frame.to_csv(tmp_path / "notes.csv", index=False)
+    fit = [
+        "fit",
+        str(tmp_path / "notes.csv"),
+        "--detector",
+        "gaussian",
+        "--weighting",
+        "",
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert cli.run(fit) == 2
+    said = capsys.readouterr().err
+    assert "'note'" in said
+    assert "--columns" in said
+    assert cli.run([*fit, "--columns", 'c, "b, net"']) == 0
+    run = open_run(tmp_path / "run")
+    assert run.settings["features"] == ["c", "b, net"]
+    frame[["b, net", "c"]].to_csv(tmp_path / "two.csv", index=False)
+    assert cli.run(["score", str(run.path), str(tmp_path / "two.csv"), "--out", str(tmp_path / "scores.csv")]) == 0
+    assert np.allclose(pd.read_csv(tmp_path / "scores.csv")["score"], run.scores()["score"])
+
+
+@pytest.mark.parametrize(("columns", "error"), [("a,,b", "no name"), ("a,bb", "no column 'bb'"), ("a,a", "twice")])
+def test_columns_that_cannot_be_read(
+    columns: str, error: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["fit", str(table), "--columns", columns, "--out", str(tmp_path / "run")]) == 2
+    assert error in capsys.readouterr().err
+
+
+def test_columns_of_something_else_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save(tmp_path / "cube.npy", np.random.default_rng(0).normal(size=(6, 7, 8)))
+    assert cli.run(["fit", str(tmp_path / "cube.npy"), "--columns", "a", "--out", str(tmp_path / "run")]) == 2
+    assert "columns does not apply to Cube" in capsys.readouterr().err

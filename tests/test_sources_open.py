@@ -91,6 +91,8 @@ def test_images_are_read_by_the_backbone_where_it_is_installed(shelf, monkeypatc
     [
         ("t.csv", {"size": 32}, "size does not apply to Table.*labels"),
         ("photos", {"labels": "y"}, "labels does not apply to ImageFolder"),
+        ("photos", {"columns": ("a",)}, "columns does not apply to ImageFolder"),
+        ("cube.npy", {"columns": ("a",)}, "columns does not apply to Cube"),
         ("photos", {"white": "w.npy"}, "white does not apply to ImageFolder"),
         ("cube.npy", {"skip_bad": True}, "skip_bad does not apply to Cube"),
         ("digits", {"read": "pixels"}, "read does not apply to Idx.*none of these"),

@@ -100,8 +100,9 @@ def test_spelling_round_trip():
         ({}, {"labels": "kinds"}, "no column 'kinds'.*did you mean 'kind'"),
         ({}, {"groups": "knd"}, "no column 'knd'"),
         ({}, {"columns": ("a", "bb")}, "no column 'bb'.*did you mean 'b'"),
-        ({}, {}, "column 'kind'.*drop or encode"),
+        ({}, {}, "column 'kind'.*--columns"),
         ({}, {"columns": ("kind",)}, "no numeric columns"),
+        ({}, {"columns": ("a", "a")}, "column 'a' is asked for twice"),
     ],
 )
 def test_bad_values_and_columns_are_named(frame, tmp_path, change, options, said):

@@ -31,6 +31,7 @@ def fit(
     sample: bool = False,
     labels: str | None = None,
     groups: str | None = None,
+    columns: str = "",
     balance: bool = False,
     read: str | None = None,
     size: int | None = None,
@@ -64,6 +65,7 @@ def fit(
         sample: draw units by weight instead of weighing their losses.
         labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
         groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
+        columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
         size: side in pixels that images are resized to.
@@ -81,8 +83,8 @@ def fit(
     from .sources import open_source
 
     source = open_source(
-        data, labels=labels, groups=groups, read=read, size=size, skip_bad=skip_bad,
-        bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
+        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read, size=size,
+        skip_bad=skip_bad, bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, false_alarms=false_alarms, epochs=epochs,

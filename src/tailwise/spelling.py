@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import inspect
 import shlex
 from collections.abc import Callable, Mapping
@@ -41,6 +42,16 @@ def parse_bands(text: str) -> tuple[int | tuple[int, int], ...]:
         numbers = [int(end) for end in ends]
         bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
     return tuple(bands)
+
+
+def parse_columns(text: str) -> tuple[str, ...]:
+    """Columns spelled as 'width,height,"weight, net"' -> ("width", "height", "weight, net")."""
+    if not text.strip():
+        return ()
+    names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True)))
+    if "" in names:
+        raise InputError(f"a column has no name in {text!r}", 'write them as in "width,height"')
+    return names
 
 
 def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ __all__ = ["data_directory", "find_path", "open_source"]
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _CUBES = (".mat", ".hdr")
+_OPTIONS = ("labels", "groups", "columns", "read", "size", "skip_bad", "bad_bands", "white", "dark")
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
 
@@ -26,6 +27,7 @@ def open_source(
     *,
     labels: str | None = None,
     groups: str | None = None,
+    columns: tuple[str, ...] = (),
     read: str | None = None,
     size: int | None = None,
     skip_bad: bool = False,
@@ -40,6 +42,7 @@ def open_source(
             spelling. Relative paths are also looked for in the data directory (TAILWISE_DATA).
         labels: tables: the label column; cubes: a mask's path or its name in the file.
         groups: the column, or the file of an image folder, that names the known kinds of normal.
+        columns: tables: exactly these feature columns; () takes all but labels and groups.
         read: images: "pixels" or a backbone; None is efficientnet-lite0 where its packages are installed.
         size: images are resized to size x size.
         skip_bad: leave out unreadable images.
@@ -49,8 +52,8 @@ def open_source(
     Raises:
         InputError: nothing is there, it is of no known kind, or an option does not apply to its kind.
     """
-    given: dict[str, Any] = {"labels": labels, "groups": groups, "read": read, "size": size, "skip_bad": skip_bad}
-    given |= {"bad_bands": tuple(bad_bands), "white": white, "dark": dark}
+    given: dict[str, Any] = {"labels": labels, "groups": groups, "columns": tuple(columns), "read": read, "size": size}
+    given |= {"skip_bad": skip_bad, "bad_bands": tuple(bad_bands), "white": white, "dark": dark}
     options = {name: value for name, value in given.items() if value not in (None, False, ())}
     if not isinstance(where, (str, Path)):
         return _with(where, options)
@@ -91,7 +94,7 @@ def _with(source: Any, options: dict[str, Any]) -> Source:
     for name in options:
         if name not in known:
             kind = type(source).__name__
-            takes = sorted(known & {"labels", "groups", "read", "size", "skip_bad", "bad_bands", "white", "dark"})
+            takes = sorted(known & set(_OPTIONS))
             raise InputError(f"{name} does not apply to {kind}", f"{kind} takes {', '.join(takes) or 'none of these'}")
     return replace(source, **options)
 

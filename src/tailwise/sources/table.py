@@ -35,7 +35,7 @@ class Table(Value):
         path: a .csv, .tsv, .parquet, .npz (X, and y as labels if it is there) or 2-D .npy file.
         labels: the column that holds 0, False, "normal" or "good" for a normal and anything else for an anomaly.
         groups: the column that names the known kinds of normal.
-        columns: the feature columns, in this order; () takes every numeric column but labels and groups.
+        columns: the feature columns, in this order; () takes all but labels and groups.
     """
 
     path: str
@@ -46,6 +46,8 @@ class Table(Value):
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
         object.__setattr__(self, "columns", tuple(str(column) for column in self.columns))
+        if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
+            raise InputError(f"column {twice[0]!r} is asked for twice")
         for role in ("labels", "groups"):
             if getattr(self, role) in self.columns:
                 raise InputError(f"column {getattr(self, role)!r} is asked for both as {role} and as a feature")
@@ -100,7 +102,7 @@ class Table(Value):
             raise InputError(
                 f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {_some(text)} "
                 f"(row {row} of {text[0]!r} is {value!r})",
-                "drop or encode them, name the labels or groups among them, or choose columns=(...)",
+                "encode them, name labels or groups among them (--labels, --groups), or choose features by --columns",
             )
         return names
 
