@@ -159,14 +159,29 @@ def test_the_sentence_says_the_decision_and_who_pays():
     train.loc[[*range(9), *range(180, 190)], "score"] = 2.0
     text = summary(train, threshold=1.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     assert "At the threshold 1.50, chosen so that 5 % of normal images are falsely rejected" in text
-    assert "the held-out normals gave 10 % (4 of 40)" in text
-    assert "kind 1 of your normals, 10 % of them, is rejected 10 times as often as the rest." in text
+    assert "the held-out normals that it was chosen on gave 10 % (4 of 40)" in text
+    assert (
+        "of your normals, fitted and held-out alike, kind 1 (10 % of them) is rejected 10 times as often as the rest."
+        in text
+    )
     labelled = judged(
         group=np.where(np.arange(80) < 40, "mono", "poly"), score=np.arange(80.0), label=np.arange(80) % 8 == 0
     )
     text = summary(train, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
-    assert "kind 'poly' of the test normals, 50 % of them, is rejected in 100 % (35 of 35), the rest never." in text
+    assert "of the test normals, kind 'poly' (50 % of them) is rejected in 100 % (35 of 35), the rest never." in text
     assert "it catches 50 % (5 of 10) of the anomalies and rejects 50 % (35 of 70) of the normals." in text
+
+
+def test_known_kinds_of_the_test_data_are_the_only_basis_where_there_are_any():
+    """A found kind that is rejected often in training says nothing about new data of known kinds."""
+    train = training(score=1.0, mode=[0] * 180 + [1] * 20)
+    train.loc[range(180, 200), "score"] = 2.0
+    even = judged(group=np.where(np.arange(80) % 2, "mono", "poly"), score=1.0, label=np.arange(80) < 10)
+    text = summary(train, even, threshold=1.5)["sentence"]
+    assert "of the test normals, no kind is rejected clearly more often than the rest" in text
+    assert "kind 1" not in text
+    one = even.assign(group="mono")
+    assert "your normals, fitted and held-out alike, kind 1" in summary(train, one, threshold=1.5)["sentence"]
 
 
 def test_page_loads_nothing_and_runs_nothing():
@@ -247,6 +262,16 @@ def test_edges(name):
 def test_a_page_is_the_same_every_time():
     found = summary()
     assert report.to_html(json.loads(report.to_json(found))) == report.to_html(found)
+
+
+def test_a_picture_is_the_same_every_time_and_draws_all_that_it_refers_to():
+    scores, kinds = np.geomspace(1, 9, 60), np.repeat(["a", "b", "c"], 20)
+    both = [
+        plots.picture({"one": lambda axes: plots.kinds_histogram(scores, kinds, axes, threshold=3.0)}) for _ in range(2)
+    ]
+    assert both[0] == both[1]
+    text = both[0].decode()
+    assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r' id="([^"]+)"', text))
 
 
 def test_many_units_stay_a_small_page():

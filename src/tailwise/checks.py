@@ -17,6 +17,7 @@ from .weights import Importance, Weighting, effective_sample_size
 _SAMPLE = 1_024
 # Each limit is far from what a detector that has learnt shows, and is crossed by one that has not.
 _LEAST_FALL = 0.02
+_MOST_RISE = 1.5
 _LEAST_AGREEMENT = 0.5
 _LEAST_SPREAD = 1e-4
 _LEAST_EFFECTIVE_SHARE = 0.05
@@ -38,13 +39,17 @@ class Check:
 
 
 def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
-    """All checks that apply. `outcome` has scores, first_scores, weights [n] and history."""
+    """All checks that apply. `outcome` is a training.Outcome."""
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
     device = next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
     batch = Batch(data.read(chosen), chosen).to(device)
     checks = [_finite(outcome.scores), _distinct(outcome.scores)]
     if isinstance(detector, Trainable):
-        checks += [_loss_fell(outcome.history), _agreement(detector, batch), _collapse(detector, batch)]
+        checks += [
+            _loss_fell(outcome.history, outcome.unweighted_epochs),
+            _agreement(detector, batch),
+            _collapse(detector, batch),
+        ]
     if weighting.steps:
         checks += [_effective(outcome.weights), *_gaussian(weighting, outcome)]
     return checks
@@ -61,14 +66,20 @@ def _distinct(scores: Tensor) -> Check:
     return Check("scores are distinct", distinct >= needed, distinct, f"{distinct} distinct scores of {len(scores)}")
 
 
-def _loss_fell(history: list[dict[str, float]]) -> Check:
+def _loss_fell(history: list[dict[str, float]], unweighted: int | None) -> Check:
+    """Down from the first epoch to the last, and not far up again before weights, which may raise it, came in."""
     name = "the loss fell"
     if len(history) < 2:
         return Check(name, True, None, "one epoch only: nothing to compare")
     first, last = history[0]["score_mean"], history[-1]["score_mean"]
     fall = (first - last) / max(abs(first), 1e-30)
-    message = f"the mean score went from {first:.4g} to {last:.4g}: {100 * fall:.1f} % down"
-    return Check(name, fall >= _LEAST_FALL, fall, message)
+    way = "up" if fall < 0 else "down"
+    message = f"the mean score went from {first:.4g} to {last:.4g}: {100 * abs(fall):.1f} % {way}"
+    plain = [row["score_mean"] for row in history[:unweighted]]
+    rise = plain[-1] / max(min(plain), 1e-30)
+    if rise > _MOST_RISE:
+        message += f"; before any weighing it rose again, to {rise:.1f} times its lowest"
+    return Check(name, fall >= _LEAST_FALL and rise <= _MOST_RISE, fall, message)
 
 
 @torch.no_grad()

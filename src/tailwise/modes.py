@@ -33,7 +33,8 @@ def find(embedding: Tensor, *, smallest: int = 5, seed: int = 0) -> Tensor:
     """Found modes [n] (int64) of embedded units [n, d], numbered from 0 by falling size; -1 belongs to none.
 
     Modes with fewer than `smallest` units are none. Of more than 4,000 units a sample is searched, so the smallest
-    kind that can be found grows in proportion.
+    kind that can be found grows in proportion. Not every kind is found: one of about 20 units that overlaps another
+    is merged into it, and a large, uneven kind may come out as several.
 
     Raises:
         InputError: the embedding is not [n, d] or holds a number that is not finite.

@@ -105,7 +105,7 @@ def picture(draws: Mapping[str, Callable[[Axes], Axes]], size: tuple[float, floa
         axes.legend(frameon=False, fontsize=_FONT)
     target = io.BytesIO()
     FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
-    return target.getvalue()
+    return _with_plain_ids(target.getvalue().decode(), "picture").encode()
 
 
 def svg(draw: Callable[[Axes], Axes], name: str, size: tuple[float, float] = _SIZE) -> str:
@@ -160,14 +160,19 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _for_page(text: str, name: str) -> str:
-    """Without prolog, metadata and namespaces, with ids that are the same in every run and unique on the page."""
+    """Without prolog, metadata and namespaces, with ids that are unique on the page."""
     text = text[text.index("<svg") :].strip()
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text).replace("xlink:href", "href")
-    ids = {old: f"{name}-{number}" for number, old in enumerate(dict.fromkeys(re.findall(r'id="([^"]+)"', text)))}
-    text = re.sub(r'id="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', text)
-    text = re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{ids.get(found[1], found[1])}", text)
+    text = _with_plain_ids(text, name)
     width_and_height = r'<svg width="[^"]*" height="[^"]*"'
     text = re.sub(width_and_height, '<svg aria-hidden="true" focusable="false"', text, count=1)
     return re.sub(r"\n\s*", "\n", text.replace(_INK, "currentColor"))
+
+
+def _with_plain_ids(text: str, name: str) -> str:
+    """Ids numbered from 0 in place of matplotlib's, which differ from run to run."""
+    ids = {old: f"{name}-{number}" for number, old in enumerate(dict.fromkeys(re.findall(r'\bid="([^"]+)"', text)))}
+    text = re.sub(r'\bid="([^"]+)"', lambda found: f'id="{ids[found[1]]}"', text)
+    return re.sub(r"#([\w.-]+)(?=[\")])", lambda found: f"#{ids.get(found[1], found[1])}", text)

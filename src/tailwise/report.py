@@ -111,7 +111,7 @@ def _sentence(summary: Mapping[str, Any]) -> str:
         f"{units} are falsely rejected, "
     )
     if held_out["of"]:
-        text += f"the held-out normals gave {counted(held_out)}"
+        text += f"the held-out normals that it was chosen on gave {counted(held_out)}"
     else:
         text += f"the training normals gave {counted(summary['rejected'])}; none was held out, so expect more on new "
         text += units
@@ -123,25 +123,28 @@ def _sentence(summary: Mapping[str, Any]) -> str:
 
 
 def _who_pays(summary: Mapping[str, Any]) -> str:
-    """The kind of normal that is rejected clearly more often than the rest; fresh normals and known kinds first."""
+    """The kind of normal that is rejected clearly more often than the rest.
+
+    All kinds are compared on one basis: on test normals of known kinds where there are any, otherwise on fitted and
+    held-out normals together, known kinds first.
+    """
     judged = summary["test"] or {"groups": []}
-    views = (
-        (judged["groups"], "'", "the test normals"),
-        (summary["groups"], "'", "your normals"),
-        (summary["modes"], "", "your normals"),
-    )
-    for rows, quote, whose in views:
+    if len(judged["groups"]) > 1:
+        views, basis = [(judged["groups"], "'")], "the test normals"
+    else:
+        views, basis = [(summary["groups"], "'"), (summary["modes"], "")], "your normals, fitted and held-out alike"
+    for rows, quote in views:
         worst = _worst(rows)
         if worst:
             row, rest = worst
             share = percent(row["rejected"]["of"] / (row["rejected"]["of"] + rest["of"]))
-            kind = f"; kind {quote}{row['name']}{quote} of {whose}, {share} of them, is rejected"
+            kind = f"; of {basis}, kind {quote}{row['name']}{quote} ({share} of them) is rejected"
             if not rest["count"]:
                 return f"{kind} in {counted(row['rejected'])}, the rest never"
             ratio = row["rejected"]["share"] / (rest["count"] / rest["of"])
             return f"{kind} {ratio:.{1 if ratio < 3 else 0}f} times as often as the rest"
-    if any(len(rows) > 1 for rows, _, _ in views):
-        return "; no kind of normal is rejected clearly more often than the rest"
+    if any(len(rows) > 1 for rows, _ in views):
+        return f"; of {basis}, no kind is rejected clearly more often than the rest"
     return ""
 
 
@@ -216,7 +219,8 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         log = scores["log"] and min(weights["score"]) > 0
         points = weights["score"], weights["weight"]
         add("weights", alternative, functools.partial(plots.weight_curve, *points, log=log, threshold=threshold))
-    for name, label in (("loss", "loss"), ("effective_sample_share", "effective sample share")):
+    # Every unit counts once: a weighted loss steps up where weights begin to favour high scores.
+    for name, label in (("score_mean", "mean score"), ("effective_sample_share", "effective sample share")):
         rows = [row for row in summary["history"] if row.get(name) is not None and row.get("epoch") is not None]
         if len(rows) > 1:
             values = [row[name] for row in rows]

@@ -42,7 +42,8 @@ class Keeper(Protocol):
 class Outcome:
     """What a fit leaves besides the trained detector. All over the training units [n], higher score more anomalous.
 
-    `first_scores` are by the same detector before any weight differed from the base weights.
+    `first_scores` are by the same detector before any weight differed from the base weights; so many epochs were
+    `unweighted_epochs`, None being all.
     """
 
     scores: Tensor
@@ -50,6 +51,7 @@ class Outcome:
     weights: Tensor
     history: list[dict[str, float]]
     checks: list[Check] = field(default_factory=list)
+    unweighted_epochs: int | None = None
 
 
 def fit(
@@ -183,7 +185,10 @@ class Loop:
         self.optimizer.release()
         scores = scoring.score(self.detector, self.data)
         weighed = self.weighting.steps and len(self.history) >= self.plan.warmup
-        return Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
+        outcome = Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
+        if weighed:
+            outcome.unweighted_epochs = max(1, self.plan.warmup)
+        return outcome
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
