@@ -94,7 +94,7 @@ def test_with_the_density_known_the_weights_are_the_closed_form(name, alpha):
     scores = draw(name, 2_000)
     target = stats.norm(scores.mean() + scores.std(ddof=1), scores.std(ddof=1)).pdf(scores)
     ratio = target / ((1 - alpha) * KNOWN[name].pdf(scores) + alpha * target)
-    w = importance_weights(scores, Weighting(Importance(Exactly(KNOWN[name]), alpha=alpha, log=False)))
+    w = importance_weights(scores, Weighting(Importance(Exactly(KNOWN[name]), Gaussian(shift=1.0), alpha, log=False)))
     assert np.allclose(w, ratio / ratio.mean())
 
 

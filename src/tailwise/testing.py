@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import scoring, training
+from .densities import Gaussian
 from .detector import Detector, Mapping2d, Solvable, Trainable
 from .errors import InputError
 from .problem import Batch, Data
@@ -172,11 +173,12 @@ def weighted_scores_follow_target(case: Case) -> None:
     """On the detector's own scores, weights bring the mean of the log scores close to the target's."""
     data = case.data(400)
     scores = scoring.score(case.fit(data, epochs=10), data)
-    step = Importance(alpha=0.0)
+    target = Gaussian(shift=1.0)  # a target that a few hundred scores reach
+    step = Importance(target=target, alpha=0.0)
     w = Weighting(step)(Context(scores, scores))
     logs, _ = step.scale(scores, scores)
     before = float(logs.mean())
-    wanted = before + step.target.shift * float(logs.std())  # type: ignore[attr-defined]
+    wanted = before + target.shift * float(logs.std())
     after = float(weighted_mean(logs, w))
     assert abs(after - wanted) < 0.5 * abs(wanted - before), f"weighted mean {after:.3g}, target {wanted:.3g}"
 

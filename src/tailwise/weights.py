@@ -64,10 +64,13 @@ class Importance(Value):
 
     `density` estimates q and `target` makes g, both from the reference scores. `alpha` 0 is the plain ratio, which
     explodes where q vanishes. `log` reads the scores on a logarithmic scale; None does so whenever none is negative.
+
+    The default target lies to the right of the scores and is wide: one as narrow as they are has no mass where the
+    farthest of the rare kinds are, and would damp them most of all.
     """
 
     density: Fit = KDE()  # noqa: RUF009 (a frozen value)
-    target: Fit = Gaussian(shift=1.0)  # noqa: RUF009
+    target: Fit = Gaussian(shift=2.0, scale=2.0)  # noqa: RUF009
     alpha: float = 0.1
     log: bool | None = None
 
@@ -128,17 +131,20 @@ class Smooth(Value):
 @register("step", "Accumulate")
 @dataclass(frozen=True, repr=False)
 class Accumulate(Value):
-    """Multiply by the previous round's weights to the power `memory`; this round's count to the power `rate`."""
+    """Weights of the rounds before, to the power `memory`, times this round's to the power `rate`.
 
-    rate: float = 1.0
-    memory: float = 1.0
+    The first round counts whole. With a memory below 1 the weights settle near this round's to the power
+    rate / (1 - memory); with a memory of 1 they go on growing until they are clipped.
+    """
+
+    rate: float = 0.3
+    memory: float = 0.9
 
     def __post_init__(self) -> None:
         self.check_numbers()
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
-        w = w**self.rate
-        return w if context.previous is None else w * context.previous**self.memory
+        return w if context.previous is None else w**self.rate * context.previous**self.memory
 
 
 @register("step", "Focal")
@@ -243,7 +249,7 @@ class Weighting:
 
 
 # What a user gets without asking. Chosen on development draws; LOG.md tells from what.
-AUTO = Weighting(Importance(), Smooth(), Accumulate(rate=0.3, memory=0.9), Clip())
+AUTO = Weighting(Importance(), Smooth(), Accumulate(), Clip())
 
 
 def importance_weights(
