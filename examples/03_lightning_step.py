@@ -43,7 +43,7 @@ images, digits = (torch.from_numpy(array).float() for array in load_digits(retur
 # 0 and 1 are the frequent kinds, 6 and 7 the rare ones; all others are anomalies.
 kinds = {digit: images[digits == digit] / 16 for digit in range(10)}
 train = torch.cat([kinds[0][:120], kinds[1][:120], kinds[6][:12], kinds[7][:12]])
-for name, weighting in {"plain": "", "weighted": "Importance(target=Gaussian(shift=3.0))"}.items():
+for name, weighting in {"plain": "", "weighted": "Importance()"}.items():
     torch.manual_seed(0)
     score = fit(Rebuilder(weighting, len(train)), train)
     with torch.no_grad():
@@ -56,4 +56,4 @@ for name, weighting in {"plain": "", "weighted": "Importance(target=Gaussian(shi
 
 # Expected output:
 # plain     rare kinds rejected 0.54  anomalies caught 0.93
-# weighted  rare kinds rejected 0.20  anomalies caught 0.80
+# weighted  rare kinds rejected 0.18  anomalies caught 0.81
