@@ -75,6 +75,18 @@ def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> No
         (["weigh", "{table}", "--column", "f"], "no numeric column 'f'", "choose one of|did you mean"),
         (["describe", "autoencodr"], "autoencodr", "did you mean 'autoencoder'"),
         (["fits"], "fits", "--help"),
+        (["fit", ""], "no path was given", ""),
+        (["fit", "{table}", "--seed", "-1"], "seed must be from 0", ""),
+        (["fit", "{table}", "--seed", str(2**64)], "seed must be from 0", ""),
+        (["fit", "{table}", "--lr", "inf"], "lr must be finite", ""),
+        (["fit", "{table}", "--device", "meta"], "no device 'meta'", "cpu"),
+        (["fit", "{table}", "--balance"], "balance needs known groups", "--groups"),
+        (["fit", "{table}", "--lr", "1e30"], "loss is not finite", "learning rate"),
+        (["fit", "{table}", "--detector", "AutoEncoder(hidden=(-5,))"], "whole numbers above 0: got -5", "hidden"),
+        (["fit", "{table}", "--detector", "DeepSVDD(code=2.5)"], "whole numbers above 0: got 2.5", "hidden"),
+        (["fit", "{table}", "--detector", "AutoEncoder(hidden=(10000000000000,))"], "not enough memory", "smaller"),
+        (["demo", "--out", "{table}"], "cannot write", "choose a folder"),
+        (["weigh", "{table}", "--column", "a", "--out", "{table}/w.csv"], "Not a directory", "choose a folder"),
     ],
 )
 def test_bad_input(
@@ -88,6 +100,7 @@ def test_bad_input(
     lines = printed.err.splitlines()
     assert [line for line in lines if line.startswith("error: ") and error in line]
     assert not hint or [line for line in lines if line.startswith("hint: ") and re.search(hint, line)]
+    assert len(lines) <= 2
     assert not (tmp_path / "runs").exists()
 
 
@@ -165,3 +178,30 @@ def test_columns_of_something_else_are_refused_by_name(tmp_path: Path, capsys: p
     np.save(tmp_path / "cube.npy", np.random.default_rng(0).normal(size=(6, 7, 8)))
     assert cli.run(["fit", str(tmp_path / "cube.npy"), "--columns", "a", "--out", str(tmp_path / "run")]) == 2
     assert "columns does not apply to Cube" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--batch-size", "0"], "batch_size must be above 0"),
+        (["--threshold", "nan"], "threshold must be a number"),
+        (["--seed", "-1"], "seed must be from 0"),
+        (["--device", "meta"], "no device"),
+    ],
+)
+def test_bad_options_of_score(
+    options: list[str], error: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    assert cli.run(["fit", str(table), "--detector", "gaussian", "--out", run]) == 0
+    capsys.readouterr()
+    assert cli.run(["score", run, str(table), *options]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, error in printed.err) == ("", True)
+    assert cli.run(["score", run, f"Table(path={str(table)!r}), Table(path={str(table)!r})"]) == 2
+
+
+def test_a_message_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3,4,5\n")
+    assert cli.run(["fit", str(tmp_path / "ragged.csv"), "--out", str(tmp_path / "run")]) == 2
+    assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["error:", "hint:"]

@@ -1,12 +1,16 @@
 """The run folder through crashes, rivals and tampering; the commands end to end."""
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +18,7 @@ import pandas as pd
 import pytest
 import torch
 
-from tailwise import storage, workflow
+from tailwise import files, storage, workflow
 from tailwise.errors import InputError
 from tailwise.sources import open_source
 
@@ -163,7 +167,6 @@ def test_bad_data_leaves_no_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["flip", "cut", "pickle"])
 def test_tampering_is_refused(finished: storage.Run, table: Path, tmp_path: Path, name: str, change: str) -> None:
     import pickle
-    import shutil
 
     copy = tmp_path / "run"
     shutil.copytree(finished.path, copy)
@@ -202,7 +205,7 @@ def test_a_full_or_read_only_disk(
 
     target = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(storage.os, "fsync", fail)
+        patch.setattr(files.os, "fsync", fail)
         with pytest.raises(InputError, match="disk is full" if number == errno.ENOSPC else "cannot write"):
             workflow.fit_run(request(table), target)
     assert not list(target.glob(".writing*"))
@@ -241,3 +244,96 @@ def test_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
         calibration, fresh = generator.gamma(2, size=99), generator.gamma(2, size=1000)
         shares.append((fresh > conformal_threshold(calibration, 0.05)).mean())
     assert np.mean(shares) == pytest.approx(0.05, abs=0.004)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_bad_input_that_shows_late_leaves_nothing(table: Path, tmp_path: Path, overwrite: bool) -> None:
+    with pytest.raises(InputError, match="not finite"):
+        workflow.fit_run(request(table, lr=1e30), tmp_path / "new" / "run", overwrite)
+    assert not (tmp_path / "new").exists()
+
+
+def test_missing_groups_do_not_cost_the_old_run(table: Path, tmp_path: Path) -> None:
+    ask = workflow.Request(source=open_source(str(table), columns=("f0", "f1")), detector="gaussian")
+    before = workflow.fit_run(ask, tmp_path).scores()
+    with pytest.raises(InputError, match="balance needs known groups"):
+        workflow.fit_run(replace(ask, balance=True), tmp_path, overwrite=True)
+    pd.testing.assert_frame_equal(storage.open_run(tmp_path).scores(), before)
+
+
+def test_strangers_keep_their_folder_as_it_was(table: Path, tmp_path: Path) -> None:
+    (tmp_path / ".writing-notes").write_text("mine")
+    with pytest.raises(InputError, match="other files"):
+        workflow.fit_run(request(table), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [".writing-notes"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+def _unfinished(ask: workflow.Request, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fit that ended at its third checkpoint."""
+    saves = iter(range(3))
+
+    def save(self: storage.Checkpoint, *state: object) -> None:
+        self.every = 0
+        whole(self, *state)  # type: ignore[arg-type]
+        if next(saves) == 2:
+            raise Interrupted
+
+    whole = storage.Checkpoint.save
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.Checkpoint, "save", save)
+        with pytest.raises(Interrupted):
+            workflow.fit_run(ask, out)
+    return out / storage.CHECKPOINT
+
+
+@pytest.mark.parametrize("change", ["none", "flip", "cut", "swap"])
+def test_a_damaged_checkpoint_is_not_resumed(
+    finished: storage.Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    kept = _unfinished(request(table), tmp_path / "run", monkeypatch)
+    content = kept.read_bytes()
+    if change == "flip":
+        kept.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif change == "cut":
+        kept.write_bytes(content[:100])
+    elif change == "swap":
+        kept.write_bytes(_unfinished(request(table, seed=5), tmp_path / "other", monkeypatch).read_bytes())
+    with nullcontext() if change == "none" else pytest.warns(UserWarning, match="damaged or of another fit"):
+        again = workflow.fit_run(request(table), tmp_path / "run")
+    pd.testing.assert_frame_equal(again.scores(), finished.scores())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"source": None}, "lacks a usable source"),
+        ({"source": ""}, "spells 0 sources"),
+        ({"threshold": "high"}, "lacks a usable threshold"),
+        ({"digests": 3}, "lacks a usable digests"),
+        ({"status": 7}, "lacks a usable status"),
+        ({"format": 0}, "not the settings of a run"),
+        ({"format": True}, "not the settings of a run"),
+    ],
+)
+def test_sealed_again_after_tampering(
+    finished: storage.Run, table: Path, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    copy = shutil.copytree(finished.path, tmp_path / "copy")
+    settings = json.loads((copy / storage.SETTINGS).read_text()) | change
+    content = json.dumps({k: v for k, v in settings.items() if k != "seal"}, sort_keys=True, ensure_ascii=False)
+    settings["seal"] = hashlib.sha256(content.encode()).hexdigest()
+    (copy / storage.SETTINGS).write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=said):
+        workflow.score_data(copy, str(table))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "[" * 100_000, "", "null"])
+def test_a_report_that_is_none(finished: storage.Run, tmp_path: Path, content: str) -> None:
+    copy = shutil.copytree(finished.path, tmp_path / "copy")
+    (copy / storage.REPORT_DATA).write_text(content)
+    with pytest.raises(InputError, match=r"report\.json"):
+        workflow.write_report(copy, tmp_path / "page.html")

@@ -172,3 +172,20 @@ def test_importing_sources_is_light():
     code = "import sys, tailwise.sources; print({'pandas', 'PIL', 'spectral', 'scipy.io'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_no_path_is_not_the_current_folder():
+    with pytest.raises(InputError, match="no path was given"):
+        open_source("")
+
+
+def test_zero_is_an_option_like_any_other(tmp_path):
+    Image.new("L", (9, 9)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match="from 8 to 4096 pixels: got 0"):
+        open_source(str(tmp_path), size=0)
+
+
+@pytest.mark.parametrize("options", [{"mono": "a"}, {"poly": -1}, {"seed": -1}, {"test": 2.5}])
+def test_solar_options_are_whole_numbers(options):
+    with pytest.raises(InputError, match="whole number, 0 or more"):
+        SolarCells(**options)

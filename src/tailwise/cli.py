@@ -48,15 +48,28 @@ def run(arguments: Sequence[str]) -> int:
         # The reader of stdout has gone (as `| head` does); there is nobody left to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ValueError as error:
-        from .errors import InputError
-
-        if not isinstance(error, InputError):
+    except Exception as error:
+        said = _explained(error)
+        if said is None:
             raise
-        _say(f"error: {error.message}")
-        if error.hint:
-            _say(f"hint: {error.hint}")
+        _say(f"error: {said[0]}")
+        if said[1]:
+            _say(f"hint: {said[1]}")
         return 2
+
+
+def _explained(error: Exception) -> tuple[str, str] | None:
+    """Message and hint for what the user can act on; None for what is a fault of ours."""
+    from .errors import InputError
+
+    if isinstance(error, InputError):
+        return error.message, error.hint
+    # torch has no kind of its own for memory that is not there, but for that of a GPU.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return f"not enough memory: {error}", "use fewer or smaller units, a smaller network or a smaller batch"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}", ""
+    return None
 
 
 def _show(result: Any, written: bool) -> int:
@@ -85,7 +98,7 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 
 def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+    print(" ".join(message.split()), file=sys.stderr)
 
 
 if __name__ == "__main__":

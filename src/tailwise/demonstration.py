@@ -17,7 +17,6 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from . import metrics, plots, scoring, storage, training, workflow
-from .errors import InputError
 from .problem import Labelled, Problem
 from .sources.solar import SolarCells
 
@@ -35,8 +34,8 @@ RESULTS, FIGURE = "demo.json", "demo.svg"
 
 def run(out: Path, seed: int, overwrite: bool) -> storage.Run:
     """Compare plain and weighted training, print the table, and leave a run of the weighted detector."""
-    if not overwrite and storage.is_complete(out):
-        raise InputError(f"{out} already holds a finished run", "choose another folder, or add --overwrite")
+    with storage.hold(out, overwrite):
+        pass  # a folder that cannot be used is told of before the minute of reading, not after it
     print("reading 1,040 solar cells through the backbone (about a minute) ...", file=sys.stderr)
     source = SolarCells(seed=seed)
     problem = source.load()

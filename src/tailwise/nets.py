@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .errors import InputError
+
 # Widths and code sizes when the user names none: rows (features), spectra and images (channels).
 _WIDTHS = {1: (64,), 2: (16, 32), 3: (16, 32, 64)}
 _CODES = {1: 32, 2: 8, 3: 64}
@@ -37,11 +39,18 @@ class Body:
     def of(
         unit_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None, dense: bool = False
     ) -> Body:
-        """The given widths and code size, or the default for this shape."""
+        """The given widths and code size, or the default for this shape.
+
+        Raises:
+            InputError: one of them is not a whole number above 0.
+        """
+        for size in (*(widths if isinstance(widths, (tuple, list)) else [widths]), code):
+            if size is not None and (type(size) is not int or size < 1):
+                raise InputError(f"hidden and code are whole numbers above 0: got {size!r}", "as in hidden=(64, 32)")
         dense = dense or len(unit_shape) == 1
         dims = 1 if dense else len(unit_shape)
         default = max(1, min(_CODES[dims], math.ceil(_LARGEST_CODE * math.prod(unit_shape))))
-        return Body(tuple(unit_shape), tuple(widths or _WIDTHS[dims]), code or default, dense)
+        return Body(tuple(unit_shape), (*(widths or _WIDTHS[dims]),), code or default, dense)
 
     @property
     def small(self) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ class Data:
             order = torch.randperm(len(self), generator=generator)
         else:
             order = torch.arange(len(self))
-        for index in order.split(size):
+        for index in order.split(min(size, max(1, len(self)))):
             yield Batch(self.read(index), index)
 
 

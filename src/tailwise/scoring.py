@@ -62,6 +62,8 @@ def place(detector: Detector, device: str) -> None:
 
 def check_device(device: str) -> None:
     """Raise an InputError unless tensors can be made on this device."""
+    if device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"there is no device {device!r}", 'use "cpu", "cuda" or "mps"')
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -13,26 +13,24 @@ unpickled; digests in settings.json tell when a file was changed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
-import os
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import safetensors
-import safetensors.torch
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
 from .detector import Detector
 from .errors import InputError
+from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
 from .registry import parse
 
 FORMAT = 1
@@ -40,6 +38,10 @@ SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
 _SEALED = (MODEL, SCORES, HISTORY)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
+_NEEDED: dict[str, Any] = {
+    "status": str, "detector": str, "source": str, "unit_shape": list, "threshold": (int, float), "digests": dict,
+    "checks": list,
+}  # fmt: skip
 
 
 class Run:
@@ -51,9 +53,16 @@ class Run:
 
     def detector(self) -> Detector:
         """The trained detector, ready to score."""
-        (detector,) = parse(self.settings["detector"], ("detector",))
-        detector.restore(tuple(self.settings["unit_shape"]), _read_tensors(self._checked(MODEL))[0])
+        detector = self.spelled("detector")
+        detector.restore(tuple(self.settings["unit_shape"]), read_tensors(self._checked(MODEL))[0])
         return detector.eval()
+
+    def spelled(self, kind: str) -> Any:
+        """The "detector" or "source" that the settings spell."""
+        found = parse(self.settings[kind], (kind,))
+        if len(found) != 1:
+            raise InputError(f"{self.path / SETTINGS} spells {len(found)} {kind}s: one was needed", "fit again")
+        return found[0]
 
     def scores(self) -> pd.DataFrame:
         """The training units: unit, score, first_score, weight, held_out, mode, and group where known."""
@@ -63,7 +72,10 @@ class Run:
         return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
 
     def report(self) -> dict[str, Any]:
-        return _read_json(self.path / REPORT_DATA)
+        found = read_json(self.path / REPORT_DATA)
+        if not isinstance(found, dict) or "scores" not in found or "settings" not in found:
+            raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", "restore it, or fit again")
+        return found
 
     def _checked(self, name: str) -> Path:
         path = self.path / name
@@ -91,17 +103,23 @@ def open_run(path: str | Path) -> Run:
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The settings of a finished or unfinished run, checked for version and seal."""
-    settings = _read_json(path / SETTINGS)
-    if not isinstance(settings, dict) or not isinstance(settings.get("format"), int):
+    settings = read_json(path / SETTINGS)
+    if not isinstance(settings, dict) or type(settings.get("format")) is not int or settings["format"] < 1:
         raise InputError(f"{path / SETTINGS} is not the settings of a run", "fit again")
     if settings["format"] > FORMAT:
-        made = settings.get("versions", {}).get("tailwise", "a newer version") if _is_dict(settings) else "?"
+        versions = settings.get("versions")
+        made = versions.get("tailwise", "?") if isinstance(versions, dict) else "?"
         raise InputError(
             f"{path} was made by tailwise {made} (run format {settings['format']}, this one reads up to {FORMAT})",
             "upgrade tailwise",
         )
     if settings.get("seal") != _seal(settings):
         raise InputError(f"{path / SETTINGS} was changed after the fit", "restore it, or fit again")
+    # Whoever writes a file can also seal it, so what is read from it is looked at nonetheless.
+    needed = _NEEDED if settings.get("status") == "complete" else {"status": str}
+    wrong = sorted(name for name, kind in needed.items() if not isinstance(settings.get(name), kind))
+    if wrong:
+        raise InputError(f"{path / SETTINGS} lacks a usable {', '.join(wrong)}", "restore it, or fit again")
     return settings
 
 
@@ -115,6 +133,7 @@ class Writer:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.unfinished = False
 
     def start(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
         """Claim the folder for a fit with these settings; True if an unfinished one like it can be resumed.
@@ -136,8 +155,14 @@ class Writer:
             # An older run stops counting as one before any of its files goes.
             for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
                 (self.path / name).unlink(missing_ok=True)
+        self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
         return resumable
+
+    def discard(self) -> None:
+        """Take away what an unfinished fit has written."""
+        for name in _OURS - {LOCK}:
+            (self.path / name).unlink(missing_ok=True)
 
     def finish(
         self,
@@ -156,6 +181,7 @@ class Writer:
         write(self.path / REPORT_PAGE, page.encode())
         digests = {name: file_digest(self.path / name) for name in _SEALED}
         self._write_settings({**settings, "status": "complete", "digests": digests})
+        self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         return open_run(self.path)
 
@@ -177,30 +203,44 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
             `overwrite`) or files that are not a run's.
     """
     path = Path(path)
+    writer = Writer(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        strangers = sorted(p.name for p in path.iterdir() if p.name not in _OURS and not p.name.startswith(".writing"))
+        strangers = sorted({p.name for p in path.iterdir()} - _OURS - {f".writing-{name}" for name in _OURS})
         lock = FileLock(path / LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
         raise InputError(f"another fit is writing to {path}", "wait for it, or choose another --out") from error
     except OSError as error:
+        _remove(made)
         raise cannot_write(path, error) from error
     try:
         if not overwrite and is_complete(path):
             raise InputError(f"{path} already holds a finished run", "choose another --out, or add --overwrite")
         if strangers and not (path / SETTINGS).exists():
             raise InputError(f"{path} holds other files ({strangers[0]})", "choose an empty or new folder for --out")
-        for left in path.glob(".writing*"):
-            left.unlink()
-        yield Writer(path)
+        yield writer
+    except BaseException as error:
+        # Bad input would meet the same end again; anything else is worth keeping once it can be resumed.
+        bad = isinstance(error, InputError) and not isinstance(error, CannotWrite)
+        if writer.unfinished and (bad or not (path / CHECKPOINT).exists()):
+            writer.discard()
+        raise
     finally:
+        for name in _OURS:
+            (path / f".writing-{name}").unlink(missing_ok=True)
         lock.release()
-        if made and not (path / SETTINGS).exists():
+        if not (path / SETTINGS).exists():
             (path / LOCK).unlink(missing_ok=True)
-            for folder in made:
-                folder.rmdir()
+            _remove(made)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    """Take away folders, innermost first, that nothing else has been put into."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 _OURS = {SETTINGS, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
@@ -211,74 +251,38 @@ class Checkpoint:
 
     def __init__(self, path: Path, every: float = _SECONDS_BETWEEN_CHECKPOINTS) -> None:
         self.path = path / CHECKPOINT
+        self.settings = _digest({k: v for k, v in read_settings(path).items() if k not in _MAY_CHANGE})
         self.every = every
         self.newest = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was kept; None, with a warning, where it is damaged or of another fit."""
         if not self.path.exists():
             return None
-        tensors, facts = _read_tensors(self.path)
+        try:
+            tensors, facts = read_tensors(self.path)
+        except InputError:
+            tensors, facts = {}, {}
+        if facts.get("seal") != self._seal(tensors, facts.get("facts", "")):
+            warnings.warn(f"{self.path} is damaged or of another fit: starting again", stacklevel=2)
+            return None
         return tensors, json.loads(facts["facts"])
 
     def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
         if time.monotonic() - self.newest < self.every:
             return
-        write(self.path, tensor_bytes(tensors, {"facts": json.dumps(facts)}))
+        text = json.dumps(facts)
+        write(self.path, tensor_bytes(tensors, {"facts": text, "seal": self._seal(tensors, text)}))
         self.newest = time.monotonic()
 
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        InputError: the folder is read-only, the disk full, and the like; the old file, if any, is untouched.
-    """
-    beside = path.with_name(f".writing-{path.name}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
-
-
-def cannot_write(path: Path, error: OSError) -> InputError:
-    """What to tell the user about a failed write."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"the disk is full: {path} was not written", "free some space and run the same command again")
-    hint = "choose a folder that you may write to"
-    return InputError(f"cannot write to {path}: {error.strerror or error}", hint)
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def tensor_bytes(tensors: Mapping[str, Tensor], facts: dict[str, str]) -> bytes:
-    """Tensors and facts in safetensors format."""
-    # Cloned, because safetensors refuses tensors that share memory, as a detector's do while it trains.
-    own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
-    return safetensors.torch.save(own, facts)
-
-
-def _read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}", "restore it, or fit again") from error
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}", "restore it, or fit again") from error
+    def _seal(self, tensors: Mapping[str, Tensor], facts: str) -> str:
+        """A digest of the settings, the facts and every tensor."""
+        digest = hashlib.sha256(f"{self.settings}\n{facts}".encode())
+        for name in sorted(tensors):
+            value = tensors[name].detach().cpu().contiguous()
+            digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        return digest.hexdigest()
 
 
 def _json_bytes(value: Any) -> bytes:
@@ -293,8 +297,11 @@ def _parquet_bytes(table: pd.DataFrame) -> bytes:
 
 def _seal(settings: Mapping[str, Any]) -> str:
     """A digest of everything in the settings but the seal itself."""
-    content = json.dumps({k: v for k, v in settings.items() if k != "seal"}, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(content.encode()).hexdigest()
+    return _digest({k: v for k, v in settings.items() if k != "seal"})
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:
@@ -306,7 +313,3 @@ def _plain(value: Any) -> Any:
     if hasattr(value, "item") and not isinstance(value, (str, bytes)):
         return _plain(value.item())
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _is_dict(value: Any) -> bool:
-    return isinstance(value.get("versions", {}), dict)

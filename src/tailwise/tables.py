@@ -18,6 +18,8 @@ def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
     """A table of scores with a column of weights added; see `commands.weigh`."""
     table = _read_table(path)
     numeric = [str(name) for name in table.select_dtypes("number").columns]
+    if not numeric or not len(table):
+        raise InputError(f"{path} has no column of numbers", "a column of scores was needed, one row a unit")
     if column is None:
         column = "score" if "score" in numeric else numeric[0] if len(numeric) == 1 else None
     if column is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import math
 import platform
 import sys
 import time
@@ -25,6 +26,7 @@ from . import __version__, modes, previews, registry, report, scoring, storage, 
 from .detector import Detector
 from .errors import InputError
 from .problem import Data, Labelled, Problem, Source, check_units
+from .sources import open_source, spelled
 from .training import Outcome
 from .weights import Weighting
 
@@ -60,8 +62,11 @@ class Request:
                 raise InputError(f"{name} must be above 0: got {value}")
         if self.warmup is not None and self.warmup < 0:
             raise InputError(f"warmup must be 0 or more: got {self.warmup}")
+        if self.lr == math.inf:
+            raise InputError("lr must be finite")
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
+        _check_seed(self.seed)
         scoring.check_device(self.device)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
@@ -85,14 +90,15 @@ def fit_run(
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
         settings = _settings(request, detector, weighting, problem)
+        split = split_of(problem, request)
+        balanced = _balanced(split, request.balance)
         if writer.start(settings, overwrite):
             _say(f"resuming the unfinished fit in {out}")
-        split = split_of(problem, request)
         with _progress() as progress:
             outcome = training.fit(
                 detector, split.training, weighting,
                 epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
-                sample=request.sample, base_weights=_balanced(split, request.balance),
+                sample=request.sample, base_weights=balanced,
                 held_out=split.held_out if request.patience else None, patience=request.patience, seed=request.seed,
                 device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
                 keeper=storage.Checkpoint(out), progress=progress,
@@ -153,12 +159,16 @@ def score_data(
     device: str = "cpu",
 ) -> pd.DataFrame:
     """Scores of every unit of `data`; see `commands.score`."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size must be above 0: got {batch_size}")
+    if threshold is not None and math.isnan(threshold):
+        raise InputError("threshold must be a number: got nan")
+    _check_seed(seed)
     opened = storage.open_run(run)
-    (source,) = registry.parse(opened.settings["source"], ("source",))
+    source = opened.spelled("source")
     if skip_bad and hasattr(source, "skip_bad"):
         source = replace(source, skip_bad=True)
-    expression = data.rstrip().endswith(")") and not Path(data).exists()
-    source = registry.parse(data, ("source",))[0] if expression else source.at(data)
+    source = open_source(data) if spelled(data) else source.at(data)
     units = source.load_all().data
     expected = tuple(opened.settings["unit_shape"])
     if units.unit_shape != expected:
@@ -315,7 +325,13 @@ def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None] | None]
 def _warn_of_failures(checks: Sequence[Any]) -> None:
     for check in checks:
         if not check.ok:
-            Console(stderr=True).print(f"check failed: {check.name}: {check.message}", style="red", highlight=False)
+            text = f"check failed: {check.name}: {check.message}"
+            Console(stderr=True).print(text, style="red", highlight=False, soft_wrap=True)
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be from 0 to 2^63 - 1: got {seed}")
 
 
 def _say(message: str) -> None:

@@ -13,7 +13,7 @@ from ..problem import Source
 from ..registry import entries, find, parse
 from .places import data_directory, find_path, list_files
 
-__all__ = ["data_directory", "find_path", "open_source"]
+__all__ = ["data_directory", "find_path", "open_source", "spelled"]
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _CUBES = (".mat", ".hdr")
@@ -54,10 +54,10 @@ def open_source(
     """
     given: dict[str, Any] = {"labels": labels, "groups": groups, "columns": tuple(columns), "read": read, "size": size}
     given |= {"skip_bad": skip_bad, "bad_bands": tuple(bad_bands), "white": white, "dark": dark}
-    options = {name: value for name, value in given.items() if value not in (None, False, ())}
+    options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
     if not isinstance(where, (str, Path)):
         return _with(where, options)
-    if _spelled(str(where)):
+    if spelled(str(where)):
         return _with(_parsed(str(where)), options)
     path = find_path(where)
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
@@ -67,7 +67,8 @@ def open_source(
     return _with(source, options)
 
 
-def _spelled(where: str) -> bool:
+def spelled(where: str) -> bool:
+    """Whether this is the spelling of a source rather than a path."""
     home = data_directory()
     # os.path, because a long spelling is too long for a file's name, which Path.exists would raise.
     if os.path.exists(where) or (home is not None and os.path.exists(home / where)):

@@ -33,6 +33,8 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
     Raises:
         InputError: it is in neither place; both are named.
     """
+    if not str(path):
+        raise InputError("no path was given", "a file or folder was needed; . is the current folder")
     asked, home = Path(path).expanduser(), data_directory(directory)
     places = [asked] if asked.is_absolute() or home is None else [asked, home / asked]
     for place in places:

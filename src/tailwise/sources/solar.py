@@ -48,6 +48,12 @@ class SolarCells(Value):
     seed: int = 0
     test: int = 600
 
+    def __post_init__(self) -> None:
+        for name in ("mono", "poly", "seed", "test"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 0:
+                raise InputError(f"SolarCells {name} must be a whole number, 0 or more: got {value!r}")
+
     def load(self) -> Problem:
         cells = _read_labels()
         generator = np.random.default_rng(self.seed)
