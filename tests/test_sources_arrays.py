@@ -156,3 +156,17 @@ def test_long_tail_of_a_source(family):
     np.save(family / "x.npy", np.eye(3))
     with pytest.raises(InputError, match="knows none"):
         LongTail(source=parse(f"Table({str(family / 'x.npy')!r})", ("source",))[0]).load()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"source": 3}, "takes a source: got 3"),
+        ({"imbalance": "x"}, "imbalance must be a number: got 'x'"),
+        ({"largest": 2.5}, "largest must be a whole number: got 2.5"),
+        ({"seed": -1}, "seed must be 0 or more: got -1"),
+    ],
+)
+def test_long_tail_options(options, said):
+    with pytest.raises(InputError, match=said):
+        LongTail(**{"source": Idx("mnist"), **options})

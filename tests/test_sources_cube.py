@@ -211,3 +211,17 @@ def test_envi_without_its_data(tmp_path):
 def test_at_keeps_bands_and_calibration():
     source = Cube("a.mat", bad_bands=(1,), white="w.npy", labels="gt.png")
     assert source.at("b.mat") == Cube("b.mat", bad_bands=(1,), white="w.npy")
+
+
+def test_a_mask_of_another_size(tmp_path):
+    np.savez(tmp_path / "c.npz", cube=VALUES, mask=np.zeros((2, 2)))
+    with pytest.raises(InputError, match=r"mask is \[2, 2\]: the cube is"):
+        Cube(tmp_path / "c.npz").load()
+
+
+def test_a_cut_envi_file(tmp_path):
+    path = write(tmp_path / "c.hdr")
+    data = next(p for p in tmp_path.iterdir() if p.suffix != ".hdr")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"holds {data.stat().st_size} bytes.*{data.stat().st_size + 1}"):
+        Cube(path).load()

@@ -101,7 +101,7 @@ def test_spelling_round_trip():
         ({}, {"groups": "knd"}, "no column 'knd'"),
         ({}, {"columns": ("a", "bb")}, "no column 'bb'.*did you mean 'b'"),
         ({}, {}, "column 'kind'.*--columns"),
-        ({}, {"columns": ("kind",)}, "no numeric columns"),
+        ({}, {"columns": ("kind",)}, "not numbers: column 'kind'"),
         ({}, {"columns": ("a", "a")}, "column 'a' is asked for twice"),
     ],
 )
@@ -166,3 +166,17 @@ def test_missing_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
     assert str(tmp_path / "nothing.csv") in caught.value.message
     (tmp_path / "something.csv").write_text("a,b\n1,2\n3,4\n")
     assert len(Table("something.csv").load().train) == 2
+
+
+def test_two_columns_of_one_name(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,a\n1,2,3\n4,5,6\n")
+    with pytest.raises(InputError, match="two columns called 'a'"):
+        Table(tmp_path / "t.csv").load()
+    (tmp_path / "t.csv").write_text("a,b,a.1\n1,2,3\n4,5,6\n")
+    assert Table(tmp_path / "t.csv").load().train.features == ("a", "b", "a.1")
+
+
+def test_labels_of_another_length(tmp_path):
+    np.savez(tmp_path / "t.npz", X=np.zeros((6, 2)), y=np.zeros(5))
+    with pytest.raises(InputError, match="6 rows and y 5 entries"):
+        Table(tmp_path / "t.npz").load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -102,7 +103,10 @@ def _open_envi(path: Path, key: str | None) -> Scene:
         warnings.simplefilter("ignore")
         try:
             image = envi.open(str(path))
+            _check_size(image)
             cube = image.open_memmap(interleave="bip", writable=False)
+        except InputError:
+            raise
         except Exception as error:  # its errors share no base but Exception
             raise InputError(
                 f"cannot open {path}: {str(error) or type(error).__name__}", "the data file lies beside its .hdr"
@@ -118,6 +122,18 @@ def _open_envi(path: Path, key: str | None) -> Scene:
         np.zeros(bands, dtype=bool) if good is None else good == 0,
         float(image.scale_factor or 1.0),
     )
+
+
+def _check_size(image: Any) -> None:
+    """A file that is cut short cannot be mapped, and spectral says so in words about axes."""
+    needed = image.offset + math.prod((image.nrows, image.ncols, image.nbands)) * image.sample_size
+    found = Path(image.filename).stat().st_size
+    if found < needed:
+        raise InputError(
+            f"{image.filename} holds {found} bytes: {image.nrows} x {image.ncols} pixels of {image.nbands} bands "
+            f"are {needed}",
+            "it is cut or its .hdr is of another file: fetch both again",
+        )
 
 
 def _open_mat(path: Path, key: str | None) -> Scene:
@@ -200,6 +216,9 @@ def _among(path: Path, arrays: dict[str, Any], key: str | None) -> Scene:
     cube = numbers[cubes[0]]
     if 0 in cube.shape:
         raise InputError(f"{path}: the cube {cubes[0]} has shape {list(cube.shape)}: nothing is in it")
+    for name, value in numbers.items():
+        if name.lower() in _MASK_NAMES and value.shape != cube.shape[:2] and name != cubes[0]:
+            raise InputError(f"{path}: {name} is {list(value.shape)}: the cube is {cube.shape[0]} x {cube.shape[1]}")
     maps = {name: value != 0 for name, value in numbers.items() if value.shape == cube.shape[:2]}
     masks = [name for name in maps if name.lower() in _MASK_NAMES]
     waves = [name for name in numbers if name.lower().startswith("wav")]

@@ -62,6 +62,17 @@ class LongTail(Value):
     largest: int | None = None
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        if not hasattr(self.source, "load_all"):
+            raise InputError(f"LongTail takes a source: got {self.source!r}", "as in LongTail(source=Digits())")
+        if not isinstance(self.imbalance, (int, float)):
+            raise InputError(f"imbalance must be a number: got {self.imbalance!r}")
+        for name in ("largest", "seed"):
+            if type(getattr(self, name)) is not int and (name, getattr(self, name)) != ("largest", None):
+                raise InputError(f"LongTail {name} must be a whole number: got {getattr(self, name)!r}")
+        if self.seed < 0:
+            raise InputError(f"LongTail seed must be 0 or more: got {self.seed}")
+
     def load(self) -> Problem:
         problem = self.source.load()
         if problem.train_groups is None:

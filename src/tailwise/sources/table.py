@@ -94,7 +94,7 @@ class Table(Value):
                 self._column(rows, name)
         names = list(self.columns) or [name for name in rows.features if name not in (self.labels, self.groups)]
         text = [name for name in names if not _numeric(rows.frame[name])]
-        if len(text) == len(names):
+        if len(text) == len(names) and not self.columns:
             found = _some(rows.frame.columns)
             raise InputError(f"{self.path} has no numeric columns: got {found}", "is it a table of numbers?")
         if text:
@@ -133,6 +133,9 @@ def _read(path: Path) -> _Rows:
             frame = pd.read_parquet(path)
         else:
             frame = pd.read_csv(path, sep=_separator(path), low_memory=False)
+            _check_header(path, frame.columns)
+    except InputError:
+        raise
     except (ValueError, OSError) as error:  # pandas and pyarrow raise their own kinds of both
         raise InputError(
             f"cannot read {path}: {error}", "is it broken, or another format than its name says?"
@@ -145,6 +148,16 @@ def _read(path: Path) -> _Rows:
     if not len(frame):
         raise InputError(f"{path} has no rows")
     return _Rows(frame, list(frame.columns))
+
+
+def _check_header(path: Path, read: Sequence[str]) -> None:
+    """pandas renames the second of two columns of one name, which is then another feature than its name says."""
+    import pandas as pd
+
+    written = pd.read_csv(path, sep=_separator(path), header=None, nrows=1, dtype=str).iloc[0].dropna()
+    twice = written[written.duplicated()]
+    if len(twice) and not set(twice.index) - set(range(len(read))):
+        raise InputError(f"{path} has two columns called {twice.iloc[0]!r}", "rename one")
 
 
 def _separator(path: Path) -> str:
@@ -166,6 +179,8 @@ def _read_arrays(path: Path) -> _Rows:
         raise InputError(f"{path} has no array X: it holds {_some(arrays)}", "save the rows as X [n, d]")
     if x.ndim != 2 or 0 in x.shape:
         raise InputError(f"{path}: rows [n, d] were needed: got an array of shape {list(x.shape)}")
+    if "y" in arrays and arrays["y"].size != len(x):
+        raise InputError(f"{path}: X has {len(x)} rows and y {arrays['y'].size} entries", "give one label for each row")
     features = [str(column) for column in range(x.shape[1])]
     frame = pd.DataFrame(x, columns=features, copy=False)
     # Other arrays of n entries can be named as labels or groups; they are not features.
