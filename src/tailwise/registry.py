@@ -22,7 +22,7 @@ from .errors import InputError, did_you_mean
 C = TypeVar("C", bound=type)
 
 # Where the members of each kind live; importing the module or package registers them.
-_HOMES = {"detector": "detectors", "source": "sources", "step": "weights", "density": "densities"}
+_HOMES = {"detector": "detectors", "source": "sources", "step": "weights", "density": "densities", "alignment": "alignment"}
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in _HOMES}
 
 
@@ -134,6 +134,14 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
         raise InputError(f"cannot read {text!r}", "write it as in Python: Name(option=value), Name()") from error
     return tuple(_value(node, kinds, text) for node in tree.elts)
+
+
+def parse_one(text: str, kind: str) -> Any:
+    """The one value of `kind` that `text` spells."""
+    made = parse(text, (kind,))
+    if len(made) != 1:
+        raise InputError(f"one {kind} is needed: got {text!r}", "choose one; tailwise names lists them")
+    return made[0]
 
 
 def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:

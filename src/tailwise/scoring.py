@@ -48,7 +48,7 @@ def embedding_of(data: Data, dims: int = 32) -> Tensor:
     """
     if data.in_memory:
         return neighbours.principal_components(data.units, dims)  # type: ignore[arg-type]
-    small = torch.cat([_shrunk(batch.units) for batch in data.batches(64)])
+    small = torch.cat([shrunk(batch.units) for batch in data.batches(64)])
     return neighbours.principal_components(small, dims)
 
 
@@ -71,6 +71,6 @@ def check_device(device: str) -> None:
         raise InputError(f"the device {device!r} cannot be used: {reason}", 'use "cpu"') from error
 
 
-def _shrunk(images: Tensor) -> Tensor:
+def shrunk(images: Tensor) -> Tensor:
     """Images of at most 32 x 32: enough to tell kinds apart, small enough to keep."""
     return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images

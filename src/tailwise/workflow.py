@@ -73,10 +73,7 @@ class Request:
 
 def make_detector(text: str) -> Detector:
     """A detector from its name or its spelling."""
-    made = registry.parse(text, ("detector",))
-    if len(made) != 1:
-        raise InputError(f"one detector is needed: got {text!r}", "choose one; tailwise names lists them")
-    return made[0]
+    return registry.parse_one(text, "detector")
 
 
 def fit_run(
