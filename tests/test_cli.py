@@ -205,3 +205,25 @@ def test_a_message_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3,4,5\n")
     assert cli.run(["fit", str(tmp_path / "ragged.csv"), "--out", str(tmp_path / "run")]) == 2
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["error:", "hint:"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("arguments", [["names"], ["fit", "--help"]])
+def test_a_full_standard_output_is_told(arguments: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "tailwise.cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == "error: the system: No space left on device\n"
+
+
+def test_an_interrupted_command_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tailwise.training.fit", interrupt)
+    assert cli.run(["fit", str(table), "--out", str(tmp_path / "run")]) == 130
+    assert "the same command resumes" in capsys.readouterr().err

@@ -324,7 +324,7 @@ def test_sealed_again_after_tampering(
 ) -> None:
     copy = shutil.copytree(finished.path, tmp_path / "copy")
     settings = json.loads((copy / storage.SETTINGS).read_text()) | change
-    content = json.dumps({k: v for k, v in settings.items() if k != "seal"}, sort_keys=True, ensure_ascii=False)
+    content = json.dumps({k: v for k, v in settings.items() if k != "seal"}, sort_keys=True)
     settings["seal"] = hashlib.sha256(content.encode()).hexdigest()
     (copy / storage.SETTINGS).write_text(json.dumps(settings))
     with pytest.raises(InputError, match=said):
@@ -337,3 +337,15 @@ def test_a_report_that_is_none(finished: storage.Run, tmp_path: Path, content: s
     (copy / storage.REPORT_DATA).write_text(content)
     with pytest.raises(InputError, match=r"report\.json"):
         workflow.write_report(copy, tmp_path / "page.html")
+
+
+def test_a_path_that_is_no_text(table: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.csv"))
+    try:
+        odd.write_bytes(table.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    run = workflow.fit_run(request(odd, detector="gaussian"), tmp_path / "run")
+    assert storage.open_run(run.path).settings["source"] == run.settings["source"]
+    assert len(workflow.score_data(run.path, str(odd))) == 372
+    workflow.write_report(run.path, None)

@@ -5,13 +5,14 @@ Exit status: 0 done, 2 bad input (`error:` and `hint:`), 3 a fit whose self-chec
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from . import __version__
 from .commands import COMMANDS
@@ -21,6 +22,8 @@ app = App(
     help="Anomaly detection when the normal data is real: long-tailed, contaminated, shifted.",
     version=__version__,
     help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(negative=()),
 )
 for command in COMMANDS:
     app.command(command)
@@ -34,9 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path may hold bytes that are no text, and a terminal know few letters: neither is worth a lost result.
+        sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
-        return _show(result, _flag(arguments, "--out"))
+        status = _show(result, _flag(arguments, "--out"))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except CycloptsError as error:
         _say(f"error: {' '.join(str(error).split())}")
         _say(f"hint: tailwise {' '.join(_command(arguments))} --help".replace("  ", " "))
@@ -67,8 +76,8 @@ def _explained(error: Exception) -> tuple[str, str] | None:
     # torch has no kind of its own for memory that is not there, but for that of a GPU.
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return f"not enough memory: {error}", "use fewer or smaller units, a smaller network or a smaller batch"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}", ""
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}", ""
     return None
 
 

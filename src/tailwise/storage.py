@@ -178,7 +178,7 @@ class Writer:
         write(self.path / SCORES, _parquet_bytes(scores))
         write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, _json_bytes(report))
-        write(self.path / REPORT_PAGE, page.encode())
+        write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
         digests = {name: file_digest(self.path / name) for name in _SEALED}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
@@ -286,7 +286,9 @@ class Checkpoint:
 
 
 def _json_bytes(value: Any) -> bytes:
-    return (json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    # A path that is no text has surrogates, which become JSON's own escapes.
+    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _parquet_bytes(table: pd.DataFrame) -> bytes:
@@ -301,7 +303,7 @@ def _seal(settings: Mapping[str, Any]) -> str:
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

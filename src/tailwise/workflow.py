@@ -194,7 +194,7 @@ def write_report(run: Path, out: Path | None) -> Path:
     }
     if out.suffix not in writers:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
-    storage.write(out, writers[out.suffix](opened.report()).encode())
+    storage.write(out, writers[out.suffix](opened.report()).encode("utf-8", "backslashreplace"))
     return out
 
 
