@@ -349,3 +349,5 @@ def test_a_path_that_is_no_text(table: Path, tmp_path: Path) -> None:
     assert storage.open_run(run.path).settings["source"] == run.settings["source"]
     assert len(workflow.score_data(run.path, str(odd))) == 372
     workflow.write_report(run.path, None)
+    with pytest.raises(InputError, match="not valid UTF-8"):
+        workflow.fit_run(request(table, detector="gaussian"), odd.with_suffix(""))

@@ -10,6 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -107,7 +108,8 @@ def _command(arguments: Sequence[str]) -> list[str]:
 
 
 def _say(message: str) -> None:
-    print(" ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):  # where messages cannot be written, the exit status still tells
+        print(" ".join(message.split()), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

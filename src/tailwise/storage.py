@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -203,6 +204,10 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
             `overwrite`) or files that are not a run's.
     """
     path = Path(path)
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError as error:  # safetensors could not read its file there again
+        raise InputError(f"the name of {path} is not valid UTF-8", "choose another --out") from error
     writer = Writer(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
