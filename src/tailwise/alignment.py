@@ -34,8 +34,8 @@ class ModeFair(Value):
     """The mean of three standardised cues, each a log quantity of the unit less its mean over training neighbours.
 
     The detector's score; the distance to the `nearest`-th neighbour among the units (features standardised); and the
-    same among whitened units. Each is centred and scaled by median and median absolute deviation over the training units, so the
-    result is about 0 for a usual normal of any kind and 3 is far out.
+    same among whitened units. Each is centred and scaled by median and median absolute deviation over the training
+    units, so the result is about 0 for a usual normal of any kind and 3 is far out.
 
     Args:
         neighbours: how many training units a score is read against.
@@ -103,7 +103,7 @@ class Aligned:
 
 
 class Spaces:
-    """Where distances are taken: the units, features standardised, and whitened units, by the statistics of the training units."""
+    """Where distances are taken: among the units, features standardised, and among whitened units."""
 
     def __init__(self, units: Tensor, standardise: bool) -> None:
         self.mean = units.mean(0)
