@@ -114,7 +114,7 @@ def score(
         out: a .csv or .parquet file; standard output otherwise.
         threshold: flag above this score instead of the run's own threshold.
         skip_bad: leave unreadable images out instead of refusing.
-        batch_size: units scored at once; it does not change the scores.
+        batch_size: units scored at once; scores are the same up to rounding.
         seed: fixes any chance in how the data is read; scoring itself has none.
         device: "cpu", "cuda" or "mps".
     """
