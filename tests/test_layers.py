@@ -15,8 +15,8 @@ LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
     | {"problem", "detector"},
     1: {"nets", "backbones", "detectors", "sources"},
-    2: {"training", "scoring", "optimizer", "checks", "refine", "adaptation", "benchmark", "storage", "files"}
-    | {"alignment"},
+    2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
+    | {"storage", "files"},
     3: {
         "estimator",
         "report",

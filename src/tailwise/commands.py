@@ -61,7 +61,8 @@ def fit(
         batch_size: units in a step.
         lr: learning rate of Adam.
         warmup: epochs before weighing begins; by default a third.
-        patience: stop after this many epochs without a lower loss on held-out normals.
+        patience: stop after this many epochs without a lower loss on held-out normals. They also set the threshold,
+            so the share of false alarms is then only approximately what was asked for.
         sample: draw units by weight instead of weighing their losses.
         labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
         groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".

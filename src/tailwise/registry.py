@@ -22,8 +22,13 @@ from .errors import InputError, did_you_mean
 C = TypeVar("C", bound=type)
 
 # Where the members of each kind live; importing the module or package registers them.
-_HOMES = {"detector": "detectors", "source": "sources", "step": "weights", "density": "densities"}
-_HOMES |= {"alignment": "alignment"}
+_HOMES = {
+    "detector": "detectors",
+    "source": "sources",
+    "step": "weights",
+    "density": "densities",
+    "alignment": "alignment",
+}
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in _HOMES}
 
 
