@@ -47,7 +47,7 @@ def training(n=200, seed=0, **columns):
             "mode": mode,
         }
     )
-    return table.assign(**columns)
+    return table.assign(**columns).assign(trained_score=lambda table: columns.get("trained_score", table["score"]))
 
 
 def judged(n=80, seed=1, **columns):

@@ -2,28 +2,33 @@
 
 One threshold for all kinds is fair only if their scores live on one scale, and they do not: a rare kind is rebuilt
 worse, and a sparse kind lies farther apart. An alignment wraps a fitted detector and needs no labels of the kinds.
-The rule was chosen on development draws of six sources; LOG.md has the figures, of what was left out too.
+The rule was chosen on development draws; LOG.md has the figures, of what was left out too.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import neighbours, scoring
 from .detector import Detector
 from .errors import InputError
-from .problem import Data
+from .problem import Batch, Data
 from .registry import Value, parse_one, register
 from .weights import Importance
 
 # A random part of a larger training set is searched: kinds that matter have more than one unit in it.
 _MOST_UNITS = 20_000
 _MOST_AXES = 512
+_PRINCIPAL = 32
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
 _SHRINKAGE = 0.05
+# Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
+_RIDGE = 0.01
+_HULL_ENTRIES = 4_000_000
 # Consistent for the standard deviation of a Gaussian.
 _MAD_TO_STD = 1.4826
 
@@ -31,11 +36,13 @@ _MAD_TO_STD = 1.4826
 @register("alignment", "ModeFair")
 @dataclass(frozen=True, repr=False)
 class ModeFair(Value):
-    """The mean of three standardised cues, each a log quantity of the unit less its mean over training neighbours.
+    """The mean of five standardised cues, each a log quantity of the unit less its mean over training neighbours.
 
-    The detector's score; the distance to the `nearest`-th neighbour among the units (features standardised); and the
-    same among whitened units. Each is centred and scaled by median and median absolute deviation over the training
-    units, so the result is about 0 for a usual normal of any kind and 3 is far out.
+    The detector's score; the distance to the `nearest`-th neighbour among the units (features standardised), among
+    whitened units and among their leading principal components; and the distance to the flat through the
+    `neighbours` nearest units (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred and scaled
+    by median and median absolute deviation over the training units, so the result is about 0 for a usual normal of
+    any kind and 3 is far out.
 
     Args:
         neighbours: how many training units a score is read against.
@@ -58,9 +65,14 @@ class ModeFair(Value):
         """
         if len(data) < 3:
             raise InputError(f"at least 3 training units are needed to compare with: got {len(data)}")
-        generator = torch.Generator().manual_seed(seed)
-        data = data.take(torch.randperm(len(data), generator=generator)[:_MOST_UNITS].sort().values)
-        return Aligned(self, detector, data)
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+        kept, rest = (part.sort().values for part in order.tensor_split([_MOST_UNITS]))
+        aligned = Aligned(self, detector)
+        aligned.training_scores = torch.empty(len(data))
+        aligned.training_scores[kept] = aligned.learn(data.take(kept))
+        if len(rest):
+            aligned.training_scores[rest] = scoring.score(aligned, data.take(rest))
+        return aligned
 
 
 # The alignment that serves pixels and features, autoencoders and Deep SVDD alike.
@@ -74,90 +86,177 @@ def parse(text: str) -> ModeFair | None:
     return AUTO if text.strip() == "auto" else parse_one(text, "alignment")
 
 
-class Aligned:
-    """A detector whose scores are mode-fair."""
+class Aligned(Detector):
+    """A fitted detector whose scores are mode-fair; itself a detector, so it scores, moves and is saved as one.
 
-    def __init__(self, rule: ModeFair, detector: Detector, data: Data) -> None:
+    `training_scores` [n] are of the units that it was fitted on; a restored one has none.
+    """
+
+    training_scores: Tensor
+    scores: Tensor
+    middle: Tensor
+    spread: Tensor
+
+    def __init__(self, rule: ModeFair, detector: Detector) -> None:
+        super().__init__()
         self.rule, self.detector = rule, detector
-        self.spaces = Spaces(_flat(data), standardise=len(data.unit_shape) == 1)
-        self.raw_scores = scoring.over_batches(detector, data, getattr(detector, "score_left_out", detector.score))
-        self.scores = self._scaled(self.raw_scores)
-        self.memories = [Memory(points, rule) for points in self.spaces(_flat(data))]
-        near = self.memories[0].own
-        self.cues = [_Cue(self.scores - self.scores[near].mean(1)), *(_Cue(memory.local) for memory in self.memories)]
+        self.unit_shape = detector.unit_shape
+        self.memory = Memory(rule)
+        self.register_buffer("scores", torch.zeros(1))  # [m], the detector's own, on the scale they are compared on
+        self.register_buffer("raw", torch.zeros(1))  # [m]
+        self.register_buffer("middle", torch.zeros(5))
+        self.register_buffer("spread", torch.ones(5))
 
-    def score(self, data: Data) -> Tensor:
-        """[n], higher is more anomalous."""
-        scores = self._scaled(scoring.score(self.detector, data))
-        values = []
-        for number, (memory, points) in enumerate(zip(self.memories, self.spaces(_flat(data)), strict=True)):
-            local, near = memory(points)
-            if number == 0:
-                values.append(scores - self.scores[near].mean(1))
-            values.append(local)
-        return torch.stack([cue(value) for cue, value in zip(self.cues, values, strict=True)]).mean(0)
+    @torch.no_grad()
+    def learn(self, data: Data) -> Tensor:
+        """Remember these training units and how their cues are distributed; their scores."""
+        units = torch.cat([_flat(batch) for batch in data.batches(1_024)])
+        score = getattr(self.detector, "score_left_out", self.detector.score)
+        self.raw = scoring.over_batches(self.detector, data, score)
+        self.scores = self._scaled(self.raw)
+        near, local = self.memory.learn(units, standardise=len(data.unit_shape) == 1)  # [m, many], [4, m]
+        cues = torch.cat([(self.scores - self.scores[near].mean(1))[None], local])  # [5, m]
+        self.middle = cues.median(1).values
+        spread = _MAD_TO_STD * (cues - self.middle[:, None]).abs().median(1).values
+        self.spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
+        scores = self._fused(cues)
+        scoring.place(self, str(scoring.device_of(self.detector)))
+        return scores
+
+    def score(self, batch: Batch) -> Tensor:
+        near, local, own = self.memory(_flat(batch).to(self.scores))
+        scores = self._scaled(self.detector.score(batch).to(self.scores))
+        scores = torch.where(own < 0, scores, self.scores[own])
+        return self._fused(torch.cat([(scores - self.scores[near].mean(1))[None], local]))
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.detector.embed(batch)
+
+    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        self.detector.start(unit_shape)
+        super().restore(unit_shape, state)
+        self.memory.place()
 
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
-        return Importance().scale(scores, self.raw_scores)[0]
+        return Importance().scale(scores, self.raw)[0]
+
+    def _fused(self, cues: Tensor) -> Tensor:
+        return ((cues - self.middle[:, None]) / self.spread[:, None]).mean(0)
 
 
-class Spaces:
-    """Where distances are taken: among the units, features standardised, and among whitened units."""
+class Memory(nn.Module):
+    """The training units in three spaces, and how far each lies from its neighbours, which a new unit is held to.
 
-    def __init__(self, units: Tensor, standardise: bool) -> None:
+    `reach` is on a logarithmic scale, and of each unit without itself.
+    """
+
+    units: Tensor
+    mean: Tensor
+    scale: Tensor
+    axes: Tensor
+    whitening: Tensor
+    reach: Tensor
+    floor: Tensor
+    whitened: Tensor
+    principal: Tensor
+
+    def __init__(self, rule: ModeFair) -> None:
+        super().__init__()
+        self.rule = rule
+        self.register_buffer("units", torch.zeros(1, 1))  # [m, d], standardised
+        self.register_buffer("mean", torch.zeros(1))
+        self.register_buffer("scale", torch.ones(1))
+        self.register_buffer("axes", torch.zeros(1, 1))  # [d, few]
+        self.register_buffer("whitening", torch.zeros(1, 1))  # [d, many]
+        self.register_buffer("reach", torch.zeros(4, 1))  # [distances, m]
+        self.register_buffer("floor", torch.ones(4))
+        # Both follow from the above.
+        self.register_buffer("whitened", torch.zeros(1, 1), persistent=False)
+        self.register_buffer("principal", torch.zeros(1, 1), persistent=False)
+
+    def learn(self, units: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
+        """Remember units [m, d]. Of each without itself: its neighbours [m, many], and its local distances [4, m]."""
         self.mean = units.mean(0)
         std = units.std(0, correction=0)
         # Features differ in their units of measure; pixels and bands do not.
         useful = (std > 1e-6 * std.max().clamp_min(1e-30)) & standardise
         self.scale = torch.where(useful, std, 1.0)
-        standard = (units - self.mean) / self.scale
-        values, axes = _principal(standard)
-        self.whitening = axes / (values + _SHRINKAGE * values.sum() / standard.shape[1]).clamp_min(1e-12).sqrt()
-
-    def __call__(self, units: Tensor) -> tuple[Tensor, Tensor]:
-        """[n, d] -> [n, d] and [n, axes]."""
-        standard = (units - self.mean) / self.scale
-        return standard, standard @ self.whitening
-
-
-class Memory:
-    """The training units in one space, and how far each lies from its neighbours compared with how far those do."""
-
-    def __init__(self, points: Tensor, rule: ModeFair) -> None:
-        self.points = points
-        self.many = min(rule.neighbours, len(points) - 1)
-        self.few = min(rule.nearest, len(points) - 1)
-        distances, near = neighbours.nearest(points, points, self.many + 1)
-        # A unit is among its own neighbours, at distance 0; duplicates may come before it and are as good.
-        distances, self.own = distances[:, 1:], near[:, 1:]
-        reach = distances[:, self.few - 1]
+        self.units = (units - self.mean) / self.scale
+        values, axes = _principal(self.units)
+        added = _SHRINKAGE * values.sum() / units.shape[1]
+        self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
+        self.axes = axes[:, :_PRINCIPAL]
+        self.place()
+        distances, near, _ = self._distances(self._spaces)
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
-        self.floor = 0.01 * float(reach.median()) or 1e-12
-        self.reach = reach.clamp_min(self.floor).log()
-        self.local = self.reach - self.reach[self.own[:, : self.few]].mean(1)
+        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12)
+        self.reach = self._log(distances)
+        return near[0], self._local(self.reach, near)
 
-    def __call__(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Local log distance [n] and the indices [n, many] of the nearest training units."""
-        distances, near = neighbours.nearest(points, self.points, self.many)
-        reach = distances[:, self.few - 1].clamp_min(self.floor).log()
-        return reach - self.reach[near[:, : self.few]].mean(1), near
+    def forward(self, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For units [n, d] their neighbours among the training units [n, many], their local distances [4, n], and
+        which training unit each is itself [n], -1 being none."""
+        distances, near, own = self._distances(self._projected((units - self.mean) / self.scale))
+        return near[0], self._local(self._log(distances), near), own
+
+    def place(self) -> None:
+        """Put the training units into the other spaces."""
+        _, self.whitened, self.principal = self._projected(self.units)
+
+    def _projected(self, standard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return standard, standard @ self.whitening, standard @ self.axes
+
+    @property
+    def _spaces(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.units, self.whitened, self.principal
+
+    def _distances(self, asked: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Distances [4, n]: to the few-th neighbour in each space, and to the flat through the many nearest units;
+        the neighbours in each space; and which training unit each is itself [n]. None is its own neighbour, so a
+        training unit scores the same whenever it is scored."""
+        many = min(self.rule.neighbours, len(self.units) - 1)
+        few = min(self.rule.nearest, many)
+        rows, near = [], []
+        own = torch.zeros(0)
+        for points, known, k in zip(asked, self._spaces, (many, few, few), strict=True):
+            distances, indices = neighbours.nearest(points, known, k + 1)
+            if not near:
+                own = torch.where(distances[:, 0] == 0, indices[:, 0], -1)
+            # The unit itself goes last, and the last goes.
+            others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
+            rows.append(distances.gather(1, others)[:, few - 1])
+            near.append(indices.gather(1, others))
+        return torch.stack([*rows, _beyond(asked[0], self.units, near[0])]), near, own
+
+    def _log(self, distances: Tensor) -> Tensor:
+        return torch.maximum(distances, self.floor[:, None]).log()
+
+    def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
+        """Less the mean over the nearest units' own."""
+        few = near[1].shape[1]
+        usual = [own[of[:, :few]].mean(1) for own, of in zip(self.reach, (*near, near[0]), strict=True)]
+        return reach - torch.stack(usual)
 
 
-class _Cue:
-    """Values centred and scaled by those of the training units."""
+def _beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
+    """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
+    found = []
+    step = max(1, _HULL_ENTRIES // (near.shape[1] * known.shape[1]))
+    for block, indices in zip(points.split(step), near.split(step), strict=True):
+        flat = known[indices]  # [b, k, d]
+        middle = flat.mean(1, keepdim=True)
+        flat, off = flat - middle, block[:, None] - middle
+        gram = flat @ flat.transpose(1, 2)
+        spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
+        shares = torch.linalg.solve(gram, flat @ off.transpose(1, 2))  # [b, k, 1]
+        found.append((off - shares.transpose(1, 2) @ flat).norm(dim=2)[:, 0])
+    return torch.cat(found) if found else points.new_empty(0)
 
-    def __init__(self, training: Tensor) -> None:
-        self.middle = training.median()
-        spread = _MAD_TO_STD * (training - self.middle).abs().median()
-        self.spread = spread if float(spread) > 0 else training.std(correction=0).clamp_min(1e-12)
 
-    def __call__(self, values: Tensor) -> Tensor:
-        return (values - self.middle) / self.spread
-
-
-def _flat(data: Data) -> Tensor:
-    return torch.cat([scoring.shrunk(batch.units).flatten(1) for batch in data.batches(1_024)])
+def _flat(batch: Batch) -> Tensor:
+    return scoring.shrunk(batch.units).flatten(1)
 
 
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from . import scoring
 from .detector import Detector, Trainable
 from .problem import Batch, Data
 from .weights import Importance, Weighting, effective_sample_size
@@ -41,8 +42,7 @@ class Check:
 def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
     """All checks that apply. `outcome` is a training.Outcome."""
     chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
-    device = next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
-    batch = Batch(data.read(chosen), chosen).to(device)
+    batch = Batch(data.read(chosen), chosen).to(scoring.device_of(detector))
     checks = [_finite(outcome.scores), _distinct(outcome.scores)]
     if isinstance(detector, Trainable):
         checks += [

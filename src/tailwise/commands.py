@@ -21,6 +21,7 @@ def fit(
     *,
     detector: str = "autoencoder",
     weighting: str = "auto",
+    alignment: str = "auto",
     out: Path | None = None,
     false_alarms: float = 0.05,
     epochs: int | None = None,
@@ -55,6 +56,8 @@ def fit(
             "SolarCells(mono=400, poly=40)".
         detector: a name, as `tailwise names` lists them, or a spelling such as "AutoEncoder(hidden=(64,), code=16)".
         weighting: how training is weighed: "auto", "" (uniform), or steps such as "Importance(), Clip(0.1, 10)".
+        alignment: how scores are read: "auto" compares each with those of the training units most like it, so that
+            rare kinds are not rejected for being rare; "" takes the detector's own scores.
         out: the run folder; by default a new one below runs/.
         false_alarms: share of normals that the threshold may flag.
         epochs: passes over the data; by default about 1,500 steps' worth, 30 to 300.
@@ -88,8 +91,8 @@ def fit(
         skip_bad=skip_bad, bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(
-        source=source, detector=detector, weighting=weighting, false_alarms=false_alarms, epochs=epochs,
-        batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance, seed=seed,
+        source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
+        epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance, seed=seed,
         device=device, mixed_precision=mixed_precision, threads=threads,
         command=spelling.command_line(fit, locals()),
     )  # fmt: skip

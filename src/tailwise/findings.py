@@ -63,7 +63,7 @@ def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:
     step = next((step for step in Weighting.parse(weighting).steps if isinstance(step, Importance)), None)
     # Held-out units are not what the densities were fitted on.
     fitted = train[~train["held_out"].astype(bool)]
-    after, weights = _tensor(fitted["score"]), _known(fitted["weight"]) if step else None
+    after, weights = _tensor(fitted["trained_score"]), _known(fitted["weight"]) if step else None
     before = _known(fitted["first_score"])
     both = [after] if before is None else [before, after]
     # Both on one scale: the logarithm only if it is possible for both.
@@ -145,7 +145,7 @@ def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
         return {"uniform": True, "units": len(w), "effective": None, "share": None, "score": [], "weight": []}
     effective = effective_sample_size(w)
     # Even ranks keep both ends, where weights differ most.
-    order = np.argsort(fitted["score"].to_numpy(), kind="stable")
+    order = np.argsort(fitted["trained_score"].to_numpy(), kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))]
     return {
         "uniform": float(w.max() - w.min()) <= 1e-6 * float(w.max()),
@@ -154,7 +154,7 @@ def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
         "share": effective / len(w),
         "smallest": float(w.min()),
         "largest": float(w.max()),
-        "score": fitted["score"].to_numpy(dtype=float)[order].tolist(),
+        "score": fitted["trained_score"].to_numpy(dtype=float)[order].tolist(),
         "weight": w.numpy()[order].tolist(),
     }
 

@@ -45,8 +45,8 @@ def summarise(
         settings: how the run was made; `units` names what is scored, `weighting` is its spelling ("" is uniform).
         history: a row an epoch with `epoch`, `loss`, `score_mean`, `effective_sample_share`, `seconds`.
         checks: `name`, `ok`, `value` and `message` of each self-check.
-        train: `unit`, `score`, `first_score` (before any weighing), `weight`, `held_out`, `mode` (-1 is none) and,
-            where kinds are known, `group`.
+        train: `unit`, `score`, `trained_score` (of the detector alone), `first_score` (before any weighing), `weight`,
+            `held_out`, `mode` (-1 is none) and, where kinds are known, `group`.
         test: `unit`, `score`, `label` (True is an anomaly, missing is unknown) and, where kinds are known, `group`.
         thumbnails: data URI of a picture by unit name; `units_to_show` lists those that are used.
         threshold: units that score above it are rejected.

@@ -34,7 +34,7 @@ def over_batches(
     """What `function` gives for each unit [n, ...], in evaluation mode, on the CPU, float32."""
     was_training = detector.training
     detector.eval()
-    device = next((p.device for p in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
+    device = device_of(detector)
     size = batch_size or max(1, min(_SCORE_BATCH, _SCORE_ENTRIES // math.prod(data.unit_shape)))
     results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
     detector.train(was_training)
@@ -58,6 +58,11 @@ def place(detector: Detector, device: str) -> None:
     if device == "mps":
         detector.float()  # MPS has no double precision
     detector.to(device)
+
+
+def device_of(detector: Detector) -> torch.device:
+    """Where the detector's tensors are; the CPU where it has none."""
+    return next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
 
 
 def check_device(device: str) -> None:

@@ -29,6 +29,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from . import alignment
 from .detector import Detector
 from .errors import InputError
 from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
@@ -40,7 +41,7 @@ REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "chec
 _SEALED = (MODEL, SCORES, HISTORY)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
-    "status": str, "detector": str, "source": str, "unit_shape": list, "threshold": (int, float), "digests": dict,
+    "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float), "digests": dict,
     "checks": list,
 }  # fmt: skip
 
@@ -55,6 +56,8 @@ class Run:
     def detector(self) -> Detector:
         """The trained detector, ready to score."""
         detector = self.spelled("detector")
+        rule = alignment.parse(self.settings["alignment"])
+        detector = detector if rule is None else alignment.Aligned(rule, detector)
         detector.restore(tuple(self.settings["unit_shape"]), read_tensors(self._checked(MODEL))[0])
         return detector.eval()
 
@@ -66,7 +69,7 @@ class Run:
         return found[0]
 
     def scores(self) -> pd.DataFrame:
-        """The training units: unit, score, first_score, weight, held_out, mode, and group where known."""
+        """The training units: unit, score, trained_score, first_score, weight, held_out, mode, and group where known."""
         return pd.read_parquet(self._checked(SCORES))
 
     def history(self) -> list[dict[str, float]]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from . import __version__, modes, previews, registry, report, scoring, storage, thresholds, training
+from . import __version__, alignment, modes, previews, registry, report, scoring, storage, thresholds, training
 from .detector import Detector
 from .errors import InputError
 from .problem import Data, Labelled, Problem, Source, check_units
@@ -30,6 +30,7 @@ from .sources import open_source, spelled
 from .training import Outcome
 from .weights import Weighting
 
+_SPELLED = ("source", "detector", "weighting", "alignment")
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -40,6 +41,7 @@ class Request:
     source: Source
     detector: str = "autoencoder"
     weighting: str = "auto"
+    alignment: str = "auto"
     false_alarms: float = 0.05
     epochs: int | None = None
     batch_size: int = 256
@@ -68,6 +70,7 @@ class Request:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         _check_seed(self.seed)
         scoring.check_device(self.device)
+        alignment.parse(self.alignment)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -103,7 +106,8 @@ def fit_run(
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         _warn_of_failures(outcome.checks)
-        table = split.table(detector, outcome)
+        detector, scores = aligned(detector, split.training, request.alignment, outcome, request.seed)
+        table = split.table(detector, outcome, scores)
         settings["threshold"] = _threshold(table, request.false_alarms)
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
@@ -129,11 +133,18 @@ class Split:
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: Outcome) -> pd.DataFrame:
-        """A row for each training unit, held-out ones too, in the source's order."""
+    def table(self, detector: Detector, outcome: Outcome, scores: Tensor) -> pd.DataFrame:
+        """A row for each training unit, held-out ones too, in the source's order.
+
+        `scores` are those of the units trained on by `detector`, which may be aligned; `trained_score` and
+        `first_score` are by the detector that it wraps, after and before any weighing.
+        """
         n = len(self.problem.train)
-        columns = {name: np.full(n, np.nan) for name in ("score", "first_score", "weight")}
-        trained = {"score": outcome.scores, "first_score": outcome.first_scores, "weight": outcome.weights}
+        trained = {
+            "score": scores, "trained_score": outcome.scores,
+            "first_score": outcome.first_scores, "weight": outcome.weights,
+        }  # fmt: skip
+        columns = {name: np.full(n, np.nan) for name in trained}
         for name, values in trained.items():
             columns[name][self.chosen] = values.double().numpy()
         if len(self.held):
@@ -203,13 +214,14 @@ def _settings(request: Request, detector: Detector, weighting: Weighting, proble
     if hasattr(source, "columns") and problem.train.features:
         # Scoring reads exactly the columns that were learnt, in their order.
         source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
-    asked = {name: value for name, value in vars(request).items() if name not in ("source", "detector", "weighting")}
+    asked = {name: value for name, value in vars(request).items() if name not in _SPELLED}
     return {
         **asked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "source": repr(source),
         "detector": repr(detector),
         "weighting": repr(weighting),
+        "alignment": "" if (rule := alignment.parse(request.alignment)) is None else repr(rule),
         "units": problem.facts.units,
         "licence": problem.facts.licence,
         "citation": problem.facts.citation,
@@ -285,6 +297,15 @@ def _summary(
         false_alarms=request.false_alarms,
         notes=settings["notes"],
     )
+
+
+def aligned(detector: Detector, data: Data, spelling: str, outcome: Outcome, seed: int) -> tuple[Detector, Tensor]:
+    """The detector with the alignment of this spelling, and its scores of the units that it was trained on."""
+    rule = alignment.parse(spelling)
+    if rule is None:
+        return detector, outcome.scores
+    wrapped = rule.fit(detector, data, seed)
+    return wrapped, wrapped.training_scores
 
 
 def _test_table(detector: Detector, test: Labelled) -> pd.DataFrame:

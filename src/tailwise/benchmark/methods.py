@@ -48,7 +48,7 @@ def check(suite: Suite, draw: Draw, method: Method) -> None:
 
 def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> tuple[Detector, training.Outcome]:
     """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does."""
-    (detector,) = registry.parse(method.detector, ("detector",))
+    (detector,) = registry.parse(suite.detector_spelled(method.detector), ("detector",))
     text = suite.weighting_spelled(method.weighting)
     weighting = Weighting() if text == ORACLE else Weighting.parse(text)
     base = _balanced(draw) if text == ORACLE else None
@@ -61,7 +61,7 @@ def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, alignment:
     chosen = parse_alignment(alignment) if alignment else None
     if chosen is not None:
         aligned = chosen.fit(detector, draw.train)
-        return lambda data: aligned.score(draw.train if data is None else data).double().numpy()
+        return lambda data: (aligned.training_scores if data is None else scoring.score(aligned, data)).double().numpy()
     return lambda data: (outcome.scores if data is None else scoring.score(detector, data)).double().numpy()
 
 
@@ -77,11 +77,10 @@ def parse_alignment(text: str) -> Any:
 
 
 def yardstick(draw: Draw, name: str) -> Scorer:
-    """A reference method on standardised rows."""
-    scaler = StandardScaler().fit(_rows(draw.train))
-    train = scaler.transform(_rows(draw.train))
-    score = _YARDSTICKS[name](train, draw)
-    return lambda data: score(None if data is None else scaler.transform(_rows(data)))
+    """A reference method on rows with standardised features, or on pixels or bands as they are."""
+    scale = _scaler(draw.train)
+    score = _YARDSTICKS[name](scale(draw.train), draw)
+    return lambda data: score(None if data is None else scale(data))
 
 
 def _lof(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
@@ -122,8 +121,7 @@ def _distance(train: np.ndarray, query: np.ndarray | None) -> np.ndarray:
 
 def _balanced(draw: Draw) -> Tensor:
     """Weights that give each kind the same total; a hidden anomaly counts as the kind that it is nearest to."""
-    scaled = StandardScaler().fit_transform(_rows(draw.train))
-    kinds = _kinds_without_hidden(scaled, draw)
+    kinds = _kinds_without_hidden(_scaler(draw.train)(draw.train), draw)
     _, place, count = np.unique(kinds, return_inverse=True, return_counts=True)
     return torch.from_numpy(1 / count[place])
 
@@ -136,6 +134,14 @@ def _kinds_without_hidden(train: np.ndarray, draw: Draw) -> np.ndarray:
         near = NearestNeighbors(n_neighbors=1).fit(train[~hidden]).kneighbors(train[hidden])[1][:, 0]
         kinds[hidden] = kinds[~hidden][near]
     return kinds
+
+
+def _scaler(train: Data) -> Callable[[Data], np.ndarray]:
+    """Features differ in their units of measure and are standardised; pixels and bands do not and are not."""
+    if len(train.unit_shape) > 1:
+        return _rows
+    scaler = StandardScaler().fit(_rows(train))
+    return lambda data: scaler.transform(_rows(data))
 
 
 def _rows(data: Data) -> np.ndarray:

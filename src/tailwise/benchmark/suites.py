@@ -124,6 +124,7 @@ class Suite:
     """A suite file.
 
     Attributes:
+        detectors: spellings, by the names that grids and tables use; a name that is not here is the registry's own.
         calibration: share of the training units held out for a threshold, 0 for none.
         fit: options of `training.fit` for every detector.
         reported: whether its rows are worth a page; those of a mere check stay out of results/.
@@ -135,6 +136,7 @@ class Suite:
     weightings: Mapping[str, str]
     grids: tuple[Grid, ...]
     profiles: Mapping[str, Profile]
+    detectors: Mapping[str, str] = field(default_factory=dict)
     calibration: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
     reported: bool = True
@@ -166,12 +168,19 @@ class Suite:
         """
         source = {k: v for k, v in asdict(self.sources[conditions.source]).items() if k != "draws"}
         spelled = {
-            "detector": method.detector if method.is_yardstick else _spelled(method.detector),
+            "detector": self.detector_spelled(method.detector),
             "weighting": self.weighting_spelled(method.weighting),
             "alignment": alignment_spelled(method.alignment),
         }
         common = {"calibration": self.calibration, "fit": dict(self.fit)}
         return json.loads(json.dumps({**asdict(conditions), "source": source, **spelled, **common}))
+
+    def detector_spelled(self, name: str) -> str:
+        """The detector that a name of the suite stands for; a yardstick is itself."""
+        if name in YARDSTICKS:
+            return name
+        text = self.detectors.get(name, name)
+        return _or_itself(lambda: ", ".join(map(repr, registry.parse(text, ("detector",)))), text)
 
     def weighting_spelled(self, name: str) -> str:
         """The steps that a name of the suite stands for; "oracle" is itself, "" uniform."""
@@ -238,10 +247,6 @@ def _methods(grid: Grid) -> Iterator[Method]:
 def _among(name: str, known: Any, kind: str) -> None:
     if name not in known:
         raise InputError(f"no {kind} is called {name!r}", did_you_mean(name, known))
-
-
-def _spelled(detector: str) -> str:
-    return _or_itself(lambda: ", ".join(map(repr, registry.parse(detector, ("detector",)))), detector)
 
 
 def _or_itself(spell: Any, text: str) -> str:
