@@ -86,6 +86,15 @@ def parse(text: str) -> ModeFair | None:
     return AUTO if text.strip() == "auto" else parse_one(text, "alignment")
 
 
+def choose(text: str, unit_shape: tuple[int, ...]) -> ModeFair | None:
+    """The alignment of this spelling for units of this shape: "auto" leaves spectra as they are.
+
+    The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is often
+    several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
+    """
+    return None if text.strip() == "auto" and len(unit_shape) == 2 else parse(text)
+
+
 class Aligned(Detector):
     """A fitted detector whose scores are mode-fair; itself a detector, so it scores, moves and is saved as one.
 

@@ -12,7 +12,7 @@ import heapq
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, identity
+from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from . import neighbours
@@ -20,11 +20,7 @@ from .errors import InputError
 from .weights import check_finite
 
 # Chosen on development draws (long-tailed MNIST and Fashion-MNIST, digits, pooled object features, Gaussian blobs).
-_NEIGHBOURS = 12
 _RESOLUTION = 0.05
-# A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
-_NEAR = 3
-_REACH = 1.5
 # Joining is a loop over edges in Python; beyond this many units it sees a sample, and the rest follow their nearest.
 _MOST_UNITS = 4_000
 
@@ -49,10 +45,10 @@ def find(embedding: Tensor, *, smallest: int = 5, seed: int = 0) -> Tensor:
     if len(points) < smallest:
         return torch.full((len(points),), -1)
     if len(points) <= _MOST_UNITS:
-        return _numbered(_joined(_shared_neighbours(points, seed)), smallest)
+        return _numbered(_joined(neighbours.ties(points, seed)), smallest)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(points), generator=generator)[:_MOST_UNITS]
-    found = _numbered(_joined(_shared_neighbours(points[chosen], seed)), smallest)
+    found = _numbered(_joined(neighbours.ties(points[chosen], seed)), smallest)
     return _numbered(assign(points, points[chosen], found).numpy(), smallest)
 
 
@@ -66,21 +62,6 @@ def assign(embedding_new: Tensor, embedding: Tensor, modes: Tensor) -> Tensor:
     points, new = embedding.detach().float().cpu(), embedding_new.detach().float().cpu()
     centre = points.mean(0)
     return modes.cpu()[neighbours.nearest(new - centre, points - centre, 1)[1][:, 0]]
-
-
-def _shared_neighbours(points: Tensor, seed: int) -> csr_matrix:
-    """Ties [n, n] between neighbours: the squared share of their neighbourhoods that they have in common."""
-    n = len(points)
-    near = neighbours.nearest_within(points, _NEIGHBOURS, seed)  # [n, k]
-    distances = (points[:, None] - points[near]).norm(dim=2)
-    limit = _REACH * distances[:, min(_NEAR, near.shape[1] - 1), None]
-    row, column = (distances <= limit).nonzero(as_tuple=True)
-    links = csr_matrix((np.ones(len(row)), (row.numpy(), near[row, column].numpy())), (n, n))
-    around = links + identity(n, format="csr")
-    size = np.asarray(around.sum(1)).ravel()
-    common = (around @ around.T).multiply((links + links.T) > 0).tocoo()
-    share = common.data / (size[common.row] + size[common.col] - common.data)
-    return csr_matrix((share**2, (common.row, common.col)), (n, n))
 
 
 def _joined(ties: csr_matrix) -> np.ndarray:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
+from scipy.sparse import csr_matrix, identity
 from torch import Tensor
 
 # Above this many units the search within one set goes through cells: exact search is quadratic.
@@ -21,6 +23,14 @@ _CELL = 100
 _CANDIDATES = 3_200
 _ROUNDS = 4
 _SAMPLE = 5_000
+# Units are tied to so many of their neighbours (chosen with the modes, see there).
+_TIED = 12
+# A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
+_NEAR = 3
+_REACH = 1.5
+# A walk is followed from each of at most so many units; the others are counted as the nearest of these.
+_WALKERS = 2_500
+_STAY = 0.05
 
 
 def nearest(query: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -87,6 +97,44 @@ def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor
         axes = sample.T @ gram.eigenvectors.flip(1)[:, :dims]
         axes = axes / axes.norm(dim=0).clamp_min(1e-12)
     return (flat - centre) / scale @ axes
+
+
+def ties(points: Tensor, seed: int = 0) -> csr_matrix:
+    """Ties [n, n] between neighbours: the squared share of their neighbourhoods that they have in common."""
+    n = len(points)
+    near = nearest_within(points, _TIED, seed)  # [n, k]
+    distances = (points[:, None] - points[near]).norm(dim=2)
+    limit = _REACH * distances[:, min(_NEAR, near.shape[1] - 1), None]
+    row, column = (distances <= limit).nonzero(as_tuple=True)
+    links = csr_matrix((np.ones(len(row)), (row.numpy(), near[row, column].numpy())), (n, n))
+    around = links + identity(n, format="csr")
+    size = np.asarray(around.sum(1)).ravel()
+    common = (around @ around.T).multiply((links + links.T) > 0).tocoo()
+    share = common.data / (size[common.row] + size[common.col] - common.data)
+    return csr_matrix((share**2, (common.row, common.col)), (n, n))
+
+
+def walk_reach(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
+    """How many units [n] a random walk along ties spreads over in 2^doublings steps, as a share of all.
+
+    It is the inverse of the sum of squared chances of being at each unit in the end. Ties within a kind are many and
+    those between kinds few, so a walk that starts in a rare kind stays in it and reaches few units.
+    """
+    chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:_WALKERS]
+    walkers = (points[chosen] if len(points) > _WALKERS else points).float().cpu()
+    # Equal units have no kinds, whatever the order in which their neighbours are listed.
+    if len(walkers) < 3 or bool((walkers == walkers[0]).all()):
+        return torch.ones(len(points), device=points.device)
+    step = torch.from_numpy(ties(walkers - walkers.mean(0), seed).toarray()).float()
+    # A unit without ties stays where it is.
+    step.diagonal().add_(_STAY)
+    step /= step.sum(1, keepdim=True)
+    for _ in range(doublings):
+        step = step @ step
+    reach = 1 / step.square().sum(1) / len(walkers)
+    if len(points) > len(walkers):
+        reach = reach[nearest(points.float().cpu(), walkers, 1)[1][:, 0]]
+    return reach.to(points.device)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

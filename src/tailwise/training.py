@@ -2,7 +2,7 @@
 
 A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean
 nothing) every epoch ends with new weights from the units' newest scores. A Solvable is solved with weights 1, scored,
-and solved again with the weights that its scores give.
+and solved again with the weights that its scores give, several times where weights accumulate.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from .weights import Context, Weighting, effective_sample_size, unit_mean, weigh
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
 _STEPS_WANTED = 1_500
 _EPOCHS = (30, 300)
+# A weighting that accumulates settles over rounds; a solution is cheap, but not free.
+_SOLUTIONS = 5
 
 
 class Keeper(Protocol):
@@ -167,7 +169,7 @@ class Loop:
         self.first_scores = torch.zeros(len(data))
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        self.cache: dict[int, Tensor] = {}
+        self.cache: dict[Any, Tensor] = {}
         self.embedding = scoring.embedding_of(data) if weighting.needs_embedding else None
 
     def run(self) -> Outcome:
@@ -283,16 +285,19 @@ def _solve(
     base: Tensor,
     progress: Callable[[int, int, dict[str, float]], None] | None,
 ) -> Outcome:
-    """Solve with the base weights, and once more with the weights that the first solution's scores give."""
+    """Solve with the base weights, and again with the weights that each solution's scores give."""
     weights = base
     history: list[dict[str, float]] = []
     scores: list[Tensor] = []
-    rounds = 2 if weighting.steps else 1
+    cache: dict[Any, Tensor] = {}
+    embedding = scoring.embedding_of(data) if weighting.needs_embedding else None
+    rounds = 1 if not weighting.steps else _SOLUTIONS if weighting.needs_past else 2
     for round in range(rounds):
         started = time.perf_counter()
         if round:
-            embedding = scoring.embedding_of(data) if weighting.needs_embedding else None
-            weights = unit_mean(weighting(Context(scores[0], scores[0], embedding)) * base)
+            previous = None if round == 1 else weights / base.clamp_min(1e-12)
+            context = Context(scores[-1], scores[-1], embedding, previous, round - 1, cache)
+            weights = unit_mean(weighting(context) * base)
         detector.solve(data, weights)
         scores.append(scoring.over_batches(detector, data, getattr(detector, "score_left_out", detector.score)))
         row = {

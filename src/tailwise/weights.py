@@ -45,16 +45,20 @@ class Context:
     embedding: Tensor | None = None
     previous: Tensor | None = None
     round: int = 0
-    # Neighbours do not change while the embedding stands, so rounds that share it share them too.
-    cache: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    # What the embedding says does not change while it stands, so rounds that share it share this too.
+    cache: dict[Any, Tensor] = field(default_factory=dict, repr=False)
 
     def neighbours(self, k: int) -> Tensor:
         """Indices [n, k] of each unit's nearest others in the embedding."""
+        return self.of_embedding(k, lambda places: neighbours.nearest_within(places, k))
+
+    def of_embedding(self, key: Any, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `function` says of the embedding, computed once for each key."""
         if self.embedding is None:
             raise InputError("this weighting looks at neighbours: it needs an embedding [n, d]", "give embedding=")
-        if k not in self.cache:
-            self.cache[k] = neighbours.nearest_within(self.embedding, k)
-        return self.cache[k]
+        if key not in self.cache:
+            self.cache[key] = function(self.embedding)
+        return self.cache[key]
 
 
 @register("step", "Importance")
@@ -126,6 +130,45 @@ class Smooth(Value):
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         near = context.neighbours(self.neighbours)  # [n, k]
         return (w + w[near].sum(1)) / (near.shape[1] + 1)
+
+
+@register("step", "Rarity")
+@dataclass(frozen=True, repr=False)
+class Rarity(Value):
+    """Divide by the size of the unit's kind, to the power `power`.
+
+    The size is how many units a random walk between neighbours of the embedding spreads over (`walk_reach`). It sees
+    rare kinds that are not hard, which a score does not.
+    """
+
+    power: float = 0.25
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        reach = context.of_embedding("walk", neighbours.walk_reach)
+        return w / reach.to(w) ** self.power
+
+
+@register("step", "InverseDensity")
+@dataclass(frozen=True, repr=False)
+class InverseDensity(Value):
+    """Multiply by the mean distance to the nearest others in the embedding, to the power `power`. A yardstick."""
+
+    neighbours: int = 20
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if self.neighbours < 1:
+            raise InputError(f"InverseDensity needs at least 1 neighbour: got {self.neighbours}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        near = context.neighbours(self.neighbours)
+        assert context.embedding is not None  # or there were no neighbours
+        distance = (context.embedding[:, None] - context.embedding[near]).norm(dim=2).mean(1)
+        return w * (distance / distance.mean().clamp_min(1e-30)).clamp_min(1e-3).to(w) ** self.power
 
 
 @register("step", "Accumulate")
@@ -227,7 +270,7 @@ class Weighting:
 
     @property
     def needs_embedding(self) -> bool:
-        return any(isinstance(step, Smooth) for step in self.steps)
+        return any(isinstance(step, (Smooth, Rarity, InverseDensity)) for step in self.steps)
 
     @property
     def needs_past(self) -> bool:
@@ -249,7 +292,7 @@ class Weighting:
 
 
 # What a user gets without asking. Chosen on development draws; LOG.md tells from what.
-AUTO = Weighting(Importance(), Smooth(), Accumulate(), Clip())
+AUTO = Weighting(Importance(), Smooth(), Rarity(), Accumulate(), Clip())
 
 
 def importance_weights(

@@ -214,6 +214,7 @@ def _settings(request: Request, detector: Detector, weighting: Weighting, proble
     if hasattr(source, "columns") and problem.train.features:
         # Scoring reads exactly the columns that were learnt, in their order.
         source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
+    shape = problem.train.unit_shape
     asked = {name: value for name, value in vars(request).items() if name not in _SPELLED}
     return {
         **asked,
@@ -221,12 +222,12 @@ def _settings(request: Request, detector: Detector, weighting: Weighting, proble
         "source": repr(source),
         "detector": repr(detector),
         "weighting": repr(weighting),
-        "alignment": "" if (rule := alignment.parse(request.alignment)) is None else repr(rule),
+        "alignment": "" if (rule := alignment.choose(request.alignment, shape)) is None else repr(rule),
         "units": problem.facts.units,
         "licence": problem.facts.licence,
         "citation": problem.facts.citation,
         "notes": problem.facts.notes,
-        "unit_shape": problem.train.unit_shape,
+        "unit_shape": shape,
         "features": problem.train.features,
         "fingerprint": fingerprint(problem.train),
         "versions": {"tailwise": __version__, "python": platform.python_version()}
@@ -301,7 +302,7 @@ def _summary(
 
 def aligned(detector: Detector, data: Data, spelling: str, outcome: Outcome, seed: int) -> tuple[Detector, Tensor]:
     """The detector with the alignment of this spelling, and its scores of the units that it was trained on."""
-    rule = alignment.parse(spelling)
+    rule = alignment.choose(spelling, data.unit_shape)
     if rule is None:
         return detector, outcome.scores
     wrapped = rule.fit(detector, data, seed)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +11,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .. import registry, scoring, training
+from .. import alignment, registry, scoring, training
 from ..detector import Detector
 from ..errors import InputError
 from ..problem import Data
@@ -35,15 +33,14 @@ class Missing(InputError):
 def check(suite: Suite, draw: Draw, method: Method) -> None:
     """Raise Missing before any work for a method that cannot be used: an unknown step, or kinds that are not known."""
     text = suite.weighting_spelled(method.weighting)
-    if method.alignment:
-        parse_alignment(method.alignment)
     if draw.train_kinds is None and (text == ORACLE or method.detector == "per-group kNN"):
         raise Missing("the kinds of normal are not known")
-    if text != ORACLE:
-        try:
+    try:
+        alignment.parse(method.alignment)
+        if text != ORACLE:
             Weighting.parse(text)
-        except InputError as error:
-            raise Missing(error.message) from error
+    except InputError as error:
+        raise Missing(error.message) from error
 
 
 def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> tuple[Detector, training.Outcome]:
@@ -56,24 +53,13 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> tuple[Detector, 
     return detector, outcome
 
 
-def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, alignment: str) -> Scorer:
+def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, spelling: str) -> Scorer:
     """The scores of a fitted detector, plain or aligned."""
-    chosen = parse_alignment(alignment) if alignment else None
+    chosen = alignment.choose(spelling, draw.train.unit_shape)
     if chosen is not None:
         aligned = chosen.fit(detector, draw.train)
         return lambda data: (aligned.training_scores if data is None else scoring.score(aligned, data)).double().numpy()
     return lambda data: (outcome.scores if data is None else scoring.score(detector, data)).double().numpy()
-
-
-def parse_alignment(text: str) -> Any:
-    """The alignment of a spelling.
-
-    Raises:
-        Missing: this version of the library has none.
-    """
-    if importlib.util.find_spec("tailwise.alignment") is None:
-        raise Missing("there are no mode-fair scores in this version")
-    return importlib.import_module("tailwise.alignment").parse(text)
 
 
 def yardstick(draw: Draw, name: str) -> Scorer:

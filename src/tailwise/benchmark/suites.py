@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .. import registry
+from .. import alignment, registry
 from ..errors import InputError, did_you_mean
 from ..weights import Weighting
 
@@ -190,9 +190,7 @@ class Suite:
 
 def alignment_spelled(text: str) -> str:
     """The alignment's own spelling; the text itself where this version has none."""
-    from .methods import parse_alignment
-
-    return _or_itself(lambda: repr(parse_alignment(text)), text) if text else ""
+    return _or_itself(lambda: repr(alignment.parse(text)), text) if text else ""
 
 
 def read_suite(path: Path) -> Suite:
