@@ -137,18 +137,27 @@ class Smooth(Value):
 class Rarity(Value):
     """Divide by the size of the unit's kind, to the power `power`.
 
-    The size is how many units a random walk between neighbours of the embedding spreads over (`walk_reach`). It sees
-    rare kinds that are not hard, which a score does not.
+    The size is the share of units that a random walk between neighbours of the embedding spreads over in 2^doublings
+    steps (`walk_reach`). It sees rare kinds that are not hard, which a score does not. A long walk leaves every kind
+    that is not cut off from the others. Kinds that hold a share of `common` or more all count as common.
     """
 
     power: float = 0.25
+    doublings: int = 5
+    common: float = 1.0
 
     def __post_init__(self) -> None:
         self.check_numbers()
+        if not 0 <= self.doublings <= 20:
+            raise InputError(f"Rarity doublings must lie in 0 to 20: got {self.doublings}")
+        if not 0 < self.common <= 1:
+            raise InputError(f"Rarity common must lie above 0 and at most at 1: got {self.common}")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
-        reach = context.of_embedding("walk", neighbours.walk_reach)
-        return w / reach.to(w) ** self.power
+        reach = context.of_embedding(
+            ("walk", self.doublings), lambda places: neighbours.walk_reach(places, self.doublings)
+        )
+        return w / reach.to(w).clamp_max(self.common) ** self.power
 
 
 @register("step", "InverseDensity")
@@ -290,9 +299,19 @@ class Weighting:
         """The weighting that prints as `text`; "" is uniform and "auto" the library's default."""
         return AUTO if text.strip() == "auto" else Weighting(*parse(text, ("step", "density")))
 
+    @staticmethod
+    def choose(text: str, unit_shape: tuple[int, ...]) -> Weighting:
+        """The weighting that prints as `text` for units of this shape: "auto" differs for spectra.
+
+        The pixels of a scene are a continuum, and its hardest are mixtures and anomalies: weights that rise with
+        scores cost. A kind is raised only if it is cut off from all others and rare.
+        """
+        return AUTO_SPECTRA if text.strip() == "auto" and len(unit_shape) == 2 else Weighting.parse(text)
+
 
 # What a user gets without asking. Chosen on development draws; LOG.md tells from what.
 AUTO = Weighting(Importance(), Smooth(), Rarity(), Accumulate(), Clip())
+AUTO_SPECTRA = Weighting(Rarity(power=2.0, doublings=10, common=0.05), Clip(high=30.0))
 
 
 def importance_weights(

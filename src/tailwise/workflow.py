@@ -83,12 +83,13 @@ def fit_run(
     request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None
 ) -> storage.Run:
     """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
-    detector, weighting = request.check()
+    detector, _ = request.check()
     out = _default_out(request) if out is None else out
     with storage.hold(out, overwrite) as writer:
         started = time.perf_counter()
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
+        weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
         settings = _settings(request, detector, weighting, problem)
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)

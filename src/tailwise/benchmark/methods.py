@@ -32,7 +32,7 @@ class Missing(InputError):
 
 def check(suite: Suite, draw: Draw, method: Method) -> None:
     """Raise Missing before any work for a method that cannot be used: an unknown step, or kinds that are not known."""
-    text = suite.weighting_spelled(method.weighting)
+    text = suite.weighting_text(method.weighting)
     if draw.train_kinds is None and (text == ORACLE or method.detector == "per-group kNN"):
         raise Missing("the kinds of normal are not known")
     try:
@@ -46,8 +46,8 @@ def check(suite: Suite, draw: Draw, method: Method) -> None:
 def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> tuple[Detector, training.Outcome]:
     """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does."""
     (detector,) = registry.parse(suite.detector_spelled(method.detector), ("detector",))
-    text = suite.weighting_spelled(method.weighting)
-    weighting = Weighting() if text == ORACLE else Weighting.parse(text)
+    text = suite.weighting_text(method.weighting)
+    weighting = Weighting() if text == ORACLE else Weighting.choose(text, draw.train.unit_shape)
     base = _balanced(draw) if text == ORACLE else None
     outcome = training.fit(detector, draw.train, weighting, base_weights=base, seed=seed, **suite.fit)
     return detector, outcome

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import alignment, registry
 from ..errors import InputError, did_you_mean
-from ..weights import Weighting
+from ..weights import AUTO, AUTO_SPECTRA, Weighting
 
 PARTS = ("development", "confirmation")
 ORACLE = "oracle"
@@ -70,7 +70,10 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class Grid:
-    """Everything in it is crossed with everything else; `yardsticks` adds the reference methods to each draw."""
+    """Everything in it is crossed with everything else; `yardsticks` adds the reference methods to each draw.
+
+    `draws` is the most draws of each source, whatever the profile says; None follows the profile.
+    """
 
     name: str
     sources: tuple[str, ...]
@@ -79,6 +82,7 @@ class Grid:
     alignments: tuple[str, ...] = ("",)
     imbalances: tuple[float | str, ...] = (AS_GIVEN,)
     contaminations: tuple[float, ...] = (0.0,)
+    draws: int | None = None
     yardsticks: bool = True
 
     def __post_init__(self) -> None:
@@ -155,7 +159,8 @@ class Suite:
         for source in self.sources:
             count = self.sources[source].draws or chosen.draws
             for grid in grids:
-                for draw in self.draws[part][:count] if source in grid.sources else ():
+                most = min(count, grid.draws or count)
+                for draw in self.draws[part][:most] if source in grid.sources else ():
                     for imbalance, contamination in product(grid.imbalances, grid.contaminations):
                         conditions = Conditions(source, part, draw, imbalance, contamination)
                         cells.setdefault(conditions, {}).update(dict.fromkeys(_methods(grid)))
@@ -182,9 +187,15 @@ class Suite:
         text = self.detectors.get(name, name)
         return _or_itself(lambda: ", ".join(map(repr, registry.parse(text, ("detector",)))), text)
 
+    def weighting_text(self, name: str) -> str:
+        """What a name of the suite stands for: steps, "auto", "oracle", or "" for uniform."""
+        return self.weightings.get(name, "") if name else ""
+
     def weighting_spelled(self, name: str) -> str:
-        """The steps that a name of the suite stands for; "oracle" is itself, "" uniform."""
-        text = self.weightings.get(name, "") if name else ""
+        """The same with its steps spelled out; both spellings where "auto" depends on the units."""
+        text = self.weighting_text(name)
+        if text == "auto":
+            return f"{AUTO!r}; spectra: {AUTO_SPECTRA!r}"
         return text if text == ORACLE else _or_itself(lambda: repr(Weighting.parse(text)), text)
 
 
