@@ -226,7 +226,8 @@ class Memory(nn.Module):
         training unit scores the same whenever it is scored."""
         many = min(self.rule.neighbours, len(self.units) - 1)
         few = min(self.rule.nearest, many)
-        rows, near = [], []
+        rows: list[Tensor] = []
+        near: list[Tensor] = []
         own = torch.zeros(0)
         for points, known, k in zip(asked, self._spaces, (many, few, few), strict=True):
             distances, indices = neighbours.nearest(points, known, k + 1)

@@ -92,8 +92,8 @@ def fit(
     )  # fmt: skip
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
-        epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance, seed=seed,
-        device=device, mixed_precision=mixed_precision, threads=threads,
+        epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
+        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
         command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)

@@ -41,8 +41,8 @@ REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "chec
 _SEALED = (MODEL, SCORES, HISTORY)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
-    "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float), "digests": dict,
-    "checks": list,
+    "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
+    "digests": dict, "checks": list,
 }  # fmt: skip
 
 
@@ -69,7 +69,7 @@ class Run:
         return found[0]
 
     def scores(self) -> pd.DataFrame:
-        """The training units: unit, score, trained_score, first_score, weight, held_out, mode, and group where known."""
+        """The training units: unit, three scores, weight, held_out, mode, and group where known."""
         return pd.read_parquet(self._checked(SCORES))
 
     def history(self) -> list[dict[str, float]]:

@@ -25,7 +25,7 @@ from ..weights import effective_sample_size
 from . import draws, measures, methods, rows
 from .suites import Conditions, Method, Suite, read_suite
 
-__all__ = ["Job", "home_of", "jobs", "read_suite", "run", "run_job"]
+__all__ = ["Job", "home_of", "jobs", "read_suite", "run", "run_job", "run_methods"]
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -103,13 +103,17 @@ def run_job(job: Job) -> None:
         draw = draws.make(pool, settings, conditions, job.suite.calibration)
     except Exception as error:
         return _append_all(job, "failed", error)
+    return run_methods(job, draw)
+
+
+def run_methods(job: Job, draw: draws.Draw) -> None:
+    """Append a row for each of the job's methods on a draw, which may come from anywhere."""
     fitted: dict[tuple[str, str], Any] = {}
     for method in sorted(job.methods, key=lambda m: (m.detector, m.weighting, m.alignment)):
         pair = (method.detector, method.weighting)
         # Plain and aligned scores are of the same fit; only the newest is kept.
         fitted = {pair: fitted[pair]} if pair in fitted else {}
         _run_method(job, draw, method, fitted)
-    return None
 
 
 def home_of(suite: Path) -> Path:
