@@ -91,8 +91,10 @@ def test_duplicates_and_few_units() -> None:
     assert bool(torch.isfinite(scoring.score(alignment.AUTO.fit(Far(), twice), twice)).all())
     three = units(torch.tensor([[1.0], [2.0], [4.0]]))
     assert bool(torch.isfinite(scoring.score(alignment.AUTO.fit(Far(), three), three)).all())
-    with pytest.raises(InputError, match="at least 3"):
-        alignment.AUTO.fit(Far(), units(torch.ones(2, 1)))
+    two = units(torch.tensor([[1.0], [2.0]]))
+    assert bool(torch.isfinite(scoring.score(alignment.AUTO.fit(Far(), two), two)).all())
+    with pytest.raises(InputError, match="at least 2"):
+        alignment.AUTO.fit(Far(), units(torch.ones(1, 1)))
 
 
 @pytest.mark.parametrize("name", ["autoencoder", "deep-svdd", "gaussian", "nearest-neighbours"])
@@ -106,6 +108,12 @@ def test_any_detector_can_be_aligned(name: str, shape: tuple[int, ...]) -> None:
     assert float(scoring.score(fair, units(5 + torch.rand(5, *shape))).min()) > float(
         scoring.score(fair, data).median()
     )
+
+
+def test_spectra_are_left_as_they_are() -> None:
+    assert alignment.choose("auto", (1, 205)) is None
+    assert alignment.choose("auto", (205,)) == alignment.choose("auto", (3, 8, 8)) == alignment.AUTO
+    assert alignment.choose("ModeFair()", (1, 205)) == alignment.AUTO
 
 
 def test_spelling() -> None:

@@ -14,6 +14,7 @@ from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from tailwise import scoring, training
+from tailwise.alignment import AUTO
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
 from tailwise.estimator import AnomalyDetector, Reweighted, copies, native_scores, thinned
@@ -197,7 +198,11 @@ def test_the_scores_are_trainings_with_the_sign_turned():
     outcome = training.fit(detector, data, Weighting.parse("auto"), seed=5)
     assert np.allclose(model.weights_[kept], outcome.weights)
     rows = Data(torch.tensor(kinds(seed=1), dtype=torch.float32), range(530))
-    assert np.allclose(model.score_samples(kinds(seed=1)), -scoring.score(detector, rows), rtol=1e-5)
+    fair = AUTO.fit(detector, data, seed=5)
+    assert np.allclose(model.score_samples(kinds(seed=1)), -scoring.score(fair, rows), atol=1e-3)
+    assert np.allclose(model.score_samples(X[kept]), -fair.training_scores, atol=1e-3)
+    plain = AnomalyDetector(alignment="", random_state=5).fit(X)
+    assert np.allclose(plain.score_samples(kinds(seed=1)), -scoring.score(detector, rows), rtol=1e-5)
 
 
 def test_false_alarms_among_new_units_keep_the_promise():
@@ -220,7 +225,7 @@ def test_detectors_by_name_by_spelling_and_by_value(detector):
 
 def test_a_given_detector_is_copied():
     detector = Gaussian(shrinkage=0.2)
-    model = AnomalyDetector(detector).fit(kinds())
+    model = AnomalyDetector(detector, alignment="").fit(kinds())
     assert detector.unit_shape == ()
     assert model.detector_.shrinkage == 0.2
     assert np.array_equal(model.offset_, clone(model).fit(kinds()).offset_)

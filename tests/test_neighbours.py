@@ -5,7 +5,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from tailwise.neighbours import nearest, nearest_within, principal_components
+from tailwise.neighbours import nearest, nearest_within, principal_components, walk_reach
 
 
 def normal(*shape, seed=0):
@@ -118,3 +118,18 @@ def test_a_feature_that_is_constant_in_the_sample_does_not_drown_the_others():
     missed = torch.ones(6_000, dtype=torch.bool).index_fill(0, sampled, False).nonzero()[0, 0]
     units[missed, 3] = 1.0
     assert principal_components(units, 32).abs().max() < 100
+
+
+def test_a_walk_between_equal_units_or_of_few_says_nothing():
+    assert torch.equal(walk_reach(torch.ones(50, 3)), torch.ones(50))
+    assert torch.equal(walk_reach(torch.rand(2, 3)), torch.ones(2))
+
+
+def test_a_long_walk_reaches_its_own_kind_and_no_other():
+    """Also where there are more units than walks, which then stand for those nearest to them."""
+    generator = torch.Generator().manual_seed(0)
+    kinds = torch.repeat_interleave(torch.arange(2), torch.tensor([2_700, 300]))
+    points = 50.0 * kinds[:, None] + torch.randn(3_000, 4, generator=generator)
+    reach = walk_reach(points, doublings=12)
+    assert float(reach[kinds == 1].max()) < 0.13
+    assert float(reach[kinds == 1].median()) == pytest.approx(0.1, rel=0.25)

@@ -12,11 +12,14 @@ from tailwise.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
 from tailwise.errors import InputError
 from tailwise.weights import (
     AUTO,
+    AUTO_SPECTRA,
     Accumulate,
     Clip,
     Context,
     Focal,
     Importance,
+    InverseDensity,
+    Rarity,
     Smooth,
     Trim,
     Weighting,
@@ -42,7 +45,7 @@ class Pair:
 
 
 KNOWN = {"gamma": stats.gamma(3), "log-normal": stats.lognorm(0.5, scale=2), "two Gaussians": Pair()}
-STEPS = [Importance(), Smooth(5), Focal(0.5), Trim(0.1), Clip(0.2, 5), Accumulate(rate=0.5)]
+STEPS = [Importance(), Smooth(5), Rarity(), InverseDensity(5), Focal(0.5), Trim(0.1), Clip(0.2, 5), Accumulate(rate=0.5)]
 
 
 def draw(name, n=40_000, seed=0):
@@ -262,6 +265,8 @@ densities = st.one_of(
 steps = st.one_of(
     st.builds(Importance, densities, densities, st.floats(0, 1), st.sampled_from([None, True, False])),
     st.builds(Smooth, st.integers(1, 99)),
+    st.builds(InverseDensity, st.integers(1, 99)),
+    st.builds(Rarity, st.floats(0, 3), st.integers(0, 20), st.floats(0.01, 1)),
     st.builds(Accumulate, finite, finite),
     st.builds(Focal, finite),
     st.builds(Clip, st.floats(0, 1), st.floats(1, 99)),
@@ -376,3 +381,34 @@ def test_effective_sample_size_of_equal_and_of_lone_weights():
     assert effective_sample_size(torch.full((7,), 0.3)) == pytest.approx(7)
     assert effective_sample_size(torch.tensor([0.0, 5.0, 0.0])) == pytest.approx(1)
     assert effective_sample_size(torch.tensor([1.0, 1, 0, 0])) == pytest.approx(2)
+
+
+def blobs(sizes, seed=0, apart=30.0):
+    """Round kinds of these sizes, equally dense and far apart: [n, 8] and their numbers [n]."""
+    generator = torch.Generator().manual_seed(seed)
+    kinds = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    centres = apart * torch.eye(len(sizes), 8)
+    return centres[kinds] + torch.randn(len(kinds), 8, generator=generator), kinds
+
+
+def test_rarity_raises_a_rare_kind_that_is_not_hard():
+    """Scores are the same for all, so only the embedding can tell."""
+    places, kinds = blobs([600, 60])
+    w = weigh(torch.ones(660), Rarity(power=1.0, doublings=9), embedding=places)
+    assert float(w[kinds == 1].mean() / w[kinds == 0].mean()) == pytest.approx(10, rel=0.4)
+    common = weigh(torch.ones(660), Rarity(power=1.0, doublings=9, common=0.01), embedding=places)
+    assert torch.allclose(common, torch.ones(660))
+
+
+def test_a_long_walk_leaves_a_kind_that_is_not_cut_off():
+    generator = torch.Generator().manual_seed(0)
+    line = torch.linspace(0, 60, 600)[:, None] + 0.3 * torch.randn(600, 1, generator=generator)
+    places = torch.cat([line, 0.3 * torch.randn(600, 1, generator=generator)], 1)
+    w = weigh(torch.ones(600), AUTO_SPECTRA.steps[0], embedding=places)
+    assert torch.allclose(w, torch.ones(600))
+
+
+def test_auto_depends_on_the_units():
+    assert Weighting.choose("auto", (205,)) == Weighting.choose("auto", (3, 8, 8)) == AUTO
+    assert Weighting.choose("auto", (1, 205)) == AUTO_SPECTRA
+    assert Weighting.choose("Trim(share=0.1)", (1, 205)) == Weighting(Trim(0.1))

@@ -29,6 +29,8 @@ _SHRINKAGE = 0.05
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
 _HULL_ENTRIES = 4_000_000
+# Units that differ by less, as a share of their distance from the centre, are the same unit.
+_ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
 _MAD_TO_STD = 1.4826
 
@@ -61,10 +63,10 @@ class ModeFair(Value):
         """Look at the training units with a detector that is fitted on them.
 
         Raises:
-            InputError: fewer than 3 units.
+            InputError: fewer than 2 units.
         """
-        if len(data) < 3:
-            raise InputError(f"at least 3 training units are needed to compare with: got {len(data)}")
+        if len(data) < 2:
+            raise InputError(f"at least 2 training units are needed to compare with: got {len(data)}")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         kept, rest = (part.sort().values for part in order.tensor_split([_MOST_UNITS]))
         aligned = Aligned(self, detector)
@@ -232,7 +234,8 @@ class Memory(nn.Module):
         for points, known, k in zip(asked, self._spaces, (many, few, few), strict=True):
             distances, indices = neighbours.nearest(points, known, k + 1)
             if not near:
-                own = torch.where(distances[:, 0] == 0, indices[:, 0], -1)
+                same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
+                own = torch.where(same, indices[:, 0], -1)
             # The unit itself goes last, and the last goes.
             others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
             rows.append(distances.gather(1, others)[:, few - 1])

@@ -19,7 +19,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 from torch import Tensor
 
-from . import neighbours, registry, thresholds, training
+from . import alignment, neighbours, registry, thresholds, training
 from .detector import Detector
 from .errors import InputError
 from .problem import Batch, Data
@@ -147,12 +147,13 @@ class AnomalyDetector(_Thresholded):
     Args:
         detector: a registered name, a spelling such as "AutoEncoder(code=4)", or a Detector, of which a copy is used.
         weighting: a Weighting or its spelling.
+        alignment: how scores are read: "auto", "" for the detector's own, or a spelling; see `alignment.ModeFair`.
         false_alarms: share of new normals beyond the threshold, which comes from units held out from training.
         epochs, batch_size, lr: see `training.fit`.
         random_state: of the networks, of the batches and of the units that are held out.
 
     Attributes:
-        detector_: the fitted detector.
+        detector_: the fitted detector, with its alignment.
         weights_: [n] final training weights; 0 for the units held out.
         history_, checks_: see `training.Outcome`; a check that failed is also a warning.
         offset_: `score_samples` below it are anomalies.
@@ -162,6 +163,7 @@ class AnomalyDetector(_Thresholded):
         self,
         detector: str | Detector = "gaussian",
         weighting: Weighting | str = "auto",
+        alignment: str = "auto",
         false_alarms: float = 0.05,
         epochs: int | None = None,
         batch_size: int = 256,
@@ -170,6 +172,7 @@ class AnomalyDetector(_Thresholded):
     ) -> None:
         self.detector = detector
         self.weighting = weighting
+        self.alignment = alignment
         self.false_alarms = false_alarms
         self.epochs = epochs
         self.batch_size = batch_size
@@ -192,6 +195,8 @@ class AnomalyDetector(_Thresholded):
             self.detector_, rows.take(kept), weighting,
             epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=seed,
         )  # fmt: skip
+        if (rule := alignment.choose(self.alignment, rows.unit_shape)) is not None:
+            self.detector_ = rule.fit(self.detector_, rows.take(kept), seed)
         self.weights_ = np.zeros(len(rows))
         self.weights_[kept.numpy()] = outcome.weights.numpy()
         self.history_, self.checks_ = outcome.history, outcome.checks
