@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from tailwise import plots, report
+from tailwise import findings, plots, report
 from tailwise.findings import wilson_interval
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -308,3 +308,11 @@ def test_drawing_leaves_matplotlib_alone():
     report.to_html(summary())
     assert dict(matplotlib.rcParams) == settings
     assert matplotlib.get_backend() == backend
+
+
+def test_small_kinds_are_told_of_and_what_cannot_be_known():
+    said = findings.rare_or_hidden(training(mode=[0] * 150 + [1] * 40 + [2] * 10))
+    assert "2 (10 units)" in said
+    assert "1 (" not in said
+    assert findings.rare_or_hidden(training(mode=[0] * 100 + [1] * 100)) == ""
+    assert findings.rare_or_hidden(training(mode=-1)) == ""

@@ -45,7 +45,16 @@ class Pair:
 
 
 KNOWN = {"gamma": stats.gamma(3), "log-normal": stats.lognorm(0.5, scale=2), "two Gaussians": Pair()}
-STEPS = [Importance(), Smooth(5), Rarity(), InverseDensity(5), Focal(0.5), Trim(0.1), Clip(0.2, 5), Accumulate(rate=0.5)]
+STEPS = [
+    Importance(),
+    Smooth(5),
+    Rarity(),
+    InverseDensity(5),
+    Focal(0.5),
+    Trim(0.1),
+    Clip(0.2, 5),
+    Accumulate(rate=0.5),
+]
 
 
 def draw(name, n=40_000, seed=0):

@@ -20,6 +20,8 @@ from .weights import Importance, Weighting, effective_sample_size
 
 TOP_UNITS = 12
 KINDS_SHOWN = 20
+_SMALL_KIND = 0.15
+_LISTED = 6
 _EXAMPLES = 4
 _POINTS = 1_500
 _GRID = 240
@@ -162,6 +164,20 @@ def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
 def found_kind(train: pd.DataFrame) -> pd.Series:
     """The found mode of each unit, missing where it belongs to none."""
     return train["mode"].where(train["mode"] >= 0)
+
+
+def rare_or_hidden(train: pd.DataFrame) -> str:
+    """What cannot be known of the small kinds that were found; "" where there are none."""
+    kind = found_kind(train)
+    small = [name for name in by_size(kind) if (kind == name).sum() < _SMALL_KIND * len(train)]
+    if not small:
+        return ""
+    listed = ", ".join(f"{int(name)} ({int((kind == name).sum())} units)" for name in small[:_LISTED])
+    more = f" and {len(small) - _LISTED} more" if len(small) > _LISTED else ""
+    return (
+        f"small kinds were found: {listed}{more}. Without labels a rare kind of normal and a cluster of anomalies "
+        "hidden in the training data look the same, and either is taken for normal: look at their units"
+    )
 
 
 def by_size(kind: pd.Series) -> list[Any]:

@@ -93,10 +93,12 @@ def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, thresh
     return axes
 
 
-def picture(draws: Mapping[str, Callable[[Axes], Axes]], size: tuple[float, float] = (9.2, 3.1)) -> bytes:
+def picture(
+    draws: Mapping[str, Callable[[Axes], Axes]], size: tuple[float, float] = (9.2, 3.1), share_y: bool = True
+) -> bytes:
     """An SVG file of titled drawings side by side, on white, for pages that are not ours."""
     figure = Figure(figsize=size, layout="constrained")
-    places = figure.subplots(1, len(draws), sharey=True, squeeze=False)[0]
+    places = figure.subplots(1, len(draws), sharey=share_y, squeeze=False)[0]
     for axes, (title, draw) in zip(places, draws.items(), strict=True):
         draw(axes).set_title(title, fontsize=_FONT + 1.5)
         axes.spines[["top", "right"]].set_visible(False)

@@ -22,7 +22,19 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from . import __version__, alignment, modes, previews, registry, report, scoring, storage, thresholds, training
+from . import (
+    __version__,
+    alignment,
+    findings,
+    modes,
+    previews,
+    registry,
+    report,
+    scoring,
+    storage,
+    thresholds,
+    training,
+)
 from .detector import Detector
 from .errors import InputError
 from .problem import Data, Labelled, Problem, Source, check_units
@@ -286,6 +298,9 @@ def _summary(
     detector: Detector,
 ) -> dict[str, Any]:
     test = None if problem.test is None else _test_table(detector, problem.test)
+    note = findings.rare_or_hidden(table)
+    if note:
+        _say(f"note: {note}")
     pictures, examples = previews.of_units(request.source, problem.train, table)
     return report.summarise(
         settings=settings,
@@ -297,7 +312,7 @@ def _summary(
         examples=examples,
         threshold=settings["threshold"],
         false_alarms=request.false_alarms,
-        notes=settings["notes"],
+        notes=[*settings["notes"], *([note] if note else [])],
     )
 
 
