@@ -296,10 +296,21 @@ def _generated_tables(rows: list[Row]) -> str:
                 source, *_shown(method), f"{np.mean([each[-_GROUP:] for each in kinds]):.3f}",
                 f"{np.mean([each[:_GROUP] for each in kinds]):.3f}", f"{np.mean(alarms):.1%}",
                 f"{np.max(np.mean(alarms, axis=0)):.1%}", f"{np.mean([r['metrics']['detected'] for r in own]):.3f}",
-                f"{np.median([row['seconds_fit'] for row in own]):.1f}", str(len(own)),
+                *_per_kind(own), f"{np.median([row['seconds_fit'] for row in own]):.1f}", str(len(own)),
             ])  # fmt: skip
-    head = ["AUROC rare kinds", "head kinds", "false alarms", "worst kind", "detected", "CPU s of fit", "draws"]
+    head = [
+        "AUROC rare kinds", "head kinds", "false alarms", "worst kind", "detected",
+        "worst kind (worst draw), threshold per kind", "detected, threshold per kind", "CPU s of fit", "draws",
+    ]  # fmt: skip
     return _table(["table", *_ROW, *head], lines)
+
+
+def _per_kind(rows: list[Row]) -> list[str]:
+    """Worst kind's false alarms, the mean over draws and the worst draw, and detection, at the threshold per kind."""
+    worst = [row["metrics"]["per_kind_false_alarms_worst"] for row in rows if "per_kind_detected" in row["metrics"]]
+    if not worst:
+        return ["", ""]
+    return [f"{np.mean(worst):.1%} ({max(worst):.1%})", f"{mean_over_sources(rows, 'per_kind_detected'):.3f}"]
 
 
 def _cubes(rows: list[Row]) -> str:

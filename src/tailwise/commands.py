@@ -34,6 +34,7 @@ def fit(
     groups: str | None = None,
     columns: str = "",
     balance: bool = False,
+    per_kind: bool = False,
     read: str | None = None,
     size: int | None = None,
     skip_bad: bool = False,
@@ -70,6 +71,8 @@ def fit(
         labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
         groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
         columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
+        per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: the threshold
+            is higher, and catches less.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
         size: side in pixels that images are resized to.
@@ -93,7 +96,7 @@ def fit(
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
+        per_kind=per_kind, seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
         command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)

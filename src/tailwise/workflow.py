@@ -62,6 +62,7 @@ class Request:
     patience: int | None = None
     sample: bool = False
     balance: bool = False
+    per_kind: bool = False
     seed: int = 0
     device: str = "cpu"
     mixed_precision: bool = False
@@ -82,7 +83,8 @@ class Request:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         _check_seed(self.seed)
         scoring.check_device(self.device)
-        alignment.parse(self.alignment)
+        if alignment.parse(self.alignment) is None and self.per_kind:
+            raise InputError("a threshold for every kind needs mode-fair scores", 'leave --alignment at "auto"')
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -121,7 +123,7 @@ def fit_run(
         _warn_of_failures(outcome.checks)
         detector, scores = aligned(detector, split.training, request.alignment, outcome, request.seed)
         table = split.table(detector, outcome, scores)
-        settings["threshold"] = _threshold(table, request.false_alarms)
+        settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
         return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
@@ -276,7 +278,7 @@ def _balanced(split: Split, balance: bool) -> Tensor | None:
     return torch.from_numpy(1 / count[place])
 
 
-def _threshold(table: pd.DataFrame, false_alarms: float) -> float:
+def _threshold(table: pd.DataFrame, false_alarms: float, per_kind: bool) -> float:
     held = table.loc[table["held_out"], "score"].to_numpy()
     if not len(held):
         _say("warning: too few units to hold any out: the threshold comes from training scores and is too low")
@@ -285,6 +287,11 @@ def _threshold(table: pd.DataFrame, false_alarms: float) -> float:
         _say(
             f"warning: {len(held)} held-out units can promise at best {100 * thresholds.reachable(len(held)):.1f} % "
             f"false alarms, not {100 * false_alarms:g} %"
+        )
+    if per_kind:
+        trained = table[~table["held_out"]]
+        return thresholds.per_kind_threshold(
+            held, trained["score"].to_numpy(), trained["mode"].to_numpy(), false_alarms
         )
     return thresholds.conformal_threshold(held, false_alarms)
 

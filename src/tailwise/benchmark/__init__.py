@@ -146,6 +146,9 @@ def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[tuple[s
         held = None if draw.held is None else scorer(draw.held)
         facts["seconds_score"] = time.process_time() - started
         facts |= measures.measure(draw, np.asarray(scores, dtype=float), held)
+        if job.suite.per_kind and method.alignment and held is not None:
+            limit = methods.per_kind_threshold(draw, held, scorer(None))
+            facts["metrics"] |= measures.at_threshold(draw, np.asarray(scores, dtype=float), limit, "per_kind_")
     except methods.Missing as error:
         return job.append(method, "skipped", {"error": error.message})
     except Exception as error:

@@ -56,6 +56,17 @@ def measure(draw: Draw, scores: np.ndarray, held_scores: np.ndarray | None) -> d
     return {"metrics": figures, "modes": modes}
 
 
+def at_threshold(draw: Draw, scores: np.ndarray, threshold: float, prefix: str) -> dict[str, float]:
+    """Share of anomalies detected and of normals of each kind rejected at this threshold: mean and worst kind."""
+    normal = ~draw.labels
+    shares = [float((scores[normal & (draw.test_kinds == kind)] > threshold).mean()) for kind in draw.order]
+    return {
+        f"{prefix}detected": float((scores[draw.labels] > threshold).mean()),
+        f"{prefix}false_alarms": float(np.mean(shares)),
+        f"{prefix}false_alarms_worst": max(shares),
+    }
+
+
 def _mode(draw: Draw, scores: np.ndarray, kind: str, threshold: float | None, caught: float) -> dict[str, Any]:
     assert draw.test_kinds is not None
     assert draw.train_kinds is not None

@@ -10,12 +10,13 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .. import alignment, registry, scoring, training
+from .. import alignment, modes, registry, scoring, thresholds, training
 from ..detector import Detector
 from ..errors import InputError
 from ..problem import Data
 from ..weights import Weighting
 from .draws import Draw
+from .measures import FALSE_ALARMS
 from .suites import ORACLE, Method, Suite
 
 _NEIGHBOURS, _LOF_NEIGHBOURS = 5, 20
@@ -59,6 +60,12 @@ def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, spelling: 
         aligned = chosen.fit(detector, draw.train)
         return lambda data: (aligned.training_scores if data is None else scoring.score(aligned, data)).double().numpy()
     return lambda data: (outcome.scores if data is None else scoring.score(detector, data)).double().numpy()
+
+
+def per_kind_threshold(draw: Draw, held_scores: np.ndarray, training_scores: np.ndarray) -> float:
+    """The threshold that is to hold for every kind found among the training units."""
+    kinds = modes.find(scoring.embedding_of(draw.train)).numpy()
+    return thresholds.per_kind_threshold(held_scores, training_scores, kinds, FALSE_ALARMS)
 
 
 def yardstick(draw: Draw, name: str) -> Scorer:

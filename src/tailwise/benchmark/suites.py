@@ -131,6 +131,7 @@ class Suite:
         detectors: spellings, by the names that grids and tables use; a name that is not here is the registry's own.
         calibration: share of the training units held out for a threshold, 0 for none.
         fit: options of `training.fit` for every detector.
+        per_kind: whether mode-fair scores also get a threshold that is to hold for every found kind.
         reported: whether its rows are worth a page; those of a mere check stay out of results/.
     """
 
@@ -143,6 +144,7 @@ class Suite:
     detectors: Mapping[str, str] = field(default_factory=dict)
     calibration: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
+    per_kind: bool = False
     reported: bool = True
 
     def cells(self, profile: str, part: str) -> dict[Conditions, list[Method]]:
@@ -177,7 +179,8 @@ class Suite:
             "weighting": self.weighting_spelled(method.weighting),
             "alignment": alignment_spelled(method.alignment),
         }
-        common = {"calibration": self.calibration, "fit": dict(self.fit)}
+        common: dict[str, Any] = {"calibration": self.calibration, "fit": dict(self.fit)}
+        common |= {"per_kind": True} if self.per_kind else {}
         return json.loads(json.dumps({**asdict(conditions), "source": source, **spelled, **common}))
 
     def detector_spelled(self, name: str) -> str:
