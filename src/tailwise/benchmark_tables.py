@@ -274,6 +274,8 @@ def _hidden(rows: list[Row]) -> str:
             own = [r for r in here if all(r[key] == value for key, value in method.items())]
             for c in (0, share):
                 values[name, bool(c)] = mean_over_sources([r for r in own if r["contamination"] == c], "aupr")
+        if np.isnan([*values.values()]).any():
+            continue
         lost = {name: values[name, True] - values[name, False] for name in ("uniform", "auto")}
         lines.append([
             source, detector, f"{share:.0%}", *(f"{values[n, True]:.3f} ({lost[n]:+.3f})" for n in lost),

@@ -1,7 +1,7 @@
-"""The demo: what weighting does for rare good product, on real solar cells.
+"""The demo: what weighting and mode-fair scores do for rare good product, on real solar cells.
 
 400 good monocrystalline and 40 good polycrystalline cells train; unseen good cells of both kinds and defective ones
-test. Plain and weighted training get the same cells, network and budget.
+test. Plain and weighted training get the same cells, network and budget; mode-fair scores are of the weighted one.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from . import metrics, plots, scoring, storage, training, workflow
+from . import alignment, metrics, plots, scoring, storage, training, workflow
 from .problem import Labelled, Problem
 from .sources.solar import SolarCells
+from .weights import Weighting
+from .workflow import make_detector
 
 FREQUENT, RARE = "mono", "poly"
 _FREQUENT_REJECTED = 0.05
 _STARTS = 5
+WAYS = ("plain", "weighted", "weighted, mode-fair")
 FIGURES = {
     "auroc": "AUROC",
     "aupr": "AUPR",
@@ -33,7 +36,7 @@ RESULTS, FIGURE = "demo.json", "demo.svg"
 
 
 def run(out: Path, seed: int, overwrite: bool) -> storage.Run:
-    """Compare plain and weighted training, print the table, and leave a run of the weighted detector."""
+    """Compare them, print the table, and leave a run with both weighting and mode-fair scores."""
     with storage.hold(out, overwrite):
         pass  # a folder that cannot be used is told of before the minute of reading, not after it
     print("reading 1,040 solar cells through the backbone (about a minute) ...", file=sys.stderr)
@@ -50,15 +53,17 @@ def run(out: Path, seed: int, overwrite: bool) -> storage.Run:
 
 
 def compare(problem: Problem, seed: int) -> tuple[list[dict[str, Any]], dict[str, np.ndarray]]:
-    """A row for each training and starting seed, and the test scores of the first start."""
+    """A row for each way and starting seed, and the test scores of the first start."""
     assert problem.test is not None
     rows: list[dict[str, Any]] = []
     first: dict[str, np.ndarray] = {}
     for start in range(seed, seed + _STARTS):
-        for name, weighting in (("plain", ""), ("weighted", "auto")):
-            request = workflow.Request(source=SolarCells(), weighting=weighting, seed=start)
-            detector, steps = request.check()
-            training.fit(detector, workflow.split_of(problem, request).training, steps, seed=start)
+        request = workflow.Request(source=SolarCells(), seed=start)
+        cells = workflow.split_of(problem, request).training
+        plain, weighted = (make_detector(request.detector) for _ in range(2))
+        training.fit(plain, cells, seed=start)
+        training.fit(weighted, cells, Weighting.parse("auto"), seed=start)
+        for name, detector in zip(WAYS, (plain, weighted, alignment.AUTO.fit(weighted, cells, start)), strict=True):
             scores = scoring.score(detector, problem.test.data).double().numpy()
             first.setdefault(name, scores)
             rows.append({"training": name, "start": start, **measure(problem.test, scores)})
@@ -78,27 +83,27 @@ def measure(test: Labelled, scores: np.ndarray) -> dict[str, float]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Mean over the starting seeds, and the lowest and highest, for plain and weighted training."""
-    lines = [f"{'':26}{'plain':>22}{'weighted':>22}"]
-    lines += [f"{title:26}{plain:>22}{weighted:>22}" for title, plain, weighted in _cells(rows)]
+    """Mean over the starting seeds, and the lowest and highest, for each way."""
+    lines = ["".join([" " * 26, *(f"{way:>24}" for way in WAYS)])]
+    lines += ["".join([f"{title:26}", *(f"{cell:>24}" for cell in cells)]) for title, *cells in _cells(rows)]
     return "\n".join([*lines, _caption(rows)])
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """The same table in Markdown, as the README shows it."""
-    lines = ["| | plain | weighted |", "|---|---:|---:|"]
-    lines += [f"| {title} | {plain} | {weighted} |" for title, plain, weighted in _cells(rows)]
+    lines = [f"| | {' | '.join(WAYS)} |", "|---|" + "---:|" * len(WAYS)]
+    lines += [f"| {' | '.join(cells)} |" for cells in _cells(rows)]
     return "\n".join([*lines, "", _caption(rows) + "."])
 
 
-def _cells(rows: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
-    """Title, plain and weighted, of each figure."""
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Title, and the value of each way, of each figure."""
 
     def spread(key: str, training: str) -> str:
         values = [row[key] for row in rows if row["training"] == training]
         return f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
 
-    return [(title, spread(key, "plain"), spread(key, "weighted")) for key, title in FIGURES.items()]
+    return [[title, *(spread(key, way) for way in WAYS)] for key, title in FIGURES.items()]
 
 
 def _caption(rows: list[dict[str, Any]]) -> str:
@@ -119,7 +124,7 @@ def _figure(test: Labelled, scores: dict[str, np.ndarray]) -> bytes:
     def draw(name: str) -> Callable[[Axes], Axes]:
         return lambda axes: plots.kinds_histogram(scores[name], kinds, axes, threshold=_limit(test, scores[name]))
 
-    return plots.picture({f"{name} training": draw(name) for name in scores})
+    return plots.picture({name: draw(name) for name in scores})
 
 
 def _known(test: Labelled) -> tuple[np.ndarray, np.ndarray]:

@@ -78,8 +78,12 @@ def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes
 
 
 def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, threshold: float) -> Axes:
-    """Share of each kind's units by score [n], on a logarithmic axis, and the kind's share above the threshold."""
-    edges = np.geomspace(scores.min(), scores.max(), 41)
+    """Share of each kind's units by score [n], and the kind's share above the threshold.
+
+    The axis is logarithmic where no score is negative.
+    """
+    log = bool(scores.min() > 0)
+    edges = (np.geomspace if log else np.linspace)(scores.min(), scores.max(), 41)
     for kind, colour in zip(np.unique(kinds), (RED, BLUE, ORANGE, GREY), strict=False):
         own = scores[kinds == kind]
         share = np.histogram(own, edges)[0] / len(own)
@@ -87,7 +91,7 @@ def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, thresh
         axes.stairs(share, edges, color=colour, fill=True, alpha=0.25)
         axes.stairs(share, edges, color=colour, linewidth=1.4, label=label)
     axes.axvline(threshold, color=_DARK, linewidth=1.1, linestyle=(0, (4, 2)))
-    _score_axis(axes, float(edges[0]), float(edges[-1]), log=True)
+    _score_axis(axes, float(edges[0]), float(edges[-1]), log=log)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     axes.set_ylabel("share of the kind")
     return axes
