@@ -31,6 +31,7 @@ SHARES = (0.80, 0.14, 0.05, 0.01)
 SIDE, ANOMALIES = 150, 60
 # Half anomaly, half whatever lies around it: a whole anomalous pixel is found by everyone.
 MIXED = 0.5
+BRIGHTNESS = 0.05
 
 
 def table_draw(generator: Any, scenario: str, seed: int) -> Draw:
@@ -71,15 +72,18 @@ def cube_of_spectra(scene: Path, seed: int) -> Draw:
     spectra = torch.cat([batch.units[:, 0] for batch in found.data.batches(4_096)]).double().numpy()
     normal, odd = spectra[~found.labels], spectra[found.labels]
     generator = np.random.default_rng(seed)
-    cluster = KMeans(len(SHARES), n_init=4, random_state=seed).fit_predict(
-        normal / np.linalg.norm(normal, axis=1)[:, None]
-    )
+    shape = normal / np.linalg.norm(normal, axis=1)[:, None]
+    clusters = KMeans(len(SHARES), n_init=4, random_state=seed).fit(shape)
+    distance = clusters.transform(shape).min(1)
+    # Materials are pure: the half of each cluster that is nearest to its centre.
+    cores = [np.flatnonzero(clusters.labels_ == k) for k in range(len(SHARES))]
+    cores = [own[distance[own] <= np.median(distance[own])] for own in cores]
     counts = [round(share * SIDE**2) for share in SHARES]
     order = generator.permutation(len(SHARES))
     material = np.repeat(np.arange(len(SHARES)), counts)
-    cube = np.concatenate([generator.choice(normal[cluster == k], n) for k, n in zip(order, counts, strict=True)])
+    cube = np.concatenate([generator.choice(normal[cores[k]], n) for k, n in zip(order, counts, strict=True)])
     # A pixel that is drawn twice is not the same twice.
-    cube = cube * (1 + 0.01 * generator.standard_normal((len(cube), 1)))
+    cube = cube * (1 + BRIGHTNESS * generator.standard_normal((len(cube), 1)))
     anomalous = np.zeros(len(cube), dtype=bool)
     anomalous[generator.choice(np.flatnonzero(material < len(SHARES) - 1), ANOMALIES, replace=False)] = True
     cube[anomalous] = (1 - MIXED) * cube[anomalous] + MIXED * generator.choice(odd, ANOMALIES)
