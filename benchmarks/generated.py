@@ -93,7 +93,7 @@ def cube_of_spectra(scene: Path, seed: int) -> Draw:
 
 def append(suite: str, source: str, seed: int, made: Any, methods: list[Method], detectors: dict[str, str]) -> None:
     """Rows of the methods that have none yet."""
-    weightings = {"uniform": "", "auto": "auto", "rarity": "Rarity()"}
+    weightings = {"uniform": "", "auto": "auto"}
     described = Suite(
         suite, {}, {source: SourceSettings(source)}, weightings, (), {}, detectors, HELD_OUT, per_kind=True
     )

@@ -233,7 +233,11 @@ def test_a_given_detector_is_copied():
 
 def test_a_failed_check_is_a_warning():
     with pytest.warns(RuntimeWarning, match="check failed: the loss fell"):
+        AnomalyDetector(SMALL_NET, weighting="", epochs=3, lr=1e-9).fit(kinds())
+    # Weights of scores that mean nothing are told of as well.
+    with pytest.warns(RuntimeWarning) as said:
         AnomalyDetector(SMALL_NET, epochs=3, lr=1e-9).fit(kinds())
+    assert any("the loss fell" in str(each.message) for each in said)
 
 
 @pytest.mark.parametrize(

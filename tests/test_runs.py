@@ -61,8 +61,28 @@ def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
 def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -> None:
     scored = workflow.score_data(finished.path, str(table))
     assert list(scored.columns) == ["unit", "score", "threshold", "flagged"]
+    # In another batch the distances between units differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
     assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()
+
+
+def test_a_detectors_own_scores_are_those_of_the_fit(table: Path, tmp_path: Path) -> None:
+    plain = workflow.fit_run(request(table, alignment=""), tmp_path / "plain")
+    assert np.array_equal(workflow.score_data(plain.path, str(table))["score"], plain.scores()["score"])
+    trained = plain.scores().loc[~plain.scores()["held_out"]]
+    assert np.array_equal(trained["score"], trained["trained_score"])
+
+
+def test_a_threshold_for_every_kind(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+    fair = workflow.fit_run(request(table, per_kind=True), tmp_path / "fair")
+    assert fair.settings["threshold"] >= finished.settings["threshold"]
+    with pytest.raises(InputError, match="needs mode-fair scores"):
+        workflow.fit_run(request(table, per_kind=True, alignment=""), tmp_path / "plain")
+    np.save(tmp_path / "scene.npy", np.random.default_rng(0).random((12, 10, 20)))
+    scene = workflow.Request(source=open_source(str(tmp_path / "scene.npy")), epochs=1, per_kind=True)
+    with pytest.raises(InputError, match="needs mode-fair scores"):
+        workflow.fit_run(scene, tmp_path / "scene")
+    assert not (tmp_path / "scene").exists()
 
 
 def test_reordered_and_extra_columns_do_not_matter(finished: storage.Run, table: Path, tmp_path: Path) -> None:

@@ -113,8 +113,8 @@ class Aligned(Detector):
         self.rule, self.detector = rule, detector
         self.unit_shape = detector.unit_shape
         self.memory = Memory(rule)
-        self.register_buffer("scores", torch.zeros(1))  # [m], the detector's own, on the scale they are compared on
-        self.register_buffer("raw", torch.zeros(1))  # [m]
+        self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training units
+        self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer("middle", torch.zeros(5))
         self.register_buffer("spread", torch.ones(5))
 
@@ -146,7 +146,8 @@ class Aligned(Detector):
     def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         self.detector.start(unit_shape)
         super().restore(unit_shape, state)
-        self.memory.place()
+        self.scores = self._scaled(self.raw)
+        self.memory.project()
 
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
@@ -198,7 +199,7 @@ class Memory(nn.Module):
         added = _SHRINKAGE * values.sum() / units.shape[1]
         self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
         self.axes = axes[:, :_PRINCIPAL]
-        self.place()
+        self.project()
         distances, near, _ = self._distances(self._spaces)
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
         self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12)
@@ -211,7 +212,7 @@ class Memory(nn.Module):
         distances, near, own = self._distances(self._projected((units - self.mean) / self.scale))
         return near[0], self._local(self._log(distances), near), own
 
-    def place(self) -> None:
+    def project(self) -> None:
         """Put the training units into the other spaces."""
         _, self.whitened, self.principal = self._projected(self.units)
 

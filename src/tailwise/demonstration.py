@@ -20,7 +20,6 @@ from . import alignment, metrics, plots, scoring, storage, training, workflow
 from .problem import Labelled, Problem
 from .sources.solar import SolarCells
 from .weights import Weighting
-from .workflow import make_detector
 
 FREQUENT, RARE = "mono", "poly"
 _FREQUENT_REJECTED = 0.05
@@ -60,7 +59,7 @@ def compare(problem: Problem, seed: int) -> tuple[list[dict[str, Any]], dict[str
     for start in range(seed, seed + _STARTS):
         request = workflow.Request(source=SolarCells(), seed=start)
         cells = workflow.split_of(problem, request).training
-        plain, weighted = (make_detector(request.detector) for _ in range(2))
+        plain, weighted = (workflow.make_detector(request.detector) for _ in range(2))
         training.fit(plain, cells, seed=start)
         training.fit(weighted, cells, Weighting.parse("auto"), seed=start)
         for name, detector in zip(WAYS, (plain, weighted, alignment.AUTO.fit(weighted, cells, start)), strict=True):

@@ -83,8 +83,7 @@ class Request:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         _check_seed(self.seed)
         scoring.check_device(self.device)
-        if alignment.parse(self.alignment) is None and self.per_kind:
-            raise InputError("a threshold for every kind needs mode-fair scores", 'leave --alignment at "auto"')
+        alignment.parse(self.alignment)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -104,7 +103,13 @@ def fit_run(
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
         weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
-        settings = _settings(request, detector, weighting, problem)
+        rule = alignment.choose(request.alignment, problem.train.unit_shape)
+        if request.per_kind and rule is None:
+            raise InputError(
+                "a threshold for every kind needs mode-fair scores, which these units have none of here",
+                'leave --per-kind out, or name an --alignment such as "ModeFair()"',
+            )
+        settings = _settings(request, detector, weighting, rule, problem)
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)
         if writer.start(settings, overwrite):
@@ -121,7 +126,10 @@ def fit_run(
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         _warn_of_failures(outcome.checks)
-        detector, scores = aligned(detector, split.training, request.alignment, outcome, request.seed)
+        scores = outcome.scores
+        if rule is not None:
+            detector = rule.fit(detector, split.training, request.seed)
+            scores = detector.training_scores
         table = split.table(detector, outcome, scores)
         settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
         settings["seconds"] = round(time.perf_counter() - started, 2)
@@ -224,12 +232,13 @@ def write_report(run: Path, out: Path | None) -> Path:
     return out
 
 
-def _settings(request: Request, detector: Detector, weighting: Weighting, problem: Problem) -> dict[str, Any]:
+def _settings(
+    request: Request, detector: Detector, weighting: Weighting, rule: alignment.ModeFair | None, problem: Problem
+) -> dict[str, Any]:
     source = request.source
     if hasattr(source, "columns") and problem.train.features:
         # Scoring reads exactly the columns that were learnt, in their order.
         source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
-    shape = problem.train.unit_shape
     asked = {name: value for name, value in vars(request).items() if name not in _SPELLED}
     return {
         **asked,
@@ -237,12 +246,12 @@ def _settings(request: Request, detector: Detector, weighting: Weighting, proble
         "source": repr(source),
         "detector": repr(detector),
         "weighting": repr(weighting),
-        "alignment": "" if (rule := alignment.choose(request.alignment, shape)) is None else repr(rule),
+        "alignment": "" if rule is None else repr(rule),
         "units": problem.facts.units,
         "licence": problem.facts.licence,
         "citation": problem.facts.citation,
         "notes": problem.facts.notes,
-        "unit_shape": shape,
+        "unit_shape": problem.train.unit_shape,
         "features": problem.train.features,
         "fingerprint": fingerprint(problem.train),
         "versions": {"tailwise": __version__, "python": platform.python_version()}
@@ -321,15 +330,6 @@ def _summary(
         false_alarms=request.false_alarms,
         notes=[*settings["notes"], *([note] if note else [])],
     )
-
-
-def aligned(detector: Detector, data: Data, spelling: str, outcome: Outcome, seed: int) -> tuple[Detector, Tensor]:
-    """The detector with the alignment of this spelling, and its scores of the units that it was trained on."""
-    rule = alignment.choose(spelling, data.unit_shape)
-    if rule is None:
-        return detector, outcome.scores
-    wrapped = rule.fit(detector, data, seed)
-    return wrapped, wrapped.training_scores
 
 
 def _test_table(detector: Detector, test: Labelled) -> pd.DataFrame:
