@@ -42,8 +42,9 @@ bench: $(STAMP)  ## the long-tail suite (under an hour on 2 cores, resumable), i
 	$(BIN)/python benchmarks/import_time.py
 	$(BIN)/python benchmarks/weighting_overhead.py
 
-docs: $(STAMP)  ## write docs/api.md from the docstrings, the README's table from the demo's results
+docs: $(STAMP)  ## write docs/api.md from the docstrings, the README's table from the demo's results, and figures
 	$(BIN)/python docs/build.py
+	$(BIN)/python docs/figures.py
 
 lock: $(STAMP)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/python -m venv --clear build/lock

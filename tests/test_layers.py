@@ -23,6 +23,7 @@ LAYERS = {
         "findings",
         "plots",
         "previews",
+        "benchmark_sections",
         "benchmark_tables",
         "tables",
         "spelling",
