@@ -94,9 +94,9 @@ def cube_of_spectra(scene: Path, seed: int) -> Draw:
 def append(suite: str, source: str, seed: int, made: Any, methods: list[Method], detectors: dict[str, str]) -> None:
     """Rows of the methods that have none yet."""
     weightings = {"uniform": "", "auto": "auto"}
-    described = Suite(
-        suite, {}, {source: SourceSettings(source)}, weightings, (), {}, detectors, HELD_OUT, per_kind=True
-    )
+    split = "kinds" if suite == "long-tail-tables" else "scene"
+    settings = SourceSettings(source, split=split)
+    described = Suite(suite, {}, {source: settings}, weightings, (), {}, detectors, HELD_OUT, per_kind=True)
     conditions = Conditions(source, "confirmation", seed, AS_GIVEN, 0.0)
     place = HOME / "results" / f"{suite}.jsonl"
     done = {rows.key(row["settings"]) for row in rows.read_rows(place) if rows.is_done(row)}

@@ -17,6 +17,7 @@ from tailwise.weights import (
     Clip,
     Context,
     Focal,
+    Guard,
     Importance,
     InverseDensity,
     Rarity,
@@ -53,6 +54,7 @@ STEPS = [
     Focal(0.5),
     Trim(0.1),
     Clip(0.2, 5),
+    Guard(0.9),
     Accumulate(rate=0.5),
 ]
 
@@ -415,6 +417,23 @@ def test_a_long_walk_leaves_a_kind_that_is_not_cut_off():
     places = torch.cat([line, 0.3 * torch.randn(600, 1, generator=generator)], 1)
     w = weigh(torch.ones(600), AUTO_SPECTRA.steps[0], embedding=places)
     assert torch.allclose(w, torch.ones(600))
+
+
+def test_where_all_kinds_are_small_none_is_rare():
+    places, _ = blobs([50] * 8)
+    w = weigh(torch.ones(400), AUTO_SPECTRA.steps[0], embedding=places)
+    assert torch.allclose(w, torch.ones(400))
+    places, kinds = blobs([1_000, 20])
+    w = weigh(torch.ones(1_020), AUTO_SPECTRA.steps[0], embedding=places)
+    assert float(w[kinds == 1].mean()) > 5 * float(w[kinds == 0].mean())
+
+
+def test_guard_leaves_only_weights_that_change_the_training_set():
+    slight, strong = torch.linspace(0.95, 1.05, 100), torch.linspace(0.1, 1.9, 100)
+    assert torch.equal(Guard()(slight, Context(slight, slight)), torch.ones(100))
+    assert torch.equal(Guard()(strong, Context(strong, strong)), strong)
+    with pytest.raises(InputError, match="share"):
+        Guard(share=1.5)
 
 
 def test_auto_depends_on_the_units():

@@ -44,11 +44,16 @@ def over_batches(
 def embedding_of(data: Data, dims: int = 32) -> Tensor:
     """Where weightings look for neighbours: principal components [n, dims] of the units themselves.
 
-    They told kinds apart better than a detector's own bottleneck, and they stand still while it trains.
+    They told kinds apart better than a detector's own bottleneck, and they stand still while it trains. Spectra are
+    compared by their angle, as materials are (Kruse et al. 1993): brightness is light and shade.
     """
     if data.in_memory:
-        return neighbours.principal_components(data.units, dims)  # type: ignore[arg-type]
-    small = torch.cat([shrunk(batch.units) for batch in data.batches(64)])
+        small = data.units
+        assert isinstance(small, Tensor)
+    else:
+        small = torch.cat([shrunk(batch.units) for batch in data.batches(64)])
+    if len(data.unit_shape) == 2:
+        small = nn.functional.normalize(small.float(), dim=2)
     return neighbours.principal_components(small, dims)
 
 

@@ -139,25 +139,28 @@ class Rarity(Value):
 
     The size is the share of units that a random walk between neighbours of the embedding spreads over in 2^doublings
     steps (`walk_reach`). It sees rare kinds that are not hard, which a score does not. A long walk leaves every kind
-    that is not cut off from the others. Kinds that hold a share of `common` or more all count as common.
+    that is not cut off from the others. With `common`, kinds of at least this share of the median unit's kind all
+    count as common; where everything falls into small pieces, no piece is rare.
     """
 
     power: float = 0.25
     doublings: int = 5
-    common: float = 1.0
+    common: float | None = None
 
     def __post_init__(self) -> None:
         self.check_numbers()
         if not 0 <= self.doublings <= 20:
             raise InputError(f"Rarity doublings must lie in 0 to 20: got {self.doublings}")
-        if not 0 < self.common <= 1:
+        if self.common is not None and not 0 < self.common <= 1:
             raise InputError(f"Rarity common must lie above 0 and at most at 1: got {self.common}")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         reach = context.of_embedding(
             ("walk", self.doublings), lambda places: neighbours.walk_reach(places, self.doublings)
         )
-        return w / reach.to(w).clamp_max(self.common) ** self.power
+        if self.common is not None:
+            reach = reach.clamp_max(self.common * reach.median())
+        return w / reach.to(w) ** self.power
 
 
 @register("step", "InverseDensity")
@@ -230,6 +233,25 @@ class Clip(Value):
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         return unit_mean(w).clamp(self.low, self.high)
+
+
+@register("step", "Guard")
+@dataclass(frozen=True, repr=False)
+class Guard(Value):
+    """Make every weight 1 where they are all but equal: where the effective share of units is at least `share`.
+
+    So little can be gained from such weights that what a network does differently with them is chance.
+    """
+
+    share: float = 0.99
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if not 0 <= self.share <= 1:
+            raise InputError(f"Guard share must lie in 0 to 1: got {self.share}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        return torch.ones_like(w) if effective_sample_size(w) >= self.share * len(w) else w
 
 
 @register("step", "Trim")
@@ -311,7 +333,7 @@ class Weighting:
 
 # What a user gets without asking. Chosen on development draws; LOG.md tells from what.
 AUTO = Weighting(Importance(), Smooth(), Rarity(), Accumulate(), Clip())
-AUTO_SPECTRA = Weighting(Rarity(power=2.0, doublings=10, common=0.05), Clip(high=30.0))
+AUTO_SPECTRA = Weighting(Rarity(power=2.0, doublings=10, common=0.1), Clip(high=30.0), Guard())
 
 
 def importance_weights(

@@ -176,7 +176,7 @@ class Suite:
         source = {k: v for k, v in asdict(self.sources[conditions.source]).items() if k != "draws"}
         spelled = {
             "detector": self.detector_spelled(method.detector),
-            "weighting": self.weighting_spelled(method.weighting),
+            "weighting": self.weighting_spelled(method.weighting, spectra=source["split"] != "kinds"),
             "alignment": alignment_spelled(method.alignment),
         }
         common: dict[str, Any] = {"calibration": self.calibration, "fit": dict(self.fit)}
@@ -194,11 +194,11 @@ class Suite:
         """What a name of the suite stands for: steps, "auto", "oracle", or "" for uniform."""
         return self.weightings.get(name, "") if name else ""
 
-    def weighting_spelled(self, name: str) -> str:
-        """The same with its steps spelled out; both spellings where "auto" depends on the units."""
+    def weighting_spelled(self, name: str, spectra: bool = False) -> str:
+        """The same with its steps spelled out, as "auto" is for these units."""
         text = self.weighting_text(name)
         if text == "auto":
-            return f"{AUTO!r}; spectra: {AUTO_SPECTRA!r}"
+            return repr(AUTO_SPECTRA if spectra else AUTO)
         return text if text == ORACLE else _or_itself(lambda: repr(Weighting.parse(text)), text)
 
 
