@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .problem import Batch, Data
+from .problem import Batch, Data, Labelled
 
 
 @runtime_checkable
@@ -37,6 +37,15 @@ class Solvable(Protocol):
 
 
 @runtime_checkable
+class Supervised(Protocol):
+    """Also learns from a few labelled anomalies; such a detector has `needs_labels`."""
+
+    def know(self, anomalies: Labelled) -> None:
+        """Keep the anomalies; called once, after `start` and before `prepare`."""
+        ...
+
+
+@runtime_checkable
 class Mapping2d(Protocol):
     """Says where in the unit the anomaly is."""
 
@@ -51,6 +60,7 @@ class Detector(nn.Module):
     A subclass stores its constructor's parameters under their own names, lists the `unit_dims` that it can take
     (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable or Solvable.
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
+    `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
     """
 

@@ -20,7 +20,7 @@ from . import scoring, training
 from .densities import Gaussian
 from .detector import Detector, Mapping2d, Solvable, Trainable
 from .errors import InputError
-from .problem import Batch, Data
+from .problem import Batch, Data, Labelled
 from .storage import tensor_bytes
 from .weights import Context, Importance, Weighting, weighted_mean
 
@@ -44,10 +44,18 @@ class Case:
         values = centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator)
         return Data(values, [str(i) for i in range(units)])
 
+    def anomalies(self, detector: Detector) -> Labelled | None:
+        """A few units far from every kind, for a detector that needs them."""
+        if not detector.needs_labels:
+            return None
+        units = self.data(4, seed=11)
+        return Labelled(Data(units.read(torch.arange(4)) * 5 + 20, units.names))
+
     def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3) -> Detector:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
         detector = self.make()
-        training.fit(detector, data, base_weights=w, epochs=epochs, batch_size=len(data), lr=1e-3)
+        known = self.anomalies(detector)
+        training.fit(detector, data, base_weights=w, anomalies=known, epochs=epochs, batch_size=len(data), lr=1e-3)
         return detector.eval()
 
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
@@ -164,7 +172,9 @@ def higher_is_more_anomalous(case: Case) -> None:
 def learns(case: Case) -> None:
     """Every self-check of a fit passes."""
     data = case.data()
-    outcome = training.fit(case.make(), data, epochs=40, batch_size=len(data), lr=5e-3)
+    detector = case.make()
+    known = case.anomalies(detector)
+    outcome = training.fit(detector, data, anomalies=known, epochs=40, batch_size=len(data), lr=5e-3)
     failed = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
     assert not failed, "; ".join(failed)
 

@@ -19,10 +19,10 @@ from torch import Tensor
 
 from . import scoring
 from .checks import Check, run_checks
-from .detector import Detector, Solvable, Trainable
+from .detector import Detector, Solvable, Supervised, Trainable
 from .errors import InputError
 from .optimizer import FlatAdam
-from .problem import Data
+from .problem import Data, Labelled, check_units
 from .weights import Context, Weighting, effective_sample_size, unit_mean, weighted_mean
 
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
@@ -69,6 +69,7 @@ def fit(
     reference: str = "newest",
     sample: bool = False,
     base_weights: Tensor | None = None,
+    anomalies: Labelled | None = None,
     held_out: Data | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -88,6 +89,7 @@ def fit(
             epoch.
         sample: draw units in proportion to their weights instead of weighing the loss.
         base_weights: [n] weights known beforehand, such as balanced groups; every weight is multiplied by them.
+        anomalies: a few known ones, for a detector that needs them; the only labels that training ever sees.
         held_out: normals that are not trained on, for early stopping: after `patience` epochs without a lower mean
             loss on them the best state is restored. Both or neither.
         threads: CPU threads during the fit; 1 is fastest for small networks; None leaves the setting alone.
@@ -101,13 +103,24 @@ def fit(
         raise InputError("early stopping takes both held_out normals and patience")
     if reference not in ("newest", "full"):
         raise InputError(f"reference must be 'newest' or 'full': got {reference!r}")
-    if detector.needs_labels:
-        raise InputError(f"{type(detector).__name__} needs a few labelled anomalies")
+    if detector.needs_labels and anomalies is None:
+        raise InputError(
+            f"{type(detector).__name__} needs a few labelled anomalies", "name them by --anomalies, or anomalies="
+        )
+    if anomalies is not None and not isinstance(detector, Supervised):
+        raise InputError(
+            f"{type(detector).__name__} does not learn from labelled anomalies",
+            "use dev-net or multi-cue, or name none",
+        )
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
         detector.start(data.unit_shape)
         scoring.place(detector, device)
+        if anomalies is not None and isinstance(detector, Supervised):
+            _check_anomalies(anomalies, data)
+            detector.know(anomalies)
         if isinstance(detector, Solvable):
+            _refuse_negative(base)
             outcome = _solve(detector, data, weighting, base, progress)
         elif isinstance(detector, Trainable):
             epochs = default_epochs(len(data), batch_size) if epochs is None else epochs
@@ -298,6 +311,7 @@ def _solve(
             previous = None if round == 1 else weights / base.clamp_min(1e-12)
             context = Context(scores[-1], scores[-1], embedding, previous, round - 1, cache)
             weights = unit_mean(weighting(context) * base)
+            _refuse_negative(weights)
         detector.solve(data, weights)
         scores.append(scoring.over_batches(detector, data, getattr(detector, "score_left_out", detector.score)))
         row = {
@@ -310,6 +324,24 @@ def _solve(
         if progress:
             progress(round + 1, rounds, row)
     return Outcome(scores[-1], scores[0], weights, history)
+
+
+def _check_anomalies(anomalies: Labelled, data: Data) -> None:
+    check_units(anomalies.data, least=1)
+    shape, needed = list(anomalies.data.unit_shape), list(data.unit_shape)
+    if shape != needed:
+        raise InputError(
+            f"the labelled anomalies have the shape {shape}: {needed} was needed",
+            "read them as the training units are read",
+        )
+
+
+def _refuse_negative(weights: Tensor) -> None:
+    if bool((weights < 0).any()):
+        raise InputError(
+            f"{int((weights < 0).sum())} weights are negative, which only a detector trained by gradient steps takes",
+            "use LatentOutliers(soft=True), or another detector",
+        )
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
