@@ -156,8 +156,41 @@ class TestMeasures:
         assert figures["aupr"] == figures["auroc_worst"] == figures["detected"] == 1
         assert figures["false_alarms_worst"] == figures["rejected_rarest_at_80"] == 0
 
+    def test_shown_hidden_and_labelled_anomalies_have_none_in_common(self) -> None:
+        units = torch.arange(400.0)[:, None]
+        pool = draws.Pool(Data(units, range(400)), np.arange(400) >= 300, None)
+        settings = SourceSettings("a table without kinds", largest=100, anomalies=40)
+        tests = []
+        for contamination in (0.0, 0.1, 0.2):
+            at = Conditions("table", "development", 3, 1, contamination)
+            draw = draws.make(pool, settings, at, 0.0, labelled=10)
+            assert draw.known is not None
+            parts = [
+                set(data.read(torch.arange(len(data)))[:, 0].tolist())
+                for data in (draw.train, draw.test, draw.known.data)
+            ]
+            assert not (parts[0] | parts[1]) & parts[2]
+            assert not parts[0] & parts[1]
+            hidden = sum(value >= 300 for value in parts[0])
+            assert hidden == round(contamination / (1 - contamination) * 100)
+            assert all(value >= 300 for value in parts[2])
+            assert len(parts[2]) == 10
+            tests.append(parts[1])
+        assert tests[0] == tests[1] == tests[2]
+
 
 class TestMethods:
+    def test_a_refined_method_trains_again_and_keeps_its_places(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        fitted = methods.fit(SMOKE, draw, Method("gaussian", refinement="Purify(keep=0.8)"), 0)
+        assert int((fitted.outcome.weights == 0).sum()) == len(draw.train) - round(0.8 * len(draw.train))
+        both = methods.fit(SMOKE, draw, Method("gaussian", "", "auto", "Purify(keep=0.8)"), 0)
+        again = methods.scorer(methods.aligned(both, draw.train, "auto"))
+        assert np.allclose(again(draw.train), again(None), atol=1e-4)
+        keys = [str(SMOKE.settings(conditions(), Method("gaussian", refinement=text))) for text in ("", "Purify()")]
+        assert "refinement" not in keys[0]
+        assert "Purify()" in keys[1]
+
     def test_per_group_neighbours_by_hand(self) -> None:
         # Two kinds on a line, spaced 1 and 10: at the same distance, the wide kind's stranger is the less strange one.
         line = torch.cat([torch.arange(40.0), 10_000 + 10 * torch.arange(40.0)])[:, None]
@@ -171,7 +204,7 @@ class TestMethods:
 
     def test_the_oracle_gives_every_kind_the_same_weight(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
-        _, outcome = methods.fit(SMOKE, draw, Method("gaussian", "oracle"), 0)
+        outcome = methods.fit(SMOKE, draw, Method("gaussian", "oracle"), 0).outcome
         assert draw.train_kinds is not None
         sums = [float(outcome.weights[torch.from_numpy(draw.train_kinds == kind)].sum()) for kind in draw.order]
         assert np.allclose(sums, sums[0])

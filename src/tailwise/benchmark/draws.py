@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,6 +36,7 @@ class Draw:
         test, labels, test_kinds: test units; True is an anomaly; the kinds of normals.
         order: the normal kinds, frequent first.
         in_sample: the test units are the training units.
+        known: labelled anomalies, in neither training nor test, for detectors that need some.
     """
 
     train: Data
@@ -46,6 +47,7 @@ class Draw:
     test_kinds: np.ndarray | None
     order: tuple[str, ...] = ()
     in_sample: bool = False
+    known: Labelled | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +60,17 @@ class Pool:
     width: int = 0
 
 
-def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float) -> Draw:
+def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float, labelled: int = 0) -> Draw:
     """The draw of these conditions. The same seed draws the same kinds, order and test at any imbalance.
+
+    The anomalies shown in the test, those hidden in the training data and those `labelled` have none in common.
 
     Raises:
         InputError: the pool has too few units or anomalies for it.
     """
     generator = np.random.default_rng(conditions.draw)
     if settings.split == "kinds":
-        return _of_kinds(pool, settings, conditions, calibration, generator)
+        return _of_kinds(pool, settings, conditions, calibration, labelled, generator)
     if pool.labels is None or not pool.width:
         raise InputError(f"split {settings.split!r} needs one cube with a mask: got {settings.source}")
     if settings.split == "scene":
@@ -78,10 +82,17 @@ def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibrati
 
 
 def _of_kinds(
-    pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float, generator: np.random.Generator
+    pool: Pool,
+    settings: SourceSettings,
+    conditions: Conditions,
+    calibration: float,
+    labelled: int,
+    generator: np.random.Generator,
 ) -> Draw:
-    if pool.kinds is None:
+    if pool.kinds is None and pool.labels is None:
         raise InputError(f"{settings.source} knows no kinds to draw from")
+    known_kinds = np.full(len(pool.data), "normal") if pool.kinds is None else pool.kinds
+    pool = replace(pool, kinds=known_kinds)
     order = settings.order or _drawn_kinds(pool, settings, generator)
     members = {kind: generator.permutation(_normals(pool, kind)) for kind in order}
     test_sizes = {kind: min(settings.test, int(_TEST_SHARE * len(m))) for kind, m in members.items()}
@@ -92,6 +103,7 @@ def _of_kinds(
     order = tuple(order[i] for i in np.argsort([-size for size in sizes], kind="stable"))
     anomalous = generator.permutation(_anomalies(pool, order))
     hidden_count = round(conditions.contamination / (1 - conditions.contamination) * len(train))
+    told, anomalous = anomalous[:labelled], anomalous[labelled:]
     shown = min(settings.anomalies, len(anomalous) - hidden_count)
     if shown < max(1, len(tested) // 100):
         raise InputError(f"{len(anomalous)} anomalies are too few to hide {hidden_count} of them in the training data")
@@ -100,10 +112,11 @@ def _of_kinds(
     firsts = np.array([left[kind][0] for kind in order])
     train, held = _hold_out(np.concatenate([train, hidden]), calibration, generator, firsts)
     test = np.concatenate([tested, anomalous[:shown]])
-    kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", pool.kinds)
+    kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", known_kinds)
     return Draw(
         pool.data.take(train), kinds[train], _taken(pool, held),
-        pool.data.take(test), np.arange(len(test)) >= len(tested), pool.kinds[test], order,
+        pool.data.take(test), np.arange(len(test)) >= len(tested), known_kinds[test], order,
+        known=Labelled(pool.data.take(told)) if labelled else None,
     )  # fmt: skip
 
 
