@@ -16,13 +16,16 @@ LAYERS = {
     | {"modes", "problem", "detector"},
     1: {"nets", "backbones", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files"},
+    | {"storage", "files", "maps"},
     3: {
         "estimator",
         "report",
         "findings",
         "plots",
         "previews",
+        "overlays",
+        "map_files",
+        "gallery",
         "benchmark_sections",
         "benchmark_tables",
         "tables",

@@ -38,17 +38,22 @@ class Pixels:
 
     def __post_init__(self) -> None:
         if not len(self.normal) or not len(self.defect):
-            raise InputError(
+            raise OneSided(
                 f"both normal and defect pixels are needed: got {len(self.normal)} and {len(self.defect)}",
                 "give test data with masks",
             )
+
+
+class OneSided(InputError):
+    """There is no defect in the masks, or nothing else."""
 
 
 def gather(maps: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Pixels:
     """Pairs of a score map [h, w] and its mask [h, w], True in a defect; None is a picture without any.
 
     Raises:
-        InputError: shapes differ, a score is not finite, or there is no defect or no normal pixel.
+        OneSided: there is no defect or no normal pixel.
+        InputError: shapes differ, or a score is not finite.
     """
     normal: list[np.ndarray] = []
     defect: list[np.ndarray] = []

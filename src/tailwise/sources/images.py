@@ -88,6 +88,11 @@ class ImageFolder(Value):
         root = find_path(self.path)
         return pictures.read_picture((root.parent if root.is_file() else root) / name, _PREVIEW_SIDE, 3)
 
+    def picture(self, name: str) -> Tensor:
+        """The picture [3, height, width] of one unit in its own size, upright."""
+        root = find_path(self.path)
+        return pictures.read_picture((root.parent if root.is_file() else root) / name, None, 3)
+
     @property
     def _size(self) -> int:
         return reading.side(self.read, self.size)
