@@ -37,7 +37,8 @@ def fit(
     per_kind: bool = False,
     read: str | None = None,
     layers: str = "",
-    size: int | None = None,
+    size: int | str | None = None,
+    channels: int | None = None,
     smoothing: float = 0.009,
     skip_bad: bool = False,
     bad_bands: str = "",
@@ -79,7 +80,8 @@ def fit(
         read: how images are read: "pixels" or the name of a backbone.
         layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
             default the usual ones for detectors of maps, such as patch-memory, and otherwise none: features are pooled.
-        size: side in pixels that images are resized to.
+        size: side in pixels that images are resized to, or height and width as in 256x512.
+        channels: read images as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
         smoothing: how much score maps are smoothed, as a share of their side; 0 is not at all.
         skip_bad: leave unreadable images out instead of refusing.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
@@ -97,6 +99,7 @@ def fit(
     source = open_source(
         data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
         layers=spelling.parse_layers(layers), maps=workflow.make_detector(detector).wants_maps, size=size,
+        channels=channels,
         skip_bad=skip_bad, bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(

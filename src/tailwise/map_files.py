@@ -16,6 +16,8 @@ from .errors import InputError
 from .files import cannot_write, write
 from .maps import Scale
 from .problem import Data
+from .sources import find_path
+from .sources.pictures import for_people
 
 MAP, OVERLAY, MASK = ".map.tiff", ".overlay.png", ".mask.png"
 
@@ -27,8 +29,6 @@ def check_folder(folder: Path, source: Any) -> None:
         raise InputError(f"{folder} is a file: a folder was needed for the maps")
     if path is None:
         return
-    from .sources import find_path
-
     root = find_path(path)
     root = (root if root.is_dir() else root.parent).resolve()
     if folder.resolve().is_relative_to(root):
@@ -68,15 +68,10 @@ def pictures_of(source: Any, data: Data) -> Callable[[int], np.ndarray]:
         if hasattr(source, "picture"):
             shown = source.picture(data.names[place])
         else:
-            shown = _as_picture(data.read(torch.tensor([place]))[0])
+            shown = for_people(data.read(torch.tensor([place]))[0])
         return (shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
     return picture
-
-
-def _as_picture(unit: torch.Tensor) -> torch.Tensor:
-    """A unit [channels, h, w] as red, green and blue; of more or fewer channels than three the mean, as grey."""
-    return unit if len(unit) == 3 else unit.mean(0, keepdim=True).expand(3, -1, -1)
 
 
 def _inside(name: str) -> PurePosixPath:

@@ -14,32 +14,32 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..problem import Reader
-from .pictures import read_picture
+from .pictures import read_picture, sides
 
 # Decoded pixels up to this size are kept in memory; above it they are read again each time.
 IN_MEMORY_BYTES = 1_000_000_000
 
 
 class Pictures:
-    """Images that are decoded when they are asked for: a Reader of units [channels, size, size]."""
+    """Images that are decoded when they are asked for: a Reader of units [channels, height, width]."""
 
-    def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
+    def __init__(self, files: Sequence[Path], size: int | tuple[int, int], channels: int) -> None:
         self.files = files
-        self.shape: tuple[int, ...] = (len(files), channels, size, size)
+        self.shape: tuple[int, ...] = (len(files), channels, *sides(size))
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        channels, size = self.shape[1:3]
-        return torch.stack([read_picture(self.files[i], size, channels) for i in index.tolist()])
+        channels, *size = self.shape[1:]
+        return torch.stack([read_picture(self.files[i], (size[0], size[1]), channels) for i in index.tolist()])
 
 
 def image_units(
-    files: list[Path], read: str, size: int, channels: int, layers: tuple[int, ...] = ()
+    files: list[Path], read: str, size: int | tuple[int, int], channels: int, layers: tuple[int, ...] = ()
 ) -> Tensor | Reader:
-    """Pixels [n, channels, size, size]; or of the backbone `read` pooled features [n, d], or its maps [n, d, h, w]
+    """Pixels [n, channels, height, width]; or of the backbone `read` pooled features [n, d], or its maps [n, d, h, w]
     after blocks `layers`. In memory if they fit."""
     if read != "pixels":
         return _features(files, read, size, layers)
-    if len(files) * channels * size * size * 4 <= IN_MEMORY_BYTES:
+    if len(files) * channels * math.prod(sides(size)) * 4 <= IN_MEMORY_BYTES:
         return read_all(files, size, channels)
     return Pictures(files, size, channels)
 
@@ -61,8 +61,8 @@ def check_layers(read: str, layers: tuple[int, ...]) -> tuple[int, ...]:
     return chosen
 
 
-def side(read: str, size: int | None) -> int:
-    """Height and width in pixels that images are resized to; 224 is what the backbones were trained at."""
+def side(read: str, size: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    """Side, or height and width, in pixels that images are resized to; 224 is what the backbones were trained at."""
     return size or (128 if read == "pixels" else 224)
 
 
@@ -80,15 +80,15 @@ def features() -> ModuleType:
     return features
 
 
-def read_all(files: Sequence[Path], size: int, channels: int) -> Tensor:
-    """Every image decoded once -> [n, channels, size, size]."""
-    result = torch.empty(len(files), channels, size, size)
+def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) -> Tensor:
+    """Every image decoded once -> [n, channels, height, width]."""
+    result = torch.empty(len(files), channels, *sides(size))
     for place, path in enumerate(progress(files, "reading images")):
         result[place] = read_picture(path, size, channels)
     return result
 
 
-def _features(files: list[Path], read: str, size: int, layers: tuple[int, ...]) -> Tensor | Reader:
+def _features(files: list[Path], read: str, size: int | tuple[int, int], layers: tuple[int, ...]) -> Tensor | Reader:
     store = features()
     extractor = store.Extractor(read, layers, f"file at {size}", store.cache_folder())
     reader = store.FeatureFiles(files, extractor, lambda path: read_picture(path, size, 3))
