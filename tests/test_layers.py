@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
-    0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
+    0: {"errors", "registry", "densities", "neighbours", "covariance", "weights", "losses", "metrics", "thresholds", "modes"}
     | {"problem", "detector"},
     1: {"nets", "backbones", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
