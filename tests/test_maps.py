@@ -80,13 +80,13 @@ def test_an_alignment_has_the_map_of_what_it_wraps(fitted):
     detector, data = fitted
     aligned = alignment.AUTO.fit(detector, data)
     assert isinstance(aligned, Mapping2d)
-    assert maps.has_maps(aligned)
+    assert aligned.has_maps
     batch = next(data.batches(3))
     assert torch.equal(aligned.score_map(batch), detector.score_map(batch))
     without = DeepSVDD()
     without.start((1, SIDE, SIDE))
     wrapped = alignment.Aligned(alignment.AUTO, without)
-    assert not maps.has_maps(wrapped)
+    assert not wrapped.has_maps
     with pytest.raises(InputError, match="DeepSVDD has no score maps"):
         wrapped.score_map(batch)
     with pytest.raises(InputError, match="no score maps of units"):

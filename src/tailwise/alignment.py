@@ -143,6 +143,10 @@ class Aligned(Detector):
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
 
+    @property
+    def has_maps(self) -> bool:
+        return self.detector.has_maps
+
     def score_map(self, batch: Batch) -> Tensor:
         """The wrapped detector's own map, on its own scale: what is fair to kinds is when a unit is rejected, not where
         in it the score comes from."""

@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from . import pixel_metrics, scoring, thresholds
-from .alignment import Aligned
-from .detector import Detector, Mapping2d
+from .detector import Detector
 from .errors import InputError
 from .problem import Data, Labelled
 
@@ -64,12 +63,6 @@ class Scale:
         return self.threshold + 3 * max(self.threshold - self.usual, 1e-6 * abs(self.threshold), 1e-12)
 
 
-def has_maps(detector: Detector) -> bool:
-    """Whether the detector, or what an alignment wraps, says where in an image the anomaly is."""
-    inner = detector.detector if isinstance(detector, Aligned) else detector
-    return len(detector.unit_shape) == 3 and isinstance(inner, Mapping2d)
-
-
 def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Iterator[np.ndarray]:
     """The smoothed map [h, w] of each unit, float32, in the data's order, one at a time.
 
@@ -79,7 +72,7 @@ def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Ite
         smoothing: standard deviation as a share of the map's longer side; 0 is none.
     """
     check_smoothing(smoothing)
-    if not has_maps(detector):
+    if not detector.has_maps:
         raise InputError(f"{type(detector).__name__} has no score maps of units of shape {list(detector.unit_shape)}")
     for batch in _raw(detector, data):
         yield from smoothed(batch, smoothing).numpy()

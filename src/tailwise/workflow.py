@@ -137,7 +137,7 @@ def fit_run(
             scores = detector.training_scores
         table = split.table(detector, outcome, scores)
         settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
-        if maps.has_maps(detector):
+        if detector.has_maps:
             normals = split.held_out if len(split.held) else split.training
             settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
@@ -236,7 +236,7 @@ def score_data(
 def _write_maps(
     folder: Path, run: storage.Run, detector: Detector, units: Data, source: Source, threshold: float | None
 ) -> None:
-    if not maps.has_maps(detector):
+    if not detector.has_maps:
         raise InputError(
             f"the run's detector has no score maps of its units: {run.settings['detector']}",
             "fit images with one that has, such as autoencoder or gaussian",
