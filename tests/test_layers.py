@@ -37,8 +37,8 @@ LAYERS = {
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
 # Layer 1 keeps to itself, but for this: networks are there for detectors to be made of, and frozen ones for sources to
-# read images with.
-WITHIN_LAYER_1 = {("detectors", "nets"), ("sources", "backbones")}
+# read images with, and for students to learn from.
+WITHIN_LAYER_1 = {("detectors", "nets"), ("detectors", "backbones"), ("sources", "backbones")}
 # Detectors and sources do not know that weights or training exist; losses are plain functions of units.
 UNKNOWN_TO_LAYER_1 = {"weights"}
 # Layer 2 meets detectors and sources by protocol and by registered name only.
