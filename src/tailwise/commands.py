@@ -36,6 +36,7 @@ def fit(
     balance: bool = False,
     per_kind: bool = False,
     read: str | None = None,
+    layers: str = "",
     size: int | None = None,
     skip_bad: bool = False,
     bad_bands: str = "",
@@ -75,6 +76,8 @@ def fit(
             is higher, and catches less.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
+        layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
+            default the usual ones for detectors of maps, such as patch-memory, and otherwise none: features are pooled.
         size: side in pixels that images are resized to.
         skip_bad: leave unreadable images out instead of refusing.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
@@ -90,7 +93,8 @@ def fit(
     from .sources import open_source
 
     source = open_source(
-        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read, size=size,
+        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
+        layers=spelling.parse_layers(layers), maps=workflow.make_detector(detector).wants_maps, size=size,
         skip_bad=skip_bad, bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(

@@ -63,12 +63,14 @@ class Detector(nn.Module):
     (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable, Solvable
     or Divisible.
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
+    `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
     needs_labels: bool = False
     couples_units: str = ""
+    wants_maps: bool = False
     loss_is_score: bool = False
     unit_shape: tuple[int, ...] = ()
 

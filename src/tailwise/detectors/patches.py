@@ -34,6 +34,7 @@ class Patches(Detector):
     """
 
     unit_dims = (3,)
+    wants_maps = True
 
     def __init__(
         self, detector: Detector | None = None, neighbourhood: int = 3, most: int = 100_000, highest: int = 5

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone, backbone
+from ..backbones import backbone
 from ..detector import Detector, Standardise
 from ..errors import InputError
 from ..problem import Batch, Data
@@ -151,9 +151,9 @@ def _named(name: str, unit_shape: tuple[int, ...]) -> nn.Module:
             f"the teacher {name!r} takes images of 1 or 3 channels: got units of shape {list(unit_shape)}",
             "give pixels to student-teacher, not features: the teacher makes its own",
         )
-    full = backbone(name)
+    levels = backbone(name).taken[:_LEVELS]
     # A copy, because the original serves others, who may need it on another device.
-    return _Unsaved(copy.deepcopy(Backbone(full.stem, full.blocks, full.taken[:_LEVELS], full.channels[:_LEVELS])))
+    return _Unsaved(copy.deepcopy(backbone(name, levels)))
 
 
 class _Pyramid(nn.Module):

@@ -17,7 +17,7 @@ __all__ = ["data_directory", "find_path", "open_source", "spelled"]
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _CUBES = (".mat", ".hdr")
-_OPTIONS = ("labels", "groups", "columns", "read", "size", "skip_bad", "bad_bands", "white", "dark")
+_OPTIONS = ("labels", "groups", "columns", "read", "layers", "size", "skip_bad", "bad_bands", "white", "dark")
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
 
@@ -29,6 +29,8 @@ def open_source(
     groups: str | None = None,
     columns: tuple[str, ...] = (),
     read: str | None = None,
+    layers: tuple[int, ...] = (),
+    maps: bool = False,
     size: int | None = None,
     skip_bad: bool = False,
     bad_bands: tuple[int | tuple[int, int], ...] = (),
@@ -44,6 +46,8 @@ def open_source(
         groups: the column, or the file of an image folder, that names the known kinds of normal.
         columns: tables: exactly these feature columns; () takes all but labels and groups.
         read: images: "pixels" or a backbone; None is efficientnet-lite0 where its packages are installed.
+        layers: images: blocks of the backbone whose maps are the units; () pools.
+        maps: take the backbone's usual maps where neither layers are named nor pixels asked for.
         size: images are resized to size x size.
         skip_bad: leave out unreadable images.
         bad_bands: cubes: bands to leave out, or (first, last), from 0.
@@ -52,19 +56,20 @@ def open_source(
     Raises:
         InputError: nothing is there, it is of no known kind, or an option does not apply to its kind.
     """
-    given: dict[str, Any] = {"labels": labels, "groups": groups, "columns": tuple(columns), "read": read, "size": size}
+    given: dict[str, Any] = {"labels": labels, "groups": groups, "columns": tuple(columns), "read": read}
+    given |= {"layers": tuple(layers), "size": size}
     given |= {"skip_bad": skip_bad, "bad_bands": tuple(bad_bands), "white": white, "dark": dark}
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
     if not isinstance(where, (str, Path)):
-        return _with(where, options)
+        return _as_maps(_with(where, options), maps)
     if spelled(str(where)):
-        return _with(_parsed(str(where)), options)
+        return _as_maps(_with(_parsed(str(where)), options), maps)
     path = find_path(where)
     kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
     source = find("source", kind)(str(where))
     if "read" in {field.name for field in fields(source)} and "read" not in options:
         options["read"] = _default_reading()
-    return _with(source, options)
+    return _as_maps(_with(source, options), maps)
 
 
 def spelled(where: str) -> bool:
@@ -98,6 +103,15 @@ def _with(source: Any, options: dict[str, Any]) -> Source:
             takes = sorted(known & set(_OPTIONS))
             raise InputError(f"{name} does not apply to {kind}", f"{kind} takes {', '.join(takes) or 'none of these'}")
     return replace(source, **options)
+
+
+def _as_maps(source: Any, maps: bool) -> Source:
+    """The source with its backbone's usual maps, if maps are wanted and it reads by a backbone and names no layers."""
+    if not maps or getattr(source, "layers", None) != () or source.read == "pixels":
+        return source
+    from .reading import backbones
+
+    return replace(source, layers=backbones().map_layers(source.read))
 
 
 def _default_reading() -> str:

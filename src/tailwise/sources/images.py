@@ -33,6 +33,8 @@ class ImageFolder(Value):
     Args:
         path: the folder, or one image.
         read: "pixels", or the name of a backbone, whose pooled features make each image a row.
+        layers: blocks of the backbone whose maps make each image a unit [channels, height, width] instead; coarser
+            maps are resized to the finest. () pools.
         size: every image is resized to size x size, whatever its shape; None is 128 for pixels, 224 for a backbone.
         channels: 1 or 3; of pixels only.
         groups: known kinds of normal: a CSV file, in the folder or elsewhere, with the columns file and one other;
@@ -42,6 +44,7 @@ class ImageFolder(Value):
 
     path: str
     read: str = "pixels"
+    layers: tuple[int, ...] = ()
     size: int | None = None
     channels: int = 3
     groups: str | None = None
@@ -49,6 +52,7 @@ class ImageFolder(Value):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
+        object.__setattr__(self, "layers", reading.check_layers(self.read, self.layers))
         if self.channels not in (1, 3):
             raise InputError(f"ImageFolder channels must be 1 or 3: got {self.channels}")
         if self.size is not None and not 8 <= self.size <= 4_096:
@@ -67,7 +71,7 @@ class ImageFolder(Value):
             facts=Facts(root.resolve().name, "images", notes=self._notes(root, names, parts)),
             train_groups=None if groups is None else np.array([groups[name] for name in chosen]),
             test=self._labelled(root, tested, groups) if tested else None,
-            layout={"size": self._size, "read": self.read},
+            layout={"size": self._size, "read": self.read, "layers": self.layers},
         )
 
     def load_all(self) -> Labelled:
@@ -104,9 +108,8 @@ class ImageFolder(Value):
         return root, names
 
     def _data(self, root: Path, names: list[str]) -> Data:
-        return Data(
-            reading.image_units([root / name for name in names], self.read, self._size, self.channels), _shown(names)
-        )
+        files = [root / name for name in names]
+        return Data(reading.image_units(files, self.read, self._size, self.channels, self.layers), _shown(names))
 
     def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
         data = self._data(root, names)
@@ -132,7 +135,8 @@ class ImageFolder(Value):
         return table
 
     def _notes(self, root: Path, names: list[str], parts: dict[str, str]) -> tuple[str, ...]:
-        read = f"read as {self.read}, resized to {self._size} x {self._size}"
+        maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
+        read = f"read as {self.read}{maps}, resized to {self._size} x {self._size}"
         unused = sorted({name.split("/")[0] for name in names if parts[name] == "unused"})
         return (read, *(f"{folder}/ is neither trained nor tested on" for folder in unused))
 
