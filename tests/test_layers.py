@@ -12,8 +12,8 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
-    0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
-    | {"problem", "detector", "covariance"},
+    0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
+    | {"modes", "problem", "detector", "covariance"},
     1: {"nets", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
     | {"storage", "files"},
