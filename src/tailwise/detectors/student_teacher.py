@@ -1,15 +1,16 @@
 """Student and teacher: a small network learns a frozen one's feature pyramid on normal images and fails on others.
 
-Wang et al., BMVC 2021 (feature pyramid matching). Two departures: the student is a plain pyramid of convolutions without
-batch normalisation instead of the teacher's own architecture, which would couple units and cost four times as much; and
-the teacher's channels are standardised first, because loud ones would drown the others. With a random teacher it is
-random network distillation (Burda et al., ICLR 2019).
+Wang et al., BMVC 2021 (feature pyramid matching). Two departures: the student is a plain pyramid of convolutions, not
+the teacher's architecture, whose batch normalisation would couple units and whose steps cost more; and the teacher's
+channels are standardised first, because loud ones would drown the others. With a random teacher it is random network
+distillation (Burda et al., ICLR 2019).
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -173,7 +174,7 @@ class _Pyramid(nn.Module):
 
 def _random_pyramid(channels: int) -> nn.Module:
     sizes = (channels, *_RANDOM)
-    return _Pyramid([_halving(a, b) for a, b in zip(sizes, sizes[1:], strict=False)]).requires_grad_(False)
+    return _Pyramid([_halving(a, b) for a, b in itertools.pairwise(sizes)]).requires_grad_(False)
 
 
 def _halving(before: int, after: int, refined: bool = False) -> nn.Module:
