@@ -2,8 +2,8 @@
 
 A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean
 nothing) every epoch ends with new weights from the units' newest scores. A Solvable is solved with weights 1, scored,
-and solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the detector of
-its parts trained in one of these ways, on the parts.
+and solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the
+detector of its parts trained in one of these ways, on the parts.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ class PaDiM(Detector):
     """
 
     unit_dims = (3,)
+    wants_maps = True
     kept: Tensor
     mean: Tensor
     whitening: Tensor

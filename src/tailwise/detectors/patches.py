@@ -34,9 +34,10 @@ class Patches(Detector):
     """
 
     unit_dims = (3,)
+    wants_maps = True
 
     def __init__(
-        self, detector: Detector | None = None, neighbourhood: int = 3, most: int = 100_000, highest: int = 5
+        self, detector: Detector | None = None, neighbourhood: int = 3, most: int = 50_000, highest: int = 20
     ) -> None:
         super().__init__()
         for name, value in (("neighbourhood", neighbourhood), ("most", most), ("highest", highest)):
@@ -111,8 +112,8 @@ class FeatureAutoEncoder(Patches):
         hidden: tuple[int, ...] | None = None,
         code: int | None = None,
         neighbourhood: int = 3,
-        most: int = 100_000,
-        highest: int = 5,
+        most: int = 50_000,
+        highest: int = 20,
     ) -> None:
         super().__init__(find("detector", "autoencoder")(hidden, code), neighbourhood, most, highest)
         self.hidden = hidden
@@ -133,8 +134,8 @@ class FeatureSVDD(Patches):
         hidden: tuple[int, ...] | None = None,
         code: int | None = None,
         neighbourhood: int = 3,
-        most: int = 100_000,
-        highest: int = 5,
+        most: int = 50_000,
+        highest: int = 20,
     ) -> None:
         super().__init__(find("detector", "deep-svdd")(hidden, code), neighbourhood, most, highest)
         self.hidden = hidden
