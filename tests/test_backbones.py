@@ -67,14 +67,14 @@ def test_shapes_halve_and_the_network_stays_frozen(images):
 
 @here
 def test_loading_leaves_random_state_alone():
-    backbones._efficientnet_lite0.cache_clear()
+    backbones._network.cache_clear()
     before = torch.random.get_rng_state()
     backbones.backbone("efficientnet-lite0")
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'efficientnet-lite0'"):
+    with pytest.raises(InputError, match=r"did you mean 'efficientnet-lite[012]'"):
         backbones.pooled("efficientnet-lite")
 
 
@@ -82,3 +82,31 @@ def test_missing_packages_say_how_to_install_them(monkeypatch):
     monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tailwise\[images\]"):
         backbones.backbone("efficientnet-lite0")
+
+
+@here
+def test_maps_are_those_of_the_blocks_on_the_finest_grid(images):
+    fine, coarse = backbones.backbone("efficientnet-lite0", (4, 10))(images)
+    joined = backbones.mapped("efficientnet-lite0", (4, 10))(images)
+    assert joined.shape == (3, 152, 12, 12)
+    assert torch.equal(joined[:, :40], fine)
+    # Averages over pairs undo a bilinear doubling away from the borders, up to its own smoothing.
+    back = torch.nn.functional.avg_pool2d(joined[:, 40:], 2)
+    assert torch.corrcoef(torch.stack([back.flatten(), coarse.flatten()]))[0, 1] > 0.95
+
+
+@here
+def test_a_block_that_is_not_there():
+    with pytest.raises(InputError, match="has no block 16"):
+        backbones.backbone("efficientnet-lite0", (4, 16))
+
+
+@here
+def test_identity_follows_the_weights(monkeypatch, tmp_path):
+    before = backbones.identity("efficientnet-lite0")
+    other = tmp_path / "weights.pth"
+    other.write_bytes(b"other weights")
+    monkeypatch.setattr(backbones, "_weights", lambda name: str(other))
+    backbones._digest.cache_clear()
+    assert backbones.identity("efficientnet-lite0") != before
+    backbones._digest.cache_clear()

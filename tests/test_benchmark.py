@@ -32,11 +32,11 @@ def conditions(draw: int = 1, imbalance: float | str = 20, contamination: float 
 
 @pytest.fixture(scope="module")
 def pool() -> draws.Pool:
-    return draws.load(DIGITS, "", Path("unused"))
+    return draws.load(DIGITS, "")
 
 
 def job(folder: Path, *chosen: Method, suite: Suite = SMOKE, at: Conditions | None = None) -> benchmark.Job:
-    return benchmark.Job(suite, at or conditions(), chosen, folder / "rows.jsonl", folder)
+    return benchmark.Job(suite, at or conditions(), chosen, folder / "rows.jsonl")
 
 
 def counts(kinds: np.ndarray, order: tuple[str, ...]) -> list[int]:
@@ -104,18 +104,6 @@ class TestDraws:
         pool = draws.Pool(Data(torch.zeros(24, 1, 1), range(24)), labels.ravel(), None, width=6)
         draw = draws.make(pool, SourceSettings("", split="halves"), conditions(2), 0.0)
         assert draw.labels.sum() == 1
-
-    def test_features_are_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls = []
-        monkeypatch.setattr(
-            draws.backbones, "pooled", lambda name: lambda images: calls.append(name) or images.mean((2, 3))
-        )
-        images = torch.rand(5, 3, 8, 8)
-        first, again = (draws._features(images, "any", 4, tmp_path) for _ in range(2))
-        assert torch.equal(first, again)
-        assert len(calls) == 1
-        draws._features(images + 1, "any", 4, tmp_path)
-        assert len(calls) == 2
 
     @pytest.mark.parametrize(
         ("settings", "at", "said"),
@@ -220,7 +208,7 @@ class TestRows:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
-        assert benchmark.run(SMOKE, "default", "development", target, tmp_path, processes=2) == 2 * 27
+        assert benchmark.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
         found = rows.read_rows(target)
         plain = [row for row in found if not row["alignment"]]
         assert [row["status"] for row in plain] == ["ok"] * 30
@@ -229,7 +217,7 @@ class TestRows:
         assert all(row["seconds_fit"] >= 0 and row["peak_memory_mb"] > 50 for row in plain)
         assert all(set(row["versions"]) >= {"torch", "tailwise"} for row in found)
         assert os.environ.get("OMP_NUM_THREADS") == threads
-        left = benchmark.jobs(SMOKE, "default", "development", target, tmp_path)
+        left = benchmark.jobs(SMOKE, "default", "development", target)
         assert all(method.alignment for each in left for method in each.methods)
         assert "54 cells" in capsys.readouterr().err
 
@@ -306,7 +294,7 @@ class TestRows:
         suite = replace(SMOKE, sources={"digits": replace(DIGITS, source="Idx(path='no-such-set')")})
         target = tmp_path / "rows.jsonl"
         for _ in range(2):
-            for each in benchmark.jobs(suite, "default", "development", target, tmp_path):
+            for each in benchmark.jobs(suite, "default", "development", target):
                 benchmark.run_job(each)
         assert len(target.read_text().splitlines()) == 2 * 27
 

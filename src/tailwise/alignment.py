@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import neighbours, scoring
-from .detector import Detector
+from .detector import Detector, Mapping2d
 from .errors import InputError
 from .problem import Batch, Data
 from .registry import Value, parse_one, register
@@ -142,6 +142,17 @@ class Aligned(Detector):
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
+
+    @property
+    def has_maps(self) -> bool:
+        return self.detector.has_maps
+
+    def score_map(self, batch: Batch) -> Tensor:
+        """The wrapped detector's own map, on its own scale: what is fair to kinds is when a unit is rejected, not where
+        in it the score comes from."""
+        if not isinstance(self.detector, Mapping2d):
+            raise InputError(f"{type(self.detector).__name__} has no score maps")
+        return self.detector.score_map(batch)
 
     def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         self.detector.start(unit_shape)

@@ -46,7 +46,7 @@ def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Pat
     path = suite if suite.suffix else Path("benchmarks", "suites", f"{suite}.toml")
     read, home = benchmark.read_suite(path), benchmark.home_of(path)
     place = home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
-    benchmark.run(read, profile, part, rows or place, home / ".cache", processes, str(data or ""))
+    benchmark.run(read, profile, part, rows or place, processes, str(data or ""))
     if rows is None and read.reported:
         write_page(home)
     return rows or place

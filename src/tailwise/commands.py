@@ -36,7 +36,10 @@ def fit(
     balance: bool = False,
     per_kind: bool = False,
     read: str | None = None,
-    size: int | None = None,
+    layers: str = "",
+    size: int | str | None = None,
+    channels: int | None = None,
+    smoothing: float = 0.009,
     skip_bad: bool = False,
     bad_bands: str = "",
     white: str | None = None,
@@ -75,7 +78,11 @@ def fit(
             is higher, and catches less.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
-        size: side in pixels that images are resized to.
+        layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
+            default the usual ones for detectors of maps, such as patch-memory, and otherwise none: features are pooled.
+        size: side in pixels that images are resized to, or height and width as in 256x512.
+        channels: read images as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
+        smoothing: how much score maps are smoothed, as a share of their side; 0 is not at all.
         skip_bad: leave unreadable images out instead of refusing.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
         white: white reference of a cube.
@@ -90,14 +97,16 @@ def fit(
     from .sources import open_source
 
     source = open_source(
-        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read, size=size,
+        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
+        layers=spelling.parse_layers(layers), maps=workflow.make_detector(detector).wants_maps, size=size,
+        channels=channels,
         skip_bad=skip_bad, bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        per_kind=per_kind, seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
-        command=spelling.command_line(fit, locals()),
+        per_kind=per_kind, smoothing=smoothing, seed=seed, device=device, mixed_precision=mixed_precision,
+        threads=threads, command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
 
@@ -108,6 +117,8 @@ def score(
     *,
     out: Path | None = None,
     threshold: float | None = None,
+    maps: Path | None = None,
+    map_threshold: float | None = None,
     skip_bad: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
@@ -120,6 +131,9 @@ def score(
         data: data of the kind that the run was fitted on; it is read in the same way.
         out: a .csv or .parquet file; standard output otherwise.
         threshold: flag above this score instead of the run's own threshold.
+        maps: a folder for where in each image the score comes from: UNIT.map.tiff (scores as 32-bit floats),
+            UNIT.overlay.png (for people) and UNIT.mask.png (255 where flagged), each in the image's own size.
+        map_threshold: flag pixels above this score of the map instead of the run's own threshold.
         skip_bad: leave unreadable images out instead of refusing.
         batch_size: units scored at once; scores are the same up to rounding.
         seed: fixes any chance in how the data is read; scoring itself has none.
@@ -127,7 +141,7 @@ def score(
     """
     from . import tables, workflow
 
-    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device)
+    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold)
     if out is not None:
         tables.write_table(table, out)
     return table

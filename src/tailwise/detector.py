@@ -46,6 +46,17 @@ class Supervised(Protocol):
 
 
 @runtime_checkable
+class Divisible(Protocol):
+    """Leaves the learning to a detector of its units' parts, such as an image's patches."""
+
+    detector: Detector
+
+    def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
+        """Parts as units of their own, and which unit of `data` each is a part of [m]."""
+        ...
+
+
+@runtime_checkable
 class Mapping2d(Protocol):
     """Says where in the unit the anomaly is."""
 
@@ -58,17 +69,25 @@ class Detector(nn.Module):
     """What detectors share: settings that print, the unit's shape, and a state of plain tensors.
 
     A subclass stores its constructor's parameters under their own names, lists the `unit_dims` that it can take
-    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable or Solvable.
+    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable, Solvable
+    or Divisible.
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
+    `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
     needs_labels: bool = False
     couples_units: str = ""
+    wants_maps: bool = False
     loss_is_score: bool = False
     unit_shape: tuple[int, ...] = ()
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether `score_map` says where in an image the anomaly is: units are images, and there is a map of them."""
+        return len(self.unit_shape) == 3 and isinstance(self, Mapping2d)
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
         """Make networks and buffers for units of this shape."""

@@ -2,7 +2,8 @@
 
 A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean
 nothing) every epoch ends with new weights from the units' newest scores. A Solvable is solved with weights 1, scored,
-and solved again with the weights that its scores give, several times where weights accumulate.
+and solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the
+detector of its parts trained in one of these ways, on the parts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from . import scoring
 from .checks import Check, run_checks
-from .detector import Detector, Solvable, Supervised, Trainable
+from .detector import Detector, Divisible, Solvable, Supervised, Trainable
 from .errors import InputError
 from .optimizer import FlatAdam
 from .problem import Data, Labelled, check_units
@@ -82,6 +83,7 @@ def fit(
     """Train `detector` in place on the units of `data`, weighed by `weighting`.
 
     Args:
+        batch_size: how many units a step sees; of a detector of parts, how many parts.
         epochs: passes over the data; None takes about 1,500 steps, within 30 to 300 epochs.
         lr, weight_decay: of Adam.
         warmup: epochs with base weights only; None is a third of the epochs.
@@ -119,6 +121,17 @@ def fit(
         if anomalies is not None and isinstance(detector, Supervised):
             _check_anomalies(anomalies, data)
             detector.know(anomalies)
+        if isinstance(detector, Divisible):
+            generator = torch.Generator().manual_seed(seed)
+            parts, owner = detector.divide(data, generator)
+            learnt = fit(
+                detector.detector, parts, weighting, epochs=epochs, batch_size=batch_size, lr=lr,
+                weight_decay=weight_decay, warmup=warmup, reference=reference, sample=sample, base_weights=base[owner],
+                held_out=None if held_out is None else detector.divide(held_out, generator)[0], patience=patience,
+                seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, keeper=keeper,
+                progress=progress,
+            )  # fmt: skip
+            return _put_together(detector, data, learnt, owner)
         if isinstance(detector, Solvable):
             _refuse_negative(base)
             outcome = _solve(detector, data, weighting, base, progress)
@@ -133,6 +146,18 @@ def fit(
             raise InputError(f"{type(detector).__name__} has neither losses nor solve: it cannot be trained")
         outcome.checks = run_checks(detector, data, weighting, outcome)
     return outcome
+
+
+def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor) -> Outcome:
+    """The outcome over the units, from that over their parts: a unit's weight is the mean of its parts'.
+
+    Its first score is the highest of the parts that were learnt from, which need not be all of them.
+    """
+    scores = scoring.score(detector, data)
+    highest = torch.full_like(scores, -math.inf).scatter_reduce(0, owner, parts.first_scores, "amax")
+    weights = torch.zeros_like(scores).scatter_reduce(0, owner, parts.weights, "mean", include_self=False)
+    first = scores if parts.first_scores is parts.scores else highest
+    return replace(parts, scores=scores, first_scores=first, weights=weights)
 
 
 def default_epochs(units: int, batch_size: int) -> int:

@@ -26,6 +26,9 @@ from . import (
     __version__,
     alignment,
     findings,
+    gallery,
+    map_files,
+    maps,
     modes,
     previews,
     registry,
@@ -63,6 +66,7 @@ class Request:
     sample: bool = False
     balance: bool = False
     per_kind: bool = False
+    smoothing: float = maps.SMOOTHING
     seed: int = 0
     device: str = "cpu"
     mixed_precision: bool = False
@@ -82,6 +86,7 @@ class Request:
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         _check_seed(self.seed)
+        maps.check_smoothing(self.smoothing)
         scoring.check_device(self.device)
         alignment.parse(self.alignment)
         return make_detector(self.detector), Weighting.parse(self.weighting)
@@ -132,6 +137,9 @@ def fit_run(
             scores = detector.training_scores
         table = split.table(detector, outcome, scores)
         settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
+        if detector.has_maps:
+            normals = split.held_out if len(split.held) else split.training
+            settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
         return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
@@ -188,18 +196,24 @@ def score_data(
     batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
+    map_folder: Path | None = None,
+    map_threshold: float | None = None,
 ) -> pd.DataFrame:
-    """Scores of every unit of `data`; see `commands.score`."""
+    """Scores of every unit of `data`, and their maps in a folder; see `commands.score`."""
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be above 0: got {batch_size}")
     if threshold is not None and math.isnan(threshold):
         raise InputError("threshold must be a number: got nan")
+    if map_threshold is not None and not math.isfinite(map_threshold):
+        raise InputError(f"map_threshold must be finite: got {map_threshold}")
     _check_seed(seed)
     opened = storage.open_run(run)
     source = opened.spelled("source")
     if skip_bad and hasattr(source, "skip_bad"):
         source = replace(source, skip_bad=True)
     source = open_source(data) if spelled(data) else source.at(data)
+    if map_folder is not None:
+        map_files.check_folder(map_folder, source)
     units = source.load_all().data
     expected = tuple(opened.settings["unit_shape"])
     if units.unit_shape != expected:
@@ -214,7 +228,25 @@ def score_data(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scores = scoring.score(detector, units, batch_size).double().numpy()
+        if map_folder is not None:
+            _write_maps(map_folder, opened, detector, units, source, map_threshold)
     return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+
+
+def _write_maps(
+    folder: Path, run: storage.Run, detector: Detector, units: Data, source: Source, threshold: float | None
+) -> None:
+    if not detector.has_maps:
+        raise InputError(
+            f"the run's detector has no score maps of its units: {run.settings['detector']}",
+            "fit images with one that has, such as autoencoder or gaussian",
+        )
+    scale = maps.Scale.of(run.settings)
+    if scale is None:
+        raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
+    scale = scale if threshold is None else maps.Scale(min(scale.usual, threshold), threshold)
+    found = maps.of_data(detector, units, run.settings["smoothing"])
+    map_files.write_maps(folder, units, found, scale, map_files.pictures_of(source, units))
 
 
 def write_report(run: Path, out: Path | None) -> Path:
@@ -318,6 +350,12 @@ def _summary(
     if note:
         _say(f"note: {note}")
     pictures, examples = previews.of_units(request.source, problem.train, table)
+    scale, drawn, known = maps.Scale.of(settings), None, None
+    if scale is not None:
+        drawn = gallery.of_run(
+            detector, request.source, problem, table, test, settings["threshold"], scale, request.smoothing
+        )
+        known = None if problem.test is None else maps.gather_known(detector, problem.test, request.smoothing)
     return report.summarise(
         settings=settings,
         history=outcome.history,
@@ -326,6 +364,8 @@ def _summary(
         test=test,
         thumbnails=pictures,
         examples=examples,
+        pixels=None if known is None or scale is None else findings.pixel_results(*known, scale.threshold),
+        gallery=drawn,
         threshold=settings["threshold"],
         false_alarms=request.false_alarms,
         notes=[*settings["notes"], *([note] if note else [])],

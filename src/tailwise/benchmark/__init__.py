@@ -32,7 +32,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Job:
-    """The cells of one draw that are still to be done, and where rows and cached features go.
+    """The cells of one draw that are still to be done, and where rows go.
 
     `told` are the reasons for which cells were skipped before: a resumed run does not repeat them.
     """
@@ -41,7 +41,6 @@ class Job:
     conditions: Conditions
     methods: tuple[Method, ...]
     rows: Path
-    cache: Path
     told: Mapping[str, str] = field(default_factory=dict)
 
     def append(self, method: Method, status: str, facts: dict[str, Any]) -> None:
@@ -57,7 +56,7 @@ class Job:
         rows.append(self.rows, row)
 
 
-def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, processes: int = 2, data: str = "") -> int:
+def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int = 2, data: str = "") -> int:
     """Do every cell that has no row yet; the number of cells done.
 
     Raises:
@@ -65,7 +64,7 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, pro
     """
     if processes < 1:
         raise InputError(f"processes must be 1 or more: got {processes}")
-    todo = jobs(suite, profile, part, rows_path, cache)
+    todo = jobs(suite, profile, part, rows_path)
     rows.mend(rows_path)
     cells = sum(len(job.methods) for job in todo)
     print(f"{cells} cells of {len(todo)} draws to do", file=sys.stderr)
@@ -76,7 +75,7 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, pro
     return cells
 
 
-def jobs(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path) -> list[Job]:
+def jobs(suite: Suite, profile: str, part: str, rows_path: Path) -> list[Job]:
     """What is left to do: the cells that have no row, or one that does not stand."""
     known = rows.read_rows(rows_path)
     done = {rows.key(row["settings"]) for row in known if rows.is_done(row)}
@@ -87,7 +86,7 @@ def jobs(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path) ->
         left = tuple(m for m in each if keys[m] not in done)
         told = {keys[m]: skipped[keys[m]] for m in left if keys[m] in skipped}
         if left:
-            found.append(Job(suite, conditions, left, rows_path, cache, told))
+            found.append(Job(suite, conditions, left, rows_path, told))
     return found
 
 
@@ -96,7 +95,7 @@ def run_job(job: Job) -> None:
     conditions = job.conditions
     settings = job.suite.sources[conditions.source]
     try:
-        pool = draws.load(settings, draws.scene_of(settings, conditions.draw), job.cache)
+        pool = draws.load(settings, draws.scene_of(settings, conditions.draw))
     except (InputError, OSError) as error:
         return _append_all(job, "skipped", error)
     try:
@@ -126,7 +125,7 @@ def _same_fit(method: Method) -> Method:
 
 
 def home_of(suite: Path) -> Path:
-    """The folder above suites/: rows go to its results/, features to its .cache/."""
+    """The folder above suites/: rows go to its results/."""
     folder = suite.resolve().parent
     return folder.parent if folder.name == "suites" else folder
 

@@ -6,19 +6,15 @@ many normals of each kind, as far as there are enough, and anomalies that no tra
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from .. import backbones, registry
+from .. import features, registry
 from ..errors import InputError
 from ..problem import Data, Labelled
 from .suites import AS_GIVEN, Conditions, SourceSettings
@@ -181,7 +177,7 @@ def _first_half(pool: Pool, flipped: bool) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def load(settings: SourceSettings, scene: str, cache: Path) -> Pool:
+def load(settings: SourceSettings, scene: str) -> Pool:
     """Every unit of a suite's source. Kept, because one process makes many draws of it.
 
     Raises:
@@ -198,7 +194,7 @@ def load(settings: SourceSettings, scene: str, cache: Path) -> Pool:
         found, width = _read(settings.source.replace("{scene}", scene))
     units = _in_memory(found)
     if settings.features:
-        units = _features(units, settings.features, settings.size, cache)
+        units = features.of_images(units, settings.features, lambda images: _resized(images, settings.size))
     data = _named(units.flatten(1) if settings.flatten else units)
     return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
 
@@ -222,23 +218,6 @@ def _in_memory(part: Labelled) -> Tensor:
 
 def _named(units: Tensor) -> Data:
     return Data(units, range(len(units)))  # type: ignore[arg-type]
-
-
-def _features(images: Tensor, backbone: str, size: int | None, cache: Path) -> Tensor:
-    """Pooled features [n, d], kept in the cache under a hash of the images themselves."""
-    content = hashlib.blake2b(images.numpy().tobytes(), digest_size=16)
-    content.update(f"{backbone} {size} {tuple(images.shape)}".encode())
-    path = cache / f"{content.hexdigest()}.npy"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            read = backbones.pooled(backbone)
-            parts = [read(_resized(batch, size)) for batch in images.split(64)]
-            unfinished = path.with_suffix(".part")
-            with unfinished.open("wb") as file:
-                np.save(file, torch.cat(parts).numpy(), allow_pickle=False)
-            os.replace(unfinished, path)
-    return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def _resized(images: Tensor, size: int | None) -> Tensor:
