@@ -12,6 +12,7 @@ from ..detector import Detector
 from ..errors import InputError
 from ..problem import Batch, Data
 from ..registry import register
+from .moments import weighted_moments
 
 # Neighbouring bands are nearly collinear and their small differences carry the signal, so spectra are barely shrunk.
 _SHRINKAGE = {1: 0.05, 2: 1e-6, 3: 0.05}
@@ -42,16 +43,8 @@ class Gaussian(Detector):
         self.register_buffer("whitening", torch.zeros(1, dtype=torch.float64))  # [positions, d, d]
 
     def solve(self, data: Data, w: Tensor) -> None:
-        """Weighted mean and covariance in two passes, in double precision."""
-        share = (w.double() / w.double().sum()).cpu()
-        batches = data.batches(self._step)
-        parts = (torch.einsum("n,npd->pd", share[batch.index], self._vectors(batch)) for batch in batches)
-        mean = sum(parts, torch.zeros((), dtype=torch.float64))
-        covariance = torch.zeros(*mean.shape, mean.shape[1], dtype=torch.float64)
-        for batch in data.batches(self._step):
-            # Positions lead, so that the outer products are one batched matrix product.
-            centred = (self._vectors(batch).cpu() - mean).transpose(0, 1)  # [p, n, d]
-            covariance += (centred * share[batch.index][:, None]).transpose(1, 2) @ centred
+        """One pass over the data, in double precision."""
+        mean, covariance = weighted_moments(data, w, self._vectors, self._step)
         device = self.mean.device
         self.mean = mean.to(device)
         self.whitening = self._whitening(covariance).to(device)

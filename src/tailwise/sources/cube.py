@@ -115,7 +115,7 @@ class Cube(Value):
         )
         wavelengths = scenes[0].wavelengths
         features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
-        data = Data(units, names_of_pixels, features)
+        data = Data(units, names_of_pixels, features, tuple((scene.height, scene.width) for scene in scenes))
         return Labelled(data, self._labels(names, scenes))
 
     def _labels(self, names: list[str], scenes: list[Scene]) -> np.ndarray | None:
