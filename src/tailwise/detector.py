@@ -51,13 +51,16 @@ class Detector(nn.Module):
     A subclass stores its constructor's parameters under their own names, lists the `unit_dims` that it can take
     (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable or Solvable.
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
-    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
+    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss. One that `needs_layout`
+    compares each pixel with those around it, in whatever scene is scored: its batches must have their scenes, and as it
+    learns nothing from training units, weights have no say.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
     needs_labels: bool = False
     couples_units: str = ""
     loss_is_score: bool = False
+    needs_layout: bool = False
     unit_shape: tuple[int, ...] = ()
 
     def build(self, unit_shape: tuple[int, ...]) -> None:

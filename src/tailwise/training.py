@@ -103,6 +103,10 @@ def fit(
         raise InputError(f"reference must be 'newest' or 'full': got {reference!r}")
     if detector.needs_labels:
         raise InputError(f"{type(detector).__name__} needs a few labelled anomalies")
+    if detector.needs_layout and weighting.steps:
+        raise InputError(
+            f"{type(detector).__name__} compares each pixel with those around it: it cannot be weighed", 'weighting=""'
+        )
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
         detector.start(data.unit_shape)

@@ -103,6 +103,8 @@ def fit_run(
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
         weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
+        if detector.needs_layout and request.weighting.strip() == "auto":
+            weighting = Weighting()  # there is nothing to weigh
         rule = alignment.choose(request.alignment, problem.train.unit_shape)
         if request.per_kind and rule is None:
             raise InputError(
@@ -196,6 +198,23 @@ def score_data(
         raise InputError("threshold must be a number: got nan")
     _check_seed(seed)
     opened = storage.open_run(run)
+    units = open_units(opened, data, skip_bad)[1]
+    check_units(units, least=1)
+    detector = opened.detector()
+    scoring.place(detector, device)
+    limit = opened.settings["threshold"] if threshold is None else threshold
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        scores = scoring.score(detector, units, batch_size).double().numpy()
+    return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+
+
+def open_units(opened: storage.Run, data: str, skip_bad: bool = False) -> tuple[Source, Data]:
+    """The source of what is at `data`, read as the run's own data was, and its units.
+
+    Raises:
+        InputError: they are not of the shape that the run was fitted on.
+    """
     source = opened.spelled("source")
     if skip_bad and hasattr(source, "skip_bad"):
         source = replace(source, skip_bad=True)
@@ -207,14 +226,7 @@ def score_data(
             f"the run was fitted on units of shape {list(expected)}: those of {data} have {list(units.unit_shape)}",
             "score data of the same kind: as many columns, channels or bands",
         )
-    check_units(units, least=1)
-    detector = opened.detector()
-    scoring.place(detector, device)
-    limit = opened.settings["threshold"] if threshold is None else threshold
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        scores = scoring.score(detector, units, batch_size).double().numpy()
-    return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+    return source, units
 
 
 def write_report(run: Path, out: Path | None) -> Path:

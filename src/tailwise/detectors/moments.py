@@ -16,14 +16,15 @@ def weighted_moments(
 ) -> tuple[Tensor, Tensor]:
     """Mean [p, d] and covariance [p, d, d] of what `vectors` makes of the units [n, p, d], weighed by `w` [n].
 
-    In one pass and in double precision, on the CPU. What `vectors` makes is overwritten. The covariance is divided by the sum of the weights.
+    In one pass and in double precision, on the CPU; what `vectors` makes is overwritten. The covariance is divided by
+    the sum of the weights.
     """
     share = (w.double() / w.double().sum()).cpu()
-    origin = first = second = None
+    origin, first, second = torch.empty(0), torch.empty(0), np.empty(0)
     for batch in data.batches(batch_size):
         values = vectors(batch).cpu().transpose(0, 1)  # [p, n, d]
         part = share[batch.index]
-        if origin is None:
+        if not len(origin):
             # Sums are taken about the mean of some units, so that a large offset does not eat the digits of the spread.
             origin = values.mean(1, keepdim=True)
             first = torch.zeros(len(values), values.shape[2], dtype=torch.float64)
@@ -33,5 +34,4 @@ def weighted_moments(
         # numpy sees that both factors are the same memory and forms half of the symmetric product.
         scaled = centred.mul_(part.sqrt()[:, None]).numpy()
         second += scaled.transpose(0, 2, 1) @ scaled
-    assert origin is not None
     return origin[:, 0] + first, torch.from_numpy(second) - first[:, :, None] * first[:, None]

@@ -1,8 +1,8 @@
 """RX: how far a spectrum lies from the weighted mean, measured by the inverse covariance.
 
 Reed & Yu, IEEE TASSP 1990. Without the leading principal components, in which bright and dark surfaces differ, it is
-sub-space RX (Schaum, SPIE 2004). On random features of a Gaussian kernel (Rahimi & Recht 2007) it approximates kernel RX
-(Kwon & Nasrabadi, IEEE TGRS 2005).
+sub-space RX (Schaum, SPIE 2004). On random features of a Gaussian kernel (Rahimi & Recht 2007) it approximates kernel
+RX (Kwon & Nasrabadi, IEEE TGRS 2005).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BATCH = 4_096
 _BLOCK = 1_024
 # Bands that tell different units apart.
 _TOLD_BY = 8
-# A direction with less than this share of the largest variance holds rounding only, as of a band that is another's copy.
+# A direction with less than this share of the largest variance holds rounding only, as of a band that is a copy.
 _LEAST_SHARE = 1e-14
 # Random features are many and nearly collinear: below this share of the largest variance they are noise.
 _LEAST_SHARE_OF_FEATURES = 1e-6

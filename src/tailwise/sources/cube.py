@@ -176,8 +176,15 @@ class ScenePixels:
         self.shape: tuple[int, ...] = (scene.height * scene.width, 1, len(kept))
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        rows, columns = np.divmod(index.numpy(), self.scene.width)
-        return self._units(np.asarray(self.scene.cube[rows, columns]), rows, columns)
+        place = index.cpu().numpy()
+        rows, columns = np.divmod(place, self.scene.width)
+        if len(place) and (np.diff(place) == 1).all():
+            lines = np.asarray(self.scene.cube[rows[0] : rows[-1] + 1]).reshape(-1, self.scene.bands)
+            units = self._units(lines[columns[0] : columns[0] + len(place)], rows, columns)
+        else:
+            units = self._units(np.asarray(self.scene.cube[rows, columns]), rows, columns)
+        self.scene.release()
+        return units
 
     def whole(self) -> Tensor:
         """All pixels [n, 1, bands]."""
