@@ -54,12 +54,13 @@ def write_map(
     """
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be above 0: got {batch_size}")
+    if not out.parent.is_dir():
+        raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     opened = storage.open_run(run)
     source, units = workflow.open_units(opened, data)
     if len(units.layout) != 1:
-        raise InputError(
-            f"a map is of one cube: {data} is {len(units.layout) or 'none'}", "score to a .csv or .parquet"
-        )
+        holds = f"{len(units.layout)} of them" if units.layout else "something else"
+        raise InputError(f"a map is of one cube: {data} holds {holds}", "write a table to a .csv or .parquet file")
     path = find_path(source.path)  # type: ignore[attr-defined]
     header = _header_of(path)
     files = _files_of(out)
