@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
-    | {"problem", "detector"},
+    | {"problem", "detector", "moments", "windows"},
     1: {"nets", "backbones", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
     | {"storage", "files"},
@@ -26,6 +26,7 @@ LAYERS = {
         "benchmark_sections",
         "benchmark_tables",
         "tables",
+        "scene_maps",
         "spelling",
         "workflow",
         "demonstration",

@@ -16,7 +16,7 @@ from ..detector import Detector
 from ..errors import InputError
 from ..problem import Batch, Data
 from ..registry import register
-from .windows import Strip, check_windows, scores_by_strip
+from ..windows import Strip, check_windows, scores_by_strip
 
 _BLOCK = 32
 

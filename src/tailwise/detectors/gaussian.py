@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..detector import Detector
 from ..errors import InputError
+from ..moments import weighted_moments
 from ..problem import Batch, Data
 from ..registry import register
-from .moments import weighted_moments
 
 # Neighbouring bands are nearly collinear and their small differences carry the signal, so spectra are barely shrunk.
 _SHRINKAGE = {1: 0.05, 2: 1e-6, 3: 0.05}

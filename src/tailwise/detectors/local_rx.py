@@ -17,7 +17,7 @@ from ..detector import Detector
 from ..errors import InputError
 from ..problem import Batch, Data
 from ..registry import register
-from .windows import Strip, Windows, check_windows, scores_by_strip
+from ..windows import Strip, Windows, check_windows, scores_by_strip
 
 # A background without spread in some direction, such as a filled border, is measured in the others only.
 _LEAST_SHARE = 1e-12

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from ..detector import Detector
 from ..errors import InputError
+from ..moments import weighted_moments
 from ..problem import Batch, Data
 from ..registry import register
-from .moments import weighted_moments
 
 _BATCH = 4_096
 # Blocks that stay in the processor's cache.

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import InputError
-from ..problem import Batch, Scene
+from .errors import InputError
+from .problem import Batch, Scene
 
 # Rows that are worked on at a time: with their windows they stay in the processor's cache.
 _ROWS = 32

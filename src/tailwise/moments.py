@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..problem import Batch, Data
+from .problem import Batch, Data
 
 
 def weighted_moments(
