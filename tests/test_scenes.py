@@ -84,6 +84,17 @@ def test_any_pixels_in_any_order_and_of_several_scenes(name):
     assert torch.allclose(scoring.score(detector, both.take(chosen).take([3]), 7), whole[chosen[3:4]], rtol=1e-5)
 
 
+def test_local_rx_where_windows_lack_directions():
+    """Half of the scene lies in fewer directions than there are bands; which ones, only whole windows can tell."""
+    spectral = pytest.importorskip("spectral")
+    # Whole numbers, so that single precision holds the mixtures exactly.
+    cube = np.rint(40 * CUBE.astype(np.float64))
+    cube[:, :12] = cube[:, :12, :5] @ RNG.integers(-3, 4, (5, BANDS))
+    expected = spectral.rx(cube, window=(3, 7))
+    found = scores("local-rx", data_of(cube.astype(np.float32)), inner=3, outer=7).reshape(HEIGHT, WIDTH)
+    assert np.allclose(found, expected, rtol=1e-5)
+
+
 def test_local_rx_where_nothing_varies():
     """In a filled border the background has no spread; half in it, the directions that have some are measured."""
     cube = CUBE.copy()
@@ -92,6 +103,7 @@ def test_local_rx_where_nothing_varies():
     assert bool(torch.isfinite(found).all())
     assert float(found[10, :5].abs().max()) == 0
     assert float(found[10, 15]) > 0
+    assert float(scores("local-rx", data_of(np.full_like(CUBE, 3.0))).abs().max()) == 0
 
 
 def test_collaborative_is_ridge_regression_on_the_window():

@@ -69,7 +69,10 @@ def _scores(strip: Strip) -> np.ndarray:
     sum and their products. Such a sum, one for each row, moves along the columns: what enters is added, what leaves is
     taken away.
     """
-    pixels = _whitened(strip.pixels).transpose(1, 0, 2).copy()  # [width, rows, size]
+    whitened, scale = _whitened(strip.pixels)
+    if not len(scale):  # all pixels are the same
+        return np.zeros(len(strip.row))
+    pixels = whitened.transpose(1, 0, 2).copy()  # [width, rows, size]
     down, across, bands = strip.down, strip.across, pixels.shape[2] - 2
     if (count := down.outer * across.outer - down.inner * across.inner) <= bands:
         raise InputError(
@@ -97,7 +100,7 @@ def _scores(strip: Strip) -> np.ndarray:
         asked = np.flatnonzero(place[column] >= 0)
         if len(asked):
             spectra = pixels[column, rows[asked] - strip.first]
-            result[place[column, asked]] = _distances(sums, asked, spectra, count, room)
+            result[place[column, asked]] = _distances(sums, asked, spectra, count, scale, room)
     return result
 
 
@@ -133,7 +136,9 @@ def _add(sums: np.ndarray, vectors: np.ndarray, signs: np.ndarray, room: np.ndar
     sums[:, half:, half:] += room[:, half:, half:]
 
 
-def _distances(sums: np.ndarray, asked: np.ndarray, spectra: np.ndarray, count: int, room: np.ndarray) -> np.ndarray:
+def _distances(
+    sums: np.ndarray, asked: np.ndarray, spectra: np.ndarray, count: int, scale: np.ndarray, room: np.ndarray
+) -> np.ndarray:
     """[k] of pixels [k, size] of the rows `asked` [k] with these sums of outer products [rows, size, size].
 
     The last row is given to the pixel itself: the Cholesky factor's last row is then the pixel solved against the
@@ -150,29 +155,35 @@ def _distances(sums: np.ndarray, asked: np.ndarray, spectra: np.ndarray, count: 
     diagonal = np.einsum("kdd->kd", factors)[:, 1:-1] ** 2
     flat = failed | ~(diagonal.min(1) >= _LEAST_SHARE * diagonal.max(1))
     if flat.any():
-        found[flat] = _by_pseudo_inverse(sums[asked[flat]], spectra[flat], count)
+        found[flat] = _by_pseudo_inverse(sums[asked[flat]], spectra[flat], count, scale)
     return found
 
 
-def _by_pseudo_inverse(sums: np.ndarray, spectra: np.ndarray, count: int) -> np.ndarray:
-    """[k] where a background has no spread in some directions, which are then left out."""
+def _by_pseudo_inverse(sums: np.ndarray, spectra: np.ndarray, count: int, scale: np.ndarray) -> np.ndarray:
+    """[k] where a background has no spread in some directions, which are then left out.
+
+    Which directions are at right angles to those depends on the scales, so they are those of the spectra again.
+    """
     mean = sums[:, 0, 1:-1] / count
     upper = np.triu(sums)[:, 1:-1, 1:-1]
     covariance = upper + np.triu(upper, 1).transpose(0, 2, 1) - count * mean[:, :, None] * mean[:, None]
-    values, vectors = np.linalg.eigh(covariance / (count - 1))
-    along = np.einsum("kd,kde->ke", spectra[:, 1:-1] - mean, vectors)
-    # Whitened spectra have variances about 1, so this also tells rounding from spread where nothing varies.
-    kept = values > np.maximum(_LEAST_SHARE * values[:, -1:], _LEAST_SHARE)
+    values, vectors = np.linalg.eigh(covariance / (count - 1) * scale[:, None] * scale)
+    along = np.einsum("kd,kde->ke", (spectra[:, 1:-1] - mean) * scale, vectors)
+    kept = values > _LEAST_SHARE * scale.max() ** 2
     return np.where(kept, along**2 / np.where(kept, values, 1), 0).sum(1)
 
 
-def _whitened(pixels: np.ndarray) -> np.ndarray:
-    """[rows, width, 1 + d + 1]: a one, the spectra in the whitened directions that have any spread, and a zero."""
+def _whitened(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[rows, width, 1 + d + 1]: a one, the spectra in d whitened directions that have any spread, and a zero.
+
+    And the standard deviations [d] along these directions, that they were divided by.
+    """
     flat = pixels.reshape(-1, pixels.shape[2])
     centred = flat - flat.mean(0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(flat))
     kept = values > max(values[-1] * 1e-14, 1e-300)
-    result = np.zeros((len(flat), int(kept.sum()) + 2))
+    scale = np.sqrt(values[kept])
+    result = np.zeros((len(flat), len(scale) + 2))
     result[:, 0] = 1
-    result[:, 1:-1] = centred @ (vectors[:, kept] / np.sqrt(values[kept]))
-    return result.reshape(*pixels.shape[:2], -1)
+    result[:, 1:-1] = centred @ (vectors[:, kept] / scale)
+    return result.reshape(*pixels.shape[:2], -1), scale
