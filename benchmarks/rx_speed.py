@@ -3,8 +3,8 @@
 python benchmarks/rx_speed.py [--repeats 7] [--rows 10] [--scenes FOLDER] [--cube SCRIPT]
 
 One line of JSON a measurement. Global RX takes a cube of 150 x 150 x 120 (mixtures with noise), fit and scores
-together. Local RX, windows 3 and 15, takes all pixels of it here, and in spectral twice --rows rows (10 or more), whose
-cost is that per pixel. Global values are compared with spectral's on double precision input, because on single
+together. Local RX, windows 3 and 15, takes all pixels of it here, and --rows rows (10 or more) in spectral, whose cost is
+that per pixel. Values are compared with spectral's on double precision input, because on single
 precision it forms the mean in single precision. --scenes is a folder of .mat scenes with masks, on which the weighting
 `auto` is compared too; --cube is a script that makes a scene `Y` with materials `lab` and anomalies `an` before it
 measures anything, run once for each of five seeds.
@@ -103,8 +103,8 @@ def measure_local(repeats: int, rows: int) -> None:
     data, middle = data_of(pixels), (SHAPE[0] // 2, SHAPE[0] // 2 + rows)
     for _ in range(repeats):
         ours, found = timed(lambda: scores("local-rx", data))
-        theirs, expected = timed(lambda: in_rows(pixels, middle))
-        edge = in_rows(pixels, (0, rows))
+        theirs, _ = timed(lambda: in_rows(pixels, middle))
+        expected, edge = (in_rows(pixels.astype(np.float64), part) for part in (middle, (0, rows)))
         per_pixel = 1e3 * ours / len(data), 1e3 * theirs / expected.size
         found = found.reshape(SHAPE[:2])
         show(

@@ -90,6 +90,7 @@ def test_local_rx_where_windows_lack_directions():
     # Whole numbers, so that single precision holds the mixtures exactly.
     cube = np.rint(40 * CUBE.astype(np.float64))
     cube[:, :12] = cube[:, :12, :5] @ RNG.integers(-3, 4, (5, BANDS))
+    cube[11, 5] += RNG.integers(-99, 99, BANDS)  # one pixel that sticks out of its background's directions
     expected = spectral.rx(cube, window=(3, 7))
     found = scores("local-rx", data_of(cube.astype(np.float32)), inner=3, outer=7).reshape(HEIGHT, WIDTH)
     assert np.allclose(found, expected, rtol=1e-5)
