@@ -8,6 +8,7 @@ RX (Kwon & Nasrabadi, IEEE TGRS 2005).
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,10 +119,10 @@ def _distinct(data: Data, w: Tensor) -> int:
     A few bands tell them apart; two units that agree in these count as one, which n hardly feels.
     """
     every = math.ceil(data.unit_shape[-1] / _TOLD_BY)
-    factors = torch.randint(2**62, (_TOLD_BY,), generator=torch.Generator().manual_seed(0))
-    digests = []
+    factors = torch.randint(2**62, (_TOLD_BY,), generator=torch.Generator().manual_seed(0)).tolist()
+    digests: list[Any] = []
     for batch in data.batches(_BATCH):
-        told = batch.units[:, 0, ::every].contiguous().view(torch.int32)
-        digests.append((told * factors[: told.shape[1]]).sum(1))
-    kept = torch.cat(digests)[w.cpu() > 0]
-    return len(np.unique(kept.numpy()))
+        bits = batch.units[:, 0, ::every].contiguous().view(torch.int32).T.contiguous().long()
+        digests.append(sum(row * factor for row, factor in zip(bits, factors, strict=False)))
+    kept = np.sort(torch.cat(digests)[w.cpu() > 0].numpy())
+    return 1 + int(np.count_nonzero(np.diff(kept)))
