@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
-    | {"modes", "problem", "detector", "covariance"},
+    | {"modes", "problem", "detector", "moments", "windows"},
     1: {"nets", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
     | {"storage", "files", "maps"},
@@ -29,6 +29,7 @@ LAYERS = {
         "benchmark_sections",
         "benchmark_tables",
         "tables",
+        "scene_maps",
         "spelling",
         "workflow",
         "demonstration",

@@ -123,13 +123,16 @@ def score(
     batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-) -> DataFrame:
-    """Score every unit of new data with a run: columns unit, score, threshold and flagged.
+) -> DataFrame | Path:
+    """Score every unit of new data with a run: columns unit, score, threshold and flagged, or the map of a cube.
+
+    A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
 
     Args:
         run: a run folder.
         data: data of the kind that the run was fitted on; it is read in the same way.
-        out: a .csv or .parquet file; standard output otherwise.
+        out: a .csv or .parquet file; standard output otherwise. For the scores of one cube as a map: an ENVI .hdr (with
+            the map information of the cube's own), .mat, .npy or .tif file.
         threshold: flag above this score instead of the run's own threshold.
         maps: a folder for where in each image the score comes from: UNIT.map.tiff (scores as 32-bit floats),
             UNIT.overlay.png (for people) and UNIT.mask.png (255 where flagged), each in the image's own size.
@@ -139,8 +142,10 @@ def score(
         seed: fixes any chance in how the data is read; scoring itself has none.
         device: "cpu", "cuda" or "mps".
     """
-    from . import tables, workflow
+    from . import scene_maps, tables, workflow
 
+    if out is not None and out.suffix in scene_maps.SUFFIXES:
+        return scene_maps.write_map(run, data, out, threshold, batch_size, device)
     table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold)
     if out is not None:
         tables.write_table(table, out)

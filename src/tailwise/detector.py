@@ -74,7 +74,9 @@ class Detector(nn.Module):
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
-    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
+    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss. One that `needs_layout`
+    compares each pixel with those around it, in whatever scene is scored: its batches must have their scenes, and as it
+    learns nothing from training units, weights have no say.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
@@ -82,6 +84,7 @@ class Detector(nn.Module):
     couples_units: str = ""
     wants_maps: bool = False
     loss_is_score: bool = False
+    needs_layout: bool = False
     unit_shape: tuple[int, ...] = ()
 
     @property

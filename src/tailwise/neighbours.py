@@ -42,7 +42,7 @@ def nearest(query: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
     centre = reference.mean(0)
     query, reference = query - centre, reference - centre
     distances, indices = [], []
-    for block in query.split(max(1, _BLOCK_ENTRIES // len(reference))):
+    for block in query.split(max(1, _BLOCK_ENTRIES // max(len(reference), k * reference.shape[1]))):
         near = _distances(block, reference).topk(k, largest=False)
         # Recomputed from the differences: the product form above loses digits for close rows.
         exact = (block[:, None] - reference[near.indices]).square().sum(2).sqrt()

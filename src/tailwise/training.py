@@ -114,6 +114,10 @@ def fit(
             f"{type(detector).__name__} does not learn from labelled anomalies",
             "use dev-net or multi-cue, or name none",
         )
+    if detector.needs_layout and weighting.steps:
+        raise InputError(
+            f"{type(detector).__name__} compares each pixel with those around it: it cannot be weighed", 'weighting=""'
+        )
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
         detector.start(data.unit_shape)

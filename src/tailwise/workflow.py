@@ -108,6 +108,8 @@ def fit_run(
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
         weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
+        if detector.needs_layout and request.weighting.strip() == "auto":
+            weighting = Weighting()  # there is nothing to weigh
         rule = alignment.choose(request.alignment, problem.train.unit_shape)
         if request.per_kind and rule is None:
             raise InputError(
@@ -208,19 +210,10 @@ def score_data(
         raise InputError(f"map_threshold must be finite: got {map_threshold}")
     _check_seed(seed)
     opened = storage.open_run(run)
-    source = opened.spelled("source")
-    if skip_bad and hasattr(source, "skip_bad"):
-        source = replace(source, skip_bad=True)
-    source = open_source(data) if spelled(data) else source.at(data)
+    source = source_like(opened, data, skip_bad)
     if map_folder is not None:
         map_files.check_folder(map_folder, source)
-    units = source.load_all().data
-    expected = tuple(opened.settings["unit_shape"])
-    if units.unit_shape != expected:
-        raise InputError(
-            f"the run was fitted on units of shape {list(expected)}: those of {data} have {list(units.unit_shape)}",
-            "score data of the same kind: as many columns, channels or bands",
-        )
+    units = units_like(opened, source)
     check_units(units, least=1)
     detector = opened.detector()
     scoring.place(detector, device)
@@ -231,6 +224,30 @@ def score_data(
         if map_folder is not None:
             _write_maps(map_folder, opened, detector, units, source, map_threshold)
     return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+
+
+def source_like(opened: storage.Run, data: str, skip_bad: bool = False) -> Source:
+    """The source of what is at `data`, read as the run's own data was."""
+    source = opened.spelled("source")
+    if skip_bad and hasattr(source, "skip_bad"):
+        source = replace(source, skip_bad=True)
+    return open_source(data) if spelled(data) else source.at(data)
+
+
+def units_like(opened: storage.Run, source: Source) -> Data:
+    """Every unit of a source.
+
+    Raises:
+        InputError: they are not of the shape that the run was fitted on.
+    """
+    units = source.load_all().data
+    expected = list(opened.settings["unit_shape"])
+    if list(units.unit_shape) != expected:
+        raise InputError(
+            f"the run was fitted on units of shape {expected}: those of {source!r} have {list(units.unit_shape)}",
+            "score data of the same kind: as many columns, channels or bands",
+        )
+    return units
 
 
 def _write_maps(

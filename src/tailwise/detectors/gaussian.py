@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from ..covariance import distances, moments, vectors, whitening
 from ..detector import Detector
 from ..errors import InputError
+from ..moments import distances, vectors, weighted_moments, whitening
 from ..problem import Batch, Data
 from ..registry import register
 
@@ -45,12 +43,8 @@ class Gaussian(Detector):
         self.register_buffer("whitening", torch.zeros(1, dtype=torch.float64))  # [positions, d, d]
 
     def solve(self, data: Data, w: Tensor) -> None:
-        share = (w.double() / w.double().sum()).cpu()
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            return ((self._vectors(batch), share[batch.index]) for batch in data.batches(self._step))
-
-        mean, covariance = moments(batches)
+        """One pass over the data, in double precision."""
+        mean, covariance = weighted_moments(data, w, self._vectors, self._step)
         self.mean = mean.to(self.mean.device)
         self.whitening = whitening(self._shrunk(covariance)).to(self.mean.device)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from ..covariance import distances, moments, vectors, whitening
 from ..detector import Detector, Standardise
 from ..errors import InputError
+from ..moments import distances, vectors, weighted_moments, whitening
 from ..problem import Batch, Data
 from ..registry import register
 
@@ -55,12 +53,7 @@ class PaDiM(Detector):
     def solve(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
         device = self.mean.device
-        share = (w.double() / w.double().sum()).cpu()
-
-        def batches() -> Iterator[tuple[Tensor, Tensor]]:
-            return ((self._vectors(batch.to(device)), share[batch.index]) for batch in data.batches(_STEP))
-
-        mean, covariance = moments(batches)
+        mean, covariance = weighted_moments(data, w, lambda batch: self._vectors(batch.to(device)).double(), _STEP)
         covariance.diagonal(dim1=1, dim2=2).add_(self.added)
         self.mean = mean.float().to(device)
         self.whitening = whitening(covariance).float().to(device)
