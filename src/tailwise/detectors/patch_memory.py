@@ -1,10 +1,10 @@
 """A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned without losing rare kinds.
 
 The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood. The memory is a k-centre coreset, chosen
-greedily (Gonzalez 1985). Departures from the paper: channels are standardised; the greedy choice is made in rounds, which
-take one matrix product for many patches; and patches of rare kinds of image count as farther away, so that a few images
-of a kind are not starved (cf. TailedCore, CVPR 2025, which also finds such images by their neighbours). Denoising by
-local outlier factors follows SoftPatch (NeurIPS 2022).
+greedily (Gonzalez 1985). Departures from the paper: channels are standardised; the greedy choice is made in rounds, one
+matrix product for many patches; and patches of rare kinds of image count as farther away, so that a few images of a
+kind are not starved (cf. TailedCore, CVPR 2025, which also finds such images by their neighbours). Denoising by local
+outlier factors follows SoftPatch (NeurIPS 2022).
 """
 
 from __future__ import annotations
