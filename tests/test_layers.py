@@ -28,6 +28,7 @@ LAYERS = {
         "tables",
         "spelling",
         "workflow",
+        "updating",
         "demonstration",
         "commands",
         "cli",
