@@ -2,9 +2,10 @@
 
 The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood. The memory is a k-centre coreset, chosen
 greedily (Gonzalez 1985). Departures from the paper: channels are standardised; the greedy choice is made in rounds, one
-matrix product for many patches; and patches of rare kinds of image count as farther away, so that a few images of a
-kind are not starved (cf. TailedCore, CVPR 2025, which also finds such images by their neighbours). Denoising by local
-outlier factors follows SoftPatch (NeurIPS 2022).
+matrix product for many patches; the choice is made twice, and the second time the patches of images that the others
+cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of its farthest patches.
+TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by
+local outlier factors follows SoftPatch (NeurIPS 2022).
 """
 
 from __future__ import annotations
@@ -31,16 +32,22 @@ _DIRECTIONS = 128
 _CANDIDATES = 512
 # The part of the allowed memory that one block of patches may fill: copies of it are made, and torch needs its own.
 _BLOCK_SHARE = 0.2
-# A block keeps so many times its share of the coreset for the final choice.
-_OVERSAMPLED = 2.0
+# A block keeps so many times its part of the memory for the final choice.
+_OVERSAMPLED = 3.0
+# But no fewer than this, so that a block with more kinds than others is not starved.
+_LEAST_KEPT = 1_000
 _OUTLIER_NEIGHBOURS = 6
-# Kinds smaller than this share of the images are rare: denoising does not touch them.
-_RARE = 0.1
+# Images covered worse than this, relative to the median, are of rare kinds: denoising does not touch their patches.
+_RARE = 1.15
+# What is this near, as a share of a patch's size, is the same patch.
+_ROUNDING = 1e-5
+# No image is stretched more than this.
+_MOST_STRETCH = 10.0
 
 
 @register("detector", "patch-memory")
 class PatchMemory(Detector):
-    """Distance of an image's farthest patch to the nearest of a memory of normal patches.
+    """Mean distance of an image's farthest patches to the nearest of a memory of normal patches.
 
     Equal units are taken once. The memory covers what is there, however often, so a weight above 0 changes what is
     kept only as `keep_tail` does: patches of an image of weight w count as farther away by the square root of w.
@@ -48,8 +55,10 @@ class PatchMemory(Detector):
     Args:
         share: of all patches of distinct images, how many are kept.
         most: but no more than this, which bounds the time of scoring.
-        keep_tail: how strongly patches of rare kinds of image are kept: their distances are enlarged by the inverse
-            size of the kind, to this power. 0 is the plain coreset.
+        keep_tail: how strongly patches of rare kinds of image are kept. An image's median distance to the memory of the
+            other images, relative to the usual one and to this power, enlarges its patches' distances in a second
+            choice. 0 is the plain coreset.
+        top: share of an image's patches, the farthest, whose mean distance is its score; 0 takes the farthest alone.
         reweigh: neighbours in the memory that the image's score is re-weighed by, as in the paper; 0 leaves it out.
         denoise: share of patches, those of the largest local outlier factor, that are left out before the choice.
             Images of rare kinds are spared.
@@ -68,7 +77,8 @@ class PatchMemory(Detector):
         self,
         share: float = 0.01,
         most: int = 20_000,
-        keep_tail: float = 0.5,
+        keep_tail: float = 2.0,
+        top: float = 0.02,
         reweigh: int = 0,
         denoise: float = 0.0,
         max_memory: str = "2GB",
@@ -78,11 +88,13 @@ class PatchMemory(Detector):
             raise InputError(f"share must be above 0 and at most 1: got {share}")
         if not 0 <= denoise < 1:
             raise InputError(f"denoise must lie from 0 to below 1: got {denoise}")
+        if not 0 <= top <= 1:
+            raise InputError(f"top must lie from 0 to 1: got {top}")
         if most < 1 or reweigh < 0 or keep_tail < 0:
             raise InputError(f"most must be 1 or more, the others 0 or more: got {most=}, {reweigh=}, {keep_tail=}")
         self.bytes = _bytes(max_memory)
         self.share, self.most, self.keep_tail, self.reweigh = share, most, keep_tail, reweigh
-        self.denoise, self.max_memory = denoise, max_memory
+        self.top, self.denoise, self.max_memory = top, denoise, max_memory
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
         channels = unit_shape[0]
@@ -96,18 +108,43 @@ class PatchMemory(Detector):
     def solve(self, data: Data, w: Tensor) -> None:
         distinct = self._distinct(data.take((w > 0).nonzero().flatten().cpu()), w[w > 0].double().cpu())
         self.mean, self.scale = distinct.mean.to(self.memory), distinct.scale.to(self.memory)
-        stretch = self._stretch(distinct)
+        stretch = (distinct.mass / distinct.mass.mean()).sqrt().float().to(self.memory)
+        spared = torch.ones_like(stretch, dtype=torch.bool)
+        self._choose(distinct, stretch, spared)
+        if (not self.keep_tail and not self.denoise) or len(distinct.data) < 3:
+            return
+        cover = self._cover(distinct.data)
+        cover = cover / cover.median().clamp_min(1e-12)
+        stretch = stretch * (cover**self.keep_tail).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
+        self._choose(distinct, stretch, cover > _RARE if self.denoise else spared)
+
+    def _choose(self, distinct: _Distinct, stretch: Tensor, spared: Tensor) -> None:
+        """Fill the memory; `stretch` [n] of the images, and those [n] that are not denoised."""
         images, positions = len(distinct.data), math.prod(self.unit_shape[1:])
         wanted = min(self.most, max(1, round(self.share * images * positions)))
         blocks = torch.arange(images).split(max(1, self._block_images))
         kept = []
         for block in blocks:
-            enough = wanted if len(blocks) == 1 else math.ceil(_OVERSAMPLED * wanted * len(block) / images)
-            patches, owner = self._block(distinct, block)
-            kept.append(_Chosen(patches, owner, stretch.to(patches)[owner], self.radius.new_zeros(())).thinned(enough))
+            part = float(stretch[block].sum() / stretch.sum())
+            enough = max(math.ceil(_OVERSAMPLED * wanted * part), _LEAST_KEPT)
+            enough = wanted if len(blocks) == 1 else enough
+            patches, owner = self._block(distinct.data, block, spared)
+            kept.append(_Chosen(patches, owner, stretch[owner], self.radius.new_zeros(())).thinned(enough))
         chosen = kept[0] if len(kept) == 1 else _Chosen.joined(kept).thinned(wanted)
-        self.memory, self.owner = chosen.patches.contiguous(), chosen.owner.to(self.memory.device)
+        self.memory, self.owner = chosen.patches.contiguous(), chosen.owner
         self.radius = chosen.radius.to(self.memory).reshape(1)
+
+    def _cover(self, images: Data) -> Tensor:
+        """How far [n] an image's patches, in the median, are from the nearest of the memory that is of another image.
+
+        The median, because a hidden anomaly fills a part of its image and a rare kind the whole.
+        """
+        found = []
+        for batch in images.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
+            for index, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
+                others = self.owner != index
+                found.append(self._nearest(patches, others if bool(others.any()) else None)[0].median())
+        return torch.stack(found)
 
     @torch.no_grad()
     def update(self, data: Data, w: Tensor) -> None:
@@ -126,25 +163,29 @@ class PatchMemory(Detector):
     def score(self, batch: Batch) -> Tensor:
         patches = self._patches(batch.units.to(self.memory))
         distances, indices = self._nearest(patches.flatten(0, 1))
-        distances, place = distances.reshape(patches.shape[:2]).max(1)
-        if not self.reweigh or len(self.memory) < 2:
-            return distances
-        rows = torch.arange(len(place), device=place.device)
-        return distances * self._rarity(
-            patches[rows, place], distances, indices.reshape(patches.shape[:2])[rows, place]
-        )
+        return self._of_image(patches, distances.reshape(patches.shape[:2]), indices.reshape(patches.shape[:2]))
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training images, each without its own patches in the memory."""
-        scores = self.score(batch)
-        for row, patches in enumerate(self._patches(batch.units.to(self.memory))):
+        scores = []
+        for patches in self._patches(batch.units.to(self.memory)):
             distances, indices = self._nearest(patches)
-            own = self.owner[indices[distances == 0]].unique()
-            if len(own):
-                others = ~torch.isin(self.owner, own)
-                if bool(others.any()):
-                    scores[row] = self._nearest(patches, self.memory[others])[0].max()
-        return scores
+            # One of its patches that is in the memory tells which image this is.
+            own = self.owner[indices[distances <= _ROUNDING * patches.norm(dim=1)]].unique()
+            others = ~torch.isin(self.owner, own)
+            if len(own) and bool(others.any()):
+                distances, indices = self._nearest(patches, others)
+            scores.append(self._of_image(patches[None], distances[None], indices[None])[0])
+        return torch.stack(scores)
+
+    def _of_image(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
+        """Scores [b] from patches [b, positions, channels], their distances and their nearest of the memory."""
+        farthest = distances.topk(max(1, round(self.top * distances.shape[1])), 1)
+        scores = farthest.values.mean(1)
+        if not self.reweigh or len(self.memory) < 2:
+            return scores
+        rows, place = torch.arange(len(scores), device=scores.device), farthest.indices[:, 0]
+        return scores * self._rarity(patches[rows, place], distances[rows, place], indices[rows, place])
 
     def score_map(self, batch: Batch) -> Tensor:
         patches = self._patches(batch.units.to(self.memory))
@@ -166,11 +207,11 @@ class PatchMemory(Detector):
         return (_around(units) - self.mean) / self.scale
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
-        """One pass: the distinct units in order, their weights, mean patches, and moments of their patches."""
+        """One pass: the distinct units in order, their weights, and moments of their patches."""
         place: dict[bytes, int] = {}
         first: list[int] = []
         mass: list[float] = []
-        means, sums, squares = [], torch.zeros(1), torch.zeros(1)
+        sums, squares = torch.zeros(1), torch.zeros(1)
         for batch in data.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
             new = []
             for row, index in enumerate(batch.index.tolist()):
@@ -183,7 +224,6 @@ class PatchMemory(Detector):
                 mass[place[digest]] += float(w[index])
             if new:
                 patches = _around(batch.units[new]).double()
-                means.append(patches.mean(1))
                 sums = sums + patches.sum((0, 1))
                 squares = squares + patches.square().sum((0, 1))
         count = len(first) * math.prod(self.unit_shape[1:])
@@ -192,24 +232,19 @@ class PatchMemory(Detector):
         # Sums of squares are exact to about this share of the mean's square.
         constant = variance <= 1e-10 * mean.square().clamp_min(1e-20)
         scale = torch.where(constant, 1.0, variance.sqrt())
-        return _Distinct(data.take(first), torch.tensor(mass), torch.cat(means).float(), mean, scale)
+        return _Distinct(data.take(first), torch.tensor(mass), mean, scale)
 
-    def _stretch(self, distinct: _Distinct) -> Tensor:
-        """How much farther away [n] the patches of each distinct image count in the choice."""
-        weight = (distinct.mass / distinct.mass.mean()).sqrt()
-        return (weight * (1 / distinct.kind_share) ** self.keep_tail).float()
-
-    def _block(self, distinct: _Distinct, block: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches [m, channels] of the distinct images of a block, less the outliers, and which image each is of."""
+    def _block(self, images: Data, block: Tensor, spared: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches [m, channels] of the images of a block, less the outliers, and which image each is of."""
         positions, channels = math.prod(self.unit_shape[1:]), self.unit_shape[0]
         patches = self.memory.new_empty(len(block), positions, channels)
         step = max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))
-        for batch in distinct.data.take(block).batches(step):
+        for batch in images.take(block).batches(step):
             patches[batch.index.to(patches.device)] = self._patches(batch.units.to(patches))
         owner = block.to(patches.device).repeat_interleave(positions)
-        if not self.denoise:
+        if not self.denoise or bool(spared[block].all()):
             return patches.flatten(0, 1), owner
-        kept = self._inliers(patches, distinct.kind_share[block] < _RARE).flatten()
+        kept = self._inliers(patches, spared[block]).flatten()
         return patches.flatten(0, 1)[kept], owner[kept]
 
     def _inliers(self, patches: Tensor, spared: Tensor) -> Tensor:
@@ -222,15 +257,17 @@ class PatchMemory(Detector):
             kept[judged] = factors[judged] <= ranks[min(len(ranks) - 1, int((1 - self.denoise) * len(ranks)))]
         return kept
 
-    def _nearest(self, patches: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Distance [p] of patches [p, channels] to the nearest of the memory, and which it is [p]."""
-        memory = self.memory if memory is None else memory
-        norms = memory.square().sum(1)
-        blocks = patches.split(max(1, _BLOCK_ENTRIES // len(memory)))
-        index = torch.cat([torch.addmm(norms, block, memory.T, alpha=-2).argmin(1) for block in blocks])
+    def _nearest(self, patches: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Distance [p] of patches [p, channels] to the nearest of the memory, and which it is [p]; `among` [m] names
+        those that count."""
+        norms = self.memory.square().sum(1)
+        if among is not None:
+            norms = torch.where(among, norms, torch.inf)
+        blocks = patches.split(max(1, _BLOCK_ENTRIES // len(self.memory)))
+        found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
         # From the difference itself: the product form loses the digits of small distances.
-        exact = [(p - memory[i]).norm(dim=1) for p, i in zip(blocks, index.split(len(blocks[0])), strict=True)]
-        return torch.cat(exact), index
+        exact = [(p - self.memory[i]).norm(dim=1) for p, i in zip(blocks, found, strict=True)]
+        return torch.cat(exact), torch.cat(found)
 
     def _rarity(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
         """The paper's factor [b] for the farthest patches [b, channels] with their nearest memory patches: one less the
@@ -246,17 +283,8 @@ class PatchMemory(Detector):
 class _Distinct:
     data: Data
     mass: Tensor  # [n]
-    means: Tensor  # [n, channels], of each image's patches
     mean: Tensor  # [channels]
     scale: Tensor  # [channels]
-
-    @property
-    def kind_share(self) -> Tensor:
-        """Size [n] of each image's kind, as a share of the largest, by walks between the images' neighbours."""
-        if len(self.means) < 3:
-            return torch.ones(len(self.means))
-        reach = neighbours.walk_reach(neighbours.principal_components(self.means))
-        return reach / reach.max()
 
 
 @dataclass(frozen=True)
