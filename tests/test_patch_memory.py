@@ -94,7 +94,7 @@ def test_outlier_factors_are_those_of_scikit_learn(k):
 def test_denoising_leaves_out_the_hidden_anomaly_and_spares_the_rare_kind():
     data = maps(60, 4)
     dirty = data.units.clone()
-    dirty[3, :, 2:5, 2:5] += 6
+    dirty[3, :, 3, 3] += 20  # with its neighbourhood 9 of 64 patches
     dirty = Data(dirty, data.names)
     anomaly = dirty.take([3])
     plain, clean = (fitted(dirty, share=0.1, denoise=share) for share in (0.0, 0.05))
@@ -116,7 +116,8 @@ def test_blocks_give_nearly_the_same_memory():
     assert parted._block_images < 30
     assert len(parted.memory) == len(whole.memory)
     ours, theirs = (scoring.score(detector, fresh) for detector in (parted, whole))
-    assert float((ours - theirs).abs().max()) < 0.15 * float(theirs.mean())
+    for kind in (slice(0, 10), slice(10, 20)):
+        assert float(ours[kind].mean()) == pytest.approx(float(theirs[kind].mean()), rel=0.1)
 
 
 def test_the_memory_is_bounded():
