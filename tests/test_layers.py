@@ -32,6 +32,7 @@ LAYERS = {
         "scene_maps",
         "spelling",
         "workflow",
+        "updating",
         "demonstration",
         "commands",
         "cli",

@@ -121,11 +121,12 @@ class Aligned(Detector):
     @torch.no_grad()
     def learn(self, data: Data) -> Tensor:
         """Remember these training units and how their cues are distributed; their scores."""
-        units = torch.cat([_flat(batch) for batch in data.batches(1_024)])
+        units = torch.cat([_flat(batch) for batch in data.batches(scoring.batch_size_for(data.unit_shape, 1_024))])
+        vectors = len(data.unit_shape) == 1 or scoring.is_map(data.unit_shape)
         score = getattr(self.detector, "score_left_out", self.detector.score)
         self.raw = scoring.over_batches(self.detector, data, score)
         self.scores = self._scaled(self.raw)
-        near, local = self.memory.learn(units, standardise=len(data.unit_shape) == 1)  # [m, many], [4, m]
+        near, local = self.memory.learn(units, standardise=vectors)  # [m, many], [4, m]
         cues = torch.cat([(self.scores - self.scores[near].mean(1))[None], local])  # [5, m]
         self.middle = cues.median(1).values
         spread = _MAD_TO_STD * (cues - self.middle[:, None]).abs().median(1).values

@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,11 @@ from .errors import InputError, did_you_mean
 _NETWORK = "efficientnet_lite_pytorch"
 # What the cached features of before would differ in: raised with every change to how images become features here.
 _VERSION = 1
+_TIMM, _ONNX = "timm:", ".onnx"
+# Layers 2 and 3 of a residual network with maps at 1/4, 1/8, 1/16 and 1/32, as in the paper of PatchCore.
+_FOREIGN_LAYERS = (1, 2)
+_IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_ADDED: dict[str, tuple[nn.Module, tuple[float, ...], tuple[float, ...]]] = {}
 
 
 class Backbone(nn.Module):
@@ -66,6 +73,66 @@ class Backbone(nn.Module):
         return maps
 
 
+class Foreign(nn.Module):
+    """Feature maps of anyone's network, with its own normalisation of the images.
+
+    Args:
+        network: images [b, 3, height, width] -> a map [b, channels, h, w], or a sequence or dict of maps; what has
+            other than 4 dimensions is left out.
+        layers: which of the maps are returned; () is all.
+        mean, scale: subtracted from images in 0..1, and divided by.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Any],
+        layers: tuple[int, ...] = (),
+        mean: tuple[float, ...] = _IMAGENET_MEAN,
+        scale: tuple[float, ...] = _IMAGENET_SCALE,
+    ) -> None:
+        super().__init__()
+        self.network, self.layers = network, layers
+        self.mean, self.scale = torch.tensor(mean)[:, None, None], torch.tensor(scale)[:, None, None]
+        if isinstance(network, nn.Module):
+            network.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Images [b, 1 or 3, height, width] in 0..1 -> maps [b, channels, height', width']."""
+        parts = [self._maps(image) for image in images.split(1)]
+        return [torch.cat(maps) for maps in zip(*parts, strict=True)]
+
+    def _maps(self, image: Tensor) -> list[Tensor]:
+        image = image.expand(-1, 3, -1, -1) if image.shape[1] == 1 else image
+        given = self.network((image - self.mean.to(image)) / self.scale.to(image))
+        found = [given] if isinstance(given, Tensor) else list(given.values() if isinstance(given, dict) else given)
+        maps = [m for m in found if m.dim() == 4]
+        absent = [layer for layer in self.layers if not 0 <= layer < len(maps)]
+        if absent or not maps:
+            raise InputError(
+                f"the network gave {len(maps)} feature maps [b, channels, h, w]"
+                + (f": layer {absent[0]} is none of them" if absent else ""),
+                f"its layers are 0 to {len(maps) - 1}" if maps else "outputs of other dimensions cannot be used",
+            )
+        return [maps[layer] for layer in self.layers] if self.layers else maps
+
+
+def add(
+    name: str,
+    network: nn.Module,
+    mean: tuple[float, ...] = _IMAGENET_MEAN,
+    scale: tuple[float, ...] = _IMAGENET_SCALE,
+) -> None:
+    """Make a network of yours a backbone called `name`, for this process; see `Foreign` for what it must give.
+
+    Its features are kept under a digest of its weights and its printed structure, so a change of either is noticed; a
+    change of its code is not.
+    """
+    if name in _BACKBONES or name == "pixels":
+        raise InputError(f"a backbone is called {name!r} already", "choose another name")
+    _ADDED[name] = (network, mean, scale)
+
+
 def pooled(name: str) -> Callable[[Tensor], Tensor]:
     """A function from images [b, 1 or 3, height, width] in 0..1 to features [b, d]: the spatial means of all maps.
 
@@ -88,12 +155,23 @@ def mapped(name: str, layers: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
     return lambda images: _joined(network(images))
 
 
-def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone:
+def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     """The frozen network `name`, giving the maps after blocks `layers`; () is the last block of each resolution.
+
+    A name is one of `names()`, one that was added, "timm:" and a model of timm with its pretrained weights, or the
+    path of an ONNX file that takes images [1, 3, height, width].
 
     Raises:
         InputError: no such backbone or block, or its packages are not installed.
     """
+    if name in _ADDED:
+        network, mean, scale = _ADDED[name]
+        return Foreign(network, layers, mean, scale)
+    if name.startswith(_TIMM):
+        network, mean, scale = _timm(name.removeprefix(_TIMM))
+        return Foreign(network, layers, mean, scale)
+    if name.endswith(_ONNX):
+        return Foreign(_onnx(name), layers)
     _check(name)
     stem, blocks = _network(name)
     absent = [layer for layer in layers if not 0 <= layer < len(blocks)]
@@ -108,13 +186,18 @@ def identity(name: str) -> str:
     Raises:
         InputError: no such backbone, or its packages are not installed.
     """
+    if name in _ADDED or name.startswith(_TIMM):
+        network, *normalisation = _ADDED[name] if name in _ADDED else _timm(name.removeprefix(_TIMM))
+        return f"{_VERSION} {_state_digest(network)} {normalisation}"
+    if name.endswith(_ONNX):
+        return f"{_VERSION} {_file_digest(_onnx_path(name))}"
     _check(name)
     return f"{_VERSION} {name} {_digest(name)}"
 
 
 def map_layers(name: str) -> tuple[int, ...]:
-    """The blocks whose maps are taken where the user names none."""
-    return _BACKBONES[name].layers if name in _BACKBONES else ()
+    """The blocks whose maps are taken where the user names none; of a foreign network the second and third map."""
+    return _BACKBONES[name].layers if name in _BACKBONES else _FOREIGN_LAYERS
 
 
 def names() -> tuple[str, ...]:
@@ -154,8 +237,57 @@ def _weights(name: str) -> str:
 
 @cache
 def _digest(name: str) -> str:
-    with open(_weights(name), "rb") as file:
+    return _file_digest(_weights(name))
+
+
+def _file_digest(path: str) -> str:
+    with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def _state_digest(network: nn.Module) -> str:
+    digest = hashlib.blake2b(repr(network).encode(), digest_size=16)
+    for name, value in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@cache
+def _timm(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
+    """A model of timm with its feature maps, and the normalisation that it was trained with."""
+    if importlib.util.find_spec("timm") is None:
+        raise InputError(f"{_TIMM}{name} needs timm", "pip install timm")
+    timm = importlib.import_module("timm")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            network = timm.create_model(name, pretrained=True, features_only=True)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"timm cannot make {name!r}: {error}", "see timm.list_models(pretrained=True)") from error
+    facts = getattr(network, "pretrained_cfg", None) or {}
+    return network, tuple(facts.get("mean", _IMAGENET_MEAN)), tuple(facts.get("std", _IMAGENET_SCALE))
+
+
+def _onnx_path(name: str) -> str:
+    if not os.path.isfile(name):
+        raise InputError(f"no file {name!r}", "an ONNX backbone is given by its path")
+    return name
+
+
+def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
+    """The outputs of an ONNX file for one image."""
+    path = _onnx_path(name)
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise InputError(f"{name} needs onnxruntime", "pip install 'tailwise[onnx]'")
+    runtime = importlib.import_module("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no class but this
+        raise InputError(f"{path} cannot be opened as ONNX: {error}") from error
+    inputs = session.get_inputs()
+    return lambda image: [torch.from_numpy(out) for out in session.run(None, {inputs[0].name: image.cpu().numpy()})]
 
 
 @cache

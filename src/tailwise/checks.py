@@ -41,10 +41,10 @@ class Check:
 
 def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
     """All checks that apply. `outcome` is a training.Outcome."""
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
-    batch = data.batch(chosen).to(scoring.device_of(detector))
     checks = [_finite(outcome.scores), _distinct(outcome.scores)]
     if isinstance(detector, Trainable):
+        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+        batch = data.batch(chosen).to(scoring.device_of(detector))
         checks += [
             _loss_fell(outcome.history, outcome.unweighted_epochs),
             _agreement(detector, batch),

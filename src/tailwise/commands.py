@@ -152,6 +152,24 @@ def score(
     return table
 
 
+def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
+    """Add more normals to a run's detector without fitting it again, and leave a new run.
+
+    The detector must be one that can take in units, such as patch-memory. Some of the new units are held out for the
+    threshold, with those held out before.
+
+    Args:
+        run: a run folder; it stays as it is.
+        more: normals of the kind that the run was fitted on; they are read in the same way.
+        out: the new run folder.
+        seed: draws the units that are held out.
+        overwrite: replace what is in the new run folder.
+    """
+    from . import spelling, updating
+
+    return updating.update_run(run, more, out, seed, overwrite, spelling.command_line(update, locals()))
+
+
 def report(run: Path, *, out: Path | None = None) -> Path:
     """Write a run's report again, as a page (.html), text (.md) or data (.json).
 
@@ -244,4 +262,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, update, report, weigh, names, describe, demo, bench)

@@ -65,6 +65,15 @@ class Mapping2d(Protocol):
         ...
 
 
+@runtime_checkable
+class Updatable(Protocol):
+    """Takes in more normals without being fitted again. No score rises by it."""
+
+    def update(self, data: Data, w: Tensor) -> None:
+        """Add the units of `data` with the weights `w` [n]."""
+        ...
+
+
 class Detector(nn.Module):
     """What detectors share: settings that print, the unit's shape, and a state of plain tensors.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from . import scoring
+from .alignment import Aligned
 from .detector import Detector
 from .errors import InputError
 from .problem import Data
@@ -210,7 +211,7 @@ def _over_all(fitted: Fitted, data: Data, index: Tensor) -> Fitted:
     if not len(rest):
         return fitted
     others = data.take(rest)
-    own = getattr(fitted.detector, "detector", fitted.detector)  # an alignment wraps the detector itself
+    own = fitted.detector.detector if isinstance(fitted.detector, Aligned) else fitted.detector
     plain = scoring.score(own, others)
 
     def whole(values: Tensor, filling: Tensor) -> Tensor:

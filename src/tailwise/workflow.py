@@ -311,7 +311,7 @@ def _settings(
 def fingerprint(data: Data) -> str:
     """A digest of the units' values and names: equal data, equal fingerprint."""
     digest = hashlib.blake2b(digest_size=16)
-    for batch in data.batches(1_024):
+    for batch in data.batches(scoring.batch_size_for(data.unit_shape, 1_024)):
         digest.update(np.ascontiguousarray(batch.units.numpy()).tobytes())
     digest.update("\n".join(data.names).encode())
     return digest.hexdigest()
