@@ -89,12 +89,14 @@ def parse(text: str) -> ModeFair | None:
 
 
 def choose(text: str, unit_shape: tuple[int, ...]) -> ModeFair | None:
-    """The alignment of this spelling for units of this shape: "auto" leaves spectra as they are.
+    """The alignment of this spelling for units of this shape: "auto" leaves spectra and feature maps as they are.
 
-    The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is often
+    A small defect hardly moves the mean of a map's channels, which four of the five cues look at: they cost more than
+    they gave. The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is often
     several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
     """
-    return None if text.strip() == "auto" and len(unit_shape) == 2 else parse(text)
+    alone = len(unit_shape) == 2 or scoring.is_map(unit_shape)
+    return None if text.strip() == "auto" and alone else parse(text)
 
 
 class Aligned(Detector):

@@ -55,7 +55,7 @@ class PatchMemory(Detector):
     Args:
         share: of all patches of distinct images, how many are kept.
         most: but no more than this, which bounds the time of scoring.
-        keep_tail: how strongly patches of rare kinds of image are kept. An image's median distance to the memory of the
+        keep_tail: how strongly patches of rare kinds of image are kept. An image's mean distance to the memory of the
             other images, relative to the usual one and to this power, enlarges its patches' distances in a second
             choice. 0 is the plain coreset.
         top: share of an image's patches, the farthest, whose mean distance is its score; 0 takes the farthest alone.
@@ -114,9 +114,9 @@ class PatchMemory(Detector):
         if (not self.keep_tail and not self.denoise) or len(distinct.data) < 3:
             return
         cover = self._cover(distinct.data)
-        cover = cover / cover.median().clamp_min(1e-12)
-        stretch = stretch * (cover**self.keep_tail).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
-        self._choose(distinct, stretch, cover > _RARE if self.denoise else spared)
+        stretch = stretch * (_relative(cover.mean(1)) ** self.keep_tail).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
+        # The median, because a hidden anomaly fills a part of its image and a rare kind the whole.
+        self._choose(distinct, stretch, _relative(cover.median(1).values) > _RARE if self.denoise else spared)
 
     def _choose(self, distinct: _Distinct, stretch: Tensor, spared: Tensor) -> None:
         """Fill the memory; `stretch` [n] of the images, and those [n] that are not denoised."""
@@ -135,15 +135,12 @@ class PatchMemory(Detector):
         self.radius = chosen.radius.to(self.memory).reshape(1)
 
     def _cover(self, images: Data) -> Tensor:
-        """How far [n] an image's patches, in the median, are from the nearest of the memory that is of another image.
-
-        The median, because a hidden anomaly fills a part of its image and a rare kind the whole.
-        """
+        """How far [n, positions] an image's patches are from the nearest of the memory that is of another image."""
         found = []
         for batch in images.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
             for index, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
                 others = self.owner != index
-                found.append(self._nearest(patches, others if bool(others.any()) else None)[0].median())
+                found.append(self._nearest(patches, others if bool(others.any()) else None)[0])
         return torch.stack(found)
 
     @torch.no_grad()
@@ -360,6 +357,10 @@ def _farthest(near: Tensor, points: Tensor, factor: Tensor, most: int) -> Tensor
         torch.minimum(distances, between[:, farthest], out=distances)
         distances[farthest] = 0
     return top.indices[found]
+
+
+def _relative(values: Tensor) -> Tensor:
+    return values / values.median().clamp_min(1e-12)
 
 
 def outlier_factors(points: Tensor, k: int) -> Tensor:
