@@ -31,6 +31,8 @@ LAYERS = {
         "tables",
         "scene_maps",
         "spelling",
+        "reviews",
+        "triage",
         "workflow",
         "updating",
         "demonstration",

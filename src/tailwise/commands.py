@@ -35,6 +35,9 @@ def fit(
     columns: str = "",
     balance: bool = False,
     per_kind: bool = False,
+    refine: str = "",
+    anomalies: str | None = None,
+    reviewed: str | None = None,
     read: str | None = None,
     layers: str = "",
     size: int | str | None = None,
@@ -76,6 +79,11 @@ def fit(
         columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
         per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: the threshold
             is higher, and catches less.
+        refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
+            see it find anomalous, "Iterate()" weighs it down.
+        anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
+            kind, or how many of the labelled ones to take out of the test data.
+        reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
         layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
@@ -105,8 +113,9 @@ def fit(
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        per_kind=per_kind, smoothing=smoothing, seed=seed, device=device, mixed_precision=mixed_precision,
-        threads=threads, command=spelling.command_line(fit, locals()),
+        per_kind=per_kind, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
+        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
+        command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
 
@@ -168,6 +177,64 @@ def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = 
     from . import spelling, updating
 
     return updating.update_run(run, more, out, seed, overwrite, spelling.command_line(update, locals()))
+
+
+def triage(
+    data: str,
+    *,
+    out: Path,
+    detector: str | None = None,
+    weighting: str = "",
+    alignment: str = "",
+    parts: int = 3,
+    reviewed: Path | None = None,
+    epochs: int | None = None,
+    groups: str | None = None,
+    columns: str = "",
+    labels: str | None = None,
+    read: str | None = None,
+    layers: str = "",
+    size: str | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Path:
+    """Find what does not belong in the training data: a sheet to review, the most suspicious units first.
+
+    Leaves review.csv and review.html (with pictures) in a folder. Write "anomaly" or "normal" into the column verdict
+    of what you have decided, and give the sheet to `tailwise fit --reviewed`.
+
+    Args:
+        data: as for `tailwise fit`.
+        out: the folder of the sheet.
+        detector: whose scores rank the units; by default patch-memory for images where a backbone is installed, and
+            otherwise gaussian. Each unit is judged by detectors that were not trained on it.
+        weighting: how their training is weighed.
+        alignment: how their scores are read.
+        parts: how many detectors; each is trained on one part of the units.
+        reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
+        epochs: passes over the data, for detectors that learn by gradient steps.
+        groups, columns, labels, read, layers, size, skip_bad: how the data is read, as for `tailwise fit`.
+        seed: same seed, same result.
+        device: "cpu", "cuda" or "mps".
+    """
+    from . import spelling, workflow
+    from . import triage as triages
+    from .sources import open_source
+
+    command = spelling.command_line(triage, locals())
+    # Without a detector images are read for the one that would be chosen for them.
+    maps = True if detector is None else workflow.make_detector(detector).wants_maps
+    source = open_source(
+        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
+        layers=spelling.parse_layers(layers), maps=maps, size=size, skip_bad=skip_bad,
+    )  # fmt: skip
+    request = workflow.Request(
+        source=source, detector=detector or triages.detector_for(source), weighting=weighting, alignment=alignment,
+        reviewed=str(reviewed or ""), epochs=epochs, seed=seed, device=device,
+    )  # fmt: skip
+    request.check()
+    return triages.write(triages.triage(request, parts), out, command)
 
 
 def report(run: Path, *, out: Path | None = None) -> Path:
@@ -262,4 +329,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, triage, update, report, weigh, names, describe, demo, bench)

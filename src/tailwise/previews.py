@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -20,7 +21,11 @@ _FEATURES = 8
 
 def of_units(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
     """Pictures, or the features as text, of the units that the report shows."""
-    shown = report.units_to_show(table)
+    return of_named(source, data, report.units_to_show(table))
+
+
+def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Pictures, or the features as text, of the units of these names."""
     place = {name: i for i, name in enumerate(data.names)}
     pictures, texts = {}, {}
     for name in shown:

@@ -78,7 +78,7 @@ def summarise(
         "pixels": None if pixels is None else dict(pixels),
         "gallery": None if gallery is None else _hung(gallery),
         "history": [dict(row) for row in history],
-        "thumbnails": _within_budget(thumbnails, used),
+        "thumbnails": within_budget(thumbnails, used),
         "examples": {name: texts[name] for name in used if name in texts},
     }
     return _plain({"sentence": _sentence(summary)} | summary)
@@ -97,6 +97,11 @@ def units_to_show(train: pd.DataFrame) -> list[str]:
 def to_html(summary: Mapping[str, Any]) -> str:
     """The report as one page that loads nothing and runs no script."""
     return _templates().get_template("report.html").render(summary, figures=_figures(summary))
+
+
+def page(template: str, content: Mapping[str, Any]) -> str:
+    """A page of the report's looks from another template."""
+    return _templates().get_template(template).render(content)
 
 
 def to_markdown(summary: Mapping[str, Any]) -> str:
@@ -259,7 +264,7 @@ def _hung(gallery: Mapping[str, Any]) -> dict[str, Any]:
     listed = [unit for section in gallery["sections"] for unit in section["units"]]
     pictures = {str(i): unit["picture"] for i, unit in enumerate(listed)}
     pictures |= {f"training {name}": picture for name, picture in gallery["training"].items()}
-    kept = _within_budget(pictures, pictures)
+    kept = within_budget(pictures, pictures)
     number = iter(range(len(listed)))
     sections = [
         {**section, "units": [unit for unit in section["units"] if str(next(number)) in kept]}
@@ -269,7 +274,7 @@ def _hung(gallery: Mapping[str, Any]) -> dict[str, Any]:
     return {**gallery, "sections": [section for section in sections if section["units"]], "training": training}
 
 
-def _within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
     kept, size = {}, 0
     for name in used:
         picture = thumbnails.get(name, "")

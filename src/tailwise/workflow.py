@@ -31,8 +31,10 @@ from . import (
     maps,
     modes,
     previews,
+    refine,
     registry,
     report,
+    reviews,
     scoring,
     storage,
     thresholds,
@@ -66,6 +68,9 @@ class Request:
     sample: bool = False
     balance: bool = False
     per_kind: bool = False
+    refine: str = ""
+    anomalies: str = ""
+    reviewed: str = ""
     smoothing: float = maps.SMOOTHING
     seed: int = 0
     device: str = "cpu"
@@ -89,6 +94,7 @@ class Request:
         maps.check_smoothing(self.smoothing)
         scoring.check_device(self.device)
         alignment.parse(self.alignment)
+        refine.parse(self.refine)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -107,6 +113,7 @@ def fit_run(
         started = time.perf_counter()
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
+        problem, known = _with_what_is_known(request, problem, detector)
         weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
         if detector.needs_layout and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
@@ -121,23 +128,21 @@ def fit_run(
         balanced = _balanced(split, request.balance)
         if writer.start(settings, overwrite):
             _say(f"resuming the unfinished fit in {out}")
+        rounds = refine.parse(request.refine)
         with _progress() as progress:
-            outcome = training.fit(
-                detector, split.training, weighting,
-                epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
-                sample=request.sample, base_weights=balanced,
-                held_out=split.held_out if request.patience else None, patience=request.patience, seed=request.seed,
-                device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
-                keeper=storage.Checkpoint(out), progress=progress,
-            )  # fmt: skip
+            # The trainings of a refinement are many: an interrupted one begins again.
+            keeper = storage.Checkpoint(out) if rounds is None else None
+            held_out = split.held_out if request.patience else None
+            fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
+            base = torch.ones(len(split.training)) if balanced is None else balanced
+            refined = None if rounds is None else rounds(fit, split.training, base, request.seed)
+            fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
+        detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
+        settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        scores = outcome.scores
-        if rule is not None:
-            detector = rule.fit(detector, split.training, request.seed)
-            scores = detector.training_scores
-        table = split.table(detector, outcome, scores)
+        table = split.table(detector, outcome, fitted.scores)
         settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
         if detector.has_maps:
             normals = split.held_out if len(split.held) else split.training
@@ -145,6 +150,35 @@ def fit_run(
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
         return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+
+
+def fitter(
+    request: Request,
+    weighting: Weighting,
+    rule: alignment.ModeFair | None,
+    *,
+    held_out: Data | None = None,
+    known: Labelled | None = None,
+    keeper: training.Keeper | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> refine.Fit:
+    """What trains a fresh detector as the request says, and aligns it where there is a rule."""
+
+    def fit(data: Data, base: Tensor, seed: int) -> refine.Fitted:
+        detector = make_detector(request.detector)
+        outcome = training.fit(
+            detector, data, weighting,
+            epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
+            sample=request.sample, base_weights=base, anomalies=known, held_out=held_out, patience=request.patience,
+            seed=seed, device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
+            keeper=keeper, progress=progress,
+        )  # fmt: skip
+        if rule is None:
+            return refine.Fitted(detector, outcome, outcome.scores)
+        aligned = rule.fit(detector, data, seed)
+        return refine.Fitted(aligned, outcome, aligned.training_scores)
+
+    return fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -279,6 +313,23 @@ def write_report(run: Path, out: Path | None) -> Path:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
     storage.write(out, writers[out.suffix](opened.report()).encode("utf-8", "backslashreplace"))
     return out
+
+
+def _with_what_is_known(request: Request, problem: Problem, detector: Detector) -> tuple[Problem, Labelled | None]:
+    """The problem without what a review calls anomalies, and the anomalies that the detector may learn from.
+
+    Reviewed ones count as labelled where the detector can use them.
+    """
+    known: list[Labelled] = []
+    if request.reviewed:
+        problem, found = reviews.apply(problem, reviews.read(Path(request.reviewed)))
+        known += [found] if found is not None and detector.needs_labels else []
+    if request.anomalies.strip().isdigit():
+        problem, taken = reviews.take_anomalies(problem, int(request.anomalies), request.seed)
+        known.append(taken)
+    elif request.anomalies:
+        known.append(request.source.at(request.anomalies).load_all())
+    return problem, reviews.joined(known) if known else None
 
 
 def _settings(

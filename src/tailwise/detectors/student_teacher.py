@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import backbone
+from ..backbones import Backbone, backbone
 from ..detector import Detector, Standardise
 from ..errors import InputError
 from ..problem import Batch, Data
@@ -152,7 +152,8 @@ def _named(name: str, unit_shape: tuple[int, ...]) -> nn.Module:
             f"the teacher {name!r} takes images of 1 or 3 channels: got units of shape {list(unit_shape)}",
             "give pixels to student-teacher, not features: the teacher makes its own",
         )
-    levels = backbone(name).taken[:_LEVELS]
+    found = backbone(name)
+    levels = found.taken[:_LEVELS] if isinstance(found, Backbone) else ()
     # A copy, because the original serves others, who may need it on another device.
     return _Unsaved(copy.deepcopy(backbone(name, levels)))
 
