@@ -1,4 +1,4 @@
-"""Detectors of images beside the contracts: padim, patches and student-teacher against other roads to the same numbers."""
+"""Detectors of images beside the contracts: padim, patches and student-teacher by other roads to the same numbers."""
 
 from __future__ import annotations
 
