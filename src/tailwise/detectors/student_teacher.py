@@ -91,7 +91,8 @@ class StudentTeacher(Detector):
     def _known(self, units: Tensor) -> list[Tensor]:
         """The teacher's maps [n, channels, height, width], level by level; those of training are computed once."""
         see = self.frozen if self.teacher else lambda images: self.frozen(self.standardise(images))
-        return self._kept.look_up(units, see) if self.training else see(units)
+        # Weighting scores the same images between epochs, in evaluation mode.
+        return self._kept.look_up(units, see, keep=self.training) if self.training or self._kept.maps else see(units)
 
 
 class _Kept:
@@ -101,14 +102,15 @@ class _Kept:
         self.left = most
         self.maps: dict[bytes, list[Tensor]] = {}
 
-    def look_up(self, units: Tensor, see: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+    def look_up(self, units: Tensor, see: Callable[[Tensor], list[Tensor]], keep: bool) -> list[Tensor]:
         keys = [hashlib.blake2b(unit.numpy().tobytes(), digest_size=16).digest() for unit in units.cpu()]
         unseen = [i for i, key in enumerate(keys) if key not in self.maps]
         found = {key: self.maps[key] for key in keys if key in self.maps}
         if unseen:
             for i, *maps in zip(unseen, *see(units[unseen]), strict=True):
                 found[keys[i]] = maps
-                self._keep(keys[i], maps)
+                if keep:
+                    self._keep(keys[i], maps)
         return [torch.stack(maps) for maps in zip(*(found[key] for key in keys), strict=True)]
 
     def _keep(self, key: bytes, maps: list[Tensor]) -> None:
