@@ -2,7 +2,7 @@
 
 python benchmarks/image_detectors.py [DETECTOR ...] [--sets SET ...] [--seeds SEED ...]
 
-Rows go to benchmarks/results/images.jsonl too. One that is there is not computed again, and a failure is a row
+Rows go to benchmarks/results/images/rows.jsonl too. One that is there is not computed again, and a failure is a row
 (computed again once the code has changed). Sets that are not found are skipped with a line on stderr; they are looked
 for in TAILWISE_DATA. One thread, weights uniform; test labels and masks are read by the metrics only.
 """
@@ -36,7 +36,7 @@ from tailwise.problem import Labelled, Problem
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
 
-RESULTS = Path(__file__).parent / "results" / "images.jsonl"
+RESULTS = Path(__file__).parent / "results" / "images" / "rows.jsonl"
 BACKBONE = "efficientnet-lite0"
 # Maps and masks are compared at this many pixels a side, whatever the picture's shape.
 SIDE = 128
