@@ -45,7 +45,7 @@ DETECTORS = {
     "autoencoder": {"spelling": "autoencoder", "read": "pixels", "size": 128},
     "student-teacher": {
         "spelling": f"StudentTeacher(teacher={BACKBONE!r})",
-        "read": "pixels", "size": 224, "batch_size": 8, "epochs": 30,
+        "read": "pixels", "size": 128, "batch_size": 8, "epochs": 30,
     },
     "gaussian": {"spelling": "gaussian"},
     "padim": {"spelling": "padim"},
