@@ -2,7 +2,7 @@
 
 python benchmarks/image_detectors.py [DETECTOR ...] [--sets SET ...] [--seeds SEED ...]
 
-Rows go to benchmarks/results/images.jsonl too. One that is there is not computed again, and a failure is a row
+Rows go to benchmarks/results/images/rows.jsonl too. One that is there is not computed again, and a failure is a row
 (computed again once the code has changed). Sets that are not found are skipped with a line on stderr; they are looked
 for in TAILWISE_DATA. One thread, weights uniform; test labels and masks are read by the metrics only.
 """
@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,7 @@ from tailwise.problem import Labelled, Problem
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
 
-RESULTS = Path(__file__).parent / "results" / "images.jsonl"
+RESULTS = Path(__file__).parent / "results" / "images" / "rows.jsonl"
 BACKBONE = "efficientnet-lite0"
 # Maps and masks are compared at this many pixels a side, whatever the picture's shape.
 SIDE = 128
@@ -114,27 +117,38 @@ def nearest(mask: np.ndarray) -> np.ndarray:
 
 
 def run(name: str, of: str, seed: int) -> dict[str, Any]:
-    """One row, whatever happens."""
+    """One row, whatever happens; a set or package that is not there makes it a skipped one."""
     options = dict(DETECTORS[name])
     reading = {key: options.pop(key) for key in ("read", "size") if key in options}
-    detector = registry.parse_one(str(options.pop("spelling")), "detector")
     start = time.process_time()
-    problem = load(of, **reading)
-    assert problem.test is not None
-    for data in (problem.train, problem.test.data):
-        for _ in data.batches(32):
-            pass  # features are computed, or found in the cache, when they are first asked for
-    row = {"reading_seconds": round(time.process_time() - start, 2), "train": len(problem.train)}
-    rows.reset_peak_memory()
     try:
-        row |= {"status": "ok", **measure(detector, problem, options, seed)}
+        detector = registry.parse_one(str(options.pop("spelling")), "detector")
+        problem = load(of, **reading)
+    except InputError as error:
+        return {"status": "skipped", "error": str(error)}
+    try:
+        assert problem.test is not None
+        for data in (problem.train, problem.test.data):
+            for _ in data.batches(32):
+                pass  # features are computed, or found in the cache, when they are first asked for
+        row = {"status": "ok", "reading_seconds": round(time.process_time() - start, 2), "train": len(problem.train)}
+        rows.reset_peak_memory()
+        return row | measure(detector, problem, options, seed) | {"peak_memory_mb": rows.peak_memory_mb()}
     except Exception as error:
-        row |= {
-            "status": "failed",
-            "error": f"{type(error).__name__}: {error}",
-            "trace": traceback.format_exc(limit=-3),
-        }
-    return row | {"peak_memory_mb": rows.peak_memory_mb()}
+        return failed(error) | {"trace": traceback.format_exc(limit=-3)}
+
+
+def run_apart(name: str, of: str, seed: int) -> dict[str, Any]:
+    """The row by a process of its own, so that its memory is its own and its end is not ours."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(run, name, of, seed).result()
+        except BrokenProcessPool as error:
+            return failed(error)
+
+
+def failed(error: Exception) -> dict[str, Any]:
+    return {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
@@ -151,10 +165,9 @@ def main() -> None:
                 settings = {"detector": name, "set": of, "seed": seed, **DETECTORS[name]}
                 if rows.key(settings) in done:
                     continue
-                try:
-                    row = run(name, of, seed)
-                except InputError as error:
-                    print(f"skipped {name} on {of}: {error}", file=sys.stderr)
+                row = run_apart(name, of, seed)
+                if row["status"] == "skipped":
+                    print(f"skipped {name} on {of}: {row['error']}", file=sys.stderr)
                     continue
                 row = {"settings": settings, **row, "commit": rows.commit(), "versions": rows.versions()}
                 rows.append(RESULTS, row)

@@ -162,10 +162,14 @@ def test_a_named_teacher_is_neither_trained_nor_saved(tiny_teacher: Backbone) ->
 def test_maps_kept_while_training_are_those_computed(tiny_teacher: Backbone) -> None:
     data = Data(torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)), [str(i) for i in range(12)])
     detector, _ = fitted(data, epochs=1)
+    again = make(repr(detector))
+    again.restore(data.unit_shape, detector.state_dict())
+    again.eval()
     batch = next(data.batches(12))
     with torch.no_grad():
-        kept = detector.train().losses(batch)
-        assert torch.equal(kept, detector.eval().losses(batch))
+        assert torch.equal(detector.losses(batch), again.losses(batch))
+    assert len(detector._kept.maps) == 12
+    assert not again._kept.maps
 
 
 def test_the_map_is_highest_at_the_defect(tiny_teacher: Backbone) -> None:

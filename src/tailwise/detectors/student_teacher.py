@@ -1,9 +1,10 @@
 """Student and teacher: a small network learns a frozen one's feature pyramid on normal images and fails on others.
 
-Wang et al., BMVC 2021 (feature pyramid matching). Two departures: the student is a plain pyramid of convolutions, not
-the teacher's architecture, whose batch normalisation would couple units and whose steps cost more; and the teacher's
-channels are standardised first, because loud ones would drown the others. With a random teacher it is random network
-distillation (Burda et al., ICLR 2019).
+Wang et al., BMVC 2021 (feature pyramid matching). Departures: the student is a plain pyramid of convolutions, not
+the teacher's architecture, whose batch normalisation would couple units and whose steps cost more; the teacher's
+channels are standardised first, because loud ones would drown the others; and the levels are those whose maps other
+detectors see, two of EfficientNet-Lite0 where the paper has three of a ResNet-18. With a random teacher it is random
+network distillation (Burda et al., ICLR 2019).
 """
 
 from __future__ import annotations
@@ -17,14 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones import Backbone, backbone
+from ..backbones import backbone, map_layers
 from ..detector import Detector, Standardise
 from ..errors import InputError
 from ..problem import Batch, Data
 from ..registry import register
 
-# The paper matches three levels: the last one of a classifier is too much about ImageNet's classes.
-_LEVELS = 3
 # Channels of a random teacher, level by level.
 _RANDOM = (16, 32, 64)
 # The teacher's maps are the same in every epoch; of so many bytes they are kept while training.
@@ -33,7 +32,7 @@ _KEPT_BYTES = 1_000_000_000
 
 @register("detector", "student-teacher")
 class StudentTeacher(Detector):
-    """One less the cosine between the student's and the teacher's features at each position of three levels.
+    """One less the cosine between the student's and the teacher's features at each position of its levels.
 
     A unit's loss is the sum over levels of the mean over positions, its map the product over levels, as in the paper,
     and its score the map's maximum.
@@ -92,7 +91,8 @@ class StudentTeacher(Detector):
     def _known(self, units: Tensor) -> list[Tensor]:
         """The teacher's maps [n, channels, height, width], level by level; those of training are computed once."""
         see = self.frozen if self.teacher else lambda images: self.frozen(self.standardise(images))
-        return self._kept.look_up(units, see) if self.training else see(units)
+        # Weighting scores the same images between epochs, in evaluation mode.
+        return self._kept.look_up(units, see, keep=self.training) if self.training or self._kept.maps else see(units)
 
 
 class _Kept:
@@ -102,14 +102,15 @@ class _Kept:
         self.left = most
         self.maps: dict[bytes, list[Tensor]] = {}
 
-    def look_up(self, units: Tensor, see: Callable[[Tensor], list[Tensor]]) -> list[Tensor]:
+    def look_up(self, units: Tensor, see: Callable[[Tensor], list[Tensor]], keep: bool) -> list[Tensor]:
         keys = [hashlib.blake2b(unit.numpy().tobytes(), digest_size=16).digest() for unit in units.cpu()]
         unseen = [i for i, key in enumerate(keys) if key not in self.maps]
         found = {key: self.maps[key] for key in keys if key in self.maps}
         if unseen:
             for i, *maps in zip(unseen, *see(units[unseen]), strict=True):
                 found[keys[i]] = maps
-                self._keep(keys[i], maps)
+                if keep:
+                    self._keep(keys[i], maps)
         return [torch.stack(maps) for maps in zip(*(found[key] for key in keys), strict=True)]
 
     def _keep(self, key: bytes, maps: list[Tensor]) -> None:
@@ -152,10 +153,8 @@ def _named(name: str, unit_shape: tuple[int, ...]) -> nn.Module:
             f"the teacher {name!r} takes images of 1 or 3 channels: got units of shape {list(unit_shape)}",
             "give pixels to student-teacher, not features: the teacher makes its own",
         )
-    found = backbone(name)
-    levels = found.taken[:_LEVELS] if isinstance(found, Backbone) else ()
     # A copy, because the original serves others, who may need it on another device.
-    return _Unsaved(copy.deepcopy(backbone(name, levels)))
+    return _Unsaved(copy.deepcopy(backbone(name, map_layers(name))))
 
 
 class _Pyramid(nn.Module):
