@@ -130,6 +130,12 @@ class Data:
         units = self.units.index_select(0, index) if isinstance(self.units, Tensor) else self.units[index]
         return units.float()
 
+    def _read_in_order(self, start: int, stop: int) -> Tensor:
+        """Units that follow each other: a view where they are in memory, which nobody may write to."""
+        if isinstance(self.units, Tensor):
+            return self.units[start:stop].float()
+        return self.read(torch.arange(start, stop))
+
     def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
         """The units at `index`, as data of their own."""
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
@@ -140,12 +146,12 @@ class Data:
 
     def batch(self, index: Tensor) -> Batch:
         """The units at `index` [b]."""
-        scenes = None
+        return Batch(self.read(index), index, self._scenes(index))
+
+    def _scenes(self, index: Tensor) -> Scenes | None:
         if self.layout:
-            scenes = Scenes(self, index)
-        elif self.taken is not None:
-            scenes = Scenes(self.taken[0], self.taken[1][index])
-        return Batch(self.read(index), index, scenes)
+            return Scenes(self, index)
+        return None if self.taken is None else Scenes(self.taken[0], self.taken[1][index])
 
     def batches(
         self, size: int, generator: torch.Generator | None = None, weights: Tensor | None = None
@@ -159,7 +165,10 @@ class Data:
         elif generator is not None:
             order = torch.randperm(len(self), generator=generator)
         else:
-            order = torch.arange(len(self))
+            for start in range(0, len(self), size):
+                index = torch.arange(start, min(start + size, len(self)))
+                yield Batch(self._read_in_order(start, start + len(index)), index, self._scenes(index))
+            return
         for index in order.split(min(size, max(1, len(self)))):
             yield self.batch(index)
 

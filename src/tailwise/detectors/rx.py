@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.linalg.blas import dtrmm
 from torch import Tensor
 
 from ..detector import Detector
@@ -22,7 +23,7 @@ from ..registry import register
 
 _BATCH = 4_096
 # Blocks that stay in the processor's cache.
-_BLOCK = 1_024
+_BLOCK = 512
 # Bands that tell different units apart.
 _TOLD_BY = 8
 # A direction with less than this share of the largest variance holds rounding only, as of a band that is a copy.
@@ -89,17 +90,17 @@ class RX(Detector):
         return torch.cat([self._distances(units) for units in batch.units.split(_BLOCK)]).float()
 
     def _distances(self, units: Tensor) -> Tensor:
-        """[n] of units [n, 1, bands]. The whitening is zero below its diagonal, of which this spares a quarter."""
-        vectors, size = self._vectors(units), self.whitening.shape[1]
-        offset = -(self.mean @ self.whitening)
-        rows = size // 2 + self.leading
-        first = torch.addmm(offset[: size // 2], vectors[:, :rows], self.whitening[:rows, : size // 2])
-        second = torch.addmm(offset[size // 2 :], vectors, self.whitening[:, size // 2 :])
-        return first.square_().sum(1) + second.square_().sum(1)
+        """[n] of units [n, 1, bands]."""
+        centred = self._vectors(units).sub_(self.mean)
+        if self.leading or centred.device.type != "cpu":
+            return (centred @ self.whitening).square_().sum(1)
+        # The whitening is zero below its diagonal: this product, in place, takes half of the time.
+        whitened = dtrmm(1.0, self.whitening.numpy().T, centred.numpy().T, lower=1, overwrite_b=1).T
+        return torch.from_numpy(whitened).square_().sum(1)
 
     def _vectors(self, units: Tensor) -> Tensor:
         """[n, d]: the bands, or random features of them."""
-        bands = units.flatten(1).double()
+        bands = units.flatten(1).to(torch.float64, copy=True)  # it is written to
         if not self.features:
             return bands
         return ((bands - self.centre) @ self.directions + self.phases).cos()
