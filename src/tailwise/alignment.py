@@ -92,8 +92,9 @@ def choose(text: str, unit_shape: tuple[int, ...]) -> ModeFair | None:
     """The alignment of this spelling for units of this shape: "auto" leaves spectra and feature maps as they are.
 
     A small defect hardly moves the mean of a map's channels, which four of the five cues look at: they cost more than
-    they gave. The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is often
-    several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
+    they gave. The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is
+    often several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors
+    knew.
     """
     alone = len(unit_shape) == 2 or scoring.is_map(unit_shape)
     return None if text.strip() == "auto" and alone else parse(text)
