@@ -54,10 +54,11 @@ def test_equal_points_are_chosen_once():
     assert float(radius) == pytest.approx(0, abs=1e-2)
 
 
-def test_scores_are_distances_to_a_memory_of_everything():
-    """With all patches kept, maps are scikit-learn's nearest distances between standardised neighbourhood means."""
+@pytest.mark.parametrize("standardise", [False, True])
+def test_scores_are_distances_to_a_memory_of_everything(standardise):
+    """With all patches kept, maps are scikit-learn's nearest distances between scaled neighbourhood means."""
     data, fresh = maps(20), maps(5, seed=2)
-    detector = fitted(data, share=1.0)
+    detector = fitted(data, share=1.0, standardise=standardise)
 
     def patches(units):
         padded = torch.nn.functional.pad(units, (1, 1, 1, 1), value=torch.nan)
@@ -65,7 +66,7 @@ def test_scores_are_distances_to_a_memory_of_everything():
         return means.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
 
     known = patches(data.units)
-    mean, scale = known.mean(0), known.std(0)
+    mean, scale = known.mean(0), known.std(0) if standardise else known.var(0).mean() ** 0.5
     search = NearestNeighbors(n_neighbors=1).fit((known - mean) / scale)
     expected = search.kneighbors((patches(fresh.units) - mean) / scale)[0].reshape(5, 8, 8)
     found = scoring.over_batches(detector, fresh, detector.score_map)

@@ -1,7 +1,7 @@
 """A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned without losing rare kinds.
 
 The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood. The memory is a k-centre coreset, chosen
-greedily (Gonzalez 1985). Departures from the paper: channels are standardised; the greedy choice is made in rounds, one
+greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in rounds, one
 matrix product for many patches; the choice is made twice, and the second time the patches of images that the others
 cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of its farthest patches.
 TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by
@@ -62,6 +62,7 @@ class PatchMemory(Detector):
         reweigh: neighbours in the memory that the image's score is re-weighed by, as in the paper; 0 leaves it out.
         denoise: share of patches, those of the largest local outlier factor, that are left out before the choice.
             Images of rare kinds are spared.
+        standardise: give every channel the same spread; otherwise all are divided by one number.
         max_memory: bytes that a fit may take, such as "2GB". More images than fit are thinned in blocks, then together.
     """
 
@@ -77,10 +78,11 @@ class PatchMemory(Detector):
         self,
         share: float = 0.01,
         most: int = 20_000,
-        keep_tail: float = 2.0,
+        keep_tail: float = 2.25,
         top: float = 0.02,
         reweigh: int = 0,
         denoise: float = 0.0,
+        standardise: bool = False,
         max_memory: str = "2GB",
     ) -> None:
         super().__init__()
@@ -93,12 +95,18 @@ class PatchMemory(Detector):
         if most < 1 or reweigh < 0 or keep_tail < 0:
             raise InputError(f"most must be 1 or more, the others 0 or more: got {most=}, {reweigh=}, {keep_tail=}")
         self.bytes = _bytes(max_memory)
-        self.share, self.most, self.keep_tail, self.reweigh = share, most, keep_tail, reweigh
+        self.standardise, self.share, self.most, self.keep_tail, self.reweigh = (
+            standardise,
+            share,
+            most,
+            keep_tail,
+            reweigh,
+        )
         self.top, self.denoise, self.max_memory = top, denoise, max_memory
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
         channels = unit_shape[0]
-        self.register_buffer("memory", torch.zeros(1, channels))  # [m, channels], standardised
+        self.register_buffer("memory", torch.zeros(1, channels))  # [m, channels], centred and scaled
         self.register_buffer("owner", torch.zeros(1, dtype=torch.long))  # [m], which image a patch was seen in
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("scale", torch.ones(channels))
@@ -200,7 +208,7 @@ class PatchMemory(Detector):
         return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + min(channels, _DIRECTIONS))))
 
     def _patches(self, units: Tensor) -> Tensor:
-        """Standardised patches [b, positions, channels] of maps [b, channels, h, w]."""
+        """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
         return (_around(units) - self.mean) / self.scale
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
@@ -228,7 +236,8 @@ class PatchMemory(Detector):
         variance = (squares / count - mean.square()).clamp_min(0)
         # Sums of squares are exact to about this share of the mean's square.
         constant = variance <= 1e-10 * mean.square().clamp_min(1e-20)
-        scale = torch.where(constant, 1.0, variance.sqrt())
+        variance = variance if self.standardise else variance.mean().expand_as(variance)
+        scale = torch.where(constant | (variance <= 0), 1.0, variance.sqrt())
         return _Distinct(data.take(first), torch.tensor(mass), mean, scale)
 
     def _block(self, images: Data, block: Tensor, spared: Tensor) -> tuple[Tensor, Tensor]:
