@@ -13,8 +13,8 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
-    | {"problem", "detector"},
-    1: {"nets", "backbones", "detectors", "sources"},
+    | {"problem", "detector", "cues", "pseudo_anomalies"},
+    1: {"nets", "deviation", "backbones", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
     | {"storage", "files"},
     3: {
@@ -38,7 +38,7 @@ LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in mod
 
 # Layer 1 keeps to itself, but for this: networks are there for detectors to be made of, and frozen ones for sources to
 # read images with.
-WITHIN_LAYER_1 = {("detectors", "nets"), ("sources", "backbones")}
+WITHIN_LAYER_1 = {("detectors", "nets"), ("detectors", "deviation"), ("deviation", "nets"), ("sources", "backbones")}
 # Detectors and sources do not know that weights or training exist; losses are plain functions of units.
 UNKNOWN_TO_LAYER_1 = {"weights"}
 # Layer 2 meets detectors and sources by protocol and by registered name only.

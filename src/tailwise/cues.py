@@ -1,4 +1,4 @@
-"""Several scores of one unit become one: each is squashed onto a common scale, then their weighted geometric mean is taken.
+"""Several scores of one unit become one: squashed onto a common scale, then their weighted geometric mean.
 
 Nothing is fitted: unlike ranks or z-scores, the result of a unit does not depend on the other units (Das & Bhuyan,
 arXiv 2601.22913, whose form of squashing this is). Works for the scores of any detector.

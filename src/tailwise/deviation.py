@@ -21,11 +21,14 @@ from .problem import Batch, Data, Labelled
 
 # Below this a map of places would be too coarse to point at anything.
 _SMALLEST_MAP = 8
+# How many numbers of a row the largest magnitude is taken of.
+_VIEWS = 10
 # Anomalies are few; of many, a step sees so many, and the next step the next ones.
 _KNOWN_AT_A_STEP = 32
 # Units that lend their values or textures: distinct ones, chosen by their content alone.
 _BANK_UNITS = 256
 _BANK_ENTRIES = 4_000_000
+_RANGE = (0.01, 0.99)
 # A target made from the network's own opinion is used so often (Das et al. 2025).
 _OPINION_SHARE = 0.6
 # The batch whose size the published code divides by once too often.
@@ -49,41 +52,46 @@ class Trunk(nn.Module):
         self.dense = len(unit_shape) < 3
         if self.dense:
             body = Body(unit_shape, hidden[:-1], hidden[-1], dense=True)
-            self.layers = nn.ModuleList([nn.Sequential(body.encoder(), nn.ReLU())])
+            self.layers: nn.Module = nn.Sequential(body.encoder(), nn.ReLU())
             self.places = hidden[-1]
             return
-        self.layers = nn.ModuleList()
+        self.levels = nn.ModuleList()
         side = min(unit_shape[1:])
         for before, after in zip((unit_shape[0], *hidden), hidden, strict=False):
             stride = 2 if side > _SMALLEST_MAP else 1
-            self.layers.append(nn.Sequential(started(nn.Conv2d(before, after, 3, stride, 1)), nn.ReLU()))
+            self.levels.append(nn.Sequential(started(nn.Conv2d(before, after, 3, stride, 1)), nn.ReLU()))
             side = -(-side // stride)
         self.places = sum(hidden)
 
     def forward(self, units: Tensor) -> Features:
         if self.dense:
-            whole = self.layers[0](units)
+            whole = self.layers(units)
             return Features(whole, whole)
         levels = []
-        for layer in self.layers:
+        for layer in self.levels:
             units = layer(units)
             levels.append(units)
         # The second level is fine enough to tell places and a quarter of the cost of the first.
-        size = levels[min(1, len(levels) - 1)].shape[2:]
-        return Features(torch.cat([_resized(level, size) for level in levels], 1), levels[-1].mean((2, 3)))
+        height, width = levels[min(1, len(levels) - 1)].shape[2:]
+        return Features(torch.cat([_resized(level, (height, width)) for level in levels], 1), levels[-1].mean((2, 3)))
 
 
 class DeviationHead(nn.Module):
-    """One number from each place; that of an image is the mean of the highest tenth of the places' magnitudes."""
+    """One number from each place of an image, of which the mean of the highest tenth of magnitudes is taken.
 
-    def __init__(self, trunk: Trunk) -> None:
+    A row or spectrum gives one signed number, or, with `views`, the largest magnitude of so many: one number's own
+    magnitude would be next to nothing wherever it changes its sign.
+    """
+
+    def __init__(self, trunk: Trunk, views: int = 0) -> None:
         super().__init__()
-        self.layer = nn.Linear(trunk.places, 1) if trunk.dense else nn.Conv2d(trunk.places, 1, 1)
+        self.views = views
+        self.layer = nn.Linear(trunk.places, views or 1) if trunk.dense else nn.Conv2d(trunk.places, 1, 1)
 
     def forward(self, features: Features) -> Tensor:
-        """[n]; signed for rows and spectra."""
+        """[n]"""
         places = self.layer(features.places)
-        return places[:, 0] if places.dim() == 2 else top_mean(places.abs())
+        return places[:, 0] if places.dim() == 2 and not self.views else top_mean(places.abs())
 
 
 @dataclass(frozen=True)
@@ -108,7 +116,7 @@ class ThreeHeads(nn.Module):
         super().__init__()
         self.unit_shape = unit_shape
         self.trunk = Trunk(unit_shape, hidden)
-        self.deviation = DeviationHead(self.trunk)
+        self.deviation = DeviationHead(self.trunk, _VIEWS)
         self.probability = nn.Linear(hidden[-1], 1)
         if self.trunk.dense:
             width = torch.Size(unit_shape).numel()
@@ -123,7 +131,7 @@ class ThreeHeads(nn.Module):
         places = self.segmentation(features.places)
         if not self.trunk.dense:
             places = nn.functional.interpolate(places, self.unit_shape[1:], mode="bilinear")[:, 0]
-        return Reading(self.deviation(features).abs(), self.probability(features.whole)[:, 0], places)
+        return Reading(self.deviation(features), self.probability(features.whole)[:, 0], places)
 
 
 class Known(nn.Module):
@@ -159,11 +167,13 @@ class Known(nn.Module):
     def at(self, step: int) -> Tensor:
         """Indices of those that this step sees."""
         count = min(len(self.units), _KNOWN_AT_A_STEP)
-        start = step * count if len(self.units) > count else 0
+        start = step * count if self.rotates else 0
         return (start + torch.arange(count, device=self.units.device)) % max(1, len(self.units))
 
-    def __len__(self) -> int:
-        return len(self.units)
+    @property
+    def rotates(self) -> bool:
+        """Whether there are more than a step sees."""
+        return len(self.units) > _KNOWN_AT_A_STEP
 
 
 class Adaptive(Detector):
@@ -182,13 +192,16 @@ class Adaptive(Detector):
     def build(self, unit_shape: tuple[int, ...]) -> None:
         self.standardise = Standardise(unit_shape)
         self.heads = ThreeHeads(unit_shape, widths(unit_shape, self.hidden))
-        self.register_buffer("bank", torch.zeros(1, *unit_shape), persistent=False)
+        self.register_buffer("bank", torch.zeros(2, *unit_shape), persistent=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
-        device = self.bank.device
-        self.bank = self.standardise(_lenders(data, w).to(device))
+        bank = self.standardise(lenders(data, w).to(self.bank.device))
+        if bank.dim() < 4:
+            # Of rows only the range is needed, without the extremes, of which one would stretch it.
+            bank = bank.quantile(torch.tensor(_RANGE, device=bank.device, dtype=bank.dtype), dim=0)
+        self.bank = bank
 
     def losses(self, batch: Batch) -> Tensor:
         step = self._step()
@@ -196,8 +209,9 @@ class Adaptive(Detector):
         units = self.standardise(batch.units)
         made, mask = self._altered(units, seeds)
         real, pseudo = self.heads(torch.cat([units, made])).split(len(units))
-        normal = self._terms(real, torch.zeros_like(mask, dtype=units.dtype), 0.0, seeds)
-        return normal + self._anomalous_terms(self._terms(pseudo, mask.to(units.dtype), 1.0, seeds), step)
+        mask = mask.to(units)
+        normal = self._terms(real, 0.0, torch.zeros_like(mask), step, seeds)
+        return normal + self._anomalous_terms(self._terms(pseudo, 1.0, mask, step), step)
 
     def contrast(self, batch: Batch) -> Tensor:
         """The pseudo-anomalies [n, *unit] of units, as evaluation mode makes them."""
@@ -218,31 +232,51 @@ class Adaptive(Detector):
     def _altered(self, units: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         if units.dim() == 4:
             return pseudo_anomalies.altered_images(units, seeds, self.bank)
-        rows, mask = pseudo_anomalies.altered_rows(units.flatten(1), seeds, self.bank.flatten(1))
+        rows, mask = pseudo_anomalies.altered_rows(units.flatten(1), seeds, *self.bank.flatten(1))
         return rows.view_as(units), mask.view_as(units)
 
     def _terms(
-        self, reading: Reading, mask: Tensor, label: float, seeds: Tensor, masked: Tensor | None = None
+        self,
+        reading: Reading,
+        label: float,
+        mask: Tensor,
+        step: int,
+        seeds: Tensor | None = None,
+        masked: Tensor | None = None,
     ) -> Tensor:
-        """Deviation, probability and segmentation losses [n] of units with one label; `masked` says whose mask counts."""
-        burning = int(self.steps) <= self.burn_in_steps
+        """Deviation, probability and segmentation losses [n] of units with one label.
+
+        `seeds` are those of unlabelled units, for which the label is only an assumption; `masked` says whose mask
+        is known.
+        """
+        burning = step < self.burn_in_steps
         labels = torch.full_like(reading.logit, label)
-        target = labels if burning else reading.logit.detach().sigmoid()
-        opinion = labels if burning or label else self._opinion(reading.deviation.detach(), seeds)
-        judged = deviation_loss(self._deviation(reading), target, self.margin)
-        judged = judged + nn.functional.binary_cross_entropy_with_logits(reading.logit, opinion, reduction="none")
+        target = labels if burning else self._softened(labels, reading.logit.detach().sigmoid())
+        taught = labels if burning or seeds is None else self._opinion(reading.deviation.detach(), seeds)
+        judged = deviation_loss(self._deviation(reading, step), target, self.margin)
+        judged = judged + nn.functional.binary_cross_entropy_with_logits(reading.logit, taught, reduction="none")
         placed = focal_loss(reading.places, mask)
         if masked is not None:
             # Of an anomaly without a mask it is known that some of its places are touched.
-            somewhere = focal_loss(top_mean(reading.places)[:, None], torch.ones(len(mask), 1, device=mask.device))
+            somewhere = focal_loss(top_mean(reading.places)[:, None], torch.ones_like(reading.logit)[:, None])
             placed = torch.where(masked, placed, somewhere)
         return (judged / _PUBLISHED_BATCH if self.as_published else judged) + placed
 
-    def _deviation(self, reading: Reading) -> Tensor:
+    def _softened(self, labels: Tensor, probability: Tensor) -> Tensor:
+        """What stands for the labels in the deviation: the probability, but a label keeps at least half of its say.
+
+        Without that, as published, a network that has not learnt may call every unit anomalous, and is then rewarded
+        for it: its own opinion would push what it should draw.
+        """
+        if self.as_published:
+            return probability
+        return torch.where(labels > 0, probability.clamp_min(0.5), probability.clamp_max(0.5))
+
+    def _deviation(self, reading: Reading, step: int) -> Tensor:
         """In standard deviations of the prior, which is known; the published code draws 5,000 of it at every step."""
         if not self.as_published:
             return reading.deviation
-        seed = torch.full((1,), int(self.steps), dtype=torch.long, device=reading.deviation.device)
+        seed = torch.full((1,), step, dtype=torch.long, device=reading.deviation.device)
         draws = pseudo_anomalies.normals(seed, _PUBLISHED_DRAWS, 40)
         return (reading.deviation - draws.mean()) / draws.std()
 
@@ -294,8 +328,10 @@ def localised(gradient: Tensor, scores: Tensor, blur: float = 0.01) -> Tensor:
     maps = gradient.abs()
     if maps.dim() == 4:
         maps = maps.sum(1)
-        highest = maps.flatten(1).quantile(0.99, dim=1)[:, None, None]
-        maps = _blurred(torch.minimum(maps, highest), blur * min(maps.shape[1:]))
+        flat = maps.flatten(1)
+        highest = flat.quantile(0.99, dim=1)
+        highest = torch.where(highest > 0, highest, flat.amax(1))  # the whole of a map may be one place
+        maps = _blurred(torch.minimum(maps, highest[:, None, None]), blur * min(maps.shape[1:]))
     top = maps.flatten(1).amax(1).clamp_min(1e-30)
     return maps * (scores / top).view(-1, *(1,) * (maps.dim() - 1))
 
@@ -306,7 +342,7 @@ def started(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
-def _lenders(data: Data, w: Tensor) -> Tensor:
+def lenders(data: Data, w: Tensor) -> Tensor:
     """Distinct units of weight above 0, those whose content comes first in a fixed disorder: weights do not matter."""
     count = max(2, min(_BANK_UNITS, _BANK_ENTRIES // max(1, torch.Size(data.unit_shape).numel())))
     kept = (w > 0).nonzero().flatten().cpu()
@@ -320,10 +356,10 @@ def _lenders(data: Data, w: Tensor) -> Tensor:
     return units
 
 
-def _resized(level: Tensor, size: torch.Size) -> Tensor:
+def _resized(level: Tensor, size: tuple[int, int]) -> Tensor:
     if level.shape[2] > size[0] or level.shape[3] > size[1]:
-        return nn.functional.adaptive_avg_pool2d(level, list(size))
-    return nn.functional.interpolate(level, list(size)) if level.shape[2:] != size else level
+        return nn.functional.adaptive_avg_pool2d(level, size)
+    return nn.functional.interpolate(level, size) if tuple(level.shape[2:]) != size else level
 
 
 def _blurred(maps: Tensor, deviation: float) -> Tensor:

@@ -1,8 +1,8 @@
 """Anomalies made from normal units: patches of foreign texture in images, foreign values in rows.
 
-Images after DRAEM (Zavrtanik et al., ICCV 2021), as Adaptive Deviation Learning uses it: Perlin noise above a threshold is
-a mask, and inside it the image gives way to a texture. Theirs is a folder of photographs; here textures are generated,
-or moved parts of other units, so that nothing is downloaded. The form for rows is ours.
+Images after DRAEM (Zavrtanik et al., ICCV 2021), as Adaptive Deviation Learning uses it: Perlin noise above a threshold
+is a mask, and inside it the image gives way to a texture. Theirs is a folder of photographs; here textures are
+generated, or moved parts of other units, so that nothing is downloaded. The form for rows is ours.
 
 All randomness is a function of seeds, one a unit, that are made from the unit's own numbers: copies of a unit get the
 same pseudo-anomaly, whatever batch they are in, and whoever runs it.
@@ -23,7 +23,7 @@ _SECOND = 0x94D049BB133111EB - 2**64
 _LEAST_CELL = 4
 _LARGEST_EXPONENT = 5
 _THRESHOLD = 0.5
-_LEAST_MASK = 0.02
+_LEAST_MASK = 0.05
 _MOST_OPACITY = 0.8
 # Colours of textures are drawn this wide, in standard deviations of the channel.
 _COLOURS = 1.5
@@ -48,19 +48,16 @@ def normals(seeds: Tensor, count: int, stream: int) -> Tensor:
     return math.sqrt(2) * torch.erfinv(2 * uniforms(seeds, count, stream) - 1 + 2**-24)
 
 
-def altered_rows(rows: Tensor, seeds: Tensor, bank: Tensor, widen: float = 0.5) -> tuple[Tensor, Tensor]:
+def altered_rows(rows: Tensor, seeds: Tensor, low: Tensor, high: Tensor, widen: float = 0.5) -> tuple[Tensor, Tensor]:
     """Rows [n, d] with some features replaced, and where (bool [n, d]).
 
-    Half of the rows lose few features, half many, always one at least. A value comes from the range that the feature
-    has in `bank` [m, d], widened by `widen` of its length at either end.
+    The share of features differs from row to row, evenly over 0..1, and one at least is replaced. A value comes from
+    anywhere between the feature's `low` and `high` [d], widened by `widen` of their distance at either end.
     """
-    n, d = rows.shape
-    share = uniforms(seeds, 1, 0) ** 2
-    draws = uniforms(seeds, d, 1)
-    replaced = (draws < share) | (draws == draws.amin(1, keepdim=True))
-    low, high = bank.amin(0), bank.amax(0)
-    length = (high - low) * (1 + 2 * widen)
-    values = low - widen * (high - low) + length * uniforms(seeds, d, 2)
+    draws = uniforms(seeds, rows.shape[1], 1)
+    replaced = (draws < uniforms(seeds, 1, 0)) | (draws == draws.amin(1, keepdim=True))
+    reach = widen * (high - low)
+    values = torch.lerp(low - reach, high + reach, uniforms(seeds, rows.shape[1], 2).to(rows))
     return torch.where(replaced, values, rows), replaced
 
 
@@ -73,7 +70,7 @@ def altered_images(images: Tensor, seeds: Tensor, bank: Tensor) -> tuple[Tensor,
 
 
 def perlin_masks(seeds: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
-    """[n, h, w] bool: where Perlin noise, turned by a random angle, is above 0.5; never less than 2 % of the pixels.
+    """[n, h, w] bool: where Perlin noise, turned by a random angle, is above 0.5; never less than 5 % of the pixels.
 
     The noise has 2^U{0..5} cells along each axis, fewer where cells would be below 4 pixels.
     """
@@ -147,7 +144,7 @@ _PATTERNS = (_stripes, _chequers, _coloured_noise)
 
 
 def _ramps(seeds: Tensor, size: tuple[int, ...]) -> Tensor:
-    """[n, 2, h, w]: two coordinates at a right angle, turned, counted in waves of which 1 to a quarter of the side fit."""
+    """[n, 2, h, w]: two turned coordinates at a right angle, counted in waves; 1 to a quarter of the side fit."""
     most = max(2.0, min(size) / _LEAST_CELL)
     waves = 1 + (most - 1) * uniforms(seeds, 1, 32)
     shift = uniforms(seeds, 2, 33)

@@ -6,6 +6,7 @@ Das & Bhuyan, arXiv 2601.22913, for images; the form for rows and spectra is our
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ _WEIGHTS = {"deviation": 0.55, "entropy": 0.10, "segmentation": 0.35}
 _PUBLISHED_TOP = 1.0
 _SCALE_OF_TOP = 0.05
 _PUBLISHED_KNOWN_SHARE = 1 / 6
+# Smoothing of the map, in shares of the side: a deviation of 8 pixels in 256.
+_BLUR = 8 / 256
 
 
 @register("detector", "multi-cue")
@@ -52,7 +55,7 @@ class MultiCue(Adaptive):
         self,
         hidden: tuple[int, ...] | None = None,
         margin: float = 10.0,
-        burn_in_steps: int = 100,
+        burn_in_steps: int = 500,
         known_share: float = 0.5,
         as_published: bool = False,
     ) -> None:
@@ -82,7 +85,7 @@ class MultiCue(Adaptive):
     def _anomalous_terms(self, pseudo: Tensor, step: int) -> Tensor:
         at = self.known.at(step)
         reading = self.heads(self.standardise(self.known.units[at]))
-        known = self._terms(reading, self.known.masks[at], 1.0, at, self.known.masked[at]).mean()
+        known = self._terms(reading, 1.0, self.known.masks[at], step, masked=self.known.masked[at]).mean()
         share = _PUBLISHED_KNOWN_SHARE if self.as_published else self.known_share
         return (1 - share) * pseudo + share * known
 
@@ -97,16 +100,23 @@ class MultiCue(Adaptive):
         return fuse(self.cues(batch), _WEIGHTS)
 
     def score_map(self, batch: Batch) -> Tensor:
-        """Where the score comes from: magnitudes of its cues' gradients at the input, averaged and smoothed."""
+        """Where the score comes from: magnitudes of the heads' gradients at the input, averaged and smoothed.
+
+        Taken before squashing and before the sigmoids, whose slope is nothing where an anomaly is beyond doubt; for
+        the map of the entropy that makes no difference, its gradient being a multiple of the logit's.
+        """
         units = self.standardise(batch.units)
-        maps = [
-            localised(gradients(lambda x, name=name: self._cues(self.heads(x))[name], units), torch.ones(len(units)), 0.03)
-            for name in _WEIGHTS
+        even = units.new_ones(len(units))
+        heads: list[Callable[[Reading], Tensor]] = [
+            lambda reading: reading.deviation,
+            lambda reading: reading.logit,
+            lambda reading: top_mean(reading.places),
         ]
-        mean = torch.stack(maps).mean(0)
-        top = mean.flatten(1).amax(1).clamp_min(1e-30)
-        mean = mean * (self.score(batch) / top).view(-1, *(1,) * (mean.dim() - 1))
-        return mean
+
+        def part(head: Callable[[Reading], Tensor]) -> Tensor:
+            return localised(gradients(lambda x: head(self.heads(x)), units), even, _BLUR)
+
+        return localised(torch.stack([part(head) for head in heads]).mean(0), self.score(batch), 0.0)
 
     def _cues(self, reading: Reading) -> dict[str, Tensor]:
         top = _PUBLISHED_TOP if self.as_published else self.margin
