@@ -57,6 +57,15 @@ class Divisible(Protocol):
 
 
 @runtime_checkable
+class Contrasting(Protocol):
+    """Holds anomalies, known or made, against each unit, so that the loss of a unit says little of its score."""
+
+    def contrast(self, batch: Batch) -> Tensor:
+        """[m, *unit]: the anomalies that the losses hold against the units; once trained they score higher."""
+        ...
+
+
+@runtime_checkable
 class Mapping2d(Protocol):
     """Says where in the unit the anomaly is."""
 
@@ -197,6 +206,10 @@ class Standardise(nn.Module):
 
     def forward(self, units: Tensor) -> Tensor:
         return (units - self.mean) / self.scale
+
+    def undo(self, units: Tensor) -> Tensor:
+        """Standardised units in their own measure again."""
+        return units * self.scale + self.mean
 
 
 def _parameters(member: type) -> dict[str, inspect.Parameter]:
