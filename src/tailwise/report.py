@@ -275,6 +275,7 @@ def _hung(gallery: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+    """The pictures of these units that fit into a page which opens at once; only such as are inside it."""
     kept, size = {}, 0
     for name in used:
         picture = thumbnails.get(name, "")
