@@ -372,8 +372,12 @@ def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, 
 class TestPage:
     def test_the_page_is_current(self, tmp_path: Path) -> None:
         home = ROOT / "benchmarks"
-        found = [row for path in sorted((home / "results").glob("*.jsonl")) for row in rows.read_rows(path)]
-        assert (home / "README.md").read_text(encoding="utf-8") == benchmark_tables.tables(found)
+        (tmp_path / "results").mkdir()
+        for path in (home / "results").glob("*.jsonl"):
+            (tmp_path / "results" / path.name).write_bytes(path.read_bytes())
+        benchmark_tables.write_page(tmp_path)
+        for page in tmp_path.glob("*.md"):
+            assert (home / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
     def test_changes_are_paired_by_draw(self) -> None:
         made = [made_row(d, w, 0.5 + 0.1 * d + gain) for d in range(5) for w, gain in (("uniform", 0), ("auto", 0.03))]

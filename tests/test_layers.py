@@ -28,6 +28,7 @@ LAYERS = {
         "gallery",
         "benchmark_sections",
         "benchmark_tables",
+        "contamination_tables",
         "tables",
         "scene_maps",
         "spelling",

@@ -214,7 +214,13 @@ def triage(
         parts: how many detectors; each is trained on one part of the units.
         reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
         epochs: passes over the data, for detectors that learn by gradient steps.
-        groups, columns, labels, read, layers, size, skip_bad: how the data is read, as for `tailwise fit`.
+        groups: known kinds of normal: a column, a CSV of file and group, or "folder".
+        columns: exactly these feature columns of a table.
+        labels: the column (table) or map (cube) that is no feature.
+        read: how images are read: "pixels" or the name of a backbone.
+        layers: blocks of the backbone whose maps are the units, as in "4,10".
+        size: side in pixels that images are resized to, or height and width as in 256x512.
+        skip_bad: leave unreadable images out instead of refusing.
         seed: same seed, same result.
         device: "cpu", "cuda" or "mps".
     """
