@@ -102,7 +102,7 @@ def append(suite: str, source: str, seed: int, made: Any, methods: list[Method],
     done = {rows.key(row["settings"]) for row in rows.read_rows(place) if rows.is_done(row)}
     left = tuple(m for m in methods if rows.key(described.settings(conditions, m)) not in done)
     if left:
-        run_methods(Job(described, conditions, left, place, HOME / ".cache"), made())
+        run_methods(Job(described, conditions, left, place), made())
         print(f"{suite}: {source}, seed {seed}, {len(left)} rows", flush=True)
 
 

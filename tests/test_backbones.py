@@ -1,6 +1,7 @@
 """Backbones: the same features as the published network, whatever the batch, and no trace left behind."""
 
 import importlib
+import importlib.machinery
 
 import pytest
 import torch
@@ -67,14 +68,14 @@ def test_shapes_halve_and_the_network_stays_frozen(images):
 
 @here
 def test_loading_leaves_random_state_alone():
-    backbones._efficientnet_lite0.cache_clear()
+    backbones._network.cache_clear()
     before = torch.random.get_rng_state()
     backbones.backbone("efficientnet-lite0")
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_unknown_name_suggests_the_nearest():
-    with pytest.raises(InputError, match="did you mean 'efficientnet-lite0'"):
+    with pytest.raises(InputError, match=r"did you mean 'efficientnet-lite[012]'"):
         backbones.pooled("efficientnet-lite")
 
 
@@ -82,3 +83,125 @@ def test_missing_packages_say_how_to_install_them(monkeypatch):
     monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tailwise\[images\]"):
         backbones.backbone("efficientnet-lite0")
+
+
+@here
+def test_maps_are_those_of_the_blocks_on_the_finest_grid(images):
+    fine, coarse = backbones.backbone("efficientnet-lite0", (4, 10))(images)
+    joined = backbones.mapped("efficientnet-lite0", (4, 10))(images)
+    assert joined.shape == (3, 152, 12, 12)
+    assert torch.equal(joined[:, :40], fine)
+    # Averages over pairs undo a bilinear doubling away from the borders, up to its own smoothing.
+    back = torch.nn.functional.avg_pool2d(joined[:, 40:], 2)
+    assert torch.corrcoef(torch.stack([back.flatten(), coarse.flatten()]))[0, 1] > 0.95
+
+
+@here
+def test_a_block_that_is_not_there():
+    with pytest.raises(InputError, match="has no block 16"):
+        backbones.backbone("efficientnet-lite0", (4, 16))
+
+
+@here
+def test_identity_follows_the_weights(monkeypatch, tmp_path):
+    before = backbones.identity("efficientnet-lite0")
+    other = tmp_path / "weights.pth"
+    other.write_bytes(b"other weights")
+    monkeypatch.setattr(backbones, "_weights", lambda name: str(other))
+    backbones._digest.cache_clear()
+    assert backbones.identity("efficientnet-lite0") != before
+    backbones._digest.cache_clear()
+
+
+class Pyramid(torch.nn.Module):
+    """Two maps and something that is none."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(scale))
+
+    def forward(self, images):
+        fine = self.scale * images
+        return {"fine": fine, "pooled": images.mean((2, 3)), "coarse": torch.nn.functional.avg_pool2d(fine, 2)}
+
+
+def test_a_network_of_ones_own(images, monkeypatch):
+    monkeypatch.setattr(backbones, "_ADDED", {})
+    backbones.add("mine", Pyramid(), mean=(0.5, 0.5, 0.5), scale=(2.0, 2.0, 2.0))
+    fine, coarse = backbones.backbone("mine")(images)
+    assert torch.equal(fine, (images - 0.5) / 2)
+    assert [maps.shape for maps in backbones.backbone("mine", (1,))(images)] == [coarse.shape]
+    assert backbones.mapped("mine", (0, 1))(images[:, :1]).shape == (3, 6, 96, 96)
+    first = backbones.identity("mine")
+    assert first == backbones.identity("mine")
+    backbones.add("mine", Pyramid(2.0))
+    assert backbones.identity("mine") != first
+    with pytest.raises(InputError, match="layer 2 is none of them"):
+        backbones.backbone("mine", (2,))(images)
+    with pytest.raises(InputError, match="called 'pixels' already"):
+        backbones.add("pixels", Pyramid())
+
+
+def test_a_network_without_maps_says_so(images, monkeypatch):
+    monkeypatch.setattr(backbones, "_ADDED", {"flat": (torch.nn.Flatten(), (0.0,) * 3, (1.0,) * 3)})
+    with pytest.raises(InputError, match="gave 0 feature maps"):
+        backbones.backbone("flat")(images)
+
+
+def test_a_model_of_timm(images, monkeypatch):
+    import sys
+    from types import ModuleType
+
+    asked = {}
+
+    def create_model(name, **options):
+        if name == "absent":
+            raise RuntimeError("Unknown model (absent)")
+        asked.update(options, name=name)
+        model = Pyramid()
+        model.pretrained_cfg = {"mean": (0.1, 0.2, 0.3), "std": (1.0, 1.0, 1.0)}
+        return model
+
+    fake = ModuleType("timm")
+    fake.create_model = create_model
+    fake.__spec__ = importlib.machinery.ModuleSpec("timm", None)
+    monkeypatch.setitem(sys.modules, "timm", fake)
+    backbones._timm.cache_clear()
+    (fine,) = backbones.backbone("timm:resnet18", (0,))(images)
+    assert torch.allclose(fine, images - torch.tensor([0.1, 0.2, 0.3])[:, None, None])
+    assert asked == {"name": "resnet18", "pretrained": True, "features_only": True}
+    assert "(0.1, 0.2, 0.3)" in backbones.identity("timm:resnet18")
+    with pytest.raises(InputError, match="timm cannot make 'absent'"):
+        backbones.backbone("timm:absent")
+    backbones._timm.cache_clear()
+
+
+def test_timm_or_onnxruntime_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match="needs timm"):
+        backbones.backbone("timm:resnet18")
+    with pytest.raises(InputError, match="no file"):
+        backbones.backbone(str(tmp_path / "absent.onnx"))
+    (tmp_path / "model.onnx").write_bytes(b"something")
+    with pytest.raises(InputError, match=r"tailwise\[onnx\]"):
+        backbones.backbone(str(tmp_path / "model.onnx"))
+
+
+def test_an_onnx_file(images, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs onnx")
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime (tailwise[onnx])")
+    given = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1, 3, 96, 96])
+    halved = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1, 3, 48, 48])
+    pool = onnx.helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], strides=[2, 2])
+    graph = onnx.helper.make_graph([pool], "halves", [given], [halved])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    (maps,) = backbones.backbone(str(path))(images)
+    mean, scale = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = torch.nn.functional.avg_pool2d((images - mean) / scale, 2)
+    assert torch.allclose(maps, expected, atol=1e-5)
+    assert backbones.identity(str(path)) != ""
+    path.write_bytes(b"broken")
+    with pytest.raises(InputError, match="cannot be opened as ONNX"):
+        backbones.backbone(str(path))

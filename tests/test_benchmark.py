@@ -32,11 +32,11 @@ def conditions(draw: int = 1, imbalance: float | str = 20, contamination: float 
 
 @pytest.fixture(scope="module")
 def pool() -> draws.Pool:
-    return draws.load(DIGITS, "", Path("unused"))
+    return draws.load(DIGITS, "")
 
 
 def job(folder: Path, *chosen: Method, suite: Suite = SMOKE, at: Conditions | None = None) -> benchmark.Job:
-    return benchmark.Job(suite, at or conditions(), chosen, folder / "rows.jsonl", folder)
+    return benchmark.Job(suite, at or conditions(), chosen, folder / "rows.jsonl")
 
 
 def counts(kinds: np.ndarray, order: tuple[str, ...]) -> list[int]:
@@ -105,18 +105,6 @@ class TestDraws:
         draw = draws.make(pool, SourceSettings("", split="halves"), conditions(2), 0.0)
         assert draw.labels.sum() == 1
 
-    def test_features_are_read_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls = []
-        monkeypatch.setattr(
-            draws.backbones, "pooled", lambda name: lambda images: calls.append(name) or images.mean((2, 3))
-        )
-        images = torch.rand(5, 3, 8, 8)
-        first, again = (draws._features(images, "any", 4, tmp_path) for _ in range(2))
-        assert torch.equal(first, again)
-        assert len(calls) == 1
-        draws._features(images + 1, "any", 4, tmp_path)
-        assert len(calls) == 2
-
     @pytest.mark.parametrize(
         ("settings", "at", "said"),
         [
@@ -156,8 +144,41 @@ class TestMeasures:
         assert figures["aupr"] == figures["auroc_worst"] == figures["detected"] == 1
         assert figures["false_alarms_worst"] == figures["rejected_rarest_at_80"] == 0
 
+    def test_shown_hidden_and_labelled_anomalies_have_none_in_common(self) -> None:
+        units = torch.arange(400.0)[:, None]
+        pool = draws.Pool(Data(units, range(400)), np.arange(400) >= 300, None)
+        settings = SourceSettings("a table without kinds", largest=100, anomalies=40)
+        tests = []
+        for contamination in (0.0, 0.1, 0.2):
+            at = Conditions("table", "development", 3, 1, contamination)
+            draw = draws.make(pool, settings, at, 0.0, labelled=10)
+            assert draw.known is not None
+            parts = [
+                set(data.read(torch.arange(len(data)))[:, 0].tolist())
+                for data in (draw.train, draw.test, draw.known.data)
+            ]
+            assert not (parts[0] | parts[1]) & parts[2]
+            assert not parts[0] & parts[1]
+            hidden = sum(value >= 300 for value in parts[0])
+            assert hidden == round(contamination / (1 - contamination) * 100)
+            assert all(value >= 300 for value in parts[2])
+            assert len(parts[2]) == 10
+            tests.append(parts[1])
+        assert tests[0] == tests[1] == tests[2]
+
 
 class TestMethods:
+    def test_a_refined_method_trains_again_and_keeps_its_places(self, pool: draws.Pool) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        fitted = methods.fit(SMOKE, draw, Method("gaussian", refinement="Purify(keep=0.8)"), 0)
+        assert int((fitted.outcome.weights == 0).sum()) == len(draw.train) - round(0.8 * len(draw.train))
+        both = methods.fit(SMOKE, draw, Method("gaussian", "", "auto", "Purify(keep=0.8)"), 0)
+        again = methods.scorer(methods.aligned(both, draw.train, "auto"))
+        assert np.allclose(again(draw.train), again(None), atol=1e-4)
+        keys = [str(SMOKE.settings(conditions(), Method("gaussian", refinement=text))) for text in ("", "Purify()")]
+        assert "refinement" not in keys[0]
+        assert "Purify()" in keys[1]
+
     def test_per_group_neighbours_by_hand(self) -> None:
         # Two kinds on a line, spaced 1 and 10: at the same distance, the wide kind's stranger is the less strange one.
         line = torch.cat([torch.arange(40.0), 10_000 + 10 * torch.arange(40.0)])[:, None]
@@ -171,7 +192,7 @@ class TestMethods:
 
     def test_the_oracle_gives_every_kind_the_same_weight(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
-        _, outcome = methods.fit(SMOKE, draw, Method("gaussian", "oracle"), 0)
+        outcome = methods.fit(SMOKE, draw, Method("gaussian", "oracle"), 0).outcome
         assert draw.train_kinds is not None
         sums = [float(outcome.weights[torch.from_numpy(draw.train_kinds == kind)].sum()) for kind in draw.order]
         assert np.allclose(sums, sums[0])
@@ -187,7 +208,7 @@ class TestRows:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
-        assert benchmark.run(SMOKE, "default", "development", target, tmp_path, processes=2) == 2 * 27
+        assert benchmark.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
         found = rows.read_rows(target)
         plain = [row for row in found if not row["alignment"]]
         assert [row["status"] for row in plain] == ["ok"] * 30
@@ -196,7 +217,7 @@ class TestRows:
         assert all(row["seconds_fit"] >= 0 and row["peak_memory_mb"] > 50 for row in plain)
         assert all(set(row["versions"]) >= {"torch", "tailwise"} for row in found)
         assert os.environ.get("OMP_NUM_THREADS") == threads
-        left = benchmark.jobs(SMOKE, "default", "development", target, tmp_path)
+        left = benchmark.jobs(SMOKE, "default", "development", target)
         assert all(method.alignment for each in left for method in each.methods)
         assert "54 cells" in capsys.readouterr().err
 
@@ -273,7 +294,7 @@ class TestRows:
         suite = replace(SMOKE, sources={"digits": replace(DIGITS, source="Idx(path='no-such-set')")})
         target = tmp_path / "rows.jsonl"
         for _ in range(2):
-            for each in benchmark.jobs(suite, "default", "development", target, tmp_path):
+            for each in benchmark.jobs(suite, "default", "development", target):
                 benchmark.run_job(each)
         assert len(target.read_text().splitlines()) == 2 * 27
 
@@ -351,8 +372,12 @@ def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, 
 class TestPage:
     def test_the_page_is_current(self, tmp_path: Path) -> None:
         home = ROOT / "benchmarks"
-        found = [row for path in sorted((home / "results").glob("*.jsonl")) for row in rows.read_rows(path)]
-        assert (home / "README.md").read_text(encoding="utf-8") == benchmark_tables.tables(found)
+        (tmp_path / "results").mkdir()
+        for path in (home / "results").glob("*.jsonl"):
+            (tmp_path / "results" / path.name).write_bytes(path.read_bytes())
+        benchmark_tables.write_page(tmp_path)
+        for page in tmp_path.glob("*.md"):
+            assert (home / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
     def test_changes_are_paired_by_draw(self) -> None:
         made = [made_row(d, w, 0.5 + 0.1 * d + gain) for d in range(5) for w, gain in (("uniform", 0), ("auto", 0.03))]

@@ -12,22 +12,30 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
-    0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "thresholds", "modes"}
-    | {"problem", "detector"},
-    1: {"nets", "backbones", "detectors", "sources"},
+    0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
+    | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
+    1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files"},
+    | {"storage", "files", "maps"},
     3: {
         "estimator",
         "report",
         "findings",
         "plots",
         "previews",
+        "overlays",
+        "map_files",
+        "gallery",
         "benchmark_sections",
         "benchmark_tables",
+        "contamination_tables",
         "tables",
+        "scene_maps",
         "spelling",
+        "reviews",
+        "triage",
         "workflow",
+        "updating",
         "demonstration",
         "commands",
         "cli",
@@ -37,8 +45,10 @@ LAYERS = {
 LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
 
 # Layer 1 keeps to itself, but for this: networks are there for detectors to be made of, and frozen ones for sources to
-# read images with.
-WITHIN_LAYER_1 = {("detectors", "nets"), ("sources", "backbones")}
+# read images with, through the cache of their features, and for students to learn from.
+WITHIN_LAYER_1 = {("detectors", "nets"), ("sources", "backbones"), ("sources", "features"), ("features", "backbones")}
+WITHIN_LAYER_1 |= {("detectors", "backbones")}
+WITHIN_LAYER_1 |= {("detectors", "deviation"), ("deviation", "nets")}
 # Detectors and sources do not know that weights or training exist; losses are plain functions of units.
 UNKNOWN_TO_LAYER_1 = {"weights"}
 # Layer 2 meets detectors and sources by protocol and by registered name only.

@@ -6,7 +6,16 @@ import torch
 from torch import nn
 
 from tailwise.errors import InputError
-from tailwise.losses import ImportanceWeightedLoss, absolute_error, distance_to, spectral_angle, squared_error
+from tailwise.losses import (
+    ImportanceWeightedLoss,
+    absolute_error,
+    deviation_loss,
+    distance_to,
+    focal_loss,
+    spectral_angle,
+    squared_error,
+    top_mean,
+)
 from tailwise.weights import Context, Importance, Weighting
 
 
@@ -113,3 +122,38 @@ def test_batches_longer_than_the_buffer_and_batches_of_one():
 def test_bad_input_is_named(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+def test_deviation_losses_at_known_deviations():
+    deviation = torch.tensor([-2.0, 0.0, 3.0, 7.0])
+    assert deviation_loss(deviation, 0.0, 5.0).tolist() == [2, 0, 3, 7]
+    assert deviation_loss(deviation, 1.0, 5.0).tolist() == [7, 5, 2, 0]
+    # Between 0 and the margin a target of a half cannot tell: the loss is half of the margin wherever the unit is.
+    assert deviation_loss(torch.linspace(0, 5, 11), 0.5, 5.0).tolist() == pytest.approx([2.5] * 11)
+    soft = deviation_loss(deviation, torch.tensor([0.25, 0.5, 0.75, 1.0]), 5.0)
+    assert soft.tolist() == pytest.approx([0.75 * 2 + 0.25 * 7, 2.5, 0.25 * 3 + 0.75 * 2, 0])
+
+
+def test_focal_loss_is_cross_entropy_at_nought_and_known_at_even_odds():
+    logits, truth = 3 * rand(4, 6) - 1, rand(4, 6, seed=1).round()
+    plain = nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(1)
+    assert torch.allclose(focal_loss(logits, truth, 0.0), plain)
+    assert focal_loss(torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 1.0]])).tolist() == pytest.approx([math.log(2) / 4])
+    # Two logits of a softmax, as published, differ by one of a sigmoid.
+    q = torch.softmax(torch.stack([torch.zeros(6), logits[0]]), 0).gather(0, truth[:1].long())[0]
+    assert focal_loss(logits[:1], truth[:1]).item() == pytest.approx(float(((1 - q) ** 2 * -q.log()).mean()), rel=1e-5)
+
+
+def test_the_gradients_of_focal_loss_are_finite_differences_and_finite_far_out():
+    logits = (4 * rand(2, 5).double() - 2).requires_grad_()
+    truth = rand(2, 5, seed=1).round().double()
+    assert torch.autograd.gradcheck(lambda x: focal_loss(x, truth), logits)
+    far = torch.tensor([[-200.0, 200.0]], requires_grad=True)
+    focal_loss(far, torch.tensor([[0.0, 1.0]])).sum().backward()
+    assert torch.isfinite(far.grad).all()
+
+
+def test_top_mean_is_that_of_the_sorted_map():
+    maps = rand(3, 5, 8)
+    assert torch.allclose(top_mean(maps), maps.flatten(1).sort(1).values[:, -4:].mean(1))
+    assert torch.equal(top_mean(maps[:, :1, :3]), maps[:, :1, :3].amax((1, 2)))

@@ -27,6 +27,19 @@ def test_nearest_is_scikit_learns(offset):
     assert np.allclose(distances, peer_distances, rtol=1e-4)
 
 
+def test_nearest_of_long_rows_keeps_little_at_a_time(monkeypatch):
+    """20 neighbours of 30 rows as long as a feature map's would be 24 million numbers at once."""
+    query, reference = normal(30, 40_000), normal(60, 40_000, seed=1)
+    largest = []
+    square = torch.Tensor.square
+    monkeypatch.setattr(torch.Tensor, "square", lambda x: largest.append(x.numel()) or square(x))
+    distances, indices = nearest(query, reference, 20)
+    assert max(largest) <= 4_000_000
+    peer_distances, peer_indices = NearestNeighbors(n_neighbors=20).fit(reference.numpy()).kneighbors(query.numpy())
+    np.testing.assert_array_equal(indices.numpy(), peer_indices)
+    np.testing.assert_allclose(distances.numpy(), peer_distances, rtol=1e-5)
+
+
 def test_nearest_of_nothing_is_nothing():
     distances, indices = nearest(torch.zeros(0, 3), normal(5, 3), 2)
     assert distances.shape == indices.shape == (0, 2)

@@ -9,7 +9,7 @@ from PIL import Image
 from tailwise import backbones
 from tailwise.errors import InputError
 from tailwise.registry import parse
-from tailwise.sources import pictures, reading
+from tailwise.sources import open_source, pictures, reading
 from tailwise.sources.images import ImageFolder
 
 RAMP = np.linspace(0, 1, 32 * 32).reshape(32, 32)
@@ -193,10 +193,111 @@ def test_no_images_and_bad_options(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(InputError, match="holds no images"):
         ImageFolder(str(tmp_path)).load()
-    with pytest.raises(InputError, match="channels must be 1 or 3: got 4"):
-        ImageFolder(str(tmp_path), channels=4)
-    with pytest.raises(InputError, match="size must be"):
-        ImageFolder(str(tmp_path), size=2)
+    for channels in (0, -1, 2.5, True):
+        with pytest.raises(InputError, match="channels must be a whole number from 1"):
+            ImageFolder(str(tmp_path), channels=channels)
+    with pytest.raises(InputError, match="reads images in colour: got channels=4"):
+        ImageFolder(str(tmp_path), read="efficientnet-lite0", channels=4)
+    for size in (2, (64, 4), (64, 64, 64), "64 by 64", 5_000, 64.0):
+        with pytest.raises(InputError, match="size must be from 8 to 4096 pixels"):
+            ImageFolder(str(tmp_path), size=size)
+
+
+BANDS = np.stack([RAMP, RAMP[::-1], RAMP.T, 1 - RAMP, RAMP**2, np.sqrt(RAMP)], -1)  # [32, 32, 6]
+
+
+@pytest.mark.parametrize("kind", ["u1", "u2", "f4"])
+@pytest.mark.parametrize("form", ["samples.tif", "planes.tif", "pages.tif", "last.npy", "first.npy"])
+@pytest.mark.parametrize("bands", [2, 4, 5, 6])
+def test_any_number_of_bands_of_any_depth(tmp_path, kind, form, bands):
+    largest = 1 if kind == "f4" else np.iinfo(kind).max
+    samples = (BANDS[..., :bands] * largest).round(0 if largest > 1 else 9).astype(kind)
+    first = np.ascontiguousarray(np.moveaxis(samples, 2, 0))
+    path = tmp_path / form
+    if form.endswith("npy"):
+        np.save(path, samples if form == "last.npy" else first)
+    elif form == "samples.tif":
+        tifffile.imwrite(path, samples, photometric="minisblack", planarconfig="contig")
+    elif form == "planes.tif":
+        tifffile.imwrite(path, first, photometric="minisblack", planarconfig="separate")
+    else:
+        tifffile.imwrite(path, first, photometric="minisblack")
+    source = open_source(tmp_path, channels=bands, size=32)
+    unit = source.load().train.units[0].numpy()
+    np.testing.assert_allclose(unit, np.moveaxis(BANDS[..., :bands], 2, 0), atol=0.003)
+    assert open_source(path, channels=bands, size=32).load_all().data.unit_shape == (bands, 32, 32)
+    assert source.picture(form).shape == source.picture(form).expand(3, 32, 32).shape
+    with pytest.raises(InputError, match=rf"has {bands} bands: asked for were 7.*channels={bands}"):
+        open_source(tmp_path, channels=7).load()
+
+
+def test_opacity_is_data_only_where_four_channels_are_asked_for(tmp_path):
+    samples = (BANDS[..., :4] * 255).round().astype(np.uint8)
+    save(tmp_path / "a.png", samples)
+    save(tmp_path / "b.png", samples[..., :3])
+    four = ImageFolder(str(tmp_path), size=32, channels=4).load().train.units.numpy()
+    np.testing.assert_allclose(four[0], np.moveaxis(BANDS[..., :4], 2, 0), atol=0.003)
+    np.testing.assert_array_equal(four[1, :3], four[0, :3])
+    assert (four[1, 3] == 1).all()
+    three = ImageFolder(str(tmp_path), size=32).load().train.units.numpy()
+    alpha = BANDS[..., 3]
+    np.testing.assert_allclose(three[0], np.moveaxis(BANDS[..., :3], 2, 0) * alpha + 1 - alpha, atol=0.006)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("samples", [RAMP, RAMP[..., None], np.repeat(RAMP[..., None], 3, 2), RAMP > 0.5])
+def test_arrays_are_images_where_there_are_no_others(tmp_path, channels, samples):
+    np.save(tmp_path / "a.npy", samples)
+    source = ImageFolder(str(tmp_path), size=32, channels=channels)
+    unit = source.load().train.units[0].numpy()
+    np.testing.assert_allclose(unit, np.broadcast_to(samples.reshape(32, 32, -1)[..., 0], unit.shape), atol=1e-6)
+    save(tmp_path / "b.png")
+    assert list(source.load().train.names) == ["b.png"]
+
+
+@pytest.mark.parametrize("samples", [np.array(["a"]), np.zeros(0), np.zeros((2, 2, 2, 2)), np.zeros((4, 4, 9))])
+def test_arrays_that_are_no_images_are_named(tmp_path, samples):
+    np.save(tmp_path / "a.npy", samples)
+    with pytest.raises(InputError, match=r"a\.npy as an image"):
+        ImageFolder(str(tmp_path)).load()
+
+
+def test_any_shape_and_its_spelling(tmp_path):
+    wide = np.repeat(np.repeat((RAMP * 255).round().astype(np.uint8), 2, 0), 5, 1)  # [64, 160]
+    save(tmp_path / "a.png", wide)
+    source = ImageFolder(str(tmp_path), size="64x160", channels=1)
+    assert source.size == (64, 160)
+    assert parse(repr(source), ("source",)) == (source,)
+    np.testing.assert_array_equal((source.load().train.units[0, 0].numpy() * 255).round(), wide)
+    assert ImageFolder(str(tmp_path), size="64") == ImageFolder(str(tmp_path), size=64)
+    assert open_source(tmp_path, size="16x40", read="pixels").load().train.unit_shape == (3, 16, 40)
+    assert "resized to 64 x 160" in source.load().facts.notes[0]
+
+
+def test_streamed_images_of_another_shape_and_many_bands_agree(tmp_path, monkeypatch):
+    for number in range(3):
+        np.save(tmp_path / f"{number}.npy", np.roll(BANDS, number, 0))
+    source = ImageFolder(str(tmp_path), size=(16, 24), channels=6)
+    held = source.load().train
+    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 100)
+    streamed = source.load().train
+    assert not streamed.in_memory
+    assert torch.equal(held.read(torch.tensor([2, 0])), streamed.read(torch.tensor([2, 0])))
+
+
+@pytest.mark.parametrize("detector", ["gaussian", "autoencoder"])
+def test_detectors_take_any_number_of_channels(tmp_path, detector):
+    from tailwise.commands import fit, score
+
+    generator = np.random.default_rng(0)
+    (tmp_path / "parts").mkdir()
+    for number in range(24):
+        np.save(tmp_path / f"parts/{number}.npy", generator.random((16, 24, 5)).astype(np.float32))
+    run = fit(str(tmp_path / "parts"), detector=detector, channels=5, size="16x24", epochs=2, out=tmp_path / "run")
+    assert run.settings["unit_shape"] == [5, 16, 24]
+    table = score(run.path, str(tmp_path / "parts"), maps=tmp_path / "maps")
+    assert len(table) == 24
+    assert tifffile.imread(tmp_path / "maps/3.npy.map.tiff").shape == (16, 24)
 
 
 def test_one_file_and_another_folder(mvtec, tmp_path):

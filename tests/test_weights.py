@@ -6,21 +6,27 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import optimize, stats
 
+from tailwise import registry, training
 from tailwise.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
 from tailwise.errors import InputError
+from tailwise.problem import Data
 from tailwise.weights import (
     AUTO,
     AUTO_SPECTRA,
     Accumulate,
+    AlphaDivergence,
     Clip,
     Context,
     Focal,
     Guard,
     Importance,
     InverseDensity,
+    LatentOutliers,
+    Logistic,
     Rarity,
+    Reject,
     Smooth,
     Trim,
     Weighting,
@@ -55,6 +61,10 @@ STEPS = [
     Trim(0.1),
     Clip(0.2, 5),
     Guard(0.9),
+    Logistic(0.8, tau=0.5),
+    AlphaDivergence(),
+    LatentOutliers(0.2),
+    Reject(),
     Accumulate(rate=0.5),
 ]
 
@@ -434,6 +444,76 @@ def test_guard_leaves_only_weights_that_change_the_training_set():
     assert torch.equal(Guard()(strong, Context(strong, strong)), strong)
     with pytest.raises(InputError, match="share"):
         Guard(share=1.5)
+
+
+def test_logistic_is_one_half_at_the_median_whatever_the_scale_of_the_scores():
+    scores = torch.tensor([0.0, 1, 2, 3, 4])
+    expected = 1 / (1 + torch.exp(torch.tensor([-1.0, -0.5, 0, 0.5, 1])))  # the shorter side spans one unit
+    assert torch.allclose(Logistic()(torch.ones(5), Context(scores, scores)), expected)
+    moved = 7 * scores - 3
+    assert torch.allclose(Logistic()(torch.ones(5), Context(moved, moved)), expected)
+    later = Logistic(normals=0.75)(torch.ones(5), Context(scores, scores))
+    assert float(later[3]) == pytest.approx(0.5)
+
+
+def test_alpha_divergence_weights_make_the_weighted_loss_smallest():
+    """Against a numerical minimum of sum(w s) + (spread / mean) * the alpha-divergence of w from uniform weights."""
+    scores = np.array([0.2, 0.5, 1.0, 2.3])
+    alpha, spread = 0.5, 0.3
+
+    def objective(logits):
+        w = np.exp(logits - logits.max())
+        w = 4 * w / w.sum()
+        # Its stationary points are w ~ ((1 - alpha) s + constant) ** (1 / (alpha - 1)).
+        return (w * scores).sum() - (w**alpha).sum() * scale
+
+    step = AlphaDivergence(alpha=alpha, spread=spread)
+    given = torch.from_numpy(scores / scores.mean())
+    w = step(torch.ones(4, dtype=torch.float64), Context(given, given))
+    w = (4 * w / w.sum()).numpy()
+    # The multiplier that belongs to these weights: s - scale * alpha * w ** (alpha - 1) is the same for every unit.
+    slope = w ** (alpha - 1)
+    scale = np.polyfit(slope, scores, 1)[0] / alpha
+    best = optimize.minimize(objective, np.zeros(4), tol=1e-12).x
+    found = np.exp(best - best.max())
+    assert np.allclose(4 * found / found.sum(), w, atol=1e-3)
+    assert step.alpha == alpha
+
+
+def test_latent_outliers_weigh_as_the_gradient_of_their_other_loss():
+    losses = torch.tensor([1.0, 2.0, 3.0, 4.0, 8.0], requires_grad=True)
+    step = LatentOutliers(share=0.2, soft=False)
+    w = step(torch.ones(5), Context(losses.detach(), losses.detach()))
+    (3.0**2 / losses[4]).backward()
+    assert w[:4].tolist() == [1, 1, 1, 1]
+    assert float(w[4]) == pytest.approx(float(losses.grad[4]))
+    soft = LatentOutliers(share=0.2)(torch.ones(5), Context(losses.detach(), losses.detach()))
+    assert float(soft[4]) == pytest.approx(0.5 * (1 + float(losses.grad[4])))
+
+
+def test_reject_drops_what_is_out_of_line_and_nothing_of_one_lump():
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(900, generator=generator)
+    lump = torch.randn(100, generator=generator) * 0.5 + 5
+    scores = torch.cat([normal, lump])
+    w = Reject()(torch.ones(1_000), Context(scores, scores))
+    assert int((w[900:] > 0).sum()) <= 2
+    assert int((w[:900] == 0).sum()) <= 5
+    alone = Reject()(torch.ones(900), Context(normal, normal))
+    assert int((alone == 0).sum()) <= 3
+    equal = torch.ones(50)
+    assert torch.equal(Reject()(torch.ones(50), Context(equal, equal)), torch.ones(50))
+
+
+def test_negative_weights_are_for_gradient_steps_only():
+    units = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    units[:6] += 9
+    data = Data(units, range(60))
+    hard = Weighting(LatentOutliers(share=0.1, soft=False))
+    with pytest.raises(InputError, match="negative"):
+        training.fit(registry.find("detector", "gaussian")(), data, hard)
+    outcome = training.fit(registry.find("detector", "autoencoder")(), data, hard, epochs=3)
+    assert float(outcome.weights.min()) < 0
 
 
 def test_auto_depends_on_the_units():

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import neighbours, scoring
-from .detector import Detector
+from .detector import Detector, Mapping2d
 from .errors import InputError
 from .problem import Batch, Data
 from .registry import Value, parse_one, register
@@ -89,12 +89,15 @@ def parse(text: str) -> ModeFair | None:
 
 
 def choose(text: str, unit_shape: tuple[int, ...]) -> ModeFair | None:
-    """The alignment of this spelling for units of this shape: "auto" leaves spectra as they are.
+    """The alignment of this spelling for units of this shape: "auto" leaves spectra and feature maps as they are.
 
-    The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is often
-    several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
+    A small defect hardly moves the mean of a map's channels, which four of the five cues look at: they cost more than
+    they gave. The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is
+    often several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors
+    knew.
     """
-    return None if text.strip() == "auto" and len(unit_shape) == 2 else parse(text)
+    alone = len(unit_shape) == 2 or scoring.is_map(unit_shape)
+    return None if text.strip() == "auto" and alone else parse(text)
 
 
 class Aligned(Detector):
@@ -121,11 +124,12 @@ class Aligned(Detector):
     @torch.no_grad()
     def learn(self, data: Data) -> Tensor:
         """Remember these training units and how their cues are distributed; their scores."""
-        units = torch.cat([_flat(batch) for batch in data.batches(1_024)])
+        units = torch.cat([_flat(batch) for batch in data.batches(scoring.batch_size_for(data.unit_shape, 1_024))])
+        vectors = len(data.unit_shape) == 1 or scoring.is_map(data.unit_shape)
         score = getattr(self.detector, "score_left_out", self.detector.score)
         self.raw = scoring.over_batches(self.detector, data, score)
         self.scores = self._scaled(self.raw)
-        near, local = self.memory.learn(units, standardise=len(data.unit_shape) == 1)  # [m, many], [4, m]
+        near, local = self.memory.learn(units, standardise=vectors)  # [m, many], [4, m]
         cues = torch.cat([(self.scores - self.scores[near].mean(1))[None], local])  # [5, m]
         self.middle = cues.median(1).values
         spread = _MAD_TO_STD * (cues - self.middle[:, None]).abs().median(1).values
@@ -142,6 +146,17 @@ class Aligned(Detector):
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
+
+    @property
+    def has_maps(self) -> bool:
+        return self.detector.has_maps
+
+    def score_map(self, batch: Batch) -> Tensor:
+        """The wrapped detector's own map, on its own scale: what is fair to kinds is when a unit is rejected, not where
+        in it the score comes from."""
+        if not isinstance(self.detector, Mapping2d):
+            raise InputError(f"{type(self.detector).__name__} has no score maps")
+        return self.detector.score_map(batch)
 
     def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         self.detector.start(unit_shape)

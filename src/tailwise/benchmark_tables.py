@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 
-from . import benchmark, plots, storage
+from . import benchmark, contamination_tables, plots, storage
 from .benchmark import rows as kept_rows
 from .benchmark.comparisons import (
     AUTO,
@@ -33,7 +33,7 @@ from .benchmark.suites import YARDSTICKS
 from .benchmark_sections import NEURAL, SECTIONS, cubes, generated_tables, say, table
 
 _HEAD = "# Benchmarks\n\nWritten by `tailwise bench` from the rows in results/, which say how each figure was made.\n"
-PAGE, PICTURE = "README.md", "changes.svg"
+PAGE, PICTURE, CONTAMINATION_PAGE = "README.md", "changes.svg", "contamination.md"
 _BRACKETS = "In brackets: 95 % intervals over draws, paired with the plain detector."
 _HARM, _NEAR = -0.005, 0.01
 _STEEP = 100
@@ -46,7 +46,7 @@ def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Pat
     path = suite if suite.suffix else Path("benchmarks", "suites", f"{suite}.toml")
     read, home = benchmark.read_suite(path), benchmark.home_of(path)
     place = home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
-    benchmark.run(read, profile, part, rows or place, home / ".cache", processes, str(data or ""))
+    benchmark.run(read, profile, part, rows or place, processes, str(data or ""))
     if rows is None and read.reported:
         write_page(home)
     return rows or place
@@ -54,7 +54,10 @@ def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Pat
 
 def write_page(home: Path) -> Path:
     """Write README.md and its picture in `home` from the rows in its results/."""
-    rows = [row for path in sorted((home / "results").glob("*.jsonl")) for row in kept_rows.read_rows(path)]
+    every = [row for path in sorted((home / "results").glob("*.jsonl")) for row in kept_rows.read_rows(path)]
+    rows = [row for row in every if row["suite"] != contamination_tables.SUITE]
+    if contaminated := [row for row in every if row["suite"] == contamination_tables.SUITE]:
+        storage.write(home / CONTAMINATION_PAGE, contamination_tables.page(contaminated).encode())
     storage.write(home / PAGE, tables(rows).encode())
     real = [row for row in reported(rows) if row["suite"] not in (TABLES, CUBES)]
     if drawn := _draws(real):

@@ -6,12 +6,14 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
 from . import scoring
-from .detector import Detector, Trainable
+from .detector import Contrasting, Detector, Trainable
+from .metrics import auroc
 from .problem import Batch, Data
 from .weights import Importance, Weighting, effective_sample_size
 
@@ -20,6 +22,7 @@ _SAMPLE = 1_024
 _LEAST_FALL = 0.02
 _MOST_RISE = 1.5
 _LEAST_AGREEMENT = 0.5
+_LEAST_CONTRAST = 0.6
 _LEAST_SPREAD = 1e-4
 _LEAST_EFFECTIVE_SHARE = 0.05
 _MOST_DISTANCE = 0.25
@@ -41,13 +44,13 @@ class Check:
 
 def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
     """All checks that apply. `outcome` is a training.Outcome."""
-    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
-    batch = Batch(data.read(chosen), chosen).to(scoring.device_of(detector))
     checks = [_finite(outcome.scores), _distinct(outcome.scores)]
     if isinstance(detector, Trainable):
+        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+        batch = data.batch(chosen).to(scoring.device_of(detector))
         checks += [
             _loss_fell(outcome.history, outcome.unweighted_epochs),
-            _agreement(detector, batch),
+            _contrast(detector, batch) if isinstance(detector, Contrasting) else _agreement(detector, batch),
             _collapse(detector, batch),
         ]
     if weighting.steps:
@@ -91,6 +94,18 @@ def _agreement(detector: Any, batch: Batch) -> Check:
         rank = float(stats.spearmanr(losses.numpy(), scores.numpy()).statistic) if losses.std() > 0 else 0.0
     ok = math.isfinite(rank) and rank >= _LEAST_AGREEMENT
     return Check("loss and score agree", ok, rank, f"rank correlation of loss and score: {rank:.2f}")
+
+
+@torch.no_grad()
+def _contrast(detector: Any, batch: Batch) -> Check:
+    """The anomalies that training held against the units must score higher; those of another sort may not."""
+    anomalies = detector.contrast(batch)
+    units = detector.score(batch).cpu()
+    stood_against = detector.score(Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))).cpu()
+    labels = np.repeat([False, True], [len(units), len(stood_against)])
+    above = auroc(labels, torch.cat([units, stood_against]).numpy())
+    message = f"the anomalies that it was trained against score above the units with an AUROC of {above:.2f}"
+    return Check("anomalies of training stand out", above >= _LEAST_CONTRAST, above, message)
 
 
 @torch.no_grad()

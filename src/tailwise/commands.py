@@ -35,8 +35,14 @@ def fit(
     columns: str = "",
     balance: bool = False,
     per_kind: bool = False,
+    refine: str = "",
+    anomalies: str | None = None,
+    reviewed: str | None = None,
     read: str | None = None,
-    size: int | None = None,
+    layers: str = "",
+    size: int | str | None = None,
+    channels: int | None = None,
+    smoothing: float = 0.009,
     skip_bad: bool = False,
     bad_bands: str = "",
     white: str | None = None,
@@ -73,9 +79,18 @@ def fit(
         columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
         per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: the threshold
             is higher, and catches less.
+        refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
+            see it find anomalous, "Iterate()" weighs it down.
+        anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
+            kind, or how many of the labelled ones to take out of the test data.
+        reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
-        size: side in pixels that images are resized to.
+        layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
+            default the usual ones for detectors of maps, such as patch-memory, and otherwise none: features are pooled.
+        size: side in pixels that images are resized to, or height and width as in 256x512.
+        channels: read images as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
+        smoothing: how much score maps are smoothed, as a share of their side; 0 is not at all.
         skip_bad: leave unreadable images out instead of refusing.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
         white: white reference of a cube.
@@ -90,13 +105,16 @@ def fit(
     from .sources import open_source
 
     source = open_source(
-        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read, size=size,
+        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
+        layers=spelling.parse_layers(layers), maps=workflow.make_detector(detector).wants_maps, size=size,
+        channels=channels,
         skip_bad=skip_bad, bad_bands=spelling.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        per_kind=per_kind, seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
+        per_kind=per_kind, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
+        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
         command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
@@ -108,29 +126,121 @@ def score(
     *,
     out: Path | None = None,
     threshold: float | None = None,
+    maps: Path | None = None,
+    map_threshold: float | None = None,
     skip_bad: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
-) -> DataFrame:
-    """Score every unit of new data with a run: columns unit, score, threshold and flagged.
+) -> DataFrame | Path:
+    """Score every unit of new data with a run: columns unit, score, threshold and flagged, or the map of a cube.
+
+    A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
 
     Args:
         run: a run folder.
         data: data of the kind that the run was fitted on; it is read in the same way.
-        out: a .csv or .parquet file; standard output otherwise.
+        out: a .csv or .parquet file; standard output otherwise. For the scores of one cube as a map: an ENVI .hdr (with
+            the map information of the cube's own), .mat, .npy or .tif file.
         threshold: flag above this score instead of the run's own threshold.
+        maps: a folder for where in each image the score comes from: UNIT.map.tiff (scores as 32-bit floats),
+            UNIT.overlay.png (for people) and UNIT.mask.png (255 where flagged), each in the image's own size.
+        map_threshold: flag pixels above this score of the map instead of the run's own threshold.
         skip_bad: leave unreadable images out instead of refusing.
         batch_size: units scored at once; scores are the same up to rounding.
         seed: fixes any chance in how the data is read; scoring itself has none.
         device: "cpu", "cuda" or "mps".
     """
-    from . import tables, workflow
+    from . import scene_maps, tables, workflow
 
-    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device)
+    if out is not None and out.suffix in scene_maps.SUFFIXES:
+        return scene_maps.write_map(run, data, out, threshold, batch_size, device)
+    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold)
     if out is not None:
         tables.write_table(table, out)
     return table
+
+
+def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
+    """Add more normals to a run's detector without fitting it again, and leave a new run.
+
+    The detector must be one that can take in units, such as patch-memory. Some of the new units are held out for the
+    threshold, with those held out before.
+
+    Args:
+        run: a run folder; it stays as it is.
+        more: normals of the kind that the run was fitted on; they are read in the same way.
+        out: the new run folder.
+        seed: draws the units that are held out.
+        overwrite: replace what is in the new run folder.
+    """
+    from . import spelling, updating
+
+    return updating.update_run(run, more, out, seed, overwrite, spelling.command_line(update, locals()))
+
+
+def triage(
+    data: str,
+    *,
+    out: Path,
+    detector: str | None = None,
+    weighting: str = "",
+    alignment: str = "",
+    parts: int = 3,
+    reviewed: Path | None = None,
+    epochs: int | None = None,
+    groups: str | None = None,
+    columns: str = "",
+    labels: str | None = None,
+    read: str | None = None,
+    layers: str = "",
+    size: str | None = None,
+    skip_bad: bool = False,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Path:
+    """Find what does not belong in the training data: a sheet to review, the most suspicious units first.
+
+    Leaves review.csv and review.html (with pictures) in a folder. Write "anomaly" or "normal" into the column verdict
+    of what you have decided, and give the sheet to `tailwise fit --reviewed`.
+
+    Args:
+        data: as for `tailwise fit`.
+        out: the folder of the sheet.
+        detector: whose scores rank the units; by default patch-memory for images where a backbone is installed, and
+            otherwise gaussian. Each unit is judged by detectors that were not trained on it.
+        weighting: how their training is weighed.
+        alignment: how their scores are read.
+        parts: how many detectors; each is trained on one part of the units.
+        reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
+        epochs: passes over the data, for detectors that learn by gradient steps.
+        groups: known kinds of normal: a column, a CSV of file and group, or "folder".
+        columns: exactly these feature columns of a table.
+        labels: the column (table) or map (cube) that is no feature.
+        read: how images are read: "pixels" or the name of a backbone.
+        layers: blocks of the backbone whose maps are the units, as in "4,10".
+        size: side in pixels that images are resized to, or height and width as in 256x512.
+        skip_bad: leave unreadable images out instead of refusing.
+        seed: same seed, same result.
+        device: "cpu", "cuda" or "mps".
+    """
+    from . import spelling, workflow
+    from . import triage as triages
+    from .sources import open_source
+
+    command = spelling.command_line(triage, locals())
+    # Without a detector images are read for the one that would be chosen for them.
+    maps = True if detector is None else workflow.make_detector(detector).wants_maps
+    source = open_source(
+        data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
+        layers=spelling.parse_layers(layers), maps=maps, size=size, skip_bad=skip_bad,
+    )  # fmt: skip
+    request = workflow.Request(
+        source=source, detector=detector or triages.detector_for(source), weighting=weighting, alignment=alignment,
+        reviewed=str(reviewed or ""), epochs=epochs, seed=seed, device=device,
+    )  # fmt: skip
+    request.check()
+    return triages.write(triages.triage(request, parts), out, command)
 
 
 def report(run: Path, *, out: Path | None = None) -> Path:
@@ -225,4 +335,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, triage, update, report, weigh, names, describe, demo, bench)

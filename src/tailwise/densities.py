@@ -227,6 +227,22 @@ class Mixture(Value):
         return share, means, stds
 
 
+def crossing(scores: Tensor) -> float:
+    """From which score on the upper of two Gaussians fitted to scores [n] is the likelier; infinity for one lump.
+
+    Two are told apart where their means differ by more than twice the root mean square of their standard deviations.
+    """
+    fitted = Mixture()(scores)
+    low, high = fitted.normal.mean.argsort().tolist()
+    mean, std = fitted.normal.mean, fitted.normal.std
+    if float(mean[high] - mean[low]) <= 2 * float(std.square().mean().sqrt()):
+        return math.inf
+    grid = torch.linspace(float(mean[low]), float(mean[high]), 1_001, dtype=mean.dtype, device=mean.device)
+    joint = fitted.normal.log_prob(grid[:, None]) + fitted.share.log()
+    likelier = (joint[:, high] > joint[:, low]).nonzero()
+    return float(grid[likelier[0, 0]]) if len(likelier) else math.inf
+
+
 def silverman(reference: Tensor) -> float:
     """Silverman's rule-of-thumb bandwidth for these scores [m]."""
     sample = _sample(reference)

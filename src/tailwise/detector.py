@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
-from .problem import Batch, Data
+from .problem import Batch, Data, Labelled
 
 
 @runtime_checkable
@@ -37,6 +37,35 @@ class Solvable(Protocol):
 
 
 @runtime_checkable
+class Supervised(Protocol):
+    """Also learns from a few labelled anomalies; such a detector has `needs_labels`."""
+
+    def know(self, anomalies: Labelled) -> None:
+        """Keep the anomalies; called once, after `start` and before `prepare`."""
+        ...
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """Leaves the learning to a detector of its units' parts, such as an image's patches."""
+
+    detector: Detector
+
+    def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
+        """Parts as units of their own, and which unit of `data` each is a part of [m]."""
+        ...
+
+
+@runtime_checkable
+class Contrasting(Protocol):
+    """Holds anomalies, known or made, against each unit, so that the loss of a unit says little of its score."""
+
+    def contrast(self, batch: Batch) -> Tensor:
+        """[m, *unit]: the anomalies that the losses hold against the units; once trained they score higher."""
+        ...
+
+
+@runtime_checkable
 class Mapping2d(Protocol):
     """Says where in the unit the anomaly is."""
 
@@ -45,20 +74,41 @@ class Mapping2d(Protocol):
         ...
 
 
+@runtime_checkable
+class Updatable(Protocol):
+    """Takes in more normals without being fitted again. No score rises by it."""
+
+    def update(self, data: Data, w: Tensor) -> None:
+        """Add the units of `data` with the weights `w` [n]."""
+        ...
+
+
 class Detector(nn.Module):
     """What detectors share: settings that print, the unit's shape, and a state of plain tensors.
 
     A subclass stores its constructor's parameters under their own names, lists the `unit_dims` that it can take
-    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable or Solvable.
+    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable, Solvable
+    or Divisible.
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
-    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
+    `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
+    `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
+    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss. One that `needs_layout`
+    compares each pixel with those around it, in whatever scene is scored: its batches must have their scenes, and as it
+    learns nothing from training units, weights have no say.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
     needs_labels: bool = False
     couples_units: str = ""
+    wants_maps: bool = False
     loss_is_score: bool = False
+    needs_layout: bool = False
     unit_shape: tuple[int, ...] = ()
+
+    @property
+    def has_maps(self) -> bool:
+        """Whether `score_map` says where in an image the anomaly is: units are images, and there is a map of them."""
+        return len(self.unit_shape) == 3 and isinstance(self, Mapping2d)
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
         """Make networks and buffers for units of this shape."""
@@ -156,6 +206,10 @@ class Standardise(nn.Module):
 
     def forward(self, units: Tensor) -> Tensor:
         return (units - self.mean) / self.scale
+
+    def undo(self, units: Tensor) -> Tensor:
+        """Standardised units in their own measure again."""
+        return units * self.scale + self.mean
 
 
 def _parameters(member: type) -> dict[str, inspect.Parameter]:

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import metrics
+from . import metrics, pixel_metrics
 from .densities import KDE, Fit, Gaussian, silverman
 from .weights import Importance, Weighting, effective_sample_size
 
@@ -250,6 +250,27 @@ def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
     if labels.any() and not labels.all():
         found["metrics"] = _test_metrics(labels, scores)
     return found
+
+
+def pixel_results(pixels: pixel_metrics.Pixels, clean: np.ndarray, threshold: float) -> dict[str, Any]:
+    """How well maps find the defects: over all thresholds, and at that of the maps.
+
+    `clean` [m] are the largest pixels of the units without a defect.
+    """
+    value, at = pixel_metrics.best_f1(pixels)
+    return {
+        "metrics": {
+            "Pixel AUROC": pixel_metrics.pixel_auroc(pixels),
+            "Pixel AUPR": pixel_metrics.pixel_aupr(pixels),
+            "AUPRO, at most 30 % of normal pixels": pixel_metrics.aupro(pixels, 0.3),
+            "AUPRO, at most 5 % of normal pixels": pixel_metrics.aupro(pixels, 0.05),
+            "Best pixel F1": value,
+        },
+        "best_f1_threshold": at,
+        "threshold": threshold,
+        "regions": share_of(pixel_metrics.regions_found(pixels, threshold)),
+        "clean": share_of(clean > threshold),
+    }
 
 
 def _test_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:

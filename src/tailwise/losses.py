@@ -32,6 +32,32 @@ def distance_to(centre: Tensor, codes: Tensor) -> Tensor:
     return (codes - centre).square().mean(1)
 
 
+def deviation_loss(deviation: Tensor, target: Tensor | float, margin: float) -> Tensor:
+    """(1 - t) |dev| + t max(0, margin - dev): deviations [n] in standard deviations of the prior, t [n] in 0..1 -> [n].
+
+    t is 0 for a normal unit, 1 for an anomaly (Pang et al., KDD 2019), and between for soft targets (Das et al. 2025).
+    """
+    return (1 - target) * deviation.abs() + target * (margin - deviation).clamp_min(0)
+
+
+def focal_loss(logits: Tensor, truth: Tensor, gamma: float = 2.0) -> Tensor:
+    """Mean of (1 - q)^gamma (-ln q), q the probability of the truth: logits and truth (0 or 1) [n, ...] -> [n].
+
+    Easy places count little, so that the many untouched ones do not drown the few that matter (Lin et al. 2017).
+    """
+    cross_entropy = nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    return ((1 - (-cross_entropy).exp()) ** gamma * cross_entropy).flatten(1).mean(1)
+
+
+def top_mean(maps: Tensor, share: float = 0.1) -> Tensor:
+    """Mean of the highest `share` of each map's positions, at least one: [n, ...] -> [n].
+
+    Multiple-instance learning: an image is as anomalous as its most anomalous places.
+    """
+    flat = maps.flatten(1)
+    return flat.topk(max(1, int(share * flat.shape[1])), dim=1).values.mean(1)
+
+
 class ImportanceWeightedLoss(nn.Module):
     """Reduce a batch's unreduced losses with weights that draw the score distribution towards the target.
 

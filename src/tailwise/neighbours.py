@@ -43,12 +43,15 @@ def nearest(query: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
     query, reference = query - centre, reference - centre
     distances, indices = [], []
     for block in query.split(max(1, _BLOCK_ENTRIES // len(reference))):
-        near = _distances(block, reference).topk(k, largest=False)
-        # Recomputed from the differences: the product form above loses digits for close rows.
-        exact = (block[:, None] - reference[near.indices]).square().sum(2).sqrt()
+        near = _distances(block, reference).topk(k, largest=False).indices
+        # Recomputed from the differences: the product form above loses digits for close rows. Few rows at a time,
+        # because those of feature maps are long.
+        step = max(1, _BLOCK_ENTRIES // max(1, k * query.shape[1]))
+        parts = zip(block.split(step), near.split(step), strict=True)
+        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2).sqrt() for part, at in parts])
         exact, order = exact.sort(1)
         distances.append(exact)
-        indices.append(near.indices.gather(1, order))
+        indices.append(near.gather(1, order))
     if not distances:
         return query.new_empty(0, k), query.new_empty(0, k, dtype=torch.long)
     return torch.cat(distances), torch.cat(indices)

@@ -29,16 +29,60 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Units [b, *unit] and their index [b] in the data that they come from."""
+    """Units [b, *unit] and their index [b] in the data that they come from.
+
+    Attributes:
+        scenes: for pixels, where they lie and what lies around them; None for anything else.
+    """
 
     units: Tensor
     index: Tensor
+    scenes: Scenes | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(self.units.to(device, non_blocking=True), self.index.to(device, non_blocking=True))
+        units, index = (tensor.to(device, non_blocking=True) for tensor in (self.units, self.index))
+        return Batch(units, index, self.scenes)
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Scenes of which a batch's units are pixels, for detectors that look at what lies around a unit.
+
+    Attributes:
+        whole: all pixels, scene after scene and row by row.
+        place: [b] of the batch's units in `whole`.
+    """
+
+    whole: Data
+    place: Tensor
+
+    def parts(self) -> Iterator[tuple[Tensor, Scene]]:
+        """For each scene that is touched: which of the batch's units [k] lie in it, and the scene with their places."""
+        first = 0
+        for height, width in self.whole.layout:
+            which = ((self.place >= first) & (self.place < first + height * width)).nonzero().flatten()
+            if len(which):
+                yield which, Scene(self.whole, first, height, width, self.place[which] - first)
+            first += height * width
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One scene, and the places [k] in it, counted row by row, of the pixels that are asked about."""
+
+    whole: Data
+    first: int
+    height: int
+    width: int
+    place: Tensor
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The pixels of these rows [rows, width, *unit]."""
+        index = torch.arange(self.first + start * self.width, self.first + stop * self.width)
+        return self.whole.read(index).unflatten(0, (stop - start, self.width))
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,17 +94,24 @@ class Data:
             features, [1, bands] a spectrum, [channels, height, width] an image.
         names: one name a unit: a row number, a relative path, a pixel's "row,column".
         features: names of the d features, or the wavelengths in nanometres, where known.
+        layout: (height, width) of the scenes whose pixels the units are, scene after scene and row by row; () for
+            anything else.
+        taken: for units taken from data with a layout, that data and their index [n] in it.
     """
 
     units: Tensor | Reader
     names: Sequence[str]
     features: tuple[str, ...] = ()
+    layout: tuple[tuple[int, int], ...] = ()
+    taken: tuple[Data, Tensor] | None = None
 
     def __post_init__(self) -> None:
         if not len(self):
             raise InputError("there are no units in the data: at least 1 is needed")
         if len(self.names) != len(self):
             raise InputError(f"one name a unit: got {len(self.names)} names for {len(self)} units")
+        if self.layout and sum(height * width for height, width in self.layout) != len(self):
+            raise InputError(f"the layout {list(self.layout)} does not hold {len(self)} pixels")
 
     def __len__(self) -> int:
         return int(self.units.shape[0])
@@ -79,11 +130,28 @@ class Data:
         units = self.units.index_select(0, index) if isinstance(self.units, Tensor) else self.units[index]
         return units.float()
 
+    def _read_in_order(self, start: int, stop: int) -> Tensor:
+        """Units that follow each other: a view where they are in memory, which nobody may write to."""
+        if isinstance(self.units, Tensor):
+            return self.units[start:stop].float()
+        return self.read(torch.arange(start, stop))
+
     def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
         """The units at `index`, as data of their own."""
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
         units = self.units[index] if isinstance(self.units, Tensor) else Selected(self.units, index)
-        return replace(self, units=units, names=[self.names[i] for i in index.tolist()])
+        taken = (self, index) if self.layout else None if self.taken is None else (self.taken[0], self.taken[1][index])
+        names = [self.names[i] for i in index.tolist()]
+        return replace(self, units=units, names=names, layout=(), taken=taken)
+
+    def batch(self, index: Tensor) -> Batch:
+        """The units at `index` [b]."""
+        return Batch(self.read(index), index, self._scenes(index))
+
+    def _scenes(self, index: Tensor) -> Scenes | None:
+        if self.layout:
+            return Scenes(self, index)
+        return None if self.taken is None else Scenes(self.taken[0], self.taken[1][index])
 
     def batches(
         self, size: int, generator: torch.Generator | None = None, weights: Tensor | None = None
@@ -97,9 +165,12 @@ class Data:
         elif generator is not None:
             order = torch.randperm(len(self), generator=generator)
         else:
-            order = torch.arange(len(self))
+            for start in range(0, len(self), size):
+                index = torch.arange(start, min(start + size, len(self)))
+                yield Batch(self._read_in_order(start, start + len(index)), index, self._scenes(index))
+            return
         for index in order.split(min(size, max(1, len(self)))):
-            yield Batch(self.read(index), index)
+            yield self.batch(index)
 
 
 class Selected:

@@ -28,7 +28,10 @@ _HOMES = {
     "step": "weights",
     "density": "densities",
     "alignment": "alignment",
+    "refinement": "refine",
 }
+# What the options of a kind may be made of.
+_WITHIN = {"refinement": ("step", "density")}
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in _HOMES}
 
 
@@ -144,8 +147,8 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
 
 def parse_one(text: str, kind: str) -> Any:
     """The one value of `kind` that `text` spells."""
-    made = parse(text, (kind,))
-    if len(made) != 1:
+    made = parse(text, (kind, *_WITHIN.get(kind, ())))
+    if len(made) != 1 or kind_of(made[0]) != kind:
         raise InputError(f"one {kind} is needed: got {text!r}", "choose one; tailwise names lists them")
     return made[0]
 

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from . import findings
 
 # Inlined pictures stop here, so that the page opens at once.
-_PICTURE_BYTES = 3_500_000
+_PICTURE_BYTES = 2_500_000
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _NONE = "\N{EN DASH}"
 
@@ -38,6 +38,8 @@ def summarise(
     false_alarms: float,
     notes: Sequence[str] = (),
     examples: Mapping[str, str] | None = None,
+    pixels: Mapping[str, Any] | None = None,
+    gallery: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything that the report shows, as a plain dict of finite numbers, text and None.
 
@@ -52,6 +54,8 @@ def summarise(
         threshold: units that score above it are rejected.
         false_alarms: the share of normals that the threshold was meant to reject.
         examples: a line of text by unit name, for units without a picture.
+        pixels: what `findings.pixel_results` says of the test units' maps.
+        gallery: what `gallery.of_run` has drawn.
     """
     train, dropped = findings.with_finite_scores(train)
     used = units_to_show(train)
@@ -71,8 +75,10 @@ def summarise(
         "groups": findings.kinds(train, train["group"], threshold, pictured) if "group" in train else [],
         "top": findings.highest_rows(train, threshold),
         "test": None if test is None else findings.test_results(findings.with_finite_scores(test)[0], threshold),
+        "pixels": None if pixels is None else dict(pixels),
+        "gallery": None if gallery is None else _hung(gallery),
         "history": [dict(row) for row in history],
-        "thumbnails": _within_budget(thumbnails, used),
+        "thumbnails": within_budget(thumbnails, used),
         "examples": {name: texts[name] for name in used if name in texts},
     }
     return _plain({"sentence": _sentence(summary)} | summary)
@@ -91,6 +97,11 @@ def units_to_show(train: pd.DataFrame) -> list[str]:
 def to_html(summary: Mapping[str, Any]) -> str:
     """The report as one page that loads nothing and runs no script."""
     return _templates().get_template("report.html").render(summary, figures=_figures(summary))
+
+
+def page(template: str, content: Mapping[str, Any]) -> str:
+    """A page of the report's looks from another template."""
+    return _templates().get_template(template).render(content)
 
 
 def to_markdown(summary: Mapping[str, Any]) -> str:
@@ -248,7 +259,23 @@ def _cell(text: Any) -> str:
     return re.sub(r"([\\`*_\[\]<>|#&!~$])", r"\\\1", " ".join(str(text).split()))
 
 
-def _within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+def _hung(gallery: Mapping[str, Any]) -> dict[str, Any]:
+    """The gallery with as many pictures as the page has room for."""
+    listed = [unit for section in gallery["sections"] for unit in section["units"]]
+    pictures = {str(i): unit["picture"] for i, unit in enumerate(listed)}
+    pictures |= {f"training {name}": picture for name, picture in gallery["training"].items()}
+    kept = within_budget(pictures, pictures)
+    number = iter(range(len(listed)))
+    sections = [
+        {**section, "units": [unit for unit in section["units"] if str(next(number)) in kept]}
+        for section in gallery["sections"]
+    ]
+    training = {name: picture for name, picture in gallery["training"].items() if f"training {name}" in kept}
+    return {**gallery, "sections": [section for section in sections if section["units"]], "training": training}
+
+
+def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+    """The pictures of these units that fit into a page which opens at once; only such as are inside it."""
     kept, size = {}, 0
     for name in used:
         picture = thumbnails.get(name, "")

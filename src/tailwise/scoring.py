@@ -15,6 +15,8 @@ from .problem import Batch, Data
 
 _SCORE_BATCH = 4_096
 _SCORE_ENTRIES = 20_000_000
+# Units [channels, height, width] of more channels are feature maps; pictures have fewer.
+_PICTURE_CHANNELS = 16
 
 
 def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
@@ -35,10 +37,15 @@ def over_batches(
     was_training = detector.training
     detector.eval()
     device = device_of(detector)
-    size = batch_size or max(1, min(_SCORE_BATCH, _SCORE_ENTRIES // math.prod(data.unit_shape)))
+    size = batch_size or batch_size_for(data.unit_shape)
     results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
     detector.train(was_training)
     return torch.cat(results)
+
+
+def batch_size_for(unit_shape: tuple[int, ...], most: int = _SCORE_BATCH) -> int:
+    """How many units of this shape are held at once."""
+    return max(1, min(most, _SCORE_ENTRIES // math.prod(unit_shape)))
 
 
 def embedding_of(data: Data, dims: int = 32) -> Tensor:
@@ -47,7 +54,7 @@ def embedding_of(data: Data, dims: int = 32) -> Tensor:
     They told kinds apart better than a detector's own bottleneck, and they stand still while it trains. Spectra are
     compared by their angle, as materials are (Kruse et al. 1993): brightness is light and shade.
     """
-    if data.in_memory:
+    if data.in_memory and not is_map(data.unit_shape):
         small = data.units
         assert isinstance(small, Tensor)
     else:
@@ -81,6 +88,14 @@ def check_device(device: str) -> None:
         raise InputError(f"the device {device!r} cannot be used: {reason}", 'use "cpu"') from error
 
 
+def is_map(unit_shape: tuple[int, ...]) -> bool:
+    """Whether units of this shape are feature maps rather than pictures."""
+    return len(unit_shape) == 3 and unit_shape[0] > _PICTURE_CHANNELS
+
+
 def shrunk(images: Tensor) -> Tensor:
-    """Images of at most 32 x 32: enough to tell kinds apart, small enough to keep."""
+    """Images of at most 32 x 32, of feature maps the channels' means: enough to tell kinds apart, small enough to
+    keep."""
+    if is_map(tuple(images.shape[1:])):
+        return images.mean((2, 3))
     return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images

@@ -44,6 +44,14 @@ def parse_bands(text: str) -> tuple[int | tuple[int, int], ...]:
     return tuple(bands)
 
 
+def parse_layers(text: str) -> tuple[int, ...]:
+    """Blocks spelled as "4,10" -> (4, 10)."""
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"cannot read the layers {text!r}", 'write them as in "4,10"')
+    return tuple(map(int, parts))
+
+
 def parse_columns(text: str) -> tuple[str, ...]:
     """Columns spelled as 'width,height,"weight, net"' -> ("width", "height", "weight, net")."""
     if not text.strip():

@@ -38,7 +38,10 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
     elif out.suffix == ".csv":
         table.to_csv(buffer, index=False)
     else:
-        raise InputError(f"a table is written as .csv or .parquet: got {out.name}")
+        raise InputError(
+            f"a table is written as .csv or .parquet: got {out.name}",
+            "the scores of a cube can also be a map: .hdr, .mat, .npy or .tif",
+        )
     storage.write(out, buffer.getvalue())
 
 

@@ -10,8 +10,9 @@ by its existence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -20,12 +21,16 @@ from . import scoring, training
 from .densities import Gaussian
 from .detector import Detector, Mapping2d, Solvable, Trainable
 from .errors import InputError
-from .problem import Batch, Data
+from .problem import Batch, Data, Labelled
 from .storage import tensor_bytes
 from .weights import Context, Importance, Weighting, weighted_mean
 
 _UNITS = 48
 _KINDS = 3
+# More than any case has, in parts too.
+_EVERYTHING = 1_000_000
+# The smallest scene that a window around a pixel fits into.
+_PIXELS = 81
 
 
 @dataclass(frozen=True)
@@ -36,18 +41,30 @@ class Case:
     unit_shape: tuple[int, ...] = (12,)
 
     def data(self, units: int = _UNITS, seed: int = 0) -> Data:
-        """Normals of three kinds, one of them rare."""
+        """Normals of three kinds, one of them rare; the pixels of a scene, for a detector that needs a layout."""
+        layout: tuple[tuple[int, int], ...] = ()
+        if self.make().needs_layout:
+            side = math.ceil(math.sqrt(max(units, _PIXELS)))
+            units, layout = side**2, ((side, side),)
         generator = torch.Generator().manual_seed(1)
         centres = torch.randn(_KINDS, *self.unit_shape, generator=generator)
         generator.manual_seed(seed + 2)
         kind = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), units, replacement=True, generator=generator)
         values = centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator)
-        return Data(values, [str(i) for i in range(units)])
+        return Data(values, [str(i) for i in range(units)], layout=layout)
+
+    def anomalies(self, detector: Detector) -> Labelled | None:
+        """A few units far from every kind, for a detector that needs them."""
+        if not detector.needs_labels:
+            return None
+        units = self.data(4, seed=11)
+        return Labelled(Data(units.read(torch.arange(4)) * 5 + 20, units.names))
 
     def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3) -> Detector:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
         detector = self.make()
-        training.fit(detector, data, base_weights=w, epochs=epochs, batch_size=len(data), lr=1e-3)
+        known = self.anomalies(detector)
+        training.fit(detector, data, base_weights=w, anomalies=known, epochs=epochs, batch_size=_EVERYTHING, lr=1e-3)
         return detector.eval()
 
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
@@ -156,15 +173,20 @@ def higher_is_more_anomalous(case: Case) -> None:
     """Units far from every kind score above the normals."""
     data = case.data()
     detector = case.fit(data, epochs=30)
-    far = Data(data.read(torch.arange(10)) * 5 + 20, [str(i) for i in range(10)])
-    normal, anomalous = scoring.score(detector, data), scoring.score(detector, far)
+    # In a scene, far-off pixels beside each other would be each other's background.
+    places = torch.tensor([len(data) // 2]) if detector.needs_layout else torch.arange(10)
+    units = data.read(torch.arange(len(data)))
+    units[places] = units[places] * 5 + 20
+    normal, anomalous = scoring.score(detector, data), scoring.score(detector, replace(data, units=units))[places]
     assert float(anomalous.min()) > float(normal.median()), "far-off units do not score above normals"
 
 
 def learns(case: Case) -> None:
     """Every self-check of a fit passes."""
     data = case.data()
-    outcome = training.fit(case.make(), data, epochs=40, batch_size=len(data), lr=5e-3)
+    detector = case.make()
+    known = case.anomalies(detector)
+    outcome = training.fit(detector, data, anomalies=known, epochs=40, batch_size=_EVERYTHING, lr=5e-3)
     failed = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
     assert not failed, "; ".join(failed)
 

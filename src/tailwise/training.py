@@ -2,7 +2,8 @@
 
 A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean
 nothing) every epoch ends with new weights from the units' newest scores. A Solvable is solved with weights 1, scored,
-and solved again with the weights that its scores give, several times where weights accumulate.
+and solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the
+detector of its parts trained in one of these ways, on the parts.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -19,10 +20,10 @@ from torch import Tensor
 
 from . import scoring
 from .checks import Check, run_checks
-from .detector import Detector, Solvable, Trainable
+from .detector import Detector, Divisible, Solvable, Supervised, Trainable
 from .errors import InputError
 from .optimizer import FlatAdam
-from .problem import Data
+from .problem import Data, Labelled, check_units
 from .weights import Context, Weighting, effective_sample_size, unit_mean, weighted_mean
 
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
@@ -69,6 +70,7 @@ def fit(
     reference: str = "newest",
     sample: bool = False,
     base_weights: Tensor | None = None,
+    anomalies: Labelled | None = None,
     held_out: Data | None = None,
     patience: int | None = None,
     seed: int = 0,
@@ -81,6 +83,7 @@ def fit(
     """Train `detector` in place on the units of `data`, weighed by `weighting`.
 
     Args:
+        batch_size: how many units a step sees; of a detector of parts, how many parts.
         epochs: passes over the data; None takes about 1,500 steps, within 30 to 300 epochs.
         lr, weight_decay: of Adam.
         warmup: epochs with base weights only; None is a third of the epochs.
@@ -88,6 +91,7 @@ def fit(
             epoch.
         sample: draw units in proportion to their weights instead of weighing the loss.
         base_weights: [n] weights known beforehand, such as balanced groups; every weight is multiplied by them.
+        anomalies: a few known ones, for a detector that needs them; the only labels that training ever sees.
         held_out: normals that are not trained on, for early stopping: after `patience` epochs without a lower mean
             loss on them the best state is restored. Both or neither.
         threads: CPU threads during the fit; 1 is fastest for small networks; None leaves the setting alone.
@@ -101,13 +105,39 @@ def fit(
         raise InputError("early stopping takes both held_out normals and patience")
     if reference not in ("newest", "full"):
         raise InputError(f"reference must be 'newest' or 'full': got {reference!r}")
-    if detector.needs_labels:
-        raise InputError(f"{type(detector).__name__} needs a few labelled anomalies")
+    if detector.needs_labels and anomalies is None:
+        raise InputError(
+            f"{type(detector).__name__} needs a few labelled anomalies", "name them by --anomalies, or anomalies="
+        )
+    if anomalies is not None and not isinstance(detector, Supervised):
+        raise InputError(
+            f"{type(detector).__name__} does not learn from labelled anomalies",
+            "use dev-net or multi-cue, or name none",
+        )
+    if detector.needs_layout and weighting.steps:
+        raise InputError(
+            f"{type(detector).__name__} compares each pixel with those around it: it cannot be weighed", 'weighting=""'
+        )
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
         detector.start(data.unit_shape)
         scoring.place(detector, device)
+        if anomalies is not None and isinstance(detector, Supervised):
+            _check_anomalies(anomalies, data)
+            detector.know(anomalies)
+        if isinstance(detector, Divisible):
+            generator = torch.Generator().manual_seed(seed)
+            parts, owner = detector.divide(data, generator)
+            learnt = fit(
+                detector.detector, parts, weighting, epochs=epochs, batch_size=batch_size, lr=lr,
+                weight_decay=weight_decay, warmup=warmup, reference=reference, sample=sample, base_weights=base[owner],
+                held_out=None if held_out is None else detector.divide(held_out, generator)[0], patience=patience,
+                seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, keeper=keeper,
+                progress=progress,
+            )  # fmt: skip
+            return _put_together(detector, data, learnt, owner)
         if isinstance(detector, Solvable):
+            _refuse_negative(base)
             outcome = _solve(detector, data, weighting, base, progress)
         elif isinstance(detector, Trainable):
             epochs = default_epochs(len(data), batch_size) if epochs is None else epochs
@@ -120,6 +150,18 @@ def fit(
             raise InputError(f"{type(detector).__name__} has neither losses nor solve: it cannot be trained")
         outcome.checks = run_checks(detector, data, weighting, outcome)
     return outcome
+
+
+def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor) -> Outcome:
+    """The outcome over the units, from that over their parts: a unit's weight is the mean of its parts'.
+
+    Its first score is the highest of the parts that were learnt from, which need not be all of them.
+    """
+    scores = scoring.score(detector, data)
+    highest = torch.full_like(scores, -math.inf).scatter_reduce(0, owner, parts.first_scores, "amax")
+    weights = torch.zeros_like(scores).scatter_reduce(0, owner, parts.weights, "mean", include_self=False)
+    first = scores if parts.first_scores is parts.scores else highest
+    return replace(parts, scores=scores, first_scores=first, weights=weights)
 
 
 def default_epochs(units: int, batch_size: int) -> int:
@@ -298,6 +340,7 @@ def _solve(
             previous = None if round == 1 else weights / base.clamp_min(1e-12)
             context = Context(scores[-1], scores[-1], embedding, previous, round - 1, cache)
             weights = unit_mean(weighting(context) * base)
+            _refuse_negative(weights)
         detector.solve(data, weights)
         scores.append(scoring.over_batches(detector, data, getattr(detector, "score_left_out", detector.score)))
         row = {
@@ -310,6 +353,24 @@ def _solve(
         if progress:
             progress(round + 1, rounds, row)
     return Outcome(scores[-1], scores[0], weights, history)
+
+
+def _check_anomalies(anomalies: Labelled, data: Data) -> None:
+    check_units(anomalies.data, least=1)
+    shape, needed = list(anomalies.data.unit_shape), list(data.unit_shape)
+    if shape != needed:
+        raise InputError(
+            f"the labelled anomalies have the shape {shape}: {needed} was needed",
+            "read them as the training units are read",
+        )
+
+
+def _refuse_negative(weights: Tensor) -> None:
+    if bool((weights < 0).any()):
+        raise InputError(
+            f"{int((weights < 0).sum())} weights are negative, which only a detector trained by gradient steps takes",
+            "use LatentOutliers(soft=True), or another detector",
+        )
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

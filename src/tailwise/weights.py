@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from . import neighbours
-from .densities import KDE, Fit, Gaussian
+from .densities import KDE, Fit, Gaussian, crossing
 from .errors import InputError
 from .registry import Value, kind_of, parse, register
 
@@ -273,6 +273,126 @@ class Trim(Value):
         kept = torch.ones_like(w)
         kept[context.scores.topk(dropped).indices] = 0
         return w * kept
+
+
+@register("step", "Logistic")
+@dataclass(frozen=True, repr=False)
+class Logistic(Value):
+    """Multiply by a falling logistic curve of the score: the weights of IRAD (Kim et al., TNNLS 2024).
+
+    The curve is 1/2 at the quantile `normals` of the scores (the median as published, which takes half of the data
+    for contaminated; the share of normals where it is known or estimated), and spans one unit, times 1 / `tau`, on the
+    shorter side of the scores. Made for `refine.Iterate`. Rare kinds of normal are weighed down with the anomalies.
+    """
+
+    normals: float = 0.5
+    tau: float = 1.0
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if not 0 < self.normals < 1:
+            raise InputError(f"Logistic normals must lie between 0 and 1: got {self.normals}")
+        if self.tau <= 0:
+            raise InputError(f"Logistic tau must be above 0: got {self.tau}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        low, high = context.reference.aminmax()
+        middle = context.reference.double().quantile(self.normals).to(low)
+        shorter = torch.minimum(middle - low, high - middle)
+        if float(shorter) <= 0:
+            return w
+        return w * torch.sigmoid((middle - context.scores) / (self.tau * shorter))
+
+
+@register("step", "AlphaDivergence")
+@dataclass(frozen=True, repr=False)
+class AlphaDivergence(Value):
+    """Multiply by ((1 - alpha) s + spread)^(1 / (alpha - 1)) of the score s over its mean; exp(-s / spread) at alpha 1.
+
+    The weights, within an alpha-divergence of uniform ones, that make the weighted mean of losses smallest: those of
+    Adaptive Deviation Learning (Das et al., WACV 2025), whose constants these are. High scores count little. Scores
+    are divided by their mean so that their unit does not matter; the published form takes them as they are.
+    """
+
+    alpha: float = 0.1
+    spread: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"AlphaDivergence alpha must lie in 0 to 1: got {self.alpha}")
+        if self.spread <= 0:
+            raise InputError(f"AlphaDivergence spread must be above 0: got {self.spread}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        if bool((context.scores < 0).any()):
+            raise InputError(f"AlphaDivergence needs scores of 0 and more: the smallest is {context.scores.min():.3g}")
+        relative = context.scores / context.reference.mean().clamp_min(1e-30)
+        if self.alpha == 1:
+            return w * (-relative / self.spread).exp()
+        return w * ((1 - self.alpha) * relative + self.spread) ** (1 / (self.alpha - 1))
+
+
+@register("step", "LatentOutliers")
+@dataclass(frozen=True, repr=False)
+class LatentOutliers(Value):
+    """Push the `share` of units with the highest scores away instead of learning them: LOE (Qiu et al., ICML 2022).
+
+    LOE trains them on a loss for anomalies, here m^2 / l with m the median score, as it does for one-class networks;
+    the gradient of that is that of l times -(m / l)^2, so it is a weight. `soft` gives half of each loss, which the
+    paper prefers where the two sorts overlap; without it weights are negative, and only detectors that learn by
+    gradient steps can take them. Ranks are over all units, not over a batch.
+    """
+
+    share: float = 0.1
+    soft: bool = True
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if not 0 <= self.share < 0.5:
+            raise InputError(f"LatentOutliers share must lie in 0 to 1/2: got {self.share}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        taken = int(self.share * len(context.scores))
+        if not taken:
+            return w
+        worst = context.scores.topk(taken).indices
+        away = (context.reference.median() / context.scores[worst].clamp_min(1e-30)).square()
+        factor = torch.ones_like(w)
+        factor[worst] = (0.5 * (1 - away) if self.soft else -away).to(w)
+        return w * factor
+
+
+@register("step", "Reject")
+@dataclass(frozen=True, repr=False)
+class Reject(Value):
+    """Drop units whose score is out of line, however many: no share to guess (after AAR, Lee et al., 2511.21378).
+
+    Out is a modified z-score, 0.6745 (s - median) / MAD, above `limit` (Iglewicz & Hoaglin 1993), and whatever two
+    Gaussians fitted to the scores give to the upper one, where they are far enough apart to be two. The paper's own
+    constants are unknown to us.
+    """
+
+    limit: float = 3.5
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if self.limit <= 0:
+            raise InputError(f"Reject limit must be above 0: got {self.limit}")
+
+    def __call__(self, w: Tensor, context: Context) -> Tensor:
+        return w * (context.scores <= rejection_threshold(context.reference, self.limit)).to(w)
+
+
+def rejection_threshold(scores: Tensor, limit: float = 3.5) -> float:
+    """The score [of n] above which a unit is out of line, as `Reject` says; infinity where none is."""
+    middle = scores.median()
+    deviation = (scores - middle).abs().median()
+    if float(deviation) <= 0:
+        return math.inf
+    threshold = float(middle + limit * deviation / 0.6745)
+    # The mixture sees what the outermost units hide when they are left in.
+    return min(threshold, crossing(scores[scores <= threshold]))
 
 
 class Weighting:

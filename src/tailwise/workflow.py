@@ -26,10 +26,15 @@ from . import (
     __version__,
     alignment,
     findings,
+    gallery,
+    map_files,
+    maps,
     modes,
     previews,
+    refine,
     registry,
     report,
+    reviews,
     scoring,
     storage,
     thresholds,
@@ -63,6 +68,10 @@ class Request:
     sample: bool = False
     balance: bool = False
     per_kind: bool = False
+    refine: str = ""
+    anomalies: str = ""
+    reviewed: str = ""
+    smoothing: float = maps.SMOOTHING
     seed: int = 0
     device: str = "cpu"
     mixed_precision: bool = False
@@ -82,8 +91,10 @@ class Request:
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         _check_seed(self.seed)
+        maps.check_smoothing(self.smoothing)
         scoring.check_device(self.device)
         alignment.parse(self.alignment)
+        refine.parse(self.refine)
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
 
@@ -102,7 +113,10 @@ def fit_run(
         started = time.perf_counter()
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
+        problem, known = _with_what_is_known(request, problem, detector)
         weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
+        if detector.needs_layout and request.weighting.strip() == "auto":
+            weighting = Weighting()  # there is nothing to weigh
         rule = alignment.choose(request.alignment, problem.train.unit_shape)
         if request.per_kind and rule is None:
             raise InputError(
@@ -114,27 +128,57 @@ def fit_run(
         balanced = _balanced(split, request.balance)
         if writer.start(settings, overwrite):
             _say(f"resuming the unfinished fit in {out}")
+        rounds = refine.parse(request.refine)
         with _progress() as progress:
-            outcome = training.fit(
-                detector, split.training, weighting,
-                epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
-                sample=request.sample, base_weights=balanced,
-                held_out=split.held_out if request.patience else None, patience=request.patience, seed=request.seed,
-                device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
-                keeper=storage.Checkpoint(out), progress=progress,
-            )  # fmt: skip
+            # The trainings of a refinement are many: an interrupted one begins again.
+            keeper = storage.Checkpoint(out) if rounds is None else None
+            held_out = split.held_out if request.patience else None
+            fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
+            base = torch.ones(len(split.training)) if balanced is None else balanced
+            refined = None if rounds is None else rounds(fit, split.training, base, request.seed)
+            fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
+        detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
+        settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        scores = outcome.scores
-        if rule is not None:
-            detector = rule.fit(detector, split.training, request.seed)
-            scores = detector.training_scores
-        table = split.table(detector, outcome, scores)
+        table = split.table(detector, outcome, fitted.scores)
         settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
+        if detector.has_maps:
+            normals = split.held_out if len(split.held) else split.training
+            settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
         return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+
+
+def fitter(
+    request: Request,
+    weighting: Weighting,
+    rule: alignment.ModeFair | None,
+    *,
+    held_out: Data | None = None,
+    known: Labelled | None = None,
+    keeper: training.Keeper | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> refine.Fit:
+    """What trains a fresh detector as the request says, and aligns it where there is a rule."""
+
+    def fit(data: Data, base: Tensor, seed: int) -> refine.Fitted:
+        detector = make_detector(request.detector)
+        outcome = training.fit(
+            detector, data, weighting,
+            epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
+            sample=request.sample, base_weights=base, anomalies=known, held_out=held_out, patience=request.patience,
+            seed=seed, device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
+            keeper=keeper, progress=progress,
+        )  # fmt: skip
+        if rule is None:
+            return refine.Fitted(detector, outcome, outcome.scores)
+        aligned = rule.fit(detector, data, seed)
+        return refine.Fitted(aligned, outcome, aligned.training_scores)
+
+    return fit
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,25 +232,22 @@ def score_data(
     batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
+    map_folder: Path | None = None,
+    map_threshold: float | None = None,
 ) -> pd.DataFrame:
-    """Scores of every unit of `data`; see `commands.score`."""
+    """Scores of every unit of `data`, and their maps in a folder; see `commands.score`."""
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be above 0: got {batch_size}")
     if threshold is not None and math.isnan(threshold):
         raise InputError("threshold must be a number: got nan")
+    if map_threshold is not None and not math.isfinite(map_threshold):
+        raise InputError(f"map_threshold must be finite: got {map_threshold}")
     _check_seed(seed)
     opened = storage.open_run(run)
-    source = opened.spelled("source")
-    if skip_bad and hasattr(source, "skip_bad"):
-        source = replace(source, skip_bad=True)
-    source = open_source(data) if spelled(data) else source.at(data)
-    units = source.load_all().data
-    expected = tuple(opened.settings["unit_shape"])
-    if units.unit_shape != expected:
-        raise InputError(
-            f"the run was fitted on units of shape {list(expected)}: those of {data} have {list(units.unit_shape)}",
-            "score data of the same kind: as many columns, channels or bands",
-        )
+    source = source_like(opened, data, skip_bad)
+    if map_folder is not None:
+        map_files.check_folder(map_folder, source)
+    units = units_like(opened, source)
     check_units(units, least=1)
     detector = opened.detector()
     scoring.place(detector, device)
@@ -214,7 +255,49 @@ def score_data(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scores = scoring.score(detector, units, batch_size).double().numpy()
+        if map_folder is not None:
+            _write_maps(map_folder, opened, detector, units, source, map_threshold)
     return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+
+
+def source_like(opened: storage.Run, data: str, skip_bad: bool = False) -> Source:
+    """The source of what is at `data`, read as the run's own data was."""
+    source = opened.spelled("source")
+    if skip_bad and hasattr(source, "skip_bad"):
+        source = replace(source, skip_bad=True)
+    return open_source(data) if spelled(data) else source.at(data)
+
+
+def units_like(opened: storage.Run, source: Source) -> Data:
+    """Every unit of a source.
+
+    Raises:
+        InputError: they are not of the shape that the run was fitted on.
+    """
+    units = source.load_all().data
+    expected = list(opened.settings["unit_shape"])
+    if list(units.unit_shape) != expected:
+        raise InputError(
+            f"the run was fitted on units of shape {expected}: those of {source!r} have {list(units.unit_shape)}",
+            "score data of the same kind: as many columns, channels or bands",
+        )
+    return units
+
+
+def _write_maps(
+    folder: Path, run: storage.Run, detector: Detector, units: Data, source: Source, threshold: float | None
+) -> None:
+    if not detector.has_maps:
+        raise InputError(
+            f"the run's detector has no score maps of its units: {run.settings['detector']}",
+            "fit images with one that has, such as autoencoder or gaussian",
+        )
+    scale = maps.Scale.of(run.settings)
+    if scale is None:
+        raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
+    scale = scale if threshold is None else maps.Scale(min(scale.usual, threshold), threshold)
+    found = maps.of_data(detector, units, run.settings["smoothing"])
+    map_files.write_maps(folder, units, found, scale, map_files.pictures_of(source, units))
 
 
 def write_report(run: Path, out: Path | None) -> Path:
@@ -230,6 +313,23 @@ def write_report(run: Path, out: Path | None) -> Path:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
     storage.write(out, writers[out.suffix](opened.report()).encode("utf-8", "backslashreplace"))
     return out
+
+
+def _with_what_is_known(request: Request, problem: Problem, detector: Detector) -> tuple[Problem, Labelled | None]:
+    """The problem without what a review calls anomalies, and the anomalies that the detector may learn from.
+
+    Reviewed ones count as labelled where the detector can use them.
+    """
+    known: list[Labelled] = []
+    if request.reviewed:
+        problem, found = reviews.apply(problem, reviews.read(Path(request.reviewed)))
+        known += [found] if found is not None and detector.needs_labels else []
+    if request.anomalies.strip().isdigit():
+        problem, taken = reviews.take_anomalies(problem, int(request.anomalies), request.seed)
+        known.append(taken)
+    elif request.anomalies:
+        known.append(request.source.at(request.anomalies).load_all())
+    return problem, reviews.joined(known) if known else None
 
 
 def _settings(
@@ -262,7 +362,7 @@ def _settings(
 def fingerprint(data: Data) -> str:
     """A digest of the units' values and names: equal data, equal fingerprint."""
     digest = hashlib.blake2b(digest_size=16)
-    for batch in data.batches(1_024):
+    for batch in data.batches(scoring.batch_size_for(data.unit_shape, 1_024)):
         digest.update(np.ascontiguousarray(batch.units.numpy()).tobytes())
     digest.update("\n".join(data.names).encode())
     return digest.hexdigest()
@@ -318,6 +418,12 @@ def _summary(
     if note:
         _say(f"note: {note}")
     pictures, examples = previews.of_units(request.source, problem.train, table)
+    scale, drawn, known = maps.Scale.of(settings), None, None
+    if scale is not None:
+        drawn = gallery.of_run(
+            detector, request.source, problem, table, test, settings["threshold"], scale, request.smoothing
+        )
+        known = None if problem.test is None else maps.gather_known(detector, problem.test, request.smoothing)
     return report.summarise(
         settings=settings,
         history=outcome.history,
@@ -326,6 +432,8 @@ def _summary(
         test=test,
         thumbnails=pictures,
         examples=examples,
+        pixels=None if known is None or scale is None else findings.pixel_results(*known, scale.threshold),
+        gallery=drawn,
         threshold=settings["threshold"],
         false_alarms=request.false_alarms,
         notes=[*settings["notes"], *([note] if note else [])],

@@ -32,7 +32,7 @@ _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Job:
-    """The cells of one draw that are still to be done, and where rows and cached features go.
+    """The cells of one draw that are still to be done, and where rows go.
 
     `told` are the reasons for which cells were skipped before: a resumed run does not repeat them.
     """
@@ -41,7 +41,6 @@ class Job:
     conditions: Conditions
     methods: tuple[Method, ...]
     rows: Path
-    cache: Path
     told: Mapping[str, str] = field(default_factory=dict)
 
     def append(self, method: Method, status: str, facts: dict[str, Any]) -> None:
@@ -57,7 +56,7 @@ class Job:
         rows.append(self.rows, row)
 
 
-def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, processes: int = 2, data: str = "") -> int:
+def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int = 2, data: str = "") -> int:
     """Do every cell that has no row yet; the number of cells done.
 
     Raises:
@@ -65,7 +64,7 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, pro
     """
     if processes < 1:
         raise InputError(f"processes must be 1 or more: got {processes}")
-    todo = jobs(suite, profile, part, rows_path, cache)
+    todo = jobs(suite, profile, part, rows_path)
     rows.mend(rows_path)
     cells = sum(len(job.methods) for job in todo)
     print(f"{cells} cells of {len(todo)} draws to do", file=sys.stderr)
@@ -76,7 +75,7 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path, pro
     return cells
 
 
-def jobs(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path) -> list[Job]:
+def jobs(suite: Suite, profile: str, part: str, rows_path: Path) -> list[Job]:
     """What is left to do: the cells that have no row, or one that does not stand."""
     known = rows.read_rows(rows_path)
     done = {rows.key(row["settings"]) for row in known if rows.is_done(row)}
@@ -87,7 +86,7 @@ def jobs(suite: Suite, profile: str, part: str, rows_path: Path, cache: Path) ->
         left = tuple(m for m in each if keys[m] not in done)
         told = {keys[m]: skipped[keys[m]] for m in left if keys[m] in skipped}
         if left:
-            found.append(Job(suite, conditions, left, rows_path, cache, told))
+            found.append(Job(suite, conditions, left, rows_path, told))
     return found
 
 
@@ -96,11 +95,11 @@ def run_job(job: Job) -> None:
     conditions = job.conditions
     settings = job.suite.sources[conditions.source]
     try:
-        pool = draws.load(settings, draws.scene_of(settings, conditions.draw), job.cache)
+        pool = draws.load(settings, draws.scene_of(settings, conditions.draw))
     except (InputError, OSError) as error:
         return _append_all(job, "skipped", error)
     try:
-        draw = draws.make(pool, settings, conditions, job.suite.calibration)
+        draw = draws.make(pool, settings, conditions, job.suite.calibration, job.suite.labelled)
     except Exception as error:
         return _append_all(job, "failed", error)
     return run_methods(job, draw)
@@ -108,21 +107,30 @@ def run_job(job: Job) -> None:
 
 def run_methods(job: Job, draw: draws.Draw) -> None:
     """Append a row for each of the job's methods on a draw, which may come from anywhere."""
-    fitted: dict[tuple[str, str], Any] = {}
-    for method in sorted(job.methods, key=lambda m: (m.detector, m.weighting, m.alignment)):
-        pair = (method.detector, method.weighting)
+    fitted: dict[Method, Any] = {}
+    for method in sorted(job.methods, key=_order):
         # Plain and aligned scores are of the same fit; only the newest is kept.
-        fitted = {pair: fitted[pair]} if pair in fitted else {}
+        same = _same_fit(method)
+        fitted = {same: fitted[same]} if same in fitted else {}
         _run_method(job, draw, method, fitted)
 
 
+def _order(method: Method) -> tuple[str, ...]:
+    return method.detector, method.weighting, method.refinement, method.alignment
+
+
+def _same_fit(method: Method) -> Method:
+    """What the methods that share a fit have in common: rounds read aligned scores, a plain fit knows of none."""
+    return method if method.refinement else replace(method, alignment="")
+
+
 def home_of(suite: Path) -> Path:
-    """The folder above suites/: rows go to its results/, features to its .cache/."""
+    """The folder above suites/: rows go to its results/."""
     folder = suite.resolve().parent
     return folder.parent if folder.name == "suites" else folder
 
 
-def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[tuple[str, str], Any]) -> None:
+def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[Method, Any]) -> None:
     facts: dict[str, Any] = {
         "n_train": len(draw.train), "n_test": len(draw.labels), "n_anomalies": int(draw.labels.sum())
     }  # fmt: skip
@@ -134,14 +142,15 @@ def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[tuple[s
             scorer = methods.yardstick(draw, method.detector)
             facts["seconds_fit"] = time.process_time() - started
         else:
-            pair = (method.detector, method.weighting)
-            if pair not in fitted:
+            same = _same_fit(method)
+            if same not in fitted:
                 made = methods.fit(job.suite, draw, method, job.conditions.draw)
-                fitted[pair] = (*made, time.process_time() - started)
-            detector, outcome, facts["seconds_fit"] = fitted[pair]
-            facts["effective_sample_share"] = effective_sample_size(outcome.weights) / len(outcome.weights)
+                fitted[same] = made, time.process_time() - started
+            made, facts["seconds_fit"] = fitted[same]
+            weights = made.outcome.weights
+            facts["effective_sample_share"] = effective_sample_size(weights) / len(weights)
             started = time.process_time()
-            scorer = methods.scorer(draw, detector, outcome, method.alignment)
+            scorer = methods.scorer(methods.aligned(made, draw.train, method.alignment))
         scores = scorer(None if draw.in_sample else draw.test)
         held = None if draw.held is None else scorer(draw.held)
         facts["seconds_score"] = time.process_time() - started
@@ -197,7 +206,7 @@ def _after_death(job: Job, future: Future[None]) -> Job | None:
     left = [m for m in job.methods if rows.key(job.suite.settings(job.conditions, m)) not in done]
     if not left:
         return replace(job, methods=())
-    first, *rest = sorted(left, key=lambda m: (m.detector, m.weighting, m.alignment))
+    first, *rest = sorted(left, key=_order)
     job.append(first, "failed", {"error": "the process was killed (out of memory?) in this cell or in one beside it"})
     return replace(job, methods=tuple(rest))
 

@@ -67,10 +67,11 @@ def change(rows: Iterable[Row], metric: str, method: Choice, base: Choice = PLAI
     for (where, draw, _), pair in sides.items():
         if len(pair) == 2:
             found.setdefault(where, {}).setdefault(draw, []).append(pair["method"] - pair["base"])
-    return _bootstrapped([np.array([np.mean(each) for each in draws.values()]) for draws in found.values()])
+    return bootstrapped([np.array([np.mean(each) for each in draws.values()]) for draws in found.values()])
 
 
-def _bootstrapped(cells: list[np.ndarray]) -> Change:
+def bootstrapped(cells: list[np.ndarray]) -> Change:
+    """The mean over cells of the mean over their draws, which are resampled within each cell."""
     if not cells:
         return Change(float("nan"), float("nan"), float("nan"), 0)
     generator = np.random.default_rng(0)
@@ -125,7 +126,7 @@ def name_of(row: Row) -> tuple[str, ...]:
 
 
 def _cell(row: Row) -> tuple[Any, ...]:
-    return (*(row[name] for name in _WHERE), *name_of(row))
+    return (*(row[name] for name in _WHERE), *name_of(row), row.get("refinement", ""))
 
 
 def _spelled(row: Row) -> tuple[str, ...]:

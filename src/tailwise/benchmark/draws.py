@@ -6,19 +6,15 @@ many normals of each kind, as far as there are enough, and anomalies that no tra
 
 from __future__ import annotations
 
-import hashlib
 import math
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from torch import Tensor
 
-from .. import backbones, registry
+from .. import features, registry
 from ..errors import InputError
 from ..problem import Data, Labelled
 from .suites import AS_GIVEN, Conditions, SourceSettings
@@ -36,6 +32,7 @@ class Draw:
         test, labels, test_kinds: test units; True is an anomaly; the kinds of normals.
         order: the normal kinds, frequent first.
         in_sample: the test units are the training units.
+        known: labelled anomalies, in neither training nor test, for detectors that need some.
     """
 
     train: Data
@@ -46,6 +43,7 @@ class Draw:
     test_kinds: np.ndarray | None
     order: tuple[str, ...] = ()
     in_sample: bool = False
+    known: Labelled | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,15 +56,17 @@ class Pool:
     width: int = 0
 
 
-def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float) -> Draw:
+def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float, labelled: int = 0) -> Draw:
     """The draw of these conditions. The same seed draws the same kinds, order and test at any imbalance.
+
+    The anomalies shown in the test, those hidden in the training data and those `labelled` have none in common.
 
     Raises:
         InputError: the pool has too few units or anomalies for it.
     """
     generator = np.random.default_rng(conditions.draw)
     if settings.split == "kinds":
-        return _of_kinds(pool, settings, conditions, calibration, generator)
+        return _of_kinds(pool, settings, conditions, calibration, labelled, generator)
     if pool.labels is None or not pool.width:
         raise InputError(f"split {settings.split!r} needs one cube with a mask: got {settings.source}")
     if settings.split == "scene":
@@ -78,10 +78,17 @@ def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibrati
 
 
 def _of_kinds(
-    pool: Pool, settings: SourceSettings, conditions: Conditions, calibration: float, generator: np.random.Generator
+    pool: Pool,
+    settings: SourceSettings,
+    conditions: Conditions,
+    calibration: float,
+    labelled: int,
+    generator: np.random.Generator,
 ) -> Draw:
-    if pool.kinds is None:
+    if pool.kinds is None and pool.labels is None:
         raise InputError(f"{settings.source} knows no kinds to draw from")
+    known_kinds = np.full(len(pool.data), "normal") if pool.kinds is None else pool.kinds
+    pool = replace(pool, kinds=known_kinds)
     order = settings.order or _drawn_kinds(pool, settings, generator)
     members = {kind: generator.permutation(_normals(pool, kind)) for kind in order}
     test_sizes = {kind: min(settings.test, int(_TEST_SHARE * len(m))) for kind, m in members.items()}
@@ -92,6 +99,7 @@ def _of_kinds(
     order = tuple(order[i] for i in np.argsort([-size for size in sizes], kind="stable"))
     anomalous = generator.permutation(_anomalies(pool, order))
     hidden_count = round(conditions.contamination / (1 - conditions.contamination) * len(train))
+    told, anomalous = anomalous[:labelled], anomalous[labelled:]
     shown = min(settings.anomalies, len(anomalous) - hidden_count)
     if shown < max(1, len(tested) // 100):
         raise InputError(f"{len(anomalous)} anomalies are too few to hide {hidden_count} of them in the training data")
@@ -100,10 +108,11 @@ def _of_kinds(
     firsts = np.array([left[kind][0] for kind in order])
     train, held = _hold_out(np.concatenate([train, hidden]), calibration, generator, firsts)
     test = np.concatenate([tested, anomalous[:shown]])
-    kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", pool.kinds)
+    kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", known_kinds)
     return Draw(
         pool.data.take(train), kinds[train], _taken(pool, held),
-        pool.data.take(test), np.arange(len(test)) >= len(tested), pool.kinds[test], order,
+        pool.data.take(test), np.arange(len(test)) >= len(tested), known_kinds[test], order,
+        known=Labelled(pool.data.take(told)) if labelled else None,
     )  # fmt: skip
 
 
@@ -168,7 +177,7 @@ def _first_half(pool: Pool, flipped: bool) -> np.ndarray:
 
 
 @lru_cache(maxsize=2)
-def load(settings: SourceSettings, scene: str, cache: Path) -> Pool:
+def load(settings: SourceSettings, scene: str) -> Pool:
     """Every unit of a suite's source. Kept, because one process makes many draws of it.
 
     Raises:
@@ -185,7 +194,7 @@ def load(settings: SourceSettings, scene: str, cache: Path) -> Pool:
         found, width = _read(settings.source.replace("{scene}", scene))
     units = _in_memory(found)
     if settings.features:
-        units = _features(units, settings.features, settings.size, cache)
+        units = features.of_images(units, settings.features, lambda images: _resized(images, settings.size))
     data = _named(units.flatten(1) if settings.flatten else units)
     return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
 
@@ -209,23 +218,6 @@ def _in_memory(part: Labelled) -> Tensor:
 
 def _named(units: Tensor) -> Data:
     return Data(units, range(len(units)))  # type: ignore[arg-type]
-
-
-def _features(images: Tensor, backbone: str, size: int | None, cache: Path) -> Tensor:
-    """Pooled features [n, d], kept in the cache under a hash of the images themselves."""
-    content = hashlib.blake2b(images.numpy().tobytes(), digest_size=16)
-    content.update(f"{backbone} {size} {tuple(images.shape)}".encode())
-    path = cache / f"{content.hexdigest()}.npy"
-    cache.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        if not path.is_file():
-            read = backbones.pooled(backbone)
-            parts = [read(_resized(batch, size)) for batch in images.split(64)]
-            unfinished = path.with_suffix(".part")
-            with unfinished.open("wb") as file:
-                np.save(file, torch.cat(parts).numpy(), allow_pickle=False)
-            os.replace(unfinished, path)
-    return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
 def _resized(images: Tensor, size: int | None) -> Tensor:

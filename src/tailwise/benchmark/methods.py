@@ -10,10 +10,10 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .. import alignment, modes, registry, scoring, thresholds, training
-from ..detector import Detector
+from .. import alignment, modes, refine, registry, scoring, thresholds, training
 from ..errors import InputError
 from ..problem import Data
+from ..refine import Fitted
 from ..weights import Weighting
 from .draws import Draw
 from .measures import FALSE_ALARMS
@@ -37,29 +37,45 @@ def check(suite: Suite, draw: Draw, method: Method) -> None:
         raise Missing("the kinds of normal are not known")
     try:
         alignment.parse(method.alignment)
+        refine.parse(method.refinement)
         if text != ORACLE:
             Weighting.parse(text)
     except InputError as error:
         raise Missing(error.message) from error
 
 
-def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> tuple[Detector, training.Outcome]:
-    """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does."""
-    (detector,) = registry.parse(suite.detector_spelled(method.detector), ("detector",))
+def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
+    """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does.
+
+    It is aligned only where it is refined too, because rounds read scores as they will be read; see `aligned`.
+    """
     text = suite.weighting_text(method.weighting)
     weighting = Weighting() if text == ORACLE else Weighting.choose(text, draw.train.unit_shape)
-    base = _balanced(draw) if text == ORACLE else None
-    outcome = training.fit(detector, draw.train, weighting, base_weights=base, seed=seed, **suite.fit)
-    return detector, outcome
+    base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
+    rounds = refine.parse(method.refinement)
+
+    def train(data: Data, w: Tensor, seed: int) -> Fitted:
+        detector = registry.parse_one(suite.detector_spelled(method.detector), "detector")
+        known = draw.known if detector.needs_labels else None
+        outcome = training.fit(detector, data, weighting, base_weights=w, anomalies=known, seed=seed, **suite.fit)
+        fitted = Fitted(detector, outcome, outcome.scores)
+        return aligned(fitted, data, method.alignment) if rounds else fitted
+
+    return train(draw.train, base, seed) if rounds is None else rounds(train, draw.train, base, seed).fitted
 
 
-def scorer(draw: Draw, detector: Detector, outcome: training.Outcome, spelling: str) -> Scorer:
-    """The scores of a fitted detector, plain or aligned."""
-    chosen = alignment.choose(spelling, draw.train.unit_shape)
-    if chosen is not None:
-        aligned = chosen.fit(detector, draw.train)
-        return lambda data: (aligned.training_scores if data is None else scoring.score(aligned, data)).double().numpy()
-    return lambda data: (outcome.scores if data is None else scoring.score(detector, data)).double().numpy()
+def aligned(fitted: Fitted, data: Data, spelling: str) -> Fitted:
+    """What was fitted to `data` with its scores aligned, if this spelling aligns such units."""
+    chosen = alignment.choose(spelling, data.unit_shape)
+    if chosen is None or isinstance(fitted.detector, alignment.Aligned):
+        return fitted
+    detector = chosen.fit(fitted.detector, data)
+    return Fitted(detector, fitted.outcome, detector.training_scores)
+
+
+def scorer(fitted: Fitted) -> Scorer:
+    """The scores of a fitted detector."""
+    return lambda data: (fitted.scores if data is None else scoring.score(fitted.detector, data)).double().numpy()
 
 
 def per_kind_threshold(draw: Draw, held_scores: np.ndarray, training_scores: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .. import alignment, registry
+from .. import alignment, refine, registry
 from ..errors import InputError, did_you_mean
 from ..weights import AUTO, AUTO_SPECTRA, Weighting
 
@@ -80,6 +80,7 @@ class Grid:
     detectors: tuple[str, ...]
     weightings: tuple[str, ...] = ("uniform",)
     alignments: tuple[str, ...] = ("",)
+    refinements: tuple[str, ...] = ("",)
     imbalances: tuple[float | str, ...] = (AS_GIVEN,)
     contaminations: tuple[float, ...] = (0.0,)
     draws: int | None = None
@@ -112,11 +113,12 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared. A yardstick has no weighting and no alignment."""
+    """What is compared. A yardstick has no weighting, no alignment and no refinement."""
 
     detector: str
     weighting: str = ""
     alignment: str = ""
+    refinement: str = ""
 
     @property
     def is_yardstick(self) -> bool:
@@ -131,6 +133,7 @@ class Suite:
         detectors: spellings, by the names that grids and tables use; a name that is not here is the registry's own.
         calibration: share of the training units held out for a threshold, 0 for none.
         fit: options of `training.fit` for every detector.
+        labelled: how many anomalies, in neither training nor test, a detector that needs labels is told.
         per_kind: whether mode-fair scores also get a threshold that is to hold for every found kind.
         reported: whether its rows are worth a page; those of a mere check stay out of results/.
     """
@@ -144,6 +147,7 @@ class Suite:
     detectors: Mapping[str, str] = field(default_factory=dict)
     calibration: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
+    labelled: int = 0
     per_kind: bool = False
     reported: bool = True
 
@@ -181,6 +185,9 @@ class Suite:
         }
         common: dict[str, Any] = {"calibration": self.calibration, "fit": dict(self.fit)}
         common |= {"per_kind": True} if self.per_kind else {}
+        # Only what is used, so that cells of suites without it stay the cells that they were.
+        common |= {"labelled": self.labelled} if self.labelled else {}
+        common |= {"refinement": refinement_spelled(method.refinement)} if method.refinement else {}
         return json.loads(json.dumps({**asdict(conditions), "source": source, **spelled, **common}))
 
     def detector_spelled(self, name: str) -> str:
@@ -205,6 +212,11 @@ class Suite:
 def alignment_spelled(text: str) -> str:
     """The alignment's own spelling; the text itself where this version has none."""
     return _or_itself(lambda: repr(alignment.parse(text)), text) if text else ""
+
+
+def refinement_spelled(text: str) -> str:
+    """The refinement's own spelling; the text itself where this version has none."""
+    return _or_itself(lambda: repr(refine.parse(text)), text)
 
 
 def read_suite(path: Path) -> Suite:
@@ -251,7 +263,7 @@ def _check(suite: Suite) -> None:
 
 
 def _methods(grid: Grid) -> Iterator[Method]:
-    yield from (Method(*names) for names in product(grid.detectors, grid.weightings, grid.alignments))
+    yield from (Method(*names) for names in product(grid.detectors, grid.weightings, grid.alignments, grid.refinements))
     if grid.yardsticks:
         yield from map(Method, YARDSTICKS)
 

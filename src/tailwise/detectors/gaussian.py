@@ -1,7 +1,4 @@
-"""A weighted Gaussian of the units: Mahalanobis distance on rows, RX on spectra, PaDiM on feature maps.
-
-RX: Reed & Yu, IEEE TASSP 1990. PaDiM: Defard et al., ICPR workshops 2021, one Gaussian a position.
-"""
+"""A weighted Gaussian of the units: Mahalanobis distance on rows, RX on spectra (Reed & Yu, IEEE TASSP 1990)."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from torch import Tensor
 
 from ..detector import Detector
 from ..errors import InputError
+from ..moments import distances, vectors, weighted_moments, whitening
 from ..problem import Batch, Data
 from ..registry import register
 
@@ -23,6 +21,9 @@ class Gaussian(Detector):
 
     The covariance is shrunk towards its own diagonal, (1 - a) S + a diag(S), so that the units of measure of the
     features do not matter and S can be inverted with fewer units than features.
+
+    Images get a Gaussian at each position with all channels in it: for pixels and maps of few channels. Where a
+    backbone's features have many, `padim` needs less memory and fewer images.
 
     Args:
         shrinkage: a in 0 to 1; None chooses by the unit's shape (rows and images 0.05, spectra 1e-6).
@@ -42,19 +43,10 @@ class Gaussian(Detector):
         self.register_buffer("whitening", torch.zeros(1, dtype=torch.float64))  # [positions, d, d]
 
     def solve(self, data: Data, w: Tensor) -> None:
-        """Weighted mean and covariance in two passes, in double precision."""
-        share = (w.double() / w.double().sum()).cpu()
-        batches = data.batches(self._step)
-        parts = (torch.einsum("n,npd->pd", share[batch.index], self._vectors(batch)) for batch in batches)
-        mean = sum(parts, torch.zeros((), dtype=torch.float64))
-        covariance = torch.zeros(*mean.shape, mean.shape[1], dtype=torch.float64)
-        for batch in data.batches(self._step):
-            # Positions lead, so that the outer products are one batched matrix product.
-            centred = (self._vectors(batch).cpu() - mean).transpose(0, 1)  # [p, n, d]
-            covariance += (centred * share[batch.index][:, None]).transpose(1, 2) @ centred
-        device = self.mean.device
-        self.mean = mean.to(device)
-        self.whitening = self._whitening(covariance).to(device)
+        """One pass over the data, in double precision."""
+        mean, covariance = weighted_moments(data, w, self._vectors, self._step)
+        self.mean = mean.to(self.mean.device)
+        self.whitening = whitening(self._shrunk(covariance)).to(self.mean.device)
 
     def score(self, batch: Batch) -> Tensor:
         return self._distances(batch).amax(1).float()
@@ -65,23 +57,17 @@ class Gaussian(Detector):
         return self._distances(batch).unflatten(1, self.unit_shape[1:]).float()
 
     def _vectors(self, batch: Batch) -> Tensor:
-        """[n, positions, d]: an image has a vector of channels at each position, anything else is one vector."""
-        units = batch.units.double()
-        return units.flatten(2).transpose(1, 2) if units.dim() == 4 else units.flatten(1)[:, None]
+        return vectors(batch.units.double())
 
     def _distances(self, batch: Batch) -> Tensor:
-        centred = (self._vectors(batch) - self.mean).transpose(0, 1)  # [p, n, d]
-        return (centred @ self.whitening).square().sum(2).T  # [n, p]
+        return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
 
-    def _whitening(self, covariance: Tensor) -> Tensor:
+    def _shrunk(self, covariance: Tensor) -> Tensor:
         shrinkage = _SHRINKAGE[len(self.unit_shape)] if self.shrinkage is None else self.shrinkage
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         # A constant feature would have no inverse; against this floor any departure from it still scores high.
         floor = 1e-6 * diagonal.mean(1, keepdim=True).clamp_min(1e-12)
-        shrunk = (1 - shrinkage) * covariance + torch.diag_embed(shrinkage * diagonal + floor * (diagonal < floor))
-        values, vectors = torch.linalg.eigh(shrunk)
-        least = values.amax(1, keepdim=True) * 1e-12
-        return vectors * values.clamp_min(least).rsqrt()[:, None, :]
+        return (1 - shrinkage) * covariance + torch.diag_embed(shrinkage * diagonal + floor * (diagonal < floor))
 
     @property
     def _step(self) -> int:

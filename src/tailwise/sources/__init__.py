@@ -17,7 +17,9 @@ __all__ = ["data_directory", "find_path", "open_source", "spelled"]
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
 _CUBES = (".mat", ".hdr")
-_OPTIONS = ("labels", "groups", "columns", "read", "size", "skip_bad", "bad_bands", "white", "dark")
+_OPTIONS = (
+    "labels", "groups", "columns", "read", "layers", "size", "channels", "skip_bad", "bad_bands", "white", "dark",
+)  # fmt: skip
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
 
@@ -29,7 +31,10 @@ def open_source(
     groups: str | None = None,
     columns: tuple[str, ...] = (),
     read: str | None = None,
-    size: int | None = None,
+    layers: tuple[int, ...] = (),
+    maps: bool = False,
+    size: int | str | tuple[int, int] | None = None,
+    channels: int | None = None,
     skip_bad: bool = False,
     bad_bands: tuple[int | tuple[int, int], ...] = (),
     white: str | None = None,
@@ -44,7 +49,10 @@ def open_source(
         groups: the column, or the file of an image folder, that names the known kinds of normal.
         columns: tables: exactly these feature columns; () takes all but labels and groups.
         read: images: "pixels" or a backbone; None is efficientnet-lite0 where its packages are installed.
-        size: images are resized to size x size.
+        layers: images: blocks of the backbone whose maps are the units; () pools.
+        maps: take the backbone's usual maps where neither layers are named nor pixels asked for.
+        size: images are resized to size x size, or to height and width as in (256, 512) or "256x512".
+        channels: images are read as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
         skip_bad: leave out unreadable images.
         bad_bands: cubes: bands to leave out, or (first, last), from 0.
         white, dark: cubes: reference files for calibration.
@@ -52,19 +60,25 @@ def open_source(
     Raises:
         InputError: nothing is there, it is of no known kind, or an option does not apply to its kind.
     """
-    given: dict[str, Any] = {"labels": labels, "groups": groups, "columns": tuple(columns), "read": read, "size": size}
+    given: dict[str, Any] = {"labels": labels, "groups": groups, "columns": tuple(columns), "read": read}
+    given |= {"layers": tuple(layers), "size": size, "channels": channels}
     given |= {"skip_bad": skip_bad, "bad_bands": tuple(bad_bands), "white": white, "dark": dark}
     options = {name: value for name, value in given.items() if value is not None and value is not False and value != ()}
     if not isinstance(where, (str, Path)):
-        return _with(where, options)
+        return _as_maps(_with(where, options), maps)
     if spelled(str(where)):
-        return _with(_parsed(str(where)), options)
+        return _as_maps(_with(_parsed(str(where)), options), maps)
     path = find_path(where)
-    kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
+    if channels is not None and _may_be_images(path):
+        # What would be a cube, of pixels that are units, is now an image: its bands are channels.
+        kind = "ImageFolder"
+        options.setdefault("read", "pixels")
+    else:
+        kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
     source = find("source", kind)(str(where))
     if "read" in {field.name for field in fields(source)} and "read" not in options:
         options["read"] = _default_reading()
-    return _with(source, options)
+    return _as_maps(_with(source, options), maps)
 
 
 def spelled(where: str) -> bool:
@@ -100,10 +114,25 @@ def _with(source: Any, options: dict[str, Any]) -> Source:
     return replace(source, **options)
 
 
+def _as_maps(source: Any, maps: bool) -> Source:
+    """The source with its backbone's usual maps, if maps are wanted and it reads by a backbone and names no layers."""
+    if not maps or getattr(source, "layers", None) != () or source.read == "pixels":
+        return source
+    from .reading import backbones
+
+    return replace(source, layers=backbones().map_layers(source.read))
+
+
 def _default_reading() -> str:
     from .reading import backbones
 
     return "efficientnet-lite0" if backbones().installed("efficientnet-lite0") else "pixels"
+
+
+def _may_be_images(path: Path) -> bool:
+    from . import pictures
+
+    return path.is_dir() or path.suffix.lower() in (*pictures.SUFFIXES, *pictures.ARRAYS)
 
 
 def _folder_kind(path: Path) -> str:

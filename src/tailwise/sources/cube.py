@@ -115,7 +115,7 @@ class Cube(Value):
         )
         wavelengths = scenes[0].wavelengths
         features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
-        data = Data(units, names_of_pixels, features)
+        data = Data(units, names_of_pixels, features, tuple((scene.height, scene.width) for scene in scenes))
         return Labelled(data, self._labels(names, scenes))
 
     def _labels(self, names: list[str], scenes: list[Scene]) -> np.ndarray | None:
@@ -176,8 +176,15 @@ class ScenePixels:
         self.shape: tuple[int, ...] = (scene.height * scene.width, 1, len(kept))
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        rows, columns = np.divmod(index.numpy(), self.scene.width)
-        return self._units(np.asarray(self.scene.cube[rows, columns]), rows, columns)
+        place = index.cpu().numpy()
+        rows, columns = np.divmod(place, self.scene.width)
+        if len(place) and (np.diff(place) == 1).all():
+            lines = np.asarray(self.scene.cube[rows[0] : rows[-1] + 1]).reshape(-1, self.scene.bands)
+            units = self._units(lines[columns[0] : columns[0] + len(place)], rows, columns)
+        else:
+            units = self._units(np.asarray(self.scene.cube[rows, columns]), rows, columns)
+        self.scene.release()
+        return units
 
     def whole(self) -> Tensor:
         """All pixels [n, 1, bands]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,12 @@ class Scene:
     def __post_init__(self) -> None:
         if not len(self.bad):
             object.__setattr__(self, "bad", np.zeros(self.bands, dtype=bool))
+
+    def release(self) -> None:
+        """Give back the memory through which a mapped file was read; otherwise it grows to the size of the file."""
+        mapped = getattr(self.cube, "_mmap", None)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     @property
     def height(self) -> int:

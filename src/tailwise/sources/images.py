@@ -33,8 +33,12 @@ class ImageFolder(Value):
     Args:
         path: the folder, or one image.
         read: "pixels", or the name of a backbone, whose pooled features make each image a row.
-        size: every image is resized to size x size, whatever its shape; None is 128 for pixels, 224 for a backbone.
-        channels: 1 or 3; of pixels only.
+        layers: blocks of the backbone whose maps make each image a unit [channels, height, width] instead; coarser
+            maps are resized to the finest. () pools.
+        size: every image is resized to size x size, or to (height, width), whatever its shape; None is 128 for pixels,
+            224 for a backbone.
+        channels: of pixels only. 1 is grey and 3 colour, whatever the files are; any other number takes the bands of
+            the files, which must be as many: 4 are also red, green, blue and opacity.
         groups: known kinds of normal: a CSV file, in the folder or elsewhere, with the columns file and one other;
             or "folder" for the folder that holds the image.
         skip_bad: leave out unreadable images with one warning, instead of refusing the first.
@@ -42,17 +46,22 @@ class ImageFolder(Value):
 
     path: str
     read: str = "pixels"
-    size: int | None = None
+    layers: tuple[int, ...] = ()
+    size: int | tuple[int, int] | None = None
     channels: int = 3
     groups: str | None = None
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
-        if self.channels not in (1, 3):
-            raise InputError(f"ImageFolder channels must be 1 or 3: got {self.channels}")
-        if self.size is not None and not 8 <= self.size <= 4_096:
-            raise InputError(f"ImageFolder size must be from 8 to 4096 pixels: got {self.size}")
+        object.__setattr__(self, "layers", reading.check_layers(self.read, self.layers))
+        object.__setattr__(self, "size", pictures.check_size(self.size))
+        if type(self.channels) is not int or self.channels < 1:
+            raise InputError(f"channels must be a whole number from 1: got {self.channels!r}")
+        if self.read != "pixels" and self.channels not in (1, 3):
+            raise InputError(
+                f"{self.read} reads images in colour: got channels={self.channels}", "read pixels to choose channels"
+            )
 
     def load(self) -> Problem:
         root, names = self._names()
@@ -67,7 +76,7 @@ class ImageFolder(Value):
             facts=Facts(root.resolve().name, "images", notes=self._notes(root, names, parts)),
             train_groups=None if groups is None else np.array([groups[name] for name in chosen]),
             test=self._labelled(root, tested, groups) if tested else None,
-            layout={"size": self._size, "read": self.read},
+            layout={"size": self._size, "read": self.read, "layers": self.layers},
         )
 
     def load_all(self) -> Labelled:
@@ -84,12 +93,20 @@ class ImageFolder(Value):
         return replace(other, groups=None)
 
     def preview(self, name: str) -> Tensor:
-        """The picture [channels, height, width] of one unit, for people to look at."""
+        """The picture [3, height, width] of one unit, small, for people to look at."""
+        return self._shown_at(name, _PREVIEW_SIDE)
+
+    def picture(self, name: str) -> Tensor:
+        """The picture [3, height, width] of one unit in its own size, upright."""
+        return self._shown_at(name, None)
+
+    def _shown_at(self, name: str, size: int | None) -> Tensor:
         root = find_path(self.path)
-        return pictures.read_picture((root.parent if root.is_file() else root) / name, _PREVIEW_SIDE, 3)
+        path = (root.parent if root.is_file() else root) / name
+        return pictures.for_people(pictures.read_picture(path, size, 3 if self.channels == 1 else self.channels))
 
     @property
-    def _size(self) -> int:
+    def _size(self) -> int | tuple[int, int]:
         return reading.side(self.read, self.size)
 
     def _names(self) -> tuple[Path, list[str]]:
@@ -98,15 +115,15 @@ class ImageFolder(Value):
             root, names = root.parent, [root.name]
         else:
             names = list_files(root, pictures.SUFFIXES, leave_out=("ground_truth",))
-        names = _readable(root, names) if self.skip_bad else names
+            names = names or list_files(root, pictures.ARRAYS, leave_out=("ground_truth",))
+        names = _readable(root, names, self.channels) if self.skip_bad else names
         if not names:
             raise InputError(f"{root} holds no images", f"readable are {', '.join(pictures.SUFFIXES)}")
         return root, names
 
     def _data(self, root: Path, names: list[str]) -> Data:
-        return Data(
-            reading.image_units([root / name for name in names], self.read, self._size, self.channels), _shown(names)
-        )
+        files = [root / name for name in names]
+        return Data(reading.image_units(files, self.read, self._size, self.channels, self.layers), _shown(names))
 
     def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
         data = self._data(root, names)
@@ -132,7 +149,8 @@ class ImageFolder(Value):
         return table
 
     def _notes(self, root: Path, names: list[str], parts: dict[str, str]) -> tuple[str, ...]:
-        read = f"read as {self.read}, resized to {self._size} x {self._size}"
+        maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
+        read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, pictures.sides(self._size)))}"
         unused = sorted({name.split("/")[0] for name in names if parts[name] == "unused"})
         return (read, *(f"{folder}/ is neither trained nor tested on" for folder in unused))
 
@@ -174,11 +192,11 @@ def _anomalous(name: str) -> bool:
     return top in ("train", "test", "validation") and len(below) > 1 and below[0] != "good"
 
 
-def _readable(root: Path, names: list[str]) -> list[str]:
+def _readable(root: Path, names: list[str], channels: int) -> list[str]:
     good, bad = [], []
     for name in reading.progress(names, "checking images"):
         try:
-            pictures.check_picture(root / name)
+            pictures.check_picture(root / name, channels)
             good.append(name)
         except pictures.BadPicture:
             bad.append(name)

@@ -1,7 +1,8 @@
-"""One image file -> float32 in 0..1, whatever its depth, mode or orientation."""
+"""One image file -> float32 in 0..1, whatever its depth, mode, orientation or number of bands."""
 
 from __future__ import annotations
 
+import re
 import struct
 import warnings
 import zlib
@@ -15,6 +16,9 @@ from torch import Tensor
 from ..errors import InputError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2")
+# Also read, but in a folder only where there are no others: such a file is more often something else.
+ARRAYS = (".npy",)
+Size = int | tuple[int, int] | None
 # What Pillow's plug-ins raise on broken files.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
@@ -23,20 +27,22 @@ class BadPicture(InputError):
     """A file with an image's name that is not a readable image."""
 
 
-def read_picture(path: Path, size: int | None, channels: int) -> Tensor:
-    """One image, upright, resized to `size` x `size` (None keeps its own size) -> float32 [channels, h, w] in 0..1.
+def read_picture(path: Path, size: Size, channels: int) -> Tensor:
+    """One image, upright, resized to a side or (height, width); None keeps its own -> float32 [channels, h, w] in 0..1.
 
-    Transparent images are laid on white; colour becomes grey by Rec. 601; grey is repeated for 3 channels.
+    For 1 and 3 channels transparent images are laid on white; colour becomes grey by Rec. 601; grey is repeated for 3.
+    Any other number takes the bands of the file as they are: 4 are red, green, blue and opacity of a PNG (opaque where
+    it has none), or the four bands of a TIFF or npy; 5 and more those of a TIFF, bands last or a page each, or an npy.
 
     Raises:
         BadPicture: broken, truncated, no image, or too large.
-        InputError: a float or 32-bit image outside 0..1 (0..65535 for integers).
+        InputError: a float or 32-bit image outside 0..1 (0..65535 for integers), or another number of bands.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = _open(path)
+            picture = _open(path) if channels in (1, 3) else _open_bands(path, channels)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadPicture(
             f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the most that is decoded",
@@ -47,6 +53,10 @@ def read_picture(path: Path, size: int | None, channels: int) -> Tensor:
             f"{path} holds values from {error.low:g} to {error.high:g}: needed are 0..1 (float) or 0..65535 (integers)",
             "divide the images by their largest possible value first",
         ) from error
+    except _OtherBands as error:
+        raise InputError(
+            f"{path} has {error.bands} bands: asked for were {error.asked}", f"choose channels={error.bands}"
+        ) from error
     except _BROKEN as error:
         raise BadPicture(
             f"cannot read {path} as an image: {str(error) or type(error).__name__}",
@@ -55,13 +65,41 @@ def read_picture(path: Path, size: int | None, channels: int) -> Tensor:
     return torch.from_numpy(_fitted(picture, size, channels))
 
 
-def check_picture(path: Path) -> None:
+def check_picture(path: Path, channels: int) -> None:
     """Decode and forget.
 
     Raises:
         BadPicture: it cannot be decoded.
     """
-    read_picture(path, 8, 1)
+    read_picture(path, 8, channels)
+
+
+def for_people(unit: Tensor) -> Tensor:
+    """Channels [n, h, w] as red, green and blue: the first three of 3 or 4, otherwise their mean, stretched."""
+    if len(unit) in (3, 4):
+        return unit[:3]
+    grey = unit.mean(0, keepdim=True)
+    if len(unit) > 1:
+        grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp_min(1e-12)
+    return grey.expand(3, -1, -1)
+
+
+def check_size(size: Size) -> Size:
+    """A side, or height and width, each from 8 to 4096 pixels; also spelled as "256x512"."""
+    spelled = re.fullmatch(r"(\d+)(?:x(\d+))?", size) if isinstance(size, str) else None
+    if spelled:
+        size = (int(spelled[1]), int(spelled[2])) if spelled[2] else int(spelled[1])
+    sides = size if isinstance(size, tuple) else (size,)
+    if size is not None and not (len(sides) <= 2 and all(type(side) is int and 8 <= side <= 4_096 for side in sides)):
+        raise InputError(
+            f"size must be from 8 to 4096 pixels: got {size!r}", "give a side, or height and width as in 256x512"
+        )
+    return size
+
+
+def sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -72,6 +110,8 @@ def read_mask(path: Path) -> np.ndarray:
 
 def _open(path: Path) -> Image.Image | np.ndarray:
     """A decoded, upright image in mode L, RGB, I or F; or float [h, w, 3] for what Pillow has no mode for."""
+    if path.suffix.lower() in ARRAYS:
+        return _as_colour(_scaled(_read_npy(path)))
     try:
         with Image.open(path) as file:
             file.load()
@@ -101,23 +141,74 @@ def _plain(picture: Image.Image) -> Image.Image:
 
 def _open_tiff(path: Path) -> Image.Image | np.ndarray:
     """Deep colour TIFF, which Pillow does not know: [h, w, 3] of 16-bit or float samples."""
+    return _as_colour(_scaled(_read_tiff(path)))
+
+
+def _open_bands(path: Path, channels: int) -> np.ndarray:
+    """Every band of an image as it is: float [h, w, channels]."""
+    suffix = path.suffix.lower()
+    if suffix in ARRAYS:
+        samples = _read_npy(path)
+    elif suffix in (".tif", ".tiff"):
+        samples = _read_tiff(path)
+    else:
+        with Image.open(path) as file:
+            file.load()
+            picture: Image.Image = ImageOps.exif_transpose(file)
+            samples = np.asarray(picture.convert("RGBA") if channels == 4 and picture.mode in _TO_RGBA else picture)
+    if samples.ndim == 2:
+        samples = samples[..., None]
+    if samples.ndim != 3:
+        raise ValueError(f"an array of shape {list(samples.shape)} is not an image")
+    if samples.shape[2] != channels and samples.shape[0] == channels:
+        samples = np.moveaxis(samples, 0, 2)  # a page or plane for each band
+    if samples.shape[2] != channels:
+        raise _OtherBands(min(samples.shape[0], samples.shape[2]), channels)
+    return _scaled(samples)
+
+
+# Modes of 8-bit images that have colours or an opacity, or may be given them.
+_TO_RGBA = ("1", "L", "LA", "P", "PA", "RGB")
+
+
+def _read_tiff(path: Path) -> np.ndarray:
     try:
         import tifffile
     except ImportError as error:
         raise ValueError("this kind of TIFF needs tifffile: pip install 'tailwise[hyperspectral]'") from error
     try:
-        samples = tifffile.imread(path)
+        samples: np.ndarray = tifffile.imread(path)
     except Exception as error:
         # tifffile raises a kind of its own for what is no TIFF, and others for what is broken.
         raise ValueError(str(error)) from error
-    scale = float(np.iinfo(samples.dtype).max) if np.issubdtype(samples.dtype, np.integer) else 1.0
-    samples = _in_range(samples, scale)
+    return samples
+
+
+def _read_npy(path: Path) -> np.ndarray:
+    samples: np.ndarray = np.load(path, allow_pickle=False)
+    if samples.dtype.kind not in "buif" or not samples.size:
+        raise ValueError(f"an array of {samples.dtype} with shape {list(samples.shape)} is not an image")
+    return samples
+
+
+def _as_colour(samples: np.ndarray) -> Image.Image | np.ndarray:
+    if samples.ndim == 3 and samples.shape[2] == 1:
+        samples = samples[..., 0]
     if samples.ndim == 2:
         return Image.fromarray(samples)
     if samples.ndim == 3 and samples.shape[2] in (3, 4):
         colour = samples[..., :3]
         return colour if samples.shape[2] == 3 else colour * samples[..., 3:] + 1 - samples[..., 3:]
-    raise ValueError(f"a TIFF of shape {list(samples.shape)} is not an image; is it a cube?")
+    raise ValueError(
+        f"an array of shape {list(samples.shape)} is no grey or colour image; choose channels to take its bands"
+    )
+
+
+def _scaled(samples: np.ndarray) -> np.ndarray:
+    """Samples of any depth in 0..1: whole numbers are divided by the largest that their type holds."""
+    if samples.dtype == bool:
+        return samples.astype(np.float32)
+    return _in_range(samples, float(np.iinfo(samples.dtype).max) if samples.dtype.kind in "ui" else 1.0)
 
 
 def _in_range(samples: np.ndarray, largest: float = 1.0) -> np.ndarray:
@@ -133,10 +224,16 @@ class _OutOfRange(Exception):
         self.low, self.high = low, high
 
 
-def _fitted(picture: Image.Image | np.ndarray, size: int | None, channels: int) -> np.ndarray:
+class _OtherBands(Exception):
+    def __init__(self, bands: int, asked: int) -> None:
+        super().__init__(bands, asked)
+        self.bands, self.asked = bands, asked
+
+
+def _fitted(picture: Image.Image | np.ndarray, size: Size, channels: int) -> np.ndarray:
     """Resized, in float, with the right number of channels -> [channels, h, w]."""
     if isinstance(picture, np.ndarray):
-        planes = [Image.fromarray(np.ascontiguousarray(picture[..., channel])) for channel in range(3)]
+        planes = [Image.fromarray(np.ascontiguousarray(picture[..., channel])) for channel in range(picture.shape[2])]
         if channels == 1:
             grey = picture @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
             planes = [Image.fromarray(grey)]
@@ -144,8 +241,8 @@ def _fitted(picture: Image.Image | np.ndarray, size: int | None, channels: int) 
         planes = [picture.convert("L") if channels == 1 and picture.mode == "RGB" else picture]
     arrays: list[np.ndarray] = []
     for plane in planes:
-        if size is not None and plane.size != (size, size):
-            plane = plane.resize((size, size), Image.Resampling.BILINEAR)
+        if size is not None and plane.size != sides(size)[::-1]:
+            plane = plane.resize(sides(size)[::-1], Image.Resampling.BILINEAR)
         samples = np.asarray(plane, dtype=np.float32) / np.float32(1 if plane.mode == "F" else 255)
         arrays.append(np.moveaxis(samples, -1, 0) if samples.ndim == 3 else samples[None])
     result = np.concatenate(arrays)

@@ -1,9 +1,10 @@
-"""Many images as units: pixels in memory, pixels on disk, or features of a frozen network."""
+"""Many images as units: pixels in memory, pixels on disk, or features of a frozen network, kept in a cache."""
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,54 +12,91 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..problem import Reader
-from .pictures import read_picture
+from .pictures import read_picture, sides
 
 # Decoded pixels up to this size are kept in memory; above it they are read again each time.
 IN_MEMORY_BYTES = 1_000_000_000
 
 
 class Pictures:
-    """Images that are decoded when they are asked for: a Reader of units [channels, size, size]."""
+    """Images that are decoded when they are asked for: a Reader of units [channels, height, width]."""
 
-    def __init__(self, files: Sequence[Path], size: int, channels: int) -> None:
+    def __init__(self, files: Sequence[Path], size: int | tuple[int, int], channels: int) -> None:
         self.files = files
-        self.shape: tuple[int, ...] = (len(files), channels, size, size)
+        self.shape: tuple[int, ...] = (len(files), channels, *sides(size))
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        channels, size = self.shape[1:3]
-        return torch.stack([read_picture(self.files[i], size, channels) for i in index.tolist()])
+        channels, *size = self.shape[1:]
+        return torch.stack([read_picture(self.files[i], (size[0], size[1]), channels) for i in index.tolist()])
 
 
-def image_units(files: list[Path], read: str, size: int, channels: int) -> Tensor | Reader:
-    """Pixels [n, channels, size, size], in memory if they fit, or pooled features [n, d] of the backbone `read`."""
+def image_units(
+    files: list[Path], read: str, size: int | tuple[int, int], channels: int, layers: tuple[int, ...] = ()
+) -> Tensor | Reader:
+    """Pixels [n, channels, height, width]; or of the backbone `read` pooled features [n, d], or its maps [n, d, h, w]
+    after blocks `layers`. In memory if they fit."""
     if read != "pixels":
-        return read_all(files, size, 3, backbones().pooled(read))
-    if len(files) * channels * size * size * 4 <= IN_MEMORY_BYTES:
+        return _features(files, read, size, layers)
+    if len(files) * channels * math.prod(sides(size)) * 4 <= IN_MEMORY_BYTES:
         return read_all(files, size, channels)
     return Pictures(files, size, channels)
 
 
-def side(read: str, size: int | None) -> int:
-    """Height and width in pixels that images are resized to; 224 is what the backbones were trained at."""
+def check_layers(read: str, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Blocks of a backbone as numbers.
+
+    Raises:
+        InputError: they are none, or pixels are read.
+    """
+    try:
+        chosen = tuple(layers)
+    except TypeError:
+        chosen = (layers,)  # type: ignore[assignment]
+    if any(type(layer) is not int for layer in chosen):
+        raise InputError(f"layers are numbers of blocks: got {layers!r}", "such as (4, 10)")
+    if chosen and read == "pixels":
+        raise InputError("layers choose maps of a backbone, and pixels have none", "name a backbone by read")
+    return chosen
+
+
+def side(read: str, size: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    """Side, or height and width, in pixels that images are resized to; 224 is what the backbones were trained at."""
     return size or (128 if read == "pixels" else 224)
 
 
 def backbones() -> ModuleType:
-    """The module of frozen networks; sources reach their peer in this one place, and only when they need it."""
+    """The module of frozen networks; sources reach their peers in these two places, and only when they need them."""
     from .. import backbones
 
     return backbones
 
 
-def read_all(files: Sequence[Path], size: int, channels: int, each: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-    """Every image decoded once -> [n, channels, size, size], or what `each` makes of [1, channels, size, size]."""
-    first = read_picture(files[0], size, channels)[None]
-    first = first if each is None else each(first)
-    result = torch.empty(len(files), *first.shape[1:])
-    for place, path in enumerate(progress(files, "reading images" if each is None else "extracting features")):
-        unit = read_picture(path, size, channels)[None]
-        result[place] = (unit if each is None else each(unit))[0]
+def features() -> ModuleType:
+    """The module of features and their cache."""
+    from .. import features
+
+    return features
+
+
+def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) -> Tensor:
+    """Every image decoded once -> [n, channels, height, width]."""
+    result = torch.empty(len(files), channels, *sides(size))
+    for place, path in enumerate(progress(files, "reading images")):
+        result[place] = read_picture(path, size, channels)
+    return result
+
+
+def _features(files: list[Path], read: str, size: int | tuple[int, int], layers: tuple[int, ...]) -> Tensor | Reader:
+    store = features()
+    extractor = store.Extractor(read, layers, f"file at {size}", store.cache_folder())
+    reader = store.FeatureFiles(files, extractor, lambda path: read_picture(path, size, 3))
+    if math.prod(reader.shape) * 4 > store.IN_MEMORY_BYTES:
+        return reader
+    result = torch.empty(reader.shape)
+    for place in progress(range(len(files)), "extracting features"):
+        result[place] = reader.one(place)
     return result
 
 

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..problem import Data, Facts, Labelled, Problem, Source
 from ..registry import Value, find, register
 from .pictures import read_picture
-from .reading import image_units, side
+from .reading import check_layers, image_units, side
 
 _FACTS = Facts(
     name="solar cells",
@@ -36,6 +36,7 @@ class SolarCells(Value):
     Args:
         mono, poly: good cells of each kind to train on.
         read: the name of a backbone, or "pixels" (grey).
+        layers: blocks of the backbone whose maps are the units; () pools.
         size: cells are resized to size x size; None is 224 for a backbone, 128 for pixels.
         seed: which cells are drawn.
         test: the most cells to test on.
@@ -44,6 +45,7 @@ class SolarCells(Value):
     mono: int = 400
     poly: int = 40
     read: str = "efficientnet-lite0"
+    layers: tuple[int, ...] = ()
     size: int | None = None
     seed: int = 0
     test: int = 600
@@ -53,6 +55,7 @@ class SolarCells(Value):
             value = getattr(self, name)
             if type(value) is not int or value < 0:
                 raise InputError(f"SolarCells {name} must be a whole number, 0 or more: got {value!r}")
+        object.__setattr__(self, "layers", check_layers(self.read, self.layers))
 
     def load(self) -> Problem:
         cells = _read_labels()
@@ -73,7 +76,7 @@ class SolarCells(Value):
             facts=_FACTS,
             train_groups=cells.kind[train],
             test=self._labelled(cells, tested),
-            layout={"size": side(self.read, self.size), "read": self.read},
+            layout={"size": side(self.read, self.size), "read": self.read, "layers": self.layers},
         )
 
     def load_all(self) -> Labelled:
@@ -82,7 +85,7 @@ class SolarCells(Value):
 
     def at(self, path: str) -> Source:
         """A folder of other cells, read in the same way."""
-        return find("source", "ImageFolder")(path, read=self.read, size=self.size, channels=1)
+        return find("source", "ImageFolder")(path, read=self.read, layers=self.layers, size=self.size, channels=1)
 
     def preview(self, name: str) -> Tensor:
         """The picture [1, height, width] of one cell, for people to look at."""
@@ -90,7 +93,7 @@ class SolarCells(Value):
 
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]
-        units = image_units(files, self.read, side(self.read, self.size), 1)
+        units = image_units(files, self.read, side(self.read, self.size), 1, self.layers)
         return Data(units, [str(cells.file[i]) for i in chosen])
 
     def _labelled(self, cells: _Cells, chosen: np.ndarray) -> Labelled:

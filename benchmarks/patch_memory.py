@@ -1,0 +1,159 @@
+"""patch-memory in figures, JSON lines: speed beside anomalib's Patchcore, memory, rare kinds, and defects found.
+
+    python benchmarks/patch_memory.py speed IMAGES [--weights FILE.safetensors]   ResNet-18 of given or random weights
+    python benchmarks/patch_memory.py memory [--images 4000] [--side 330]         generated images; peak memory
+    python benchmarks/patch_memory.py tail solar|boards [--few 5] [--draws 101 102 103]
+    python benchmarks/patch_memory.py defects FOLDER [--seeds 0 1 2]
+
+IMAGES holds train/good and test/{good,bad}. Threads: one. CPU seconds, because other work on the machine does not count
+in them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+from torch import Tensor, nn
+
+from tailwise import backbones, training
+from tailwise.detectors.patch_memory import PatchMemory
+from tailwise.problem import Data
+from tailwise.sources import open_source
+
+RESNET = "benchmark-resnet18"
+FALSE_ALARMS = 0.05
+
+
+class Block(nn.Module):
+    """Two convolutions and a shortcut (He et al. 2016); names are those of published weights."""
+
+    def __init__(self, before: int, after: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(after)
+        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(after)
+        short = [nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after)]
+        self.downsample = nn.Sequential(*short) if stride > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (y + self.downsample(x)).relu()
+
+
+class ResNet18(nn.Module):
+    """The maps after its second and third layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.maxpool = nn.MaxPool2d(3, 2, 1)
+        self.layer1 = nn.Sequential(Block(64, 64, 1), Block(64, 64, 1))
+        self.layer2 = nn.Sequential(Block(64, 128, 2), Block(128, 128, 1))
+        self.layer3 = nn.Sequential(Block(128, 256, 2), Block(256, 256, 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        x = self.layer1(self.maxpool(self.bn1(self.conv1(x)).relu()))
+        second = self.layer2(x)
+        return [second, self.layer3(second)]
+
+
+def speed(images: Path, weights: Path | None) -> None:
+    """Seconds of a fit and milliseconds of a score, from files to scores, nothing cached."""
+    torch.manual_seed(0)
+    network = ResNet18()
+    if weights is not None:
+        import safetensors.torch
+
+        network.load_state_dict(safetensors.torch.load_file(weights))
+    backbones.add(RESNET, network.to(memory_format=torch.channels_last))
+    for run in ("first", "features cached"):
+        started = time.process_time()
+        source = open_source(str(images), read=RESNET, layers=(0, 1), size=256)
+        problem = source.load()
+        units = problem.train.read(torch.arange(len(problem.train)))
+        read = time.process_time() - started
+        detector = PatchMemory()
+        data = Data(units, problem.train.names)
+        training.fit(detector, data)
+        fitted = time.process_time() - started
+        show(
+            what="speed", run=run, images=len(data), shape=tuple(units.shape[1:]), memory=len(detector.memory),
+            features_cpu_s=round(read, 2), fit_cpu_s=round(fitted, 2), peak_mb=peak(),
+        )  # fmt: skip
+    files = sorted((images / "test").rglob("*.png"))
+    extract = backbones.mapped(RESNET, (0, 1))
+    milliseconds, scores, labels = [], [], []
+    from tailwise.sources.pictures import read_picture
+
+    for path in files:
+        picture = read_picture(path, 256, 3)[None]
+        started = time.process_time()
+        maps = extract(picture)
+        batch = next(Data(maps, ["0"]).batches(1))
+        scores.append(float(detector.score(batch)))
+        milliseconds.append(1000 * (time.process_time() - started))
+        labels.append(path.parent.name != "good")
+    show(
+        what="latency", images=len(files), cpu_ms=round(statistics.median(milliseconds), 1),
+        auroc=round(float(roc_auc_score(labels, scores)), 4),
+    )  # fmt: skip
+
+
+def memory(images: int, side: int) -> None:
+    """Peak memory of a whole fit of so many images."""
+    with tempfile.TemporaryDirectory() as folder:
+        generator = np.random.default_rng(0)
+        across, down = np.meshgrid(np.arange(side), np.arange(side))
+        for number in range(images):
+            phase, tilt = generator.uniform(0, 6), generator.uniform(-0.05, 0.05)
+            wave = 128 + 80 * np.sin((across + tilt * down) / (4 + number % 5) + phase)
+            picture = wave[..., None] + generator.normal(0, 8, (side, side, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(Path(folder) / f"{number}.jpg", quality=90)
+        from tailwise import workflow
+
+        started = time.process_time()
+        source = open_source(folder, maps=True, size=side)
+        request = workflow.Request(source=source, detector="patch-memory")
+        run = workflow.fit_run(request, Path(folder) / "run")
+        show(
+            what="memory", images=images, side=side, unit_shape=run.settings["unit_shape"],
+            cpu_s=round(time.process_time() - started, 1), peak_mb=peak(),
+        )  # fmt: skip
+
+
+def show(**row: object) -> None:
+    print(json.dumps(row), flush=True)
+
+
+def peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    each = commands.add_parser("speed")
+    each.add_argument("images", type=Path)
+    each.add_argument("--weights", type=Path)
+    each = commands.add_parser("memory")
+    each.add_argument("--images", type=int, default=4_000)
+    each.add_argument("--side", type=int, default=330)
+    given = vars(parser.parse_args())
+    torch.set_num_threads(1)
+    {"speed": speed, "memory": memory}[given.pop("command")](**given)
+
+
+if __name__ == "__main__":
+    main()

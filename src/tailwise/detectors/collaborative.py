@@ -1,0 +1,77 @@
+"""Collaborative representation: a pixel that its surroundings cannot be mixed to is an anomaly.
+
+Li & Du, IEEE TGRS 2015: the spectrum is written as a combination of those between two windows around it, in which
+distant ones are penalised more, and the length of what remains is the score.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..detector import Detector
+from ..errors import InputError
+from ..problem import Batch, Data
+from ..registry import register
+from ..windows import Strip, check_windows, scores_by_strip
+
+_BLOCK = 32
+
+
+@register("detector", "collaborative")
+class Collaborative(Detector):
+    """Length of what remains of a spectrum after the best mixture, of weights that add up to about 1, of its window.
+
+    Nothing is learnt from the training pixels. The weights a of the background X minimise |y - X a|^2 + (1 - sum a)^2 +
+    regularisation * sum of (a_i |y - x_i|)^2. Spectra are divided by their mean length first, so that the
+    regularisation does not depend on their units of measure.
+
+    Args:
+        inner: side of the window that is left out, in pixels.
+        outer: side of the window that is the background.
+        regularisation: how much distant spectra are penalised.
+    """
+
+    unit_dims = (2,)
+    needs_layout = True
+
+    def __init__(self, inner: int = 5, outer: int = 11, regularisation: float = 1e-2) -> None:
+        super().__init__()
+        check_windows("Collaborative", inner, outer)
+        if not 0 < regularisation < math.inf:
+            raise InputError(f"Collaborative regularisation must lie above 0: got {regularisation}")
+        self.inner = inner
+        self.outer = outer
+        self.regularisation = regularisation
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.register_buffer("bands", torch.tensor(unit_shape[1]))  # the file of a state cannot be empty
+
+    def solve(self, data: Data, w: Tensor) -> None:
+        """Nothing to learn."""
+
+    def score(self, batch: Batch) -> Tensor:
+        return scores_by_strip(batch, self.inner, self.outer, self._scores, "Collaborative")
+
+    def _scores(self, strip: Strip) -> np.ndarray:
+        parts = np.split(np.arange(len(strip.row)), range(_BLOCK, len(strip.row), _BLOCK))
+        return np.concatenate([self._residuals(*strip.background(part)) for part in parts])
+
+    def _residuals(self, spectra: np.ndarray, background: np.ndarray) -> np.ndarray:
+        """[k] of spectra [k, d] and their backgrounds [k, m, d]."""
+        length = np.linalg.norm(background, axis=2).mean(1)
+        length = np.where(length > 0, length, 1)
+        y, x = spectra / length[:, None], background / length[:, None, None]
+        # |y - x|^2 is the penalty's scale; equal spectra need a little of it, or the system has no single solution.
+        distance = np.square(x - y[:, None]).sum(2)
+        floor = 1e-6 * np.maximum(distance.mean(1, keepdims=True), 1e-12)
+        # An entry of 1 at the end of each spectrum asks for weights that add up to 1.
+        x, y = (np.concatenate([part, np.ones((*part.shape[:-1], 1))], axis=-1) for part in (x, y))
+        system = x @ x.transpose(0, 2, 1)
+        np.einsum("kmm->km", system)[:] += self.regularisation * (distance + floor)
+        mixture = np.linalg.solve(system, x @ y[:, :, None])  # [k, m, 1]
+        remains = y - (mixture.transpose(0, 2, 1) @ x)[:, 0]
+        return np.linalg.norm(remains[:, :-1], axis=1)

@@ -1,0 +1,75 @@
+"""PaDiM: a Gaussian at each position of a feature map, in few dimensions (Defard et al., ICPR workshops 2021)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..detector import Detector, Standardise
+from ..errors import InputError
+from ..moments import distances, vectors, weighted_moments, whitening
+from ..problem import Batch, Data
+from ..registry import register
+
+_STEP = 16
+
+
+@register("detector", "padim")
+class PaDiM(Detector):
+    """Squared Mahalanobis distance of each position's channels to that position's normals; of an image, the largest.
+
+    Of many channels a random few are kept, drawn once by the fit's seed. The paper's constants are 100 channels (for
+    a ResNet-18) and 0.01 added to every variance. Here channels are first given variance 1, so that 0.01 means the
+    same whatever the backbone, and means and covariances are weighted.
+
+    Args:
+        dims: how many channels are kept; all where there are no more.
+        added: what is added to the variance of each channel, so that fewer images than channels are enough.
+    """
+
+    unit_dims = (3,)
+    wants_maps = True
+    kept: Tensor
+    mean: Tensor
+    whitening: Tensor
+
+    def __init__(self, dims: int = 100, added: float = 0.01) -> None:
+        super().__init__()
+        if type(dims) is not int or dims < 1:
+            raise InputError(f"dims must be a whole number above 0: got {dims!r}")
+        if not added > 0:
+            raise InputError(f"added must be above 0: got {added}")
+        self.dims = dims
+        self.added = added
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.standardise = Standardise(unit_shape)
+        channels = unit_shape[0]
+        few = torch.randperm(channels)[: self.dims].sort().values if channels > self.dims else torch.arange(channels)
+        self.register_buffer("kept", few)  # [d]
+        self.register_buffer("mean", torch.zeros(1))  # [positions, d]
+        self.register_buffer("whitening", torch.zeros(1))  # [positions, d, d]
+
+    def solve(self, data: Data, w: Tensor) -> None:
+        self.standardise.learn(data, w)
+        device = self.mean.device
+        mean, covariance = weighted_moments(data, w, lambda batch: self._vectors(batch.to(device)).double(), _STEP)
+        covariance.diagonal(dim1=1, dim2=2).add_(self.added)
+        self.mean = mean.float().to(device)
+        self.whitening = whitening(covariance).float().to(device)
+
+    def score(self, batch: Batch) -> Tensor:
+        return self._distances(batch).amax(1)
+
+    def score_map(self, batch: Batch) -> Tensor:
+        return self._distances(batch).unflatten(1, self.unit_shape[1:])
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The mean of the kept channels over positions: [unit, d]."""
+        return self._vectors(batch).mean(1)
+
+    def _vectors(self, batch: Batch) -> Tensor:
+        return vectors(self.standardise(batch.units)[:, self.kept])
+
+    def _distances(self, batch: Batch) -> Tensor:
+        return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]

@@ -1,0 +1,419 @@
+"""A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned without losing rare kinds.
+
+The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood. The memory is a k-centre coreset, chosen
+greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in rounds, one
+matrix product for many patches; the choice is made twice, and the second time the patches of images that the others
+cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of its farthest patches.
+TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by
+local outlier factors follows SoftPatch (NeurIPS 2022).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from .. import neighbours
+from ..detector import Detector
+from ..errors import InputError
+from ..problem import Batch, Data
+from ..registry import register
+
+_BATCH_ENTRIES = 8_000_000
+_BLOCK_ENTRIES = 8_000_000
+# Distances for the choice are taken along so many random directions where there are more channels.
+_DIRECTIONS = 128
+_CANDIDATES = 512
+# The part of the allowed memory that one block of patches may fill: copies of it are made, and torch needs its own.
+_BLOCK_SHARE = 0.2
+# A block keeps so many times its part of the memory for the final choice.
+_OVERSAMPLED = 3.0
+# But no fewer than this, so that a block with more kinds than others is not starved.
+_LEAST_KEPT = 1_000
+_OUTLIER_NEIGHBOURS = 6
+# Images covered worse than this, relative to the median, are of rare kinds: denoising does not touch their patches.
+_RARE = 1.15
+# What is this near, as a share of a patch's size, is the same patch.
+_ROUNDING = 1e-5
+# No image is stretched more than this.
+_MOST_STRETCH = 10.0
+
+
+@register("detector", "patch-memory")
+class PatchMemory(Detector):
+    """Mean distance of an image's farthest patches to the nearest of a memory of normal patches.
+
+    Equal units are taken once. The memory covers what is there, however often, so a weight above 0 changes what is
+    kept only as `keep_tail` does: patches of an image of weight w count as farther away by the square root of w.
+
+    Args:
+        share: of all patches of distinct images, how many are kept.
+        most: but no more than this, which bounds the time of scoring.
+        keep_tail: how strongly patches of rare kinds of image are kept. An image's mean distance to the memory of the
+            other images, relative to the usual one and to this power, enlarges its patches' distances in a second
+            choice. 0 is the plain coreset.
+        top: share of an image's patches, the farthest, whose mean distance is its score; 0 takes the farthest alone.
+        reweigh: neighbours in the memory that the image's score is re-weighed by, as in the paper; 0 leaves it out.
+        denoise: share of patches, those of the largest local outlier factor, that are left out before the choice.
+            Images of rare kinds are spared.
+        standardise: give every channel the same spread; otherwise all are divided by one number.
+        max_memory: bytes that a fit may take, such as "2GB". More images than fit are thinned in blocks, then together.
+    """
+
+    unit_dims = (3,)
+    wants_maps = True
+    memory: Tensor
+    owner: Tensor
+    mean: Tensor
+    scale: Tensor
+    radius: Tensor
+
+    def __init__(
+        self,
+        share: float = 0.01,
+        most: int = 20_000,
+        keep_tail: float = 2.25,
+        top: float = 0.02,
+        reweigh: int = 0,
+        denoise: float = 0.0,
+        standardise: bool = False,
+        max_memory: str = "2GB",
+    ) -> None:
+        super().__init__()
+        if not 0 < share <= 1:
+            raise InputError(f"share must be above 0 and at most 1: got {share}")
+        if not 0 <= denoise < 1:
+            raise InputError(f"denoise must lie from 0 to below 1: got {denoise}")
+        if not 0 <= top <= 1:
+            raise InputError(f"top must lie from 0 to 1: got {top}")
+        if most < 1 or reweigh < 0 or keep_tail < 0:
+            raise InputError(f"most must be 1 or more, the others 0 or more: got {most=}, {reweigh=}, {keep_tail=}")
+        self.bytes = _bytes(max_memory)
+        self.standardise, self.share, self.most, self.keep_tail, self.reweigh = (
+            standardise,
+            share,
+            most,
+            keep_tail,
+            reweigh,
+        )
+        self.top, self.denoise, self.max_memory = top, denoise, max_memory
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        channels = unit_shape[0]
+        self.register_buffer("memory", torch.zeros(1, channels))  # [m, channels], centred and scaled
+        self.register_buffer("owner", torch.zeros(1, dtype=torch.long))  # [m], which image a patch was seen in
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("scale", torch.ones(channels))
+        self.register_buffer("radius", torch.zeros(1))  # within which a patch of training has one of the memory
+
+    @torch.no_grad()
+    def solve(self, data: Data, w: Tensor) -> None:
+        distinct = self._distinct(data.take((w > 0).nonzero().flatten().cpu()), w[w > 0].double().cpu())
+        self.mean, self.scale = distinct.mean.to(self.memory), distinct.scale.to(self.memory)
+        stretch = (distinct.mass / distinct.mass.mean()).sqrt().float().to(self.memory)
+        spared = torch.ones_like(stretch, dtype=torch.bool)
+        self._choose(distinct, stretch, spared)
+        if (not self.keep_tail and not self.denoise) or len(distinct.data) < 3:
+            return
+        cover = self._cover(distinct.data)
+        stretch = stretch * (_relative(cover.mean(1)) ** self.keep_tail).clamp(1 / _MOST_STRETCH, _MOST_STRETCH)
+        # The median, because a hidden anomaly fills a part of its image and a rare kind the whole.
+        self._choose(distinct, stretch, _relative(cover.median(1).values) > _RARE if self.denoise else spared)
+
+    def _choose(self, distinct: _Distinct, stretch: Tensor, spared: Tensor) -> None:
+        """Fill the memory; `stretch` [n] of the images, and those [n] that are not denoised."""
+        images, positions = len(distinct.data), math.prod(self.unit_shape[1:])
+        wanted = min(self.most, max(1, round(self.share * images * positions)))
+        blocks = torch.arange(images).split(max(1, self._block_images))
+        kept = []
+        for block in blocks:
+            part = float(stretch[block].sum() / stretch.sum())
+            enough = max(math.ceil(_OVERSAMPLED * wanted * part), _LEAST_KEPT)
+            enough = wanted if len(blocks) == 1 else enough
+            patches, owner = self._block(distinct.data, block, spared)
+            kept.append(_Chosen(patches, owner, stretch[owner], self.radius.new_zeros(())).thinned(enough))
+        chosen = kept[0] if len(kept) == 1 else _Chosen.joined(kept).thinned(wanted)
+        self.memory, self.owner = chosen.patches.contiguous(), chosen.owner
+        self.radius = chosen.radius.to(self.memory).reshape(1)
+
+    def _cover(self, images: Data) -> Tensor:
+        """How far [n, positions] an image's patches are from the nearest of the memory that is of another image."""
+        found = []
+        for batch in images.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
+            for index, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
+                others = self.owner != index
+                found.append(self._nearest(patches, others if bool(others.any()) else None)[0])
+        return torch.stack(found)
+
+    @torch.no_grad()
+    def update(self, data: Data, w: Tensor) -> None:
+        """Add what is new in more normals: their patches, farthest first, until all lie within the radius."""
+        first = int(self.owner.max()) + 1
+        for batch in data.take((w > 0).nonzero().flatten().cpu()).batches(max(1, self._block_images)):
+            for image, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
+                near = self._nearest(patches)[0]
+                added: list[int] = []
+                while float(near.max()) > float(self.radius) and len(added) < len(patches):
+                    added.append(int(near.argmax()))
+                    near = torch.minimum(near, (patches - patches[added[-1]]).norm(dim=1))
+                self.memory = torch.cat([self.memory, patches[added]])
+                self.owner = torch.cat([self.owner, torch.full_like(self.owner[:1], first + image).expand(len(added))])
+
+    def score(self, batch: Batch) -> Tensor:
+        patches = self._patches(batch.units.to(self.memory))
+        distances, indices = self._nearest(patches.flatten(0, 1))
+        return self._of_image(patches, distances.reshape(patches.shape[:2]), indices.reshape(patches.shape[:2]))
+
+    def score_left_out(self, batch: Batch) -> Tensor:
+        """Scores of training images, each without its own patches in the memory."""
+        scores = []
+        for patches in self._patches(batch.units.to(self.memory)):
+            distances, indices = self._nearest(patches)
+            # One of its patches that is in the memory tells which image this is.
+            own = self.owner[indices[distances <= _ROUNDING * patches.norm(dim=1)]].unique()
+            others = ~torch.isin(self.owner, own)
+            if len(own) and bool(others.any()):
+                distances, indices = self._nearest(patches, others)
+            scores.append(self._of_image(patches[None], distances[None], indices[None])[0])
+        return torch.stack(scores)
+
+    def _of_image(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
+        """Scores [b] from patches [b, positions, channels], their distances and their nearest of the memory."""
+        farthest = distances.topk(max(1, round(self.top * distances.shape[1])), 1)
+        scores = farthest.values.mean(1)
+        if not self.reweigh or len(self.memory) < 2:
+            return scores
+        rows, place = torch.arange(len(scores), device=scores.device), farthest.indices[:, 0]
+        return scores * self._rarity(patches[rows, place], distances[rows, place], indices[rows, place])
+
+    def score_map(self, batch: Batch) -> Tensor:
+        patches = self._patches(batch.units.to(self.memory))
+        distances = self._nearest(patches.flatten(0, 1))[0]
+        return distances.reshape(len(patches), *batch.units.shape[2:])
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The mean patch."""
+        return self._patches(batch.units.to(self.memory)).mean(1)
+
+    @property
+    def _block_images(self) -> int:
+        """How many images' patches are held at once."""
+        channels, positions = self.unit_shape[0], math.prod(self.unit_shape[1:])
+        return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + min(channels, _DIRECTIONS))))
+
+    def _patches(self, units: Tensor) -> Tensor:
+        """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
+        return (_around(units) - self.mean) / self.scale
+
+    def _distinct(self, data: Data, w: Tensor) -> _Distinct:
+        """One pass: the distinct units in order, their weights, and moments of their patches."""
+        place: dict[bytes, int] = {}
+        first: list[int] = []
+        mass: list[float] = []
+        sums, squares = torch.zeros(1), torch.zeros(1)
+        for batch in data.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
+            new = []
+            for row, index in enumerate(batch.index.tolist()):
+                digest = hashlib.blake2b(batch.units[row].contiguous().numpy().tobytes(), digest_size=16).digest()
+                if digest not in place:
+                    place[digest] = len(first)
+                    first.append(index)
+                    mass.append(0.0)
+                    new.append(row)
+                mass[place[digest]] += float(w[index])
+            if new:
+                patches = _around(batch.units[new]).double()
+                sums = sums + patches.sum((0, 1))
+                squares = squares + patches.square().sum((0, 1))
+        count = len(first) * math.prod(self.unit_shape[1:])
+        mean = sums / count
+        variance = (squares / count - mean.square()).clamp_min(0)
+        # Sums of squares are exact to about this share of the mean's square.
+        constant = variance <= 1e-10 * mean.square().clamp_min(1e-20)
+        variance = variance if self.standardise else variance.mean().expand_as(variance)
+        scale = torch.where(constant | (variance <= 0), 1.0, variance.sqrt())
+        return _Distinct(data.take(first), torch.tensor(mass), mean, scale)
+
+    def _block(self, images: Data, block: Tensor, spared: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches [m, channels] of the images of a block, less the outliers, and which image each is of."""
+        positions, channels = math.prod(self.unit_shape[1:]), self.unit_shape[0]
+        patches = self.memory.new_empty(len(block), positions, channels)
+        step = max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))
+        for batch in images.take(block).batches(step):
+            patches[batch.index.to(patches.device)] = self._patches(batch.units.to(patches))
+        owner = block.to(patches.device).repeat_interleave(positions)
+        if not self.denoise or bool(spared[block].all()):
+            return patches.flatten(0, 1), owner
+        kept = self._inliers(patches, spared[block]).flatten()
+        return patches.flatten(0, 1)[kept], owner[kept]
+
+    def _inliers(self, patches: Tensor, spared: Tensor) -> Tensor:
+        """Which patches [b, positions] stay: all of the spared images, and of the others the least outlying."""
+        kept = torch.ones(patches.shape[:2], dtype=torch.bool, device=patches.device)
+        judged = ~spared.to(patches.device)
+        if len(patches) > 2 and bool(judged.any()):
+            factors = outlier_factors(patches.transpose(0, 1), _OUTLIER_NEIGHBOURS).T
+            ranks = factors[judged].flatten().sort().values
+            kept[judged] = factors[judged] <= ranks[min(len(ranks) - 1, int((1 - self.denoise) * len(ranks)))]
+        return kept
+
+    def _nearest(self, patches: Tensor, among: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Distance [p] of patches [p, channels] to the nearest of the memory, and which it is [p]; `among` [m] names
+        those that count."""
+        norms = self.memory.square().sum(1)
+        if among is not None:
+            norms = torch.where(among, norms, torch.inf)
+        blocks = patches.split(max(1, _BLOCK_ENTRIES // len(self.memory)))
+        found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
+        # From the difference itself: the product form loses the digits of small distances.
+        exact = [(p - self.memory[i]).norm(dim=1) for p, i in zip(blocks, found, strict=True)]
+        return torch.cat(exact), torch.cat(found)
+
+    def _rarity(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
+        """The paper's factor [b] for the farthest patches [b, channels] with their nearest memory patches: one less the
+        share of the distance in a softmax over the memory patches around the nearest. Distances are a channel's."""
+        around = min(self.reweigh, len(self.memory))
+        near = neighbours.nearest(self.memory[indices], self.memory, around)[1]  # [b, around], the patch itself first
+        to_near = (patches[:, None] - self.memory[near]).norm(dim=2) / math.sqrt(patches.shape[1])
+        own = distances[:, None] / math.sqrt(patches.shape[1])
+        return 1 - (own - torch.logsumexp(to_near, 1, keepdim=True)).exp()[:, 0]
+
+
+@dataclass(frozen=True)
+class _Distinct:
+    data: Data
+    mass: Tensor  # [n]
+    mean: Tensor  # [channels]
+    scale: Tensor  # [channels]
+
+
+@dataclass(frozen=True)
+class _Chosen:
+    """Patches [m, channels] with their images [m] and their stretch [m]."""
+
+    patches: Tensor
+    owner: Tensor
+    stretch: Tensor
+    radius: Tensor
+
+    @classmethod
+    def joined(cls, parts: list[_Chosen]) -> _Chosen:
+        return cls(
+            torch.cat([part.patches for part in parts]),
+            torch.cat([part.owner for part in parts]),
+            torch.cat([part.stretch for part in parts]),
+            torch.stack([part.radius for part in parts]).max(),
+        )
+
+    def thinned(self, count: int) -> _Chosen:
+        """The `count` patches of a greedy k-centre choice."""
+        picks, radius = k_centres(_directed(self.patches), self.stretch.to(self.patches), count)
+        return _Chosen(self.patches[picks], self.owner[picks], self.stretch[picks], self.radius + radius)
+
+
+def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of `count` points [n, d], each the farthest from those before, distances times its `stretch` [n]; and the
+    largest distance that is left. The first is the farthest from the mean. Fewer where points are equal.
+
+    The choice is that of one pass over all points a choice, made in fewer: distances only fall, so as long as the
+    farthest of some candidates is no nearer than every point outside them was, it is the farthest of all.
+    """
+    norms = points.square().sum(1)
+    factor = stretch.square()
+    near = torch.full_like(norms, torch.inf)
+    new = ((points - points.mean(0)).square().sum(1) * factor).argmax().reshape(1)
+    chosen: list[Tensor] = []
+    while len(new):
+        chosen.append(new)
+        _approach(near, points, norms, factor, new)
+        left = count - sum(map(len, chosen))
+        new = _farthest(near, points, factor, left) if left > 0 else new[:0]
+    return torch.cat(chosen), (near / factor).max().sqrt()
+
+
+def _approach(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, new: Tensor) -> None:
+    """Take the new centres into each point's stretched squared distance [n] to its nearest centre."""
+    centres, own = points[new], norms[new]
+    step = max(1, _BLOCK_ENTRIES // len(new))
+    for start in range(0, len(points), step):
+        part = slice(start, start + step)
+        squared = torch.addmm(own, points[part], centres.T, alpha=-2).amin(1).add_(norms[part]).clamp_min_(0)
+        torch.minimum(near[part], squared.mul_(factor[part]), out=near[part])
+    # Rounding leaves a centre a little away from itself.
+    near[new] = 0
+
+
+def _farthest(near: Tensor, points: Tensor, factor: Tensor, most: int) -> Tensor:
+    """The next centres that are certain before all distances are brought up to date."""
+    top = near.topk(min(_CANDIDATES, len(near)))
+    outside = float(top.values[-1]) if len(top.values) < len(near) else 0.0
+    candidates = points[top.indices]
+    between = torch.cdist(candidates, candidates).square() * factor[top.indices][:, None]
+    distances = top.values.clone()
+    found: list[int] = []
+    while len(found) < most:
+        farthest = int(distances.argmax())
+        value = float(distances[farthest])
+        if value <= 0 or value < outside:
+            break
+        found.append(farthest)
+        torch.minimum(distances, between[:, farthest], out=distances)
+        distances[farthest] = 0
+    return top.indices[found]
+
+
+def _relative(values: Tensor) -> Tensor:
+    return values / values.median().clamp_min(1e-12)
+
+
+def outlier_factors(points: Tensor, k: int) -> Tensor:
+    """Local outlier factors [g, n] of the points of each group [g, n, d] (Breunig et al. 2000), by k neighbours."""
+    k = min(k, points.shape[1] - 1)
+    step = max(1, _BLOCK_ENTRIES // (points.shape[1] * points.shape[1]))
+    return torch.cat([_outlier_factors(part, k) for part in points.split(step)])
+
+
+def _outlier_factors(points: Tensor, k: int) -> Tensor:
+    between = torch.cdist(points, points)
+    between.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    distances, near = between.topk(k, dim=2, largest=False)  # [g, n, k]
+    reach = torch.maximum(distances, _of(distances[..., -1], near))
+    density = 1 / reach.mean(2).clamp_min(1e-12)  # [g, n]
+    return _of(density, near).mean(2) / density
+
+
+def _of(values: Tensor, near: Tensor) -> Tensor:
+    """Values [g, n] of the neighbours [g, n, k]."""
+    return values.gather(1, near.flatten(1)).reshape(near.shape)
+
+
+def _around(units: Tensor) -> Tensor:
+    """Means of 3 x 3 neighbourhoods, inside the map: [b, channels, h, w] -> [b, positions, channels]."""
+    return avg_pool2d(units, 3, 1, 1, count_include_pad=False).flatten(2).transpose(1, 2)
+
+
+def _directed(points: Tensor) -> Tensor:
+    """Points along random directions, where there are many channels: distances stay within a tenth or so."""
+    if points.shape[1] <= _DIRECTIONS:
+        return points
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(points.shape[1], _DIRECTIONS, generator=generator) / math.sqrt(_DIRECTIONS)
+    return points @ directions.to(points)
+
+
+def _bytes(text: str) -> float:
+    """A size such as "2GB" or "500 MB" in bytes.
+
+    Raises:
+        InputError: it is not one.
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)B?\s*", str(text).upper())
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"max_memory is a size such as '2GB': got {text!r}")
+    return float(found[1]) * 1000.0 ** (("", "K", "M", "G", "T").index(found[2]))

@@ -1,0 +1,142 @@
+"""Detectors of rows on the patches of images: each patch is a unit of its own, with a loss and a weight of its own.
+
+A patch is a position of a feature map together with its neighbours, as in PatchCore (Roth et al., CVPR 2022), and is
+scored by a detector that takes rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..detector import Detector
+from ..errors import InputError
+from ..problem import Batch, Data
+from ..registry import find, register
+
+_STEP = 32
+
+
+@register("detector", "patches")
+class Patches(Detector):
+    """Any detector of rows, fitted on patches; of an image, the mean of its highest patch scores.
+
+    The training loop sees patches only: losses, weights and epochs are theirs, and a patch inherits the weight that
+    its image is given beforehand. With more patches than `most` equally many are drawn from each image.
+
+    Args:
+        detector: what learns the patches [channels]; None is an autoencoder.
+        neighbourhood: side of the square of positions that are averaged to a patch; 1 leaves positions as they are.
+        most: how many patches are learnt from.
+        highest: how many of an image's patches its score is the mean of.
+    """
+
+    unit_dims = (3,)
+    wants_maps = True
+
+    def __init__(
+        self, detector: Detector | None = None, neighbourhood: int = 3, most: int = 50_000, highest: int = 20
+    ) -> None:
+        super().__init__()
+        for name, value in (("neighbourhood", neighbourhood), ("most", most), ("highest", highest)):
+            if type(value) is not int or value < 1:
+                raise InputError(f"{name} must be a whole number above 0: got {value!r}")
+        if neighbourhood % 2 == 0:
+            raise InputError(f"neighbourhood must be odd, so that it has a middle: got {neighbourhood}")
+        self.detector = find("detector", "autoencoder")() if detector is None else detector
+        self.neighbourhood = neighbourhood
+        self.most = most
+        self.highest = highest
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.detector.start(unit_shape[:1])
+
+    def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
+        positions = data.unit_shape[1] * data.unit_shape[2]
+        each = min(positions, max(1, self.most // len(data)))
+        rows, place = [], []
+        for batch in data.batches(_STEP):
+            found = self._patches(batch.units)  # [b, positions, channels]
+            order = torch.rand(len(batch), positions, generator=generator).argsort(1)[:, :each].sort(1).values
+            rows.append(found.gather(1, order[..., None].expand(-1, -1, found.shape[2])).flatten(0, 1))
+            place.append(order.flatten())
+        owner = torch.arange(len(data)).repeat_interleave(each)
+        return Data(torch.cat(rows), self._names(data, owner, torch.cat(place))), owner
+
+    def score(self, batch: Batch) -> Tensor:
+        scores = self.score_map(batch).flatten(1)
+        return scores.topk(min(self.highest, scores.shape[1])).values.mean(1)
+
+    def score_map(self, batch: Batch) -> Tensor:
+        return self.detector.score(self._as_rows(batch)).unflatten(0, (len(batch), *self.unit_shape[1:]))
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The mean over the places of an image's patches: [unit, d]."""
+        return self.detector.embed(self._as_rows(batch)).unflatten(0, (len(batch), -1)).mean(1)
+
+    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        self.start(unit_shape)
+        self.detector.restore(unit_shape[:1], {name.removeprefix("detector."): value for name, value in state.items()})
+
+    def _patches(self, units: Tensor) -> Tensor:
+        """[b, channels, height, width] -> [b, positions, channels]."""
+        side = self.neighbourhood
+        if side > 1:
+            units = nn.functional.avg_pool2d(units, side, 1, side // 2, count_include_pad=False)
+        return units.flatten(2).transpose(1, 2)
+
+    def _as_rows(self, batch: Batch) -> Batch:
+        rows = self._patches(batch.units).flatten(0, 1)
+        return Batch(rows, torch.arange(len(rows), device=rows.device))
+
+    def _names(self, data: Data, owner: Tensor, place: Tensor) -> list[str]:
+        """The unit's name, a hash sign, and the patch's row and column."""
+        width = data.unit_shape[2]
+        pairs = zip(owner.tolist(), place.tolist(), strict=True)
+        return [f"{data.names[unit]}#{at // width},{at % width}" for unit, at in pairs]
+
+
+@register("detector", "feature-autoencoder")
+class FeatureAutoEncoder(Patches):
+    """An autoencoder of patches: reconstruction error of a backbone's features.
+
+    Args:
+        hidden, code: of the autoencoder.
+        neighbourhood, most, highest: of the patches, see `Patches`.
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] | None = None,
+        code: int | None = None,
+        neighbourhood: int = 3,
+        most: int = 50_000,
+        highest: int = 20,
+    ) -> None:
+        super().__init__(find("detector", "autoencoder")(hidden, code), neighbourhood, most, highest)
+        self.hidden = hidden
+        self.code = code
+
+
+@register("detector", "feature-svdd")
+class FeatureSVDD(Patches):
+    """Deep SVDD of patches: distance of a patch's code to one centre (compare Yi & Yoon, ACCV 2020).
+
+    Args:
+        hidden, code: of the network.
+        neighbourhood, most, highest: of the patches, see `Patches`.
+    """
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] | None = None,
+        code: int | None = None,
+        neighbourhood: int = 3,
+        most: int = 50_000,
+        highest: int = 20,
+    ) -> None:
+        super().__init__(find("detector", "deep-svdd")(hidden, code), neighbourhood, most, highest)
+        self.hidden = hidden
+        self.code = code

@@ -1,0 +1,216 @@
+"""Student and teacher: a small network learns a frozen one's feature pyramid on normal images and fails on others.
+
+Wang et al., BMVC 2021 (feature pyramid matching). Departures: the student is a plain pyramid of convolutions, not
+the teacher's architecture, whose batch normalisation would couple units and whose steps cost more; the teacher's
+channels are standardised first, because loud ones would drown the others; and the levels are those whose maps other
+detectors see, two of EfficientNet-Lite0 where the paper has three of a ResNet-18. With a random teacher it is random
+network distillation (Burda et al., ICLR 2019).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones import backbone, map_layers
+from ..detector import Detector, Standardise
+from ..errors import InputError
+from ..problem import Batch, Data
+from ..registry import register
+
+# Channels of a random teacher, level by level.
+_RANDOM = (16, 32, 64)
+# The teacher's maps are the same in every epoch; of so many bytes they are kept while training.
+_KEPT_BYTES = 1_000_000_000
+
+
+@register("detector", "student-teacher")
+class StudentTeacher(Detector):
+    """One less the cosine between the student's and the teacher's features at each position of its levels.
+
+    A unit's loss is the sum over levels of the mean over positions, its map the product over levels, as in the paper,
+    and its score the map's maximum.
+
+    Args:
+        teacher: the name of a backbone, for images of 1 or 3 channels in 0..1; its weights are not saved with the
+            detector. None is a random pyramid, which takes any image, knows nothing, and is saved.
+        width: channels of the student's first stage; each stage after it has twice as many.
+    """
+
+    unit_dims = (3,)
+
+    def __init__(self, teacher: str | None = None, width: int = 16) -> None:
+        super().__init__()
+        if type(width) is not int or width < 1:
+            raise InputError(f"width must be a whole number above 0: got {width!r}")
+        self.teacher = teacher
+        self.width = width
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self._kept = _Kept(_KEPT_BYTES)
+        self.standardise = Standardise(unit_shape)
+        self.frozen = _random_pyramid(unit_shape[0]) if self.teacher is None else _named(self.teacher, unit_shape)
+        with torch.no_grad():
+            self.shapes = [tuple(maps.shape[1:]) for maps in self.frozen(torch.zeros(1, *unit_shape))]
+        self.of_teacher = nn.ModuleList(Standardise(shape) for shape in self.shapes)
+        self.student = _Student(unit_shape, self.shapes, self.width)
+
+    def prepare(self, data: Data, w: Tensor) -> None:
+        self.standardise.learn(data, w)
+        for level, standardise in enumerate(self.of_teacher):
+            standardise.learn(Data(_Level(self, data, level), data.names), w)  # type: ignore[operator]
+
+    def losses(self, batch: Batch) -> Tensor:
+        return torch.stack([gap.flatten(1).mean(1) for gap in self._gaps(batch)]).sum(0)
+
+    def score(self, batch: Batch) -> Tensor:
+        return self.score_map(batch).flatten(1).amax(1)
+
+    def score_map(self, batch: Batch) -> Tensor:
+        size = self.unit_shape[1:]
+        gaps = [nn.functional.interpolate(gap[:, None], size, mode="bilinear") for gap in self._gaps(batch)]
+        return torch.stack(gaps).prod(0)[:, 0]
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The student's maps, each averaged over its positions."""
+        return torch.cat([maps.mean((2, 3)) for maps in self.student(self.standardise(batch.units))], 1)
+
+    def _gaps(self, batch: Batch) -> list[Tensor]:
+        """[n, height, width] at each level, 0 to 2."""
+        learnt = self.student(self.standardise(batch.units))
+        known = [of(maps) for of, maps in zip(self.of_teacher, self._known(batch.units), strict=True)]
+        return [1 - torch.cosine_similarity(a, b, dim=1) for a, b in zip(learnt, known, strict=True)]
+
+    @torch.no_grad()
+    def _known(self, units: Tensor) -> list[Tensor]:
+        """The teacher's maps [n, channels, height, width], level by level; those of training are computed once."""
+        see = self.frozen if self.teacher else lambda images: self.frozen(self.standardise(images))
+        # Weighting scores the same images between epochs, in evaluation mode.
+        return self._kept.look_up(units, see, keep=self.training) if self.training or self._kept.maps else see(units)
+
+
+class _Kept:
+    """Maps of images seen before, found by the images' content, up to a number of bytes."""
+
+    def __init__(self, most: int) -> None:
+        self.left = most
+        self.maps: dict[bytes, list[Tensor]] = {}
+
+    def look_up(self, units: Tensor, see: Callable[[Tensor], list[Tensor]], keep: bool) -> list[Tensor]:
+        keys = [hashlib.blake2b(unit.numpy().tobytes(), digest_size=16).digest() for unit in units.cpu()]
+        unseen = [i for i, key in enumerate(keys) if key not in self.maps]
+        found = {key: self.maps[key] for key in keys if key in self.maps}
+        if unseen:
+            for i, *maps in zip(unseen, *see(units[unseen]), strict=True):
+                found[keys[i]] = maps
+                if keep:
+                    self._keep(keys[i], maps)
+        return [torch.stack(maps) for maps in zip(*(found[key] for key in keys), strict=True)]
+
+    def _keep(self, key: bytes, maps: list[Tensor]) -> None:
+        size = sum(part.nbytes for part in maps)
+        if size <= self.left and key not in self.maps:
+            self.left -= size
+            self.maps[key] = [part.clone() for part in maps]
+
+
+class _Level:
+    """One level of the teacher's maps of many images: a Reader."""
+
+    def __init__(self, detector: StudentTeacher, data: Data, level: int) -> None:
+        self.detector, self.data, self.level = detector, data, level
+        self.shape: tuple[int, ...] = (len(data), *detector.shapes[level])
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        units = self.data.read(index).to(next(self.detector.parameters()).device)
+        return self.detector._known(units)[self.level].cpu()
+
+
+class _Unsaved(nn.Module):
+    """A network that moves between devices with its owner but is no part of it: neither trained nor saved."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = (network,)  # in a tuple, where nn.Module does not find it
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> _Unsaved:
+        self.network[0]._apply(fn)
+        return super()._apply(fn, recurse)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return self.network[0](images)
+
+
+def _named(name: str, unit_shape: tuple[int, ...]) -> nn.Module:
+    if unit_shape[0] not in (1, 3):
+        raise InputError(
+            f"the teacher {name!r} takes images of 1 or 3 channels: got units of shape {list(unit_shape)}",
+            "give pixels to student-teacher, not features: the teacher makes its own",
+        )
+    # A copy, because the original serves others, who may need it on another device.
+    return _Unsaved(copy.deepcopy(backbone(name, map_layers(name))))
+
+
+class _Pyramid(nn.Module):
+    """The results of stages, each of which takes the result of the one before."""
+
+    def __init__(self, stages: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps
+
+
+def _random_pyramid(channels: int) -> nn.Module:
+    sizes = (channels, *_RANDOM)
+    return _Pyramid([_halving(a, b) for a, b in itertools.pairwise(sizes)]).requires_grad_(False)
+
+
+def _halving(before: int, after: int, refined: bool = False) -> nn.Module:
+    """A stage that halves height and width, rounding up; `refined` by a second convolution."""
+    layers = [nn.Conv2d(before, after, 3, 2, 1), nn.ReLU()]
+    layers += [nn.Conv2d(after, after, 3, 1, 1), nn.ReLU()] if refined else []
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return nn.Sequential(*layers)
+
+
+class _Student(nn.Module):
+    """Halving stages, and at each of the teacher's sizes a head with the teacher's channels.
+
+    Raises:
+        InputError: the teacher's maps are not the unit's size halved some times.
+    """
+
+    def __init__(self, unit_shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]], width: int) -> None:
+        super().__init__()
+        size, before = tuple(unit_shape[1:]), unit_shape[0]
+        stages: list[nn.Module] = []
+        heads: list[nn.Module] = []
+        self.at: list[int] = []
+        for channels, *wanted in shapes:
+            while size != tuple(wanted) and min(size) > 1:
+                after = width * 2 ** len(stages)
+                stages.append(_halving(before, after, refined=bool(stages)))
+                size, before = tuple((side + 1) // 2 for side in size), after
+            if size != tuple(wanted):
+                raise InputError(f"the teacher's maps of {wanted} are not {list(unit_shape[1:])} halved some times")
+            self.at.append(len(stages) - 1)
+            heads.append(nn.Conv2d(before, channels, 1))
+        self.pyramid, self.heads = _Pyramid(stages), nn.ModuleList(heads)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps = self.pyramid(images)
+        return [head(maps[at]) for head, at in zip(self.heads, self.at, strict=True)]

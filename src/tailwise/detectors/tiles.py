@@ -1,0 +1,135 @@
+"""Large images tile by tile: each tile is a unit of its own, with a loss and a weight of its own.
+
+A detector that looks at a whole image spends its capacity on what is where; on tiles it learns what any part may look
+like, and an image of any size needs the memory of a tile.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..detector import Detector
+from ..errors import InputError
+from ..problem import Batch, Data, Reader
+from ..registry import find, register
+
+
+@register("detector", "tiles")
+class Tiles(Detector):
+    """Any detector of images, fitted on overlapping tiles; an image's score is that of its worst tile.
+
+    The training loop sees tiles only: losses, weights and epochs are theirs, and a tile inherits the weight that its
+    image is given beforehand. Maps of tiles are joined, each with less weight towards its borders.
+
+    Args:
+        detector: what learns the tiles; None is an autoencoder.
+        tile: side of the tiles in the image's pixels, or positions of its feature map; a shorter image has one tile.
+        overlap: the least share of its side that a tile has in common with the next.
+    """
+
+    unit_dims = (3,)
+
+    def __init__(self, detector: Detector | None = None, tile: int = 128, overlap: float = 0.125) -> None:
+        super().__init__()
+        if type(tile) is not int or tile < 2:
+            raise InputError(f"tile must be a whole number above 1: got {tile!r}")
+        if not 0 <= overlap <= 0.75:
+            raise InputError(f"overlap must be from 0 to 0.75 of a tile's side: got {overlap}")
+        self.detector = find("detector", "autoencoder")() if detector is None else detector
+        self.tile = tile
+        self.overlap = overlap
+
+    @property
+    def has_maps(self) -> bool:
+        return self.detector.has_maps
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.detector.start(self._tile_shape)
+
+    def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
+        """Every tile of every unit, cut when it is asked for."""
+        places = self._places
+        names = [f"{name}#{row},{column}" for name in data.names for row, column in places]
+        owner = torch.arange(len(data)).repeat_interleave(len(places))
+        return Data(_Cut(data, places, self._tile_shape), names), owner
+
+    def score(self, batch: Batch) -> Tensor:
+        return torch.stack([self.detector.score(tile) for tile in self._tiles(batch)]).amax(0)
+
+    def score_map(self, batch: Batch) -> Tensor:
+        if not self.detector.has_maps:
+            raise InputError(f"{type(self.detector).__name__} has no score maps")
+        height, width = self._tile_shape[1:]
+        window = _tent(height, batch.units)[:, None] * _tent(width, batch.units)  # [height, width]
+        joined = batch.units.new_zeros(len(batch), *self.unit_shape[1:])
+        weight = batch.units.new_zeros(self.unit_shape[1:])
+        for (row, column), tile in zip(self._places, self._tiles(batch), strict=True):
+            rows, columns = slice(row, row + height), slice(column, column + width)
+            joined[:, rows, columns] += window * self.detector.score_map(tile)  # type: ignore[operator]
+            weight[rows, columns] += window
+        return joined / weight
+
+    def embed(self, batch: Batch) -> Tensor:
+        """The mean over the places of an image's tiles: [unit, d]."""
+        return torch.stack([self.detector.embed(tile) for tile in self._tiles(batch)]).mean(0)
+
+    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        self.start(unit_shape)
+        own = {name.removeprefix("detector."): value for name, value in state.items()}
+        self.detector.restore(self._tile_shape, own)
+
+    @property
+    def _tile_shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.unit_shape
+        return channels, min(self.tile, height), min(self.tile, width)
+
+    @property
+    def _places(self) -> list[tuple[int, int]]:
+        """Row and column of the first pixel of each tile."""
+        rows, columns = (self._starts(side) for side in self.unit_shape[1:])
+        return [(row, column) for row in rows for column in columns]
+
+    def _starts(self, side: int) -> list[int]:
+        """As few as overlap enough, evenly from end to end."""
+        if side <= self.tile:
+            return [0]
+        step = max(1.0, self.tile * (1 - self.overlap))
+        return torch.linspace(0, side - self.tile, math.ceil((side - self.tile) / step) + 1).round().long().tolist()
+
+    def _tiles(self, batch: Batch) -> list[Batch]:
+        """One tile of every unit at a time, in the order of the places."""
+        height, width = self._tile_shape[1:]
+        return [
+            Batch(batch.units[:, :, row : row + height, column : column + width], batch.index)
+            for row, column in self._places
+        ]
+
+
+class _Cut(Reader):
+    """Tiles of images, read when they are asked for: tile i is that at place i % places of image i // places."""
+
+    def __init__(self, data: Data, places: list[tuple[int, int]], tile_shape: tuple[int, ...]) -> None:
+        self.data, self.places = data, places
+        self.shape = (len(data) * len(places), *tile_shape)
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        height, width = self.shape[2:]
+        wholes, which = torch.unique(index // len(self.places), return_inverse=True)
+        result = torch.empty(len(index), *self.shape[1:])
+        # An image at a time: a batch of tiles may come from as many large images.
+        for number, whole in enumerate(wholes.tolist()):
+            image = self.data.read(torch.tensor([whole]))[0]
+            for row in (which == number).nonzero().flatten().tolist():
+                top, left = self.places[int(index[row]) % len(self.places)]
+                result[row] = image[:, top : top + height, left : left + width]
+        return result
+
+
+def _tent(side: int, like: Tensor) -> Tensor:
+    """Weights that rise from the borders to the middle."""
+    place = torch.arange(side, device=like.device, dtype=like.dtype)
+    return torch.minimum(place + 1, side - place)

@@ -1,0 +1,374 @@
+"""What the detectors that score by deviation share: networks with heads, a bank of units, known anomalies, gradients.
+
+A deviation is a score counted in standard deviations of a prior for normal units (Pang et al., KDD 2019): normal units
+are drawn to 0, anomalies pushed beyond a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from . import pseudo_anomalies
+from .detector import Detector, Standardise
+from .errors import InputError
+from .losses import deviation_loss, focal_loss, top_mean
+from .nets import Body
+from .problem import Batch, Data, Labelled
+
+# Below this a map of places would be too coarse to point at anything.
+_SMALLEST_MAP = 8
+# How many numbers of a row the largest magnitude is taken of.
+_VIEWS = 10
+# Anomalies are few; of many, a step sees so many, and the next step the next ones.
+_KNOWN_AT_A_STEP = 32
+# Units that lend their values or textures: distinct ones, chosen by their content alone.
+_BANK_UNITS = 256
+_BANK_ENTRIES = 4_000_000
+_RANGE = (0.01, 0.99)
+# A target made from the network's own opinion is used so often (Das et al. 2025).
+_OPINION_SHARE = 0.6
+# The batch whose size the published code divides by once too often.
+_PUBLISHED_BATCH = 48
+_PUBLISHED_DRAWS = 5_000
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a trunk gives: at each place [n, c, ...] and of the whole unit [n, d]."""
+
+    places: Tensor
+    whole: Tensor
+
+
+class Trunk(nn.Module):
+    """Dense for rows and spectra; for images strided convolutions whose levels are brought to one size and stacked."""
+
+    def __init__(self, unit_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.dense = len(unit_shape) < 3
+        if self.dense:
+            body = Body(unit_shape, hidden[:-1], hidden[-1], dense=True)
+            self.layers: nn.Module = nn.Sequential(body.encoder(), nn.ReLU())
+            self.places = hidden[-1]
+            return
+        self.levels = nn.ModuleList()
+        side = min(unit_shape[1:])
+        for before, after in zip((unit_shape[0], *hidden), hidden, strict=False):
+            stride = 2 if side > _SMALLEST_MAP else 1
+            self.levels.append(nn.Sequential(started(nn.Conv2d(before, after, 3, stride, 1)), nn.ReLU()))
+            side = -(-side // stride)
+        self.places = sum(hidden)
+
+    def forward(self, units: Tensor) -> Features:
+        if self.dense:
+            whole = self.layers(units)
+            return Features(whole, whole)
+        levels = []
+        for layer in self.levels:
+            units = layer(units)
+            levels.append(units)
+        # The second level is fine enough to tell places and a quarter of the cost of the first.
+        height, width = levels[min(1, len(levels) - 1)].shape[2:]
+        return Features(torch.cat([_resized(level, (height, width)) for level in levels], 1), levels[-1].mean((2, 3)))
+
+
+class DeviationHead(nn.Module):
+    """One number from each place of an image, of which the mean of the highest tenth of magnitudes is taken.
+
+    A row or spectrum gives one signed number, or, with `views`, the largest magnitude of so many: one number's own
+    magnitude would be next to nothing wherever it changes its sign.
+    """
+
+    def __init__(self, trunk: Trunk, views: int = 0) -> None:
+        super().__init__()
+        self.views = views
+        self.layer = nn.Linear(trunk.places, views or 1) if trunk.dense else nn.Conv2d(trunk.places, 1, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        """[n]"""
+        places = self.layer(features.places)
+        return places[:, 0] if places.dim() == 2 and not self.views else top_mean(places.abs())
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What three heads say: deviation [n] of 0 and more, logit of being anomalous [n], logits of places [n, ...]."""
+
+    deviation: Tensor
+    logit: Tensor
+    places: Tensor
+
+    def split(self, count: int) -> tuple[Reading, Reading]:
+        """The first `count` units, and the others."""
+        parts = zip(*(value.tensor_split([count]) for value in (self.deviation, self.logit, self.places)), strict=True)
+        first, second = (Reading(*part) for part in parts)
+        return first, second
+
+
+class ThreeHeads(nn.Module):
+    """Deviation, probability and segmentation on one trunk (Das et al., WACV 2025)."""
+
+    def __init__(self, unit_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        self.unit_shape = unit_shape
+        self.trunk = Trunk(unit_shape, hidden)
+        self.deviation = DeviationHead(self.trunk, _VIEWS)
+        self.probability = nn.Linear(hidden[-1], 1)
+        if self.trunk.dense:
+            width = torch.Size(unit_shape).numel()
+            self.segmentation: nn.Module = nn.Sequential(nn.Linear(hidden[-1], width), nn.Unflatten(1, unit_shape))
+        else:
+            middle = started(nn.Conv2d(self.trunk.places, hidden[0], 3, 1, 1))
+            self.segmentation = nn.Sequential(middle, nn.ReLU(), nn.Conv2d(hidden[0], 1, 1))
+
+    def forward(self, units: Tensor) -> Reading:
+        """Of standardised units [n, *unit]."""
+        features = self.trunk(units)
+        places = self.segmentation(features.places)
+        if not self.trunk.dense:
+            places = nn.functional.interpolate(places, self.unit_shape[1:], mode="bilinear")[:, 0]
+        return Reading(self.deviation(features), self.probability(features.whole)[:, 0], places)
+
+
+class Known(nn.Module):
+    """A few labelled anomalies. They train only: they are no part of the saved state."""
+
+    units: Tensor
+    masks: Tensor
+    masked: Tensor
+
+    def __init__(self, unit_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        places = unit_shape[1:] if len(unit_shape) == 3 else unit_shape
+        self.register_buffer("units", torch.zeros(0, *unit_shape), persistent=False)
+        self.register_buffer("masks", torch.zeros(0, *places), persistent=False)
+        self.register_buffer("masked", torch.zeros(0, dtype=torch.bool), persistent=False)
+
+    def keep(self, anomalies: Labelled) -> None:
+        """Take over the units, in an order of their content's, and the masks of images that have one."""
+        device = self.units.device
+        units = anomalies.data.read(torch.arange(len(anomalies.data)))
+        order = pseudo_anomalies.seeds_of(units).argsort()
+        places = tuple(self.masks.shape[1:])
+        masks = torch.zeros(len(units), *places)
+        masked = torch.zeros(len(units), dtype=torch.bool)
+        for at, mask in enumerate(anomalies.masks or ()):
+            if mask is not None and units.dim() == 4:
+                whole = torch.as_tensor(mask, dtype=torch.float32)[None, None]
+                # Of a mask that is finer than the unit, a place is touched if any of it is.
+                masks[at] = nn.functional.adaptive_max_pool2d(whole, places)[0, 0]
+                masked[at] = True
+        self.units, self.masks, self.masked = (value[order].to(device) for value in (units, masks, masked))
+
+    def at(self, step: int) -> Tensor:
+        """Indices of those that this step sees."""
+        count = min(len(self.units), _KNOWN_AT_A_STEP)
+        start = step * count if self.rotates else 0
+        return (start + torch.arange(count, device=self.units.device)) % max(1, len(self.units))
+
+    @property
+    def rotates(self) -> bool:
+        """Whether there are more than a step sees."""
+        return len(self.units) > _KNOWN_AT_A_STEP
+
+
+class Adaptive(Detector):
+    """The training that Adaptive Deviation Learning and Multi-Cue share; a subclass scores, and names its settings.
+
+    A subclass's constructor sets `hidden`, `margin`, `burn_in_steps` and `as_published`.
+    """
+
+    hidden: tuple[int, ...] | None
+    margin: float
+    burn_in_steps: int
+    as_published: bool
+    bank: Tensor
+    steps: Tensor
+
+    def build(self, unit_shape: tuple[int, ...]) -> None:
+        self.standardise = Standardise(unit_shape)
+        self.heads = ThreeHeads(unit_shape, widths(unit_shape, self.hidden))
+        self.register_buffer("bank", torch.zeros(2, *unit_shape), persistent=False)
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def prepare(self, data: Data, w: Tensor) -> None:
+        self.standardise.learn(data, w)
+        bank = self.standardise(lenders(data, w).to(self.bank.device))
+        if bank.dim() < 4:
+            # Of rows only the range is needed, without the extremes, of which one would stretch it.
+            bank = bank.quantile(torch.tensor(_RANGE, device=bank.device, dtype=bank.dtype), dim=0)
+        self.bank = bank
+
+    def losses(self, batch: Batch) -> Tensor:
+        step = self._step()
+        seeds = pseudo_anomalies.seeds_of(batch.units, step)
+        units = self.standardise(batch.units)
+        made, mask = self._altered(units, seeds)
+        real, pseudo = self.heads(torch.cat([units, made])).split(len(units))
+        mask = mask.to(units)
+        normal = self._terms(real, 0.0, torch.zeros_like(mask), step, seeds)
+        return normal + self._anomalous_terms(self._terms(pseudo, 1.0, mask, step), step)
+
+    def contrast(self, batch: Batch) -> Tensor:
+        """The pseudo-anomalies [n, *unit] of units, as evaluation mode makes them."""
+        made, _ = self._altered(self.standardise(batch.units), pseudo_anomalies.seeds_of(batch.units, int(self.steps)))
+        return self.standardise.undo(made)
+
+    def _anomalous_terms(self, pseudo: Tensor, step: int) -> Tensor:
+        """Losses of anomalies that stand against each unit: here those of its own pseudo-anomaly [n]."""
+        return pseudo
+
+    def _step(self) -> int:
+        """How many training steps were made before; in evaluation the count stands still."""
+        step = int(self.steps)
+        if self.training:
+            self.steps += 1
+        return step
+
+    def _altered(self, units: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        if units.dim() == 4:
+            return pseudo_anomalies.altered_images(units, seeds, self.bank)
+        rows, mask = pseudo_anomalies.altered_rows(units.flatten(1), seeds, *self.bank.flatten(1))
+        return rows.view_as(units), mask.view_as(units)
+
+    def _terms(
+        self,
+        reading: Reading,
+        label: float,
+        mask: Tensor,
+        step: int,
+        seeds: Tensor | None = None,
+        masked: Tensor | None = None,
+    ) -> Tensor:
+        """Deviation, probability and segmentation losses [n] of units with one label.
+
+        `seeds` are those of unlabelled units, for which the label is only an assumption; `masked` says whose mask
+        is known.
+        """
+        burning = step < self.burn_in_steps
+        labels = torch.full_like(reading.logit, label)
+        target = labels if burning else self._softened(labels, reading.logit.detach().sigmoid())
+        taught = labels if burning or seeds is None else self._opinion(reading.deviation.detach(), seeds)
+        judged = deviation_loss(self._deviation(reading, step), target, self.margin)
+        judged = judged + nn.functional.binary_cross_entropy_with_logits(reading.logit, taught, reduction="none")
+        placed = focal_loss(reading.places, mask)
+        if masked is not None:
+            # Of an anomaly without a mask it is known that some of its places are touched.
+            somewhere = focal_loss(top_mean(reading.places)[:, None], torch.ones_like(reading.logit)[:, None])
+            placed = torch.where(masked, placed, somewhere)
+        return (judged / _PUBLISHED_BATCH if self.as_published else judged) + placed
+
+    def _softened(self, labels: Tensor, probability: Tensor) -> Tensor:
+        """What stands for the labels in the deviation: the probability, but a label keeps at least half of its say.
+
+        Without that, as published, a network that has not learnt may call every unit anomalous, and is then rewarded
+        for it: its own opinion would push what it should draw.
+        """
+        if self.as_published:
+            return probability
+        return torch.where(labels > 0, probability.clamp_min(0.5), probability.clamp_max(0.5))
+
+    def _deviation(self, reading: Reading, step: int) -> Tensor:
+        """In standard deviations of the prior, which is known; the published code draws 5,000 of it at every step."""
+        if not self.as_published:
+            return reading.deviation
+        seed = torch.full((1,), step, dtype=torch.long, device=reading.deviation.device)
+        draws = pseudo_anomalies.normals(seed, _PUBLISHED_DRAWS, 40)
+        return (reading.deviation - draws.mean()) / draws.std()
+
+    def _opinion(self, deviation: Tensor, seeds: Tensor) -> Tensor:
+        """What the probability head is taught of an unlabelled unit [n]: mostly the side that its deviation is on."""
+        asked = pseudo_anomalies.uniforms(seeds, 1, 41)[:, 0] < _OPINION_SHARE
+        return torch.where(asked, self._side(deviation), 0.0)
+
+    def _side(self, deviation: Tensor) -> Tensor:
+        """1 beyond half the margin: nearer to where anomalies are sent than to the prior's mean."""
+        return (deviation > self.margin / 2).to(deviation)
+
+    def read(self, batch: Batch) -> Reading:
+        """What the three heads say of units."""
+        return self.heads(self.standardise(batch.units))
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.heads.trunk(self.standardise(batch.units)).whole
+
+
+def widths(
+    unit_shape: tuple[int, ...], hidden: tuple[int, ...] | None, rows: tuple[int, ...] = (64,)
+) -> tuple[int, ...]:
+    """The widths (rows, spectra) or channels (images) asked for, or the default for this shape."""
+    default = (16, 32, 64) if len(unit_shape) == 3 else rows
+    return Body.of(unit_shape, hidden or default).widths
+
+
+def check_margin(margin: float) -> None:
+    """Raise an InputError unless the margin is a number above 0."""
+    if not 0 < margin < float("inf"):
+        raise InputError(f"margin must be above 0: got {margin}", "5 in DevNet, 10 in Adaptive Deviation Learning")
+
+
+def gradients(function: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
+    """d function / d units for a function [n, *unit] -> [n], also where gradients are switched off: [n, *unit]."""
+    with torch.enable_grad():
+        units = units.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(units).sum(), units)
+    return gradient
+
+
+def localised(gradient: Tensor, scores: Tensor, blur: float = 0.01) -> Tensor:
+    """Where a score [n] comes from, of the gradient [n, *unit]: magnitudes, summed over channels and smoothed.
+
+    The largest value of a map is its unit's score, so that maps of different units can be compared; the published
+    codes stretch each map onto 0..1, a good unit's too. `blur` is the Gaussian's deviation in shares of the side.
+    """
+    maps = gradient.abs()
+    if maps.dim() == 4:
+        maps = maps.sum(1)
+        flat = maps.flatten(1)
+        highest = flat.quantile(0.99, dim=1)
+        highest = torch.where(highest > 0, highest, flat.amax(1))  # the whole of a map may be one place
+        maps = _blurred(torch.minimum(maps, highest[:, None, None]), blur * min(maps.shape[1:]))
+    top = maps.flatten(1).amax(1).clamp_min(1e-30)
+    return maps * (scores / top).view(-1, *(1,) * (maps.dim() - 1))
+
+
+def started(layer: nn.Conv2d) -> nn.Conv2d:
+    """Weights of the variance that rectified layers keep (He et al. 2015)."""
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    return layer
+
+
+def lenders(data: Data, w: Tensor) -> Tensor:
+    """Distinct units of weight above 0, those whose content comes first in a fixed disorder: weights do not matter."""
+    count = max(2, min(_BANK_UNITS, _BANK_ENTRIES // max(1, torch.Size(data.unit_shape).numel())))
+    kept = (w > 0).nonzero().flatten().cpu()
+    best, units = torch.zeros(0, dtype=torch.long), torch.zeros(0, *data.unit_shape)
+    for batch in data.take(kept).batches(max(count, 64)):
+        seeds = torch.cat([best, pseudo_anomalies.seeds_of(batch.units)])
+        units = torch.cat([units, batch.units])
+        best, inverse = torch.unique(seeds, return_inverse=True)  # sorted
+        first = torch.zeros(len(best), dtype=torch.long).scatter_(0, inverse, torch.arange(len(seeds)))
+        best, units = best[:count], units[first[:count]]
+    return units
+
+
+def _resized(level: Tensor, size: tuple[int, int]) -> Tensor:
+    if level.shape[2] > size[0] or level.shape[3] > size[1]:
+        return nn.functional.adaptive_avg_pool2d(level, size)
+    return nn.functional.interpolate(level, size) if tuple(level.shape[2:]) != size else level
+
+
+def _blurred(maps: Tensor, deviation: float) -> Tensor:
+    """Maps [n, h, w] under a Gaussian of this deviation in pixels; below half a pixel nothing changes."""
+    if deviation < 0.5:
+        return maps
+    reach = min(int(3 * deviation), min(maps.shape[1:]) - 1)
+    kernel = (-0.5 * (torch.arange(-reach, reach + 1, device=maps.device) / deviation) ** 2).exp()
+    kernel = kernel / kernel.sum()
+    padded = nn.functional.pad(maps[:, None], [reach] * 4, mode="reflect")
+    down = nn.functional.conv2d(padded, kernel.view(1, 1, -1, 1))
+    return nn.functional.conv2d(down, kernel.view(1, 1, 1, -1))[:, 0]

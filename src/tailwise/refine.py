@@ -1,0 +1,226 @@
+"""Training in rounds on data that may hold unnoticed anomalies: see who does not belong, and start again.
+
+`Purify` drops units that detectors which did not see them find anomalous (LLBNAD, Zhang et al., arXiv 2508.07441; by
+votes, SRR, Yoon et al., TMLR 2022). `Iterate` keeps all units and weighs each by the scores of the round before (IRAD,
+Kim et al., TNNLS 2024). Both work with every detector, weighting and alignment, because all they know of training is a
+function. Both take a rare kind of normal for anomalous unless the scores that they are given are fair to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import scoring
+from .alignment import Aligned
+from .detector import Detector
+from .errors import InputError
+from .problem import Data
+from .registry import Value, parse_one, register
+from .training import Outcome
+from .weights import Context, Logistic, Step, rejection_threshold
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained detector, the outcome of its training, and the scores [n] of its training units as it gives them,
+    which are aligned where the detector is."""
+
+    detector: Detector
+    outcome: Outcome
+    scores: Tensor
+
+
+# Trains a fresh detector on units with base weights [n] and a seed.
+Fit = Callable[[Data, Tensor, int], Fitted]
+
+_FEWEST_UNITS = 4
+# Scores below this quantile never speak against a unit: an estimate must not eat up the data.
+_LEAST_KEPT = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """What a refinement leaves.
+
+    Attributes:
+        fitted: the last training, or the best; over all units [n], also those that it did not see.
+        weights: [n] base weights that it was trained with; 0 is dropped.
+        suspicion: [n] what the weights were made from; higher is more suspicious.
+        rounds: a row a training: what it was and how much it changed.
+    """
+
+    fitted: Fitted
+    weights: Tensor
+    suspicion: Tensor
+    rounds: list[dict[str, Any]] = field(default_factory=list)
+
+
+@register("refinement", "Purify")
+@dataclass(frozen=True, repr=False)
+class Purify(Value):
+    """Drop the units that are most anomalous to detectors which were not trained on them, then train on the rest.
+
+    The units are dealt into `parts`; a detector is trained on each, and a unit's suspicion is its mean score, in units
+    of each detector's own spread, by those that did not see it. The published code lets each detector judge its own
+    units too, and selects other units than it scored; here original places are kept throughout.
+
+    Args:
+        parts: how many detectors are trained before the last.
+        keep: share of units kept; None drops what is out of line (see `Reject`), whatever its share.
+        votes: instead of the mean: drop what at least this share of the judging detectors puts among the 1 - `keep`
+            highest; needs `keep`.
+    """
+
+    parts: int = 3
+    keep: float | None = None
+    votes: float | None = None
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if self.parts < 2:
+            raise InputError(f"Purify needs at least 2 parts: got {self.parts}")
+        if self.keep is not None and not 0 < self.keep < 1:
+            raise InputError(f"Purify keep must lie between 0 and 1: got {self.keep}")
+        if self.votes is not None and not (0 < self.votes <= 1 and self.keep is not None):
+            raise InputError(
+                "Purify votes must lie above 0 and at most at 1, and need keep", "Purify(keep=0.8, votes=1.0)"
+            )
+
+    def __call__(self, fit: Fit, data: Data, base: Tensor, seed: int = 0) -> Refined:
+        suspicion = self._voted(fit, data, base, seed) if self.votes else out_of_fold(fit, data, base, self.parts, seed)
+        kept = suspicion <= self._limit(suspicion)
+        index = kept.nonzero().flatten()
+        fitted = fit(data.take(index), base[index], seed)
+        rounds: list[dict[str, Any]] = [{"round": f"part {part + 1} of {self.parts}"} for part in range(self.parts)]
+        rounds.append({"round": "kept units", "units": len(index), "dropped": len(data) - len(index)})
+        return Refined(_over_all(fitted, data, index), base * kept, suspicion, rounds)
+
+    def _limit(self, suspicion: Tensor) -> float:
+        if self.votes:
+            return self.votes - 1e-6
+        if self.keep is not None:
+            return float(suspicion.kthvalue(max(2, round(self.keep * len(suspicion)))).values)
+        return max(rejection_threshold(suspicion), float(suspicion.quantile(_LEAST_KEPT)))
+
+    def _voted(self, fit: Fit, data: Data, base: Tensor, seed: int) -> Tensor:
+        """Share [n] of the judging detectors that put a unit among their 1 - keep highest."""
+        assert self.keep is not None
+        keep = self.keep
+        return out_of_fold(fit, data, base, self.parts, seed, lambda scores: (scores > scores.quantile(keep)).float())
+
+
+def out_of_fold(
+    fit: Fit,
+    data: Data,
+    base: Tensor,
+    parts: int = 3,
+    seed: int = 0,
+    read: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Mean score [n] of each unit by detectors trained on parts that it is not in.
+
+    `read` puts one detector's scores of the units that it did not see on a scale; by default their robust z-score.
+
+    Raises:
+        InputError: too few units to deal out.
+    """
+    if len(data) < _FEWEST_UNITS or len(data) < 2 * parts:
+        raise InputError(f"{parts} parts need at least {max(_FEWEST_UNITS, 2 * parts)} units: got {len(data)}")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    total = torch.zeros(len(data))
+    for number, part in enumerate(order.tensor_split(parts)):
+        inside = part.sort().values
+        outside = torch.ones(len(data), dtype=torch.bool).index_fill_(0, inside, False).nonzero().flatten()
+        fitted = fit(data.take(inside), base[inside], seed + number + 1)
+        total[outside] += (read or _standing)(scoring.score(fitted.detector, data.take(outside)))
+    return total / (parts - 1)
+
+
+@register("refinement", "Iterate")
+@dataclass(frozen=True, repr=False)
+class Iterate(Value):
+    """Train, weigh each unit by its score, and train afresh, until the halves of the ranking stop exchanging units.
+
+    Between rounds, the share of units whose rank crosses the middle is counted. Rounds end when it is below `settled`
+    or rises again, and the detector of the round with the fewest crossings is kept (the published stop rule, with
+    ranks, and from the second round on, when there are two rankings to compare).
+
+    Args:
+        step: from scores to weights.
+        rounds: the most trainings.
+        settled: share of crossings that ends the rounds.
+    """
+
+    step: Step = Logistic()  # noqa: RUF009 (a frozen value)
+    rounds: int = 5
+    settled: float = 0.01
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if self.rounds < 2:
+            raise InputError(f"Iterate needs at least 2 rounds: got {self.rounds}")
+        if not callable(self.step):
+            raise InputError(f"Iterate step must be a weighting step: got {self.step!r}", "such as Logistic()")
+
+    def __call__(self, fit: Fit, data: Data, base: Tensor, seed: int = 0) -> Refined:
+        fitted = fit(data, base, seed)
+        rows: list[dict[str, Any]] = [{"round": 1, "crossings": None}]
+        best: Refined | None = None
+        fewest = math.inf
+        for number in range(2, self.rounds + 1):
+            before = fitted.scores
+            weights = base * self.step(torch.ones_like(before), Context(before, before, round=number - 2))
+            fitted = fit(data, weights, seed + number - 1)
+            crossings = _crossings(before, fitted.scores)
+            rows.append({"round": number, "crossings": crossings})
+            if crossings > fewest:
+                break
+            best, fewest = Refined(fitted, weights, before, rows), crossings
+            if crossings < self.settled:
+                break
+        assert best is not None  # the second round has always fewer crossings than infinity
+        return best
+
+
+def parse(text: str) -> Purify | Iterate | None:
+    """The refinement that prints as `text`; "" is none."""
+    return parse_one(text, "refinement") if text.strip() else None
+
+
+def _standing(scores: Tensor) -> Tensor:
+    middle = scores.median()
+    spread = (scores - middle).abs().median()
+    return (scores - middle) / spread.clamp_min(1e-12)
+
+
+def _crossings(before: Tensor, after: Tensor) -> float:
+    """Share of units that are in the upper half of one ranking and not of the other."""
+    upper = [scores.argsort(stable=True).argsort() >= len(scores) / 2 for scores in (before, after)]
+    return float((upper[0] != upper[1]).float().mean())
+
+
+def _over_all(fitted: Fitted, data: Data, index: Tensor) -> Fitted:
+    """What was fitted to the units at `index` as of all units; the others are scored, and have no weight."""
+    rest = torch.ones(len(data), dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
+    if not len(rest):
+        return fitted
+    others = data.take(rest)
+    own = fitted.detector.detector if isinstance(fitted.detector, Aligned) else fitted.detector
+    plain = scoring.score(own, others)
+
+    def whole(values: Tensor, filling: Tensor) -> Tensor:
+        return torch.empty(len(data)).index_copy_(0, index, values.float()).index_copy_(0, rest, filling.float())
+
+    outcome = replace(
+        fitted.outcome,
+        scores=whole(fitted.outcome.scores, plain),
+        first_scores=whole(fitted.outcome.first_scores, plain),
+        weights=whole(fitted.outcome.weights, torch.zeros(len(rest))),
+    )
+    return Fitted(fitted.detector, outcome, whole(fitted.scores, scoring.score(fitted.detector, others)))

@@ -1,0 +1,125 @@
+"""More normals for a finished run: the detector takes them in without being fitted again."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from . import modes, previews, report, scoring, storage, thresholds
+from .detector import Detector, Updatable
+from .errors import InputError
+from .problem import Data, check_units
+from .sources import open_source, spelled
+from .storage import Run
+from .workflow import fingerprint
+
+# Of settings.json, what describes the file itself or is made anew.
+_OWN = {"format", "seal", "status", "digests"}
+
+
+def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, command: str) -> Run:
+    """A new run of `run`'s detector with the normals of `more` added; see `commands.update`."""
+    opened = storage.open_run(run)
+    source = open_source(more) if spelled(more) else opened.spelled("source").at(more)
+    detector = opened.detector()
+    if not isinstance(detector, Updatable):
+        kind = type(getattr(detector, "detector", detector)).__name__
+        aligned = bool(opened.settings["alignment"])
+        raise InputError(
+            f"{kind}{' with mode-fair scores' if aligned else ''} cannot take in more units: it is fitted as a whole",
+            "fit patch-memory without an --alignment, or fit again with all data",
+        )
+    data = source.load().train
+    expected = tuple(opened.settings["unit_shape"])
+    if data.unit_shape != expected:
+        raise InputError(
+            f"the run was fitted on units of shape {list(expected)}: those of {more} have {list(data.unit_shape)}",
+            "add data of the same kind",
+        )
+    check_units(data, least=1)
+    settings = {name: value for name, value in opened.settings.items() if name not in _OWN}
+    with storage.hold(out, overwrite) as writer:
+        held = _held_out(len(data), settings["false_alarms"], seed)
+        chosen = np.setdiff1d(np.arange(len(data)), held)
+        first = scoring.score(detector, data)
+        detector.update(data.take(chosen), torch.ones(len(chosen)))
+        rows = _rows(detector, data, held, first.double().numpy(), opened.scores())
+        table = pd.concat([opened.scores(), rows], ignore_index=True)
+        settings["threshold"] = thresholds.conformal_threshold(_held_scores(table), settings["false_alarms"])
+        settings |= {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "fingerprint": _joined(settings["fingerprint"], fingerprint(data)),
+            "n_train": settings["n_train"] + len(chosen),
+            "n_held_out": settings["n_held_out"] + len(held),
+            "updates": [*settings.get("updates", []), {"source": repr(source), "units": len(data)}],
+        }
+        writer.start(settings, overwrite)
+        summary = _summary(opened, settings, source, data, rows, table)
+        return writer.finish(settings, detector, table, opened.history(), summary, report.to_html(summary))
+
+
+def _held_out(units: int, false_alarms: float, seed: int) -> np.ndarray:
+    """Some of the new units, for the threshold. A single one is taken in."""
+    generator = torch.Generator().manual_seed(seed)
+    count = thresholds.held_out_count(units, false_alarms)
+    return torch.randperm(units, generator=generator)[:count].sort().values.numpy()
+
+
+def _rows(detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, before: pd.DataFrame) -> pd.DataFrame:
+    """A row for each new unit, as in scores.parquet. `first` are the scores before the update."""
+    after = scoring.score(detector, data).double().numpy()
+    out = np.isin(np.arange(len(data)), held)
+    known = set(before["unit"])
+    rounds = sum(name.startswith("+") for name in known)
+    names = [f"+{rounds}/{name}" if name in known else name for name in data.names]
+    found = modes.find(scoring.embedding_of(data)).numpy() if len(data) > 2 else np.full(len(data), -1)
+    rows = pd.DataFrame({"unit": names, "score": after})
+    for column, values in (("trained_score", after), ("first_score", first), ("weight", np.ones(len(data)))):
+        rows[column] = np.where(out, np.nan, values)
+    rows["held_out"] = out
+    # Kinds are found among the new units alone, and numbered on.
+    rows["mode"] = np.where(found < 0, -1, found + 1 + int(before["mode"].max()))
+    if "group" in before:
+        rows["group"] = "added"
+    return rows
+
+
+def _held_scores(table: pd.DataFrame) -> np.ndarray:
+    """Scores for the threshold. Earlier ones are those of the fit: a larger memory can only have lowered them, so they
+    err to the side of fewer false alarms."""
+    held = table.loc[table["held_out"], "score"].to_numpy()
+    return held if len(held) else table["score"].to_numpy()
+
+
+def _summary(
+    opened: Run, settings: dict[str, Any], source: Any, data: Data, rows: pd.DataFrame, table: pd.DataFrame
+) -> dict[str, Any]:
+    before = opened.report()
+    pictures, examples = previews.of_units(source, data, rows) if set(rows["unit"]) <= set(data.names) else ({}, {})
+    return report.summarise(
+        settings=settings,
+        history=opened.history(),
+        checks=settings["checks"],
+        train=table,
+        test=None,
+        thumbnails={**before.get("thumbnails", {}), **pictures},
+        examples={**before.get("examples", {}), **examples},
+        threshold=settings["threshold"],
+        false_alarms=settings["false_alarms"],
+        notes=[
+            *settings["notes"],
+            f"{len(rows)} units of {settings['updates'][-1]['source']} were added without fitting again; scores of "
+            "earlier units are those of the fit, which are not lower than they would be now",
+        ],
+    )
+
+
+def _joined(first: str, second: str) -> str:
+    return hashlib.blake2b(f"{first} {second}".encode(), digest_size=16).hexdigest()

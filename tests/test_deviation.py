@@ -1,0 +1,251 @@
+"""DevNet, ADL and Multi-Cue: losses at known heads, gradients against differences, labels, masks and soft targets."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from tailwise import registry, scoring, training
+from tailwise.deviation import Reading, gradients, lenders, localised
+from tailwise.errors import InputError
+from tailwise.problem import Batch, Data, Labelled
+from tailwise.testing import CONTRACTS, Case
+
+DevNet, ADL, MultiCue = (registry.find("detector", name) for name in ("dev-net", "adl", "multi-cue"))
+LOG2 = math.log(2)
+
+
+def rand(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def as_data(units):
+    return Data(units, [str(i) for i in range(len(units))])
+
+
+def whole(data):
+    return next(data.batches(len(data)))
+
+
+OPTIONS = [
+    pytest.param(DevNet, {"prior_draws": 5_000}, id="dev-net-sampled"),
+    pytest.param(ADL, {"burn_in_steps": 0}, id="adl-soft"),
+    pytest.param(ADL, {"burn_in_steps": 1, "as_published": True}, id="adl-published"),
+    pytest.param(MultiCue, {"burn_in_steps": 0}, id="multi-cue-soft"),
+    pytest.param(MultiCue, {"burn_in_steps": 1, "as_published": True}, id="multi-cue-published"),
+]
+
+
+@pytest.mark.parametrize("contract", ["one_number_per_unit", "weight_is_copies", "zero_weight_is_absence"])
+@pytest.mark.parametrize(("make", "options"), OPTIONS)
+def test_contracts_hold_with_other_options_too(make, options, contract):
+    CONTRACTS[contract](Case(lambda: make(**options), (6,)))
+    CONTRACTS["saved_and_loaded_is_equal"](Case(lambda: make(**options), (6,)))
+
+
+def flat_dev_net(value, anomalies, **options):
+    """A DevNet that gives every unit the score `value`."""
+    detector = DevNet(**options)
+    detector.start((4,))
+    detector.know(Labelled(as_data(anomalies)))
+    for parameter in detector.parameters():
+        parameter.data.zero_()
+    detector.head.layer.bias.data.fill_(value)
+    return detector
+
+
+@pytest.mark.parametrize(("value", "loss"), [(-1.0, 1 + 6), (0.0, 5), (2.0, 2 + 3), (8.0, 8)])
+def test_the_loss_of_dev_net_at_known_scores(value, loss):
+    detector = flat_dev_net(value, rand(3, 4))
+    batch = Batch(rand(5, 4), torch.arange(5))
+    assert detector.losses(batch).tolist() == pytest.approx([loss] * 5)
+    assert detector.score(batch).tolist() == [value] * 5
+
+
+def test_a_sampled_prior_is_within_its_error_of_the_prior():
+    torch.manual_seed(0)
+    sampled = flat_dev_net(2.0, rand(3, 4), prior_draws=5_000)
+    loss = sampled.losses(Batch(rand(5, 4), torch.arange(5)))
+    assert loss.tolist() == pytest.approx([5.0] * 5, abs=5 * 2 * 0.0142)
+    assert sampled.prior.tolist() != [0.0, 1.0]
+    assert sampled.prior.tolist() == pytest.approx([0, 1], abs=4 / 5_000**0.5)
+
+
+def test_of_many_anomalies_every_one_has_its_turn_and_their_order_does_not_matter():
+    anomalies = rand(80, 4)
+    detector = flat_dev_net(0.0, anomalies)
+    seen = torch.cat([detector.known.at(step) for step in range(5)])
+    assert seen.bincount().tolist() == [2] * 80
+    shuffled = flat_dev_net(0.0, anomalies.flip(0))
+    assert torch.equal(shuffled.known.units, detector.known.units)
+    few = flat_dev_net(0.0, anomalies[:7])
+    assert few.known.at(3).tolist() == list(range(7))
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 7), (2, 9, 8)])
+def test_the_explanation_of_dev_net_is_the_finite_difference(shape):
+    case = Case(DevNet, shape)
+    detector = case.fit(case.data()).double()
+    units = case.data(3, seed=5).read(torch.arange(3)).double()
+    batch = Batch(units, torch.arange(3))
+    explained = detector.explain(batch) / detector.standardise.scale
+    for place in np.ndindex(*shape):
+        moved = units.clone()
+        moved[(slice(None), *place)] += 1e-6
+        difference = (detector.score(Batch(moved, batch.index)) - detector.score(batch)) / 1e-6
+        assert torch.allclose(explained[(slice(None), *place)], difference, rtol=1e-4, atol=1e-7)
+
+
+def test_gradients_are_there_where_they_are_switched_off():
+    units = rand(3, 2, 4, 4)
+    with torch.no_grad():
+        found = gradients(lambda x: x.square().flatten(1).sum(1), units)
+    assert torch.allclose(found, 2 * units)
+    assert not units.requires_grad
+
+
+def test_a_map_has_its_score_as_its_largest_value_where_the_gradient_is():
+    gradient = torch.zeros(2, 3, 64, 64)
+    gradient[0, 1, 10:20, 30:40] = -5.0
+    gradient[1, :, 50, 50] = 1.0
+    maps = localised(gradient, torch.tensor([4.0, 0.5]), blur=0.02)
+    assert maps.flatten(1).amax(1).tolist() == pytest.approx([4.0, 0.5])
+    assert float(maps[0, 14, 34]) > 3.9
+    assert float(maps[0, 40, 10]) == 0
+
+
+HEADS = Reading(torch.tensor([3.0]), torch.tensor([0.0]), torch.zeros(1, 4))
+
+
+def untrained(make, **options):
+    detector = make(**options)
+    detector.start((4,))
+    return detector
+
+
+@pytest.mark.parametrize("make", [ADL, MultiCue])
+def test_hard_labels_at_known_heads(make):
+    terms = untrained(make)._terms
+    even = LOG2 + LOG2 / 4  # cross-entropy and focal loss at even odds
+    assert terms(HEADS, 0.0, torch.zeros(1, 4), 0).item() == pytest.approx(3 + even)
+    assert terms(HEADS, 1.0, torch.ones(1, 4), 0).item() == pytest.approx(7 + even)
+
+
+def test_soft_targets_let_go_of_what_looks_anomalous_and_never_push_it():
+    detector = untrained(ADL, burn_in_steps=0)
+    places = torch.zeros(1, 4)
+    slopes = []
+    for logit in (-9.0, 0.0, 9.0):
+        deviation = torch.tensor([3.0], requires_grad=True)
+        loss = detector._terms(Reading(deviation, torch.tensor([logit]), places), 0.0, places, 1, torch.tensor([7]))
+        slopes += torch.autograd.grad(loss.sum(), deviation)[0].tolist()
+    assert slopes[0] == pytest.approx(1, abs=1e-3)
+    assert slopes[1:] == pytest.approx([0, 0], abs=1e-6)
+    published = untrained(ADL, burn_in_steps=0, as_published=True)
+    deviation = torch.tensor([3.0], requires_grad=True)
+    loss = published._terms(Reading(deviation, torch.tensor([9.0]), places), 0.0, places, 1, torch.tensor([7]))
+    assert torch.autograd.grad(loss.sum(), deviation)[0].item() == pytest.approx(-1 / 48, rel=0.05)
+
+
+def test_opinions_are_given_by_the_side_of_half_the_margin_to_three_fifths_of_the_units():
+    deviation = torch.tensor([0.0, 4.9, 5.1, 10.0]).repeat_interleave(500)
+    opinions = untrained(ADL)._opinion(deviation, torch.arange(2_000)).view(4, 500)
+    assert opinions[:2].abs().sum() == 0
+    assert opinions[2:].mean(1).tolist() == pytest.approx([0.6, 0.6], abs=0.07)
+    soft = untrained(MultiCue)._opinion(deviation, torch.arange(2_000)).view(4, 500)
+    assert soft.amax(1).tolist() == pytest.approx([0.0721, 0.4631, 0.4869, 0.8780], abs=1e-3)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_cues_rise_with_conviction_unless_as_published(published):
+    detector = untrained(MultiCue, as_published=published)
+    count = 101
+    steady = torch.zeros(count, 4)
+    doubt = detector._cues(Reading(torch.ones(count), torch.linspace(-8, 8, count), steady))["entropy"]
+    away = detector._cues(Reading(torch.linspace(0, 9, count), torch.zeros(count), steady))["deviation"]
+    assert bool((doubt.diff() > 0).all()) != published
+    assert bool((away.diff() > 0).all()) != published
+    assert float(doubt[0]) < 0.05
+    assert int(doubt.argmax()) == (50 if published else 100)
+
+
+def test_the_bank_does_not_depend_on_order_copies_or_weights():
+    units = rand(700, 3, 4, 4)
+    plain = lenders(as_data(units), torch.ones(700))
+    assert plain.shape == (256, 3, 4, 4)
+    again = lenders(as_data(torch.cat([units.flip(0), units[:300]])), torch.rand(1_000) + 0.1)
+    assert torch.equal(again, plain)
+    dropped = torch.ones(700)
+    dropped[100:] = 0
+    assert torch.equal(lenders(as_data(units), dropped), lenders(as_data(units[:100]), torch.ones(100)))
+
+
+def smooth_images(count, seed, marked):
+    """Images of a tilted plane with little noise; marked ones hold a square of stripes, and its mask."""
+    generator = torch.Generator().manual_seed(seed)
+    ramp = torch.linspace(-1, 1, 16)
+    tilt = torch.randn(count, 2, generator=generator)
+    images = tilt[:, :1, None] * ramp[:, None] + tilt[:, 1:, None] * ramp
+    images = images + 0.05 * torch.randn(count, 16, 16, generator=generator)
+    masks = torch.zeros(count, 16, 16)
+    for image, mask in zip(images, masks, strict=True) if marked else ():
+        down, right = torch.randint(1, 10, (2,), generator=generator).tolist()
+        mask[down : down + 5, right : right + 5] = 1
+        image[down : down + 5, right : right + 5] += torch.tensor([2.0, -2.0, 2.0, -2.0, 2.0])
+    return images[:, None], masks
+
+
+def known_images(with_masks):
+    images, masks = smooth_images(8, 5, True)
+    return Labelled(as_data(images), masks=list(masks.bool().numpy()) if with_masks else None)
+
+
+@pytest.mark.parametrize(
+    ("make", "masks"), [(DevNet, False), (ADL, False), (MultiCue, False), (MultiCue, True)], ids=str
+)
+def test_anomalies_in_images_are_found_and_located(make, masks):
+    from sklearn.metrics import roc_auc_score
+
+    detector = make(hidden=(8, 16))
+    known = known_images(masks) if detector.needs_labels else None
+    training.fit(detector, as_data(smooth_images(64, 1, False)[0]), anomalies=known, epochs=60, batch_size=32, lr=1e-2)
+    good, (bad, where) = smooth_images(40, 2, False)[0], smooth_images(40, 3, True)
+    scores = scoring.score(detector, as_data(torch.cat([good, bad])))
+    assert roc_auc_score([0] * 40 + [1] * 40, scores) > 0.9
+    with torch.no_grad():
+        maps = detector.score_map(whole(as_data(bad)))
+    assert roc_auc_score(where.flatten().int(), maps.flatten()) > 0.75
+
+
+def test_masks_finer_than_the_unit_mark_every_place_they_touch():
+    detector = MultiCue()
+    detector.start((1, 4, 4))
+    mask = np.zeros((16, 16), bool)
+    mask[5, 14] = True
+    detector.know(Labelled(as_data(rand(2, 1, 4, 4)), masks=[mask, None]))
+    kept = detector.known.masks[detector.known.masked]
+    assert kept.nonzero().tolist() == [[0, 1, 3]]
+    assert int(detector.known.masked.sum()) == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: DevNet(margin=0.0), "margin must be above 0: got 0.0"),
+        (lambda: DevNet(prior_draws=1), "prior_draws must be 0, or a whole number above 1: got 1"),
+        (lambda: ADL(burn_in_steps=-1), "burn_in_steps must be a whole number of 0 or more: got -1"),
+        (lambda: MultiCue(burn_in_steps=2.5), "burn_in_steps must be a whole number"),
+        (lambda: MultiCue(known_share=1.5), "known_share must lie in 0 to 1: got 1.5"),
+        (lambda: MultiCue(margin=math.inf), "margin must be above 0"),
+        (lambda: untrained(ADL, hidden=(0,)), "whole numbers above 0: got 0"),
+    ],
+)
+def test_bad_settings_are_named(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
+
+
+def test_a_detector_that_needs_anomalies_says_so():
+    with pytest.raises(InputError, match="DevNet needs a few labelled anomalies"):
+        training.fit(DevNet(), as_data(rand(20, 3)), epochs=1)

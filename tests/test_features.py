@@ -1,0 +1,170 @@
+"""The cache of features: what is kept comes back to the last bit, and whatever changed is noticed."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tailwise import backbones, features
+from tailwise.errors import InputError
+from tailwise.sources import open_source
+from tailwise.sources.images import ImageFolder
+
+NAME = "counting"
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """A backbone that counts how often it is asked, gives each pixel's value and half of it, and a cache of its own."""
+    asked = []
+
+    def mapped(name, layers):
+        return lambda images: asked.append(name) or torch.cat([images, images / 2], 1)
+
+    monkeypatch.setenv("TAILWISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(backbones, "mapped", mapped)
+    monkeypatch.setattr(backbones, "pooled", lambda name: lambda images: mapped(name, ())(images).mean((2, 3)))
+    monkeypatch.setattr(backbones, "identity", lambda name: f"{name} weights 1")
+    return asked
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "photos"
+    place.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(3):
+        Image.fromarray(generator.integers(0, 256, (16, 16, 3), dtype=np.uint8)).save(place / f"{number}.png")
+    return place
+
+
+def units(folder, layers=(1,)):
+    return ImageFolder(str(folder), read=NAME, layers=layers, size=16).load().train.units
+
+
+def entries(tmp_path):
+    return sorted(path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("layers", [(), (1,)])
+def test_a_second_reading_asks_the_backbone_for_nothing(folder, calls, layers):
+    first = units(folder, layers)
+    assert len(calls) == 3
+    assert torch.equal(first, units(folder, layers))
+    assert len(calls) == 3
+
+
+def test_maps_are_kept_to_half_precision(folder, calls):
+    pixels = ImageFolder(str(folder), size=16).load().train.units
+    assert torch.equal(units(folder), torch.cat([pixels, pixels / 2], 1).half().float())
+
+
+def test_a_range_beyond_half_precision_is_kept_in_single(folder, calls, monkeypatch):
+    monkeypatch.setattr(backbones, "mapped", lambda name, layers: lambda images: images * 1e6)
+    pixels = ImageFolder(str(folder), size=16).load().train.units
+    assert torch.equal(units(folder), pixels * 1e6)
+    assert torch.equal(units(folder), pixels * 1e6)
+
+
+def test_a_changed_image_is_computed_again(folder, calls):
+    before = units(folder)
+    Image.new("RGB", (16, 16), "white").save(folder / "1.png")
+    after = units(folder)
+    assert len(calls) == 4
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True]
+    (folder / "1.png").rename(folder / "renamed.png")  # the content counts, not the name
+    units(folder)
+    assert len(calls) == 4
+
+
+def test_other_weights_layers_or_size_are_computed_again(folder, calls, monkeypatch):
+    units(folder)
+    units(folder, (1, 2))
+    assert len(calls) == 6
+    ImageFolder(str(folder), read=NAME, layers=(1,), size=8).load()
+    assert len(calls) == 9
+    monkeypatch.setattr(backbones, "identity", lambda name: f"{name} weights 2")
+    units(folder)
+    assert len(calls) == 12
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", None])
+def test_a_damaged_entry_is_computed_again_and_mended(folder, calls, tmp_path, damage):
+    first = units(folder)
+    entry = entries(tmp_path)[1]
+    content = entry.read_bytes()
+    entry.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if damage is None else damage)
+    assert torch.equal(first, units(folder))
+    assert len(calls) == 4
+    assert entry.read_bytes() == content
+
+
+def test_nothing_unfinished_is_left_and_a_cache_that_takes_nothing_costs_only_time(folder, calls, tmp_path):
+    (tmp_path / "cache").write_text("a file, where a folder is needed")
+    first = units(folder)
+    asked = len(calls)
+    assert torch.equal(first, units(folder))
+    assert len(calls) == 2 * asked
+    assert sorted(os.listdir(tmp_path)) == ["cache", "photos"]
+
+
+def test_an_emptied_cache_is_filled_again(folder, calls, tmp_path):
+    units(folder)
+    assert len(entries(tmp_path)) == 3
+    for entry in entries(tmp_path):
+        entry.unlink()
+    units(folder)
+    assert len(calls) == 6
+
+
+def test_off_keeps_nothing(folder, calls, monkeypatch, tmp_path):
+    monkeypatch.setenv("TAILWISE_CACHE", "off")
+    units(folder)
+    asked = len(calls)
+    units(folder)
+    assert len(calls) == 2 * asked
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_does_not_fit_in_memory_is_read_from_the_cache(folder, calls, monkeypatch):
+    whole = units(folder)
+    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 100)
+    data = ImageFolder(str(folder), read=NAME, layers=(1,), size=16).load().train
+    assert not data.in_memory
+    assert torch.equal(data.take([2, 0]).read(torch.tensor([1, 0])), whole[[0, 2]])
+    assert len(calls) == 3
+
+
+def test_images_at_hand_are_looked_up_by_their_pixels(calls):
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    first, again = (features.of_images(images, NAME, lambda batch: batch) for _ in range(2))
+    assert torch.equal(first, torch.cat([images, images / 2], 1).mean((2, 3)))
+    assert torch.equal(first, again)
+    assert len(calls) == 5
+    features.of_images(images + 1, NAME, lambda batch: batch)
+    features.of_images(images, NAME, lambda batch: batch[..., :4, :4])
+    assert len(calls) == 15
+
+
+def test_layers_need_a_backbone():
+    with pytest.raises(InputError, match="pixels have none"):
+        ImageFolder("photos", layers=(4,))
+    with pytest.raises(InputError, match="numbers of blocks"):
+        ImageFolder("photos", read="efficientnet-lite0", layers=("4",))
+
+
+def test_maps_are_read_where_they_are_wanted(folder):
+    chosen = open_source(folder, read="efficientnet-lite0", maps=True)
+    assert chosen.layers == backbones.map_layers("efficientnet-lite0")
+    assert open_source(folder, read="efficientnet-lite0").layers == ()
+    assert open_source(folder, read="efficientnet-lite0", layers=(2,), maps=True).layers == (2,)
+    assert open_source(folder, read="pixels", maps=True).layers == ()
+
+
+@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+def test_each_platform_has_its_folder(system, monkeypatch):
+    monkeypatch.delenv("TAILWISE_CACHE")
+    monkeypatch.setattr(features.sys, "platform", system)
+    assert features.cache_folder().parts[-2:] == ("tailwise", "features")

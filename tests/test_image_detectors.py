@@ -1,0 +1,198 @@
+"""Detectors of images beside the contracts: padim, patches and student-teacher by other roads to the same numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from tailwise import registry, scoring, storage, training, workflow
+from tailwise.backbones import Backbone
+from tailwise.detectors import student_teacher
+from tailwise.errors import InputError
+from tailwise.problem import Data
+from tailwise.sources import open_source
+from tailwise.testing import CONTRACTS, Case
+from tailwise.weights import Weighting
+
+
+def units(count: int, *shape: int, seed: int = 0) -> Data:
+    values = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
+    return Data(values, [f"image{i}" for i in range(count)])
+
+
+def make(text: str):
+    return registry.parse_one(text, "detector")
+
+
+@pytest.mark.parametrize("contract", ["weight_is_copies", "saved_and_loaded_is_equal", "same_seed_same_scores"])
+def test_padim_keeps_contracts_on_a_choice_of_channels(contract: str) -> None:
+    CONTRACTS[contract](Case(lambda: make("padim(dims=2)"), (5, 4, 3)))
+
+
+def test_padim_is_the_distance_of_scipy_at_every_position() -> None:
+    from scipy.spatial.distance import mahalanobis
+
+    data, fresh = units(40, 3, 2, 2), units(1, 3, 2, 2, seed=1)
+    detector = make("padim")
+    training.fit(detector, data)
+    found = scoring.over_batches(detector, fresh, detector.score_map)[0]
+    values = data.units.double().numpy()
+    channels = (0, 2, 3)
+    middle, scale = values.mean(channels, keepdims=True), values.std(channels, keepdims=True)
+    values, new = (values - middle) / scale, (fresh.units.double().numpy() - middle) / scale
+    for row, column in np.ndindex(2, 2):
+        own = values[:, :, row, column]
+        inverse = np.linalg.inv(np.cov(own.T, bias=True) + 0.01 * np.eye(3))
+        expected = mahalanobis(new[0, :, row, column], own.mean(0), inverse) ** 2
+        assert float(found[row, column]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_padim_is_as_large_as_its_dimensions_not_its_channels() -> None:
+    detector = make("padim(dims=3)")
+    training.fit(detector, units(20, 64, 2, 2))
+    assert detector.whitening.shape == (4, 3, 3)
+    assert len(set(detector.kept.tolist())) == 3
+
+
+@pytest.mark.parametrize("text", ["padim(dims=0)", "padim(added=0)", "patches(neighbourhood=2)", "patches(most=0)"])
+def test_settings_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r"must be"):
+        make(text)
+
+
+def test_a_patch_is_the_mean_of_the_positions_around_it() -> None:
+    data = units(2, 3, 4, 5)
+    parts, owner = make("patches").divide(data, torch.Generator().manual_seed(0))
+    assert owner.tolist() == [0] * 20 + [1] * 20
+    names = dict(zip(parts.names, parts.units, strict=True))
+    inner = data.units[1, :, 1:4, 2:5].mean((1, 2))
+    corner = data.units[1, :, 0:2, 0:2].mean((1, 2))
+    assert torch.allclose(names["image1#2,3"], inner, atol=1e-6)
+    assert torch.allclose(names["image1#0,0"], corner, atol=1e-6)
+
+
+def test_of_many_patches_equally_many_are_drawn_from_each_image() -> None:
+    parts, owner = make("patches(most=15)").divide(units(5, 3, 4, 5), torch.Generator().manual_seed(0))
+    assert torch.bincount(owner).tolist() == [3] * 5
+    assert len(set(parts.names)) == 15
+
+
+def test_patches_of_one_position_are_rows_to_their_detector() -> None:
+    data = units(30, 3, 4, 5)
+    detector = make("Patches(Gaussian(), neighbourhood=1, highest=1)")
+    training.fit(detector, data)
+    rows = data.units.permute(0, 2, 3, 1).reshape(-1, 3)
+    alone = make("gaussian")
+    flat = Data(rows, [str(i) for i in range(len(rows))])
+    training.fit(alone, flat)
+    expected = scoring.score(alone, flat).reshape(30, 20).max(1).values
+    assert torch.allclose(scoring.score(detector, data), expected, rtol=1e-4)
+
+
+def test_weights_act_on_patches_and_inherit_those_of_images() -> None:
+    data = units(30, 2, 4, 4)
+    base = torch.ones(30)
+    base[:10] = 0
+    detector = make("Patches(Gaussian())")
+    outcome = training.fit(detector, data, Weighting.parse("Importance()"), base_weights=base)
+    assert outcome.weights.shape == outcome.scores.shape == outcome.first_scores.shape == (30,)
+    assert outcome.weights[:10].abs().max() == 0
+    assert float(outcome.weights.mean()) == pytest.approx(1, rel=1e-4)
+    assert outcome.weights[10:].std() > 0
+    plain = training.fit(make("Patches(Gaussian())"), data, base_weights=base)
+    assert not torch.equal(plain.scores, outcome.scores)
+
+
+@pytest.mark.parametrize(
+    "text", ["Patches(detector=DeepSVDD(code=4), most=50)", "FeatureAutoEncoder(code=2)", "FeatureSVDD(highest=1)"]
+)
+def test_detectors_of_patches_print_as_they_are_read(text: str) -> None:
+    assert repr(make(text)) == text
+
+
+def test_a_run_of_patches_scores_again_as_it_did(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for i in range(30):
+        Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    request = workflow.Request(
+        source=open_source(str(tmp_path), read="pixels", size=8), detector="Patches(AutoEncoder(hidden=(4,), code=2))",
+        weighting="Importance()", alignment="", epochs=3,
+    )  # fmt: skip
+    run = workflow.fit_run(request, tmp_path / "run")
+    table = storage.open_run(run.path).scores().set_index("unit")
+    scored = workflow.score_data(run.path, str(tmp_path)).set_index("unit")
+    scored = scored.loc[table.index]
+    assert np.allclose(scored["score"], table["score"], rtol=1e-4)
+    assert len(run.history()) == 3
+
+
+@pytest.fixture
+def tiny_teacher(monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """A backbone of three halving blocks, as the registered ones are built."""
+    torch.manual_seed(0)
+    blocks = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in ((4, 6), (6, 8), (8, 8)))
+    network = Backbone(nn.Conv2d(3, 4, 3, 2, 1), blocks, (0, 1, 2))
+    monkeypatch.setattr(student_teacher, "backbone", lambda name, layers=(): network)
+    return network
+
+
+def fitted(data: Data, epochs: int = 40):
+    detector = make("StudentTeacher(teacher='tiny', width=4)")
+    outcome = training.fit(detector, data, epochs=epochs, batch_size=8, lr=5e-3)
+    return detector, outcome
+
+
+def test_a_named_teacher_is_neither_trained_nor_saved(tiny_teacher: Backbone) -> None:
+    before = {name: value.clone() for name, value in tiny_teacher.state_dict().items()}
+    data = Data(torch.rand(12, 1, 32, 32, generator=torch.Generator().manual_seed(0)), [str(i) for i in range(12)])
+    detector, _ = fitted(data, epochs=2)
+    assert all(torch.equal(value, before[name]) for name, value in tiny_teacher.state_dict().items())
+    assert not [name for name in detector.state_dict() if name.startswith("frozen")]
+    assert not [name for name, _ in detector.named_parameters() if name.startswith("frozen")]
+    again = make(repr(detector))
+    again.restore(data.unit_shape, detector.state_dict())
+    assert torch.equal(scoring.score(detector.eval(), data), scoring.score(again.eval(), data))
+
+
+def test_maps_kept_while_training_are_those_computed(tiny_teacher: Backbone) -> None:
+    data = Data(torch.rand(12, 3, 32, 32, generator=torch.Generator().manual_seed(0)), [str(i) for i in range(12)])
+    detector, _ = fitted(data, epochs=1)
+    again = make(repr(detector))
+    again.restore(data.unit_shape, detector.state_dict())
+    again.eval()
+    batch = next(data.batches(12))
+    with torch.no_grad():
+        assert torch.equal(detector.losses(batch), again.losses(batch))
+    assert len(detector._kept.maps) == 12
+    assert not again._kept.maps
+
+
+def test_the_map_is_highest_at_the_defect(tiny_teacher: Backbone) -> None:
+    generator = torch.Generator().manual_seed(0)
+    stripes = torch.arange(64).remainder(8).div(8).expand(1, 64, 64)
+    data = Data((stripes + 0.1 * torch.rand(40, 1, 64, 64, generator=generator)).clamp(0, 1), [*map(str, range(40))])
+    detector, outcome = fitted(data)
+    assert outcome.history[-1]["loss"] < 0.5 * outcome.history[0]["loss"]
+    broken = data.units[:4].clone()
+    broken[:, :, 40:56, 8:24] = broken[:, :, 40:56, 8:24].transpose(2, 3)
+    maps = scoring.over_batches(detector, Data(broken, ["a", "b", "c", "d"]), detector.score_map)
+    inside = maps[:, 40:56, 8:24].mean((1, 2))
+    maps[:, 32:64, 0:32] = torch.nan
+    assert bool((inside > 2 * maps.nanmean((1, 2))).all())
+
+
+def test_a_teacher_of_pictures_refuses_features(tiny_teacher: Backbone) -> None:
+    with pytest.raises(InputError, match="1 or 3 channels"):
+        make("StudentTeacher(teacher='tiny')").start((8, 16, 16))
+
+
+def test_a_teacher_whose_maps_are_not_halved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Backbone(nn.Conv2d(3, 4, 3, 3), nn.ModuleList([nn.Conv2d(4, 4, 1)]), (0,))
+    monkeypatch.setattr(student_teacher, "backbone", lambda name, layers=(): network)
+    with pytest.raises(InputError, match="halved"):
+        make("StudentTeacher(teacher='thirds')").start((3, 32, 32))

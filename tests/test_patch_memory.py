@@ -1,0 +1,184 @@
+"""The memory of patches against slower roads to the same: one greedy step at a time, scikit-learn's outlier factors."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+
+from tailwise import scoring, training
+from tailwise.detectors.patch_memory import PatchMemory, k_centres, outlier_factors
+from tailwise.errors import InputError
+from tailwise.problem import Data
+
+
+def maps(*counts, seed=0, shape=(6, 8, 8), spread=0.3):
+    """Images of kinds, so many of each, every position of a kind about a vector of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = 3 * torch.randn(len(counts), *shape, generator=torch.Generator().manual_seed(1))
+    kinds = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    units = centres[kinds] + spread * torch.randn(len(kinds), *shape, generator=generator)
+    return Data(units, [str(i) for i in range(len(kinds))])
+
+
+def fitted(data, **settings):
+    detector = PatchMemory(**settings)
+    training.fit(detector, data)
+    return detector
+
+
+def stepwise(points, stretch, count):
+    """The greedy choice as it is told: all distances anew for every choice."""
+    picks = [int(((points - points.mean(0)).norm(dim=1) * stretch).argmax())]
+    while len(picks) < count:
+        near = torch.cdist(points.double(), points[picks].double()).amin(1) * stretch
+        picks.append(int(near.argmax()))
+    return picks
+
+
+@pytest.mark.parametrize("stretched", [False, True])
+@pytest.mark.parametrize("count", [1, 2, 150])
+def test_the_choice_is_the_greedy_one(count, stretched):
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(3_000, 5, generator=generator)
+    stretch = 0.5 + torch.rand(3_000, generator=generator) if stretched else torch.ones(3_000)
+    picks, radius = k_centres(points, stretch, count)
+    assert picks.tolist() == stepwise(points, stretch, count)
+    left = torch.cdist(points, points[picks]).amin(1).max()
+    assert float(radius) == pytest.approx(float(left), rel=1e-3)
+
+
+def test_equal_points_are_chosen_once():
+    points = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)).repeat(300, 1)
+    picks, radius = k_centres(points, torch.ones(2_100), 50)
+    assert len(points[picks].unique(dim=0)) == len(picks) == 7
+    assert float(radius) == pytest.approx(0, abs=1e-2)
+
+
+@pytest.mark.parametrize("standardise", [False, True])
+def test_scores_are_distances_to_a_memory_of_everything(standardise):
+    """With all patches kept, maps are scikit-learn's nearest distances between scaled neighbourhood means."""
+    data, fresh = maps(20), maps(5, seed=2)
+    detector = fitted(data, share=1.0, standardise=standardise)
+
+    def patches(units):
+        padded = torch.nn.functional.pad(units, (1, 1, 1, 1), value=torch.nan)
+        means = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4).nanmean(4)
+        return means.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+
+    known = patches(data.units)
+    mean, scale = known.mean(0), known.std(0) if standardise else known.var(0).mean() ** 0.5
+    search = NearestNeighbors(n_neighbors=1).fit((known - mean) / scale)
+    expected = search.kneighbors((patches(fresh.units) - mean) / scale)[0].reshape(5, 8, 8)
+    found = scoring.over_batches(detector, fresh, detector.score_map)
+    assert np.allclose(found, expected, rtol=1e-3)
+
+
+def test_the_map_peaks_where_a_patch_is_changed():
+    data, fresh = maps(30), maps(4, seed=2)
+    detector = fitted(data, share=0.2)
+    changed = fresh.units.clone()
+    changed[:, :, 5:7, 1:3] += 4
+    peak = scoring.over_batches(detector, Data(changed, fresh.names), detector.score_map).flatten(1).argmax(1)
+    assert all(4 <= place // 8 <= 7 and place % 8 <= 3 for place in peak.tolist())
+
+
+@pytest.mark.parametrize("k", [1, 6])
+def test_outlier_factors_are_those_of_scikit_learn(k):
+    points = torch.randn(3, 40, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    points[1, 0] += 6
+    found = outlier_factors(points, k)
+    for group, factors in zip(points, found, strict=True):
+        reference = LocalOutlierFactor(n_neighbors=k).fit(group.numpy())
+        assert np.allclose(factors, -reference.negative_outlier_factor_, rtol=1e-6)
+
+
+def test_denoising_leaves_out_the_hidden_anomaly_and_spares_the_rare_kind():
+    data = maps(60, 4)
+    dirty = data.units.clone()
+    dirty[3, :, 3, 3] += 20  # with its neighbourhood 9 of 64 patches
+    dirty = Data(dirty, data.names)
+    anomaly = dirty.take([3])
+    plain, clean = (fitted(dirty, share=0.1, denoise=share) for share in (0.0, 0.05))
+    assert float(scoring.score(clean, anomaly)) > 3 * float(scoring.score(plain, anomaly))
+    assert bool((clean.owner >= 60).any())
+
+
+def test_a_rare_kind_keeps_its_patches():
+    """Four images of a kind in 204 are a fiftieth of the patches."""
+    data = maps(200, 4, spread=1.0)
+    shares = [float((fitted(data, keep_tail=power).owner >= 200).float().mean()) for power in (0.0, 2.0)]
+    assert shares[1] > 1.5 * shares[0]
+
+
+def test_blocks_give_nearly_the_same_memory():
+    data, fresh = maps(60, 6), maps(10, 10, seed=2)
+    whole = fitted(data, share=0.05)
+    parted = fitted(data, share=0.05, max_memory="300KB")
+    assert parted._block_images < 30
+    assert len(parted.memory) == len(whole.memory)
+    ours, theirs = (scoring.score(detector, fresh) for detector in (parted, whole))
+    for kind in (slice(0, 10), slice(10, 20)):
+        assert float(ours[kind].mean()) == pytest.approx(float(theirs[kind].mean()), rel=0.1)
+
+
+def test_the_memory_is_bounded():
+    assert len(fitted(maps(40), share=0.5, most=100).memory) == 100
+
+
+def test_training_scores_do_not_look_themselves_up():
+    data = maps(30)
+    detector = fitted(data, share=0.3)
+    own = scoring.score(detector, data)
+    left_out = scoring.over_batches(detector, data, detector.score_left_out)
+    fresh = scoring.score(detector, maps(30, seed=5))
+    assert bool((left_out >= own).all())
+    assert abs(float(left_out.mean() - fresh.mean())) < 0.5 * abs(float(own.mean() - fresh.mean()))
+
+
+def test_an_update_knows_the_new_kind_and_forgets_nothing():
+    data, more = maps(40), maps(0, 10)
+    detector = fitted(data)
+    before = len(detector.memory)
+    usual = scoring.score(detector, maps(10, seed=3))
+    new = maps(0, 10, seed=3)
+    first = scoring.score(detector, new)
+    detector.update(more, torch.ones(10))
+    assert len(detector.memory) > before
+    highest = scoring.over_batches(detector, more, detector.score_map).max()
+    assert float(highest) <= float(detector.radius) * (1 + 1e-5)
+    assert bool((scoring.score(detector, new) < first).all())
+    assert bool((scoring.score(detector, maps(10, seed=3)) <= usual).all())
+    again = len(detector.memory)
+    detector.update(more, torch.ones(10))
+    assert len(detector.memory) == again
+
+
+def test_reweighing_follows_the_paper():
+    """One image, all by hand from equation 7, with distances a channel."""
+    detector = fitted(maps(20), share=0.05, reweigh=3)
+    plain = fitted(maps(20), share=0.05)
+    fresh = maps(1, seed=4)
+    patches = detector._patches(fresh.units)[0].double()
+    memory = detector.memory.double()
+    between = torch.cdist(patches, memory)
+    place = int(between.amin(1).argmax())
+    nearest = int(between[place].argmin())
+    around = torch.cdist(memory[nearest][None], memory)[0].argsort()[:3]
+    size = 6**0.5
+    factor = 1 - np.exp(float(between[place, nearest]) / size) / torch.exp(between[place, around] / size).sum()
+    expected = float(factor) * float(scoring.score(plain, fresh))
+    assert float(scoring.score(detector, fresh)) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"share": 0.0}, "share must be above 0"),
+        ({"denoise": 1.0}, "denoise must lie"),
+        ({"most": 0}, "most=0"),
+        ({"max_memory": "plenty"}, "a size such as '2GB'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, said):
+    with pytest.raises(InputError, match=said):
+        PatchMemory(**settings)

@@ -1,0 +1,169 @@
+"""Refinements on data whose contaminants are known to the test, with a detector whose scores have a closed form."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tailwise import refine, scoring, training
+from tailwise.alignment import ModeFair
+from tailwise.detector import Detector
+from tailwise.errors import InputError
+from tailwise.problem import Data
+from tailwise.refine import Fitted, Iterate, Purify, out_of_fold
+from tailwise.registry import find
+from tailwise.weights import Logistic, Trim
+
+
+class Centre(Detector):
+    """Distance to the weighted mean."""
+
+    mean: Tensor
+
+    def build(self, unit_shape):
+        self.register_buffer("mean", torch.zeros(unit_shape))
+
+    def solve(self, data, w):
+        units = data.read(torch.arange(len(data)))
+        self.mean = torch.tensordot(w / w.sum(), units, dims=1)
+
+    def score(self, batch):
+        return (batch.units - self.mean).norm(dim=1)
+
+
+def fit(data, w, seed):
+    detector = Centre()
+    outcome = training.fit(detector, data, base_weights=w, seed=seed)
+    return Fitted(detector, outcome, outcome.scores)
+
+
+def contaminated(normals=180, hidden=20, seed=0):
+    """Normals around 0, and as the last units a lump of anomalies: [n, 6] and whether each is hidden."""
+    generator = torch.Generator().manual_seed(seed)
+    units = torch.randn(normals + hidden, 6, generator=generator)
+    units[normals:] += 6
+    return Data(units, range(len(units))), torch.arange(len(units)) >= normals
+
+
+def test_purify_keeps_the_original_places_and_drops_the_contaminants():
+    data, hidden = contaminated()
+    refined = Purify(keep=0.9)(fit, data, torch.ones(len(data)))
+    assert torch.equal(refined.weights == 0, hidden)
+    expected = data.read(torch.arange(180)).mean(0)
+    assert torch.allclose(refined.fitted.detector.mean, expected, atol=1e-5)
+    assert torch.allclose(refined.fitted.scores, (data.units - expected).norm(dim=1), atol=1e-4)
+    assert float(refined.fitted.outcome.weights[hidden].sum()) == 0
+
+
+def test_purify_finds_the_share_itself_and_leaves_clean_data_nearly_whole():
+    data, hidden = contaminated()
+    refined = Purify()(fit, data, torch.ones(len(data)))
+    assert bool((refined.weights[hidden] == 0).all())
+    assert int((refined.weights[~hidden] == 0).sum()) <= 9
+    clean = data.take(range(180))
+    assert int((Purify()(fit, clean, torch.ones(180)).weights == 0).sum()) <= 18
+
+
+def test_no_unit_is_judged_by_a_detector_that_saw_it():
+    data, _ = contaminated(30, 0)
+    seen = []
+
+    def watched(part, w, seed):
+        fitted = fit(part, w, seed)
+        seen.append(set(part.names))
+        score = fitted.detector.score
+
+        def judge(batch):
+            judged = {float(value) for value in batch.units[:, 0]}
+            own = {float(data.units[name, 0]) for name in seen[-1]}
+            assert not judged & own
+            return score(batch)
+
+        fitted.detector.score = judge
+        return fitted
+
+    out_of_fold(watched, data, torch.ones(30), parts=3)
+    assert set.union(*seen) == set(range(30))
+    assert sum(map(len, seen)) == 30
+
+
+def test_votes_are_shares_of_the_detectors_that_did_not_see_a_unit():
+    data, hidden = contaminated()
+    refined = Purify(parts=4, keep=0.85, votes=0.6)(fit, data, torch.ones(len(data)))
+    assert set((refined.suspicion * 3).round().tolist()) <= {0, 1, 2, 3}
+    assert bool((refined.weights[hidden] == 0).all())
+
+
+def test_base_weights_and_dropped_units_stay_apart():
+    data, hidden = contaminated()
+    base = torch.ones(len(data))
+    base[:90] = 3.0
+    refined = Purify(keep=0.9)(fit, data, base)
+    assert torch.equal(refined.weights, torch.where(hidden, 0.0, base))
+
+
+def test_iterate_moves_the_centre_to_the_normals_and_settles():
+    data, hidden = contaminated()
+    plain = fit(data, torch.ones(len(data)), 0)
+    refined = Iterate(rounds=8)(fit, data, torch.ones(len(data)))
+    assert float(refined.fitted.detector.mean.norm()) < 0.6 * float(plain.detector.mean.norm())
+    assert float(refined.weights[hidden].mean()) < 0.5 * float(refined.weights[~hidden].mean())
+    crossings = [row["crossings"] for row in refined.rounds[1:]]
+    assert all(0 <= share <= 1 for share in crossings)
+    assert len(crossings) < 7
+
+
+def test_crossings_of_known_rankings():
+    rising = torch.arange(10.0)
+    assert refine._crossings(rising, rising.square()) == 0
+    assert refine._crossings(rising, -rising) == 1
+    swapped = rising.clone()
+    swapped[[4, 5]] = swapped[[5, 4]]
+    assert refine._crossings(rising, swapped) == pytest.approx(0.2)
+
+
+def test_refinements_print_as_themselves():
+    for value in (
+        Purify(),
+        Purify(keep=0.8, votes=0.5),
+        Iterate(),
+        Iterate(step=Logistic(tau=0.5), rounds=3),
+        Iterate(Trim(0.2)),
+    ):
+        assert refine.parse(repr(value)) == value
+    assert refine.parse("") is None
+    with pytest.raises(InputError, match="one refinement"):
+        refine.parse("Logistic()")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Purify(parts=1), "parts"),
+        (lambda: Purify(keep=1.5), "keep"),
+        (lambda: Purify(votes=0.5), "votes"),
+        (lambda: Iterate(rounds=1), "rounds"),
+        (lambda: Purify()(fit, contaminated(3, 0)[0], torch.ones(3)), "units"),
+    ],
+)
+def test_what_cannot_be_is_refused(make, said):
+    with pytest.raises(InputError, match=said):
+        make()
+
+
+def test_aligned_detectors_are_refined_too():
+    data, _ = contaminated()
+
+    def aligned(part, w, seed):
+        detector = find("detector", "gaussian")()
+        outcome = training.fit(detector, part, base_weights=w, seed=seed)
+        wrapped = ModeFair().fit(detector, part, seed)
+        return Fitted(wrapped, outcome, wrapped.training_scores)
+
+    refined = Purify(keep=0.9)(aligned, data, torch.ones(len(data)))
+    assert torch.isfinite(refined.fitted.scores).all()
+    kept = (refined.weights > 0).nonzero().flatten()
+    again = scoring.score(refined.fitted.detector, data)
+    assert torch.allclose(again[kept], refined.fitted.scores[kept], atol=1e-4)
+    assert math.isfinite(float(refined.suspicion.sum()))

@@ -1,0 +1,130 @@
+"""Triage by planted anomalies and a planted rare kind, and its sheet through the command line and back."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tailwise import cli, reviews, storage
+from tailwise.errors import InputError
+from tailwise.problem import Data, Facts, Labelled, Problem
+from tailwise.triage import PROBABLY_ANOMALY, PROBABLY_RARE, sheet
+
+
+def planted(seed=0):
+    """300 normals, a tight kind of 12 far away, and 25 anomalies each on its own: units and what each is."""
+    generator = np.random.default_rng(seed)
+    normal = generator.normal(size=(300, 8))
+    rare = 0.3 * generator.normal(size=(12, 8)) + 7
+    odd = generator.normal(size=(25, 8))
+    odd /= np.linalg.norm(odd, axis=1)[:, None] / generator.uniform(7, 12, (25, 1))
+    truth = np.repeat(["normal", "rare", "odd"], [300, 12, 25])
+    order = generator.permutation(len(truth))
+    return np.concatenate([normal, rare, odd])[order], truth[order]
+
+
+@pytest.fixture(scope="module")
+def triaged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("triage")
+    values, truth = planted()
+    table = pd.DataFrame(values, columns=[f"f{i}" for i in range(8)])
+    table.to_csv(folder / "parts.csv", index=False)
+    assert cli.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 0
+    return folder, truth
+
+
+def test_anomalies_come_first_and_the_rare_kind_is_not_called_one(triaged):
+    folder, truth = triaged
+    found = pd.read_csv(folder / "sheet" / "review.csv")
+    assert list(found.columns[:4]) == ["unit", "rank", "score", "verdict"]
+    assert found["rank"].tolist() == list(range(1, len(truth) + 1))
+    of = truth[found["unit"].to_numpy()]
+    top = of[: round(0.15 * len(of))]
+    assert (top == "odd").sum() >= 0.8 * 25
+    said = found["verdict"].to_numpy()
+    assert (said[of == "rare"] == PROBABLY_ANOMALY).mean() <= 0.2
+    assert (said[of == "rare"] == PROBABLY_RARE).mean() >= 0.8
+    assert (said[of == "odd"] == PROBABLY_ANOMALY).mean() >= 0.8
+    assert (said[of == "normal"] == PROBABLY_ANOMALY).mean() <= 0.05
+
+
+def test_the_page_loads_nothing_and_names_the_first(triaged):
+    folder, _ = triaged
+    page = (folder / "sheet" / "review.html").read_text(encoding="utf-8")
+    first = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)["unit"].iloc[0]
+    assert f"<b>{first}</b>" in page
+    assert 'src="http' not in page
+    assert "<script" not in page
+
+
+def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
+    folder, _ = triaged
+    found = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)
+    dropped = found["unit"].head(10).tolist()
+    found.loc[:9, "verdict"] = " Anomaly"
+    found.loc[10, "verdict"] = "normal"
+    found.to_csv(folder / "edited.csv", index=False)
+    run, data = str(folder / "run"), str(folder / "parts.csv")
+    fit = ["fit", data, "--detector", "gaussian", "--reviewed", str(folder / "edited.csv"), "--out", run]
+    assert cli.run(fit) == 0
+    assert not set(storage.open_run(folder / "run").scores()["unit"].astype(str)) & set(dropped)
+    again = ["triage", data, "--reviewed", str(folder / "edited.csv"), "--out", str(folder / "second")]
+    assert cli.run(again) == 0
+    second = pd.read_csv(folder / "second" / "review.csv", dtype=str)
+    assert not set(second["unit"]) & set(dropped)
+    assert second.loc[second["unit"] == found["unit"][10], "verdict"].tolist() == ["normal"]
+
+
+def test_an_edited_sheet_is_not_written_over(triaged, capsys):
+    folder, _ = triaged
+    before = (folder / "sheet" / "review.csv").read_bytes()
+    assert cli.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 2
+    assert "already" in capsys.readouterr().err
+    assert (folder / "sheet" / "review.csv").read_bytes() == before
+
+
+def problem():
+    data = Data(torch.arange(6.0)[:, None], list("abcdef"))
+    test = Labelled(Data(torch.arange(10.0)[:, None], range(10)), np.arange(10) >= 6)
+    return Problem(data, Facts("made"), np.array(list("xxyyzz")), test)
+
+
+def test_reviewed_anomalies_leave_with_their_groups():
+    left, found = reviews.apply(problem(), {"b": "anomaly", "c": "normal"})
+    assert list(left.train.names) == list("acdef")
+    assert left.train_groups.tolist() == list("xyyzz")
+    assert found is not None
+    assert list(found.data.names) == ["b"]
+    assert reviews.apply(problem(), {"c": "normal"})[1] is None
+
+
+def test_labelled_anomalies_are_taken_out_of_the_test():
+    left, taken = reviews.take_anomalies(problem(), 3, seed=1)
+    assert len(taken.data) == 3
+    assert all(name >= 6 for name in taken.data.names)
+    assert sorted([*taken.data.names, *left.test.data.names]) == list(range(10))
+    assert left.test.labels.sum() == 1
+    with pytest.raises(InputError, match="4 labelled"):
+        reviews.take_anomalies(problem(), 4, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("unit,score\na,1\n", "verdict"),
+        ("unit,verdict\nzz,anomaly\n", "zz"),
+        ("unit,verdict\n" + "".join(f"{n},anomaly\n" for n in "abcde"), "at least 2"),
+    ],
+)
+def test_a_sheet_of_other_data_is_refused(tmp_path, content, said):
+    path = tmp_path / "review.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=said):
+        reviews.apply(problem(), reviews.read(path))
+
+
+def test_verdicts_of_the_library_decide_nothing(tmp_path):
+    values, _ = planted(1)
+    data = Data(torch.from_numpy(values).float(), range(len(values)))
+    sheet(data, values[:, 0]).to_csv(tmp_path / "review.csv", index=False)
+    assert reviews.read(tmp_path / "review.csv") == {}

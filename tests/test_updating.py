@@ -1,0 +1,86 @@
+"""tailwise update: a new run that knows the added normals; the old one stays as it is."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tailwise import cli, files, storage, workflow
+from tailwise.errors import InputError
+from tailwise.sources import open_source
+from tailwise.updating import update_run
+
+
+def write(folder: Path, counts: dict[int, int], first: int = 0) -> Path:
+    """Grey-on-colour stripes, so many of each period."""
+    folder.mkdir()
+    generator = np.random.default_rng(first)
+    for period, count in counts.items():
+        for number in range(count):
+            wave = 128 + 90 * np.sin(np.arange(16) / period + generator.uniform(0, 0.3))
+            picture = wave[:, None, None] + generator.normal(0, 4, (16, 16, 3))
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{period}-{first + number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> storage.Run:
+    photos = write(tmp_path_factory.mktemp("data") / "photos", {2: 60})
+    return fitted(photos, tmp_path_factory.mktemp("runs") / "run", alignment="")
+
+
+def fitted(photos: Path, out: Path, **options: object) -> storage.Run:
+    source = open_source(photos, read="pixels", size=16)
+    chosen = {"detector": "PatchMemory(share=0.05)", "weighting": "", **options}
+    return workflow.fit_run(workflow.Request(source=source, **chosen), out)  # type: ignore[arg-type]
+
+
+def test_the_new_run_knows_the_added_normals(run: storage.Run, tmp_path: Path) -> None:
+    more = write(tmp_path / "more", {5: 30}, first=100)
+    unseen = write(tmp_path / "unseen", {5: 20}, first=500)
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    assert cli.run(["update", str(run.path), str(more), "--out", str(tmp_path / "new")]) == 0
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+    first, then = (workflow.score_data(path, str(unseen)) for path in (run.path, tmp_path / "new"))
+    assert first["flagged"].all()
+    assert then["flagged"].mean() <= 0.3
+    usual = write(tmp_path / "usual", {2: 20}, first=900)
+    old, new = (workflow.score_data(path, str(usual))["score"] for path in (run.path, tmp_path / "new"))
+    assert (new <= old + 1e-6).all()
+
+
+def test_the_new_run_is_whole_and_says_what_was_added(run: storage.Run, tmp_path: Path) -> None:
+    more = write(tmp_path / "more", {5: 30}, first=0)
+    new = update_run(run.path, str(more), tmp_path / "new", 0, False, "tailwise update")
+    table = new.scores()
+    assert len(table) == 90
+    assert table["unit"].is_unique
+    assert new.settings["n_train"] + new.settings["n_held_out"] == 90
+    assert new.settings["n_held_out"] == table["held_out"].sum() == run.settings["n_held_out"] + 9
+    held = np.sort(table.loc[table["held_out"], "score"])
+    assert new.settings["threshold"] in held
+    assert new.settings["fingerprint"] != run.settings["fingerprint"]
+    assert "added without fitting" in new.report()["notes"][-1]
+    assert storage.open_run(new.path).settings["updates"][0]["units"] == 30
+    again = update_run(new.path, str(more), tmp_path / "again", 0, False, "tailwise update")
+    assert len(again.settings["updates"]) == 2
+    assert again.scores()["unit"].is_unique
+    # The same normals a second time hold nothing new but those that were held out.
+    memory = [files.read_tensors(each.path / storage.MODEL)[0]["memory"] for each in (run, new, again)]
+    assert len(memory[0]) < len(memory[1])
+    assert len(memory[2]) == len(memory[1])
+
+
+def test_what_cannot_be_updated_says_so(run: storage.Run, tmp_path: Path) -> None:
+    photos = write(tmp_path / "photos", {2: 30})
+    other = fitted(photos, tmp_path / "gaussian", detector="gaussian", alignment="")
+    with pytest.raises(InputError, match="Gaussian cannot take in more units"):
+        update_run(other.path, str(photos), tmp_path / "new", 0, False, "")
+    small = write(tmp_path / "none", {2: 3})
+    aligned = fitted(photos, tmp_path / "aligned", alignment="ModeFair()")
+    with pytest.raises(InputError, match="with mode-fair scores cannot"):
+        update_run(aligned.path, str(small), tmp_path / "new", 0, False, "")
+    with pytest.raises(InputError, match="no file or folder"):
+        update_run(run.path, str(tmp_path / "absent"), tmp_path / "new", 0, False, "")
+    assert not (tmp_path / "new").exists()
