@@ -61,6 +61,7 @@ class Detector(nn.Module):
     (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable or Solvable.
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
+    `solved_once` spares a detector whose solution hardly follows the weights further solutions after the first;
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss.
     """
 
@@ -68,6 +69,7 @@ class Detector(nn.Module):
     needs_labels: bool = False
     couples_units: str = ""
     wants_maps: bool = False
+    solved_once: bool = False
     loss_is_score: bool = False
     unit_shape: tuple[int, ...] = ()
 
