@@ -92,6 +92,7 @@ class Detector(nn.Module):
     `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
+    `solved_once` spares a detector whose solution hardly follows the weights further solutions after the first;
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss. One that `needs_layout`
     compares each pixel with those around it, in whatever scene is scored: its batches must have their scenes, and as it
     learns nothing from training units, weights have no say.
@@ -101,6 +102,7 @@ class Detector(nn.Module):
     needs_labels: bool = False
     couples_units: str = ""
     wants_maps: bool = False
+    solved_once: bool = False
     loss_is_score: bool = False
     needs_layout: bool = False
     unit_shape: tuple[int, ...] = ()

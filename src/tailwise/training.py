@@ -333,7 +333,7 @@ def _solve(
     scores: list[Tensor] = []
     cache: dict[Any, Tensor] = {}
     embedding = scoring.embedding_of(data) if weighting.needs_embedding else None
-    rounds = 1 if not weighting.steps else _SOLUTIONS if weighting.needs_past else 2
+    rounds = 1 if not weighting.steps or detector.solved_once else _SOLUTIONS if weighting.needs_past else 2
     for round in range(rounds):
         started = time.perf_counter()
         if round:

@@ -49,8 +49,9 @@ _MOST_STRETCH = 10.0
 class PatchMemory(Detector):
     """Mean distance of an image's farthest patches to the nearest of a memory of normal patches.
 
-    Equal units are taken once. The memory covers what is there, however often, so a weight above 0 changes what is
-    kept only as `keep_tail` does: patches of an image of weight w count as farther away by the square root of w.
+    Equal units are taken once. The memory covers what is there, however often, so a weight above 0 changes only this:
+    patches of an image of weight w count as farther away by the square root of w. It is solved once, with the weights
+    known beforehand; those that scores would give are not waited for.
 
     Args:
         share: of all patches of distinct images, how many are kept.
@@ -68,6 +69,7 @@ class PatchMemory(Detector):
 
     unit_dims = (3,)
     wants_maps = True
+    solved_once = True
     memory: Tensor
     owner: Tensor
     mean: Tensor
