@@ -31,6 +31,8 @@ PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL = (
 )
 # A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
 _RARE = 0.1
+# Nothing below is suspicious: about two standard deviations of scores.
+_SUSPICIOUS = 3.0
 # A rare kind stands apart as a whole: so much of it must be suspicious.
 _WHOLE = 0.5
 _SHOWN, _SHOWN_OF_KIND, _SHOWN_NORMAL = 120, 8, 12
@@ -40,7 +42,7 @@ _SHOWN, _SHOWN_OF_KIND, _SHOWN_NORMAL = 120, 8, 12
 class Triage:
     """A review sheet: a row a unit, the most suspicious first.
 
-    Columns: `unit`, `rank` from 1, `score` (out of fold; 0 is usual, in robust standard deviations), `verdict`, `kind`
+    Columns: `unit`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`, `kind`
     (number of the found kind of normal, -1 is none), `alike` (units in that kind), `nearest` (the most similar other
     unit).
     """
@@ -95,9 +97,10 @@ def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None =
 
 
 def _verdicts(suspicion: np.ndarray, kind: np.ndarray, size: np.ndarray) -> np.ndarray:
-    suspicious = suspicion > rejection_threshold(torch.from_numpy(suspicion))
+    # Where good and bad overlap, the mixture's limit may lie among the usual units.
+    suspicious = suspicion > max(rejection_threshold(torch.from_numpy(suspicion)), _SUSPICIOUS)
     whole = np.array([suspicious[kind == each].mean() >= _WHOLE for each in kind])
-    rare = suspicious & (kind >= 0) & (size <= _RARE * len(size)) & whole
+    rare = (kind >= 0) & (size <= _RARE * len(size)) & whole
     return np.where(rare, PROBABLY_RARE, np.where(suspicious, PROBABLY_ANOMALY, PROBABLY_NORMAL))
 
 
