@@ -207,7 +207,7 @@ def triage(
     Args:
         data: as for `tailwise fit`.
         out: the folder of the sheet.
-        detector: whose scores rank the units; by default patch-memory for images where a backbone is installed, and
+        detector: whose scores rank the units; by default padim for images where a backbone is installed, and
             otherwise gaussian. Each unit is judged by detectors that were not trained on it.
         weighting: how their training is weighed.
         alignment: how their scores are read.

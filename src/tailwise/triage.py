@@ -54,7 +54,7 @@ class Triage:
 
 def detector_for(source: Source) -> str:
     """The detector that ranks a source's units where the user names none: patches see small defects."""
-    return "patch-memory" if getattr(source, "layers", ()) else "gaussian"
+    return "padim" if getattr(source, "layers", ()) else "gaussian"
 
 
 def triage(request: Request, parts: int = 3, problem: Problem | None = None) -> Triage:
