@@ -58,6 +58,8 @@ def write_page(home: Path) -> Path:
     rows = [row for row in every if row["suite"] != contamination_tables.SUITE]
     if contaminated := [row for row in every if row["suite"] == contamination_tables.SUITE]:
         storage.write(home / CONTAMINATION_PAGE, contamination_tables.page(contaminated).encode())
+        if panels := contamination_tables.drawn(contaminated):
+            storage.write(home / "results" / contamination_tables.PICTURE, plots.picture(panels, (11, 4)))
     storage.write(home / PAGE, tables(rows).encode())
     real = [row for row in reported(rows) if row["suite"] not in (TABLES, CUBES)]
     if drawn := _draws(real):

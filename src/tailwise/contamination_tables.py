@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
+from matplotlib.axes import Axes
 
 from .benchmark.comparisons import Change, Row, bootstrapped, in_order, reported
 from .benchmark_sections import table
 
-SUITE = "contamination"
+SUITE, PICTURE = "contamination", "contamination.svg"
 _WORTH, _AT, _STEEP = 0.02, 0.1, 50
 _HEAD = """# Contaminated training data
 
@@ -27,6 +29,7 @@ def page(rows: Sequence[Row]) -> str:
     flat = [row for row in shown if row["imbalance"] == 1]
     steep = [row for row in shown if row["imbalance"] == _STEEP]
     part = f"\nReported are {shown[0]['part']} draws.\n" if shown else "\nThere are no finished rows yet.\n"
+    picture = f"\n![AUROC against the share of hidden anomalies](results/{PICTURE})\n" if flat else ""
     sections = {
         "AUROC by share of hidden anomalies, mean over sets": _by_share(flat),
         f"What is given back at {_AT:.0%}": _given_back(flat),
@@ -34,7 +37,33 @@ def page(rows: Sequence[Row]) -> str:
         f"Long-tailed, {_STEEP}:1": _long_tail(steep),
         "What did not run": _not_run(rows),
     }
-    return _HEAD + part + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
+    return _HEAD + part + picture + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
+
+
+def drawn(rows: Sequence[Row]) -> dict[str, Callable[[Axes], Axes]]:
+    """AUROC against the share of hidden anomalies, by the title of each panel; nothing without rows."""
+    flat = [row for row in reported(rows) if row["imbalance"] == 1]
+    panels = {
+        "autoencoder": [row for row in flat if row["detector"] == "autoencoder"],
+        "nearest neighbours": [row for row in flat if row["detector"] == "nearest-neighbours"],
+        "deviation networks": [row for row in flat if row["detector"] not in ("autoencoder", "nearest-neighbours")],
+    }
+    return {title: partial(_draw, here) for title, here in panels.items() if here}
+
+
+def _draw(rows: list[Row], axes: Axes) -> Axes:
+    shares = sorted({row["contamination"] for row in rows})
+    for method in in_order(map(_method, rows)):
+        own = [row for row in rows if _method(row) == method]
+        means = [_mean([row for row in own if row["contamination"] == share]) for share in shares]
+        label = ", ".join(part for part in method[1:] if part) or "plain"
+        several = len({row["detector"] for row in rows}) > 1
+        axes.plot([100 * share for share in shares], means, marker="o", markersize=3, linewidth=1.4)
+        axes.lines[-1].set_label(f"{method[0]}{'' if label == 'plain' else ', ' + label}" if several else label)
+    axes.set_xlabel("hidden anomalies, % of the training data")
+    axes.set_ylabel("AUROC, mean over sets")
+    axes.legend(frameon=False, fontsize=7)
+    return axes
 
 
 def _method(row: Row) -> tuple[str, ...]:
