@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
-from tailwise import refine, scoring, training
+from tailwise import cli, refine, scoring, storage, training
 from tailwise.alignment import ModeFair
 from tailwise.detector import Detector
 from tailwise.errors import InputError
@@ -167,3 +169,49 @@ def test_aligned_detectors_are_refined_too():
     again = scoring.score(refined.fitted.detector, data)
     assert torch.allclose(again[kept], refined.fitted.scores[kept], atol=1e-4)
     assert math.isfinite(float(refined.suspicion.sum()))
+
+
+def labelled_table(folder):
+    data, hidden = contaminated()
+    table = pd.DataFrame(data.units.numpy(), columns=list("abcdef"))
+    table["bad"] = hidden.numpy().astype(int)
+    table.to_csv(folder / "parts.csv", index=False)
+    table[list("abcdef")].to_csv(folder / "all.csv", index=False)
+    return str(folder / "parts.csv"), str(folder / "all.csv"), hidden
+
+
+def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
+    _, everything, _ = labelled_table(tmp_path)
+    run = tmp_path / "run"
+    options = ["--detector", "gaussian", "--alignment", "", "--refine", "Purify(keep=0.85)", "--out", str(run)]
+    assert cli.run(["fit", everything, *options]) == 0
+    opened = storage.open_run(run)
+    scores = opened.scores()
+    dropped = (scores["weight"] == 0).to_numpy()
+    trained = ~scores["held_out"].to_numpy()
+    assert dropped[trained].sum() == trained.sum() - round(0.85 * trained.sum())
+    assert np.isfinite(scores["score"]).all()
+    assert len(opened.settings["rounds"]) == 4
+    assert opened.settings["refine"] == "Purify(keep=0.85)"
+
+
+def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path):
+    parts, everything, hidden = labelled_table(tmp_path)
+    fit = ["fit", parts, "--labels", "bad", "--detector", "dev-net", "--epochs", "20", "--alignment", ""]
+    assert cli.run([*fit, "--anomalies", "5", "--out", str(tmp_path / "five")]) in (0, 3)
+    assert cli.run([*fit, "--out", str(tmp_path / "none")]) == 2
+    pd.read_csv(everything)[hidden.numpy()].to_csv(tmp_path / "bad.csv", index=False)
+    normals = [
+        "fit",
+        everything,
+        "--detector",
+        "dev-net",
+        "--epochs",
+        "20",
+        "--alignment",
+        "",
+        "--out",
+        str(tmp_path / "file"),
+    ]
+    assert cli.run([*normals, "--anomalies", str(tmp_path / "bad.csv")]) in (0, 3)
+    assert cli.run(["fit", everything, "--detector", "gaussian", "--anomalies", str(tmp_path / "bad.csv")]) == 2
