@@ -86,8 +86,10 @@ def _by_share(rows: list[Row]) -> str:
             gained = _change(here, method, _plain_of(method))
             plain = method == _plain_of(method)
             cells.append(f"{mean:.3f}" + ("" if plain or not gained.count else f" ({gained})"))
-        lines.append([*method, *cells])
-    return table(["detector", "weighting", "refinement", "scores", *(f"{share:.0%}" for share in shares)], lines)
+        sets = len({row["source"] for row in rows if _method(row) == method})
+        lines.append([*method, str(sets), *cells])
+    head = ["detector", "weighting", "refinement", "scores", "sets", *(f"{share:.0%}" for share in shares)]
+    return table(head, lines)
 
 
 def _given_back(rows: list[Row]) -> str:
