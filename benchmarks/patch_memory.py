@@ -1,9 +1,8 @@
-"""patch-memory in figures, JSON lines: speed beside anomalib's Patchcore, memory, rare kinds, and defects found.
+"""patch-memory in figures, JSON lines: speed to be held against anomalib's Patchcore, memory, and rare kinds.
 
     python benchmarks/patch_memory.py speed IMAGES [--weights FILE.safetensors]   ResNet-18 of given or random weights
     python benchmarks/patch_memory.py memory [--images 4000] [--side 330]         generated images; peak memory
-    python benchmarks/patch_memory.py tail solar|boards [--few 5] [--draws 101 102 103]
-    python benchmarks/patch_memory.py defects FOLDER [--seeds 0 1 2]
+    python benchmarks/patch_memory.py tail [--few 5] [--draws 201 202 203]        a rare kind of solar cell, rejected
 
 IMAGES holds train/good and test/{good,bad}. Threads: one. CPU seconds, because other work on the machine does not count
 in them.
@@ -25,10 +24,11 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from tailwise import backbones, training
+from tailwise import backbones, metrics, scoring, training
 from tailwise.detectors.patch_memory import PatchMemory
 from tailwise.problem import Data
 from tailwise.sources import open_source
+from tailwise.sources.solar import SolarCells
 
 RESNET = "benchmark-resnet18"
 FALSE_ALARMS = 0.05
@@ -133,6 +133,32 @@ def memory(images: int, side: int) -> None:
         )  # fmt: skip
 
 
+def tail(few: int, draws: list[int]) -> None:
+    """200 good mono cells and a few poly: good poly cells rejected where 5 % of good mono ones are, and AUROC."""
+    everything = SolarCells(read="efficientnet-lite0", layers=backbones.map_layers("efficientnet-lite0")).load_all()
+    assert everything.labels is not None
+    assert everything.groups is not None
+    for draw in draws:
+        generator = np.random.default_rng(draw)
+        good = {
+            kind: generator.permutation(np.flatnonzero(~everything.labels & (everything.groups == kind)))
+            for kind in ("mono", "poly")
+        }
+        train = everything.data.take(np.concatenate([good["mono"][:200], good["poly"][:few]]))
+        test = np.concatenate([good["mono"][200:400], good["poly"][few:][:200], np.flatnonzero(everything.labels)])
+        for keep_tail in (0.0, 2.25):
+            detector = PatchMemory(keep_tail=keep_tail)
+            training.fit(detector, train)
+            scores = scoring.score(detector, everything.data.take(test)).numpy()
+            labels, kind = everything.labels[test], everything.groups[test]
+            limit = np.quantile(scores[~labels & (kind == "mono")], 1 - FALSE_ALARMS)
+            show(
+                what="tail", draw=draw, few=few, keep_tail=keep_tail, auroc=round(metrics.auroc(labels, scores), 4),
+                poly_rejected=round(float((scores[~labels & (kind == "poly")] > limit).mean()), 3),
+                defects_caught=round(float((scores[labels] > limit).mean()), 3),
+            )  # fmt: skip
+
+
 def show(**row: object) -> None:
     print(json.dumps(row), flush=True)
 
@@ -150,9 +176,12 @@ def main() -> None:
     each = commands.add_parser("memory")
     each.add_argument("--images", type=int, default=4_000)
     each.add_argument("--side", type=int, default=330)
+    each = commands.add_parser("tail")
+    each.add_argument("--few", type=int, default=5)
+    each.add_argument("--draws", type=int, nargs="+", default=[201, 202, 203])
     given = vars(parser.parse_args())
     torch.set_num_threads(1)
-    {"speed": speed, "memory": memory}[given.pop("command")](**given)
+    {"speed": speed, "memory": memory, "tail": tail}[given.pop("command")](**given)
 
 
 if __name__ == "__main__":

@@ -305,6 +305,12 @@ def widths(
     return Body.of(unit_shape, hidden or default).widths
 
 
+def check_burn_in(steps: int) -> None:
+    """Raise an InputError unless these are whole steps."""
+    if type(steps) is not int or steps < 0:
+        raise InputError(f"burn_in_steps must be a whole number of 0 or more: got {steps!r}")
+
+
 def check_margin(margin: float) -> None:
     """Raise an InputError unless the margin is a number above 0."""
     if not 0 < margin < float("inf"):

@@ -122,7 +122,7 @@ def of_images(images: Tensor, backbone: str, resize: Callable[[Tensor], Tensor])
 
 
 def _small(features: Tensor) -> np.ndarray:
-    """Maps in half precision where their range allows it; LOG.md has what that changes in scores."""
+    """Maps in half precision where their range allows it."""
     values = features.float().cpu().numpy()
     if values.ndim == 1 or np.abs(values).max() >= np.finfo(np.float16).max:
         return values

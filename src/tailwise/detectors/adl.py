@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..deviation import Adaptive, check_margin
-from ..errors import InputError
+from ..deviation import Adaptive, check_burn_in, check_margin
 from ..problem import Batch
 from ..registry import register
 
@@ -47,8 +46,7 @@ class AdaptiveDeviation(Adaptive):
     ) -> None:
         super().__init__()
         check_margin(margin)
-        if type(burn_in_steps) is not int or burn_in_steps < 0:
-            raise InputError(f"burn_in_steps must be a whole number of 0 or more: got {burn_in_steps!r}")
+        check_burn_in(burn_in_steps)
         self.hidden = hidden
         self.margin = margin
         self.burn_in_steps = burn_in_steps

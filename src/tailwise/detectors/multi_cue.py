@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..cues import fuse, squash
-from ..deviation import Adaptive, Known, Reading, check_margin, gradients, localised
+from ..deviation import Adaptive, Known, Reading, check_burn_in, check_margin, gradients, localised
 from ..errors import InputError
 from ..losses import top_mean
 from ..problem import Batch, Labelled
@@ -61,8 +61,7 @@ class MultiCue(Adaptive):
     ) -> None:
         super().__init__()
         check_margin(margin)
-        if type(burn_in_steps) is not int or burn_in_steps < 0:
-            raise InputError(f"burn_in_steps must be a whole number of 0 or more: got {burn_in_steps!r}")
+        check_burn_in(burn_in_steps)
         if not 0 <= known_share <= 1:
             raise InputError(f"known_share must lie in 0 to 1: got {known_share}")
         self.hidden = hidden

@@ -1,10 +1,9 @@
 """A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned, if asked without losing rare kinds.
 
 The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood. The memory is a k-centre coreset, chosen
-greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in rounds, one
-matrix product for many patches; with `keep_tail` it is made twice, and the second time the patches of images that the
-others cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of its farthest
-patches.
+greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in rounds, one matrix product
+for many patches; with `keep_tail` it is made twice, and the second time the patches of images that the others cover
+badly, which are the rare kinds, count as farther away; and an image's score is the mean of its farthest patches.
 TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by
 local outlier factors follows SoftPatch (NeurIPS 2022).
 """
@@ -59,8 +58,7 @@ class PatchMemory(Detector):
         most: but no more than this, which bounds the time of scoring.
         keep_tail: how strongly patches of rare kinds of image are kept. An image's mean distance to the memory of the
             other images, relative to the usual one and to this power, enlarges its patches' distances in a second
-            choice. 0 is the plain coreset. With 2.25 five poly among 200 mono solar cells were rejected in 75 % of
-            cases instead of all; on five textures it cost .03 AUROC, so it is not the default.
+            choice. 0 is the plain coreset; about 2 helps some rare kinds and costs elsewhere (LOG.md).
         top: share of an image's patches, the farthest, whose mean distance is its score; 0 takes the farthest alone.
         reweigh: neighbours in the memory that the image's score is re-weighed by, as in the paper; 0 leaves it out.
         denoise: share of patches, those of the largest local outlier factor, that are left out before the choice.
@@ -99,14 +97,14 @@ class PatchMemory(Detector):
         if most < 1 or reweigh < 0 or keep_tail < 0:
             raise InputError(f"most must be 1 or more, the others 0 or more: got {most=}, {reweigh=}, {keep_tail=}")
         self.bytes = _bytes(max_memory)
-        self.standardise, self.share, self.most, self.keep_tail, self.reweigh = (
-            standardise,
-            share,
-            most,
-            keep_tail,
-            reweigh,
-        )
-        self.top, self.denoise, self.max_memory = top, denoise, max_memory
+        self.share = share
+        self.most = most
+        self.keep_tail = keep_tail
+        self.top = top
+        self.reweigh = reweigh
+        self.denoise = denoise
+        self.standardise = standardise
+        self.max_memory = max_memory
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
         channels = unit_shape[0]

@@ -98,8 +98,26 @@ class Patches(Detector):
         return [f"{data.names[unit]}#{at // width},{at % width}" for unit, at in pairs]
 
 
+class _OfFeatures(Patches):
+    """Patches learnt by one named detector, whose networks are set here."""
+
+    learner = ""
+
+    def __init__(
+        self,
+        hidden: tuple[int, ...] | None = None,
+        code: int | None = None,
+        neighbourhood: int = 3,
+        most: int = 50_000,
+        highest: int = 20,
+    ) -> None:
+        super().__init__(find("detector", self.learner)(hidden, code), neighbourhood, most, highest)
+        self.hidden = hidden
+        self.code = code
+
+
 @register("detector", "feature-autoencoder")
-class FeatureAutoEncoder(Patches):
+class FeatureAutoEncoder(_OfFeatures):
     """An autoencoder of patches: reconstruction error of a backbone's features.
 
     Args:
@@ -107,21 +125,11 @@ class FeatureAutoEncoder(Patches):
         neighbourhood, most, highest: of the patches, see `Patches`.
     """
 
-    def __init__(
-        self,
-        hidden: tuple[int, ...] | None = None,
-        code: int | None = None,
-        neighbourhood: int = 3,
-        most: int = 50_000,
-        highest: int = 20,
-    ) -> None:
-        super().__init__(find("detector", "autoencoder")(hidden, code), neighbourhood, most, highest)
-        self.hidden = hidden
-        self.code = code
+    learner = "autoencoder"
 
 
 @register("detector", "feature-svdd")
-class FeatureSVDD(Patches):
+class FeatureSVDD(_OfFeatures):
     """Deep SVDD of patches: distance of a patch's code to one centre (compare Yi & Yoon, ACCV 2020).
 
     Args:
@@ -129,14 +137,4 @@ class FeatureSVDD(Patches):
         neighbourhood, most, highest: of the patches, see `Patches`.
     """
 
-    def __init__(
-        self,
-        hidden: tuple[int, ...] | None = None,
-        code: int | None = None,
-        neighbourhood: int = 3,
-        most: int = 50_000,
-        highest: int = 20,
-    ) -> None:
-        super().__init__(find("detector", "deep-svdd")(hidden, code), neighbourhood, most, highest)
-        self.hidden = hidden
-        self.code = code
+    learner = "deep-svdd"
