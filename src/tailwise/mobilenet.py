@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 
 import torch
@@ -47,8 +46,8 @@ def parts(path: str) -> tuple[nn.Module, nn.ModuleList]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         features.load_state_dict(_of_blocks(state, len(features)))
-    except (OSError, RuntimeError, AttributeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # what a wrong file raises shares no class but this
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(f"{path} does not hold the weights of a MobileNetV2: {reason}") from error
     features.eval()
     for module in features.modules():
