@@ -16,7 +16,7 @@ LAYERS = {
     | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
     1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps"},
+    | {"storage", "files", "maps", "kinds"},
     3: {
         "estimator",
         "report",

@@ -82,6 +82,12 @@ def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor
 
     Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
     """
+    centre, scale, axes = principal_axes(units, dims, seed)
+    return (units.flatten(1).float() - centre) / scale @ axes
+
+
+def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other units by."""
     flat = units.flatten(1).float()
     generator = torch.Generator(flat.device).manual_seed(seed)
     chosen = torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]
@@ -99,7 +105,7 @@ def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor
         gram = torch.linalg.eigh(sample @ sample.T)
         axes = sample.T @ gram.eigenvectors.flip(1)[:, :dims]
         axes = axes / axes.norm(dim=0).clamp_min(1e-12)
-    return (flat - centre) / scale @ axes
+    return centre, scale, axes
 
 
 def ties(points: Tensor, seed: int = 0) -> csr_matrix:

@@ -1,0 +1,184 @@
+"""Which kind of normal is a unit of? Modes found among training units, kept with what places new units among them.
+
+A new unit is of the mode of its nearest training unit. It is unlike every training unit where it lies much farther
+from those around it than they lie from each other, a local outlier in the sense of Breunig et al. (2000). How much
+farther is calibrated on the training units, each left out in turn, so that no more than a given share of new normals
+is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import modes, neighbours, scoring, thresholds
+from .errors import InputError
+from .problem import Batch, Data
+
+NONE, UNKNOWN = -1, -2
+# A random part of a larger training set is kept to compare with.
+_MOST_UNITS = 10_000
+_NEAREST = 3
+# Units that differ by less, as a share of their distance from the centre, are the same unit.
+_ROUNDING = 1e-5
+
+
+@dataclass(eq=False)
+class Kinds:
+    """Found modes, ready to say of which kind any unit is.
+
+    A kind is the number of a mode, from 0 by falling size; `NONE` (-1) for a unit that belongs to no found mode, as a
+    few alike do; `UNKNOWN` (-2) for one that is unlike every training unit.
+
+    Attributes:
+        unit_shape: int64, the shape of a unit.
+        centre, scale, axes: [d], [d], [d, k]: the principal components that units are placed by.
+        places: [m, k] of training units, at most 10,000.
+        modes: [m] int64, their modes.
+        reach: [m], how far each lies from its third nearest other one.
+        limit: [], how many times the reach of its neighbours a unit's own may be.
+        training: [n] int64, kinds of the training units: their modes. None where restored.
+        training_as_new: [n] int64, the kinds that they would be given as new units, each left out. None where restored.
+    """
+
+    unit_shape: Tensor
+    centre: Tensor
+    scale: Tensor
+    axes: Tensor
+    places: Tensor
+    modes: Tensor
+    reach: Tensor
+    limit: Tensor
+    training: Tensor | None = None
+    training_as_new: Tensor | None = None
+
+    @classmethod
+    def learn(cls, data: Data, seed: int = 0, unknown: float = 0.05) -> Kinds:
+        """Find the modes of training units and what it takes to place others.
+
+        Training units keep their mode when they are asked for again. Beyond 10,000 a sample is kept; the others have
+        the mode of the nearest in it, and as many of them as of new normals are called unknown.
+
+        Args:
+            data: the training units.
+            seed: draws the samples.
+            unknown: the share of new normals that may be called unknown. Fewer than 1 / unknown units cannot promise
+                it: then nothing is unknown that lies no farther out than the farthest of them.
+
+        Raises:
+            InputError: a unit holds a number that is not finite, or `unknown` is no share.
+        """
+        if len(data) < 2:
+            raise InputError(f"kinds are found among at least 2 units: got {len(data)}")
+        if not 0 < unknown < 1:
+            raise InputError(f"unknown must lie between 0 and 1: got {unknown}")
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+        kept = order[:_MOST_UNITS].sort().values
+        units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
+        centre, scale, axes = neighbours.principal_axes(units, seed=seed)
+        places = (units.flatten(1) - centre) / scale @ axes
+        found = modes.find(places, seed=seed)
+        near, distances = _around(places, places, torch.arange(len(places)), _NEAREST + 1)
+        own = min(_NEAREST, near.shape[1]) - 1
+        reach, without = distances[:, own], distances[:, -1]
+        # As if a unit were new: those that have it for a neighbour reach farther without it.
+        near = near[:, : own + 1]
+        usual = torch.where(distances[:, : own + 1] <= reach[near], without[near], reach[near])
+        farther = _farther(reach, usual, reach)
+        limit = torch.tensor(thresholds.conformal_threshold(farther.numpy(), unknown))
+        shape = torch.tensor(data.unit_shape)
+        kinds = cls(shape, centre, scale, axes, places, found, reach, limit)
+        kinds.training, kinds.training_as_new = torch.empty(2, len(data), dtype=torch.long)
+        kinds.training[kept] = found
+        kinds.training_as_new[kept] = torch.where(farther > limit, UNKNOWN, found[near[:, 0]])
+        rest = order[_MOST_UNITS:]
+        if len(rest):
+            nearest, kinds.training_as_new[rest] = kinds._of(data.take(rest))
+            kinds.training[rest] = found[nearest]
+        return kinds
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Tensor]) -> Kinds:
+        """What `state` gave.
+
+        Raises:
+            InputError: a tensor is missing or more than is known.
+        """
+        names = [name for name in cls.__dataclass_fields__ if not name.startswith("training")]
+        if set(state) != set(names):
+            raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
+        return cls(**{name: state[name] for name in names})
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("training")}
+
+    @property
+    def count(self) -> int:
+        """How many modes were found."""
+        return int(self.modes.max()) + 1
+
+    def of(self, data: Data) -> Tensor:
+        """The kind [n] (int64) of each unit.
+
+        Raises:
+            InputError: the units are not of the shape of the training units.
+        """
+        if data.unit_shape != tuple(self.unit_shape.tolist()):
+            raise InputError(
+                f"kinds were found among units of shape {self.unit_shape.tolist()}: got {list(data.unit_shape)}",
+                "give data of the same kind",
+            )
+        return self._of(data)[1]
+
+    def _of(self, data: Data) -> tuple[Tensor, Tensor]:
+        """The nearest training unit [n] of each unit, and its kind [n]."""
+        found = [self._of_units(batch.units) for batch in _batches(data)]
+        nearest, kind = (torch.cat(parts) for parts in zip(*found, strict=True))
+        return nearest, kind
+
+    def _of_units(self, units: Tensor) -> tuple[Tensor, Tensor]:
+        places = (_compared(units).flatten(1) - self.centre) / self.scale @ self.axes
+        distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
+        own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
+        near, distances = _around(places, self.places, own, _NEAREST)
+        unlike = (_farther(distances[:, -1], self.reach[near], self.reach) > self.limit) & (own < 0)
+        return nearest, torch.where(unlike, UNKNOWN, self.modes[nearest])
+
+
+def names_of(kinds: Tensor) -> list[str]:
+    """Kinds [n] as words for people: the number of a mode, "none" or "unknown"."""
+    words = {NONE: "none", UNKNOWN: "unknown"}
+    return [words.get(kind, str(kind)) for kind in kinds.tolist()]
+
+
+def _around(points: Tensor, known: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Indices [n, k] of the k nearest among units [m, d], fewer where there are fewer, and their distances [n, k].
+
+    None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
+    """
+    distances, indices = neighbours.nearest(points, known, min(k, len(known) - 1) + 1)
+    # The unit itself goes last, and the last goes.
+    others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
+    return indices.gather(1, others), distances.gather(1, others)
+
+
+def _farther(reach: Tensor, usual: Tensor, every: Tensor) -> Tensor:
+    """How many times as far as its neighbours' [n, k] each unit's `reach` [n] goes (float64)."""
+    # Among duplicates nothing is near: a hundredth of the usual one among `every` [m] stands in for less than that.
+    floor = (0.01 * every.median()).clamp_min(1e-12).double()
+    return torch.maximum(reach.double(), floor) / torch.maximum(usual.double().mean(1), floor)
+
+
+def _compared(units: Tensor) -> Tensor:
+    """Units as `scoring.embedding_of` compares them: images shrunk, spectra by their angle."""
+    small = scoring.shrunk(units)
+    return scoring.by_angle(small) if small.dim() == 3 else small
+
+
+def _batches(data: Data) -> Iterator[Batch]:
+    return data.batches(scoring.batch_size_for(data.unit_shape, 1_024))
