@@ -13,9 +13,9 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
-    | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
+    | {"calibration", "modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
     1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
-    2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
+    2: {"training", "scoring", "optimizer", "alignment", "crossing", "checks", "refine", "adaptation", "benchmark"}
     | {"storage", "files", "maps", "kinds"},
     3: {
         "estimator",
@@ -35,6 +35,7 @@ LAYERS = {
         "reviews",
         "triage",
         "workflow",
+        "calibrating",
         "updating",
         "demonstration",
         "commands",

@@ -31,7 +31,9 @@ def test_a_unit_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, al
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
 def test_the_share_of_false_alarms_follows_its_beta_law(alpha):
     """Uniform scores: the share of a calibration is 1 less the threshold, whose law is that of an order statistic."""
-    draws = np.array([1 - conformal_threshold(row, alpha) for row in np.random.default_rng(0).uniform(size=(4_000, 120))])
+    draws = np.array(
+        [1 - conformal_threshold(row, alpha) for row in np.random.default_rng(0).uniform(size=(4_000, 120))]
+    )
     low, high = thresholds.range_of_false_alarms(120, alpha)
     assert np.mean((draws >= low) & (draws <= high)) == pytest.approx(0.95, abs=0.01)
     assert draws.mean() <= alpha + 3 * draws.std() / np.sqrt(len(draws))
@@ -41,9 +43,8 @@ def test_the_share_of_false_alarms_follows_its_beta_law(alpha):
 
 def test_p_values_of_normals_are_uniform_where_chance_breaks_ties():
     generator = np.random.default_rng(1)
-    found = [
-        p_values(row[:19], row[19:], generator=generator)[0] for row in generator.integers(0, 4, size=(4_000, 20)).astype(float)
-    ]  # fmt: skip
+    draws = generator.integers(0, 4, size=(4_000, 20)).astype(float)
+    found = [p_values(row[:19], row[19:], generator=generator)[0] for row in draws]
     assert stats.kstest(found, "uniform").pvalue > 0.01
 
 
@@ -225,7 +226,7 @@ def test_bad_input_is_named(call, said):
 
 
 def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
-    """The score is whether the detector has seen the unit, so nothing but 0 may come back; and every unit is asked."""
+    """The score is whether the detector has seen the unit, so nothing but 1 may come back; and every unit is asked."""
     from tailwise import crossing
     from tailwise.detector import Detector
     from tailwise.problem import Data
@@ -245,9 +246,10 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
     part = crossing.parts_of(10, 5, seed=1)
     assert part.bincount().tolist() == [2] * 5
     found = crossing.left_out(fit, data, torch.ones(10), part, 0)
-    assert (found == 1).all()
+    assert (found.scores == 1).all()
+    assert (found.unseen.units[:, 0] == torch.arange(10.0)[part == 4]).all()
     # A training whose scores are twice as large is brought to the scale of the final one.
     final = Fitted(Seen(), None, 6 * torch.ones(10))  # type: ignore[arg-type]
-    assert (crossing.left_out(fit, data, torch.ones(10), part, 0, final) == 2).all()
+    assert (crossing.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
     with pytest.raises(InputError, match="got 5 for 9 units"):
         crossing.parts_of(9, 5)

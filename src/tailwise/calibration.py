@@ -1,9 +1,9 @@
 """What a run knows of new normals: scores of normals that its detector has not learnt, kind by kind.
 
 A kind is held to its own scores as far as they reach (Mondrian conformal prediction, Vovk 2003): among m of them no
-chance below 1 / (m + 1) can be told. Farther out a kind borrows from all the others: scores are put on one scale by each
-kind's own middle and spread, drawn towards those of all where the kind is small, and read against all of them. So a
-unit of a small kind needs to lie beyond all of its kind's own scores and beyond the usual of all kinds.
+chance below 1 / (m + 1) can be told. Farther out a kind borrows from all the others: scores are put on one scale by
+each kind's own middle and spread, drawn towards those of all where the kind is small, and read against all of them. So
+a unit of a small kind needs to lie beyond all of its kind's own scores and beyond the usual of all kinds.
 
 What is guaranteed, for kinds that are given or were found without the calibration units: of new normals of a kind, at
 most alpha are flagged for every alpha of at least 1 / (m + 1), and at most 1 / (m + 1) for every other. What is
@@ -82,7 +82,7 @@ class Calibration:
         for name, reading in self._rows():
             size = len(reading.own)
             low, high = thresholds.range_of_false_alarms(size, false_alarms)
-            row = {
+            row: dict[str, Any] = {
                 "kind": name, "normals": size, "false_alarms": false_alarms,
                 "threshold": reading.threshold(false_alarms), "promised": thresholds.promised(size, false_alarms),
                 "low": low, "high": high, "reachable": thresholds.reachable(size),
@@ -118,7 +118,7 @@ class Calibration:
 
     @cached_property
     def _readings(self) -> dict[Any, _Reading]:
-        names, place = np.unique(self.kinds, return_inverse=True)
+        names, place = np.unique(np.asarray(self.kinds), return_inverse=True)
         middle, spread = _middle_and_spread(self.scores)
         at = np.array([_drawn(self.scores[place == number], middle, spread) for number in range(len(names))])
         common = np.sort((self.scores - at[place, 0]) / at[place, 1])

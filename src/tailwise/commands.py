@@ -35,6 +35,9 @@ def fit(
     columns: str = "",
     balance: bool = False,
     per_kind: bool = False,
+    per_group: bool = False,
+    cross: int | None = None,
+    max_group_fpr: float | None = None,
     refine: str = "",
     anomalies: str | None = None,
     reviewed: str | None = None,
@@ -77,8 +80,13 @@ def fit(
         labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
         groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
         columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
-        per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: the threshold
-            is higher, and catches less.
+        per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: each has a
+            threshold of its own. Rare kinds are rejected less, and less is caught.
+        per_group: the same for the known groups (needs groups); new data must name its groups too.
+        cross: how many more trainings give every unit a score by a detector that has not learnt it, for the thresholds,
+            so that none need be held out; 0 holds some out instead. By default 5 with per_kind or per_group, else 0.
+        max_group_fpr: fail (exit status 4, the run is kept) where a known group, or else a found kind, is falsely
+            rejected more often than this.
         refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
             see it find anomalous, "Iterate()" weighs it down.
         anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
@@ -113,7 +121,8 @@ def fit(
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        per_kind=per_kind, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
+        per_kind=per_kind, per_group=per_group, cross=cross, max_group_fpr=max_group_fpr, refine=refine,
+        anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
         seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
         command=spelling.command_line(fit, locals()),
     )  # fmt: skip
@@ -128,12 +137,16 @@ def score(
     threshold: float | None = None,
     maps: Path | None = None,
     map_threshold: float | None = None,
+    false_discoveries: float | None = None,
     skip_bad: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> DataFrame | Path:
-    """Score every unit of new data with a run: columns unit, score, threshold and flagged, or the map of a cube.
+    """Score every unit of new data with a run: a table of scores, or the map of a cube.
+
+    Columns: unit, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
+    (the score on a scale where 3.0 means the same for every model and kind) and, where thresholds are of kinds, kind.
 
     A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
 
@@ -146,6 +159,8 @@ def score(
         maps: a folder for where in each image the score comes from: UNIT.map.tiff (scores as 32-bit floats),
             UNIT.overlay.png (for people) and UNIT.mask.png (255 where flagged), each in the image's own size.
         map_threshold: flag pixels above this score of the map instead of the run's own threshold.
+        false_discoveries: in place of the threshold, flag so that at most this share of all that is flagged is
+            normal (Benjamini-Hochberg over their p-values).
         skip_bad: leave unreadable images out instead of refusing.
         batch_size: units scored at once; scores are the same up to rounding.
         seed: fixes any chance in how the data is read; scoring itself has none.
@@ -155,10 +170,29 @@ def score(
 
     if out is not None and out.suffix in scene_maps.SUFFIXES:
         return scene_maps.write_map(run, data, out, threshold, batch_size, device)
-    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold)
+    table = workflow.score_data(
+        run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries
+    )
     if out is not None:
         tables.write_table(table, out)
     return table
+
+
+def thresholds(run: Path, *, false_alarms: float | None = None, per_day: float = 1_000) -> DataFrame:
+    """What the thresholds of a run promise, for all normals or for each kind.
+
+    Columns: kind, normals (how many it was calibrated on), false_alarms (as asked), threshold, promised (in the mean
+    over calibrations), low and high (that of one calibration, in 95 % of them), reachable (the smallest share that so
+    many normals can promise), guaranteed (whether they reach what was asked), per_day (expected false alarms).
+
+    Args:
+        run: a run folder.
+        false_alarms: for this share of false alarms; by default that of the run, and .01, .05 and .1.
+        per_day: normal units a day.
+    """
+    from . import calibrating
+
+    return calibrating.table_of_run(run, false_alarms, per_day)
 
 
 def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
@@ -335,4 +369,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, triage, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, thresholds, triage, update, report, weigh, names, describe, demo, bench)

@@ -8,11 +8,15 @@ keep a threshold made of these scores is what stable detectors give, not a theor
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from . import scoring
 from .alignment import Aligned
+from .detector import Detector
 from .errors import InputError
 from .problem import Data
 from .refine import Fit, Fitted
@@ -33,18 +37,28 @@ def parts_of(units: int, parts: int, seed: int = 0) -> Tensor:
     return torch.empty(units, dtype=torch.long).index_copy_(0, order, torch.arange(units) % parts)
 
 
-def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> Tensor:
-    """Scores [n] (float64) of each unit by the detector that was trained without its part [n].
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """Scores [n] (float64) of each unit by a detector that has not learnt it; the detector of the last part, and the
+    units that it has not seen."""
+
+    scores: np.ndarray
+    detector: Detector
+    unseen: Data
+
+
+def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> Crossed:
+    """Each unit scored by the detector that was trained without its part [n].
 
     With `final`, which was trained on all units, scores are put on the scale of its own. Mode-fair scores are on it.
     """
-    scores = torch.empty(len(data), dtype=torch.float64)
+    scores = np.empty(len(data))
     for number in range(int(part.max()) + 1):
         inside, outside = (part != number).nonzero().flatten(), (part == number).nonzero().flatten()
-        fitted = fit(data.take(inside), base[inside], seed + number + 1)
-        found = scoring.score(fitted.detector, data.take(outside)).double()
-        scores[outside] = found * (1.0 if final is None else _factor(fitted, final))
-    return scores
+        fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
+        found = scoring.score(fitted.detector, unseen).double().numpy()
+        scores[outside.numpy()] = found * (1.0 if final is None else _factor(fitted, final))
+    return Crossed(scores, fitted.detector, unseen)
 
 
 def _factor(fitted: Fitted, final: Fitted) -> float:

@@ -15,10 +15,6 @@ from scipy import stats
 
 from .errors import InputError
 
-# On the scale of mode-fair scores, where 3 is far out.
-_FAR_OUT = 5.0
-_MOST_FAR_OUT = 0.01
-
 
 def conformal_threshold(normal_scores: np.ndarray, false_alarms: float = 0.05) -> float:
     """The threshold above which a new normal falls with a chance of at most `false_alarms`.
@@ -81,7 +77,11 @@ def cross_p_values(normal_scores: np.ndarray, parts: np.ndarray, scores: np.ndar
         parts: [m] numbers 0 to k - 1 of the parts.
         scores: [n, k] of the units in question by the k detectors.
     """
-    normal, asked, parts = _finite(normal_scores, "scores of normals"), np.asarray(scores, dtype=float), np.asarray(parts)
+    normal, asked, parts = (
+        _finite(normal_scores, "scores of normals"),
+        np.asarray(scores, dtype=float),
+        np.asarray(parts),
+    )
     if parts.shape != normal.shape or asked.ndim != 2 or not np.isin(parts, np.arange(asked.shape[1])).all():
         raise InputError(f"one part a normal and one score a part: got {parts.shape}, {normal.shape}, {asked.shape}")
     own = [np.sort(normal[parts == part]) for part in range(asked.shape[1])]
@@ -102,35 +102,6 @@ def benjamini_hochberg(p: np.ndarray, share: float = 0.1) -> np.ndarray:
     flagged = np.zeros(len(p), dtype=bool)
     flagged[order[: low[-1] + 1 if len(low) else 0]] = True
     return flagged
-
-
-def per_kind_threshold(
-    normal_scores: np.ndarray, training_scores: np.ndarray, kinds: np.ndarray, false_alarms: float = 0.05
-) -> float:
-    """A threshold whose share of false alarms is to hold for every found kind of normal, not only in the mean.
-
-    It is the highest of `conformal_threshold(normal_scores)` and of the same for the training scores of each kind that
-    is large enough to promise that share. Both are mode-fair scores. It is a choice of ours without a guarantee: the
-    kinds are found, and training scores of a detector that has learnt these units are a little low.
-
-    Training scores above 5, far out for any kind, have no say; if they are more than 1 % of all, the training data
-    holds anomalies, which a small kind near them cannot be told from, and no kind has a say of its own.
-
-    Args:
-        normal_scores: [m] of normals not seen in training.
-        training_scores: [n], as `alignment.Aligned.training_scores`.
-        kinds: [n] numbers of the kinds; below 0 is none.
-        false_alarms: the share above the threshold.
-    """
-    threshold = conformal_threshold(normal_scores, false_alarms)
-    if len(training_scores) != len(kinds):
-        raise InputError(f"one kind a training score: got {len(kinds)} for {len(training_scores)}")
-    usual = training_scores <= _FAR_OUT
-    if 1 - usual.mean() > _MOST_FAR_OUT:
-        return threshold
-    own = [training_scores[usual & (kinds == kind)] for kind in np.unique(kinds[kinds >= 0])]
-    needed = [conformal_threshold(scores, false_alarms) for scores in own if reachable(len(scores)) <= false_alarms]
-    return max(threshold, *needed) if needed else threshold
 
 
 def reachable(normals: int) -> float:

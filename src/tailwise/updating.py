@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import modes, previews, report, scoring, storage, thresholds
+from . import calibrating, modes, previews, report, scoring, storage, thresholds
 from .detector import Detector, Updatable
 from .errors import InputError
 from .problem import Data, check_units
@@ -35,6 +35,8 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             f"{kind}{' with mode-fair scores' if aligned else ''} cannot take in more units: it is fitted as a whole",
             "fit patch-memory without an --alignment, or fit again with all data",
         )
+    if opened.settings.get("per_kind") or opened.settings.get("per_group"):
+        raise InputError("a run whose thresholds are of kinds cannot take in more units", "fit again with all data")
     data = source.load().train
     expected = tuple(opened.settings["unit_shape"])
     if data.unit_shape != expected:
@@ -51,7 +53,9 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         detector.update(data.take(chosen), torch.ones(len(chosen)))
         rows = _rows(detector, data, held, first.double().numpy(), opened.scores())
         table = pd.concat([opened.scores(), rows], ignore_index=True)
-        settings["threshold"] = thresholds.conformal_threshold(_held_scores(table), settings["false_alarms"])
+        calibration = calibrating.of_table(table)
+        settings["threshold"] = calibration.threshold(settings["false_alarms"])
+        settings["thresholds"] = calibration.table(settings["false_alarms"])
         settings |= {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
@@ -84,18 +88,15 @@ def _rows(detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, b
     for column, values in (("trained_score", after), ("first_score", first), ("weight", np.ones(len(data)))):
         rows[column] = np.where(out, np.nan, values)
     rows["held_out"] = out
+    if "calibration" in before:
+        # Earlier scores are those of the fit: a larger memory can only have lowered them, so they err to the side of
+        # fewer false alarms.
+        rows["calibration"] = np.where(out, after, np.nan)
     # Kinds are found among the new units alone, and numbered on.
     rows["mode"] = np.where(found < 0, -1, found + 1 + int(before["mode"].max()))
     if "group" in before:
         rows["group"] = "added"
     return rows
-
-
-def _held_scores(table: pd.DataFrame) -> np.ndarray:
-    """Scores for the threshold. Earlier ones are those of the fit: a larger memory can only have lowered them, so they
-    err to the side of fewer false alarms."""
-    held = table.loc[table["held_out"], "score"].to_numpy()
-    return held if len(held) else table["score"].to_numpy()
 
 
 def _summary(
