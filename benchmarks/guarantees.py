@@ -209,7 +209,7 @@ class Tally:
 def cross(
     found: Drawn, fit: Any, final: Fitted, own: dict[str, Any], kinds: Kinds, seed: int
 ) -> Iterator[dict[str, Any]]:
-    """Thresholds of out-of-fold scores, and CV+, which asks the detectors of all parts. All fresh normals are tested."""
+    """Thresholds of out-of-fold scores, and CV+, which asks the detectors of all parts; tested on all others."""
     asked: list[np.ndarray] = []
 
     def watched(data: Data, base: torch.Tensor, seed: int) -> Fitted:
@@ -248,11 +248,11 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Do thresholds keep their promise?", "",
         f"Written from results/guarantees.jsonl by benchmarks/guarantees.py: {shown[0]['draws']} draws, seeds "
-        f"{', '.join(map(str, seeds))},", f"means over seeds. Where units are held out there are {SPLITS} splits a seed,",
-        "where thresholds are crossed one. The interval is the binomial one (95 %) of alpha for a test of that size.",
-        "Kinds count where they have 50 or more calibration units; the worst kind is that of the mean over splits in the",
-        "worst seed. `rarest`: share of good units of the rarest kind rejected. `caught`: share of anomalies. The plain",
-        "detector is neither weighed nor aligned. CV+ asks the detectors of all parts.", "",
+        f"{', '.join(map(str, seeds))},", f"means over seeds. Where units are held out, {SPLITS} splits a seed,",
+        "where thresholds are crossed, one. The interval is the binomial one (95 %) of alpha for a test of that size.",
+        "Kinds count where they have 50 or more calibration units; the worst kind is that of the mean over splits, in",
+        "the worst seed. `rarest` is the share of good units of the rarest kind that is rejected, `caught` that of",
+        "anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all parts.", "",
         "| set | detector | calibrated | threshold | alpha | rate | interval | worst found kind | worst known kind | "
         "rarest | caught |", "|" + "---|" * 11,
     ]  # fmt: skip
