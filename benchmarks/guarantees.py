@@ -58,7 +58,7 @@ class Drawn:
     train_kinds: np.ndarray
     fresh: Data
     fresh_kinds: np.ndarray
-    rare: Data
+    rare: Data | None
     rarest: str
     anomalies: Data
 
@@ -85,11 +85,18 @@ def drawn(name: str, seed: int) -> Drawn:
     fresh = np.concatenate([members[k][sizes[k] : sizes[k] + round(share * sizes[k])] for k in order])
     rarest = min(order, key=lambda k: sizes[k])
     rare = np.setdiff1d(members[rarest], np.concatenate([train, fresh]))[:MOST_EXTRA]
-    odd = labels if labels.any() else ~np.isin(pool.kinds, order)
+    odd = labels & np.isin(pool.kinds, order) if labels.any() else ~np.isin(pool.kinds, order)
+    odd = odd if odd.any() else labels
     anomalies = generator.permutation(np.flatnonzero(odd))[:1_000]
     take = pool.data.take
     return Drawn(
-        take(train), pool.kinds[train], take(fresh), pool.kinds[fresh], take(rare), str(rarest), take(anomalies)
+        take(train),
+        pool.kinds[train],
+        take(fresh),
+        pool.kinds[fresh],
+        take(rare) if len(rare) else None,
+        str(rarest),
+        take(anomalies),
     )
 
 
@@ -116,7 +123,8 @@ def rows_of(name: str, detector: str, seed: int, crossed: bool) -> Iterator[dict
     kinds = calibrating.closest(Kinds.learn(found.train, seed))
     own = {
         part: (scoring.score(final.detector, data).double().numpy(), kinds.of(data).numpy())
-        for part, data in (("fresh", found.fresh), ("rare", found.rare), ("anomalies", found.anomalies)) if len(data)
+        for part, data in (("fresh", found.fresh), ("rare", found.rare), ("anomalies", found.anomalies))
+        if data is not None
     }  # fmt: skip
     about = {"set": name, "detector": detector, "seed": seed, "draws": "development" if seed <= 10 else "confirmation"}
     for row in held_out(found, own, np.random.default_rng(seed)):
@@ -189,7 +197,10 @@ class Tally:
 
     def row(self, alpha: float) -> dict[str, Any]:
         calibration, test = self.sizes
-        low, high = stats.binom.ppf([0.025, 0.975], test, alpha) / test
+        # Over many splits the chance of the calibration averages out; over one it does not (Beta-binomial law).
+        above = calibration + 1 - math.ceil((calibration + 1) * (1 - alpha) - 1e-9)
+        law = stats.binom(test, alpha) if len(self.rates) > 1 else stats.betabinom(test, above, calibration + 1 - above)
+        low, high = law.ppf([0.025, 0.975]) / test
         rate = float(np.mean(self.rates))
         row: dict[str, Any] = {
             "calibration": calibration, "test": test, "rate": rate, "low": low, "high": high,
@@ -249,7 +260,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "# Do thresholds keep their promise?", "",
         f"Written from results/guarantees.jsonl by benchmarks/guarantees.py: {shown[0]['draws']} draws, seeds "
         f"{', '.join(map(str, seeds))},", f"means over seeds. Where units are held out, {SPLITS} splits a seed,",
-        "where thresholds are crossed, one. The interval is the binomial one (95 %) of alpha for a test of that size.",
+        "where thresholds are crossed, one. The interval (95 %) is the binomial one of alpha for a test of that size;",
+        "where crossed, the Beta-binomial one of a held-out calibration of that size.",
         "Kinds count where they have 50 or more calibration units; the worst kind is that of the mean over splits, in",
         "the worst seed. `rarest` is the share of good units of the rarest kind that is rejected, `caught` that of",
         "anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all parts.", "",
