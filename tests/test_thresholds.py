@@ -153,7 +153,7 @@ def test_p_values_fall_and_standardised_scores_rise_with_the_score(normal, score
     assert ((p > 0) & (p <= 1)).all()
     standardised = calibration.standardised(scores, asked)
     assert np.isfinite(standardised).all()
-    assert (np.diff(standardised) >= 0).all()
+    assert (np.diff(standardised) >= -1e-12).all()  # rounding where the scale changes its rule
     apart = np.diff(scores) > 1e-6
     assert (np.diff(standardised)[apart] > 0).all()
     for alpha in (0.05, 0.2, 0.5):

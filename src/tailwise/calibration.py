@@ -2,8 +2,9 @@
 
 A kind is held to its own scores as far as they reach (Mondrian conformal prediction, Vovk 2003): among m of them no
 chance below 1 / (m + 1) can be told. Farther out a kind borrows from all the others: scores are put on one scale by
-each kind's own middle and spread, drawn towards those of all where the kind is small, and read against all of them. So
-a unit of a small kind needs to lie beyond all of its kind's own scores and beyond the usual of all kinds.
+each kind's own middle and spread, drawn towards those of all where the kind is small. A unit of a small kind must lie
+beyond its kind's own scores by as much as makes its chance small enough where chances fall exponentially, as they do in
+the outermost scores of all, and beyond the usual of all kinds: of two guesses the more careful one.
 
 What is guaranteed, for kinds that are given or were found without the calibration units: of new normals of a kind, at
 most alpha are flagged for every alpha of at least 1 / (m + 1), and at most 1 / (m + 1) for every other. What is
@@ -137,14 +138,18 @@ class _Reading:
 
     def threshold(self, false_alarms: float) -> float:
         own = thresholds.conformal_threshold(self.own, false_alarms)
-        if thresholds.reachable(len(self.own)) <= false_alarms:
+        reach = thresholds.reachable(len(self.own))
+        if reach <= false_alarms or thresholds.reachable(len(self.borrowed)) > false_alarms:
             return own
-        return max(own, thresholds.conformal_threshold(self.borrowed, false_alarms))
+        farther = own + _outermost(self.borrowed, 1) * math.log(reach / false_alarms)
+        return max(farther, thresholds.conformal_threshold(self.borrowed, false_alarms))
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
-        own = thresholds.p_values(self.own, scores)
-        beyond = np.minimum(thresholds.reachable(len(self.own)), thresholds.p_values(self.borrowed, scores))
-        return np.where(scores > self.own[-1], beyond, own)
+        own, reach = thresholds.p_values(self.own, scores), thresholds.reachable(len(self.own))
+        above = np.maximum(scores - self.own[-1], 0)
+        falling = reach * np.exp(-above / _outermost(self.borrowed, 1))
+        beyond = np.minimum(reach, np.maximum(falling, thresholds.p_values(self.borrowed, scores)))
+        return np.where(above > 0, beyond, own)
 
     def standardised(self, scores: np.ndarray) -> np.ndarray:
         at, heights = self._curve
