@@ -1,9 +1,9 @@
 """Which kind of normal is a unit of? Modes found among training units, kept with what places new units among them.
 
-A new unit is of the mode of its nearest training unit. It is unlike every training unit where it lies much farther
-from those around it than they lie from each other, a local outlier in the sense of Breunig et al. (2000). How much
-farther is calibrated on the training units, each left out in turn, so that no more than a given share of new normals
-is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
+A new unit is of the mode of its nearest training unit. It is unlike every training unit where it lies far from those
+nearest to it and from the flat through them (as in local hyperplane distances, Vincent & Bengio 2001), by what is usual
+where it lies. How far is calibrated on the training units, each left out in turn, so that no more than a given share of
+new normals is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ from .problem import Batch, Data
 NONE, UNKNOWN = -1, -2
 # A random part of a larger training set is kept to compare with.
 _MOST_UNITS = 10_000
-_NEAREST = 3
+# Modes are found among fewer axes than units are placed by, as everywhere; what a new kind differs in may lie in any.
+_AXES, _AXES_OF_MODES = 128, 32
+# Chosen on development draws (benchmarks/modes.py): a flat through 20 units and the distance to the third, held to the
+# root of what is usual for 5.
+_FLAT, _NEAR, _USUAL = 20, 3, 5
+_SHARE_OF_USUAL = 0.5
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 
@@ -36,10 +41,10 @@ class Kinds:
     Attributes:
         unit_shape: int64, the shape of a unit.
         centre, scale, axes: [d], [d], [d, k]: the principal components that units are placed by.
-        places: [m, k] of training units, at most 10,000.
+        places: [m, k + 1] of training units, at most 10,000; the last is how far a unit lies off these components.
         modes: [m] int64, their modes.
-        reach: [m], how far each lies from its third nearest other one.
-        limit: [], how many times the reach of its neighbours a unit's own may be.
+        reach: [m], how far each lies from its nearest others, as `_reach` has it.
+        limit: [], how far a new unit may lie from it, on the scale of `_strangeness`.
         training: [n] int64, kinds of the training units: their modes. None where restored.
         training_as_new: [n] int64, the kinds that they would be given as new units, each left out. None where restored.
     """
@@ -78,22 +83,17 @@ class Kinds:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         kept = order[:_MOST_UNITS].sort().values
         units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
-        centre, scale, axes = neighbours.principal_axes(units, seed=seed)
-        places = (units.flatten(1) - centre) / scale @ axes
-        found = modes.find(places, seed=seed)
-        near, distances = _around(places, places, torch.arange(len(places)), _NEAREST + 1)
-        own = min(_NEAREST, near.shape[1]) - 1
-        reach, without = distances[:, own], distances[:, -1]
-        # As if a unit were new: those that have it for a neighbour reach farther without it.
-        near = near[:, : own + 1]
-        usual = torch.where(distances[:, : own + 1] <= reach[near], without[near], reach[near])
-        farther = _farther(reach, usual, reach)
-        limit = torch.tensor(thresholds.conformal_threshold(farther.numpy(), unknown))
+        centre, scale, axes = neighbours.principal_axes(units, _AXES, seed)
+        places = _placed(units, centre, scale, axes)
+        found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed)
+        reach, near = _reach(places, places, torch.arange(len(places)))
+        strangeness = _strangeness(reach, near, reach)
+        limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown))
         shape = torch.tensor(data.unit_shape)
         kinds = cls(shape, centre, scale, axes, places, found, reach, limit)
         kinds.training, kinds.training_as_new = torch.empty(2, len(data), dtype=torch.long)
         kinds.training[kept] = found
-        kinds.training_as_new[kept] = torch.where(farther > limit, UNKNOWN, found[near[:, 0]])
+        kinds.training_as_new[kept] = torch.where(strangeness > limit, UNKNOWN, found[near[:, 0]])
         rest = order[_MOST_UNITS:]
         if len(rest):
             nearest, kinds.training_as_new[rest] = kinds._of(data.take(rest))
@@ -142,12 +142,11 @@ class Kinds:
         return nearest, kind
 
     def _of_units(self, units: Tensor) -> tuple[Tensor, Tensor]:
-        places = (_compared(units).flatten(1) - self.centre) / self.scale @ self.axes
+        places = _placed(_compared(units), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
         own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
-        near, distances = _around(places, self.places, own, _NEAREST)
-        unlike = (_farther(distances[:, -1], self.reach[near], self.reach) > self.limit) & (own < 0)
-        return nearest, torch.where(unlike, UNKNOWN, self.modes[nearest])
+        strangeness = _strangeness(*_reach(places, self.places, own), self.reach)
+        return nearest, torch.where((strangeness > self.limit) & (own < 0), UNKNOWN, self.modes[nearest])
 
 
 def names_of(kinds: Tensor) -> list[str]:
@@ -156,22 +155,33 @@ def names_of(kinds: Tensor) -> list[str]:
     return [words.get(kind, str(kind)) for kind in kinds.tolist()]
 
 
-def _around(points: Tensor, known: Tensor, own: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Indices [n, k] of the k nearest among units [m, d], fewer where there are fewer, and their distances [n, k].
+def _placed(units: Tensor, centre: Tensor, scale: Tensor, axes: Tensor) -> Tensor:
+    """Coordinates [n, k] of units [n, ...] along k axes, and how far each lies off them: [n, k + 1]."""
+    standard = (units.flatten(1).float() - centre) / scale
+    along = standard @ axes
+    return torch.cat([along, (standard - along @ axes.T).norm(dim=1, keepdim=True)], 1)
 
-    None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
+
+def _reach(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """How far points [n] lie from the nearest among units [m, d], and which these are [n, k], nearest first.
+
+    It is the geometric mean of the distances to the third and to the flat through all: in few dimensions a flat is
+    everywhere. None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
     """
-    distances, indices = neighbours.nearest(points, known, min(k, len(known) - 1) + 1)
+    distances, indices = neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1)
     # The unit itself goes last, and the last goes.
     others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
-    return indices.gather(1, others), distances.gather(1, others)
+    near = indices.gather(1, others)
+    third = distances.gather(1, others)[:, min(_NEAR, near.shape[1]) - 1]
+    return (third * neighbours.beyond(points, known, near)).sqrt(), near
 
 
-def _farther(reach: Tensor, usual: Tensor, every: Tensor) -> Tensor:
-    """How many times as far as its neighbours' [n, k] each unit's `reach` [n] goes (float64)."""
-    # Among duplicates nothing is near: a hundredth of the usual one among `every` [m] stands in for less than that.
-    floor = (0.01 * every.median()).clamp_min(1e-12).double()
-    return torch.maximum(reach.double(), floor) / torch.maximum(usual.double().mean(1), floor)
+def _strangeness(reach: Tensor, near: Tensor, usual: Tensor) -> Tensor:
+    """How far units reach [n] by what is usual [m] for their neighbours [n, k] (float64), higher is stranger."""
+    # Among duplicates nothing is far: a hundredth of the usual reach stands in for less than that.
+    floor = (0.01 * usual.median()).clamp_min(1e-12).double()
+    around = torch.maximum(usual.double()[near[:, :_USUAL]].mean(1), floor)
+    return torch.maximum(reach.double(), floor) / around**_SHARE_OF_USUAL
 
 
 def _compared(units: Tensor) -> Tensor:
