@@ -185,6 +185,15 @@ def test_equal_kinds_lend_each_other_their_shape():
     assert np.median(found) == pytest.approx(ndtri(0.99), abs=0.4)
 
 
+def test_what_all_scores_cannot_reach_is_still_asked_of_small_kinds():
+    generator = np.random.default_rng(9)
+    calibration = Calibration(generator.normal(size=92), np.r_[np.zeros(82), np.ones(10)])
+    assert calibration.threshold(0.01) == calibration.scores.max()
+    for kind in (0.0, 1.0):
+        own = calibration.scores[calibration.kinds == kind]
+        assert calibration.threshold(0.01, kind) > own.max()
+
+
 def test_kinds_that_are_not_known_are_held_to_all_scores():
     generator = np.random.default_rng(8)
     calibration = Calibration(generator.normal(size=200), np.array(["mono", "poly"]).repeat(100))

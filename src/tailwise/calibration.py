@@ -59,7 +59,8 @@ class Calibration:
     def p_values(self, scores: np.ndarray, kinds: np.ndarray | None = None) -> np.ndarray:
         """The chance [n] that a normal of the unit's kind scores at least as high.
 
-        At most alpha for a unit above the threshold for alpha, and for no other.
+        At most alpha for a unit above the threshold for alpha, and for no other, if all m scores together reach alpha:
+        no p-value is below 1 / (m + 1).
         """
         return self._each(kinds, len(scores), lambda reading, place: reading.p_values(scores[place]))
 
@@ -139,7 +140,7 @@ class _Reading:
     def threshold(self, false_alarms: float) -> float:
         own = thresholds.conformal_threshold(self.own, false_alarms)
         reach = thresholds.reachable(len(self.own))
-        if reach <= false_alarms or thresholds.reachable(len(self.borrowed)) > false_alarms:
+        if reach <= false_alarms or self.borrowed is self.own:
             return own
         farther = own + _outermost(self.borrowed, 1) * math.log(reach / false_alarms)
         return max(farther, thresholds.conformal_threshold(self.borrowed, false_alarms))
