@@ -196,4 +196,5 @@ def check_options(false_alarms: float, cross: int | None, max_group_fpr: float |
 
 
 def say(message: str) -> None:
+    """Tell the user, beside the results."""
     print(message, file=sys.stderr)
