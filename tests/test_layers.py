@@ -16,7 +16,7 @@ LAYERS = {
     | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
     1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps", "kinds"},
+    | {"storage", "files", "maps", "kinds", "drift"},
     3: {
         "estimator",
         "report",
@@ -36,6 +36,7 @@ LAYERS = {
         "triage",
         "workflow",
         "updating",
+        "drifting",
         "demonstration",
         "commands",
         "cli",

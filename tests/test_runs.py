@@ -60,7 +60,7 @@ def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
 
 def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -> None:
     scored = workflow.score_data(finished.path, str(table))
-    assert list(scored.columns) == ["unit", "score", "threshold", "flagged"]
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "kind"]
     # In another batch the distances between units differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
     assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()

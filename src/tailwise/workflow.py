@@ -29,7 +29,6 @@ from . import (
     gallery,
     map_files,
     maps,
-    modes,
     previews,
     refine,
     registry,
@@ -42,6 +41,7 @@ from . import (
 )
 from .detector import Detector
 from .errors import InputError
+from .kinds import Kinds, names_of
 from .problem import Data, Labelled, Problem, Source, check_units
 from .sources import open_source, spelled
 from .training import Outcome
@@ -142,14 +142,15 @@ def fit_run(
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        table = split.table(detector, outcome, fitted.scores)
+        kinds = Kinds.learn(problem.train, request.seed)
+        table = split.table(detector, outcome, fitted.scores, kinds)
         settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
         if detector.has_maps:
             normals = split.held_out if len(split.held) else split.training
             settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
-        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), kinds)
 
 
 def fitter(
@@ -200,7 +201,7 @@ class Split:
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: Outcome, scores: Tensor) -> pd.DataFrame:
+    def table(self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Kinds) -> pd.DataFrame:
         """A row for each training unit, held-out ones too, in the source's order.
 
         `scores` are those of the units trained on by `detector`, which may be aligned; `trained_score` and
@@ -218,7 +219,11 @@ class Split:
             columns["score"][self.held] = scoring.score(detector, self.held_out).double().numpy()
         table = pd.DataFrame({"unit": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
-        table["mode"] = modes.find(scoring.embedding_of(self.problem.train)).numpy()
+        assert kinds.training is not None
+        assert kinds.training_as_new is not None
+        table["mode"] = kinds.training.numpy()
+        table["mode_as_new"] = kinds.training_as_new.mode.numpy()
+        table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
         if self.problem.train_groups is not None:
             table["group"] = np.asarray(self.problem.train_groups).astype(str)
         return table
@@ -257,7 +262,9 @@ def score_data(
         scores = scoring.score(detector, units, batch_size).double().numpy()
         if map_folder is not None:
             _write_maps(map_folder, opened, detector, units, source, map_threshold)
-    return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+    table = pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+    kinds = opened.kinds()
+    return table if kinds is None else table.assign(kind=names_of(kinds.of(units)))
 
 
 def source_like(opened: storage.Run, data: str, skip_bad: bool = False) -> Source:
