@@ -264,8 +264,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "where crossed, the Beta-binomial one of a held-out calibration of that size.",
         "Kinds count where they have 50 or more calibration units; the worst kind is that of the mean over splits, in",
         "the worst seed. `rarest` is the share of good units of the rarest kind that is rejected, `caught` that of",
-        "anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all parts. Where crossed,",
-        "a worst kind is one test of often 50 units: mostly chance.", "",
+        "anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all parts.",
+        "Where crossed, a worst kind is one test of often 50 units: mostly chance.", "",
         "| set | detector | calibrated | threshold | alpha | rate | interval | worst found kind | worst known kind | "
         "rarest | caught |", "|" + "---|" * 11,
     ]  # fmt: skip

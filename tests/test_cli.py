@@ -42,7 +42,7 @@ def test_fit_and_score(table: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert printed.out == f"{run}\n"
     assert cli.run(["score", str(run), str(table), "--seed", "4"]) == 0
     scored = pd.read_csv(io.StringIO(capsys.readouterr().out))
-    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised"]
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     assert len(scored) == 120
     assert cli.run(["score", str(run), str(table), "--out", str(tmp_path / "s.parquet")]) == 0
     assert capsys.readouterr().out == ""

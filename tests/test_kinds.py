@@ -70,10 +70,9 @@ def test_as_a_new_unit_each_is_of_the_kind_of_its_nearest_other_one():
     units, _ = blobs([60, 30], spread=0.6)
     found = Kinds.learn(data_of(units))
     near = NearestNeighbors(n_neighbors=2).fit(found.places.numpy()).kneighbors(found.places.numpy())[1][:, 1]
-    known = found.training_as_new != UNKNOWN
-    assert torch.equal(found.training_as_new[known], found.training[near][known])
+    assert torch.equal(found.training_as_new.mode, found.training[near])
     # The ceil(91 x 0.95)-th smallest of 90 is the limit.
-    assert int((~known).sum()) == 3
+    assert int((found.training_as_new.kind == UNKNOWN).sum()) == 3
 
 
 def test_units_of_no_mode_are_of_no_kind():

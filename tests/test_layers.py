@@ -16,7 +16,7 @@ LAYERS = {
     | {"calibration", "modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
     1: {"nets", "deviation", "mobilenet", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "crossing", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps", "kinds"},
+    | {"storage", "files", "maps", "kinds", "drift"},
     3: {
         "estimator",
         "report",
@@ -37,6 +37,7 @@ LAYERS = {
         "workflow",
         "calibrating",
         "updating",
+        "drifting",
         "demonstration",
         "commands",
         "cli",

@@ -60,7 +60,7 @@ def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
 
 def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -> None:
     scored = workflow.score_data(finished.path, str(table))
-    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised"]
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     # In another batch the distances between units differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
     assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()
@@ -82,17 +82,19 @@ def test_a_threshold_for_every_kind(fair: storage.Run, table: Path) -> None:
     scores = fair.scores()
     assert not scores["held_out"].any()
     assert scores["calibration"].notna().all()
-    assert pd.crosstab(scores["kind"], scores["group"]).gt(0).sum().sum() == scores["kind"].nunique()
-    for _, own in scores.groupby("kind"):
+    assert pd.crosstab(scores["held_to"], scores["group"]).gt(0).sum().sum() == scores["held_to"].nunique()
+    for _, own in scores.groupby("held_to"):
         assert own["threshold"].nunique() == 1
         assert (own["calibration"] > own["threshold"]).mean() <= 0.05
     scored = workflow.score_data(fair.path, str(table))
-    assert (scored["kind"] == scores["kind"]).all()
+    assert (scored["held_to"] == scores["held_to"]).all()
     assert np.allclose(scored["threshold"], scores["threshold"])
     assert (scored["flagged"] == (scored["score"] > scored["threshold"])).all()
     rows = {row["kind"]: row for row in fair.settings["thresholds"]}
-    assert [row["normals"] for row in rows.values()] == sorted(scores["kind"].value_counts(), reverse=True)
-    assert {kind: row["threshold"] for kind, row in rows.items()} == dict(scores.groupby("kind")["threshold"].first())
+    assert [row["normals"] for row in rows.values()] == sorted(scores["held_to"].value_counts(), reverse=True)
+    assert {kind: row["threshold"] for kind, row in rows.items()} == dict(
+        scores.groupby("held_to")["threshold"].first()
+    )
 
 
 def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
@@ -101,8 +103,8 @@ def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
     assert [row["kind"] for row in run.settings["thresholds"]] == ["a", "b", "c"]
     frame = pd.read_csv(table)
     scored = workflow.score_data(run.path, str(table))
-    assert list(scored["kind"]) == list(frame["kind"])
-    assert scored.groupby("kind")["threshold"].nunique().eq(1).all()
+    assert list(scored["held_to"]) == list(frame["kind"])
+    assert scored.groupby("held_to")["threshold"].nunique().eq(1).all()
     frame.drop(columns="kind").to_csv(tmp_path / "nameless.csv", index=False)
     nameless = workflow.score_data(run.path, str(tmp_path / "nameless.csv"))
     assert (nameless["threshold"] == run.settings["threshold"]).all()

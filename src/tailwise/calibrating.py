@@ -1,7 +1,7 @@
 """The calibration of a run: which scores make its thresholds, of which kinds, and whether every kind is treated fairly.
 
 A run's table of scores has a column `calibration`: the score of each unit by a detector that has not learnt it, missing
-for those that were only trained on. Where thresholds are of kinds, a column `kind` says of which.
+for those that were only trained on. Where thresholds are of kinds, a column `held_to` says of which.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def with_calibration(
     if scores.isna().all():
         scores = table["score"]
     found = table.assign(calibration=scores.to_numpy())
-    return found if kinds is None else found.assign(kind=kinds)
+    return found if kinds is None else found.assign(held_to=kinds)
 
 
 def of_table(table: pd.DataFrame) -> Calibration:
     """What a run's table of scores says of new normals."""
     table = table if "calibration" in table else with_calibration(table)
     used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
-    kinds = used["kind"].to_numpy().astype(str) if "kind" in used else None
+    kinds = used["held_to"].to_numpy().astype(str) if "held_to" in used else None
     return Calibration(used["calibration"].to_numpy(dtype=float), kinds)
 
 
@@ -99,8 +99,8 @@ def kinds_of_new(run: Run, units: Labelled) -> np.ndarray | None:
 def scored(
     run: Run, units: Labelled, scores: np.ndarray, threshold: float | None, false_discoveries: float | None
 ) -> pd.DataFrame:
-    """A row for each unit: `unit`, `score`, `threshold`, `flagged`, `p_value`, `standardised`, and its `kind` where
-    thresholds are of kinds; see `commands.score`."""
+    """A row for each unit: `unit`, `score`, `threshold`, `flagged`, `p_value`, `standardised`, its `kind` where
+    kinds were kept, and what it is `held_to` where thresholds are of kinds; see `commands.score`."""
     calibration, kinds = of_run(run), kinds_of_new(run, units)
     limits = np.full(len(scores), threshold if threshold is not None else run.settings["threshold"])
     if threshold is None and kinds is not None:
@@ -111,7 +111,9 @@ def scored(
         flagged = thresholds.benjamini_hochberg(p, false_discoveries)
     table = pd.DataFrame({"unit": list(units.data.names), "score": scores, "threshold": limits, "flagged": flagged})
     table = table.assign(p_value=p, standardised=calibration.standardised(scores, kinds))
-    return table if kinds is None else table.assign(kind=kinds)
+    found = run.kinds()
+    table = table if found is None else table.assign(kind=names_of(found.of(units.data)))
+    return table if kinds is None else table.assign(held_to=kinds)
 
 
 def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.DataFrame:

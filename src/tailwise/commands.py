@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from .drift import Drift
     from .storage import Run
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
-    DataFrame = Run = object
+    DataFrame = Drift = Run = object
 
 
 def fit(
@@ -151,7 +152,11 @@ def score(
     """Score every unit of new data with a run: a table of scores, or the map of a cube.
 
     Columns: unit, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
-    (the score on a scale where 3.0 means the same for every model and kind) and, where thresholds are of kinds, kind.
+    (the score on a scale where 3.0 means the same for every model and kind), kind, and, where thresholds are of kinds,
+    held_to: the kind whose threshold it is.
+
+    The kind is the number of the found kind of normal that the unit is most like, as in the report; "none" where it is
+    most like a unit of no kind, "unknown" where it is unlike every training unit.
 
     A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
 
@@ -198,6 +203,35 @@ def thresholds(run: Path, *, false_alarms: float | None = None, per_day: float =
     from . import calibrating
 
     return calibrating.table_of_run(run, false_alarms, per_day)
+
+
+def drift(
+    run: Path,
+    data: str,
+    *,
+    out: Path | None = None,
+    level: float = 0.05,
+    skip_bad: bool = False,
+    batch_size: int | None = None,
+    device: str = "cpu",
+) -> Drift:
+    """Has normal changed? Hold new data against a run's training data, kind by kind, and name the kinds that drifted.
+
+    Each found kind of normal is tested for its share of all units, for its scores, against those of held-out training
+    units, and for units that are unlike every training unit. The exit status is 4 where anything drifted.
+
+    Args:
+        run: a run folder.
+        data: a batch of the kind that the run was fitted on, the more the better; it is read in the same way.
+        out: a .json or .md file with a row for each kind, changed or not.
+        level: the chance that anything is named where nothing has changed, over all kinds and tests together.
+        skip_bad: leave unreadable images out instead of refusing.
+        batch_size: units scored at once.
+        device: "cpu", "cuda" or "mps".
+    """
+    from . import drifting
+
+    return drifting.drift_of(run, data, out, level, skip_bad, batch_size, device)
 
 
 def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
@@ -374,4 +408,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, thresholds, triage, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, thresholds, drift, triage, update, report, weigh, names, describe, demo, bench)

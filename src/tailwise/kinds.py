@@ -31,6 +31,19 @@ _SHARE_OF_USUAL = 0.5
 _ROUNDING = 1e-5
 
 
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where units were placed: the `mode` [n] of the nearest training unit, and whether they are `unknown` [n]."""
+
+    mode: Tensor
+    unknown: Tensor
+
+    @property
+    def kind(self) -> Tensor:
+        """The kind [n] (int64) of each unit, as `Kinds` has it."""
+        return torch.where(self.unknown, UNKNOWN, self.mode)
+
+
 @dataclass(eq=False)
 class Kinds:
     """Found modes, ready to say of which kind any unit is.
@@ -46,7 +59,7 @@ class Kinds:
         reach: [m], how far each lies from its nearest others, as `_reach` has it.
         limit: [], how far a new unit may lie from it, on the scale of `_strangeness`.
         training: [n] int64, kinds of the training units: their modes. None where restored.
-        training_as_new: [n] int64, the kinds that they would be given as new units, each left out. None where restored.
+        training_as_new: where they would be placed as new units, each left out. None where restored.
     """
 
     unit_shape: Tensor
@@ -58,7 +71,7 @@ class Kinds:
     reach: Tensor
     limit: Tensor
     training: Tensor | None = None
-    training_as_new: Tensor | None = None
+    training_as_new: Placed | None = None
 
     @classmethod
     def learn(cls, data: Data, seed: int = 0, unknown: float = 0.05) -> Kinds:
@@ -91,13 +104,14 @@ class Kinds:
         limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown))
         shape = torch.tensor(data.unit_shape)
         kinds = cls(shape, centre, scale, axes, places, found, reach, limit)
-        kinds.training, kinds.training_as_new = torch.empty(2, len(data), dtype=torch.long)
-        kinds.training[kept] = found
-        kinds.training_as_new[kept] = torch.where(strangeness > limit, UNKNOWN, found[near[:, 0]])
+        training = torch.empty(len(data), dtype=torch.long)
+        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool))
+        training[kept], as_new.mode[kept], as_new.unknown[kept] = found, found[near[:, 0]], strangeness > limit
         rest = order[_MOST_UNITS:]
         if len(rest):
-            nearest, kinds.training_as_new[rest] = kinds._of(data.take(rest))
-            kinds.training[rest] = found[nearest]
+            others = kinds.place(data.take(rest))
+            training[rest], as_new.mode[rest], as_new.unknown[rest] = others.mode, others.mode, others.unknown
+        kinds.training, kinds.training_as_new = training, as_new
         return kinds
 
     @classmethod
@@ -110,7 +124,8 @@ class Kinds:
         names = [name for name in cls.__dataclass_fields__ if not name.startswith("training")]
         if set(state) != set(names):
             raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
-        return cls(**{name: state[name] for name in names})
+        restored = {name: state[name] for name in names}
+        return cls(**restored)  # type: ignore[arg-type]
 
     @property
     def state(self) -> dict[str, Tensor]:
@@ -128,25 +143,24 @@ class Kinds:
         Raises:
             InputError: the units are not of the shape of the training units.
         """
+        return self.place(data).kind
+
+    def place(self, data: Data) -> Placed:
+        """Where each unit lies among the training units; of one that is unlike all, the mode of the nearest too."""
         if data.unit_shape != tuple(self.unit_shape.tolist()):
             raise InputError(
                 f"kinds were found among units of shape {self.unit_shape.tolist()}: got {list(data.unit_shape)}",
                 "give data of the same kind",
             )
-        return self._of(data)[1]
+        parts = [self._place(batch.units) for batch in _batches(data)]
+        return Placed(torch.cat([part.mode for part in parts]), torch.cat([part.unknown for part in parts]))
 
-    def _of(self, data: Data) -> tuple[Tensor, Tensor]:
-        """The nearest training unit [n] of each unit, and its kind [n]."""
-        found = [self._of_units(batch.units) for batch in _batches(data)]
-        nearest, kind = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return nearest, kind
-
-    def _of_units(self, units: Tensor) -> tuple[Tensor, Tensor]:
+    def _place(self, units: Tensor) -> Placed:
         places = _placed(_compared(units), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
         own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
         strangeness = _strangeness(*_reach(places, self.places, own), self.reach)
-        return nearest, torch.where((strangeness > self.limit) & (own < 0), UNKNOWN, self.modes[nearest])
+        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0))
 
 
 def names_of(kinds: Tensor) -> list[str]:

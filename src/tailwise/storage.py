@@ -3,8 +3,8 @@
     settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
     model.safetensors  the detector's state
     scores.parquet     a row for each training unit
+    kinds.safetensors  the kinds of normal that were found; runs of before have none
     history.jsonl      a line for each epoch
-    kinds.safetensors  kinds of normal, where thresholds are of found kinds
     report.json/.html  the report, as a plain dict and as a page
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
 
@@ -41,7 +41,7 @@ FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
 KINDS = "kinds.safetensors"
-_SEALED = (MODEL, SCORES, HISTORY)
+_SEALED = (MODEL, SCORES, HISTORY, KINDS)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
     "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
@@ -72,12 +72,15 @@ class Run:
         return found[0]
 
     def scores(self) -> pd.DataFrame:
-        """The training units: unit, three scores, weight, held_out, mode, group where known, calibration (the score by
-        a detector that has not learnt the unit), and kind where thresholds are of kinds."""
+        """The training units: unit, three scores, weight, held_out, mode, where a new unit like it would be placed
+        (mode_as_new, unknown_as_new), group where known, calibration (the score by a detector that has not learnt the
+        unit), and held_to and threshold where thresholds are of kinds."""
         return pd.read_parquet(self._checked(SCORES))
 
-    def kinds(self) -> Kinds:
-        """The kinds of normal that its thresholds are of."""
+    def kinds(self) -> Kinds | None:
+        """The kinds of normal that were found among the training units; None for a run made before they were kept."""
+        if KINDS not in self.settings["digests"]:
+            return None
         return Kinds.restore(read_tensors(self._checked(KINDS))[0])
 
     def history(self) -> list[dict[str, float]]:
@@ -165,7 +168,7 @@ class Writer:
             resumable = (self.path / CHECKPOINT).exists()
         else:
             # An older run stops counting as one before any of its files goes.
-            for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, HISTORY, KINDS, REPORT_DATA, REPORT_PAGE):
+            for name in (SETTINGS, CHECKPOINT, *_SEALED, REPORT_DATA, REPORT_PAGE):
                 (self.path / name).unlink(missing_ok=True)
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
@@ -194,8 +197,7 @@ class Writer:
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
         if kinds is not None:
             write(self.path / KINDS, tensor_bytes(kinds.state, {}))
-        sealed = (*_SEALED, *([] if kinds is None else [KINDS]))
-        digests = {name: file_digest(self.path / name) for name in sealed}
+        digests = {name: file_digest(self.path / name) for name in _SEALED if name != KINDS or kinds is not None}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)

@@ -31,7 +31,6 @@ from . import (
     gallery,
     map_files,
     maps,
-    modes,
     previews,
     refine,
     registry,
@@ -168,8 +167,9 @@ def fit_run(
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        found = Kinds.learn(split.training, request.seed) if request.per_kind else None
-        table = split.table(detector, outcome, fitted.scores)
+        kinds = Kinds.learn(problem.train, request.seed)
+        found = kinds if request.per_kind else None
+        table = split.table(detector, outcome, fitted.scores, kinds)
         own = calibrating.kinds_of(split.labelled, found) if request.per_kind or request.per_group else None
         table = calibrating.with_calibration(table, None if crossed is None else crossed.scores, own)
         calibrating.warn(table, request.false_alarms, crossed is not None)
@@ -187,7 +187,7 @@ def fit_run(
         settings["seconds"] = round(time.perf_counter() - started, 2)
         limits = None if own is None else calibrating.Limits(calibration, found, request.false_alarms)
         summary = _summary(request, settings, outcome, table, problem, detector, limits)
-        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), found)
+        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), kinds)
 
 
 def _crossed(
@@ -258,7 +258,7 @@ class Split:
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: Outcome, scores: Tensor) -> pd.DataFrame:
+    def table(self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Kinds) -> pd.DataFrame:
         """A row for each training unit, held-out ones too, in the source's order.
 
         `scores` are those of the units trained on by `detector`, which may be aligned; `trained_score` and
@@ -276,7 +276,11 @@ class Split:
             columns["score"][self.held] = scoring.score(detector, self.held_out).double().numpy()
         table = pd.DataFrame({"unit": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
-        table["mode"] = modes.find(scoring.embedding_of(self.problem.train)).numpy()
+        assert kinds.training is not None
+        assert kinds.training_as_new is not None
+        table["mode"] = kinds.training.numpy()
+        table["mode_as_new"] = kinds.training_as_new.mode.numpy()
+        table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
         if self.problem.train_groups is not None:
             table["group"] = np.asarray(self.problem.train_groups).astype(str)
         return table
