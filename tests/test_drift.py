@@ -132,4 +132,4 @@ def test_a_run_of_before_says_so(tmp_path, capsys):
     assert cli.run(["drift", run, str(tmp_path / "t.csv")]) == 2
     assert "before runs kept their kinds" in capsys.readouterr().err
     assert cli.run(["score", run, str(tmp_path / "t.csv")]) == 0
-    assert capsys.readouterr().out.startswith("unit,score,threshold,flagged\n")
+    assert capsys.readouterr().out.startswith("unit,score,threshold,flagged,p_value,standardised\n")
