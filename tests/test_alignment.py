@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tailwise import alignment, registry, scoring, training
+from tailwise import alignment, neighbours, registry, scoring, training
 from tailwise.detector import Detector
 from tailwise.errors import InputError
 from tailwise.problem import Batch, Data
@@ -150,7 +150,7 @@ def test_off_the_plane_of_its_neighbours() -> None:
     plane = torch.randn(40, 2, generator=generator) @ torch.randn(2, 6, generator=generator)
     points = plane[:8] + 0.3 * torch.randn(8, 6, generator=generator)
     near = torch.cdist(points, plane).topk(10, largest=False).indices
-    found = alignment._beyond(points, plane, near)
+    found = neighbours.beyond(points, plane, near)
     for point, indices, value in zip(points.numpy(), near.numpy(), found, strict=True):
         flat = plane.numpy()[indices]
         middle = flat.mean(0)

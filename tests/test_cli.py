@@ -42,7 +42,7 @@ def test_fit_and_score(table: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert printed.out == f"{run}\n"
     assert cli.run(["score", str(run), str(table), "--seed", "4"]) == 0
     scored = pd.read_csv(io.StringIO(capsys.readouterr().out))
-    assert list(scored.columns) == ["unit", "score", "threshold", "flagged"]
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     assert len(scored) == 120
     assert cli.run(["score", str(run), str(table), "--out", str(tmp_path / "s.parquet")]) == 0
     assert capsys.readouterr().out == ""
@@ -115,6 +115,27 @@ def test_a_failed_check_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "check failed: the loss fell" in " ".join(printed.err.split())
     assert printed.out == f"{run}\n"
     assert not next(c for c in open_run(run).settings["checks"] if c["name"] == "the loss fell")["ok"]
+
+
+def test_a_broken_limit_is_status_4(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pd.read_csv(table)
+    frame["kind"] = np.where(np.arange(120) < 100, "usual", "rare")
+    frame.loc[100:, list("abcde")] *= 4
+    frame.to_csv(tmp_path / "kinds.csv", index=False)
+    asked = ["fit", str(tmp_path / "kinds.csv"), "--groups", "kind", "--detector", "gaussian", "--weighting", "",
+             "--alignment", "", "--cross", "3", "--max-group-fpr", "0.1"]  # fmt: skip
+    assert cli.run([*asked, "--out", str(tmp_path / "run")]) == 4
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'run'}\n"
+    assert "error: kind 'rare' is falsely rejected in" in printed.err
+    assert "--per-group" in printed.err
+    assert open_run(tmp_path / "run").settings["status"] == "complete"
+    assert cli.run(["thresholds", str(tmp_path / "run"), "--per-day", "2000"]) == 0
+    rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
+    assert list(rows["false_alarms"]) == [0.01, 0.05, 0.1]
+    assert list(rows["per_day"]) == [20, 100, 200]
+    assert rows["threshold"].is_monotonic_decreasing
+    assert cli.run(["thresholds", str(tmp_path / "run"), "--per-day", "0"]) == 2
 
 
 def test_weigh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,7 @@ def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
 
 def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -> None:
     scored = workflow.score_data(finished.path, str(table))
-    assert list(scored.columns) == ["unit", "score", "threshold", "flagged"]
+    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     # In another batch the distances between units differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
     assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()
@@ -73,16 +73,83 @@ def test_a_detectors_own_scores_are_those_of_the_fit(table: Path, tmp_path: Path
     assert np.array_equal(trained["score"], trained["trained_score"])
 
 
-def test_a_threshold_for_every_kind(finished: storage.Run, table: Path, tmp_path: Path) -> None:
-    fair = workflow.fit_run(request(table, per_kind=True), tmp_path / "fair")
-    assert fair.settings["threshold"] >= finished.settings["threshold"]
-    with pytest.raises(InputError, match="needs mode-fair scores"):
-        workflow.fit_run(request(table, per_kind=True, alignment=""), tmp_path / "plain")
-    np.save(tmp_path / "scene.npy", np.random.default_rng(0).random((12, 10, 20)))
-    scene = workflow.Request(source=open_source(str(tmp_path / "scene.npy")), epochs=1, per_kind=True)
-    with pytest.raises(InputError, match="needs mode-fair scores"):
-        workflow.fit_run(scene, tmp_path / "scene")
-    assert not (tmp_path / "scene").exists()
+@pytest.fixture(scope="module")
+def fair(table: Path, tmp_path_factory: pytest.TempPathFactory) -> storage.Run:
+    return workflow.fit_run(request(table, detector="gaussian", per_kind=True), tmp_path_factory.mktemp("fair") / "run")
+
+
+def test_a_threshold_for_every_kind(fair: storage.Run, table: Path) -> None:
+    scores = fair.scores()
+    assert not scores["held_out"].any()
+    assert scores["calibration"].notna().all()
+    assert pd.crosstab(scores["held_to"], scores["group"]).gt(0).sum().sum() == scores["held_to"].nunique()
+    for _, own in scores.groupby("held_to"):
+        assert own["threshold"].nunique() == 1
+        assert (own["calibration"] > own["threshold"]).mean() <= 0.05
+    scored = workflow.score_data(fair.path, str(table))
+    assert (scored["held_to"] == scores["held_to"]).all()
+    assert np.allclose(scored["threshold"], scores["threshold"])
+    assert (scored["flagged"] == (scored["score"] > scored["threshold"])).all()
+    rows = {row["kind"]: row for row in fair.settings["thresholds"]}
+    assert [row["normals"] for row in rows.values()] == sorted(scores["held_to"].value_counts(), reverse=True)
+    assert {kind: row["threshold"] for kind, row in rows.items()} == dict(
+        scores.groupby("held_to")["threshold"].first()
+    )
+
+
+def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
+    asked = request(table, detector="gaussian", per_group=True, cross=2)
+    run = workflow.fit_run(asked, tmp_path / "run")
+    assert [row["kind"] for row in run.settings["thresholds"]] == ["a", "b", "c"]
+    frame = pd.read_csv(table)
+    scored = workflow.score_data(run.path, str(table))
+    assert list(scored["held_to"]) == list(frame["kind"])
+    assert scored.groupby("held_to")["threshold"].nunique().eq(1).all()
+    frame.drop(columns="kind").to_csv(tmp_path / "nameless.csv", index=False)
+    nameless = workflow.score_data(run.path, str(tmp_path / "nameless.csv"))
+    assert (nameless["threshold"] == run.settings["threshold"]).all()
+    both = request(table, per_group=True, per_kind=True)
+    for wrong, said in (
+        (both, "found kinds or of known groups"),
+        (replace(both, per_kind=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs known groups"),
+        (request(table, cross=1), "cross must be 0 or at least 2: got 1"),
+        (request(table, cross=2, patience=3), "holds none out"),
+        (request(table, max_group_fpr=6.0), "max_group_fpr must lie between 0 and 1: got 6.0"),
+    ):
+        with pytest.raises(InputError, match=said):
+            workflow.fit_run(wrong, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_p_values_of_held_out_units_are_their_ranks(finished: storage.Run, table: Path) -> None:
+    scores = finished.scores()
+    held = scores["held_out"]
+    assert scores["calibration"].notna().equals(held)
+    scored = workflow.score_data(finished.path, str(table))[held.to_numpy()]
+    ranks = scored["score"].rank(ascending=False)
+    assert np.allclose(scored["p_value"], (1 + ranks) / (held.sum() + 1))
+    assert scored.sort_values("score")["standardised"].is_monotonic_increasing
+    few = workflow.score_data(finished.path, str(table), false_discoveries=0.05)
+    assert few["flagged"].sum() <= (few["p_value"] <= 0.05).sum()
+
+
+def test_a_kind_that_is_rejected_too_often_fails_the_run(table: Path, tmp_path: Path) -> None:
+    """Widely scattered units of a kind are rejected by a threshold for all."""
+    frame = pd.read_csv(table)
+    rare = frame["kind"] == "b"
+    columns = [f"f{i}" for i in range(6)]
+    frame.loc[rare, columns] = 4 + 3 * (frame.loc[rare, columns] - 4)
+    frame.to_csv(tmp_path / "wide.csv", index=False)
+    asked = request(tmp_path / "wide.csv", detector="gaussian", alignment="", cross=3, max_group_fpr=0.1)
+    run = workflow.fit_run(asked, tmp_path / "run")
+    said = run.settings["group_fpr"]
+    assert said["broken"] == ["b"]
+    rows = {row["name"]: row for row in said["kinds"]}
+    scores = run.scores()
+    over = scores["calibration"] > run.settings["threshold"]
+    assert rows["b"]["share"] == pytest.approx(over[scores["group"] == "b"].mean())
+    fair = workflow.fit_run(replace(asked, per_group=True), tmp_path / "fair")
+    assert fair.settings["group_fpr"]["broken"] == []
 
 
 def test_reordered_and_extra_columns_do_not_matter(finished: storage.Run, table: Path, tmp_path: Path) -> None:

@@ -26,9 +26,6 @@ _MOST_AXES = 512
 _PRINCIPAL = 32
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
 _SHRINKAGE = 0.05
-# Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
-_RIDGE = 0.01
-_HULL_ENTRIES = 4_000_000
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
@@ -256,7 +253,7 @@ class Memory(nn.Module):
             others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
             rows.append(distances.gather(1, others)[:, few - 1])
             near.append(indices.gather(1, others))
-        return torch.stack([*rows, _beyond(asked[0], self.units, near[0])]), near, own
+        return torch.stack([*rows, neighbours.beyond(asked[0], self.units, near[0])]), near, own
 
     def _log(self, distances: Tensor) -> Tensor:
         return torch.maximum(distances, self.floor[:, None]).log()
@@ -266,22 +263,6 @@ class Memory(nn.Module):
         few = near[1].shape[1]
         usual = [own[of[:, :few]].mean(1) for own, of in zip(self.reach, (*near, near[0]), strict=True)]
         return reach - torch.stack(usual)
-
-
-def _beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
-    """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
-    found = []
-    step = max(1, _HULL_ENTRIES // (near.shape[1] * known.shape[1]))
-    for block, indices in zip(points.split(step), near.split(step), strict=True):
-        flat = known[indices]  # [b, k, d]
-        middle = flat.mean(1, keepdim=True)
-        flat, off = flat - middle, block[:, None] - middle
-        gram = flat @ flat.transpose(1, 2)
-        spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
-        shares = torch.linalg.solve(gram, flat @ off.transpose(1, 2))  # [b, k, 1]
-        found.append((off - shares.transpose(1, 2) @ flat).norm(dim=2)[:, 0])
-    return torch.cat(found) if found else points.new_empty(0)
 
 
 def _flat(batch: Batch) -> Tensor:

@@ -1,6 +1,7 @@
 """The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
 
-Exit status: 0 done, 2 bad input (`error:` and `hint:`), 3 a fit whose self-checks failed, 130 interrupted.
+Exit status: 0 done, 2 bad input (`error:` and `hint:`), 3 a fit whose self-checks failed, 4 drift, or a fit that breaks
+its --max-group-fpr, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -93,10 +94,12 @@ def _show(result: Any, written: bool) -> int:
         return 0
     if hasattr(result, "settings"):
         print(result.path)
-        return 3 if any(not check["ok"] for check in result.settings["checks"]) else 0
+        if any(not check["ok"] for check in result.settings["checks"]):
+            return 3
+        return 4 if (result.settings.get("group_fpr") or {}).get("broken") else 0
     if result is not None:
         print(result)
-    return 0
+    return 4 if getattr(result, "alarm", False) else 0
 
 
 def _flag(arguments: Sequence[str], name: str) -> bool:

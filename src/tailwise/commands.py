@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from .drift import Drift
     from .storage import Run
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
-    DataFrame = Run = object
+    DataFrame = Drift = Run = object
 
 
 def fit(
@@ -35,6 +36,9 @@ def fit(
     columns: str = "",
     balance: bool = False,
     per_kind: bool = False,
+    per_group: bool = False,
+    cross: int | None = None,
+    max_group_fpr: float | None = None,
     refine: str = "",
     anomalies: str | None = None,
     reviewed: str | None = None,
@@ -78,8 +82,13 @@ def fit(
         labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
         groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
         columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
-        per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: the threshold
-            is higher, and catches less.
+        per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: each has a
+            threshold of its own. Rare kinds are rejected less, and less is caught.
+        per_group: the same for the known groups (needs groups); new data must name its groups too.
+        cross: how many more trainings give every unit a score by a detector that has not learnt it, for the thresholds,
+            so that none need be held out; 0 holds some out instead. By default 5 with per_kind or per_group, else 0.
+        max_group_fpr: fail (exit status 4, the run is kept) where a known group, or else a found kind, is falsely
+            rejected more often than this.
         refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
             see it find anomalous, "Iterate()" weighs it down.
         anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
@@ -118,7 +127,8 @@ def fit(
     request = workflow.Request(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        per_kind=per_kind, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
+        per_kind=per_kind, per_group=per_group, cross=cross, max_group_fpr=max_group_fpr, refine=refine,
+        anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
         seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
         command=command,
     )  # fmt: skip
@@ -133,12 +143,20 @@ def score(
     threshold: float | None = None,
     maps: Path | None = None,
     map_threshold: float | None = None,
+    false_discoveries: float | None = None,
     skip_bad: bool = False,
     batch_size: int | None = None,
     seed: int = 0,
     device: str = "cpu",
 ) -> DataFrame | Path:
-    """Score every unit of new data with a run: columns unit, score, threshold and flagged, or the map of a cube.
+    """Score every unit of new data with a run: a table of scores, or the map of a cube.
+
+    Columns: unit, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
+    (the score on a scale where 3.0 means the same for every model and kind), kind, and, where thresholds are of kinds,
+    held_to: the kind whose threshold it is.
+
+    The kind is the number of the found kind of normal that the unit is most like, as in the report; "none" where it is
+    most like a unit of no kind, "unknown" where it is unlike every training unit.
 
     A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
 
@@ -151,6 +169,8 @@ def score(
         maps: a folder for where in each image the score comes from: UNIT.map.tiff (scores as 32-bit floats),
             UNIT.overlay.png (for people) and UNIT.mask.png (255 where flagged), each in the image's own size.
         map_threshold: flag pixels above this score of the map instead of the run's own threshold.
+        false_discoveries: in place of the threshold, flag so that at most this share of all that is flagged is
+            normal (Benjamini-Hochberg over their p-values).
         skip_bad: leave unreadable images out instead of refusing.
         batch_size: units scored at once; scores are the same up to rounding.
         seed: fixes any chance in how the data is read; scoring itself has none.
@@ -160,10 +180,58 @@ def score(
 
     if out is not None and out.suffix in scene_maps.SUFFIXES:
         return scene_maps.write_map(run, data, out, threshold, batch_size, device)
-    table = workflow.score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold)
+    table = workflow.score_data(
+        run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries
+    )
     if out is not None:
         tables.write_table(table, out)
     return table
+
+
+def thresholds(run: Path, *, false_alarms: float | None = None, per_day: float = 1_000) -> DataFrame:
+    """What the thresholds of a run promise, for all normals or for each kind.
+
+    Columns: kind, normals (how many it was calibrated on), false_alarms (as asked), threshold, promised (in the mean
+    over calibrations), low and high (that of one calibration, in 95 % of them), reachable (the smallest share that so
+    many normals can promise), guaranteed (whether they reach what was asked), per_day (expected false alarms).
+
+    Args:
+        run: a run folder.
+        false_alarms: for this share of false alarms; by default that of the run, and .01, .05 and .1.
+        per_day: normal units a day.
+    """
+    from . import calibrating
+
+    return calibrating.table_of_run(run, false_alarms, per_day)
+
+
+def drift(
+    run: Path,
+    data: str,
+    *,
+    out: Path | None = None,
+    level: float = 0.05,
+    skip_bad: bool = False,
+    batch_size: int | None = None,
+    device: str = "cpu",
+) -> Drift:
+    """Has normal changed? Hold new data against a run's training data, kind by kind, and name the kinds that drifted.
+
+    Each found kind of normal is tested for its share of all units, for its scores, against those of held-out training
+    units, and for units that are unlike every training unit. The exit status is 4 where anything drifted.
+
+    Args:
+        run: a run folder.
+        data: a batch of the kind that the run was fitted on, the more the better; it is read in the same way.
+        out: a .json or .md file with a row for each kind, changed or not.
+        level: the chance that anything is named where nothing has changed, over all kinds and tests together.
+        skip_bad: leave unreadable images out instead of refusing.
+        batch_size: units scored at once.
+        device: "cpu", "cuda" or "mps".
+    """
+    from . import drifting
+
+    return drifting.drift_of(run, data, out, level, skip_bad, batch_size, device)
 
 
 def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
@@ -340,4 +408,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, triage, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, thresholds, drift, triage, update, report, weigh, names, describe, demo, bench)

@@ -56,8 +56,20 @@ def share_of(hits: pd.Series | np.ndarray) -> dict[str, Any]:
 
 
 def rejected(units: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """The share of units whose score lies above the threshold."""
-    return share_of(units["score"] > threshold)
+    """The share of units whose score lies above the threshold, or above their kind's own where they have one.
+
+    Of units with a score by a detector that has not learnt them (`calibration`), that one counts.
+    """
+    scores = units["calibration"].fillna(units["score"]) if "calibration" in units else units["score"]
+    return share_of(scores > units.get("threshold", threshold))
+
+
+def calibrating(train: pd.DataFrame) -> pd.DataFrame:
+    """The units that the threshold comes from: those held out, or all where each was left out in turn."""
+    held = train["held_out"].astype(bool)
+    if "calibration" not in train or held.any() or (train["calibration"] == train["score"]).all():
+        return train[held]
+    return train[train["calibration"].notna()]
 
 
 def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:

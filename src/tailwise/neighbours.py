@@ -17,6 +17,8 @@ from torch import Tensor
 # Above this many units the search within one set goes through cells: exact search is quadratic.
 _EXACT_UNITS = 8_000
 _BLOCK_ENTRIES = 4_000_000
+# Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
+_RIDGE = 0.01
 _CELL = 100
 # Each unit is compared with about this many. On three draws of 20,000 clustered units half as many found all true
 # neighbours of most, but fewer of those within kinds of 20; a quarter found three in four.
@@ -57,6 +59,22 @@ def nearest(query: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.cat(distances), torch.cat(indices)
 
 
+def beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
+    """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
+    found = []
+    step = max(1, _BLOCK_ENTRIES // (near.shape[1] * known.shape[1]))
+    for block, indices in zip(points.split(step), near.split(step), strict=True):
+        flat = known[indices]  # [b, k, d]
+        middle = flat.mean(1, keepdim=True)
+        flat, off = flat - middle, block[:, None] - middle
+        gram = flat @ flat.transpose(1, 2)
+        spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
+        shares = torch.linalg.solve(gram, flat @ off.transpose(1, 2))  # [b, k, 1]
+        found.append((off - shares.transpose(1, 2) @ flat).norm(dim=2)[:, 0])
+    return torch.cat(found) if found else points.new_empty(0)
+
+
 def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     """Indices [n, k] of each point's k nearest other points; k is cut to n - 1."""
     k = min(k, len(points) - 1)
@@ -82,6 +100,12 @@ def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor
 
     Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
     """
+    centre, scale, axes = principal_axes(units, dims, seed)
+    return (units.flatten(1).float() - centre) / scale @ axes
+
+
+def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other units by."""
     flat = units.flatten(1).float()
     generator = torch.Generator(flat.device).manual_seed(seed)
     chosen = torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]
@@ -99,7 +123,7 @@ def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor
         gram = torch.linalg.eigh(sample @ sample.T)
         axes = sample.T @ gram.eigenvectors.flip(1)[:, :dims]
         axes = axes / axes.norm(dim=0).clamp_min(1e-12)
-    return (flat - centre) / scale @ axes
+    return centre, scale, axes
 
 
 def ties(points: Tensor, seed: int = 0) -> csr_matrix:

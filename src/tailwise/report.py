@@ -68,7 +68,7 @@ def summarise(
         "notes": [*notes, *([f"{dropped} units have no finite score and are left out"] if dropped else [])],
         "checks": [dict(check) for check in checks],
         "rejected": findings.rejected(train, threshold),
-        "held_out": findings.rejected(train[train["held_out"].astype(bool)], threshold),
+        "held_out": findings.rejected(findings.calibrating(train), threshold),
         "scores": findings.score_densities(train, str(settings.get("weighting") or "")),
         "weights": findings.weight_curve(train),
         "modes": findings.kinds(train, findings.found_kind(train), threshold, pictured),

@@ -59,9 +59,7 @@ def embedding_of(data: Data, dims: int = 32) -> Tensor:
         assert isinstance(small, Tensor)
     else:
         small = torch.cat([shrunk(batch.units) for batch in data.batches(64)])
-    if len(data.unit_shape) == 2:
-        small = nn.functional.normalize(small.float(), dim=2)
-    return neighbours.principal_components(small, dims)
+    return neighbours.principal_components(by_angle(small) if len(data.unit_shape) == 2 else small, dims)
 
 
 def place(detector: Detector, device: str) -> None:
@@ -91,6 +89,11 @@ def check_device(device: str) -> None:
 def is_map(unit_shape: tuple[int, ...]) -> bool:
     """Whether units of this shape are feature maps rather than pictures."""
     return len(unit_shape) == 3 and unit_shape[0] > _PICTURE_CHANNELS
+
+
+def by_angle(spectra: Tensor) -> Tensor:
+    """Spectra [n, 1, bands] of length 1, so that distances between them are those of their angles."""
+    return nn.functional.normalize(spectra.float(), dim=2)
 
 
 def shrunk(images: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
     settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
     model.safetensors  the detector's state
     scores.parquet     a row for each training unit
+    kinds.safetensors  the kinds of normal that were found; runs of before have none
     history.jsonl      a line for each epoch
     report.json/.html  the report, as a plain dict and as a page
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
@@ -33,12 +34,14 @@ from . import alignment
 from .detector import Detector
 from .errors import InputError
 from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
+from .kinds import Kinds
 from .registry import parse
 
 FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
-_SEALED = (MODEL, SCORES, HISTORY)
+KINDS = "kinds.safetensors"
+_SEALED = (MODEL, SCORES, HISTORY, KINDS)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
     "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
@@ -69,8 +72,16 @@ class Run:
         return found[0]
 
     def scores(self) -> pd.DataFrame:
-        """The training units: unit, three scores, weight, held_out, mode, and group where known."""
+        """The training units: unit, three scores, weight, held_out, mode, where a new unit like it would be placed
+        (mode_as_new, unknown_as_new), group where known, calibration (the score by a detector that has not learnt the
+        unit), and held_to and threshold where thresholds are of kinds."""
         return pd.read_parquet(self._checked(SCORES))
+
+    def kinds(self) -> Kinds | None:
+        """The kinds of normal that were found among the training units; None for a run made before they were kept."""
+        if KINDS not in self.settings["digests"]:
+            return None
+        return Kinds.restore(read_tensors(self._checked(KINDS))[0])
 
     def history(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
@@ -157,7 +168,7 @@ class Writer:
             resumable = (self.path / CHECKPOINT).exists()
         else:
             # An older run stops counting as one before any of its files goes.
-            for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
+            for name in (SETTINGS, CHECKPOINT, *_SEALED, REPORT_DATA, REPORT_PAGE):
                 (self.path / name).unlink(missing_ok=True)
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
@@ -176,6 +187,7 @@ class Writer:
         history: Iterable[Mapping[str, float]],
         report: Mapping[str, Any],
         page: str,
+        kinds: Kinds | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -183,7 +195,9 @@ class Writer:
         write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, _json_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
-        digests = {name: file_digest(self.path / name) for name in _SEALED}
+        if kinds is not None:
+            write(self.path / KINDS, tensor_bytes(kinds.state, {}))
+        digests = {name: file_digest(self.path / name) for name in _SEALED if name != KINDS or kinds is not None}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
@@ -251,7 +265,7 @@ def _remove(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-_OURS = {SETTINGS, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
+_OURS = {SETTINGS, MODEL, SCORES, HISTORY, KINDS, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
 
 
 class Checkpoint:

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import modes, previews, report, scoring, storage, thresholds
+from . import calibrating, modes, previews, report, scoring, storage, thresholds
 from .detector import Detector, Updatable
 from .errors import InputError
+from .kinds import Kinds
 from .problem import Data, check_units
 from .sources import open_source, spelled
 from .storage import Run
@@ -35,6 +36,8 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             f"{kind}{' with mode-fair scores' if aligned else ''} cannot take in more units: it is fitted as a whole",
             "fit patch-memory without an --alignment, or fit again with all data",
         )
+    if opened.settings.get("per_kind") or opened.settings.get("per_group"):
+        raise InputError("a run whose thresholds are of kinds cannot take in more units", "fit again with all data")
     data = source.load().train
     expected = tuple(opened.settings["unit_shape"])
     if data.unit_shape != expected:
@@ -47,11 +50,13 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
     with storage.hold(out, overwrite) as writer:
         held = _held_out(len(data), settings["false_alarms"], seed)
         chosen = np.setdiff1d(np.arange(len(data)), held)
-        first = scoring.score(detector, data)
+        first, kinds = scoring.score(detector, data), opened.kinds()
         detector.update(data.take(chosen), torch.ones(len(chosen)))
-        rows = _rows(detector, data, held, first.double().numpy(), opened.scores())
+        rows = _rows(detector, data, held, first.double().numpy(), opened.scores(), kinds)
         table = pd.concat([opened.scores(), rows], ignore_index=True)
-        settings["threshold"] = thresholds.conformal_threshold(_held_scores(table), settings["false_alarms"])
+        calibration = calibrating.of_table(table)
+        settings["threshold"] = calibration.threshold(settings["false_alarms"])
+        settings["thresholds"] = calibration.table(settings["false_alarms"])
         settings |= {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
@@ -62,7 +67,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         }
         writer.start(settings, overwrite)
         summary = _summary(opened, settings, source, data, rows, table)
-        return writer.finish(settings, detector, table, opened.history(), summary, report.to_html(summary))
+        return writer.finish(settings, detector, table, opened.history(), summary, report.to_html(summary), kinds)
 
 
 def _held_out(units: int, false_alarms: float, seed: int) -> np.ndarray:
@@ -72,7 +77,9 @@ def _held_out(units: int, false_alarms: float, seed: int) -> np.ndarray:
     return torch.randperm(units, generator=generator)[:count].sort().values.numpy()
 
 
-def _rows(detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, before: pd.DataFrame) -> pd.DataFrame:
+def _rows(
+    detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, before: pd.DataFrame, kinds: Kinds | None
+) -> pd.DataFrame:
     """A row for each new unit, as in scores.parquet. `first` are the scores before the update."""
     after = scoring.score(detector, data).double().numpy()
     out = np.isin(np.arange(len(data)), held)
@@ -84,18 +91,19 @@ def _rows(detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, b
     for column, values in (("trained_score", after), ("first_score", first), ("weight", np.ones(len(data)))):
         rows[column] = np.where(out, np.nan, values)
     rows["held_out"] = out
+    if "calibration" in before:
+        # Earlier scores are those of the fit: a larger memory can only have lowered them, so they err to the side of
+        # fewer false alarms.
+        rows["calibration"] = np.where(out, after, np.nan)
     # Kinds are found among the new units alone, and numbered on.
     rows["mode"] = np.where(found < 0, -1, found + 1 + int(before["mode"].max()))
+    if kinds is not None:
+        # The run's kinds stay those of its fit: what is new to them stays unknown to them.
+        placed = kinds.place(data)
+        rows["mode_as_new"], rows["unknown_as_new"] = placed.mode.numpy(), placed.unknown.numpy()
     if "group" in before:
         rows["group"] = "added"
     return rows
-
-
-def _held_scores(table: pd.DataFrame) -> np.ndarray:
-    """Scores for the threshold. Earlier ones are those of the fit: a larger memory can only have lowered them, so they
-    err to the side of fewer false alarms."""
-    held = table.loc[table["held_out"], "score"].to_numpy()
-    return held if len(held) else table["score"].to_numpy()
 
 
 def _summary(

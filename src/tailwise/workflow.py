@@ -25,11 +25,12 @@ from torch import Tensor
 from . import (
     __version__,
     alignment,
+    calibrating,
+    crossing,
     findings,
     gallery,
     map_files,
     maps,
-    modes,
     previews,
     refine,
     registry,
@@ -42,6 +43,7 @@ from . import (
 )
 from .detector import Detector
 from .errors import InputError
+from .kinds import Kinds
 from .problem import Data, Labelled, Problem, Source, check_units
 from .sources import open_source, spelled
 from .training import Outcome
@@ -68,6 +70,9 @@ class Request:
     sample: bool = False
     balance: bool = False
     per_kind: bool = False
+    per_group: bool = False
+    cross: int | None = None
+    max_group_fpr: float | None = None
     refine: str = ""
     anomalies: str = ""
     reviewed: str = ""
@@ -88,14 +93,23 @@ class Request:
             raise InputError(f"warmup must be 0 or more: got {self.warmup}")
         if self.lr == math.inf:
             raise InputError("lr must be finite")
-        if not 0 < self.false_alarms < 1:
-            raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
+        calibrating.check_options(self.false_alarms, self.cross, self.max_group_fpr)
+        if self.per_kind and self.per_group:
+            raise InputError("thresholds are of found kinds or of known groups", "choose --per-kind or --per-group")
+        if self.patience and self.parts:
+            raise InputError("patience needs held-out units, and a crossed fit holds none out", "leave it or --cross 0")
         _check_seed(self.seed)
         maps.check_smoothing(self.smoothing)
         scoring.check_device(self.device)
         alignment.parse(self.alignment)
         refine.parse(self.refine)
         return make_detector(self.detector), Weighting.parse(self.weighting)
+
+    @property
+    def parts(self) -> int:
+        """How many trainings make out-of-fold scores; with 0 some units are held out instead."""
+        own = self.per_kind or self.per_group
+        return (crossing.USUAL if own else 0) if self.cross is None else self.cross
 
 
 def make_detector(text: str) -> Detector:
@@ -130,11 +144,8 @@ def fit_run(
         if detector.needs_layout and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
         rule = alignment.choose(request.alignment, problem.train.unit_shape)
-        if request.per_kind and rule is None:
-            raise InputError(
-                "a threshold for every kind needs mode-fair scores, which these units have none of here",
-                'leave --per-kind out, or name an --alignment such as "ModeFair()"',
-            )
+        if request.per_group and problem.train_groups is None:
+            raise InputError("a threshold for every group needs known groups", "name them by --groups")
         settings = _settings(request, detector, weighting, rule, problem)
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)
@@ -149,19 +160,49 @@ def fit_run(
             base = torch.ones(len(split.training)) if balanced is None else balanced
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
+            again = fitter(request, weighting, rule, known=known, progress=progress)
+            crossed = _crossed(request, again, split.training, base, fitted)
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        table = split.table(detector, outcome, fitted.scores)
-        settings["threshold"] = _threshold(table, request.false_alarms, request.per_kind)
+        kinds = Kinds.learn(problem.train, request.seed)
+        found = kinds if request.per_kind else None
+        table = split.table(detector, outcome, fitted.scores, kinds)
+        own = calibrating.kinds_of(split.labelled, found) if request.per_kind or request.per_group else None
+        table = calibrating.with_calibration(table, None if crossed is None else crossed.scores, own)
+        calibrating.warn(table, request.false_alarms, crossed is not None)
+        calibration = calibrating.of_table(table)
+        settings["threshold"] = calibration.threshold(request.false_alarms)
+        settings["thresholds"] = calibration.table(request.false_alarms)
+        if own is not None:
+            table["threshold"] = calibration.thresholds_of(own, request.false_alarms, len(table))
+        settings["group_fpr"] = calibrating.check_group_fpr(table, settings["threshold"], request.max_group_fpr)
         if detector.has_maps:
-            normals = split.held_out if len(split.held) else split.training
-            settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
+            mapped, normals = detector, split.held_out if len(split.held) else split.training
+            if crossed is not None:
+                mapped, normals = crossed.detector, crossed.unseen
+            settings |= maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
-        summary = _summary(request, settings, outcome, table, problem, detector)
-        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+        limits = None if own is None else calibrating.Limits(calibration, found, request.false_alarms)
+        summary = _summary(request, settings, outcome, table, problem, detector, limits)
+        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), kinds)
+
+
+def _crossed(
+    request: Request, fit: refine.Fit, data: Data, base: Tensor, final: refine.Fitted
+) -> crossing.Crossed | None:
+    """Out-of-fold scores of the training units, refined as the final detector was."""
+    if not request.parts:
+        return None
+    rounds = refine.parse(request.refine)
+
+    def train(data: Data, base: Tensor, seed: int) -> refine.Fitted:
+        return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed).fitted
+
+    part = crossing.parts_of(len(data), request.parts, request.seed)
+    return crossing.left_out(train, data, base, part, request.seed, final)
 
 
 def fitter(
@@ -209,10 +250,15 @@ class Split:
         return self.problem.train.take(self.chosen) if len(self.held) else self.problem.train
 
     @property
+    def labelled(self) -> Labelled:
+        """Every training unit, with its known group."""
+        return Labelled(self.problem.train, groups=self.problem.train_groups)
+
+    @property
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: Outcome, scores: Tensor) -> pd.DataFrame:
+    def table(self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Kinds) -> pd.DataFrame:
         """A row for each training unit, held-out ones too, in the source's order.
 
         `scores` are those of the units trained on by `detector`, which may be aligned; `trained_score` and
@@ -230,7 +276,11 @@ class Split:
             columns["score"][self.held] = scoring.score(detector, self.held_out).double().numpy()
         table = pd.DataFrame({"unit": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
-        table["mode"] = modes.find(scoring.embedding_of(self.problem.train)).numpy()
+        assert kinds.training is not None
+        assert kinds.training_as_new is not None
+        table["mode"] = kinds.training.numpy()
+        table["mode_as_new"] = kinds.training_as_new.mode.numpy()
+        table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
         if self.problem.train_groups is not None:
             table["group"] = np.asarray(self.problem.train_groups).astype(str)
         return table
@@ -246,6 +296,7 @@ def score_data(
     device: str = "cpu",
     map_folder: Path | None = None,
     map_threshold: float | None = None,
+    false_discoveries: float | None = None,
 ) -> pd.DataFrame:
     """Scores of every unit of `data`, and their maps in a folder; see `commands.score`."""
     if batch_size is not None and batch_size < 1:
@@ -259,17 +310,17 @@ def score_data(
     source = source_like(opened, data, skip_bad)
     if map_folder is not None:
         map_files.check_folder(map_folder, source)
-    units = units_like(opened, source)
+    labelled = labelled_like(opened, source)
+    units = labelled.data
     check_units(units, least=1)
     detector = opened.detector()
     scoring.place(detector, device)
-    limit = opened.settings["threshold"] if threshold is None else threshold
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         scores = scoring.score(detector, units, batch_size).double().numpy()
         if map_folder is not None:
             _write_maps(map_folder, opened, detector, units, source, map_threshold)
-    return pd.DataFrame({"unit": list(units.names), "score": scores, "threshold": limit, "flagged": scores > limit})
+    return calibrating.scored(opened, labelled, scores, threshold, false_discoveries)
 
 
 def source_like(opened: storage.Run, data: str, skip_bad: bool = False) -> Source:
@@ -281,19 +332,25 @@ def source_like(opened: storage.Run, data: str, skip_bad: bool = False) -> Sourc
 
 
 def units_like(opened: storage.Run, source: Source) -> Data:
-    """Every unit of a source.
+    """Every unit of a source; see `labelled_like`."""
+    return labelled_like(opened, source).data
+
+
+def labelled_like(opened: storage.Run, source: Source) -> Labelled:
+    """Every unit of a source, with what is known of it.
 
     Raises:
         InputError: they are not of the shape that the run was fitted on.
     """
-    units = source.load_all().data
+    labelled = source.load_all()
+    units = labelled.data
     expected = list(opened.settings["unit_shape"])
     if list(units.unit_shape) != expected:
         raise InputError(
             f"the run was fitted on units of shape {expected}: those of {source!r} have {list(units.unit_shape)}",
             "score data of the same kind: as many columns, channels or bands",
         )
-    return units
+    return labelled
 
 
 def _write_maps(
@@ -381,9 +438,9 @@ def fingerprint(data: Data) -> str:
 
 
 def split_of(problem: Problem, request: Request) -> Split:
-    """Hold some of the training units out for the threshold, drawn by the request's seed."""
+    """Hold some of the training units out for the threshold, drawn by the request's seed; none where it is crossed."""
     units = len(problem.train)
-    count = thresholds.held_out_count(units, request.false_alarms)
+    count = 0 if request.parts else thresholds.held_out_count(units, request.false_alarms)
     generator = torch.Generator().manual_seed(request.seed)
     return Split(problem, torch.randperm(units, generator=generator)[:count].sort().values.numpy())
 
@@ -399,24 +456,6 @@ def _balanced(split: Split, balance: bool) -> Tensor | None:
     return torch.from_numpy(1 / count[place])
 
 
-def _threshold(table: pd.DataFrame, false_alarms: float, per_kind: bool) -> float:
-    held = table.loc[table["held_out"], "score"].to_numpy()
-    if not len(held):
-        _say("warning: too few units to hold any out: the threshold comes from training scores and is too low")
-        held = table["score"].to_numpy()
-    elif thresholds.reachable(len(held)) > false_alarms:
-        _say(
-            f"warning: {len(held)} held-out units can promise at best {100 * thresholds.reachable(len(held)):.1f} % "
-            f"false alarms, not {100 * false_alarms:g} %"
-        )
-    if per_kind:
-        trained = table[~table["held_out"]]
-        return thresholds.per_kind_threshold(
-            held, trained["score"].to_numpy(), trained["mode"].to_numpy(), false_alarms
-        )
-    return thresholds.conformal_threshold(held, false_alarms)
-
-
 def _summary(
     request: Request,
     settings: dict[str, Any],
@@ -424,8 +463,11 @@ def _summary(
     table: pd.DataFrame,
     problem: Problem,
     detector: Detector,
+    limits: calibrating.Limits | None,
 ) -> dict[str, Any]:
     test = None if problem.test is None else _test_table(detector, problem.test)
+    if limits is not None and test is not None and problem.test is not None:
+        test["threshold"] = limits(problem.test)
     note = findings.rare_or_hidden(table)
     if note:
         _say(f"note: {note}")

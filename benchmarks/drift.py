@@ -1,0 +1,103 @@
+"""Does drift name the right kind, and stay silent where nothing changed? JSON lines.
+
+    python benchmarks/drift.py [--seeds 11 12 13] [--batch 1000] [--unshifted 100] [--detector gaussian]
+
+A run is fitted on five digits of MNIST, long-tailed as in benchmarks/modes.py. Batches are drawn from digits that
+were not trained on, in the same proportions: unchanged; with every picture, or only those of the second most frequent
+digit, dimmed; and with twice the share of the rarest digit. The right mode is the one that holds most of that digit's
+training units. Labels only judge. MNIST is looked for in TAILWISE_DATA. Seeds 1 to 5 are for choosing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from modes import SETS, draw, holds
+
+from tailwise import drift, drifting, scoring, storage, workflow
+from tailwise.benchmark import draws
+from tailwise.problem import Data, Facts, Problem
+from tailwise.sources.idx import Idx
+
+DIMMED = 0.7
+
+
+def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, object]:
+    drawn = draw("mnist", seed)
+    pool = draws.load(SETS["mnist"], "")
+    assert pool.kinds is not None
+    left = np.setdiff1d(np.arange(len(pool.data)), np.array(drawn.train.names, dtype=int))
+    names, counts = np.unique(drawn.kinds, return_counts=True)
+    shares = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
+    second = names[counts.argsort()[-2]]
+    with tempfile.TemporaryDirectory() as folder:
+        request = workflow.Request(source=Idx("idx/mnist"), detector=detector, seed=seed)
+        opened = workflow.fit_run(request, Path(folder) / "run", problem=Problem(drawn.train, Facts("mnist")))
+        judge = Judge(opened, pool.data, pool.kinds, left, np.random.default_rng(10_000 + seed), batch)
+        found = opened.scores()["mode"].to_numpy()
+    own = {kind: int(np.bincount(found[(drawn.kinds == kind) & (found >= 0)]).argmax()) for kind in names}
+    row: dict[str, object] = {"seed": seed, "detector": detector, "batch": batch, "modes": int(found.max()) + 1}
+    row["unshifted"] = unshifted
+    row["alarms"] = sum(judge.drift(shares).alarm for _ in range(unshifted))
+    dimmed = judge.drift(shares, dim=second)
+    row["one_dimmed_named"] = [each.name for each in dimmed.named]
+    row["one_dimmed_right"] = bool(dimmed.named) and dimmed.named[0].kind == own[second]
+    row["all_dimmed_named"] = [each.name for each in judge.drift(shares, dim="all").named]
+    rare = drawn.rarest
+    doubled = [judge.drift(shares | {rare: 2 * shares[rare]}) for _ in range(10)]
+    row["rare_is_a_mode"] = holds(found, drawn.kinds == rare)
+    row["rare_share"] = round(shares[rare], 4)
+    row["doubled_named_of_10"] = sum(own[rare] in [each.kind for each in one.named] for one in doubled)
+    row["doubled_first_of_10"] = sum(one.rows[1].kind == own[rare] for one in doubled)
+    return row
+
+
+class Judge:
+    """Draws batches and holds them against a run."""
+
+    def __init__(
+        self,
+        opened: storage.Run,
+        data: Data,
+        kinds: np.ndarray,
+        left: np.ndarray,
+        generator: np.random.Generator,
+        size: int,
+    ) -> None:
+        found = opened.kinds()
+        assert found is not None
+        self.kinds, self.detector, self.generator, self.size = found, opened.detector(), generator, size
+        self.data, self.of = data, {kind: left[kinds[left] == kind] for kind in np.unique(kinds)}
+        self.reference = drifting.reference_of(opened.scores())
+
+    def drift(self, shares: dict[str, float], dim: str = "") -> drift.Drift:
+        total = sum(shares.values())
+        counts = self.generator.multinomial(self.size, [share / total for share in shares.values()])
+        parts = []
+        for kind, count in zip(shares, counts, strict=True):
+            units = self.data.read(torch.from_numpy(self.generator.choice(self.of[kind], count, replace=False)))
+            parts.append(units * (DIMMED if dim in (kind, "all") else 1))
+        batch = Data(torch.cat(parts), range(self.size))  # type: ignore[arg-type]
+        placed, scores = self.kinds.place(batch), scoring.score(self.detector, batch).double().numpy()
+        return drift.drift(self.reference, drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[11, 12, 13])
+    parser.add_argument("--batch", type=int, default=1_000)
+    parser.add_argument("--unshifted", type=int, default=100)
+    parser.add_argument("--detector", default="gaussian")
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    for seed in asked.seeds:
+        print(json.dumps(run(seed, asked.batch, asked.unshifted, asked.detector)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

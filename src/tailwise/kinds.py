@@ -1,0 +1,208 @@
+"""Which kind of normal is a unit of? Modes found among training units, kept with what places new units among them.
+
+A new unit is of the mode of its nearest training unit. It is unlike every training unit where it lies far from those
+nearest to it and from the flat through them (as in local hyperplane distances, Vincent & Bengio 2001), by what is usual
+where it lies. How far is calibrated on the training units, each left out in turn, so that no more than a given share of
+new normals is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from . import modes, neighbours, scoring, thresholds
+from .errors import InputError
+from .problem import Batch, Data
+
+NONE, UNKNOWN = -1, -2
+# A random part of a larger training set is kept to compare with.
+_MOST_UNITS = 10_000
+# Modes are found among fewer axes than units are placed by, as everywhere; what a new kind differs in may lie in any.
+_AXES, _AXES_OF_MODES = 128, 32
+# Chosen on development draws (benchmarks/modes.py): a flat through 20 units and the distance to the third, held to the
+# root of what is usual for 5.
+_FLAT, _NEAR, _USUAL = 20, 3, 5
+_SHARE_OF_USUAL = 0.5
+# Units that differ by less, as a share of their distance from the centre, are the same unit.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """Where units were placed: the `mode` [n] of the nearest training unit, and whether they are `unknown` [n]."""
+
+    mode: Tensor
+    unknown: Tensor
+
+    @property
+    def kind(self) -> Tensor:
+        """The kind [n] (int64) of each unit, as `Kinds` has it."""
+        return torch.where(self.unknown, UNKNOWN, self.mode)
+
+
+@dataclass(eq=False)
+class Kinds:
+    """Found modes, ready to say of which kind any unit is.
+
+    A kind is the number of a mode, from 0 by falling size; `NONE` (-1) for a unit that belongs to no found mode, as a
+    few alike do; `UNKNOWN` (-2) for one that is unlike every training unit.
+
+    Attributes:
+        unit_shape: int64, the shape of a unit.
+        centre, scale, axes: [d], [d], [d, k]: the principal components that units are placed by.
+        places: [m, k + 1] of training units, at most 10,000; the last is how far a unit lies off these components.
+        modes: [m] int64, their modes.
+        reach: [m], how far each lies from its nearest others, as `_reach` has it.
+        limit: [], how far a new unit may lie from it, on the scale of `_strangeness`.
+        training: [n] int64, kinds of the training units: their modes. None where restored.
+        training_as_new: where they would be placed as new units, each left out. None where restored.
+    """
+
+    unit_shape: Tensor
+    centre: Tensor
+    scale: Tensor
+    axes: Tensor
+    places: Tensor
+    modes: Tensor
+    reach: Tensor
+    limit: Tensor
+    training: Tensor | None = None
+    training_as_new: Placed | None = None
+
+    @classmethod
+    def learn(cls, data: Data, seed: int = 0, unknown: float = 0.05) -> Kinds:
+        """Find the modes of training units and what it takes to place others.
+
+        Training units keep their mode when they are asked for again. Beyond 10,000 a sample is kept; the others have
+        the mode of the nearest in it, and as many of them as of new normals are called unknown.
+
+        Args:
+            data: the training units.
+            seed: draws the samples.
+            unknown: the share of new normals that may be called unknown. Fewer than 1 / unknown units cannot promise
+                it: then nothing is unknown that lies no farther out than the farthest of them.
+
+        Raises:
+            InputError: a unit holds a number that is not finite, or `unknown` is no share.
+        """
+        if len(data) < 2:
+            raise InputError(f"kinds are found among at least 2 units: got {len(data)}")
+        if not 0 < unknown < 1:
+            raise InputError(f"unknown must lie between 0 and 1: got {unknown}")
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+        kept = order[:_MOST_UNITS].sort().values
+        units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
+        centre, scale, axes = neighbours.principal_axes(units, _AXES, seed)
+        places = _placed(units, centre, scale, axes)
+        found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed)
+        reach, near = _reach(places, places, torch.arange(len(places)))
+        strangeness = _strangeness(reach, near, reach)
+        limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown))
+        shape = torch.tensor(data.unit_shape)
+        kinds = cls(shape, centre, scale, axes, places, found, reach, limit)
+        training = torch.empty(len(data), dtype=torch.long)
+        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool))
+        training[kept], as_new.mode[kept], as_new.unknown[kept] = found, found[near[:, 0]], strangeness > limit
+        rest = order[_MOST_UNITS:]
+        if len(rest):
+            others = kinds.place(data.take(rest))
+            training[rest], as_new.mode[rest], as_new.unknown[rest] = others.mode, others.mode, others.unknown
+        kinds.training, kinds.training_as_new = training, as_new
+        return kinds
+
+    @classmethod
+    def restore(cls, state: Mapping[str, Tensor]) -> Kinds:
+        """What `state` gave.
+
+        Raises:
+            InputError: a tensor is missing or more than is known.
+        """
+        names = [name for name in cls.__dataclass_fields__ if not name.startswith("training")]
+        if set(state) != set(names):
+            raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
+        restored = {name: state[name] for name in names}
+        return cls(**restored)  # type: ignore[arg-type]
+
+    @property
+    def state(self) -> dict[str, Tensor]:
+        """Everything that `restore` needs."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("training")}
+
+    @property
+    def count(self) -> int:
+        """How many modes were found."""
+        return int(self.modes.max()) + 1
+
+    def of(self, data: Data) -> Tensor:
+        """The kind [n] (int64) of each unit.
+
+        Raises:
+            InputError: the units are not of the shape of the training units.
+        """
+        return self.place(data).kind
+
+    def place(self, data: Data) -> Placed:
+        """Where each unit lies among the training units; of one that is unlike all, the mode of the nearest too."""
+        if data.unit_shape != tuple(self.unit_shape.tolist()):
+            raise InputError(
+                f"kinds were found among units of shape {self.unit_shape.tolist()}: got {list(data.unit_shape)}",
+                "give data of the same kind",
+            )
+        parts = [self._place(batch.units) for batch in _batches(data)]
+        return Placed(torch.cat([part.mode for part in parts]), torch.cat([part.unknown for part in parts]))
+
+    def _place(self, units: Tensor) -> Placed:
+        places = _placed(_compared(units), self.centre, self.scale, self.axes)
+        distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
+        own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
+        strangeness = _strangeness(*_reach(places, self.places, own), self.reach)
+        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0))
+
+
+def names_of(kinds: Tensor) -> list[str]:
+    """Kinds [n] as words for people: the number of a mode, "none" or "unknown"."""
+    words = {NONE: "none", UNKNOWN: "unknown"}
+    return [words.get(kind, str(kind)) for kind in kinds.tolist()]
+
+
+def _placed(units: Tensor, centre: Tensor, scale: Tensor, axes: Tensor) -> Tensor:
+    """Coordinates [n, k] of units [n, ...] along k axes, and how far each lies off them: [n, k + 1]."""
+    standard = (units.flatten(1).float() - centre) / scale
+    along = standard @ axes
+    return torch.cat([along, (standard - along @ axes.T).norm(dim=1, keepdim=True)], 1)
+
+
+def _reach(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """How far points [n] lie from the nearest among units [m, d], and which these are [n, k], nearest first.
+
+    It is the geometric mean of the distances to the third and to the flat through all: in few dimensions a flat is
+    everywhere. None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
+    """
+    distances, indices = neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1)
+    # The unit itself goes last, and the last goes.
+    others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
+    near = indices.gather(1, others)
+    third = distances.gather(1, others)[:, min(_NEAR, near.shape[1]) - 1]
+    return (third * neighbours.beyond(points, known, near)).sqrt(), near
+
+
+def _strangeness(reach: Tensor, near: Tensor, usual: Tensor) -> Tensor:
+    """How far units reach [n] by what is usual [m] for their neighbours [n, k] (float64), higher is stranger."""
+    # Among duplicates nothing is far: a hundredth of the usual reach stands in for less than that.
+    floor = (0.01 * usual.median()).clamp_min(1e-12).double()
+    around = torch.maximum(usual.double()[near[:, :_USUAL]].mean(1), floor)
+    return torch.maximum(reach.double(), floor) / around**_SHARE_OF_USUAL
+
+
+def _compared(units: Tensor) -> Tensor:
+    """Units as `scoring.embedding_of` compares them: images shrunk, spectra by their angle."""
+    small = scoring.shrunk(units)
+    return scoring.by_angle(small) if small.dim() == 3 else small
+
+
+def _batches(data: Data) -> Iterator[Batch]:
+    return data.batches(scoring.batch_size_for(data.unit_shape, 1_024))

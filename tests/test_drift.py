@@ -1,0 +1,135 @@
+"""Drift by kind: planted changes, chance held to the level, SciPy's exact tests, and the command from a run."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from tailwise import cli, storage
+from tailwise.drift import Sample, drift
+from tailwise.errors import InputError
+
+SHARES = np.array([0.6, 0.3, 0.08, 0.02])
+
+
+def sample(n, seed, shares=SHARES, shift=None, held=1.0):
+    """Units in four kinds; `shift` is added to the scores of each kind, which are known of a share of them."""
+    generator = np.random.default_rng(seed)
+    modes = generator.choice(len(shares), n, p=shares / shares.sum())
+    scores = generator.normal(size=n) + (np.zeros(4) if shift is None else np.array(shift))[modes]
+    scores[generator.random(n) > held] = np.nan
+    return Sample(modes, generator.random(n) < 0.05, scores)
+
+
+def test_a_kind_that_doubled_is_named_and_no_other():
+    found = drift(sample(3_000, 0), sample(2_000, 1, np.array([0.6, 0.3, 0.08, 0.04])))
+    assert [row.name for row in found.named] == ["kind 3"]
+    assert found.named[0].drifted == ("share",)
+    assert found.alarm
+    assert "kind 3: share of all units 2.0 % -> 4.0 %" in str(found)
+
+
+def test_a_kind_whose_scores_rose_is_named_and_no_other():
+    found = drift(sample(4_000, 0, held=0.2), sample(1_000, 1, shift=[0, 0, 1.5, 0]))
+    assert [(row.name, row.drifted) for row in found.named] == [("kind 2", ("score",))]
+
+
+def test_a_kind_with_strange_units_is_named():
+    batch = sample(1_000, 1)
+    batch.unknown[batch.modes == 1] |= np.random.default_rng(0).random((batch.modes == 1).sum()) < 0.2
+    found = drift(sample(4_000, 0), batch)
+    assert [(row.name, row.drifted) for row in found.named] == [("kind 1", ("unknown",))]
+
+
+@pytest.mark.parametrize("size", [50, 1_000])
+def test_without_a_change_alarms_are_as_rare_as_the_level(size):
+    alarms = [drift(sample(2_000, 2 * i, held=0.1), sample(size, 2 * i + 1)).alarm for i in range(200)]
+    # Twenty or more of 200 have a chance of 0.3 % at a level of 5 %.
+    assert sum(alarms) < 20
+
+
+def test_one_unlucky_reference_does_not_alarm_at_every_batch():
+    """The spreads are added: whichever the reference, few of its batches raise an alarm."""
+    rates = []
+    for seed in range(8):
+        reference = sample(2_000, seed, held=0.1)
+        rates.append(np.mean([drift(reference, sample(1_000, 1_000 + 50 * seed + i)).alarm for i in range(40)]))
+    assert max(rates) <= 0.15
+
+
+def test_p_values_are_those_of_fisher_before_they_are_corrected():
+    reference = Sample(np.repeat([0, 1], [90, 10]), np.zeros(100, bool), np.full(100, np.nan))
+    batch = Sample(np.repeat([0, 1], [20, 12]), np.zeros(32, bool), np.arange(32.0))
+    by_name = {row.name: row for row in drift(reference, batch).rows}
+    exact = stats.fisher_exact([[12, 20], [10, 90]]).pvalue
+    # Eight tests; both shares are one and the same question here.
+    assert by_name["kind 1"].p_values["share"] == pytest.approx(8 * exact)
+    assert by_name["kind 1"].p_values["score"] == 1
+    assert by_name["kind 1"].medians == (None, pytest.approx(25.5))
+
+
+def test_a_table_and_plain_data_of_it():
+    found = drift(sample(500, 0), sample(500, 1, shift=[0, 3, 0, 0]), examples={1: ["a|b.png"]})
+    plain = json.loads(json.dumps(found.as_dict()))
+    assert plain["named"] == ["kind 1"]
+    assert [row["name"] for row in plain["rows"]][:2] == ["all units", "kind 1"]
+    assert "a\\|b.png" in found.to_markdown()
+    lengths = {line.replace("\\|", "").count("|") for line in found.to_markdown().splitlines()[2:]}
+    assert lengths == {12}
+
+
+def test_a_new_mode_and_an_empty_one_are_fine():
+    found = drift(sample(300, 0), Sample(np.full(40, -1), np.ones(40, bool), np.zeros(40)))
+    assert {row.name for row in found.named} >= {"no kind", "kind 0"}
+    assert "no drift" in str(drift(sample(300, 0), sample(1, 1)))
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match="at least one unit: got 0"):
+        Sample(np.zeros(0), np.zeros(0, bool), np.zeros(0))
+    with pytest.raises(InputError, match="2 scores of the batch"):
+        drift(sample(9, 0), Sample(np.zeros(3, int), np.zeros(3, bool), np.array([1, np.nan, np.inf])))
+    with pytest.raises(InputError, match="between 0 and 1"):
+        drift(sample(9, 0), sample(9, 1), level=0.0)
+
+
+def table_of(path, counts, seed, move=0.0):
+    generator = np.random.default_rng(seed)
+    kinds = [generator.normal(centre, 1, (n, 6)) for centre, n in zip((0, 5, -5), counts, strict=True)]
+    kinds[1] += move * np.array([1, -1, 1, -1, 1, -1])
+    pd.DataFrame(np.vstack(kinds), columns=[f"f{i}" for i in range(6)]).to_csv(path, index=False)
+    return str(path)
+
+
+def test_the_command_names_the_kind_and_its_status_tells(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    fitted = table_of(tmp_path / "train.csv", (300, 100, 20), 0)
+    assert cli.run(["fit", fitted, "--out", run, "--detector", "gaussian"]) == 0
+    kinds, scores = storage.open_run(run).kinds(), storage.open_run(run).scores()
+    assert kinds.count == 3
+    assert scores["mode"].value_counts().tolist() == [300, 100, 20]
+    capsys.readouterr()
+    assert cli.run(["drift", run, table_of(tmp_path / "same.csv", (150, 50, 10), 1)]) == 0
+    assert "no drift" in capsys.readouterr().out
+    out = tmp_path / "drift.json"
+    assert cli.run(["drift", run, table_of(tmp_path / "moved.csv", (150, 50, 10), 1, 3.0), "--out", str(out)]) == 4
+    assert json.loads(out.read_text())["named"] == ["kind 1"]
+    assert cli.run(["drift", run, table_of(tmp_path / "more.csv", (150, 50, 60), 1), "--out", str(out)]) == 4
+    assert json.loads(out.read_text())["named"][0] == "kind 2"
+    assert cli.run(["drift", run, fitted, "--out", "x.csv"]) == 2
+
+
+def test_a_run_of_before_says_so(tmp_path, capsys):
+    run = str(tmp_path / "run")
+    assert cli.run(["fit", table_of(tmp_path / "t.csv", (60, 30, 20), 0), "--out", run, "--detector", "gaussian"]) == 0
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    del settings["digests"]["kinds.safetensors"]
+    settings["seal"] = storage._seal(settings)
+    (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
+    assert storage.open_run(run).kinds() is None
+    assert cli.run(["drift", run, str(tmp_path / "t.csv")]) == 2
+    assert "before runs kept their kinds" in capsys.readouterr().err
+    assert cli.run(["score", run, str(tmp_path / "t.csv")]) == 0
+    assert capsys.readouterr().out.startswith("unit,score,threshold,flagged,p_value,standardised\n")

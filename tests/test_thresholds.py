@@ -1,0 +1,264 @@
+"""Promises of thresholds against their exact laws, and against other implementations."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from scipy.special import ndtri
+
+from tailwise import thresholds
+from tailwise.calibration import Calibration
+from tailwise.errors import InputError
+from tailwise.thresholds import benjamini_hochberg, conformal_threshold, cross_p_values, p_values
+
+# Few distinct values, so that ties are the rule.
+few = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
+shares = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
+
+
+@given(few, few, shares)
+def test_a_unit_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, alpha):
+    normal, scores = np.array(normal), np.array(scores)
+    flagged = scores > conformal_threshold(normal, alpha)
+    if thresholds.reachable(len(normal)) <= alpha:
+        assert (flagged == (p_values(normal, scores) <= alpha)).all()
+    else:
+        assert (p_values(normal, scores) > alpha).all()
+
+
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
+def test_the_share_of_false_alarms_follows_its_beta_law(alpha):
+    """Uniform scores: the share of a calibration is 1 less the threshold, whose law is that of an order statistic."""
+    draws = np.array(
+        [1 - conformal_threshold(row, alpha) for row in np.random.default_rng(0).uniform(size=(4_000, 120))]
+    )
+    low, high = thresholds.range_of_false_alarms(120, alpha)
+    assert np.mean((draws >= low) & (draws <= high)) == pytest.approx(0.95, abs=0.01)
+    assert draws.mean() <= alpha + 3 * draws.std() / np.sqrt(len(draws))
+    # One step of 1 / (m + 1) at most is lost.
+    assert draws.mean() >= alpha - 1 / 121 - 3 * draws.std() / np.sqrt(len(draws))
+
+
+def test_p_values_of_normals_are_uniform_where_chance_breaks_ties():
+    generator = np.random.default_rng(1)
+    draws = generator.integers(0, 4, size=(4_000, 20)).astype(float)
+    found = [p_values(row[:19], row[19:], generator=generator)[0] for row in draws]
+    assert stats.kstest(found, "uniform").pvalue > 0.01
+
+
+@given(few, st.lists(st.integers(0, 3), min_size=30, max_size=30), few)
+def test_weights_are_copies(normal, counts, scores):
+    counts = np.array(counts[: len(normal)])
+    if counts.sum() == 0:
+        return
+    weighted = p_values(np.array(normal), np.array(scores), weights=counts)
+    assert np.allclose(weighted, p_values(np.repeat(normal, counts), np.array(scores)))
+
+
+def test_weights_mend_a_shift():
+    """Calibrated on a standard Gaussian, used on one moved by 1: the density ratio is exp(x - 1/2)."""
+    generator = np.random.default_rng(2)
+    flagged = []
+    for _ in range(300):
+        normal, fresh = generator.normal(size=500), generator.normal(1, size=200)
+        ratio = np.exp(normal - 0.5), np.exp(fresh - 0.5)
+        flagged.append(
+            [(p_values(normal, fresh) <= 0.1).mean(),
+             (p_values(normal, fresh, weights=ratio[0], own_weights=ratio[1]) <= 0.1).mean()]
+        )  # fmt: skip
+    plain, weighted = np.mean(flagged, axis=0)
+    assert plain > 0.35
+    assert 0.06 < weighted < 0.105
+
+
+def test_cross_p_values_are_those_of_one_part_where_there_is_one():
+    generator = np.random.default_rng(3)
+    normal, scores = generator.normal(size=40), generator.normal(size=15)
+    assert np.array_equal(cross_p_values(normal, np.zeros(40, dtype=int), scores[:, None]), p_values(normal, scores))
+    # Detectors that agree are one detector.
+    parts = generator.integers(0, 5, size=40)
+    assert np.array_equal(cross_p_values(normal, parts, np.tile(scores[:, None], 5)), p_values(normal, scores))
+
+
+def test_cross_p_values_keep_alpha_with_detectors_that_overfit():
+    """The score is the distance to the mean of 8 learnt units: in-sample thresholds are broken, crossed ones hold."""
+    generator = np.random.default_rng(4)
+    alpha, crossed, learnt = 0.2, [], []
+    for _ in range(600):
+        units, fresh = generator.normal(size=(10, 8)), generator.normal(size=(20, 8))
+        parts = np.arange(10) % 5
+        middle = np.array([units[parts != part].mean(0) for part in range(5)])
+        own = np.linalg.norm(units - middle[parts], axis=1)
+        asked = np.linalg.norm(fresh[:, None] - middle, axis=2)
+        crossed.append((cross_p_values(own, parts, asked) <= alpha).mean())
+        inside = np.linalg.norm(units - units.mean(0), axis=1)
+        learnt.append((np.linalg.norm(fresh - units.mean(0), axis=1) > conformal_threshold(inside, alpha)).mean())
+    assert np.mean(learnt) > 1.5 * alpha
+    assert np.mean(crossed) < 1.1 * alpha
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40), shares)
+def test_benjamini_hochberg_is_scipys(p, share):
+    adjusted = stats.false_discovery_control(p)
+    close = np.isclose(adjusted, share, rtol=1e-9)  # where rounding may tip either
+    assert ((benjamini_hochberg(np.array(p), share) == (adjusted <= share)) | close).all()
+
+
+def test_a_batch_keeps_its_share_of_false_discoveries():
+    generator = np.random.default_rng(5)
+    wrong = []
+    for _ in range(400):
+        scores = np.r_[generator.normal(size=90), generator.normal(4, size=10)]
+        flagged = benjamini_hochberg(p_values(generator.normal(size=500), scores), 0.2)
+        wrong.append(flagged[:90].sum() / max(flagged.sum(), 1))
+    assert np.mean(wrong) == pytest.approx(0.2 * 0.9, abs=0.03)
+
+
+def test_every_kind_keeps_its_share():
+    """Kinds of different spread: one threshold breaks the rare one, a threshold a kind does not."""
+    generator = np.random.default_rng(6)
+    kinds = np.repeat([0, 1, 2], [300, 60, 12])
+    fresh = np.repeat([0, 1, 2], 200)
+    spread = np.array([1.0, 2.0, 3.0])
+    one, each = [], []
+    for _ in range(300):
+        normal, scores = generator.normal(size=372) * spread[kinds], generator.normal(size=600) * spread[fresh]
+        calibration = Calibration(normal, kinds)
+        limits = calibration.thresholds_of(fresh, 0.05, 600)
+        for found, limit in ((one, calibration.threshold(0.05)), (each, limits)):
+            found.append((scores > limit).reshape(3, 200).mean(1))
+    assert np.mean(one, axis=0)[1] > 0.12
+    mean = np.mean(each, axis=0)
+    assert (mean[:2] < 0.055).all()
+    assert (mean[:2] > 0.03).all()
+    # Twelve normals can promise 1 / 13; what they borrow brings it down towards 5 %.
+    assert mean[2] < 1 / 13
+
+
+@given(
+    st.lists(st.tuples(st.integers(-3, 30).map(float), st.integers(0, 2)), min_size=1, max_size=40),
+    st.lists(st.floats(-100, 100), min_size=2, max_size=10),
+    st.integers(0, 3),
+)
+@settings(deadline=None)
+def test_p_values_fall_and_standardised_scores_rise_with_the_score(normal, scores, kind):
+    scores = np.unique(scores)
+    own, kinds = (np.array(column) for column in zip(*normal, strict=True))
+    calibration = Calibration(own, kinds)
+    asked = np.full(len(scores), kind)
+    p = calibration.p_values(scores, asked)
+    assert (np.diff(p) <= 0).all()
+    assert ((p > 0) & (p <= 1)).all()
+    standardised = calibration.standardised(scores, asked)
+    assert np.isfinite(standardised).all()
+    assert (np.diff(standardised) >= -1e-12).all()  # rounding where the scale changes its rule
+    apart = np.diff(scores) > 1e-6
+    assert (np.diff(standardised)[apart] > 0).all()
+    for alpha in (0.05, 0.2, 0.5):
+        if thresholds.reachable(len(own)) <= alpha:
+            assert ((scores > calibration.threshold(alpha, kind)) == (p <= alpha)).all()
+
+
+@pytest.mark.parametrize("law", [stats.norm(2, 5), stats.expon(), stats.gamma(2)], ids=["norm", "expon", "gamma"])
+def test_three_means_the_same_of_every_law_of_scores(law):
+    calibration = Calibration(law.rvs(4_000, random_state=0))
+    heights = np.array([-1.0, 0.0, 1.0, 2.0, 3.0])
+    found = calibration.standardised(law.isf(stats.norm.sf(heights)))
+    assert np.allclose(found[:-1], heights[:-1], atol=0.1)
+    assert found[-1] == pytest.approx(3, abs=0.25)
+    # An exponential tail is what beyond the last score is taken for.
+    if law.dist.name == "expon":
+        far = law.isf(stats.norm.sf(6.0))
+        assert calibration.standardised(np.array([far]))[0] == pytest.approx(6, abs=0.5)
+
+
+def test_equal_kinds_lend_each_other_their_shape():
+    """A kind of 9 normals has no more than 1 / 10 of its own; its threshold for 1 % is that of its like."""
+    generator = np.random.default_rng(7)
+    found = []
+    for _ in range(200):
+        scores = generator.normal(size=1_009)
+        calibration = Calibration(scores, np.r_[np.zeros(1_000), np.ones(9)])
+        found.append(calibration.threshold(0.01, 1.0))
+    assert np.median(found) == pytest.approx(ndtri(0.99), abs=0.4)
+
+
+def test_what_all_scores_cannot_reach_is_still_asked_of_small_kinds():
+    generator = np.random.default_rng(9)
+    calibration = Calibration(generator.normal(size=92), np.r_[np.zeros(82), np.ones(10)])
+    assert calibration.threshold(0.01) == calibration.scores.max()
+    for kind in (0.0, 1.0):
+        own = calibration.scores[calibration.kinds == kind]
+        assert calibration.threshold(0.01, kind) > own.max()
+
+
+def test_kinds_that_are_not_known_are_held_to_all_scores():
+    generator = np.random.default_rng(8)
+    calibration = Calibration(generator.normal(size=200), np.array(["mono", "poly"]).repeat(100))
+    for kinds in (None, np.array(["other"])):
+        assert calibration.thresholds_of(kinds, 0.05, 1)[0] == conformal_threshold(calibration.scores)
+    asked = np.array([1.5])
+    assert calibration.p_values(asked, np.array(["other"])) == p_values(calibration.scores, asked)
+
+
+def test_the_table_says_what_each_kind_can_promise():
+    calibration = Calibration(np.arange(110.0), np.array(["mono"] * 100 + ["poly"] * 10))
+    mono, poly = calibration.table(0.05, per_day=2_000)
+    assert (mono["kind"], mono["normals"], mono["guaranteed"], mono["per_day"]) == ("mono", 100, True, 100)
+    assert (poly["promised"], poly["reachable"], poly["guaranteed"]) == (1 / 11, 1 / 11, False)
+    assert poly["threshold"] >= 109
+    assert mono["low"] < 0.05 < mono["high"]
+    (row,) = Calibration(np.arange(19.0)).table(0.05)
+    assert (row["kind"], row["threshold"], row["guaranteed"]) == ("all", 18, True)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda: p_values(np.array([]), np.array([1.0])), "got none"),
+        (lambda: p_values(np.array([np.nan]), np.array([1.0])), "must be finite"),
+        (lambda: p_values(np.arange(3.0), np.array([1.0]), weights=np.ones(2)), "got 2 for 3"),
+        (lambda: p_values(np.arange(3.0), np.array([1.0]), weights=-np.ones(3)), "0 or more"),
+        (lambda: cross_p_values(np.arange(3.0), np.array([0, 1, 2]), np.zeros((4, 2))), "one score a part"),
+        (lambda: benjamini_hochberg(np.array([0.1]), 1.0), "between 0 and 1: got 1.0"),
+        (lambda: conformal_threshold(np.arange(3.0), 0.0), "between 0 and 1: got 0.0"),
+        (lambda: Calibration(np.array([])), "finite scores of normals"),
+        (lambda: Calibration(np.array([1.0]), np.array([1, 2])), "got 2 for 1"),
+        (lambda: Calibration(np.ones(2), np.ones(2)).p_values(np.ones(3), np.ones(2)), "got 2 for 3"),
+    ],
+)
+def test_bad_input_is_named(call, said):
+    with pytest.raises(InputError, match=said):
+        call()
+
+
+def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
+    """The score is whether the detector has seen the unit, so nothing but 1 may come back; and every unit is asked."""
+    from tailwise import crossing
+    from tailwise.detector import Detector
+    from tailwise.problem import Data
+    from tailwise.refine import Fitted
+
+    class Seen(Detector):
+        def score(self, batch):
+            return 1 + torch.isin(batch.units[:, 0], self.units).float()
+
+    def fit(data, base, seed):
+        detector = Seen()
+        detector.units = data.units[:, 0]
+        assert len(data) == len(base) == 8
+        return Fitted(detector, None, 3 * torch.ones(len(data)))  # type: ignore[arg-type]
+
+    data = Data(torch.arange(10.0)[:, None], range(10))
+    part = crossing.parts_of(10, 5, seed=1)
+    assert part.bincount().tolist() == [2] * 5
+    found = crossing.left_out(fit, data, torch.ones(10), part, 0)
+    assert (found.scores == 1).all()
+    assert (found.unseen.units[:, 0] == torch.arange(10.0)[part == 4]).all()
+    # A training whose scores are twice as large is brought to the scale of the final one.
+    final = Fitted(Seen(), None, 6 * torch.ones(10))  # type: ignore[arg-type]
+    assert (crossing.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
+    with pytest.raises(InputError, match="got 5 for 9 units"):
+        crossing.parts_of(9, 5)
