@@ -3,6 +3,7 @@
     settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
     model.safetensors  the detector's state
     scores.parquet     a row for each training unit
+    test_scores.parquet      a row for each test unit, where there were any: for evaluation only, nothing learns from it
     history.jsonl      a line for each epoch
     report.json/.html  the report, as a plain dict and as a page
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
@@ -37,6 +38,7 @@ from .registry import parse
 
 FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
+TEST_SCORES = "test_scores.parquet"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
 _SEALED = (MODEL, SCORES, HISTORY)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -71,6 +73,10 @@ class Run:
     def scores(self) -> pd.DataFrame:
         """The training units: unit, three scores, weight, held_out, mode, and group where known."""
         return pd.read_parquet(self._checked(SCORES))
+
+    def test_scores(self) -> pd.DataFrame | None:
+        """The test units: unit, score, label, and group where known; None where there were none. For evaluation."""
+        return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings["digests"] else None
 
     def history(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
@@ -157,7 +163,7 @@ class Writer:
             resumable = (self.path / CHECKPOINT).exists()
         else:
             # An older run stops counting as one before any of its files goes.
-            for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
+            for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, TEST_SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
                 (self.path / name).unlink(missing_ok=True)
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
@@ -176,14 +182,18 @@ class Writer:
         history: Iterable[Mapping[str, float]],
         report: Mapping[str, Any],
         page: str,
+        test_scores: pd.DataFrame | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
         write(self.path / SCORES, _parquet_bytes(scores))
+        if test_scores is not None:
+            write(self.path / TEST_SCORES, _parquet_bytes(test_scores))
         write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, _json_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
-        digests = {name: file_digest(self.path / name) for name in _SEALED}
+        sealed = [*_SEALED, *([] if test_scores is None else [TEST_SCORES])]
+        digests = {name: file_digest(self.path / name) for name in sealed}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
@@ -251,7 +261,7 @@ def _remove(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-_OURS = {SETTINGS, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
+_OURS = {SETTINGS, MODEL, SCORES, TEST_SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
 
 
 class Checkpoint:

@@ -25,6 +25,7 @@ from torch import Tensor
 from . import (
     __version__,
     alignment,
+    data_checks,
     findings,
     gallery,
     map_files,
@@ -148,8 +149,9 @@ def fit_run(
             normals = split.held_out if len(split.held) else split.training
             settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
-        summary = _summary(request, settings, outcome, table, problem, detector)
-        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+        test = None if problem.test is None else _test_table(detector, problem.test)
+        summary = _summary(request, settings, outcome, table, test, problem, detector)
+        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), test)
 
 
 def fitter(
@@ -354,6 +356,7 @@ def _settings(
         "unit_shape": problem.train.unit_shape,
         "features": problem.train.features,
         "fingerprint": fingerprint(problem.train),
+        "test_fingerprint": None if problem.test is None else fingerprint(problem.test.data),
         "versions": {"tailwise": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
     }
@@ -410,10 +413,10 @@ def _summary(
     settings: dict[str, Any],
     outcome: Outcome,
     table: pd.DataFrame,
+    test: pd.DataFrame | None,
     problem: Problem,
     detector: Detector,
 ) -> dict[str, Any]:
-    test = None if problem.test is None else _test_table(detector, problem.test)
     note = findings.rare_or_hidden(table)
     if note:
         _say(f"note: {note}")
@@ -434,6 +437,7 @@ def _summary(
         examples=examples,
         pixels=None if known is None or scale is None else findings.pixel_results(*known, scale.threshold),
         gallery=drawn,
+        data_checks=data_checks.of_problem(problem, table, request.source),
         threshold=settings["threshold"],
         false_alarms=request.false_alarms,
         notes=[*settings["notes"], *([note] if note else [])],
@@ -442,7 +446,7 @@ def _summary(
 
 def _test_table(detector: Detector, test: Labelled) -> pd.DataFrame:
     table = pd.DataFrame({"unit": list(test.data.names), "score": scoring.score(detector, test.data).double().numpy()})
-    table["label"] = None if test.labels is None else np.asarray(test.labels).astype(bool)
+    table["label"] = pd.array([None] * len(table) if test.labels is None else test.labels.astype(bool), dtype="boolean")
     if test.groups is not None:
         table["group"] = np.asarray(test.groups).astype(str)
     return table
