@@ -162,17 +162,17 @@ def test_the_sentence_says_the_decision_and_who_pays():
     text = summary(train, threshold=1.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
         "Set for 5 % false alarms, this detector rejects 10 % (4 of 40) of the held-out normals that its threshold was "
-        "chosen on; kind 1 of your normals, 10 % of them, is rejected 10 times as often as the others (50 % against 5 %). "
-        "No labelled anomalies were given, so what share it finds is not known."
+        "chosen on; kind 1 of your normals, 10 % of them, is rejected 10 times as often as the others (50 % against 5 "
+        "%). No labelled anomalies were given, so what share it finds is not known."
     )
     labelled = judged(
         group=np.where(np.arange(80) < 40, "mono", "poly"), score=np.arange(80.0), label=np.arange(80) % 8 == 0
     )
     text = summary(train, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
-        "Set for 5 % false alarms, this detector finds 50 % (5 of 10) of the labelled anomalies and rejects 50 % (35 of "
-        "70) of the good test images, more than asked for; kind 'poly' of the test normals, 50 % of them, is rejected in "
-        "100 % (35 of 35), the others never."
+        "Set for 5 % false alarms, this detector finds 50 % (5 of 10) of the labelled anomalies and rejects 50 % (35 "
+        "of 70) of the good test images, more than asked for; kind 'poly' of the test normals, 50 % of them, is rejected "
+        "in 100 % (35 of 35), the others never."
     )
     known = train.assign(group=["mono"] * 180 + ["poly"] * 20)
     text = summary(known, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
