@@ -171,8 +171,8 @@ def test_the_sentence_says_the_decision_and_who_pays():
     text = summary(train, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
         "Set for 5 % false alarms, this detector finds 50 % (5 of 10) of the labelled anomalies and rejects 50 % (35 "
-        "of 70) of the good test images, more than asked for; kind 'poly' of the test normals, 50 % of them, is rejected "
-        "in 100 % (35 of 35), the others never."
+        "of 70) of the good test images, more than asked for; kind 'poly' of the test normals, 50 % of them, is "
+        "rejected in 100 % (35 of 35), the others never."
     )
     known = train.assign(group=["mono"] * 180 + ["poly"] * 20)
     text = summary(known, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
