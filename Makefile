@@ -1,7 +1,7 @@
 # `make demo` and `make test` work from a bare clone: they make .venv first, and again when the lock changes.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test bench docs lock clean
+.PHONY: help setup demo check test accessibility bench docs lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,7 +10,7 @@ STAMP := $(VENV)/installed
 export OMP_NUM_THREADS ?= 1
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(STAMP)  ## make .venv from requirements.lock
 
@@ -29,6 +29,10 @@ demo: $(STAMP)  ## fit, score and report on real solar cells; leaves a run folde
 
 test: $(STAMP)  ## run every test and doctest
 	$(BIN)/python -m pytest --numprocesses 2
+
+accessibility: $(STAMP)  ## check the pages by axe-core in Chromium; npm puts it into build/
+	npm install --silent --no-save --prefix build/accessibility axe-core@4
+	$(BIN)/python -m pytest tests/test_report_page.py
 
 check: $(STAMP)  ## lint, format, types, and whether what is generated is current
 	$(BIN)/ruff check .

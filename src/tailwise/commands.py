@@ -328,6 +328,20 @@ def report(run: Path, *, out: Path | None = None) -> Path:
     return workflow.write_report(run, out)
 
 
+def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
+    """Put runs side by side: settings, thresholds, false alarms of each kind, and test results in pairs.
+
+    Differences are to the first run, with a 95 % interval from resampling the test units that the runs share.
+
+    Args:
+        runs: two or more run folders.
+        out: a page (.html), text (.md) or data (.json); standard output, as text, otherwise.
+    """
+    from . import comparing
+
+    return comparing.compare_runs(runs, out)
+
+
 def weigh(
     scores: Path, *, column: str | None = None, weighting: str = "Importance()", out: Path | None = None
 ) -> DataFrame:
@@ -408,4 +422,6 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, thresholds, drift, triage, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (
+    fit, score, thresholds, drift, triage, update, report, compare, weigh, names, describe, demo, bench,
+)  # fmt: skip

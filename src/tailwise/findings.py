@@ -20,6 +20,7 @@ from .weights import Importance, Weighting, effective_sample_size
 
 TOP_UNITS = 12
 KINDS_SHOWN = 20
+WEIGHED_UNITS = 6
 _SMALL_KIND = 0.15
 _LISTED = 6
 _EXAMPLES = 4
@@ -151,6 +152,40 @@ def _skewness(values: Tensor, weights: Tensor | None = None) -> float | None:
     return float((w * centred**3).sum() / w.sum()) / second**1.5
 
 
+def decision_histogram(train: pd.DataFrame, test: pd.DataFrame | None, threshold: float) -> dict[str, Any] | None:
+    """Shares of the scores that the threshold is held against: test normals and anomalies, or training units.
+
+    None where all scores are equal. `edges` [m + 1] are logarithmic where no score is zero or below.
+    """
+    known = None if test is None else test[test["label"].notna()]
+    if known is not None and len(known):
+        label = known["label"].astype(bool)
+        parts = {"test normals": known[~label], "labelled anomalies": known[label]}
+    else:
+        held = train["held_out"].astype(bool)
+        parts = {"fitted normals": train[~held], "held-out normals": train[held]}
+    groups = {name: part["score"].to_numpy(dtype=float) for name, part in parts.items() if len(part)}
+    every = np.concatenate(list(groups.values()))
+    # A few far away would press all others into one bar: the last bar holds them.
+    low, high = float(every.min()), max(float(np.quantile(every, 0.995)), min(threshold, float(every.max())))
+    if not low < high:
+        return None
+    log = low > 0 and high > 4 * low
+    edges = (np.geomspace if log else np.linspace)(low, high, 41)
+    return {
+        "log": log,
+        "edges": edges.tolist(),
+        "groups": [
+            {
+                "name": name,
+                "shares": (np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / len(own)).tolist(),
+                "above": share_of(own > threshold),
+            }
+            for name, own in groups.items()
+        ],
+    }
+
+
 def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
     """Weight against score over the units that were trained on, and the effective sample size."""
     fitted = train[np.isfinite(train["weight"].to_numpy(dtype=float)) & ~train["held_out"].astype(bool)]
@@ -171,6 +206,17 @@ def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
         "score": fitted["trained_score"].to_numpy(dtype=float)[order].tolist(),
         "weight": w.numpy()[order].tolist(),
     }
+
+
+def weighed(train: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    """The units weighed `up` and `down` most, the farthest from 1 first; empty where all weigh the same."""
+    fitted = train[np.isfinite(train["weight"].to_numpy(dtype=float)) & ~train["held_out"].astype(bool)]
+    if not len(fitted) or float(fitted["weight"].max() - fitted["weight"].min()) < 1e-6:
+        return {"up": [], "down": []}
+    columns = ["unit", "score", "weight", "mode", *(["group"] if "group" in train else [])]
+    ordered = fitted[columns].sort_values("weight", ascending=False, kind="stable")
+    up, down = ordered[ordered["weight"] > 1], ordered[ordered["weight"] < 1][::-1]
+    return {"up": up.head(WEIGHED_UNITS).to_dict("records"), "down": down.head(WEIGHED_UNITS).to_dict("records")}
 
 
 def found_kind(train: pd.DataFrame) -> pd.Series:
@@ -198,6 +244,11 @@ def by_size(kind: pd.Series) -> list[Any]:
     return [name for name, _ in sorted(sizes.items(), key=lambda item: (-item[1], item[0]))]
 
 
+def kind_name(name: Any) -> str:
+    """A kind's name as text; found kinds are numbers."""
+    return name if isinstance(name, str) else str(int(name))
+
+
 def typical(units: pd.DataFrame) -> list[str]:
     """A few units spread over the kind's range of scores, lowest first."""
     ordered = units.sort_values("score", kind="stable")["unit"].tolist()
@@ -212,10 +263,11 @@ def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[
         part = train[kind == name]
         rows.append(
             {
-                "name": str(name) if isinstance(name, str) else str(int(name)),
+                "name": kind_name(name),
                 "size": len(part),
                 "share": len(part) / len(train),
                 "mean_score": float(part["score"].mean()),
+                "mean_weight": _mean(part.loc[~part["held_out"].astype(bool), "weight"]),
                 "rejected": rejected(part, threshold),
                 "held_out": rejected(part[part["held_out"].astype(bool)], threshold),
                 "examples": [unit for unit in typical(part) if unit in pictured] if len(rows) < KINDS_SHOWN else [],
@@ -292,6 +344,11 @@ def _test_metrics(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
         low, high = metrics.bootstrap_interval(metric, labels, scores, draws=draws)
         rows[name] = {"value": metric(labels, scores), "low": low, "high": high}
     return rows
+
+
+def _mean(column: pd.Series) -> float | None:
+    known = column[np.isfinite(column.to_numpy(dtype=float))]
+    return float(known.mean()) if len(known) else None
 
 
 def _known(column: pd.Series) -> Tensor | None:

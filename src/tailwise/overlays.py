@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from . import maps, report
+from . import maps, wording
 from .maps import Scale
 
 _COOL = (64, 110, 190)
@@ -75,9 +75,9 @@ def colour_bar(scale: Scale, height: int) -> Image.Image:
     found = colours(shown, scale)
     strip = (1 - found[:, 3:]) * 128 + found[:, 3:] * found[:, :3]
     texts = {
-        scale.full: f"{report.number(scale.full)} or more",
-        scale.threshold: f"{report.number(scale.threshold)} threshold",
-        scale.usual: f"{report.number(scale.usual)} usual",
+        scale.full: f"{wording.number(scale.full)} or more",
+        scale.threshold: f"{wording.number(scale.threshold)} threshold",
+        scale.usual: f"{wording.number(scale.usual)} usual",
     }
     width = 2 * margin + wide + int(max(font.getlength(text) for text in texts.values()))
     page = Image.new("RGB", (width, height), _PAPER)

@@ -97,6 +97,47 @@ def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, thresh
     return axes
 
 
+def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float) -> Axes:
+    """Shares of groups of units by score, as `findings.decision_histogram` has them, and the threshold."""
+    edges = np.asarray(found["edges"], dtype=float)
+    for group, colour in zip(found["groups"], (BLUE, ORANGE), strict=False):
+        axes.stairs(group["shares"], edges, color=colour, fill=True, alpha=0.28)
+        axes.stairs(group["shares"], edges, color=colour, linewidth=1.4, label=group["name"])
+    if edges[0] < threshold < edges[-1]:
+        axes.axvline(threshold, color=RED, linewidth=1.1, label="threshold")
+    _score_axis(axes, float(edges[0]), float(edges[-1]), log=found["log"])
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
+    axes.set_ylabel("share of the units")
+    return axes
+
+
+def trade_offs(runs: Sequence[Mapping[str, Any]], axes: Axes) -> Axes:
+    """Share of anomalies caught against share of normals rejected, a line a run, its own threshold marked.
+
+    Each of `runs` has a `name`, `rejected` [m], `caught` [m] and `at`, the two shares at its threshold.
+    """
+    least = min((share for run in runs for share in run["rejected"] if share > 0), default=0.01)
+    styles = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+    for number, run in enumerate(runs):
+        colour = (BLUE, ORANGE, GREY, RED)[number % 4]
+        axes.plot(
+            np.maximum(run["rejected"], least), run["caught"],
+            color=colour, linewidth=1.5, linestyle=styles[number % 4], label=run["name"],
+        )  # fmt: skip
+        axes.plot(max(run["at"][0], least), run["at"][1], "o", color=colour, markersize=5)
+    axes.set_xscale("log")
+    axes.set_xlim(least, 1)
+    axes.set_ylim(0, 1.02)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_locator(FixedLocator([share for share in (0.001, 0.01, 0.05, 0.2, 1) if share >= least]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.3g} %"))
+    axes.set_xlabel("normals rejected (logarithmic)")
+    axes.set_ylabel("anomalies caught")
+    return axes
+
+
 def picture(
     draws: Mapping[str, Callable[[Axes], Axes]], size: tuple[float, float] = (9.2, 3.1), share_y: bool = True
 ) -> bytes:

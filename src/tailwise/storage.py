@@ -4,6 +4,7 @@
     model.safetensors  the detector's state
     scores.parquet     a row for each training unit
     kinds.safetensors  the kinds of normal that were found; runs of before have none
+    test_scores.parquet      a row for each test unit, where there were any: for evaluation only, nothing learns from it
     history.jsonl      a line for each epoch
     report.json/.html  the report, as a plain dict and as a page
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
@@ -39,9 +40,10 @@ from .registry import parse
 
 FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
+TEST_SCORES = "test_scores.parquet"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
 KINDS = "kinds.safetensors"
-_SEALED = (MODEL, SCORES, HISTORY, KINDS)
+_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (KINDS, TEST_SCORES)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
     "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
@@ -82,6 +84,10 @@ class Run:
         if KINDS not in self.settings["digests"]:
             return None
         return Kinds.restore(read_tensors(self._checked(KINDS))[0])
+
+    def test_scores(self) -> pd.DataFrame | None:
+        """The test units: unit, score, label, and group where known; None where there were none. For evaluation."""
+        return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings["digests"] else None
 
     def history(self) -> list[dict[str, float]]:
         return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
@@ -168,7 +174,7 @@ class Writer:
             resumable = (self.path / CHECKPOINT).exists()
         else:
             # An older run stops counting as one before any of its files goes.
-            for name in (SETTINGS, CHECKPOINT, *_SEALED, REPORT_DATA, REPORT_PAGE):
+            for name in (SETTINGS, CHECKPOINT, *_SEALED, *_OPTIONAL, REPORT_DATA, REPORT_PAGE):
                 (self.path / name).unlink(missing_ok=True)
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
@@ -188,6 +194,7 @@ class Writer:
         report: Mapping[str, Any],
         page: str,
         kinds: Kinds | None = None,
+        test_scores: pd.DataFrame | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -195,9 +202,14 @@ class Writer:
         write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, _json_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
-        if kinds is not None:
-            write(self.path / KINDS, tensor_bytes(kinds.state, {}))
-        digests = {name: file_digest(self.path / name) for name in _SEALED if name != KINDS or kinds is not None}
+        optional = {
+            KINDS: None if kinds is None else tensor_bytes(kinds.state, {}),
+            TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),
+        }
+        present = {name: content for name, content in optional.items() if content is not None}
+        for name, content in present.items():
+            write(self.path / name, content)
+        digests = {name: file_digest(self.path / name) for name in (*_SEALED, *present)}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
@@ -265,7 +277,7 @@ def _remove(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-_OURS = {SETTINGS, MODEL, SCORES, HISTORY, KINDS, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
+_OURS = {SETTINGS, *_SEALED, *_OPTIONAL, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
 
 
 class Checkpoint:

@@ -27,6 +27,7 @@ from . import (
     alignment,
     calibrating,
     crossing,
+    data_checks,
     findings,
     gallery,
     map_files,
@@ -186,8 +187,10 @@ def fit_run(
             settings |= maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         limits = None if own is None else calibrating.Limits(calibration, found, request.false_alarms)
-        summary = _summary(request, settings, outcome, table, problem, detector, limits)
-        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), kinds)
+        test = None if problem.test is None else _test_table(detector, problem.test, limits)
+        summary = _summary(request, settings, outcome, table, test, problem, detector)
+        page = report.to_html(summary)
+        return writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test)
 
 
 def _crossed(
@@ -423,6 +426,7 @@ def _settings(
         "unit_shape": problem.train.unit_shape,
         "features": problem.train.features,
         "fingerprint": fingerprint(problem.train),
+        "test_fingerprint": None if problem.test is None else fingerprint(problem.test.data),
         "versions": {"tailwise": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
     }
@@ -461,13 +465,10 @@ def _summary(
     settings: dict[str, Any],
     outcome: Outcome,
     table: pd.DataFrame,
+    test: pd.DataFrame | None,
     problem: Problem,
     detector: Detector,
-    limits: calibrating.Limits | None,
 ) -> dict[str, Any]:
-    test = None if problem.test is None else _test_table(detector, problem.test)
-    if limits is not None and test is not None and problem.test is not None:
-        test["threshold"] = limits(problem.test)
     note = findings.rare_or_hidden(table)
     if note:
         _say(f"note: {note}")
@@ -488,17 +489,20 @@ def _summary(
         examples=examples,
         pixels=None if known is None or scale is None else findings.pixel_results(*known, scale.threshold),
         gallery=drawn,
+        data_checks=data_checks.of_problem(problem, table, request.source),
         threshold=settings["threshold"],
         false_alarms=request.false_alarms,
         notes=[*settings["notes"], *([note] if note else [])],
     )
 
 
-def _test_table(detector: Detector, test: Labelled) -> pd.DataFrame:
+def _test_table(detector: Detector, test: Labelled, limits: calibrating.Limits | None) -> pd.DataFrame:
     table = pd.DataFrame({"unit": list(test.data.names), "score": scoring.score(detector, test.data).double().numpy()})
-    table["label"] = None if test.labels is None else np.asarray(test.labels).astype(bool)
+    table["label"] = pd.array([None] * len(table) if test.labels is None else test.labels.astype(bool), dtype="boolean")
     if test.groups is not None:
         table["group"] = np.asarray(test.groups).astype(str)
+    if limits is not None:
+        table["threshold"] = limits(test)
     return table
 
 

@@ -89,7 +89,7 @@ class SolarCells(Value):
 
     def preview(self, name: str) -> Tensor:
         """The picture [1, height, width] of one cell, for people to look at."""
-        return read_picture(_read_labels().folder / name, 128, 1)
+        return read_picture(_folder() / name, 128, 1)
 
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]
@@ -111,11 +111,15 @@ class _Cells:
         return np.flatnonzero((self.probability == 0) & (self.kind == kind))
 
 
-def _read_labels() -> _Cells:
+def _folder() -> Path:
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         raise InputError("SolarCells needs the package elpv-dataset", "pip install 'tailwise[demo]'")
-    folder = Path(found.origin).parent / "data"
+    return Path(found.origin).parent / "data"
+
+
+def _read_labels() -> _Cells:
+    folder = _folder()
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
     file, probability, kind = zip(*rows, strict=True)
     return _Cells(folder, np.array(file), np.array(probability, dtype=float), np.array(kind))

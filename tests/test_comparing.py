@@ -1,0 +1,127 @@
+"""Checks of the data, held against copies that the test plants, and runs side by side."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from tailwise import comparing, data_checks, decisions, metrics, storage, workflow
+from tailwise.errors import InputError
+from tailwise.problem import Data, Facts, Labelled, Problem
+from tailwise.sources import open_source
+
+
+def data(values: np.ndarray, start: str) -> Data:
+    names = [f"{start}{i}" for i in range(len(values))]
+    return Data(torch.tensor(values, dtype=torch.float32), names, tuple("abcdef"))
+
+
+def checks() -> dict[str, dict[str, object]]:
+    """Six features of 200 units: a copy, a near copy, a test unit from training, a still one."""
+    generator = np.random.default_rng(0)
+    train, test = generator.normal(size=(200, 6)), generator.normal(size=(20, 6))
+    train[:, 5] = 7
+    train[1] = train[0]
+    train[3] = train[2] + np.array([1e-4] * 5 + [0])
+    test[:, 5], test[4] = 7, train[50]
+    table = pd.DataFrame({"unit": [f"a{i}" for i in range(200)], "score": generator.normal(size=200), "mode": -1})
+    table["held_out"] = np.arange(200) == 1
+    table.loc[9, "score"] = 40.0
+    labels = np.arange(20) < 5
+    problem = Problem(data(train, "a"), Facts("made"), test=Labelled(data(test, "b"), labels))
+    return {check["name"]: check for check in data_checks.of_problem(problem, table)}
+
+
+def test_what_was_planted_is_named_and_nothing_else() -> None:
+    found = {name: (check["ok"], check["count"], check["examples"]) for name, check in checks().items()}
+    assert found == {
+        "copies in the training data": (False, 1, ["a0 = a1"]),
+        "training units in the test data": (False, 1, ["test b4 = a50"]),
+        "near copies": (False, 1, ["a2 ≈ a3"]),
+        "features that stand still": (False, 1, ["f: 7 in all"]),
+        "suspects in the training data": (False, 1, ["a9: score 40, of no kind"]),
+    }
+    assert "1 held-out units are among them" in str(checks()["copies in the training data"]["message"])
+    assert "1 of them are labelled anomalies" in str(checks()["training units in the test data"]["message"])
+
+
+def test_the_expected_share_of_false_alarms_holds_in_simulation() -> None:
+    """The true share above the k-th of m uniform scores is one minus that score."""
+    generator = np.random.default_rng(0)
+    inside = []
+    for _ in range(2_000):
+        held = generator.random(60)
+        at = np.sort(held)[56]
+        interval = decisions.expected_false_alarms(held, at)
+        inside.append(interval["low"] <= 1 - at <= interval["high"])
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
+
+
+def test_the_interval_of_a_difference_is_delongs() -> None:
+    generator = np.random.default_rng(0)
+    labels = np.arange(600) < 200
+    shared = generator.normal(size=600) + labels
+    first, second = (shared + 0.6 * generator.normal(size=600) for _ in range(2))
+    low, high = metrics.bootstrap_difference(metrics.auroc, labels, first, second)
+    # DeLong et al. 1988: the variance of the placements' difference, by the library's ranks.
+    placed = []
+    for scores in (first, second):
+        ranks, normal, anomalous = (
+            stats.rankdata(scores),
+            stats.rankdata(scores[~labels]),
+            stats.rankdata(scores[labels]),
+        )
+        placed.append(((ranks[labels] - anomalous) / 400, 1 - (ranks[~labels] - normal) / 200))
+    width = np.sqrt(sum(np.var(b - a, ddof=1) / len(a) for a, b in zip(*placed, strict=True)))
+    centre = metrics.auroc(labels, second) - metrics.auroc(labels, first)
+    assert (low, high) == pytest.approx((centre - 1.96 * width, centre + 1.96 * width), abs=0.15 * width + 0.002)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    generator = np.random.default_rng(0)
+    for name, shift in (("a", 0.0), ("b", 1.0)):
+        values = np.vstack([generator.normal(size=(120, 3)) + shift, generator.normal(4, 1, (30, 3))])
+        frame = pd.DataFrame(values, columns=list("xyz")).assign(bad=np.arange(150) >= 120)
+        frame.to_csv(folder / f"{name}.csv", index=False)
+    for run, file in (("one", "a"), ("two", "a"), ("other", "b")):
+        source = open_source(str(folder / f"{file}.csv"), labels="bad")
+        detector = "nearest-neighbours" if run == "two" else "gaussian"
+        workflow.fit_run(workflow.Request(source=source, detector=detector), folder / run)
+    return [folder / run for run in ("one", "two", "other")]
+
+
+def test_test_scores_are_kept_and_sealed(runs: list[Path]) -> None:
+    run = storage.open_run(runs[0])
+    found = run.test_scores()
+    assert found is not None
+    assert int(found["label"].sum()) == 30
+    assert "test_scores.parquet" in run.settings["digests"]
+
+
+def test_runs_of_the_same_data_are_paired(runs: list[Path]) -> None:
+    found = comparing.compare([storage.open_run(run) for run in runs[:2]])
+    assert found["warnings"] == []
+    assert [row["name"] for row in found["differs"]] == ["detector"]
+    assert found["paired_on"] == {"units": 90, "anomalies": 30, "normals": 60}
+    auroc = found["paired"][0]
+    assert auroc["differences"][0]["value"] == pytest.approx(auroc["values"][1] - auroc["values"][0])
+    assert comparing.to_markdown(found).startswith("# 2 runs side by side")
+
+
+def test_runs_of_other_data_are_told_of_and_not_paired(runs: list[Path]) -> None:
+    found = comparing.compare([storage.open_run(runs[0]), storage.open_run(runs[2])])
+    assert any("not fitted on the same" in warning for warning in found["warnings"])
+    assert any("tested on different data" in warning for warning in found["warnings"])
+    assert found["paired"] == []
+    assert "which run finds more is not known" in found["sentence"]
+
+
+def test_a_comparison_needs_two_runs_and_a_known_ending(runs: list[Path]) -> None:
+    for paths, out in (([runs[0]], None), ([runs[0], runs[0]], None), (runs[:2], Path("x.pdf"))):
+        with pytest.raises(InputError):
+            comparing.compare_runs(paths, out)
