@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import neighbours, scoring
+from . import neighbours, scoring, tracing
 from .detector import Detector, Mapping2d
 from .errors import InputError
 from .problem import Batch, Data
@@ -29,6 +29,8 @@ _SHRINKAGE = 0.05
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
 _HULL_ENTRIES = 4_000_000
+# Along few axes the flat nearly fills the space, and what is left of a distance are the last digits of a number.
+_FEW_AXES = 128
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
@@ -116,6 +118,7 @@ class Aligned(Detector):
         self.rule, self.detector = rule, detector
         self.unit_shape = detector.unit_shape
         self.memory = Memory(rule)
+        self._floor: float | None = None
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training units
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer("middle", torch.zeros(5))
@@ -128,7 +131,7 @@ class Aligned(Detector):
         vectors = len(data.unit_shape) == 1 or scoring.is_map(data.unit_shape)
         score = getattr(self.detector, "score_left_out", self.detector.score)
         self.raw = scoring.over_batches(self.detector, data, score)
-        self.scores = self._scaled(self.raw)
+        self._compare_with(self.raw)
         near, local = self.memory.learn(units, standardise=vectors)  # [m, many], [4, m]
         cues = torch.cat([(self.scores - self.scores[near].mean(1))[None], local])  # [5, m]
         self.middle = cues.median(1).values
@@ -161,12 +164,16 @@ class Aligned(Detector):
     def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         self.detector.start(unit_shape)
         super().restore(unit_shape, state)
-        self.scores = self._scaled(self.raw)
+        self._compare_with(self.raw)
         self.memory.project()
+
+    def _compare_with(self, raw: Tensor) -> None:
+        self._floor = Importance().floor(raw)
+        self.scores = self._scaled(raw)
 
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
-        return Importance().scale(scores, self.raw)[0]
+        return scores if self._floor is None else scores.clamp_min(self._floor).log()
 
     def _fused(self, cues: Tensor) -> Tensor:
         return ((cues - self.middle[:, None]) / self.spread[:, None]).mean(0)
@@ -248,12 +255,12 @@ class Memory(nn.Module):
         near: list[Tensor] = []
         own = torch.zeros(0)
         for points, known, k in zip(asked, self._spaces, (many, few, few), strict=True):
-            distances, indices = neighbours.nearest(points, known, k + 1)
+            distances, indices = neighbours.nearest(points, known, k + 1, centred=True)
             if not near:
                 same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
                 own = torch.where(same, indices[:, 0], -1)
             # The unit itself goes last, and the last goes.
-            others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
+            others = tracing.smallest((indices == own[:, None]).float(), k)[1]
             rows.append(distances.gather(1, others)[:, few - 1])
             near.append(indices.gather(1, others))
         return torch.stack([*rows, _beyond(asked[0], self.units, near[0])]), near, own
@@ -271,16 +278,17 @@ class Memory(nn.Module):
 def _beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
     """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
     found = []
+    dtype = tracing.precise(points.device) if known.shape[1] <= _FEW_AXES else points.dtype
     step = max(1, _HULL_ENTRIES // (near.shape[1] * known.shape[1]))
-    for block, indices in zip(points.split(step), near.split(step), strict=True):
-        flat = known[indices]  # [b, k, d]
+    for block, indices in zip(tracing.blocks(points, step), tracing.blocks(near, step), strict=True):
+        flat = known[indices].to(dtype)  # [b, k, d]
         middle = flat.mean(1, keepdim=True)
         flat, off = flat - middle, block[:, None] - middle
         gram = flat @ flat.transpose(1, 2)
         spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
-        shares = torch.linalg.solve(gram, flat @ off.transpose(1, 2))  # [b, k, 1]
-        found.append((off - shares.transpose(1, 2) @ flat).norm(dim=2)[:, 0])
+        shares = tracing.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
+        found.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0].to(points))
     return torch.cat(found) if found else points.new_empty(0)
 
 

@@ -1,6 +1,7 @@
 """The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
 
-Exit status: 0 done, 2 bad input (`error:` and `hint:`), 3 a fit whose self-checks failed, 130 interrupted.
+Exit status: 0 done, 1 scores that are not those of the fit (`verify`), 2 bad input (`error:` and `hint:`), 3 a fit
+whose self-checks failed, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def _show(result: Any, written: bool) -> int:
         return 3 if any(not check["ok"] for check in result.settings["checks"]) else 0
     if result is not None:
         print(result)
-    return 0
+    return 1 if getattr(result, "differing", 0) else 0
 
 
 def _flag(arguments: Sequence[str], name: str) -> bool:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from .exporting import Verdict
     from .storage import Run
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
-    DataFrame = Run = object
+    DataFrame = Run = Verdict = object
 
 
 def fit(
@@ -255,6 +256,36 @@ def report(run: Path, *, out: Path | None = None) -> Path:
     return workflow.write_report(run, out)
 
 
+def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
+    """Write a run as one ONNX file: units in; scores, flags and maps out. Needs tailwise[onnx].
+
+    The scores of the file are compared with the run's before it is written. tailwise-runtime (in runtime/) loads it
+    with onnxruntime and numpy alone.
+
+    Args:
+        run: a run folder.
+        out: the .onnx file.
+        to: the format; onnx is the only one.
+    """
+    from . import exporting
+
+    return exporting.export(run, to, out)
+
+
+def verify(run: Path, file: Path | None = None) -> Verdict:
+    """Compare the scores of 16 units with those that the fit gave them; exit status 1 if any differs by over 1e-4.
+
+    A difference is a share of the unit's score, or of the median of the 16 magnitudes where that is larger.
+
+    Args:
+        run: a run folder.
+        file: an ONNX file that was exported from it; by default the run itself.
+    """
+    from . import exporting
+
+    return exporting.verify(run, file)
+
+
 def weigh(
     scores: Path, *, column: str | None = None, weighting: str = "Importance()", out: Path | None = None
 ) -> DataFrame:
@@ -335,4 +366,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, triage, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, triage, update, report, export, verify, weigh, names, describe, demo, bench)

@@ -14,6 +14,8 @@ import torch
 from scipy.sparse import csr_matrix, identity
 from torch import Tensor
 
+from . import tracing
+
 # Above this many units the search within one set goes through cells: exact search is quadratic.
 _EXACT_UNITS = 8_000
 _BLOCK_ENTRIES = 4_000_000
@@ -23,6 +25,8 @@ _CELL = 100
 _CANDIDATES = 3_200
 _ROUNDS = 4
 _SAMPLE = 5_000
+# So many more than are asked for are compared exactly: rounding must not decide who is among them.
+_SPARE = 8
 # Units are tied to so many of their neighbours (chosen with the modes, see there).
 _TIED = 12
 # A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
@@ -33,24 +37,27 @@ _WALKERS = 2_500
 _STAY = 0.05
 
 
-def nearest(query: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first. Exact.
+def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> tuple[Tensor, Tensor]:
+    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals. Exact.
 
-    `query` is [q, d], `reference` [m, d] with m >= k.
+    `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already.
     """
-    # Far from the origin the product form of the distance loses the digits that tell rows apart.
-    centre = reference.mean(0)
-    query, reference = query - centre, reference - centre
+    if not centred:
+        # Far from the origin the product form of the distance loses the digits that tell rows apart.
+        centre = reference.mean(0)
+        query, reference = query - centre, reference - centre
     distances, indices = [], []
-    for block in query.split(max(1, _BLOCK_ENTRIES // len(reference))):
-        near = _distances(block, reference).topk(k, largest=False).indices
+    wide = min(k + _SPARE, len(reference))
+    for block in tracing.blocks(query, max(1, _BLOCK_ENTRIES // len(reference))):
+        near = _distances(block, reference).topk(wide, largest=False, sorted=False).indices.sort(1).values
         # Recomputed from the differences: the product form above loses digits for close rows. Few rows at a time,
         # because those of feature maps are long.
-        step = max(1, _BLOCK_ENTRIES // max(1, k * query.shape[1]))
-        parts = zip(block.split(step), near.split(step), strict=True)
-        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2).sqrt() for part, at in parts])
-        exact, order = exact.sort(1)
-        distances.append(exact)
+        step = max(1, _BLOCK_ENTRIES // max(1, wide * query.shape[1]))
+        parts = zip(tracing.blocks(block, step), tracing.blocks(near, step), strict=True)
+        precise = tracing.precise(query.device)
+        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2, dtype=precise).sqrt() for part, at in parts])
+        exact, order = tracing.smallest(exact, k)
+        distances.append(exact.to(query))
         indices.append(near.gather(1, order))
     if not distances:
         return query.new_empty(0, k), query.new_empty(0, k, dtype=torch.long)

@@ -2,6 +2,7 @@
 
     settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
     model.safetensors  the detector's state
+    fingerprint.safetensors  16 units with their scores, by which a detector that scores otherwise is noticed
     scores.parquet     a row for each training unit
     history.jsonl      a line for each epoch
     report.json/.html  the report, as a plain dict and as a page
@@ -29,7 +30,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from . import alignment
+from . import alignment, fingerprints
 from .detector import Detector
 from .errors import InputError
 from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
@@ -37,8 +38,9 @@ from .registry import parse
 
 FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
+FINGERPRINT = "fingerprint.safetensors"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
-_SEALED = (MODEL, SCORES, HISTORY)
+_SEALED = (MODEL, FINGERPRINT, SCORES, HISTORY)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
     "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
@@ -59,7 +61,27 @@ class Run:
         rule = alignment.parse(self.settings["alignment"])
         detector = detector if rule is None else alignment.Aligned(rule, detector)
         detector.restore(tuple(self.settings["unit_shape"]), read_tensors(self._checked(MODEL))[0])
+        kept = self.fingerprint()
+        if kept is not None:
+            self._compare(kept, detector)
         return detector.eval()
+
+    def fingerprint(self) -> fingerprints.Fingerprint | None:
+        """Units with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
+        if FINGERPRINT not in self.settings["digests"]:
+            return None
+        return fingerprints.read(self._checked(FINGERPRINT))
+
+    def _compare(self, kept: fingerprints.Fingerprint, detector: Detector) -> None:
+        worst = float(kept.differences(fingerprints.of(detector, kept.units).scores).max())
+        if worst > fingerprints.TOLERANCE:
+            versions = self.settings.get("versions") or {}
+            made = ", ".join(f"{name} {version}" for name, version in versions.items())
+            warnings.warn(
+                f"{self.path} gives other scores than when it was made, by up to {100 * worst:.2g} % "
+                f"(made with {made}): its threshold may not hold; tailwise verify shows the scores",
+                stacklevel=3,
+            )
 
     def spelled(self, kind: str) -> Any:
         """The "detector" or "source" that the settings spell."""
@@ -157,7 +179,7 @@ class Writer:
             resumable = (self.path / CHECKPOINT).exists()
         else:
             # An older run stops counting as one before any of its files goes.
-            for name in (SETTINGS, CHECKPOINT, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
+            for name in (SETTINGS, CHECKPOINT, MODEL, FINGERPRINT, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE):
                 (self.path / name).unlink(missing_ok=True)
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
@@ -176,14 +198,20 @@ class Writer:
         history: Iterable[Mapping[str, float]],
         report: Mapping[str, Any],
         page: str,
+        fingerprint_units: Tensor | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
+        if fingerprint_units is not None:
+            # By the detector as it will be read back, on the CPU.
+            digests = {MODEL: file_digest(self.path / MODEL)}
+            again = Run(self.path, {**_plain(dict(settings)), "digests": digests}).detector()
+            write(self.path / FINGERPRINT, fingerprints.of(again, fingerprint_units).as_bytes())
         write(self.path / SCORES, _parquet_bytes(scores))
         write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, _json_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
-        digests = {name: file_digest(self.path / name) for name in _SEALED}
+        digests = {name: file_digest(self.path / name) for name in _SEALED if (self.path / name).exists()}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
@@ -251,7 +279,7 @@ def _remove(folders: Iterable[Path]) -> None:
             folder.rmdir()
 
 
-_OURS = {SETTINGS, MODEL, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
+_OURS = {SETTINGS, MODEL, FINGERPRINT, SCORES, HISTORY, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
 
 
 class Checkpoint:

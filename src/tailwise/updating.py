@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import modes, previews, report, scoring, storage, thresholds
+from . import fingerprints, modes, previews, report, scoring, storage, thresholds
 from .detector import Detector, Updatable
 from .errors import InputError
 from .problem import Data, check_units
@@ -62,7 +62,8 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         }
         writer.start(settings, overwrite)
         summary = _summary(opened, settings, source, data, rows, table)
-        return writer.finish(settings, detector, table, opened.history(), summary, report.to_html(summary))
+        kept = fingerprints.choose(detector, data.take(chosen), seed)
+        return writer.finish(settings, detector, table, opened.history(), summary, report.to_html(summary), kept)
 
 
 def _held_out(units: int, false_alarms: float, seed: int) -> np.ndarray:

@@ -26,6 +26,7 @@ from . import (
     __version__,
     alignment,
     findings,
+    fingerprints,
     gallery,
     map_files,
     maps,
@@ -149,7 +150,8 @@ def fit_run(
             settings |= maps.learn_scale(detector, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         summary = _summary(request, settings, outcome, table, problem, detector)
-        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary))
+        kept = fingerprints.choose(detector, split.training, request.seed)
+        return writer.finish(settings, detector, table, outcome.history, summary, report.to_html(summary), kept)
 
 
 def fitter(
