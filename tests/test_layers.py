@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
-    | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
+    | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies", "tracing"},
     1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps"},
+    | {"storage", "files", "maps", "fingerprints"},
     3: {
         "estimator",
         "report",
@@ -36,6 +36,7 @@ LAYERS = {
         "triage",
         "workflow",
         "updating",
+        "exporting",
         "demonstration",
         "commands",
         "cli",

@@ -133,11 +133,12 @@ class Aligned(Detector):
         self.raw = scoring.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
         near, local = self.memory.learn(units, standardise=vectors)  # [m, many], [4, m]
-        cues = torch.cat([(self.scores - self.scores[near].mean(1))[None], local])  # [5, m]
-        self.middle = cues.median(1).values
-        spread = _MAD_TO_STD * (cues - self.middle[:, None]).abs().median(1).values
-        self.spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
-        scores = self._fused(cues)
+        cues = self._cues(self.scores, near, local)  # [5, m]
+        middle = cues.median(1).values
+        spread = _MAD_TO_STD * (cues - middle[:, None]).abs().median(1).values
+        spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
+        self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
+        scores = self._fused(cues).to(self.raw)
         scoring.place(self, str(scoring.device_of(self.detector)))
         return scores
 
@@ -145,7 +146,7 @@ class Aligned(Detector):
         near, local, own = self.memory(_flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own])
-        return self._fused(torch.cat([(scores - self.scores[near].mean(1))[None], local]))
+        return self._fused(self._cues(scores, near, local)).to(self.scores)
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
@@ -174,6 +175,10 @@ class Aligned(Detector):
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
         return scores if self._floor is None else scores.clamp_min(self._floor).log()
+
+    def _cues(self, scores: Tensor, near: Tensor, local: Tensor) -> Tensor:
+        """[5, n]: scores [n] less those of the neighbours [n, many], and local distances [4, n]."""
+        return torch.cat([(scores - self.scores[near].to(local).mean(1))[None], local])
 
     def _fused(self, cues: Tensor) -> Tensor:
         return ((cues - self.middle[:, None]) / self.spread[:, None]).mean(0)
@@ -224,9 +229,10 @@ class Memory(nn.Module):
         self.project()
         distances, near, _ = self._distances(self._spaces)
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
-        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12)
-        self.reach = self._log(distances)
-        return near[0], self._local(self.reach, near)
+        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12).to(units)
+        reach = self._log(distances)
+        self.reach = reach.to(units)
+        return near[0], self._local(reach, near)
 
     def forward(self, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For units [n, d] their neighbours among the training units [n, many], their local distances [4, n], and
@@ -239,7 +245,10 @@ class Memory(nn.Module):
         _, self.whitened, self.principal = self._projected(self.units)
 
     def _projected(self, standard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return standard, standard @ self.whitening, standard @ self.axes
+        # In double precision, so that no other way of adding up gives other distances, however alike they all are.
+        precise = standard.to(tracing.precise(standard.device))
+        parts = (precise @ axes.to(precise) for axes in (self.whitening, self.axes))
+        return standard, *(part.to(standard) for part in parts)
 
     @property
     def _spaces(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -271,7 +280,8 @@ class Memory(nn.Module):
     def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
         """Less the mean over the nearest units' own."""
         few = near[1].shape[1]
-        usual = [own[of[:, :few]].mean(1) for own, of in zip(self.reach, (*near, near[0]), strict=True)]
+        of_each = zip(self.reach.to(reach), (*near, near[0]), strict=True)
+        usual = [own[of[:, :few]].mean(1) for own, of in of_each]
         return reach - torch.stack(usual)
 
 
@@ -288,8 +298,8 @@ def _beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
         spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
         shares = tracing.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
-        found.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0].to(points))
-    return torch.cat(found) if found else points.new_empty(0)
+        found.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
+    return torch.cat(found).to(tracing.precise(points.device)) if found else points.new_empty(0)
 
 
 def _flat(batch: Batch) -> Tensor:

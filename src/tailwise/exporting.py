@@ -13,7 +13,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,25 +57,23 @@ def export(run: Path, to: str, out: Path) -> Path:
     if missing:
         raise InputError(f"export needs {' and '.join(missing)}", "pip install 'tailwise[onnx]'")
     opened = storage.open_run(run)
-    content = to_onnx(opened)
-    write(out, content)
+    write(out, to_onnx(opened.detector(), opened.settings, opened.fingerprint()))
     return out
 
 
-def to_onnx(run: storage.Run) -> bytes:
-    """The content of the ONNX file of a run."""
-    detector = run.detector()
+def to_onnx(detector: Detector, settings: Mapping[str, Any], kept: Fingerprint | None = None) -> bytes:
+    """The content of the ONNX file of a fitted detector, with the settings of its run and its fingerprint."""
     if fingerprints.looks_around(detector):
         raise InputError(
-            f"{run.settings['detector']} cannot be exported: it scores a pixel by the scene around it, and a file "
+            f"{settings['detector']} cannot be exported: it scores a pixel by the scene around it, and a file "
             "takes units alone",
             "score cubes with tailwise score, or export a run of rx or another detector of single spectra",
         )
-    kept = run.fingerprint() or _made_up(detector)
-    graph = Graph(detector, run.settings["threshold"], float(run.settings.get("smoothing", 0.0))).eval()
+    kept = kept or _made_up(detector)
+    graph = Graph(detector, settings["threshold"], float(settings.get("smoothing", 0.0))).eval()
     model = _traced(graph, kept.units.float())
-    facts = _facts(run, detector, graph, kept)
-    facts["batch_size"] = _compare(_bytes(model, facts), graph, kept, run.path)
+    facts = _facts(settings, graph, kept)
+    facts["batch_size"] = _compare(_bytes(model, facts), graph, kept)
     return _bytes(model, facts)
 
 
@@ -252,8 +250,7 @@ def _solved(matrices: Any, right: Any) -> Any:
     return op.Transpose(op.Squeeze(rows, [1]), perm=[1, 0])
 
 
-def _facts(run: storage.Run, detector: Detector, graph: Graph, kept: Fingerprint) -> dict[str, Any]:
-    settings = run.settings
+def _facts(settings: Mapping[str, Any], graph: Graph, kept: Fingerprint) -> dict[str, Any]:
     scale = maps.Scale.of(settings) if graph.with_maps else None
     return {
         "format": _FORMAT,
@@ -261,9 +258,9 @@ def _facts(run: storage.Run, detector: Detector, graph: Graph, kept: Fingerprint
         "versions": {name: importlib.import_module(name).__version__ for name in ("torch", *_NEEDED)},
         "made_with": settings.get("versions"),
         "detector": settings["detector"],
-        "alignment": settings["alignment"],
-        "source": settings["source"],
-        "unit_shape": list(detector.unit_shape),
+        "alignment": settings.get("alignment", ""),
+        "source": settings.get("source", ""),
+        "unit_shape": list(graph.detector.unit_shape),
         "features": settings.get("features") or [],
         "threshold": settings["threshold"],
         "map_threshold": None if scale is None else scale.threshold,
@@ -303,7 +300,7 @@ def _bytes(model: Any, facts: dict[str, Any]) -> bytes:
         ) from error
 
 
-def _compare(content: bytes, graph: Graph, kept: Fingerprint, path: Path) -> int:
+def _compare(content: bytes, graph: Graph, kept: Fingerprint) -> int:
     """Hold the file's scores and maps against the detector's own; how many units at a time it is fastest with."""
     opened = session(content)
     data = kept.data
@@ -312,14 +309,14 @@ def _compare(content: bytes, graph: Graph, kept: Fingerprint, path: Path) -> int
     worst = float(kept.differences(torch.from_numpy(found["score"])).max())
     if worst > TOLERANCE:
         raise InputError(
-            f"the scores of the exported file differ from those of {path} by {100 * worst:.2g} %: nothing was written",
+            f"the exported file would give other scores, by up to {100 * worst:.2g} %: nothing was written",
             "tailwise verify shows whether the run still gives the scores of its fit",
         )
     if graph.with_maps:
         expected = np.stack(list(maps.of_data(graph.detector, data, graph.smoothing)))
         gap = float(np.abs(found["map"] - expected).max() / max(np.abs(expected).max(), 1e-12))
         if gap > TOLERANCE:
-            raise InputError(f"the maps of the exported file differ from those of {path} by {100 * gap:.2g} %")
+            raise InputError(f"the exported file would give other maps, by {100 * gap:.2g} %: nothing was written")
     return _fastest(opened, units)
 
 

@@ -40,7 +40,8 @@ _STAY = 0.05
 def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> tuple[Tensor, Tensor]:
     """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals. Exact.
 
-    `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already.
+    `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already. Distances are
+    in double precision where there is one.
     """
     if not centred:
         # Far from the origin the product form of the distance loses the digits that tell rows apart.
@@ -57,10 +58,10 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
         precise = tracing.precise(query.device)
         exact = torch.cat([(part[:, None] - reference[at]).square().sum(2, dtype=precise).sqrt() for part, at in parts])
         exact, order = tracing.smallest(exact, k)
-        distances.append(exact.to(query))
+        distances.append(exact)
         indices.append(near.gather(1, order))
     if not distances:
-        return query.new_empty(0, k), query.new_empty(0, k, dtype=torch.long)
+        return query.new_empty(0, k, dtype=tracing.precise(query.device)), query.new_empty(0, k, dtype=torch.long)
     return torch.cat(distances), torch.cat(indices)
 
 

@@ -83,4 +83,4 @@ class NearestNeighbours(Detector):
         mass = self.mass[indices] if mass is None else mass
         before = mass.cumsum(1) - mass
         counted = torch.minimum(mass, (self.neighbours - before).clamp_min(0))
-        return (counted * distances).sum(1) / counted.sum(1).clamp_min(1e-12)
+        return (counted * distances.to(counted)).sum(1) / counted.sum(1).clamp_min(1e-12)
