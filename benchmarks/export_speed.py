@@ -1,4 +1,4 @@
-"""Exported files against torch on one thread: seconds of import and throughput of every detector, in one JSON line each.
+"""Exported files against torch on one thread: seconds of import, and throughput of every detector; JSON lines.
 
 python benchmarks/export_speed.py [--repeats 5] [--units 512] [--training 2000] [NAME ...]
 

@@ -35,9 +35,6 @@ class Model:
     def __init__(self, session: onnxruntime.InferenceSession, facts: dict[str, Any]) -> None:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
-        # The graph ends in maps and flags; what is not asked for is not computed.
-        self._options = onnxruntime.RunOptions()
-        self._options.only_execute_path_to_fetches = True
         self._kept = (_array(facts.pop("units")).astype(np.float32), _array(facts.pop("scores")))
         self.facts = facts
         self.unit_shape: tuple[int, ...] = tuple(facts["unit_shape"])
@@ -88,7 +85,9 @@ class Model:
         part = np.ascontiguousarray(units, dtype=np.float32)
         if not np.isfinite(part).all():
             raise ModelError("a unit holds NaN or infinity: fill or drop missing values first")
-        return self._session.run([output], {_INPUT: part}, self._options)[0]
+        # Maps are smoothed only where they are asked for.
+        given = {_INPUT: part, **({"with_map": np.array(output == "map")} if self.has_maps else {})}
+        return self._session.run([output], given)[0]
 
 
 def load(path: str | Path, threads: int = 1, check: bool = True) -> Model:
