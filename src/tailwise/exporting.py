@@ -37,7 +37,7 @@ _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _FORMAT = 1
 _OPSET = 18
 # Numbers of units at which the file is tried; the fastest is what the loader takes at a time.
-_BATCHES = (1, 16, 128, 1_024)
+_BATCHES = (1, 4, 16, 64, 256, 1_024)
 _SLOW_SECONDS = 0.25
 # scipy's Gaussian filter ends at so many standard deviations.
 _FILTER_ENDS = 4.0

@@ -49,8 +49,10 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
         query, reference = query - centre, reference - centre
     distances, indices = [], []
     wide = min(k + _SPARE, len(reference))
+    norms = reference.square().sum(1)
     for block in tracing.blocks(query, max(1, _BLOCK_ENTRIES // len(reference))):
-        near = _distances(block, reference).topk(wide, largest=False, sorted=False).indices.sort(1).values
+        squared = torch.addmm(norms, block, reference.T, alpha=-2)  # up to a constant per row
+        near = squared.topk(wide, largest=False, sorted=False).indices.sort(1).values
         # Recomputed from the differences: the product form above loses digits for close rows. Few rows at a time,
         # because those of feature maps are long.
         step = max(1, _BLOCK_ENTRIES // max(1, wide * query.shape[1]))
