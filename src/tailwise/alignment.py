@@ -247,8 +247,8 @@ class Memory(nn.Module):
     def _projected(self, standard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # In double precision, so that no other way of adding up gives other distances, however alike they all are.
         precise = standard.to(tracing.precise(standard.device))
-        parts = (precise @ axes.to(precise) for axes in (self.whitening, self.axes))
-        return standard, *(part.to(standard) for part in parts)
+        whitened, principal = ((precise @ axes.to(precise)).to(standard) for axes in (self.whitening, self.axes))
+        return standard, whitened, principal
 
     @property
     def _spaces(self) -> tuple[Tensor, Tensor, Tensor]:

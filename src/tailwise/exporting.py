@@ -101,7 +101,7 @@ class Graph(nn.Module):
         batch = Batch(units, torch.arange(units.shape[0], device=units.device))
         scores = self.detector.score(batch).float()
         found = (scores, scores.double() > self.threshold)
-        if not self.with_maps:
+        if with_map is None:
             return found
         raw = self.detector.score_map(batch).float()  # type: ignore[operator]
         shown = torch.cond(
@@ -236,6 +236,7 @@ def _traced(graph: Graph, units: Tensor) -> Any:
             input_names=graph.inputs, output_names=graph.outputs, opset_version=_OPSET, verbose=False,
             custom_translation_table={torch.ops.tailwise.solve.default: _solved},
         )  # fmt: skip
+    assert program is not None
     return program.model_proto
 
 
