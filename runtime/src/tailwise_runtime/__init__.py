@@ -106,6 +106,7 @@ def load(path: str | Path, threads: int = 1, check: bool = True) -> Model:
         raise ModelError(f"no file {path}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False  # of no use where every batch may have another size
     options.log_severity_level = 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
