@@ -361,8 +361,7 @@ def _fastest(opened: Any, units: Tensor) -> int:
             start = time.thread_time()
             _scores_of(opened, some)
             seconds.append(time.thread_time() - start)
-        # A little slower may be chance; in larger batches less is done outside the graph.
-        if min(seconds) / count < 1.1 * best:
+        if min(seconds) / count < best:
             best, size = min(seconds) / count, count
         if min(seconds) > _SLOW_SECONDS:
             break
