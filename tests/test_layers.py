@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 # A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
-    | {"calibration", "modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
+    | {"calibration", "modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies", "tracing"},
     1: {"nets", "deviation", "mobilenet", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "crossing", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps", "kinds", "drift"},
+    | {"storage", "files", "maps", "kinds", "drift", "fingerprints"},
     3: {
         "estimator",
         "report",
@@ -42,6 +42,7 @@ LAYERS = {
         "calibrating",
         "updating",
         "drifting",
+        "exporting",
         "demonstration",
         "commands",
         "cli",

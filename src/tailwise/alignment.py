@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from . import neighbours, scoring
+from . import neighbours, scoring, tracing
 from .detector import Detector, Mapping2d
 from .errors import InputError
 from .problem import Batch, Data
@@ -113,6 +113,7 @@ class Aligned(Detector):
         self.rule, self.detector = rule, detector
         self.unit_shape = detector.unit_shape
         self.memory = Memory(rule)
+        self._floor: float | None = None
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training units
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer("middle", torch.zeros(5))
@@ -125,13 +126,14 @@ class Aligned(Detector):
         vectors = len(data.unit_shape) == 1 or scoring.is_map(data.unit_shape)
         score = getattr(self.detector, "score_left_out", self.detector.score)
         self.raw = scoring.over_batches(self.detector, data, score)
-        self.scores = self._scaled(self.raw)
+        self._compare_with(self.raw)
         near, local = self.memory.learn(units, standardise=vectors)  # [m, many], [4, m]
-        cues = torch.cat([(self.scores - self.scores[near].mean(1))[None], local])  # [5, m]
-        self.middle = cues.median(1).values
-        spread = _MAD_TO_STD * (cues - self.middle[:, None]).abs().median(1).values
-        self.spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
-        scores = self._fused(cues)
+        cues = self._cues(self.scores, near, local)  # [5, m]
+        middle = cues.median(1).values
+        spread = _MAD_TO_STD * (cues - middle[:, None]).abs().median(1).values
+        spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
+        self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
+        scores = self._fused(cues).to(self.raw)
         scoring.place(self, str(scoring.device_of(self.detector)))
         return scores
 
@@ -139,7 +141,7 @@ class Aligned(Detector):
         near, local, own = self.memory(_flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own])
-        return self._fused(torch.cat([(scores - self.scores[near].mean(1))[None], local]))
+        return self._fused(self._cues(scores, near, local)).to(self.scores)
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
@@ -158,12 +160,20 @@ class Aligned(Detector):
     def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         self.detector.start(unit_shape)
         super().restore(unit_shape, state)
-        self.scores = self._scaled(self.raw)
+        self._compare_with(self.raw)
         self.memory.project()
+
+    def _compare_with(self, raw: Tensor) -> None:
+        self._floor = Importance().floor(raw)
+        self.scores = self._scaled(raw)
 
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
-        return Importance().scale(scores, self.raw)[0]
+        return scores if self._floor is None else scores.clamp_min(self._floor).log()
+
+    def _cues(self, scores: Tensor, near: Tensor, local: Tensor) -> Tensor:
+        """[5, n]: scores [n] less those of the neighbours [n, many], and local distances [4, n]."""
+        return torch.cat([(scores - self.scores[near].to(local).mean(1))[None], local])
 
     def _fused(self, cues: Tensor) -> Tensor:
         return ((cues - self.middle[:, None]) / self.spread[:, None]).mean(0)
@@ -214,9 +224,10 @@ class Memory(nn.Module):
         self.project()
         distances, near, _ = self._distances(self._spaces)
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
-        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12)
-        self.reach = self._log(distances)
-        return near[0], self._local(self.reach, near)
+        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12).to(units)
+        reach = self._log(distances)
+        self.reach = reach.to(units)
+        return near[0], self._local(reach, near)
 
     def forward(self, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For units [n, d] their neighbours among the training units [n, many], their local distances [4, n], and
@@ -229,7 +240,10 @@ class Memory(nn.Module):
         _, self.whitened, self.principal = self._projected(self.units)
 
     def _projected(self, standard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return standard, standard @ self.whitening, standard @ self.axes
+        # In double precision, so that no other way of adding up gives other distances, however alike they all are.
+        precise = standard.to(tracing.precise(standard.device))
+        whitened, principal = ((precise @ axes.to(precise)).to(standard) for axes in (self.whitening, self.axes))
+        return standard, whitened, principal
 
     @property
     def _spaces(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -245,12 +259,12 @@ class Memory(nn.Module):
         near: list[Tensor] = []
         own = torch.zeros(0)
         for points, known, k in zip(asked, self._spaces, (many, few, few), strict=True):
-            distances, indices = neighbours.nearest(points, known, k + 1)
+            distances, indices = neighbours.nearest(points, known, k + 1, centred=True)
             if not near:
                 same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
                 own = torch.where(same, indices[:, 0], -1)
             # The unit itself goes last, and the last goes.
-            others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
+            others = tracing.smallest((indices == own[:, None]).float(), k)[1]
             rows.append(distances.gather(1, others)[:, few - 1])
             near.append(indices.gather(1, others))
         return torch.stack([*rows, neighbours.beyond(asked[0], self.units, near[0])]), near, own
@@ -261,7 +275,8 @@ class Memory(nn.Module):
     def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
         """Less the mean over the nearest units' own."""
         few = near[1].shape[1]
-        usual = [own[of[:, :few]].mean(1) for own, of in zip(self.reach, (*near, near[0]), strict=True)]
+        of_each = zip(self.reach.to(reach), (*near, near[0]), strict=True)
+        usual = [own[of[:, :few]].mean(1) for own, of in of_each]
         return reach - torch.stack(usual)
 
 

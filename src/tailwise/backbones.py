@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from . import mobilenet
+from . import mobilenet, tracing
 from .errors import InputError, did_you_mean
 
 _NETWORK = "efficientnet_lite_pytorch"
@@ -67,7 +67,7 @@ class Backbone(nn.Module):
             return self._maps(images)
         # One at a time is the fastest on a CPU (17 against 27 ms in batches) and makes the result independent of the
         # batch to the last bit.
-        parts = [self._maps(image) for image in images.split(1)]
+        parts = [self._maps(image) for image in tracing.blocks(images, 1)]
         return [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
     def _maps(self, images: Tensor) -> list[Tensor]:
@@ -107,7 +107,7 @@ class Foreign(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> list[Tensor]:
         """Images [b, 1 or 3, height, width] in 0..1 -> maps [b, channels, height', width']."""
-        parts = [self._maps(image) for image in images.split(1)]
+        parts = [self._maps(image) for image in tracing.blocks(images, 1)]
         return [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
     def _maps(self, image: Tensor) -> list[Tensor]:

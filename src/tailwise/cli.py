@@ -1,7 +1,7 @@
 """The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
 
-Exit status: 0 done, 2 bad input (`error:` and `hint:`), 3 a fit whose self-checks failed, 4 drift, or a fit that breaks
-its --max-group-fpr, 130 interrupted.
+Exit status: 0 done, 1 scores that are not those of the fit (`verify`), 2 bad input (`error:` and `hint:`), 3 a fit
+whose self-checks failed, 4 drift, or a fit that breaks its --max-group-fpr, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -99,6 +99,8 @@ def _show(result: Any, written: bool) -> int:
         return 4 if (result.settings.get("group_fpr") or {}).get("broken") else 0
     if result is not None:
         print(result)
+    if getattr(result, "differing", 0):
+        return 1
     return 4 if getattr(result, "alarm", False) else 0
 
 

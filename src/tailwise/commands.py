@@ -12,9 +12,10 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from .drift import Drift
+    from .exporting import Verdict
     from .storage import Run
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
-    DataFrame = Drift = Run = object
+    DataFrame = Drift = Run = Verdict = object
 
 
 def fit(
@@ -342,6 +343,36 @@ def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
     return comparing.compare_runs(runs, out)
 
 
+def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
+    """Write a run as one ONNX file: units in; scores, flags and maps out. Needs tailwise[onnx].
+
+    The scores of the file are compared with the run's before it is written. tailwise-runtime (in runtime/) loads it
+    with onnxruntime and numpy alone.
+
+    Args:
+        run: a run folder.
+        out: the .onnx file.
+        to: the format; onnx is the only one.
+    """
+    from . import exporting
+
+    return exporting.export(run, to, out)
+
+
+def verify(run: Path, file: Path | None = None) -> Verdict:
+    """Compare the scores of 16 units with those that the fit gave them; exit status 1 if any differs by over 1e-4.
+
+    A difference is a share of the unit's score, or of the median of the 16 magnitudes where that is larger.
+
+    Args:
+        run: a run folder.
+        file: an ONNX file that was exported from it; by default the run itself.
+    """
+    from . import exporting
+
+    return exporting.verify(run, file)
+
+
 def weigh(
     scores: Path, *, column: str | None = None, weighting: str = "Importance()", out: Path | None = None
 ) -> DataFrame:
@@ -423,5 +454,5 @@ def bench(
 
 
 COMMANDS = (
-    fit, score, thresholds, drift, triage, update, report, compare, weigh, names, describe, demo, bench,
+    fit, score, thresholds, drift, triage, update, report, compare, export, verify, weigh, names, describe, demo, bench,
 )  # fmt: skip

@@ -22,7 +22,7 @@ def squash(scores: Tensor, scale: float, top: float) -> Tensor:
     if not 0 < scale < float("inf") or not 0 < top < float("inf"):
         raise InputError(f"scale and top must be above 0: got {scale} and {top}")
     limits = torch.tensor(top / scale, dtype=scores.dtype)
-    return (scores.clamp(0, top) / scale).log1p() / limits.log1p().to(scores.device)
+    return (scores.clamp(0.0, top) / scale).log1p() / limits.log1p().to(scores.device)
 
 
 def fuse(scores: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -95,7 +95,8 @@ class Detector(nn.Module):
     `solved_once` spares a detector whose solution hardly follows the weights further solutions after the first;
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss. One that `needs_layout`
     compares each pixel with those around it, in whatever scene is scored: its batches must have their scenes, and as it
-    learns nothing from training units, weights have no say.
+    learns nothing from training units, weights have no say. `maps_are_gradients` says that its maps cannot be computed
+    by a graph of operations alone.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
@@ -105,6 +106,7 @@ class Detector(nn.Module):
     solved_once: bool = False
     loss_is_score: bool = False
     needs_layout: bool = False
+    maps_are_gradients: bool = False
     unit_shape: tuple[int, ...] = ()
 
     @property

@@ -80,13 +80,17 @@ def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Ite
 
 def smoothed(maps: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     """Maps [n, h, w], enlarged to at least 224 pixels by a whole factor, and smoothed."""
-    side = max(maps.shape[1:])
-    factor = math.ceil(_SMOOTH_SIDE / side)
+    factor, width = enlargement((maps.shape[1], maps.shape[2]), smoothing)
     maps = resized(maps, (maps.shape[1] * factor, maps.shape[2] * factor))
-    if not smoothing:
+    if not width:
         return maps
-    width = smoothing * side * factor
     return torch.from_numpy(ndimage.gaussian_filter(maps.numpy(), (0, width, width), mode="nearest"))
+
+
+def enlargement(size: tuple[int, int], smoothing: float) -> tuple[int, float]:
+    """How many times a map of this height and width is enlarged, and the deviation in pixels that smooths it then."""
+    factor = math.ceil(_SMOOTH_SIDE / max(size))
+    return factor, smoothing * max(size) * factor
 
 
 def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:

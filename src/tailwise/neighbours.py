@@ -14,17 +14,23 @@ import torch
 from scipy.sparse import csr_matrix, identity
 from torch import Tensor
 
+from . import tracing
+
 # Above this many units the search within one set goes through cells: exact search is quadratic.
 _EXACT_UNITS = 8_000
 _BLOCK_ENTRIES = 4_000_000
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
+# Along few axes the flat nearly fills the space, and what is left of a distance are the last digits of a number.
+_FEW_AXES = 128
 _CELL = 100
 # Each unit is compared with about this many. On three draws of 20,000 clustered units half as many found all true
 # neighbours of most, but fewer of those within kinds of 20; a quarter found three in four.
 _CANDIDATES = 3_200
 _ROUNDS = 4
 _SAMPLE = 5_000
+# So many more than are asked for are compared exactly: rounding must not decide who is among them.
+_SPARE = 8
 # Units are tied to so many of their neighbours (chosen with the modes, see there).
 _TIED = 12
 # A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
@@ -35,44 +41,51 @@ _WALKERS = 2_500
 _STAY = 0.05
 
 
-def nearest(query: Tensor, reference: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first. Exact.
+def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> tuple[Tensor, Tensor]:
+    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals. Exact.
 
-    `query` is [q, d], `reference` [m, d] with m >= k.
+    `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already. Distances are
+    in double precision where there is one.
     """
-    # Far from the origin the product form of the distance loses the digits that tell rows apart.
-    centre = reference.mean(0)
-    query, reference = query - centre, reference - centre
+    if not centred:
+        # Far from the origin the product form of the distance loses the digits that tell rows apart.
+        centre = reference.mean(0)
+        query, reference = query - centre, reference - centre
     distances, indices = [], []
-    for block in query.split(max(1, _BLOCK_ENTRIES // len(reference))):
-        near = _distances(block, reference).topk(k, largest=False).indices
+    wide = min(k + _SPARE, len(reference))
+    norms = reference.square().sum(1)
+    for block in tracing.blocks(query, max(1, _BLOCK_ENTRIES // len(reference))):
+        squared = torch.addmm(norms, block, reference.T, alpha=-2)  # up to a constant per row
+        near = squared.topk(wide, largest=False, sorted=False).indices.sort(1).values
         # Recomputed from the differences: the product form above loses digits for close rows. Few rows at a time,
         # because those of feature maps are long.
-        step = max(1, _BLOCK_ENTRIES // max(1, k * query.shape[1]))
-        parts = zip(block.split(step), near.split(step), strict=True)
-        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2).sqrt() for part, at in parts])
-        exact, order = exact.sort(1)
+        step = max(1, _BLOCK_ENTRIES // max(1, wide * query.shape[1]))
+        parts = zip(tracing.blocks(block, step), tracing.blocks(near, step), strict=True)
+        precise = tracing.precise(query.device)
+        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2, dtype=precise).sqrt() for part, at in parts])
+        exact, order = tracing.smallest(exact, k)
         distances.append(exact)
         indices.append(near.gather(1, order))
     if not distances:
-        return query.new_empty(0, k), query.new_empty(0, k, dtype=torch.long)
+        return query.new_empty(0, k, dtype=tracing.precise(query.device)), query.new_empty(0, k, dtype=torch.long)
     return torch.cat(distances), torch.cat(indices)
 
 
 def beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
     """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
     found = []
+    dtype = tracing.precise(points.device) if known.shape[1] <= _FEW_AXES else points.dtype
     step = max(1, _BLOCK_ENTRIES // (near.shape[1] * known.shape[1]))
-    for block, indices in zip(points.split(step), near.split(step), strict=True):
-        flat = known[indices]  # [b, k, d]
+    for block, indices in zip(tracing.blocks(points, step), tracing.blocks(near, step), strict=True):
+        flat = known[indices].to(dtype)  # [b, k, d]
         middle = flat.mean(1, keepdim=True)
         flat, off = flat - middle, block[:, None] - middle
         gram = flat @ flat.transpose(1, 2)
         spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
-        shares = torch.linalg.solve(gram, flat @ off.transpose(1, 2))  # [b, k, 1]
-        found.append((off - shares.transpose(1, 2) @ flat).norm(dim=2)[:, 0])
-    return torch.cat(found) if found else points.new_empty(0)
+        shares = tracing.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
+        found.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
+    return torch.cat(found).to(tracing.precise(points.device)) if found else points.new_empty(0)
 
 
 def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:

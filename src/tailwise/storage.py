@@ -2,6 +2,7 @@
 
     settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
     model.safetensors  the detector's state
+    fingerprint.safetensors  16 units with their scores, by which a detector that scores otherwise is noticed
     scores.parquet     a row for each training unit
     kinds.safetensors  the kinds of normal that were found; runs of before have none
     test_scores.parquet      a row for each test unit, where there were any: for evaluation only, nothing learns from it
@@ -31,7 +32,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from . import alignment
+from . import alignment, fingerprints
 from .detector import Detector
 from .errors import InputError
 from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
@@ -40,10 +41,9 @@ from .registry import parse
 
 FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
-TEST_SCORES = "test_scores.parquet"
+TEST_SCORES, KINDS, FINGERPRINT = "test_scores.parquet", "kinds.safetensors", "fingerprint.safetensors"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
-KINDS = "kinds.safetensors"
-_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (KINDS, TEST_SCORES)
+_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (KINDS, TEST_SCORES, FINGERPRINT)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
     "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
@@ -64,7 +64,27 @@ class Run:
         rule = alignment.parse(self.settings["alignment"])
         detector = detector if rule is None else alignment.Aligned(rule, detector)
         detector.restore(tuple(self.settings["unit_shape"]), read_tensors(self._checked(MODEL))[0])
+        kept = self.fingerprint()
+        if kept is not None:
+            self._compare(kept, detector)
         return detector.eval()
+
+    def fingerprint(self) -> fingerprints.Fingerprint | None:
+        """Units with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
+        if FINGERPRINT not in self.settings["digests"]:
+            return None
+        return fingerprints.read(self._checked(FINGERPRINT))
+
+    def _compare(self, kept: fingerprints.Fingerprint, detector: Detector) -> None:
+        worst = float(kept.differences(fingerprints.of(detector, kept.units).scores).max())
+        if worst > fingerprints.TOLERANCE:
+            versions = self.settings.get("versions") or {}
+            made = ", ".join(f"{name} {version}" for name, version in versions.items())
+            warnings.warn(
+                f"{self.path} gives other scores than when it was made, by up to {100 * worst:.2g} % "
+                f"(made with {made}): its threshold may not hold; tailwise verify shows the scores",
+                stacklevel=3,
+            )
 
     def spelled(self, kind: str) -> Any:
         """The "detector" or "source" that the settings spell."""
@@ -195,6 +215,7 @@ class Writer:
         page: str,
         kinds: Kinds | None = None,
         test_scores: pd.DataFrame | None = None,
+        fingerprint_units: Tensor | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -205,6 +226,7 @@ class Writer:
         optional = {
             KINDS: None if kinds is None else tensor_bytes(kinds.state, {}),
             TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),
+            FINGERPRINT: None if fingerprint_units is None else self._fingerprint(settings, fingerprint_units),
         }
         present = {name: content for name, content in optional.items() if content is not None}
         for name, content in present.items():
@@ -214,6 +236,12 @@ class Writer:
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         return open_run(self.path)
+
+    def _fingerprint(self, settings: Mapping[str, Any], units: Tensor) -> bytes:
+        """Units with their scores by the detector as it will be read back, on the CPU."""
+        digests = {MODEL: file_digest(self.path / MODEL)}
+        again = Run(self.path, {**_plain(dict(settings)), "digests": digests}).detector()
+        return fingerprints.of(again, units).as_bytes()
 
     def _write_settings(self, settings: Mapping[str, Any]) -> None:
         full = _plain({"format": FORMAT, **settings})

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import calibrating, modes, previews, report, scoring, storage, thresholds
+from . import calibrating, fingerprints, modes, previews, report, scoring, storage, thresholds
 from .detector import Detector, Updatable
 from .errors import InputError
 from .kinds import Kinds
@@ -67,7 +67,9 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         }
         writer.start(settings, overwrite)
         summary = _summary(opened, settings, source, data, rows, table)
-        return writer.finish(settings, detector, table, opened.history(), summary, report.to_html(summary), kinds)
+        kept = fingerprints.choose(detector, data.take(chosen), seed)
+        page = report.to_html(summary)
+        return writer.finish(settings, detector, table, opened.history(), summary, page, kinds, fingerprint_units=kept)
 
 
 def _held_out(units: int, false_alarms: float, seed: int) -> np.ndarray:

@@ -102,14 +102,18 @@ class Importance(Value):
 
     def scale(self, scores: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         """Both on the scale, raw or logarithmic, that the densities are fitted on."""
+        floor = self.floor(reference)
+        if floor is None:
+            return scores, reference
+        return scores.clamp_min(floor).log(), reference.clamp_min(floor).log()
+
+    def floor(self, reference: Tensor) -> float | None:
+        """What lower scores are raised to before logarithms are taken; None where the scale is the raw one."""
         smallest, median = float(reference.min()), float(reference.median())
         possible = smallest >= 0 and median > 0
         if self.log and not possible:
             raise InputError(f"log scores need scores above 0: the smallest is {smallest:.3g}", "use log=False")
-        if self.log is False or not possible:
-            return scores, reference
-        floor = _LOG_FLOOR * median
-        return scores.clamp_min(floor).log(), reference.clamp_min(floor).log()
+        return _LOG_FLOOR * median if possible and self.log is not False else None
 
 
 @register("step", "Smooth")

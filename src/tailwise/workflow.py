@@ -29,6 +29,7 @@ from . import (
     crossing,
     data_checks,
     findings,
+    fingerprints,
     gallery,
     map_files,
     maps,
@@ -189,8 +190,9 @@ def fit_run(
         limits = None if own is None else calibrating.Limits(calibration, found, request.false_alarms)
         test = None if problem.test is None else _test_table(detector, problem.test, limits)
         summary = _summary(request, settings, outcome, table, test, problem, detector)
+        kept = fingerprints.choose(detector, split.training, request.seed)
         page = report.to_html(summary)
-        return writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test)
+        return writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test, kept)
 
 
 def _crossed(

@@ -31,6 +31,7 @@ class DevNet(Detector):
     """
 
     needs_labels = True
+    maps_are_gradients = True
     prior: Tensor  # [2]: mean and standard deviation
     steps: Tensor
 

@@ -50,6 +50,7 @@ class MultiCue(Adaptive):
     """
 
     needs_labels = True
+    maps_are_gradients = True
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,7 @@ class NearestNeighbours(Detector):
         self.standardise = Standardise(unit_shape)
         self.register_buffer("memory", torch.zeros(1, 1))  # [m, d]
         self.register_buffer("mass", torch.ones(1))  # [m], mean 1
+        self._reach = 1  # how far the search goes
 
     def solve(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
@@ -50,6 +53,11 @@ class NearestNeighbours(Detector):
         mass.index_add_(0, place, w[kept.to(w.device)].double().to(device))
         self.memory = memory
         self.mass = (mass / mass.mean()).float()
+        self._reach = self._sure_to_hold()
+
+    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        super().restore(unit_shape, state)
+        self._reach = self._sure_to_hold()
 
     def embed(self, batch: Batch) -> Tensor:
         return self.standardise(batch.units).flatten(1)
@@ -64,8 +72,7 @@ class NearestNeighbours(Detector):
         mass = torch.where(distances == 0, 0, self.mass[indices])
         return self._mean_distance(distances, indices, mass)
 
-    @property
-    def _reach(self) -> int:
+    def _sure_to_hold(self) -> int:
         """How many memory units are sure to hold the mass: the lightest ones, until they add up."""
         lightest = self.mass.double().sort().values.cumsum(0)
         needed = int((lightest < self.neighbours).sum()) + 1
@@ -76,4 +83,4 @@ class NearestNeighbours(Detector):
         mass = self.mass[indices] if mass is None else mass
         before = mass.cumsum(1) - mass
         counted = torch.minimum(mass, (self.neighbours - before).clamp_min(0))
-        return (counted * distances).sum(1) / counted.sum(1).clamp_min(1e-12)
+        return (counted * distances.to(counted)).sum(1) / counted.sum(1).clamp_min(1e-12)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .. import neighbours
+from .. import neighbours, tracing
 from ..detector import Detector
 from ..errors import InputError
 from ..problem import Batch, Data
@@ -193,13 +193,13 @@ class PatchMemory(Detector):
         scores = farthest.values.mean(1)
         if not self.reweigh or len(self.memory) < 2:
             return scores
-        rows, place = torch.arange(len(scores), device=scores.device), farthest.indices[:, 0]
+        rows, place = torch.arange(scores.shape[0], device=scores.device), farthest.indices[:, 0]
         return scores * self._rarity(patches[rows, place], distances[rows, place], indices[rows, place])
 
     def score_map(self, batch: Batch) -> Tensor:
         patches = self._patches(batch.units.to(self.memory))
         distances = self._nearest(patches.flatten(0, 1))[0]
-        return distances.reshape(len(patches), *batch.units.shape[2:])
+        return distances.reshape(patches.shape[0], *batch.units.shape[2:])
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean patch."""
@@ -273,7 +273,7 @@ class PatchMemory(Detector):
         norms = self.memory.square().sum(1)
         if among is not None:
             norms = torch.where(among, norms, torch.inf)
-        blocks = patches.split(max(1, _BLOCK_ENTRIES // len(self.memory)))
+        blocks = tracing.blocks(patches, max(1, _BLOCK_ENTRIES // len(self.memory)))
         found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
         # From the difference itself: the product form loses the digits of small distances.
         exact = [(p - self.memory[i]).norm(dim=1) for p, i in zip(blocks, found, strict=True)]

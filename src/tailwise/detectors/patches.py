@@ -70,11 +70,11 @@ class Patches(Detector):
         return scores.topk(min(self.highest, scores.shape[1])).values.mean(1)
 
     def score_map(self, batch: Batch) -> Tensor:
-        return self.detector.score(self._as_rows(batch)).unflatten(0, (len(batch), *self.unit_shape[1:]))
+        return self.detector.score(self._as_rows(batch)).unflatten(0, (batch.units.shape[0], *self.unit_shape[1:]))
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean over the places of an image's patches: [unit, d]."""
-        return self.detector.embed(self._as_rows(batch)).unflatten(0, (len(batch), -1)).mean(1)
+        return self.detector.embed(self._as_rows(batch)).unflatten(0, (batch.units.shape[0], -1)).mean(1)
 
     def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         self.start(unit_shape)
@@ -89,7 +89,7 @@ class Patches(Detector):
 
     def _as_rows(self, batch: Batch) -> Batch:
         rows = self._patches(batch.units).flatten(0, 1)
-        return Batch(rows, torch.arange(len(rows), device=rows.device))
+        return Batch(rows, torch.arange(rows.shape[0], device=rows.device))
 
     def _names(self, data: Data, owner: Tensor, place: Tensor) -> list[str]:
         """The unit's name, a hash sign, and the patch's row and column."""

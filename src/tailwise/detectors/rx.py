@@ -15,6 +15,7 @@ import torch
 from scipy.linalg.blas import dtrmm
 from torch import Tensor
 
+from .. import tracing
 from ..detector import Detector
 from ..errors import InputError
 from ..moments import weighted_moments
@@ -87,12 +88,12 @@ class RX(Detector):
         self.whitening = self._whitening(covariance[0] * (units / max(units - 1, 1))).to(device)
 
     def score(self, batch: Batch) -> Tensor:
-        return torch.cat([self._distances(units) for units in batch.units.split(_BLOCK)]).float()
+        return torch.cat([self._distances(units) for units in tracing.blocks(batch.units, _BLOCK)]).float()
 
     def _distances(self, units: Tensor) -> Tensor:
         """[n] of units [n, 1, bands]."""
         centred = self._vectors(units).sub_(self.mean)
-        if self.leading or centred.device.type != "cpu":
+        if self.leading or centred.device.type != "cpu" or tracing.tracing():
             return (centred @ self.whitening).square_().sum(1)
         # The whitening is zero below its diagonal: this product, in place, takes half of the time.
         whitened = dtrmm(1.0, self.whitening.numpy().T, centred.numpy().T, lower=1, overwrite_b=1).T

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import tracing
 from ..backbones import backbone, map_layers
 from ..detector import Detector, Standardise
 from ..errors import InputError
@@ -92,7 +93,8 @@ class StudentTeacher(Detector):
         """The teacher's maps [n, channels, height, width], level by level; those of training are computed once."""
         see = self.frozen if self.teacher else lambda images: self.frozen(self.standardise(images))
         # Weighting scores the same images between epochs, in evaluation mode.
-        return self._kept.look_up(units, see, keep=self.training) if self.training or self._kept.maps else see(units)
+        looked_up = (self.training or self._kept.maps) and not tracing.tracing()
+        return self._kept.look_up(units, see, keep=self.training) if looked_up else see(units)
 
 
 class _Kept:

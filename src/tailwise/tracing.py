@@ -1,0 +1,50 @@
+"""What a graph is traced of where the code that runs at once cannot be: with blocks, matrix solvers and the like.
+
+While `torch.export` follows a function, sizes of batches are symbols and values are not known.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def tracing() -> bool:
+    """Whether a graph is being made, in place of results."""
+    return torch.compiler.is_compiling()
+
+
+def blocks(rows: Tensor, size: int) -> tuple[Tensor, ...]:
+    """The rows in parts of at most `size`; in a graph all at once, because their number is not known."""
+    return (rows,) if tracing() else rows.split(size)
+
+
+@torch.library.custom_op("tailwise::solve", mutates_args=())
+def solve(matrices: Tensor, right: Tensor) -> Tensor:
+    """Solutions [n, k] of symmetric positive definite systems [n, k, k], [n, k].
+
+    An operation of its own, because ONNX has none for it: what writes a graph says how it is done there.
+    """
+    return torch.linalg.solve(matrices, right)
+
+
+@solve.register_fake
+def _(matrices: Tensor, right: Tensor) -> Tensor:
+    return torch.empty_like(right)
+
+
+def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k smallest values [n, k] of each row [n, m] in their order, and their places; the first of equal ones first.
+
+    ONNX's TopK keeps that order by its definition; torch's keeps none.
+    """
+    if tracing():
+        found = values.topk(k, 1, largest=False)
+        return found.values, found.indices
+    ordered, places = values.sort(dim=1, stable=True)
+    return ordered[:, :k], places[:, :k]
+
+
+def precise(device: torch.device) -> torch.dtype:
+    """What sums are taken in where a last digit decides: double precision, which MPS has not."""
+    return torch.float32 if device.type == "mps" else torch.float64

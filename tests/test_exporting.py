@@ -1,0 +1,309 @@
+"""Exported files score as the detectors that they were made of, and what scores otherwise is noticed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import tailwise
+from tailwise import alignment, exporting, fingerprints, maps, registry, scoring, storage, tracing
+from tailwise.cli import run
+from tailwise.detector import Detector
+from tailwise.errors import InputError
+from tailwise.problem import Data
+from tailwise.testing import Case
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxscript")
+pytest.importorskip("onnxruntime")
+
+RUNTIME = Path(__file__).parents[1] / "runtime"
+sys.path.insert(0, str(RUNTIME / "src"))
+import tailwise_runtime  # noqa: E402
+
+SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
+# Every detector in each shape that it takes; with mode-fair scores those that stand for the ways of scoring.
+PLAIN = [
+    pytest.param(name, SHAPES[dims], False, id=f"{name}-{dims}d")
+    for name in registry.entries("detector")
+    for dims in registry.find("detector", name).unit_dims
+]
+FAIR = [
+    pytest.param(name, SHAPES[dims], True, id=f"{name}-{dims}d-fair")
+    for name, dims in (("autoencoder", 1), ("patch-memory", 3), ("rx", 2))
+]
+SMOOTHING = 0.02
+
+
+@cache
+def fitted(name: str, shape: tuple[int, ...], fair: bool) -> Detector:
+    case = Case(registry.find("detector", name), shape)
+    data = case.data(100)
+    detector = case.fit(data)
+    return alignment.AUTO.fit(detector, data) if fair else detector
+
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory):
+    """The exported file of a detector, opened by the loader; made once."""
+    folder, models = tmp_path_factory.mktemp("exported"), {}
+
+    def load(name: str, shape: tuple[int, ...], fair: bool) -> tailwise_runtime.Model:
+        key = (name, shape, fair)
+        if key not in models:
+            detector = fitted(*key)
+            data = Case(registry.find("detector", name), shape).data(100)
+            kept = fingerprints.choose(detector, data)
+            path = folder / f"{len(models)}.onnx"
+            settings = {"detector": name, "threshold": 1.0, "smoothing": SMOOTHING}
+            made = None if kept is None else fingerprints.of(detector, kept)
+            path.write_bytes(exporting.to_onnx(detector, settings, made))
+            models[key] = tailwise_runtime.load(path)
+        return models[key]
+
+    return load
+
+
+def asked(name: str, shape: tuple[int, ...], count: int) -> torch.Tensor:
+    """Fresh units, among them some of training, a constant one, and one far from everything."""
+    case = Case(registry.find("detector", name), shape)
+    units = case.data(count, seed=5).read(torch.arange(count))
+    special = [case.data(100).read(torch.arange(3)), torch.zeros(1, *shape), 1e3 * torch.ones(1, *shape)]
+    return torch.cat([*special, units])[:count]
+
+
+def apart(found: np.ndarray, expected: torch.Tensor) -> float:
+    """The largest difference, as a share of the score; near nought, of a hundredth of the usual score."""
+    expected_values = expected.double().numpy()
+    size = np.maximum(np.abs(expected_values), 0.01 * np.median(np.abs(expected_values)))
+    return float((np.abs(found - expected_values) / size.clip(1e-12)).max())
+
+
+@pytest.mark.parametrize(("name", "shape", "fair"), [*PLAIN, *FAIR])
+def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: bool, loaded) -> None:
+    if registry.find("detector", name).needs_layout:
+        with pytest.raises(InputError, match="the scene around it"):
+            loaded(name, shape, fair)
+        return
+    detector, model = fitted(name, shape, fair), loaded(name, shape, fair)
+    assert model.unit_shape == shape
+    for count in (1, 7, 300):
+        units = asked(name, shape, count)
+        expected = scoring.score(detector, Data(units, [str(i) for i in range(count)]))
+        found = model.score(units.numpy())
+        assert found.dtype == np.float32
+        assert apart(found, expected) < 1e-4
+        assert np.array_equal(model.flagged(units.numpy()), found > 1.0)
+    few = asked(name, shape, 9)
+    if not model.has_maps:
+        gradients = any(getattr(part, "maps_are_gradients", False) for part in detector.modules())
+        assert not detector.has_maps or gradients
+        return
+    shown = np.stack(list(maps.of_data(detector, Data(few, [str(i) for i in range(9)]), SMOOTHING)))
+    found = model.maps(few.numpy())
+    assert found.shape == shown.shape
+    assert np.abs(found - shown).max() <= 1e-4 * np.abs(shown).max()
+
+
+def test_elimination_solves_what_numpy_solves() -> None:
+    """The solver of the graph, run by another runtime, against an independent library."""
+    onnxscript = pytest.importorskip("onnxscript")
+    onnx = pytest.importorskip("onnx")
+
+    class Solve(torch.nn.Module):
+        def forward(self, matrices: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+            return tracing.solve(matrices, right)
+
+    assert onnxscript is not None
+    generator = torch.Generator().manual_seed(0)
+    roots = torch.randn(5, 6, 6, generator=generator, dtype=torch.float64)
+    matrices, right = roots @ roots.transpose(1, 2) + torch.eye(6), torch.randn(5, 6, generator=generator).double()
+    with exporting._quiet():
+        program = torch.onnx.export(
+            Solve(), (matrices, right), dynamo=True, verbose=False, opset_version=18,
+            custom_translation_table={torch.ops.tailwise.solve.default: exporting._solved},
+        )  # fmt: skip
+    evaluator = onnx.reference.ReferenceEvaluator(program.model_proto)
+    names = [value.name for value in program.model_proto.graph.input]
+    (found,) = evaluator.run(None, dict(zip(names, (matrices.numpy(), right.numpy()), strict=True)))
+    assert found == pytest.approx(np.linalg.solve(matrices.numpy(), right.numpy()[..., None])[..., 0], rel=1e-9)
+
+
+def test_equal_neighbours_have_one_order() -> None:
+    values = torch.tensor([[2.0, 1.0, 2.0, 1.0, 0.5]])
+    assert tracing.smallest(values, 4)[1].tolist() == [[4, 1, 3, 0]]
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A run of a table, with mode-fair scores."""
+    folder = tmp_path_factory.mktemp("runs")
+    generator = np.random.default_rng(0)
+    values = generator.normal(size=(120, 5)) + 4 * generator.integers(0, 2, size=(120, 1))
+    pd.DataFrame(values, columns=list("abcde")).to_csv(folder / "table.csv", index=False)
+    command = ["fit", str(folder / "table.csv"), "--out", str(folder / "run"), "--detector", "gaussian"]
+    assert run(command) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def exported(finished: Path) -> Path:
+    file = finished.with_name("model.onnx")
+    assert run(["export", str(finished), "--out", str(file)]) == 0
+    return file
+
+
+def test_a_run_keeps_sixteen_scores_and_is_verified(finished: Path, capsys) -> None:
+    kept = storage.open_run(finished).fingerprint()
+    assert kept is not None
+    assert kept.units.shape == (16, 5)
+    table = storage.open_run(finished).scores().set_index("unit")["score"]
+    trained = pd.read_csv(finished.with_name("table.csv")).to_numpy(np.float32)
+    for unit, score in zip(kept.units.numpy(), kept.scores.tolist(), strict=True):
+        (row,) = np.flatnonzero((trained == unit).all(1))
+        assert score == pytest.approx(table.iloc[row], abs=1e-4)
+    assert run(["verify", str(finished)]) == 0
+    assert "the 16 scores of the fit" in capsys.readouterr().out
+
+
+def test_an_exported_run_is_verified_and_scores_on_the_command_line(finished: Path, exported: Path, tmp_path) -> None:
+    from tailwise_runtime.__main__ import main
+
+    assert run(["verify", str(finished), str(exported)]) == 0
+    model = tailwise_runtime.load(exported)
+    assert model.features == tuple("abcde")
+    assert model.threshold == storage.open_run(finished).settings["threshold"]
+    out = tmp_path / "scores.csv"
+    assert main([str(exported), str(finished.with_name("table.csv")), "--out", str(out)]) == 0
+    assert run(["score", str(finished), str(finished.with_name("table.csv")), "--out", str(tmp_path / "s.csv")]) == 0
+    found, expected = pd.read_csv(out), pd.read_csv(tmp_path / "s.csv")
+    assert found["score"].to_numpy() == pytest.approx(expected["score"].to_numpy(), rel=1e-4, abs=1e-5)
+    assert found["flagged"].tolist() == expected["flagged"].tolist()
+
+
+def tampered(exported: Path, path: Path, factor: float) -> Path:
+    """The file with its scores multiplied."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(exported)
+    (last,) = (node for node in model.graph.node if "score" in node.output)
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["honest" if name == "score" else name for name in names]
+    assert list(last.output) == ["honest"]
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(factor, np.float32), "factor"))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["honest", "factor"], ["score"]))
+    onnx.save(model, path)
+    return path
+
+
+def test_other_scores_are_noticed(finished: Path, exported: Path, tmp_path, capsys) -> None:
+    worse = tampered(exported, tmp_path / "worse.onnx", 1.001)
+    capsys.readouterr()
+    assert run(["verify", str(finished), str(worse)]) == 1
+    shown = capsys.readouterr().out
+    assert "difference" in shown
+    assert "16 scores otherwise" in shown
+    with pytest.raises(tailwise_runtime.ModelError, match="other scores here"):
+        tailwise_runtime.load(worse)
+    assert tailwise_runtime.load(worse, check=False).verify() == pytest.approx(0.001, rel=0.05)
+    # A tenth of what is allowed passes.
+    assert run(["verify", str(finished), str(tampered(exported, tmp_path / "same.onnx", 1.00001))]) == 0
+
+
+def test_a_run_that_scores_otherwise_says_so(finished: Path, monkeypatch) -> None:
+    honest = scoring.score
+    monkeypatch.setattr(scoring, "score", lambda *given: 1.01 * honest(*given))
+    with pytest.warns(UserWarning, match=r"by up to 1 % \(made with tailwise"):
+        storage.open_run(finished).detector()
+    assert run(["verify", str(finished)]) == 1
+
+
+def test_a_run_without_fingerprint_says_so(finished: Path, tmp_path, capsys) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    for name in (storage.MODEL, storage.SCORES, storage.HISTORY, storage.REPORT_DATA, storage.REPORT_PAGE):
+        (old / name).write_bytes((finished / name).read_bytes())
+    settings = json.loads((finished / storage.SETTINGS).read_text())
+    del settings["digests"][storage.FINGERPRINT]
+    settings["seal"] = storage._seal(settings)
+    (old / storage.SETTINGS).write_text(json.dumps(settings))
+    assert run(["verify", str(old)]) == 2
+    assert "before runs had fingerprints" in capsys.readouterr().err
+    storage.open_run(old).detector()
+
+
+def test_a_changed_fingerprint_is_refused(finished: Path, tmp_path) -> None:
+    changed = tmp_path / "changed"
+    changed.mkdir()
+    for path in finished.iterdir():
+        (changed / path.name).write_bytes(path.read_bytes())
+    (changed / storage.FINGERPRINT).write_bytes((finished / storage.MODEL).read_bytes())
+    with pytest.raises(InputError, match="was changed after the fit"):
+        storage.open_run(changed).detector()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x08"])
+def test_a_broken_file_is_refused(content: bytes, finished: Path, tmp_path) -> None:
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(content)
+    assert run(["verify", str(finished), str(path)]) == 2
+    with pytest.raises(tailwise_runtime.ModelError):
+        tailwise_runtime.load(path)
+
+
+def test_the_loader_refuses_other_units(exported: Path, tmp_path) -> None:
+    model = tailwise_runtime.load(exported)
+    assert len(model.score(np.zeros((0, 5)))) == 0
+    for units in (np.zeros(5), np.zeros((2, 4)), np.full((2, 5), np.nan)):
+        with pytest.raises(tailwise_runtime.ModelError):
+            model.score(units)
+    with pytest.raises(tailwise_runtime.ModelError, match="without maps"):
+        model.maps(np.zeros((2, 5)))
+    with pytest.raises(tailwise_runtime.ModelError, match="no file"):
+        tailwise_runtime.load(tmp_path / "none.onnx")
+
+
+def test_nothing_is_written_where_an_export_fails(finished: Path, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
+    monkeypatch.setattr(exporting, "_traced", lambda *_: pytest.importorskip("onnx").ModelProto())
+    assert run(["export", str(finished), "--out", str(tmp_path / "m.onnx")]) == 2
+    assert run(["export", str(finished), "--out", str(tmp_path / "m.pt")]) == 2
+    assert run(["export", str(finished), "--out", str(tmp_path / "m.onnx"), "--to", "torchscript"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_loader_needs_no_torch(exported: Path) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'tailwise', 'scipy', 'pandas', 'onnx', 'onnxscript'): sys.modules[name] = None\n"
+        f"sys.path.insert(0, {str(RUNTIME / 'src')!r})\n"
+        "import numpy, tailwise_runtime\n"
+        f"print(len(tailwise_runtime.load({str(exported)!r}).score(numpy.zeros((3, 5)))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "3", done.stderr
+    project = (RUNTIME / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'dependencies = ["numpy>=1.26", "onnxruntime>=1.17"]' in project
+
+
+def test_the_loader_has_the_version_of_the_package() -> None:
+    assert tailwise_runtime.__version__ == tailwise.__version__
+
+
+@pytest.mark.parametrize(
+    ("side", "kind", "count"), [(8, torch.float32, 16), (400, torch.float16, 16), (2_000, torch.float16, 1)]
+)
+def test_large_units_are_kept_smaller(side: int, kind: torch.dtype, count: int) -> None:
+    shape = (1, side, side)
+    units = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
+    kept = fingerprints.choose(fitted("gaussian", (12,), False), Data(units, [str(i) for i in range(20)]))
+    assert kept is not None
+    assert (kept.dtype, len(kept)) == (kind, count)
