@@ -23,7 +23,7 @@ from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
 from tailwise.workflow import Request
 
-BACKBONE, LAYERS = "efficientnet-lite0", backbones.map_layers("efficientnet-lite0")
+BACKBONE, LAYERS = "efficientnet-lite0", backbones.deep_layers("efficientnet-lite0")
 GOOD, RARE, HIDDEN = 500, 0.02, 0.1
 EFFORT = 0.15
 

@@ -186,7 +186,7 @@ def triage(
     detector: str | None = None,
     weighting: str = "",
     alignment: str = "",
-    parts: int = 3,
+    parts: int = 6,
     reviewed: Path | None = None,
     epochs: int | None = None,
     groups: str | None = None,
@@ -211,7 +211,7 @@ def triage(
             otherwise gaussian. Each unit is judged by detectors that were not trained on it.
         weighting: how their training is weighed.
         alignment: how their scores are read.
-        parts: how many detectors; each is trained on one part of the units.
+        parts: how many detectors; each judges one part of the units and is trained on the others.
         reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
         epochs: passes over the data, for detectors that learn by gradient steps.
         groups: known kinds of normal: a column, a CSV of file and group, or "folder".

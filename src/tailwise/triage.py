@@ -53,11 +53,11 @@ class Triage:
 
 
 def detector_for(source: Source) -> str:
-    """The detector that ranks a source's units where the user names none: patches see small defects."""
-    return "padim" if getattr(source, "layers", ()) else "gaussian"
+    """The detector that ranks a source's units where the user names none: positions see small defects."""
+    return "PaDiM(dims=200, added=0.3)" if getattr(source, "layers", ()) else "gaussian"
 
 
-def triage(request: Request, parts: int = 3, problem: Problem | None = None) -> Triage:
+def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
     """Rank the training units of the request's source; what its review calls an anomaly or normal is settled.
 
     Raises:
@@ -70,7 +70,7 @@ def triage(request: Request, parts: int = 3, problem: Problem | None = None) -> 
     data = problem.train
     rule = alignment.choose(request.alignment, data.unit_shape)
     fit = fitter(request, Weighting.choose(request.weighting, data.unit_shape), rule)
-    suspicion = refine.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed)
+    suspicion = refine.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
     return Triage(sheet(data, suspicion.numpy(), settled), problem, request)
 
 
