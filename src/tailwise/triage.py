@@ -10,14 +10,15 @@ once for all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from . import alignment, files, modes, neighbours, previews, refine, report, reviews, scoring
+from . import alignment, backbones, files, modes, neighbours, previews, refine, report, reviews, scoring
 from .errors import InputError
 from .problem import Data, Problem, Source, check_units
 from .weights import Weighting, rejection_threshold
@@ -55,6 +56,14 @@ class Triage:
 def detector_for(source: Source) -> str:
     """The detector that ranks a source's units where the user names none: positions see small defects."""
     return "PaDiM(dims=200, added=0.3)" if getattr(source, "layers", ()) else "gaussian"
+
+
+def with_deep_maps(source: Source) -> Source:
+    """The source with the maps of its backbone that look at whole images, if it reads images by one and names none."""
+    read = getattr(source, "read", "pixels")
+    if read in (None, "pixels") or getattr(source, "layers", None) != ():
+        return source
+    return replace(cast(Any, source), layers=backbones.deep_layers(read))
 
 
 def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
