@@ -135,7 +135,11 @@ def test_verdicts_of_the_library_decide_nothing(tmp_path):
 def test_images_are_looked_at_by_the_coarsest_grids_unless_layers_are_named():
     pooled = ImageFolder("photos", read="efficientnet-lite0")
     assert with_deep_maps(pooled).layers == backbones.deep_layers("efficientnet-lite0")
-    for left in (ImageFolder("photos", read="pixels"), ImageFolder("photos", "efficientnet-lite0", (4,)), Table("a.csv")):
+    for left in (
+        ImageFolder("photos", read="pixels"),
+        ImageFolder("photos", "efficientnet-lite0", (4,)),
+        Table("a.csv"),
+    ):
         assert with_deep_maps(left) is left
 
 
@@ -145,4 +149,6 @@ def test_deep_layers_end_the_two_coarsest_grids():
     maps = backbones.backbone(name, tuple(range(16)))(torch.zeros(1, 3, 64, 64))
     sides = [each.shape[2] for each in maps]
     coarsest = sorted(set(sides))[:2]
-    assert backbones.deep_layers(name) == tuple(max(i for i, side in enumerate(sides) if side == s) for s in coarsest[::-1])
+    assert backbones.deep_layers(name) == tuple(
+        max(i for i, side in enumerate(sides) if side == s) for s in coarsest[::-1]
+    )
