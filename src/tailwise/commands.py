@@ -260,7 +260,7 @@ def triage(
     detector: str | None = None,
     weighting: str = "",
     alignment: str = "",
-    parts: int = 3,
+    parts: int = 6,
     reviewed: Path | None = None,
     epochs: int | None = None,
     groups: str | None = None,
@@ -285,14 +285,15 @@ def triage(
             otherwise gaussian. Each unit is judged by detectors that were not trained on it.
         weighting: how their training is weighed.
         alignment: how their scores are read.
-        parts: how many detectors; each is trained on one part of the units.
+        parts: how many detectors; each judges one part of the units and is trained on the others.
         reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
         epochs: passes over the data, for detectors that learn by gradient steps.
         groups: known kinds of normal: a column, a CSV of file and group, or "folder".
         columns: exactly these feature columns of a table.
         labels: the column (table) or map (cube) that is no feature.
         read: how images are read: "pixels" or the name of a backbone.
-        layers: blocks of the backbone whose maps are the units, as in "4,10".
+        layers: blocks of the backbone whose maps are the units, as in "4,10"; without a detector the last blocks of
+            the two coarsest grids.
         size: side in pixels that images are resized to, or height and width as in 256x512.
         skip_bad: leave unreadable images out instead of refusing.
         seed: same seed, same result.
@@ -303,12 +304,12 @@ def triage(
     from .sources import open_source
 
     command = spelling.command_line(triage, locals())
-    # Without a detector images are read for the one that would be chosen for them.
-    maps = True if detector is None else workflow.make_detector(detector).wants_maps
+    maps = detector is not None and workflow.make_detector(detector).wants_maps
     source = open_source(
         data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
         layers=spelling.parse_layers(layers), maps=maps, size=size, skip_bad=skip_bad,
     )  # fmt: skip
+    source = triages.with_deep_maps(source) if detector is None else source
     request = workflow.Request(
         source=source, detector=detector or triages.detector_for(source), weighting=weighting, alignment=alignment,
         reviewed=str(reviewed or ""), epochs=epochs, seed=seed, device=device,

@@ -91,7 +91,7 @@ class DeviationHead(nn.Module):
     def forward(self, features: Features) -> Tensor:
         """[n]"""
         places = self.layer(features.places)
-        return places[:, 0] if places.dim() == 2 and not self.views else top_mean(places.abs())
+        return places.squeeze(1) if places.dim() == 2 and not self.views else top_mean(places.abs())
 
 
 @dataclass(frozen=True)

@@ -169,8 +169,8 @@ class Data:
                 index = torch.arange(start, min(start + size, len(self)))
                 yield Batch(self._read_in_order(start, start + len(index)), index, self._scenes(index))
             return
-        for index in order.split(min(size, max(1, len(self)))):
-            yield self.batch(index)
+        for start in range(0, len(self), size):
+            yield self.batch(order[start : start + size])
 
 
 class Selected:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import scoring
+from . import scoring, training
 from .alignment import Aligned
 from .detector import Detector
 from .errors import InputError
@@ -75,11 +75,13 @@ class Purify(Value):
         keep: share of units kept; None drops what is out of line (see `Reject`), whatever its share.
         votes: instead of the mean: drop what at least this share of the judging detectors puts among the 1 - `keep`
             highest; needs `keep`.
+        judge: another detector that judges, such as "nearest-neighbours"; "" is the one that is purified.
     """
 
     parts: int = 3
     keep: float | None = None
     votes: float | None = None
+    judge: str = ""
 
     def __post_init__(self) -> None:
         self.check_numbers()
@@ -91,9 +93,11 @@ class Purify(Value):
             raise InputError(
                 "Purify votes must lie above 0 and at most at 1, and need keep", "Purify(keep=0.8, votes=1.0)"
             )
+        _check_judge(self.judge)
 
     def __call__(self, fit: Fit, data: Data, base: Tensor, seed: int = 0) -> Refined:
-        suspicion = self._voted(fit, data, base, seed) if self.votes else out_of_fold(fit, data, base, self.parts, seed)
+        judge = _judge(self.judge) if self.judge else fit
+        suspicion = (self._voted if self.votes else self._mean)(judge, data, base, seed)
         kept = suspicion <= self._limit(suspicion)
         index = kept.nonzero().flatten()
         fitted = fit(data.take(index), base[index], seed)
@@ -107,6 +111,9 @@ class Purify(Value):
         if self.keep is not None:
             return float(suspicion.kthvalue(max(2, round(self.keep * len(suspicion)))).values)
         return max(rejection_threshold(suspicion), float(suspicion.quantile(_LEAST_KEPT)))
+
+    def _mean(self, fit: Fit, data: Data, base: Tensor, seed: int) -> Tensor:
+        return out_of_fold(fit, data, base, self.parts, seed)
 
     def _voted(self, fit: Fit, data: Data, base: Tensor, seed: int) -> Tensor:
         """Share [n] of the judging detectors that put a unit among their 1 - keep highest."""
@@ -122,10 +129,13 @@ def out_of_fold(
     parts: int = 3,
     seed: int = 0,
     read: Callable[[Tensor], Tensor] | None = None,
+    on_others: bool = False,
 ) -> Tensor:
     """Mean score [n] of each unit by detectors trained on parts that it is not in.
 
     `read` puts one detector's scores of the units that it did not see on a scale; by default their robust z-score.
+    With `on_others` each detector is trained on all parts but one and judges that one, which takes longer and lets it
+    know more normals.
 
     Raises:
         InputError: too few units to deal out.
@@ -137,9 +147,10 @@ def out_of_fold(
     for number, part in enumerate(order.tensor_split(parts)):
         inside = part.sort().values
         outside = torch.ones(len(data), dtype=torch.bool).index_fill_(0, inside, False).nonzero().flatten()
-        fitted = fit(data.take(inside), base[inside], seed + number + 1)
-        total[outside] += (read or _standing)(scoring.score(fitted.detector, data.take(outside)))
-    return total / (parts - 1)
+        learnt, judged = (outside, inside) if on_others else (inside, outside)
+        fitted = fit(data.take(learnt), base[learnt], seed + number + 1)
+        total[judged] += (read or _standing)(scoring.score(fitted.detector, data.take(judged)))
+    return total if on_others else total / (parts - 1)
 
 
 @register("refinement", "Iterate")
@@ -155,11 +166,14 @@ class Iterate(Value):
         step: from scores to weights.
         rounds: the most trainings.
         settled: share of crossings that ends the rounds.
+        judge: another detector whose scores the rounds follow, such as "nearest-neighbours"; the detector itself is
+            then trained once, with the last weights. "" is the detector itself.
     """
 
     step: Step = Logistic()  # noqa: RUF009 (a frozen value)
     rounds: int = 5
     settled: float = 0.01
+    judge: str = ""
 
     def __post_init__(self) -> None:
         self.check_numbers()
@@ -167,8 +181,15 @@ class Iterate(Value):
             raise InputError(f"Iterate needs at least 2 rounds: got {self.rounds}")
         if not callable(self.step):
             raise InputError(f"Iterate step must be a weighting step: got {self.step!r}", "such as Logistic()")
+        _check_judge(self.judge)
 
     def __call__(self, fit: Fit, data: Data, base: Tensor, seed: int = 0) -> Refined:
+        if not self.judge:
+            return self._rounds(fit, data, base, seed)
+        judged = self._rounds(_judge(self.judge), data, base, seed)
+        return replace(judged, fitted=fit(data, judged.weights, seed))
+
+    def _rounds(self, fit: Fit, data: Data, base: Tensor, seed: int) -> Refined:
         fitted = fit(data, base, seed)
         rows: list[dict[str, Any]] = [{"round": 1, "crossings": None}]
         best: Refined | None = None
@@ -186,6 +207,23 @@ class Iterate(Value):
                 break
         assert best is not None  # the second round has always fewer crossings than infinity
         return best
+
+
+def _check_judge(spelling: str) -> None:
+    """Raise an InputError unless this is "" or spells a detector that needs no labelled anomalies."""
+    if spelling and parse_one(spelling, "detector").needs_labels:
+        raise InputError(f"{spelling} needs labelled anomalies: it cannot judge", "such as nearest-neighbours")
+
+
+def _judge(spelling: str) -> Fit:
+    """What trains a fresh detector of this spelling, unweighed but for base weights, and in the default budget."""
+
+    def fit(data: Data, base: Tensor, seed: int) -> Fitted:
+        detector = parse_one(spelling, "detector")
+        outcome = training.fit(detector, data, base_weights=base, seed=seed)
+        return Fitted(detector, outcome, outcome.scores)
+
+    return fit
 
 
 def parse(text: str) -> Purify | Iterate | None:

@@ -206,7 +206,7 @@ class Loop:
         detector.prepare(data, base)
         self.device = next(detector.parameters()).device
         self.optimizer = FlatAdam(detector, plan.lr, plan.weight_decay)
-        self.weights = base.clone()
+        self._weigh(base.clone())
         self.scores = torch.zeros(len(data))
         self.first_scores = torch.zeros(len(data))
         self.best: dict[str, Tensor] = {}
@@ -234,6 +234,10 @@ class Loop:
             outcome.unweighted_epochs = max(1, self.plan.warmup)
         return outcome
 
+    def _weigh(self, weights: Tensor) -> None:
+        self.weights = weights
+        self.effective_share = effective_sample_size(weights) / len(weights)
+
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(_mixed(self.plan.seed, epoch))
@@ -244,21 +248,24 @@ class Loop:
             batch = batch.to(self.device)
             with self._precision():
                 losses = self.detector.losses(batch).float()
-            self.optimizer.step(weighted_mean(losses, None if self.plan.sample else weights[batch.index]))
+            mean = weighted_mean(losses, None if self.plan.sample else weights.index_select(0, batch.index))
+            self.optimizer.step(mean)
             seen.append(losses.detach())
         index = torch.cat(order)
         losses = torch.cat(seen).cpu()
-        loss = float(weighted_mean(losses, None if self.plan.sample else self.weights[index]))
+        if len(seen) > 1:
+            mean = weighted_mean(losses, None if self.plan.sample else self.weights[index])
+        loss = float(mean.detach())
         if not math.isfinite(loss):
             raise InputError(f"the loss is not finite in epoch {epoch + 1}", "lower the learning rate (lr)")
-        self.scores[index] = losses
+        self.scores.index_copy_(0, index, losses)
         row = {"epoch": epoch + 1, "loss": loss, "score_mean": float(losses.mean())}
         if self.held_out is not None:
             row["held_out_loss"] = self._held_out_loss()
             self._remember_best(row["held_out_loss"])
         if epoch + 1 >= self.plan.warmup:
             self._reweigh(epoch + 1 - self.plan.warmup)
-        row["effective_sample_share"] = effective_sample_size(self.weights) / len(self.weights)
+        row["effective_sample_share"] = self.effective_share
         row["seconds"] = time.perf_counter() - started
         self.history.append(row)
 
@@ -273,7 +280,7 @@ class Loop:
             self.first_scores = self.scores.clone()
         previous = None if round == 0 else self.weights / self.base.clamp_min(1e-12)
         context = Context(self.scores, self.scores, self.embedding, previous, round, self.cache)
-        self.weights = unit_mean(self.weighting(context) * self.base)
+        self._weigh(unit_mean(self.weighting(context) * self.base))
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
@@ -314,7 +321,8 @@ class Loop:
             return
         tensors, facts = kept
         self.history = facts["history"]
-        self.weights, self.scores, self.first_scores = (tensors[k] for k in ("weights", "scores", "first_scores"))
+        self._weigh(tensors["weights"])
+        self.scores, self.first_scores = tensors["scores"], tensors["first_scores"]
         self.detector.load_state_dict(_below(tensors, "detector."))
         self.best = _below(tensors, "best.")
         self.optimizer.resume(_below(tensors, "optimizer."))

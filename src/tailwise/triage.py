@@ -10,14 +10,15 @@ once for all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from . import alignment, files, modes, neighbours, previews, refine, report, reviews, scoring
+from . import alignment, backbones, files, modes, neighbours, previews, refine, report, reviews, scoring
 from .errors import InputError
 from .problem import Data, Problem, Source, check_units
 from .weights import Weighting, rejection_threshold
@@ -53,11 +54,19 @@ class Triage:
 
 
 def detector_for(source: Source) -> str:
-    """The detector that ranks a source's units where the user names none: patches see small defects."""
-    return "padim" if getattr(source, "layers", ()) else "gaussian"
+    """The detector that ranks a source's units where the user names none: positions see small defects."""
+    return "PaDiM(dims=200, added=0.3)" if getattr(source, "layers", ()) else "gaussian"
 
 
-def triage(request: Request, parts: int = 3, problem: Problem | None = None) -> Triage:
+def with_deep_maps(source: Source) -> Source:
+    """The source with the maps of its backbone that look at whole images, if it reads images by one and names none."""
+    read = getattr(source, "read", "pixels")
+    if read in (None, "pixels") or getattr(source, "layers", None) != ():
+        return source
+    return replace(cast(Any, source), layers=backbones.deep_layers(read))
+
+
+def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
     """Rank the training units of the request's source; what its review calls an anomaly or normal is settled.
 
     Raises:
@@ -70,7 +79,7 @@ def triage(request: Request, parts: int = 3, problem: Problem | None = None) -> 
     data = problem.train
     rule = alignment.choose(request.alignment, data.unit_shape)
     fit = fitter(request, Weighting.choose(request.weighting, data.unit_shape), rule)
-    suspicion = refine.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed)
+    suspicion = refine.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
     return Triage(sheet(data, suspicion.numpy(), settled), problem, request)
 
 

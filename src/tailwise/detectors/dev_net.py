@@ -69,7 +69,7 @@ class DevNet(Detector):
         deviations = self._scores(torch.cat([batch.units, anomalies]))
         if self.prior_draws:
             deviations = (deviations - self.prior[0]) / self.prior[1]
-        units, pushed = deviations.split([len(batch), len(anomalies)])
+        units, pushed = deviations.split_with_sizes([len(batch), len(anomalies)])
         # The two ends of losses.deviation_loss; spelled out, a step of a small network takes a tenth less.
         return units.abs() + (self.margin - pushed).relu().mean()
 
