@@ -81,6 +81,7 @@ def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> No
         (["fit", "{table}", "--lr", "inf"], "lr must be finite", ""),
         (["fit", "{table}", "--device", "meta"], "no device 'meta'", "cpu"),
         (["fit", "{table}", "--balance"], "balance needs known groups", "--groups"),
+        (["fit", "{table}", "--max-memory", "2GB"], "autoencoder has no setting max_memory", "leave --max-memory out"),
         (["fit", "{table}", "--lr", "1e30"], "loss is not finite", "learning rate"),
         (["fit", "{table}", "--detector", "AutoEncoder(hidden=(-5,))"], "whole numbers above 0: got -5", "hidden"),
         (["fit", "{table}", "--detector", "DeepSVDD(code=2.5)"], "whole numbers above 0: got 2.5", "hidden"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 LAYERS = {
     0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
     | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
-    1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
+    1: {"nets", "deviation", "mobilenet", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
     | {"storage", "files", "maps", "kinds", "drift"},
     3: {
@@ -48,7 +48,7 @@ LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in mod
 # Layer 1 keeps to itself, but for this: networks are there for detectors to be made of, and frozen ones for sources to
 # read images with, through the cache of their features, and for students to learn from.
 WITHIN_LAYER_1 = {("detectors", "nets"), ("sources", "backbones"), ("sources", "features"), ("features", "backbones")}
-WITHIN_LAYER_1 |= {("detectors", "backbones")}
+WITHIN_LAYER_1 |= {("detectors", "backbones"), ("backbones", "mobilenet")}
 WITHIN_LAYER_1 |= {("detectors", "deviation"), ("deviation", "nets")}
 # Detectors and sources do not know that weights or training exist; losses are plain functions of units.
 UNKNOWN_TO_LAYER_1 = {"weights"}

@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
-from tailwise import scoring, training
+from tailwise import scoring, training, workflow
 from tailwise.detectors.patch_memory import PatchMemory, k_centres, outlier_factors
 from tailwise.errors import InputError
 from tailwise.problem import Data
@@ -182,3 +182,10 @@ def test_reweighing_follows_the_paper():
 def test_settings_that_make_no_sense(settings, said):
     with pytest.raises(InputError, match=said):
         PatchMemory(**settings)
+
+
+def test_the_memory_option_is_the_setting():
+    assert workflow.with_setting("patch-memory", "max_memory", "500MB") == "PatchMemory(max_memory='500MB')"
+    assert workflow.with_setting("PatchMemory(share=0.1)", "max_memory", "1GB") == (
+        "PatchMemory(share=0.1, max_memory='1GB')"
+    )

