@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, objec
     shares = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
     second = names[counts.argsort()[-2]]
     with tempfile.TemporaryDirectory() as folder:
+        train = replace(drawn.train, names=[str(name) for name in drawn.train.names])
         request = workflow.Request(source=Idx("idx/mnist"), detector=detector, seed=seed)
-        opened = workflow.fit_run(request, Path(folder) / "run", problem=Problem(drawn.train, Facts("mnist")))
+        opened = workflow.fit_run(request, Path(folder) / "run", problem=Problem(train, Facts("mnist")))
         judge = Judge(opened, pool.data, pool.kinds, left, np.random.default_rng(10_000 + seed), batch)
         found = opened.scores()["mode"].to_numpy()
     own = {kind: int(np.bincount(found[(drawn.kinds == kind) & (found >= 0)]).argmax()) for kind in names}

@@ -48,7 +48,7 @@ def test_of_one_kind_hardly_more_are_unknown_as_was_asked_for():
 def test_training_units_keep_the_mode_that_was_found(shape):
     units, truth = blobs([90, 40, 20], shape)
     found = Kinds.learn(data_of(units))
-    assert torch.equal(found.training, modes.find(scoring.embedding_of(data_of(units))))
+    assert torch.equal(found.training, modes.find(scoring.embedding_of(data_of(units)), rare=True))
     assert torch.equal(found.of(data_of(units)), found.training)
     assert torch.equal(found.of(data_of(units[5:9])), found.training[5:9])
     assert found.count == 3

@@ -27,6 +27,27 @@ def test_separate_kinds_are_found_down_to_a_tiny_one_and_numbered_by_size(seed):
     assert torch.bincount(found).tolist() == [600, 200, 100, 60, 20, 8]
 
 
+@pytest.mark.parametrize("digit", [2, 4, 5])
+def test_a_rare_digit_is_parted_off_where_rare_kinds_matter(digit):
+    images, kinds = load_digits(return_X_y=True)
+    kept = np.sort(np.concatenate([np.flatnonzero(kinds != digit), np.flatnonzero(kinds == digit)[:25]]))
+    embedding = principal_components(torch.from_numpy(images[kept] / 16).float().reshape(-1, 1, 8, 8))
+    is_rare = torch.from_numpy(kinds[kept] == digit)
+
+    def own(found):
+        """How much of the digit is in one mode, and how much of that mode is the digit."""
+        most = found[is_rare].mode().values
+        return float((found[is_rare] == most).float().mean()), float(is_rare[found == most].float().mean())
+
+    assert min(own(modes.find(embedding))) < 0.5
+    assert min(own(modes.find(embedding, rare=True))) > 0.5
+
+
+def test_parting_off_the_rare_leaves_separate_kinds_as_they_are():
+    units, _ = blobs([600, 200, 100, 60, 20, 8])
+    assert torch.equal(modes.find(units, rare=True), modes.find(units))
+
+
 def test_one_kind_is_one_mode():
     for units in (blobs([500])[0], torch.rand(500, 8, generator=torch.Generator().manual_seed(0)), torch.ones(50, 3)):
         assert modes.find(units).unique().tolist() == [0]

@@ -98,7 +98,7 @@ class Kinds:
         units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
         centre, scale, axes = neighbours.principal_axes(units, _AXES, seed)
         places = _placed(units, centre, scale, axes)
-        found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed)
+        found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         reach, near = _reach(places, places, torch.arange(len(places)))
         strangeness = _strangeness(reach, near, reach)
         limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown))
