@@ -16,7 +16,7 @@ LAYERS = {
     | {"modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies"},
     1: {"nets", "deviation", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps"},
+    | {"storage", "files", "maps", "attribution"},
     3: {
         "estimator",
         "report",
@@ -26,6 +26,8 @@ LAYERS = {
         "overlays",
         "map_files",
         "gallery",
+        "explaining",
+        "explanation_pages",
         "benchmark_sections",
         "benchmark_tables",
         "contamination_tables",

@@ -29,6 +29,14 @@ _SHRINKAGE = 0.05
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
 _HULL_ENTRIES = 4_000_000
+# What the five cues look at, in their order.
+CUES = (
+    "the detector's score",
+    "distance to neighbours",
+    "distance to neighbours, whitened",
+    "distance to neighbours, leading components",
+    "distance to the flat through neighbours",
+)
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
@@ -134,15 +142,19 @@ class Aligned(Detector):
         self.middle = cues.median(1).values
         spread = _MAD_TO_STD * (cues - self.middle[:, None]).abs().median(1).values
         self.spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
-        scores = self._fused(cues)
+        scores = self._standard(cues).mean(0)
         scoring.place(self, str(scoring.device_of(self.detector)))
         return scores
 
     def score(self, batch: Batch) -> Tensor:
+        return self.cues(batch).mean(0)
+
+    def cues(self, batch: Batch) -> Tensor:
+        """[5, unit]: each cue, standardised; the score is their mean."""
         near, local, own = self.memory(_flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own])
-        return self._fused(torch.cat([(scores - self.scores[near].mean(1))[None], local]))
+        return self._standard(torch.cat([(scores - self.scores[near].mean(1))[None], local]))
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
@@ -168,8 +180,8 @@ class Aligned(Detector):
         """On a logarithmic scale where no training score is negative."""
         return Importance().scale(scores, self.raw)[0]
 
-    def _fused(self, cues: Tensor) -> Tensor:
-        return ((cues - self.middle[:, None]) / self.spread[:, None]).mean(0)
+    def _standard(self, cues: Tensor) -> Tensor:
+        return (cues - self.middle[:, None]) / self.spread[:, None]
 
 
 class Memory(nn.Module):

@@ -243,6 +243,35 @@ def triage(
     return triages.write(triages.triage(request, parts), out, command)
 
 
+def explain(
+    run: Path,
+    data: str | None = None,
+    *,
+    unit: list[str] | None = None,
+    worst: int = 3,
+    weights: bool = False,
+    out: Path | None = None,
+    seed: int = 0,
+) -> Path | str:
+    """Say why units score what they do, or why training units were weighed up or down.
+
+    For a score: the normals of its kind that are most like it, and the features, bands or patches that drive it. The
+    run's training data must still be where it was.
+
+    Args:
+        run: a run folder.
+        data: what to score, read as the run's own data was; by default the training units themselves.
+        unit: the name of a unit, as `tailwise score` prints it; may be given several times.
+        worst: without names, so many of the highest-scored units; of weights, of those raised and lowered most.
+        weights: explain the weights of training units instead of scores.
+        out: a .html page, with pictures where units are images, .md, .txt or .json; standard output otherwise.
+        seed: draws the orders in which the parts of a unit are tried.
+    """
+    from . import explanation_pages
+
+    return explanation_pages.explain(run, data, unit or [], worst, weights, out, seed)
+
+
 def report(run: Path, *, out: Path | None = None) -> Path:
     """Write a run's report again, as a page (.html), text (.md) or data (.json).
 
@@ -335,4 +364,4 @@ def bench(
     return benchmark_tables.run_suite(suite, profile, draws, rows, data, processes)
 
 
-COMMANDS = (fit, score, triage, update, report, weigh, names, describe, demo, bench)
+COMMANDS = (fit, score, explain, triage, update, report, weigh, names, describe, demo, bench)

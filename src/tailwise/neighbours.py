@@ -77,15 +77,18 @@ def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     return indices
 
 
-def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor:
+def principal_components(units: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None) -> Tensor:
     """Coordinates [n, min(dims, ...)] of units [n, ...] along the leading principal components of a sample of them.
+
+    With `of` [m, ...] the components are those of other units of the same shape.
 
     Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
     """
     flat = units.flatten(1).float()
+    known = flat if of is None else of.flatten(1).float()
     generator = torch.Generator(flat.device).manual_seed(seed)
-    chosen = torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]
-    sample = flat[chosen]
+    chosen = torch.randperm(len(known), generator=generator, device=flat.device)[:_SAMPLE]
+    sample = known[chosen]
     centre = sample.mean(0)
     scale = sample.std(0, correction=0) if units.dim() == 2 else torch.ones_like(centre)
     # What hardly varies in the sample has no scale of its own; dividing by it would blow up the few that differ.
