@@ -100,7 +100,7 @@ def explain_score(known: Known, units: Data, name: str, seed: int = 0) -> dict[s
     """Why the unit of this name in `units` scores what it does.
 
     Keys: `unit`, `score`, `threshold`, `flagged`; `kind` of normal that it is nearest to; `nearest` units of that kind,
-    whose own nearest is at the `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the `contribution` of each part to
+    whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the `contribution` of each part to
     score less usual; `regions` of the detector's map; `notes`.
     """
     at = _place(units, name)
@@ -171,8 +171,8 @@ def _hint(name: str, names: Sequence[str]) -> str:
 
 
 def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, int]:
-    """Places of the training units most like the unit, of its kind; their distances; how far their own nearest are; and
-    the kind. The unit itself is none of them."""
+    """Places of the training units most like the unit, of its kind; their distances; how far their own nearest are, in
+    the mean; and the kind. The unit itself is none of them."""
     new, places = scoring.embedding_beside(one, known.data)
     distance, first = (found[0, 0] for found in neighbours.nearest(new, places, 1))
     same_name = str(known.table["unit"][int(first)]) == str(one.names[0])
@@ -185,8 +185,8 @@ def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, in
         allowed = allowed[allowed != int(first)]
     distances, indices = neighbours.nearest(new, places[allowed], min(_NEAREST, len(allowed)))
     near = allowed[indices[0].numpy()]
-    apart = neighbours.nearest(places[near], places[allowed], min(2, len(allowed)))[0][:, -1]
-    return near.tolist(), distances[0].tolist(), float(apart.median()), mode
+    others = neighbours.nearest(places[near], places[allowed], min(_NEAREST + 1, len(allowed)))[0][:, 1:]
+    return near.tolist(), distances[0].tolist(), float(others.mean()) if others.numel() else 0.0, mode
 
 
 def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
@@ -218,7 +218,8 @@ def _drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dic
 
 
 def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Which part each entry of a unit belongs to, and a name for each part; places of a patch are shares of the side."""
+    """Which part each entry of a unit belongs to, and a name for each part: a feature, a window of bands, or a cell of
+    an even grid over the image, with its place in shares of the height and width."""
     shape = data.unit_shape
     if len(shape) == 1:
         names = data.features or tuple(f"feature {i}" for i in range(shape[0]))
@@ -227,7 +228,8 @@ def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
         part = attribution.windows(shape[1], _WINDOWS)
         return part[None].expand(shape), [_window(data, part == i) for i in range(int(part.max()) + 1)]
     part = attribution.grid(shape[1], shape[2], _CELLS)
-    return part[None].expand(shape), [_cell(part == i) for i in range(int(part.max()) + 1)]
+    across = min(_CELLS, shape[2])
+    return part[None].expand(shape), [_cell(part == i, i, across) for i in range(int(part.max()) + 1)]
 
 
 def _window(data: Data, inside: Tensor) -> dict[str, Any]:
@@ -239,9 +241,8 @@ def _window(data: Data, inside: Tensor) -> dict[str, Any]:
     return {"name": f"{said}{unit}" if unit else f"band {said}", "bands": [bands[0], bands[-1]]}
 
 
-def _cell(inside: Tensor) -> dict[str, Any]:
-    box = _box(inside.numpy())
-    return {"name": _where(box), "box": box}
+def _cell(inside: Tensor, number: int, across: int) -> dict[str, Any]:
+    return {"name": f"row {number // across + 1}, column {number % across + 1}", "box": _box(inside.numpy())}
 
 
 def _box(inside: np.ndarray) -> dict[str, float]:
@@ -255,8 +256,9 @@ def _box(inside: np.ndarray) -> dict[str, float]:
 
 
 def _where(box: dict[str, float]) -> str:
-    across, down = ([round(100 * box[side]) for side in sides] for sides in (("left", "right"), ("top", "bottom")))
-    return f"{across[0]} to {across[1]} % from the left, {down[0]} to {down[1]} % from the top"
+    spans = (("left", "right"), ("top", "bottom"))
+    across, down = (sorted({f"{100 * box[side]:.0f}" for side in sides}, key=float) for sides in spans)
+    return f"{' to '.join(across)} % from the left, {' to '.join(down)} % from the top"
 
 
 def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:

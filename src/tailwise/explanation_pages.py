@@ -106,12 +106,10 @@ def lead(unit: Mapping[str, Any]) -> str:
         text += f" It is most like kind {kind['name']} of normal, which holds {kind['size']} of {kind['of']} units."
     else:
         text += " The unit most like it belongs to no found kind of normal."
-    first = unit["nearest"][0]
-    ratio = first["distance"] / max(unit["usual_distance"], 1e-30)
-    if ratio < 100:
-        text += f" The nearest of them is {ratio:.2g} times as far away as they are from each other."
-    else:
-        text += " The nearest of them is far from it, which they are not from each other."
+    distance = sum(row["distance"] for row in unit["nearest"]) / len(unit["nearest"])
+    if unit["usual_distance"] > 0:
+        ratio = distance / unit["usual_distance"]
+        text += f" Its nearest of these are {ratio:.2g} times as far from it as their own nearest are from them."
     if unit["usual"] is not None:
         text += f" Their average would score {number(unit['usual'])}."
     return text
