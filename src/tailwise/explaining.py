@@ -100,8 +100,8 @@ def explain_score(known: Known, units: Data, name: str, seed: int = 0) -> dict[s
     """Why the unit of this name in `units` scores what it does.
 
     Keys: `unit`, `score`, `threshold`, `flagged`; `kind` of normal that it is nearest to; `nearest` units of that kind,
-    whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the `contribution` of each part to
-    score less usual; `regions` of the detector's map; `notes`.
+    whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score;
+    `drivers` with the `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
     """
     at = _place(units, name)
     one = units.take([at])
@@ -126,7 +126,7 @@ def explain_score(known: Known, units: Data, name: str, seed: int = 0) -> dict[s
         found |= {"usual": None, "drivers": None}
     else:
         reference = known.data.read(torch.tensor(near)).mean(0)
-        found |= _drivers(known.detector, one, reference, seed)
+        found |= drivers(known.detector, one, reference, seed)
     found["regions"] = _regions(known, one)
     return found | {"notes": notes}
 
@@ -167,7 +167,9 @@ def _place(units: Data, name: str) -> int:
 def _hint(name: str, names: Sequence[str]) -> str:
     """The closest name, but not a list of thousands."""
     said = did_you_mean(name, names)
-    return said if said.startswith("did") or len(names) <= _LISTED else "units are named as `tailwise score` prints them"
+    return (
+        said if said.startswith("did") or len(names) <= _LISTED else "units are named as `tailwise score` prints them"
+    )
 
 
 def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, int]:
@@ -197,12 +199,13 @@ def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
     return [{"name": name, "value": value} for name, value in zip(CUES, values, strict=True)]
 
 
-def _drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:
+def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:
+    """The score of the reference, and what each part of the unit adds to it on the way to the unit's own."""
     unit = one.read(torch.tensor([0]))[0]
     part, named = parts_of(one)
 
     def score(units: Tensor) -> Tensor:
-        return scoring.score(detector, Data(units, range(len(units))))
+        return scoring.score(detector, Data(units, list(map(str, range(len(units))))))
 
     steps = attribution.steps_for(len(named), unit.numel())
     gained = attribution.contributions(score, unit, reference, part, steps, seed).tolist()
@@ -271,7 +274,7 @@ def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:
     if not flagged.any():
         flagged = found == found.max()
     labelled, count = ndimage.label(flagged)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         inside = labelled == number
         box, highest = _box(inside), float(found[inside].max())

@@ -66,17 +66,17 @@ def of_scores(
             one["spectra"] = _spectra(known, units, place[one["unit"]], one)
         near = [row["unit"] for one in listed for row in one["nearest"]]
         pictures, texts = previews.of_named(known.source, known.data, list(dict.fromkeys(near)))
-        return _head(known, "scores") | {"units": listed, "pictures": report.within_budget(pictures, near)} | {
-            "texts": texts
-        }
+        shown = {"pictures": report.within_budget(pictures, near), "texts": texts}
+        return _head(known, "scores") | {"units": listed} | shown
     return _head(known, "scores") | {"units": listed}
 
 
 def of_weights(known: Known, names: Sequence[str]) -> dict[str, Any]:
     """Explanations of the weights of these training units, as a plain dict."""
+    units = explaining.explain_weights(known, names)
     pictures, texts = previews.of_named(known.source, known.data, names)
     head = _head(known, "weights") | {"weighting": known.run.settings["weighting"]}
-    return head | {"units": explaining.explain_weights(known, names), "pictures": pictures, "texts": texts}
+    return head | {"units": units, "pictures": pictures, "texts": texts}
 
 
 def _head(known: Known, of: str) -> dict[str, Any]:
@@ -94,7 +94,10 @@ def to_html(found: dict[str, Any]) -> str:
     """One page that loads nothing and runs no script."""
     content = {"pictures": {}, "texts": {}} | found
     units = [unit | {"figures": _figures(unit, number)} for number, unit in enumerate(found["units"])]
-    return report.page("explanation.html", content | {"units": units, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts})
+    return report.page(
+        "explanation.html",
+        content | {"units": units, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts},
+    )
 
 
 def lead(unit: Mapping[str, Any]) -> str:
@@ -129,8 +132,8 @@ def _score_lines(unit: Mapping[str, Any]) -> list[str]:
         shown.append(("all: score less that of the average", "", "", report.number(unit["score"] - unit["usual"])))
         lines += _table((what, "here", "usual", "adds to the score"), shown)
     if unit["cues"]:
-        rows = [(cue["name"], report.number(cue["value"])) for cue in unit["cues"]]
-        lines += _table(("read against its neighbours (the score is the mean)", "value"), rows)
+        cues = [(cue["name"], report.number(cue["value"])) for cue in unit["cues"]]
+        lines += _table(("read against its neighbours (the score is the mean)", "value"), cues)
     if unit["regions"]:
         rows = [
             (row["name"], report.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
