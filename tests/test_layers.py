@@ -27,6 +27,8 @@ LAYERS = {
         "map_files",
         "gallery",
         "explaining",
+        "trackers",
+        "pyod_face",
         "explanation_pages",
         "benchmark_sections",
         "benchmark_tables",

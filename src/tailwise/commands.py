@@ -51,6 +51,7 @@ def fit(
     device: str = "cpu",
     mixed_precision: bool = False,
     threads: int = 1,
+    log: str = "",
     overwrite: bool = False,
 ) -> Run:
     """Learn what is normal, and leave a run: detector, scores, threshold and report.
@@ -99,6 +100,7 @@ def fit(
         device: "cpu", "cuda" or "mps".
         mixed_precision: half precision where the device gains from it.
         threads: CPU threads for training; 1 is fastest for small networks.
+        log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
         overwrite: replace what is in the run folder.
     """
     from . import spelling, workflow
@@ -114,7 +116,7 @@ def fit(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
         per_kind=per_kind, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
-        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
+        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, log=log,
         command=spelling.command_line(fit, locals()),
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
