@@ -186,9 +186,10 @@ def test_tensorboard_itself_reads_what_is_written(table, capsys):
 def test_mlflow_itself_reads_what_is_written(table, monkeypatch, capsys):
     from mlflow import MlflowClient
 
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (table.parent / "mlruns").as_uri())
     assert fit(table, "mlflow:parts") in (0, 3)
-    client = MlflowClient()
+    client = MlflowClient((table.parent / "mlruns").as_uri())
     (found,) = client.search_runs([client.get_experiment_by_name("parts").experiment_id])
     losses = [row["loss"] for row in open_run(table.parent / "run").history()]
     assert [point.value for point in client.get_metric_history(found.info.run_id, "loss")] == pytest.approx(losses)

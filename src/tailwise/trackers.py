@@ -63,7 +63,8 @@ class Tracker:
         try:
             self.sink = self.make(name, settings)
         except Exception as error:  # servers and packages have kinds of errors of their own
-            raise InputError(f"cannot log: {_first_line(error)}", "is the server or folder there?") from error
+            hint = "is the server or folder there? MLflow's is in MLFLOW_TRACKING_URI"
+            raise InputError(f"cannot log: {_first_line(error)}", hint) from error
 
     def beside(self, progress: Progress | None) -> Progress | None:
         """A progress that also logs each epoch; the same one where nothing is logged."""
