@@ -20,6 +20,7 @@ _HOMES = {
     "fit": "training",
     "Reweighted": "estimator",
     "AnomalyDetector": "estimator",
+    "AsPyOD": "pyod_face",
     "open_source": "sources",
     "open_run": "storage",
     "InputError": "errors",

@@ -26,6 +26,14 @@ _MOST_AXES = 512
 _PRINCIPAL = 32
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
 _SHRINKAGE = 0.05
+# What the five cues look at, in their order.
+CUES = (
+    "the detector's score",
+    "distance to neighbours",
+    "distance to neighbours, whitened",
+    "distance to neighbours, leading components",
+    "distance to the flat through neighbours",
+)
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
@@ -133,15 +141,19 @@ class Aligned(Detector):
         spread = _MAD_TO_STD * (cues - middle[:, None]).abs().median(1).values
         spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
         self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
-        scores = self._fused(cues).to(self.raw)
+        scores = self._standard(cues).mean(0).to(self.raw)
         scoring.place(self, str(scoring.device_of(self.detector)))
         return scores
 
     def score(self, batch: Batch) -> Tensor:
+        return self.cues(batch).mean(0).to(self.scores)
+
+    def cues(self, batch: Batch) -> Tensor:
+        """[5, unit]: each cue, standardised; the score is their mean."""
         near, local, own = self.memory(_flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own])
-        return self._fused(self._cues(scores, near, local)).to(self.scores)
+        return self._standard(self._cues(scores, near, local))
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
@@ -175,8 +187,8 @@ class Aligned(Detector):
         """[5, n]: scores [n] less those of the neighbours [n, many], and local distances [4, n]."""
         return torch.cat([(scores - self.scores[near].to(local).mean(1))[None], local])
 
-    def _fused(self, cues: Tensor) -> Tensor:
-        return ((cues - self.middle[:, None]) / self.spread[:, None]).mean(0)
+    def _standard(self, cues: Tensor) -> Tensor:
+        return (cues - self.middle[:, None]) / self.spread[:, None]
 
 
 class Memory(nn.Module):

@@ -57,6 +57,7 @@ def fit(
     device: str = "cpu",
     mixed_precision: bool = False,
     threads: int = 1,
+    log: str = "",
     overwrite: bool = False,
 ) -> Run:
     """Learn what is normal, and leave a run: detector, scores, threshold and report.
@@ -111,6 +112,7 @@ def fit(
         device: "cpu", "cuda" or "mps".
         mixed_precision: half precision where the device gains from it.
         threads: CPU threads for training; 1 is fastest for small networks.
+        log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
         overwrite: replace what is in the run folder.
     """
     from . import spelling, workflow
@@ -129,9 +131,8 @@ def fit(
         source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
         per_kind=per_kind, per_group=per_group, cross=cross, max_group_fpr=max_group_fpr, refine=refine,
-        anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing,
-        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads,
-        command=command,
+        anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing, log=log,
+        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, command=command,
     )  # fmt: skip
     return workflow.fit_run(request, out, overwrite)
 
@@ -318,6 +319,35 @@ def triage(
     return triages.write(triages.triage(request, parts), out, command)
 
 
+def explain(
+    run: Path,
+    data: str | None = None,
+    *,
+    unit: list[str] | None = None,
+    worst: int = 3,
+    weights: bool = False,
+    out: Path | None = None,
+    seed: int = 0,
+) -> Path | str:
+    """Say why units score what they do, or why training units were weighed up or down.
+
+    For a score: the normals of its kind that are most like it, and the features, bands or patches that drive it. The
+    run's training data must still be where it was.
+
+    Args:
+        run: a run folder.
+        data: what to score, read as the run's own data was; by default the training units themselves.
+        unit: the name of a unit, as `tailwise score` prints it; may be given several times.
+        worst: without names, so many of the highest-scored units; of weights, of those raised and lowered most.
+        weights: explain the weights of training units instead of scores.
+        out: a .html page, with pictures where units are images, .md, .txt or .json; standard output otherwise.
+        seed: draws the orders in which the parts of a unit are tried.
+    """
+    from . import explanation_pages
+
+    return explanation_pages.explain(run, data, unit or [], worst, weights, out, seed)
+
+
 def report(run: Path, *, out: Path | None = None) -> Path:
     """Write a run's report again, as a page (.html), text (.md) or data (.json).
 
@@ -455,5 +485,6 @@ def bench(
 
 
 COMMANDS = (
-    fit, score, thresholds, drift, triage, update, report, compare, export, verify, weigh, names, describe, demo, bench,
+    fit, score, thresholds, explain, drift, triage, update, report, compare, export, verify, weigh, names, describe,
+    demo, bench,
 )  # fmt: skip

@@ -13,6 +13,7 @@ from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import check_random_state
@@ -50,6 +51,16 @@ class _Thresholded(OutlierMixin, BaseEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """[n], -1 for anomalies and 1 for normals."""
         return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def scores_frame(self, X: Any) -> pd.DataFrame:
+        """What `tailwise score` gives: columns score (higher is more anomalous), threshold and flagged.
+
+        The rows are those of X, with its index where it is a DataFrame.
+        """
+        scores = -self.score_samples(X)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        limit = -self.offset_
+        return pd.DataFrame({"score": scores, "threshold": limit, "flagged": scores > limit}, index=index)
 
 
 class Reweighted(MetaEstimatorMixin, _Thresholded):

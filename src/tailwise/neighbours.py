@@ -108,12 +108,14 @@ def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     return indices
 
 
-def principal_components(units: Tensor, dims: int = 32, seed: int = 0) -> Tensor:
+def principal_components(units: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None) -> Tensor:
     """Coordinates [n, min(dims, ...)] of units [n, ...] along the leading principal components of a sample of them.
+
+    With `of` [m, ...] the components are those of other units of the same shape.
 
     Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
     """
-    centre, scale, axes = principal_axes(units, dims, seed)
+    centre, scale, axes = principal_axes(units if of is None else of, dims, seed)
     return (units.flatten(1).float() - centre) / scale @ axes
 
 
@@ -121,8 +123,7 @@ def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor
     """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other units by."""
     flat = units.flatten(1).float()
     generator = torch.Generator(flat.device).manual_seed(seed)
-    chosen = torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]
-    sample = flat[chosen]
+    sample = flat[torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]]
     centre = sample.mean(0)
     scale = sample.std(0, correction=0) if units.dim() == 2 else torch.ones_like(centre)
     # What hardly varies in the sample has no scale of its own; dividing by it would blow up the few that differ.

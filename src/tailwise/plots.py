@@ -62,6 +62,26 @@ def weight_curve(
     return axes
 
 
+def spectrum(x: Sequence[float], unit: Sequence[float], usual: Sequence[float], axes: Axes, *, name: str) -> Axes:
+    """A spectrum [bands] with the usual one, along `x`, which `name` says what it is."""
+    axes.plot(x, usual, color=GREY, linewidth=1.4, linestyle=(0, (4, 2)), label="nearest normals")
+    axes.plot(x, unit, color=BLUE, linewidth=1.4, label="this unit")
+    axes.set_xlabel(name)
+    axes.set_ylabel("value")
+    return axes
+
+
+def window_drivers(edges: Sequence[tuple[float, float]], values: Sequence[float], axes: Axes, *, name: str) -> Axes:
+    """What each window of bands, from edge to edge along `name`, adds to a score (upwards) or takes from it."""
+    left, right = np.array(edges, dtype=float).T
+    colours = [ORANGE if value > 0 else BLUE for value in values]
+    axes.bar(left, values, right - left, align="edge", color=colours, linewidth=0)
+    axes.axhline(0, color=GREY, linewidth=0.8)
+    axes.set_xlabel(name)
+    axes.set_ylabel("contribution to the score")
+    return axes
+
+
 def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes: Axes, *, name: str) -> Axes:
     """A value for each epoch; epochs without one leave a gap. A `name` that ends in "share" runs from 0 to 1."""
     marker = "o" if len(epochs) <= 40 else ""

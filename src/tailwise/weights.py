@@ -407,21 +407,27 @@ class Weighting:
             raise InputError(f"{odd[0]!r} is {'a density, ' * callable(odd[0])}not a step", "such as Importance()")
         self.steps = steps
 
-    @torch.no_grad()
     def __call__(self, context: Context) -> Tensor:
         """Weights [n] of the context's units.
 
         Raises:
             InputError: a score or a place is not finite, or no unit is left with a weight.
         """
+        return self.trace(context)[-1]
+
+    @torch.no_grad()
+    def trace(self, context: Context) -> list[Tensor]:
+        """Weights [n] of mean 1 before any step and after each; the last are those of the weighting itself."""
         for name in ("scores", "reference"):
             check_finite(getattr(context, name), name)
         if self.needs_embedding:
             _check_embedding(context)
         w = torch.ones_like(context.scores)
+        found = [w]
         for step in self.steps:
             w = step(w, context)
-        return unit_mean(w)
+            found.append(unit_mean(w))
+        return found
 
     @property
     def needs_embedding(self) -> bool:

@@ -41,6 +41,7 @@ from . import (
     scoring,
     storage,
     thresholds,
+    trackers,
     training,
 )
 from .detector import Detector
@@ -52,6 +53,8 @@ from .training import Outcome
 from .weights import Weighting
 
 _SPELLED = ("source", "detector", "weighting", "alignment")
+# Where a fit is logged is no part of it: it may be resumed with another log.
+_APART = ("log",)
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -83,6 +86,7 @@ class Request:
     device: str = "cpu"
     mixed_precision: bool = False
     threads: int = 1
+    log: str = ""
     command: str = ""
 
     def check(self) -> tuple[Detector, Weighting]:
@@ -105,6 +109,7 @@ class Request:
         scoring.check_device(self.device)
         alignment.parse(self.alignment)
         refine.parse(self.refine)
+        trackers.parse(self.log, Path())
         return make_detector(self.detector), Weighting.parse(self.weighting)
 
     @property
@@ -137,7 +142,7 @@ def fit_run(
     """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
     detector, _ = request.check()
     out = _default_out(request) if out is None else out
-    with storage.hold(out, overwrite) as writer:
+    with storage.hold(out, overwrite) as writer, trackers.tracking(request.log, out) as tracker:
         started = time.perf_counter()
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
@@ -153,11 +158,13 @@ def fit_run(
         balanced = _balanced(split, request.balance)
         if writer.start(settings, overwrite):
             _say(f"resuming the unfinished fit in {out}")
+        tracker.start(out.name, settings)
         rounds = refine.parse(request.refine)
         with _progress() as progress:
             # The trainings of a refinement are many: an interrupted one begins again.
             keeper = storage.Checkpoint(out) if rounds is None else None
             held_out = split.held_out if request.patience else None
+            progress = tracker.beside(progress) if rounds is None else progress
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
             base = torch.ones(len(split.training)) if balanced is None else balanced
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed)
@@ -192,7 +199,9 @@ def fit_run(
         summary = _summary(request, settings, outcome, table, test, problem, detector)
         kept = fingerprints.choose(detector, split.training, request.seed)
         page = report.to_html(summary)
-        return writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test, kept)
+        run = writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test, kept)
+        tracker.finish(run)
+        return run
 
 
 def _crossed(
@@ -413,7 +422,7 @@ def _settings(
     if hasattr(source, "columns") and problem.train.features:
         # Scoring reads exactly the columns that were learnt, in their order.
         source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
-    asked = {name: value for name, value in vars(request).items() if name not in _SPELLED}
+    asked = {name: value for name, value in vars(request).items() if name not in (*_SPELLED, *_APART)}
     return {
         **asked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

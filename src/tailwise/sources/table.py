@@ -53,17 +53,21 @@ class Table(Value):
                 raise InputError(f"column {getattr(self, role)!r} is asked for both as {role} and as a feature")
 
     def load(self) -> Problem:
-        everything = self.load_all()
+        return self._problem(self.load_all())
+
+    def load_all(self) -> Labelled:
+        return self._labelled(_read(find_path(self.path)))
+
+    def _problem(self, everything: Labelled) -> Problem:
         facts = Facts(Path(self.path).stem, "rows")
         if everything.labels is None:
             return Problem(everything.data, facts, train_groups=everything.groups)
         note = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
         return one_class(everything.data, everything.labels, everything.groups, replace(facts, notes=(note,)))
 
-    def load_all(self) -> Labelled:
-        rows = _read(find_path(self.path))
+    def _labelled(self, rows: _Rows) -> Labelled:
         names = self._features(rows)
-        data = Data(_numbers(rows.frame, names), [str(row) for row in range(len(rows.frame))], tuple(names))
+        data = Data(_numbers(rows.frame, names), [str(row) for row in rows.frame.index], tuple(names))
         label = self.labels or rows.labels
         return Labelled(
             data,
@@ -105,6 +109,29 @@ class Table(Value):
                 "encode them, name labels or groups among them (--labels, --groups), or choose features by --columns",
             )
         return names
+
+
+def from_frame(
+    frame: pd.DataFrame,
+    *,
+    labels: str | None = None,
+    groups: str | None = None,
+    columns: tuple[str, ...] = (),
+    name: str = "frame",
+) -> Problem:
+    """A problem from a DataFrame, its units named by its index; labels, groups and columns as of a `Table`.
+
+    Raises:
+        InputError: a feature is no number, a value is missing, or two rows or columns have one name.
+    """
+    frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
+    for what, names in (("columns", frame.columns), ("rows", frame.index.astype(str))):
+        if names.has_duplicates:
+            raise InputError(f"{name} has two {what} called {names[names.duplicated()][0]!r}", "rename one")
+    if not len(frame):
+        raise InputError(f"{name} has no rows")
+    table = Table(name, labels, groups, columns)
+    return table._problem(table._labelled(_Rows(frame, list(frame.columns))))
 
 
 @dataclass(frozen=True, eq=False)

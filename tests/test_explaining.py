@@ -1,0 +1,282 @@
+"""Explanations of planted faults, of every detector, and of weights that can be told beforehand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from tailwise import cli, commands, explaining, explanation_pages, open_run, registry, scoring
+from tailwise.alignment import ModeFair
+from tailwise.errors import InputError
+from tailwise.problem import Data
+from tailwise.testing import Case
+from tailwise.weights import Clip, Context, Importance, Trim, Weighting, unit_mean
+
+FEATURES = ["width", "height", "mass", "gloss", "hue"]
+SHAPES = {1: (6,), 2: (1, 20), 3: (2, 12, 10)}
+ASKED = [
+    pytest.param(name, SHAPES[dims], id=f"{name}-{dims}d")
+    for name in registry.entries("detector")
+    for dims in registry.find("detector", name).unit_dims
+    if not registry.find("detector", name)().needs_layout
+]
+
+
+@pytest.mark.parametrize(("name", "shape"), ASKED)
+def test_what_drives_a_score_adds_up_for_every_detector(name, shape):
+    case = Case(registry.find("detector", name), shape)
+    data = case.data()
+    detector = case.fit(data, epochs=1)
+    one = Data(data.read(torch.tensor([3])) + 2, ["odd"])
+    found = explaining.drivers(detector, one, data.read(torch.arange(5)).mean(0), seed=0)
+    added = sum(row["contribution"] for row in found["drivers"]["rows"])
+    score = float(scoring.score(detector, one)[0])
+    assert score != found["usual"]
+    assert added == pytest.approx(score - found["usual"], rel=1e-4, abs=1e-4 * abs(score))
+
+
+def test_mode_fair_scores_add_up_in_both_ways():
+    case = Case(registry.find("detector", "gaussian"), (6,))
+    data = case.data(120)
+    aligned = ModeFair().fit(case.fit(data), data)
+    one = Data(data.read(torch.tensor([3])) + 2, ["odd"])
+    score = float(scoring.score(aligned, one)[0])
+    found = explaining.drivers(aligned, one, data.read(torch.arange(5)).mean(0), seed=0)
+    added = sum(row["contribution"] for row in found["drivers"]["rows"])
+    assert added == pytest.approx(score - found["usual"], rel=1e-4)
+    cues = scoring.over_batches(aligned, one, lambda batch: aligned.cues(batch).T)[0]
+    assert float(cues.mean()) == pytest.approx(score, rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """A common kind of 150 and a rare one of 24 far away; three new units, each with one planted fault."""
+    folder = tmp_path_factory.mktemp("parts")
+    generator = np.random.default_rng(0)
+    common, rare = generator.normal(size=(150, 5)), generator.normal(size=(24, 5)) + 7
+    values = np.concatenate([common, rare])
+    pd.DataFrame(values, columns=FEATURES).assign(board=["a"] * 150 + ["b"] * 24).to_csv(
+        folder / "parts.csv", index=False
+    )
+    new = np.concatenate([generator.normal(size=(2, 5)), generator.normal(size=(1, 5)) + 7])
+    new[0, 3] += 9
+    new[2, 1] -= 8
+    pd.DataFrame(new, columns=FEATURES).to_csv(folder / "new.csv", index=False)
+    assert cli.run(["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian",
+                    "--out", str(folder / "run")]) == 0  # fmt: skip
+    return folder
+
+
+def explained(folder, *arguments):
+    """The JSON that the command writes."""
+    out = folder / "explained.json"
+    assert cli.run(["explain", str(folder / "run"), *arguments, "--out", str(out)]) == 0
+    return json.loads(out.read_text(encoding="utf-8"))["units"]
+
+
+def test_a_planted_fault_is_what_drives_the_score(parts):
+    found = {unit["unit"]: unit for unit in explained(parts, str(parts / "new.csv"), "--worst", "3")}
+    for name, feature in (("0", "gloss"), ("2", "height")):
+        rows = found[name]["drivers"]["rows"]
+        assert rows[0]["name"] == feature
+        assert rows[0]["contribution"] > 3 * sum(abs(row["contribution"]) for row in rows[1:])
+        assert found[name]["flagged"]
+    assert not found["1"]["flagged"]
+    scored = commands.score(parts / "run", str(parts / "new.csv"))
+    assert [found[str(i)]["score"] for i in range(3)] == pytest.approx(scored["score"].tolist())
+
+
+def test_nearest_normals_are_of_the_kind_and_nearest(parts):
+    found = {unit["unit"]: unit for unit in explained(parts, str(parts / "new.csv"), "--worst", "3")}
+    train, new = (pd.read_csv(parts / name)[FEATURES].to_numpy() for name in ("parts.csv", "new.csv"))
+    for name, members, kind in (("0", range(150), 150), ("2", range(150, 174), 24)):
+        near = [int(row["unit"]) for row in found[name]["nearest"]]
+        distances = [row["distance"] for row in found[name]["nearest"]]
+        # Standardised features in 5 components of 5 are the features turned, so their distances are theirs.
+        expected = np.linalg.norm((train - new[int(name)]) / train.std(0), axis=1)[list(members)]
+        assert distances == pytest.approx(np.sort(expected)[:5].tolist(), rel=1e-3)
+        assert set(near) == {members[i] for i in expected.argsort()[:5]}
+        assert found[name]["kind"]["size"] == kind
+
+
+def test_a_training_unit_is_not_its_own_neighbour(parts):
+    unit = explained(parts, "--unit", "7")[0]
+    assert "7" not in [row["unit"] for row in unit["nearest"]]
+    assert unit["score"] == pytest.approx(open_run(parts / "run").scores().set_index("unit")["score"]["7"], abs=1e-4)
+    assert unit["notes"] == []
+
+
+def test_every_way_of_writing_it_says_the_same(parts, capsys):
+    assert cli.run(["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--unit", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.index("# 0") < text.index("# 2")
+    assert [len(line) for line in text.splitlines() if line.startswith("| gloss")] == [
+        len(line) for line in text.splitlines() if line.startswith("| feature")
+    ]
+    for ending in ("md", "html", "txt"):
+        out = parts / f"explained.{ending}"
+        arguments = ["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--out", str(out)]
+        assert cli.run(arguments) == 0
+        written = out.read_text(encoding="utf-8")
+        assert "gloss" in written
+        assert 'src="http' not in written
+        assert "<script" not in written
+
+
+def test_changed_and_missing_training_data_are_told(parts, tmp_path):
+    for name in ("parts.csv", "new.csv"):
+        (tmp_path / name).write_bytes((parts / name).read_bytes())
+    fit = ["fit", str(tmp_path / "parts.csv"), "--groups", "board", "--detector", "gaussian", "--weighting", ""]
+    assert cli.run([*fit, "--out", str(tmp_path / "run")]) == 0
+    table = pd.read_csv(tmp_path / "parts.csv")
+    table.loc[0, "width"] += 1
+    table.to_csv(tmp_path / "parts.csv", index=False)
+    assert "has changed" in explained(tmp_path, "--unit", "5")[0]["notes"][0]
+    table.iloc[:100].to_csv(tmp_path / "parts.csv", index=False)
+    assert explained(tmp_path, "--unit", "5")[0]["notes"][0].startswith("74 of the run's 174 units are not in")
+    (tmp_path / "parts.csv").unlink()
+    assert cli.run(["explain", str(tmp_path / "run")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["{new}", "--unit", "nine"], "no unit is called 'nine'"),
+        (["--weights", "--unit", "999"], "no training unit is called '999'"),
+        (["{new}", "--weights"], "weights are of the training units"),
+        (["{new}", "--worst", "0"], "worst must be 1 or more"),
+        (["{new}", "--out", "why.pdf"], "why.pdf"),
+    ],
+)
+def test_bad_input(parts, arguments, said, capsys):
+    arguments = [argument.format(new=parts / "new.csv") for argument in arguments]
+    assert cli.run(["explain", str(parts / "run"), *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert len(printed) < 600
+
+
+def test_a_trace_ends_in_the_weights_and_steps_can_be_told_beforehand():
+    scores = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    found = Weighting(Trim(0.25), Clip(0.5, 2)).trace(Context(scores, scores))
+    assert [w.tolist() for w in found[:2]] == [[1, 1, 1, 1], pytest.approx([4 / 3] * 3 + [0])]
+    assert found[2].tolist() == pytest.approx((np.array([4 / 3] * 3 + [0.5]) / 1.125).tolist())
+    assert torch.equal(found[2], Weighting(Trim(0.25), Clip(0.5, 2))(Context(scores, scores)))
+    assert [w.tolist() for w in Weighting().trace(Context(scores, scores))] == [[1, 1, 1, 1]]
+
+
+def fitted(folder, weighting, *more):
+    out = folder / f"weighed{len(list(folder.iterdir()))}"
+    arguments = ["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian"]
+    assert cli.run([*arguments, "--weighting", weighting, "--out", str(out), *more]) == 0
+    return explaining.reopen(open_run(out))
+
+
+def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
+    for weighting, more in (("Importance(), Smooth(), Clip(0.2, 5)", []), ("Rarity()", ["--balance"])):
+        known = fitted(parts, weighting, *more)
+        rows = known.table[~known.table["held_out"]]
+        names = rows["unit"].tolist()[::20]
+        for found in explaining.explain_weights(known, names):
+            steps = found["rounds"][-1]["steps"]
+            assert steps[0]["before"] == 1
+            assert [step["before"] for step in steps[1:]] == [step["after"] for step in steps[:-1]]
+            stored = float(rows.set_index("unit")["weight"][found["unit"]])
+            assert steps[-1]["after"] == pytest.approx(stored, rel=1e-4)
+            assert found["notes"] == []
+        assert (steps[-1]["step"] == "known groups balanced") == bool(more)
+
+
+def test_weights_of_the_rare_kind_are_raised_and_said_to_be(parts):
+    known = fitted(parts, "auto")
+    raised, lowered = explaining.explain_weights(known, explaining.extreme_weights(known, 1))
+    assert int(raised["unit"]) >= 150 > int(lowered["unit"])
+    assert "raised" in raised["sentence"]
+    assert "holds 24 of 174 units" in raised["sentence"]
+    assert "lowered" in lowered["sentence"]
+    # The ratio that is told is the one that the step by itself weighs by, where alpha is 0.
+    rows = known.table[~known.table["held_out"]]
+    scores = torch.tensor(rows["first_score"].to_numpy())
+    plain = Importance(alpha=0.0)(torch.ones(len(scores), dtype=torch.float64), Context(scores, scores))
+    at = rows["unit"].tolist().index(raised["unit"])
+    assert raised["density"]["ratio"] == pytest.approx(float(plain[at]), rel=1e-6)
+    assert float(unit_mean(plain)[at]) > 1
+
+
+def test_held_out_and_unweighed_units(parts):
+    known = fitted(parts, "")
+    held = known.table[known.table["held_out"]]["unit"].iloc[0]
+    used = known.table[~known.table["held_out"]]["unit"].iloc[0]
+    found = explaining.explain_weights(known, [held, used])
+    assert "held out" in found[0]["sentence"]
+    assert found[1]["rounds"] == []
+    assert "left as it is" in found[1]["sentence"]
+    with pytest.raises(InputError, match="no training unit"):
+        explaining.explain_weights(known, ["999"])
+
+
+def test_weights_as_text_and_page(parts, capsys):
+    assert cli.run(["explain", str(parts / "run"), "--weights", "--worst", "2"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("when weighing began") == 4 + text.count("What did most when weighing began")
+    page = explanation_pages.to_html(explanation_pages.of_weights(fitted(parts, "Rarity()"), ["3"]))
+    assert "<code>Rarity()</code>" in page
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """80 pictures of stripes; one new one with a bright spot at the lower left."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    stripes = 60 + 40 * (np.arange(24) // 3 % 2)
+    normal = stripes + generator.normal(0, 4, size=(81, 24, 24))
+    normal[80, 18:21, 3:6] += 90
+    images = normal.clip(0, 255).astype(np.uint8)
+    np.savez(folder / "train.npz", x_train=images[:80])
+    np.savez(folder / "new.npz", x_train=images[80:])
+    assert cli.run(["fit", str(folder / "train.npz"), "--detector", "gaussian", "--out", str(folder / "run")]) == 0
+    return folder
+
+
+def test_the_patch_and_the_region_are_where_the_spot_is(pictures):
+    unit = explained(pictures, str(pictures / "new.npz"))[0]
+    for box in (unit["drivers"]["rows"][0]["box"], unit["regions"][0]["box"]):
+        assert box["left"] <= 4.5 / 24 <= box["right"]
+        assert box["top"] <= 19.5 / 24 <= box["bottom"]
+    assert unit["regions"][0]["flagged"]
+    assert unit["drivers"]["rows"][0]["name"] == "row 7, column 2"
+
+
+def test_pictures_are_on_the_page(pictures):
+    out = pictures / "why.html"
+    assert commands.explain(pictures / "run", str(pictures / "new.npz"), out=out) == out
+    assert out.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 6  # the unit, and its five nearest
+
+
+def test_the_band_that_is_off_drives_a_spectrum(tmp_path):
+    generator = np.random.default_rng(0)
+    cube = np.sin(np.arange(40) / 6) + 0.05 * generator.normal(size=(20, 20, 40))
+    cube[5, 7, 22] += 1.5
+    np.save(tmp_path / "cube.npy", cube.astype(np.float32))
+    fit = ["fit", str(tmp_path / "cube.npy"), "--detector", "rx", "--out", str(tmp_path / "run")]
+    assert cli.run(fit) == 0
+    unit = explained(tmp_path, "--worst", "1")[0]
+    assert unit["unit"] == "5,7"
+    first, last = unit["drivers"]["rows"][0]["bands"]
+    assert first <= 22 <= last
+    out = tmp_path / "why.html"
+    commands.explain(tmp_path / "run", worst=1, out=out)
+    assert out.read_text(encoding="utf-8").count("<svg aria-hidden") == 2
+
+
+def test_a_detector_of_surroundings_says_what_it_cannot_say(tmp_path):
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "cube.npy", generator.normal(size=(15, 15, 4)).astype(np.float32))
+    fit = ["fit", str(tmp_path / "cube.npy"), "--detector", "LocalRX(inner=3, outer=9)"]
+    assert cli.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
+    unit = explained(tmp_path, "--worst", "1")[0]
+    assert unit["drivers"] is None
+    assert "around it" in unit["notes"][0]
+    assert len(unit["nearest"]) == 5
