@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from tailwise import comparing, data_checks, decisions, metrics, storage, workflow
+from tailwise import comparing, data_checks, metrics, storage, workflow
 from tailwise.errors import InputError
 from tailwise.problem import Data, Facts, Labelled, Problem
 from tailwise.sources import open_source
@@ -46,18 +46,6 @@ def test_what_was_planted_is_named_and_nothing_else() -> None:
     }
     assert "1 held-out units are among them" in str(checks()["copies in the training data"]["message"])
     assert "1 of them are labelled anomalies" in str(checks()["training units in the test data"]["message"])
-
-
-def test_the_expected_share_of_false_alarms_holds_in_simulation() -> None:
-    """The true share above the k-th of m uniform scores is one minus that score."""
-    generator = np.random.default_rng(0)
-    inside = []
-    for _ in range(2_000):
-        held = generator.random(60)
-        at = np.sort(held)[56]
-        interval = decisions.expected_false_alarms(held, at)
-        inside.append(interval["low"] <= 1 - at <= interval["high"])
-    assert np.mean(inside) == pytest.approx(0.95, abs=0.015)
 
 
 def test_the_interval_of_a_difference_is_delongs() -> None:

@@ -292,6 +292,63 @@ def test_many_units_stay_a_small_page():
     assert len(text.encode()) < 5_000_000
 
 
+def of_kinds():
+    """A crossed run of two kinds with thresholds 1 and 5, and test units held to them."""
+    calibration = np.r_[np.linspace(0, 1.2, 160), np.linspace(2, 4.9, 8)]
+    kind = np.repeat(["a", "b"], [160, 8])
+    train = training(168, score=calibration - 0.1, calibration=calibration, held_out=False, held_to=kind, group=kind)
+    train["mode"], train["threshold"] = -1, np.where(kind == "a", 1.0, 5.0)
+    test = judged(40, held_to=["a", "b"] * 20, group=["a", "b"] * 20)
+    return train, test.assign(score=3.0, threshold=[1.0, 5.0] * 20, label=[False] * 20 + [True] * 20)
+
+
+def test_thresholds_of_kinds_are_told_by_kind_and_used_for_every_unit():
+    train, test = of_kinds()
+    found = summary(train, test, threshold=1.1)
+    rows = {row["false_alarms"]: row for row in found["thresholds"]}
+    run = rows[0.05]
+    assert (run["threshold"], run["lowest"], run["highest"], run["promised"]) == (None, 1.0, 5.0, False)
+    over = int((train["calibration"] > train["threshold"]).sum())
+    assert run["held_out"]["count"] == found["held_out"]["count"] == over > 20
+    small = run["kinds"][1]
+    assert (small["name"], small["size"], small["threshold"] > 4.9, small["promised"]) == ("b", 8, True, False)
+    assert small["smallest"] == pytest.approx(1 / 9)
+    assert small["expected"]["low"] == 0
+    # Of every kind's test units the score is 3: above 1 and below 5.
+    assert [row["normals"]["share"] for row in run["kinds"]] == [1, 0]
+    assert found["test"]["caught"]["share"] == 0.5
+    assert "kinds" not in rows[0.1]
+    assert rows[0.1]["lowest"] < rows[0.01]["lowest"]
+    top = {row["unit"]: row for row in found["top"]}
+    highest = train.loc[train["calibration"].nlargest(12).index]
+    assert [row["score"] for row in found["top"]] == highest["calibration"].tolist()[:12]
+    assert [row["rejected"] for row in top.values()] == [kind == "a" for kind in highest["held_to"]]
+    assert found["decision"]["own"]
+    assert [group["above"]["share"] for group in found["decision"]["groups"]] == [0.5, 0.5]
+    for text in (report.to_html(found), report.to_markdown(found)):
+        assert "11\N{NO-BREAK SPACE}% at best" in text
+        assert "by a detector that was trained without it" in text or text.startswith("#")
+        assert "held-out" not in text.split("How to repeat")[0].replace("of held-out", "")
+
+
+@pytest.mark.parametrize("broken", [[], ["b"]])
+def test_the_gate_of_false_alarms_is_a_sentence(broken):
+    kinds = [
+        {"name": name, "count": count, "of": of, "share": count / of, "low": 0.0, "high": 1.0}
+        for name, count, of in (("a", 1, 100), ("b", 3, 20), ("tiny", 0, 2))
+    ]
+    said = {"limit": 0.1 if broken else 0.2, "kinds": kinds, "broken": broken, "too_few": ["tiny"]}
+    found = summary(settings=SETTINGS | {"group_fpr": said})
+    text = found["gate"]["text"].replace("\N{NO-BREAK SPACE}", " ")
+    assert found["gate"]["ok"] == (not broken)
+    assert ("'b' in 15 % (3 of 20), above the 10 %" in text) == bool(broken)
+    assert text.endswith("Too few units to tell of kind tiny")
+    failed = report.to_html(found).split('<ul class="failed">')[1].split("</ul>")[0]
+    assert ("falsely" in failed.lower()) == bool(broken)
+    assert ("**Failed: Falsely" in report.to_markdown(found)) == bool(broken)
+    assert summary()["gate"] is None
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [

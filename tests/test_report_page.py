@@ -18,8 +18,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
-from tailwise import comparing, previews, report, workflow
+from tailwise import comparing, explanation_pages, previews, report, triage, workflow
 from tailwise.problem import Data
 from tailwise.sources import open_source
 
@@ -83,9 +84,57 @@ def comparison_page(folder: Path) -> str:
     return out.read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="module", params=["report", "comparison"])
+def pictures(folder: Path, count: int) -> Path:
+    """Grey tiles, the last of them with a spot."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    for number in range(count):
+        tile = 120 + generator.normal(0, 6, (24, 24, 3))
+        tile[6:14, 6:14] += 120 * (number == count - 1)
+        Image.fromarray(tile.clip(0, 255).astype(np.uint8)).save(folder / f"{number:02}.png")
+    return folder
+
+
+def by_kind_page(folder: Path) -> str:
+    """A run with a threshold for every known group and a gate that it may fail."""
+    generator = np.random.default_rng(0)
+    kind = np.repeat(["x", "y"], [60, 12])
+    frame = pd.DataFrame(generator.normal(size=(72, 4)) + 4 * (kind == "y")[:, None], columns=list("abcd"))
+    frame.assign(kind=kind).to_csv(folder / "t.csv", index=False)
+    source = open_source(str(folder / "t.csv"), groups="kind")
+    asked = workflow.Request(source=source, detector="gaussian", per_group=True, cross=2, max_group_fpr=0.2)
+    workflow.fit_run(asked, folder / "run")
+    return (folder / "run" / "report.html").read_text(encoding="utf-8")
+
+
+def review_page(folder: Path) -> str:
+    source = open_source(str(pictures(folder / "tiles", 24)), read="pixels", size=24)
+    found = triage.triage(workflow.Request(source=source, detector="gaussian", command="tailwise triage tiles"), parts=2)
+    return triage.to_html(found, "tailwise triage tiles")
+
+
+def explanation_page(folder: Path, weights: bool = False) -> str:
+    source = open_source(str(pictures(folder / "tiles", 24)), read="pixels", size=24)
+    asked = workflow.Request(source=source, detector="padim" if not weights else "autoencoder", epochs=4, warmup=2)
+    workflow.fit_run(asked, folder / "run")
+    out = folder / "explained.html"
+    explanation_pages.explain(folder / "run", None, [], 2, weights, out)
+    return out.read_text(encoding="utf-8")
+
+
+PAGES = {
+    "report": lambda _: report_page(),
+    "by kind": by_kind_page,
+    "comparison": comparison_page,
+    "review": review_page,
+    "explanation": explanation_page,
+    "weights": lambda folder: explanation_page(folder, weights=True),
+}
+
+
+@pytest.fixture(scope="module", params=PAGES)
 def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return report_page() if request.param == "report" else comparison_page(tmp_path_factory.mktemp("runs"))
+    return PAGES[request.param](tmp_path_factory.mktemp("page"))
 
 
 def drive(folder: Path, text: str, *options: str) -> str:
@@ -185,10 +234,10 @@ def test_nothing_is_wider_than_the_window(page: str, width: int, tmp_path: Path)
     # A browser's window has a least width, a frame has none.
     (tmp_path / "inner.html").write_text(POLICY.sub("", page), encoding="utf-8")
     frame = f'<body><iframe id="f" src="inner.html" width="{width}" height="800" style="border:0"></iframe></body>'
-    script = "[f.contentDocument.documentElement.scrollWidth, f.contentDocument.querySelectorAll('table').length]"
-    wide, tables = told(tmp_path, frame, script, "--allow-file-access-from-files", "--window-size=1400,900")  # type: ignore[misc]
+    script = "[f.contentDocument.documentElement.scrollWidth, f.contentDocument.querySelectorAll('h2').length]"
+    wide, parts = told(tmp_path, frame, script, "--allow-file-access-from-files", "--window-size=1400,900")  # type: ignore[misc]
     assert wide <= width
-    assert tables > 3
+    assert parts >= 2
 
 
 @browser
@@ -213,7 +262,7 @@ def test_the_page_prints(page: str, tmp_path: Path) -> None:
     open_file(tmp_path, tmp_path / "page.html", f"--print-to-pdf={tmp_path / 'page.pdf'}", DARK)
     printed = (tmp_path / "page.pdf").read_bytes()
     assert printed.startswith(b"%PDF")
-    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20
+    assert 1 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 20
     script = (
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.querySelector('nav')).display]"
     )
@@ -234,7 +283,7 @@ def test_parts_have_names_and_headings_do_not_skip(page: str) -> None:
     labelled = [attributes["aria-labelledby"] for name, attributes in tags if name == "section"]
     assert set(labelled) <= ids
     tables, captions = ([name for name, _ in tags].count(tag) for tag in ("table", "caption"))
-    assert tables == captions > 3
+    assert tables == captions
     assert all(attributes.get("scope") in ("col", "row") for name, attributes in tags if name == "th")
 
 
@@ -245,6 +294,10 @@ class Noise:
 
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
         return torch.stack([torch.rand(self.shape[1:], generator=torch.Generator().manual_seed(int(i))) for i in index])
+
+
+def test_every_page_is_light(page: str) -> None:
+    assert len(page.encode()) < 500_000
 
 
 def test_a_page_of_2000_pictures_is_under_5_megabytes() -> None:

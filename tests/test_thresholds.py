@@ -28,6 +28,37 @@ def test_a_unit_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, al
         assert (p_values(normal, scores) > alpha).all()
 
 
+def test_false_alarms_of_all_kinds_together_lie_where_they_are_said_to():
+    """Uniform scores of kinds, each above its own middle: the true share above each kind's threshold is known."""
+    sizes = {0.0: 90, 10.0: 45, 20.0: 25}
+    middles = np.repeat(list(sizes), list(sizes.values()))
+    generator, inside, shares = np.random.default_rng(0), [], []
+    for _ in range(400):
+        calibration = Calibration(middles + generator.uniform(size=160), middles)
+        row = calibration.together(0.05)
+        share = sum((1 - calibration.threshold(0.05, middle) + middle) * n / 160 for middle, n in sizes.items())
+        inside.append(row["low"] <= share <= row["high"])
+        shares.append(share)
+    assert row["threshold"] is None
+    assert row["guaranteed"]
+    assert np.mean(inside) == pytest.approx(0.95, abs=0.03)
+    assert np.mean(shares) <= row["promised"] + 0.002
+    one = Calibration(generator.normal(size=60))
+    assert one.together(0.05) == one.table(0.05)[0]
+    single = Calibration(one.scores, np.zeros(60)).together(0.05)
+    assert (single["low"], single["high"]) == pytest.approx((one.table(0.05)[0]["low"], one.table(0.05)[0]["high"]))
+
+
+def test_a_kind_that_borrows_promises_no_least_share():
+    calibration = Calibration(np.arange(108.0), np.array(["mono"] * 100 + ["poly"] * 8))
+    mono, poly = calibration.table(0.05)
+    assert mono["low"] > 0
+    assert (poly["low"], poly["guaranteed"]) == (0.0, False)
+    assert poly["reachable"] == pytest.approx(1 / 9)
+    assert not calibration.together(0.05)["guaranteed"]
+    assert calibration.together(0.05)["promised"] == pytest.approx((100 * 0.05 + 8 / 9) / 108)
+
+
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.1])
 def test_the_share_of_false_alarms_follows_its_beta_law(alpha):
     """Uniform scores: the share of a calibration is 1 less the threshold, whose law is that of an order statistic."""

@@ -1,5 +1,6 @@
 """tailwise update: a new run that knows the added normals; the old one stays as it is."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,8 @@ def test_the_new_run_knows_the_added_normals(run: storage.Run, tmp_path: Path) -
 
 
 def test_the_new_run_is_whole_and_says_what_was_added(run: storage.Run, tmp_path: Path) -> None:
-    more = write(tmp_path / "more", {5: 30}, first=0)
+    more = write(tmp_path / "more", {5: 29}, first=0)
+    shutil.copy(more / "5-0.png", more / "copy.png")
     new = update_run(run.path, str(more), tmp_path / "new", 0, False, "tailwise update")
     table = new.scores()
     assert len(table) == 90
@@ -63,6 +65,13 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: storage.Run, tmp_path
     assert new.settings["fingerprint"] != run.settings["fingerprint"]
     assert "added without fitting" in new.report()["notes"][-1]
     assert storage.open_run(new.path).settings["updates"][0]["units"] == 30
+    # Nothing says that the new detector was tested, and the added units were looked at.
+    assert new.test_scores() is None
+    assert new.settings["test_fingerprint"] is None
+    checks = {check["name"]: check for check in new.report()["data_checks"]}
+    assert checks["copies in the training data"]["ok"]
+    added = checks["among the added: copies in the training data"]
+    assert (added["count"], added["examples"]) == (1, ["5-0.png = copy.png"])
     again = update_run(new.path, str(more), tmp_path / "again", 0, False, "tailwise update")
     assert len(again.settings["updates"]) == 2
     assert again.scores()["unit"].is_unique

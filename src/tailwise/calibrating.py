@@ -46,15 +46,16 @@ def closest(found: Kinds) -> Kinds:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """The threshold [n] that each unit is held to: that of its found kind, else of its known group."""
+    """What each unit is held to, as columns of its table: its found kind, else its known group, and its threshold."""
 
     calibration: Calibration
     found: Kinds | None
     false_alarms: float
 
-    def __call__(self, labelled: Labelled) -> np.ndarray:
+    def __call__(self, labelled: Labelled) -> dict[str, np.ndarray]:
         kinds = kinds_of(labelled, self.found)
-        return self.calibration.thresholds_of(kinds, self.false_alarms, len(labelled.data))
+        found = {"threshold": self.calibration.thresholds_of(kinds, self.false_alarms, len(labelled.data))}
+        return found if kinds is None else {"held_to": kinds} | found
 
 
 def with_calibration(

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import special
+from scipy import special, stats
 
 from . import thresholds
 from .errors import InputError
@@ -77,13 +77,15 @@ class Calibration:
         """A row for all and each kind, the largest first: what its threshold is and what it promises.
 
         `promised` is the share of false alarms in the mean over calibrations, `low` and `high` hold that of one
-        calibration in 95 % of them; `guaranteed` is whether the kind's own scores reach the share that was asked for,
+        calibration in 95 % of them, `low` being 0 where the threshold is borrowed; `guaranteed` is whether the kind's own scores reach the share that was asked for,
         so that nothing was borrowed. With `per_day` units a day, the expected false alarms a day.
         """
         rows = []
         for name, reading in self._rows():
             size = len(reading.own)
             low, high = thresholds.range_of_false_alarms(size, false_alarms)
+            # Beyond its own scores a kind's false alarms are known to be no more than beyond the highest of them.
+            low = low if reading.borrows_nothing(false_alarms) else 0.0
             row: dict[str, Any] = {
                 "kind": name, "normals": size, "false_alarms": false_alarms,
                 "threshold": reading.threshold(false_alarms), "promised": thresholds.promised(size, false_alarms),
@@ -92,6 +94,29 @@ class Calibration:
             }  # fmt: skip
             rows.append(row if per_day is None else row | {"per_day": row["promised"] * per_day})
         return rows
+
+    def together(self, false_alarms: float) -> dict[str, Any]:
+        """A row as of `table` for new normals of all kinds, in the shares that they have here.
+
+        Where thresholds are of kinds there is no single `threshold`, and the interval is that of a Beta law with the
+        mean and variance of the kinds' own, each by its share: exact for a single kind. Its low end takes kinds that
+        borrow for ones without false alarms.
+        """
+        rows = self.table(false_alarms)
+        if self.kinds is None:
+            return rows[0]
+        share = np.array([row["normals"] for row in rows]) / len(self.scores)
+        laws = [thresholds.law_of_false_alarms(row["normals"], false_alarms) for row in rows]
+        sure = np.array([row["guaranteed"] for row in rows])
+        low = _quantile(0.025, share[sure], [law for law, own in zip(laws, sure, strict=True) if own])
+        high = _quantile(0.975, share, laws)
+        return {
+            "kind": ALL, "normals": len(self.scores), "false_alarms": false_alarms, "threshold": None,
+            "promised": float(sum(part * row["promised"] for part, row in zip(share, rows, strict=True))),
+            "low": low, "high": high,
+            "reachable": float(sum(part * row["reachable"] for part, row in zip(share, rows, strict=True))),
+            "guaranteed": all(row["guaranteed"] for row in rows),
+        }  # fmt: skip
 
     def _rows(self) -> list[tuple[str, _Reading]]:
         if self.kinds is None:
@@ -140,10 +165,13 @@ class _Reading:
     def threshold(self, false_alarms: float) -> float:
         own = thresholds.conformal_threshold(self.own, false_alarms)
         reach = thresholds.reachable(len(self.own))
-        if reach <= false_alarms or self.borrowed is self.own:
+        if self.borrows_nothing(false_alarms):
             return own
         farther = own + _outermost(self.borrowed, 1) * math.log(reach / false_alarms)
         return max(farther, thresholds.conformal_threshold(self.borrowed, false_alarms))
+
+    def borrows_nothing(self, false_alarms: float) -> bool:
+        return thresholds.reachable(len(self.own)) <= false_alarms or self.borrowed is self.own
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
         own, reach = thresholds.p_values(self.own, scores), thresholds.reachable(len(self.own))
@@ -170,6 +198,16 @@ class _Reading:
         heights = -special.ndtri(chance)
         first = np.append(True, np.diff(heights) > 0)
         return at[first], heights[first]
+
+
+def _quantile(level: float, shares: np.ndarray, laws: list[Any]) -> float:
+    """A quantile of the sum of independent shares with these laws, by the Beta law with its mean and variance."""
+    if not laws:
+        return 0.0
+    mean = float(sum(share * law.mean() for share, law in zip(shares, laws, strict=True)))
+    variance = float(sum(share**2 * law.var() for share, law in zip(shares, laws, strict=True)))
+    size = mean * (1 - mean) / variance - 1
+    return float(stats.beta(mean * size, (1 - mean) * size).ppf(level))
 
 
 def _middle_and_spread(scores: np.ndarray) -> tuple[float, float]:

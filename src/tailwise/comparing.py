@@ -32,7 +32,7 @@ _NOT_SETTINGS = {
     "rounds",
     "command",
 }
-_NOT_SETTINGS |= {"fingerprint", "test_fingerprint", "notes", "features", "licence", "citation"}
+_NOT_SETTINGS |= {"thresholds", "group_fpr", "fingerprint", "test_fingerprint", "notes", "features", "licence", "citation"}
 _CAUGHT, _REJECTED = "Caught at its own threshold", "Normals rejected at its own threshold"
 _POINTS = 200
 _BOOTSTRAP_WORK = 1_000_000
@@ -110,6 +110,7 @@ def _decision(name: str, run: Run, said: Mapping[str, Any]) -> dict[str, Any]:
         "alignment": settings["alignment"] or "none",
         "false_alarms": settings.get("false_alarms"),
         "threshold": settings["threshold"],
+        "own": said.get("own"),
         "held_out": said.get("held_out"),
         "caught": test.get("caught"),
         "rejected": test.get("rejected"),
@@ -187,7 +188,7 @@ def _common(runs: Sequence[Run], tested: Sequence[pd.DataFrame | None]) -> tuple
 def _flagged(run: Run) -> pd.DataFrame | None:
     """The run's test units and whether its threshold rejects each."""
     table = run.test_scores()
-    return None if table is None else table.assign(flagged=table["score"] > run.settings["threshold"])
+    return None if table is None else table.assign(flagged=findings.over(table, run.settings["threshold"]))
 
 
 def _labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -265,7 +266,7 @@ def _kinds(
     scores = [run.scores() for run in runs]
     if all(list(table["unit"]) == list(scores[0]["unit"]) for table in scores):
         flagged = [
-            table["score"].to_numpy(dtype=float) > run.settings["threshold"]
+            findings.over(table, run.settings["threshold"]).to_numpy(dtype=bool)
             for table, run in zip(scores, runs, strict=True)
         ]
         if "group" in scores[0]:
@@ -316,7 +317,7 @@ def _sentence(found: Mapping[str, Any]) -> str:
     """What a reader should take home: which run finds more, at which cost, and whether it is more than chance."""
     if not found["paired"]:
         decisions = [
-            f"{run['name']} rejects {counted(run['held_out'])} of its held-out normals"
+            f"{run['name']} rejects {counted(run['held_out'])} of its normals that it was not trained on"
             for run in found["runs"]
             if run["held_out"] and run["held_out"]["of"]
         ]

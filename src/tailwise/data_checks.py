@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import neighbours, scoring
+from . import neighbours, scoring, spelling
 from .errors import InputError
 from .problem import Data, Problem, Source
 from .weights import rejection_threshold
@@ -223,7 +222,7 @@ def _suspects(table: pd.DataFrame, units: str, source: str) -> dict[str, Any]:
         f"{row['unit']}: score {row['score']:.4g}" + (f", kind {row['mode']}" if row["mode"] >= 0 else ", of no kind")
         for row in odd.to_dict("records")
     ]
-    command = f"tailwise triage {shlex.quote(source)} --out review" if source else ""
+    command = f"tailwise triage {spelling.quoted(source)} --out review" if source else ""
     return _check("suspects in the training data", len(odd), message, lines) | {"command": command}
 
 

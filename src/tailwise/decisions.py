@@ -8,67 +8,131 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from scipy.special import betaincinv
 
-from . import findings, thresholds
+from . import calibrating, findings
+from .calibration import Calibration
 from .wording import counted, percent
 
 # The promises that every report shows, beside the run's own.
 SHARES = (0.01, 0.02, 0.05, 0.1)
+_LISTED = 6
 
 
 def threshold_rows(
     train: pd.DataFrame, test: pd.DataFrame | None, threshold: float, false_alarms: float
 ) -> list[dict[str, Any]]:
-    """What each promise of false alarms costs and brings, the strictest first; the run's own has its `threshold`.
+    """What each promise of false alarms costs and brings, the strictest first; the run's own is `chosen`.
 
-    `promised` says whether there are enough held-out normals for the promise. `expected` is the interval that the share
-    of false alarms among new normals like these lies in with a chance of 95 %. `worst` is the kind of normal that is
-    rejected most, and `caught` and `normals` are of labelled test units.
+    `threshold` is None where kinds have their own, which then lie between `lowest` and `highest`; the run's own row
+    lists them in `kinds`. What is promised is as of `Calibration.together`: `promised` says whether the calibration
+    scores are enough for the promise, `smallest` is what they can promise at best, and `expected` is the interval that
+    the share of false alarms among new normals like these lies in with a chance of 95 %; None without any of these
+    where no unit is scored by a detector that has not learnt it. `held_out` is the share of the calibration units that
+    is rejected, `worst` the kind of normal that is rejected most, and `caught` and `normals` are of labelled test units.
     """
-    held = train[train["held_out"].astype(bool)]
-    basis = (held if len(held) else train)["score"].to_numpy(dtype=float)
+    calibration = calibrating.of_table(train)
     known = None if test is None else test[test["label"].notna()]
-    anomalous = None if known is None else known["label"].astype(bool)
+    kinds_are_known = known is not None and "held_to" in known
     rows = []
     for share in sorted({*SHARES, false_alarms}):
-        at = threshold if share == false_alarms else thresholds.conformal_threshold(basis, share)
+        chosen = share == false_alarms
+        fitted, judged, limit = train, known, threshold
+        if not chosen:
+            limit = calibration.threshold(share)
+            fitted = _held_to(calibration, train, share)
+            judged = None if known is None else _held_to(calibration, known, share)
         rows.append(
-            {
-                "false_alarms": share,
-                "chosen": share == false_alarms,
-                "threshold": at,
-                "promised": bool(len(held)) and thresholds.reachable(len(held)) <= share + 1e-12,
-                "smallest": thresholds.reachable(len(held)) if len(held) else None,
-                "held_out": findings.rejected(held, at) if len(held) else None,
-                "expected": expected_false_alarms(basis, at) if len(held) else None,
-                "worst": _most_rejected(train, known, at),
-                "normals": None if known is None or anomalous is None else _some(known[~anomalous], at),
-                "caught": None if known is None or anomalous is None else _some(known[anomalous], at),
-            }
+            {"false_alarms": share, "chosen": chosen, **_limits(fitted, judged, limit)}
+            | _promise(calibration.together(share), fitted, limit)
+            | {"worst": _most_rejected(fitted, judged, limit), **_on_test(judged, limit)}
         )
+        if chosen and "held_to" in train:
+            rows[-1]["kinds"] = [
+                _of_kind(row, fitted, judged if kinds_are_known else None) for row in calibration.table(share)
+            ]
     return rows
 
 
-def expected_false_alarms(held_out: np.ndarray, threshold: float) -> dict[str, float]:
-    """The 95 % interval of the share of new normals above a threshold that was chosen on these held-out scores.
+def _held_to(calibration: Calibration, units: pd.DataFrame, share: float) -> pd.DataFrame:
+    """The units with the thresholds for another promise, where they have some of their own."""
+    if "threshold" not in units:
+        return units
+    kinds = units["held_to"].to_numpy().astype(str) if "held_to" in units else None
+    return units.assign(threshold=calibration.thresholds_of(kinds, share, len(units)))
 
-    Above the k-th smallest of m exchangeable scores lies a share that is distributed as Beta(m + 1 - k, k), whatever
-    the scores' own distribution (Vovk 2012). Between two of them the interval reaches from the lower end at the one to
-    the upper end at the other.
-    """
-    m, above = len(held_out), int((held_out > threshold).sum())
-    least = above + 1 if bool((held_out == threshold).any()) else above
-    low = float(betaincinv(least, m - least + 1, 0.025)) if least else 0.0
-    return {"low": low, "high": float(betaincinv(above + 1, m - above, 0.975)) if above < m else 1.0}
+
+def _limits(train: pd.DataFrame, test: pd.DataFrame | None, threshold: float) -> dict[str, Any]:
+    """The threshold of all, or between which the kinds' own lie."""
+    own = [table["threshold"] for table in (train, test) if table is not None and "threshold" in table]
+    if not own:
+        return {"threshold": threshold, "lowest": threshold, "highest": threshold}
+    every = pd.concat(own)
+    return {"threshold": None, "lowest": float(every.min()), "highest": float(every.max())}
+
+
+def _promise(row: Mapping[str, Any], train: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """What `Calibration` says of a promise, nothing where every unit was learnt, and what is counted."""
+    unseen = findings.calibrating(train)
+    if not len(unseen):
+        return {"promised": False, "smallest": None, "expected": None, "held_out": None}
+    return {
+        "promised": row["guaranteed"],
+        "smallest": row["reachable"],
+        "expected": {"low": row["low"], "high": row["high"]},
+        "held_out": findings.rejected(unseen, threshold),
+    }
+
+
+def _on_test(test: pd.DataFrame | None, threshold: float) -> dict[str, Any]:
+    if test is None:
+        return {"normals": None, "caught": None}
+    anomalous = test["label"].astype(bool)
+    return {"normals": _some(test[~anomalous], threshold), "caught": _some(test[anomalous], threshold)}
+
+
+def _of_kind(row: Mapping[str, Any], train: pd.DataFrame, test: pd.DataFrame | None) -> dict[str, Any]:
+    """The row of one kind's own threshold, which its units carry."""
+    own = train[train["held_to"].astype(str) == row["kind"]]
+    tested = None if test is None else test[test["held_to"].astype(str) == row["kind"]]
+    found = {"name": row["kind"], "size": row["normals"], "threshold": row["threshold"]}
+    return found | _promise(row, own, row["threshold"]) | _on_test(tested, row["threshold"])
+
+
+def gate(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What `--max-group-fpr` asked for and whether it is kept: `ok` and a `text`; None where it was not asked."""
+    said = summary["settings"].get("group_fpr")
+    if not said:
+        return None
+    rows, limit = said["kinds"], percent(said["limit"])
+    over = [row for row in rows if row["name"] in said["broken"]]
+    text = f"No kind of normal is falsely rejected in more than {limit} (--max-group-fpr), as far as its units can tell"
+    if over:
+        listed = ", ".join(f"'{row['name']}' in {counted(row)}" for row in over[:_LISTED])
+        more = f" and {len(over) - _LISTED} more" if len(over) > _LISTED else ""
+        text = f"Falsely rejected is kind {listed}{more}, above the {limit} allowed (--max-group-fpr)"
+    elif told := [row for row in rows if row["of"] and row["name"] not in said["too_few"]]:
+        most = max(told, key=lambda row: row["share"])
+        text += f"; the most is kind '{most['name']}' in {counted(most)}"
+    if few := said["too_few"]:
+        listed = ", ".join(few[:_LISTED]) + (f" and {len(few) - _LISTED} more" if len(few) > _LISTED else "")
+        text += f". Too few units to tell of kind {listed}"
+    return {"ok": not over, "text": text}
+
+
+def basis(train: pd.DataFrame) -> str:
+    """What the thresholds come from, in words that follow a number."""
+    if findings.crossed(train):
+        return "normals, each scored by a detector that was trained without it"
+    return "held-out normals" if len(findings.calibrating(train)) else ""
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
     """The decision in plain words: what was asked for, what is found, what it costs, and who pays for it."""
     units = summary["settings"].get("units") or "units"
-    text = f"Set for {percent(summary['false_alarms'])} false alarms, this detector {_found(summary, units)}"
+    own = {"per_kind": " in every found kind of normal", "per_group": " in every known kind of normal"}
+    among = next((said for name, said in own.items() if summary["settings"].get(name)), "")
+    text = f"Set for {percent(summary['false_alarms'])} false alarms{among}, this detector {_found(summary, units)}"
     payer = _who_pays(summary)
     text += f"; {payer}." if payer else "."
     judged = summary["test"]
@@ -88,6 +152,8 @@ def _found(summary: Mapping[str, Any], units: str) -> str:
     if judged and judged["normals"]:
         text = f"rejects {counted(judged['rejected'])} of the good test {units}"
         return text + (", more than asked for" if judged["rejected"]["low"] > promised else "")
+    if held_out["of"] and summary["basis"].startswith("normals"):
+        return f"rejects {counted(held_out)} of its training normals, each judged by a detector trained without it"
     if held_out["of"]:
         return f"rejects {counted(held_out)} of the held-out normals that its threshold was chosen on"
     return f"rejects {counted(summary['rejected'])} of the {units} it was trained on; none was held out, so expect more"
@@ -150,7 +216,10 @@ def _most_rejected(train: pd.DataFrame, test: pd.DataFrame | None, threshold: fl
     if "group" in train and train["group"].nunique() > 1:
         return _worst_of(train, train["group"], threshold)
     kind = findings.found_kind(train)
-    return _worst_of(train, kind, threshold) if kind.nunique() > 1 else None
+    if kind.nunique() < 2:
+        return None
+    worst = _worst_of(train, kind, threshold)
+    return worst | {"name": f"kind {worst['name']}"}
 
 
 def _worst_of(units: pd.DataFrame, kind: pd.Series, threshold: float) -> dict[str, Any]:

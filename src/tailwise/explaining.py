@@ -19,11 +19,11 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from . import attribution, maps, neighbours, scoring, storage, workflow
+from . import attribution, calibrating, maps, neighbours, scoring, storage, workflow
 from .alignment import CUES, Aligned
 from .detector import Detector
 from .errors import InputError, did_you_mean
-from .problem import Data, Source
+from .problem import Data, Labelled, Source
 from .weights import Context, Importance, Weighting, unit_mean
 
 # So many nearest normals are shown, and averaged into what is usual.
@@ -53,9 +53,18 @@ class Known:
     table: pd.DataFrame
     notes: tuple[str, ...]
 
-    @property
-    def threshold(self) -> float:
-        return float(self.run.settings["threshold"])
+    def threshold(self, units: Data, at: int) -> float:
+        """What the unit at this place of `units` is held to: its kind's own threshold where there are such.
+
+        New units do not name their known group here, and are held to all.
+        """
+        if "threshold" in self.table and units is self.data:
+            return float(self.table["threshold"][at])
+        settings = self.run.settings
+        if not settings.get("per_kind"):
+            return float(settings["threshold"])
+        kinds = calibrating.kinds_of(Labelled(units.take([at])), self.run.kinds())
+        return float(calibrating.of_run(self.run).thresholds_of(kinds, settings["false_alarms"], 1)[0])
 
     @cached_property
     def sizes(self) -> dict[int, int]:
@@ -107,12 +116,12 @@ def explain_score(known: Known, units: Data, name: str, seed: int = 0) -> dict[s
     one = units.take([at])
     score = float(scoring.score(known.detector, one)[0])
     near, distances, usual, mode = _nearest(known, one)
-    notes = list(known.notes)
+    notes, threshold = list(known.notes), known.threshold(units, at)
     found: dict[str, Any] = {
         "unit": str(name),
         "score": score,
-        "threshold": known.threshold,
-        "flagged": score > known.threshold,
+        "threshold": threshold,
+        "flagged": score > threshold,
         "kind": known.kind(mode),
         "nearest": [
             {"unit": str(known.table["unit"][i]), "distance": distance, "score": float(known.table["score"][i])}

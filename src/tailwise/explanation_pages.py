@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from markupsafe import Markup
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from . import explaining, files, map_files, maps, overlays, previews, report, storage, workflow
 from .errors import InputError
@@ -20,7 +20,7 @@ from .problem import Data, Source, check_units
 
 _ROWS, _BOXES = 8, 5
 _SIDE, _GAP = 240, 4
-_BOX = (225, 40, 30)
+_BOX, _PLATE = (200, 30, 20), 14
 _WHEN = {"first_score": "when weighing began", "trained_score": "by the end of training"}
 
 
@@ -112,7 +112,7 @@ def lead(unit: Mapping[str, Any]) -> str:
     distance = sum(row["distance"] for row in unit["nearest"]) / len(unit["nearest"])
     if unit["usual_distance"] > 0:
         ratio = distance / unit["usual_distance"]
-        text += f" Its nearest of these are {ratio:.2g} times as far from it as their own nearest are from them."
+        text += f" Its nearest of these are {report.number(ratio)} times as far from it as their own nearest are from them."
     if unit["usual"] is not None:
         text += f" Their average would score {number(unit['usual'])}."
     return text
@@ -219,6 +219,7 @@ def _boxed(picture: np.ndarray, unit: Mapping[str, Any]) -> np.ndarray:
     """The picture with the patches that add most to the score framed and numbered."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=_PLATE - 2)
     rows = unit["drivers"]["rows"][:_BOXES] if unit["drivers"] else []
     for number, row in enumerate(rows, 1):
         box = row.get("box")
@@ -227,7 +228,9 @@ def _boxed(picture: np.ndarray, unit: Mapping[str, Any]) -> np.ndarray:
         corners = box["left"] * image.width, box["top"] * image.height, box["right"] * image.width, box["bottom"]
         left, top, right, bottom = *corners[:3], corners[3] * image.height
         draw.rectangle((left, top, right - 1, bottom - 1), outline=_BOX, width=2)
-        draw.text((left + 4, top + 2), str(number), _BOX)
+        # On a plate of the frame's colour, so that the number can be read on any picture.
+        draw.rectangle((left, top, left + _PLATE, top + _PLATE), fill=_BOX)
+        draw.text((left + _PLATE / 2, top + _PLATE / 2), str(number), "white", font, anchor="mm")
     return np.asarray(image)
 
 

@@ -59,18 +59,31 @@ def share_of(hits: pd.Series | np.ndarray) -> dict[str, Any]:
 def rejected(units: pd.DataFrame, threshold: float) -> dict[str, Any]:
     """The share of units whose score lies above the threshold, or above their kind's own where they have one.
 
-    Of units with a score by a detector that has not learnt them (`calibration`), that one counts.
+    See `deciding_scores` for which score counts.
     """
-    scores = units["calibration"].fillna(units["score"]) if "calibration" in units else units["score"]
-    return share_of(scores > units.get("threshold", threshold))
+    return share_of(over(units, threshold))
+
+
+def over(units: pd.DataFrame, threshold: float) -> pd.Series:
+    """Which of the units are rejected, as `rejected` counts them."""
+    return deciding_scores(units) > units.get("threshold", threshold)
+
+
+def deciding_scores(units: pd.DataFrame) -> pd.Series:
+    """The score of each unit by a detector that has not learnt it (`calibration`) where there is one, else its own."""
+    return units["calibration"].fillna(units["score"]) if "calibration" in units else units["score"]
 
 
 def calibrating(train: pd.DataFrame) -> pd.DataFrame:
     """The units that the threshold comes from: those held out, or all where each was left out in turn."""
-    held = train["held_out"].astype(bool)
-    if "calibration" not in train or held.any() or (train["calibration"] == train["score"]).all():
-        return train[held]
-    return train[train["calibration"].notna()]
+    return train[train["calibration"].notna()] if crossed(train) else train[train["held_out"].astype(bool)]
+
+
+def crossed(train: pd.DataFrame) -> bool:
+    """Whether each unit was left out in turn, so that none need be held out."""
+    if "calibration" not in train or train["held_out"].astype(bool).any():
+        return False
+    return bool((train["calibration"] != train["score"]).any())
 
 
 def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:
@@ -155,31 +168,40 @@ def _skewness(values: Tensor, weights: Tensor | None = None) -> float | None:
 def decision_histogram(train: pd.DataFrame, test: pd.DataFrame | None, threshold: float) -> dict[str, Any] | None:
     """Shares of the scores that the threshold is held against: test normals and anomalies, or training units.
 
-    None where all scores are equal. `edges` [m + 1] are logarithmic where no score is zero or below.
+    None where all scores are equal. `edges` [m + 1] are logarithmic where no score is zero or below. Where every kind
+    has a threshold of its own, scores are taken less it: those `above` 0 are rejected, and `own` says so.
     """
+    own_threshold = "threshold" in train or (test is not None and "threshold" in test)
     known = None if test is None else test[test["label"].notna()]
     if known is not None and len(known):
         label = known["label"].astype(bool)
         parts = {"test normals": known[~label], "labelled anomalies": known[label]}
+    elif crossed(train):
+        parts = {"normals by a detector without them": calibrating(train)}
     else:
         held = train["held_out"].astype(bool)
         parts = {"fitted normals": train[~held], "held-out normals": train[held]}
-    groups = {name: part["score"].to_numpy(dtype=float) for name, part in parts.items() if len(part)}
+    parts = {name: part for name, part in parts.items() if len(part)}
+    shift = {name: part.get("threshold", threshold) if own_threshold else 0.0 for name, part in parts.items()}
+    groups = {name: (deciding_scores(part) - shift[name]).to_numpy(dtype=float) for name, part in parts.items()}
+    limit = 0.0 if own_threshold else threshold
     every = np.concatenate(list(groups.values()))
-    # A few far away would press all others into one bar: the last bar holds them.
-    low, high = float(every.min()), max(float(np.quantile(every, 0.995)), min(threshold, float(every.max())))
+    # A few far away would press all others into one bar: the bars at the ends hold them.
+    low, high = float(np.quantile(every, 0.005)), max(float(np.quantile(every, 0.995)), min(limit, float(every.max())))
+    low = min(low, limit) if float(every.min()) <= limit else low
     if not low < high:
         return None
     log = low > 0 and high > 4 * low
     edges = (np.geomspace if log else np.linspace)(low, high, 41)
     return {
         "log": log,
+        "own": own_threshold,
         "edges": edges.tolist(),
         "groups": [
             {
                 "name": name,
                 "shares": (np.histogram(np.clip(own, edges[0], edges[-1]), edges)[0] / len(own)).tolist(),
-                "above": share_of(own > threshold),
+                "above": share_of(own > limit),
             }
             for name, own in groups.items()
         ],
@@ -259,6 +281,7 @@ def typical(units: pd.DataFrame) -> list[str]:
 def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[str]) -> list[dict[str, Any]]:
     """Each kind of normal, largest first: size, mean score, shares rejected, and typical units with a picture."""
     rows: list[dict[str, Any]] = []
+    unseen = calibrating(train).index
     for name in by_size(kind):
         part = train[kind == name]
         rows.append(
@@ -269,7 +292,7 @@ def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[
                 "mean_score": float(part["score"].mean()),
                 "mean_weight": _mean(part.loc[~part["held_out"].astype(bool), "weight"]),
                 "rejected": rejected(part, threshold),
-                "held_out": rejected(part[part["held_out"].astype(bool)], threshold),
+                "held_out": rejected(part[part.index.isin(unseen)], threshold),
                 "examples": [unit for unit in typical(part) if unit in pictured] if len(rows) < KINDS_SHOWN else [],
             }
         )
@@ -277,15 +300,16 @@ def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[
 
 
 def highest(train: pd.DataFrame) -> pd.DataFrame:
-    """The units with the highest scores, highest first."""
-    return train.sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
+    """The units with the highest scores, by detectors that have not learnt them where there are such, highest first."""
+    return train.assign(score=deciding_scores(train)).sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
 
 
 def highest_rows(train: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
-    """The highest-scored units as rows of a table."""
+    """The highest-scored units as rows of a table, each with the threshold that it is held to."""
+    found = highest(train)
     columns = ["unit", "score", "weight", "mode", "held_out", *(["group"] if "group" in train else [])]
-    rows = highest(train)[columns].to_dict("records")
-    return [row | {"rejected": row["score"] > threshold} for row in rows]
+    rows = found[columns].assign(threshold=found.get("threshold", threshold), rejected=over(found, threshold))
+    return rows.to_dict("records")
 
 
 def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:

@@ -51,7 +51,7 @@ def chosen(test: pd.DataFrame, threshold: float) -> list[tuple[str, str, pd.Data
     test = test.reset_index(drop=True)
     test = test[np.isfinite(test["score"].to_numpy(dtype=float))].sort_values("score", ascending=False, kind="stable")
     anomalous, normal = (test[(test["label"] == value).fillna(False).astype(bool)] for value in (True, False))
-    above = test["score"] > threshold
+    above = findings.over(test, threshold)
     if normal.empty and anomalous.empty:
         return [("Highest-scored test units", "Nothing is known of them.", test.head(_KINDS))]
     found = []
@@ -108,9 +108,10 @@ def _drawn(
 
 
 def _units(rows: pd.DataFrame, drawn: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
-    columns = ["unit", "score", *(["group"] if "group" in rows else [])]
+    columns = ["unit", "score", "threshold", "rejected", *(["group"] if "group" in rows else [])]
+    rows = rows.assign(threshold=rows.get("threshold", threshold), rejected=findings.over(rows, threshold))
     return [
-        row | {"rejected": row["score"] > threshold} | found
+        row | found
         for row, found in zip(rows[columns].to_dict("records"), drawn, strict=True)
         if found
     ]

@@ -117,8 +117,11 @@ def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, thresh
     return axes
 
 
-def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float) -> Axes:
-    """Shares of groups of units by score, as `findings.decision_histogram` has them, and the threshold."""
+def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float, own: bool = False) -> Axes:
+    """Shares of groups of units by score, as `findings.decision_histogram` has them, and the threshold.
+
+    With `own` the scores are less the threshold of their kind.
+    """
     edges = np.asarray(found["edges"], dtype=float)
     for group, colour in zip(found["groups"], (BLUE, ORANGE), strict=False):
         axes.stairs(group["shares"], edges, color=colour, fill=True, alpha=0.28)
@@ -126,6 +129,8 @@ def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float
     if edges[0] < threshold < edges[-1]:
         axes.axvline(threshold, color=RED, linewidth=1.1, label="threshold")
     _score_axis(axes, float(edges[0]), float(edges[-1]), log=found["log"])
+    if own:
+        axes.set_xlabel("score less the threshold of its kind")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
     axes.set_ylabel("share of the units")
@@ -209,9 +214,14 @@ def _score_axis(axes: Axes, low: float, high: float, log: bool) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(FixedLocator(_log_ticks(low, high)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}".replace("e-0", "e-")))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(6))
+
+
+def _tick(value: float) -> str:
+    """A round value in full as far as it can be read at a glance."""
+    return f"{value:.0f}" if 100 <= value < 1e5 else f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

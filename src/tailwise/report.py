@@ -25,6 +25,9 @@ from .wording import change, counted, fraction, number, percent, whole
 _PICTURE_BYTES = 2_500_000
 # What summaries of earlier versions lack.
 _ABSENT: dict[str, Any] = {"thresholds": [], "data_checks": [], "weighed": {"up": [], "down": []}, "decision": None}
+_ABSENT |= {"basis": "held-out normals", "own": None, "gate": None}
+# The threshold of all, or the kinds' own: see `decisions.threshold_rows`.
+_OWN = ("threshold", "lowest", "highest")
 
 
 def summarise(
@@ -63,6 +66,7 @@ def summarise(
     train, dropped = findings.with_finite_scores(train)
     judged = None if test is None else findings.with_finite_scores(test)[0]
     used = units_to_show(train)
+    rows = decisions.threshold_rows(train, judged, threshold, false_alarms)
     pictured = set(thumbnails)
     texts = examples or {}
     summary = {
@@ -72,7 +76,9 @@ def summarise(
         "notes": [*notes, *([f"{dropped} units have no finite score and are left out"] if dropped else [])],
         "checks": [dict(check) for check in checks],
         "data_checks": [dict(check) for check in data_checks],
-        "thresholds": decisions.threshold_rows(train, judged, threshold, false_alarms),
+        "thresholds": rows,
+        "basis": decisions.basis(train),
+        "own": next({name: row[name] for name in _OWN} for row in rows if row["chosen"]),
         "rejected": findings.rejected(train, threshold),
         "held_out": findings.rejected(findings.calibrating(train), threshold),
         "scores": findings.score_densities(train, str(settings.get("weighting") or "")),
@@ -89,7 +95,7 @@ def summarise(
         "thumbnails": within_budget(thumbnails, used),
         "examples": {name: texts[name] for name in used if name in texts},
     }
-    return plain({"sentence": decisions.sentence(summary)} | summary)
+    return plain({"sentence": decisions.sentence(summary), "gate": decisions.gate(summary)} | summary)
 
 
 def units_to_show(train: pd.DataFrame) -> list[str]:
@@ -143,7 +149,8 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     scores, weights, threshold = summary["scores"], summary["weights"], summary["threshold"]
     # Mode-fair scores, which the threshold is of, are on another scale than the detector's own.
-    on_own_scale = None if summary["settings"].get("alignment") else threshold
+    by_kind = summary["own"] is not None and summary["own"]["threshold"] is None
+    on_own_scale = None if summary["settings"].get("alignment") or by_kind else threshold
     figures = {}
 
     def add(name: str, alternative: str, draw: Callable[[Any], Any]) -> None:
@@ -151,8 +158,10 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     if decision := summary["decision"]:
         shares = "; ".join(f"{group['name']}: {counted(group['above'])} above it" for group in decision["groups"])
-        draw = functools.partial(plots.decision_histogram, decision, threshold=threshold)
-        add("decision", f"Histogram of scores with the threshold {number(threshold)}. {shares}.", draw)
+        said = "less the threshold of each kind" if by_kind else f"with the threshold {number(threshold)}"
+        limit = 0.0 if by_kind else threshold
+        draw = functools.partial(plots.decision_histogram, decision, threshold=limit, own=by_kind)
+        add("decision", f"Histogram of scores {said}. {shares}.", draw)
     for name, when in (("before", "before weighing"), ("after", "after training")):
         if curves := scores[name]:
             skewness = number(scores[f"skewness_{name}"])

@@ -68,11 +68,16 @@ def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str
     for name, parameter in inspect.signature(function).parameters.items():
         value = values[name]
         if parameter.kind is not parameter.KEYWORD_ONLY:
-            words.append(shlex.quote(str(value)))
+            words.append(quoted(str(value)))
         elif value != parameter.default and name != "out":
             option = f"--{name.replace('_', '-')}"
-            words.append(option if value is True else f"{option} {shlex.quote(str(value))}")
+            words.append(option if value is True else f"{option} {quoted(str(value))}")
     return " ".join(words)
+
+
+def quoted(text: str) -> str:
+    """A word for a shell: in double quotes where that spares a reader a string of single ones."""
+    return f'"{text}"' if "'" in text and not set(text) & set('"$`\\!') else shlex.quote(text)
 
 
 def _options(member: Callable[..., Any]) -> str:

@@ -9,6 +9,7 @@ the calibration units raise thresholds: fewer false alarms than promised, and fe
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -115,14 +116,19 @@ def promised(normals: int, false_alarms: float) -> float:
 
 
 def range_of_false_alarms(normals: int, false_alarms: float, level: float = 0.95) -> tuple[float, float]:
-    """Between which shares the false alarms of one calibration lie, in `level` of calibrations.
+    """Between which shares the false alarms of one calibration lie, in `level` of calibrations."""
+    law = law_of_false_alarms(normals, false_alarms)
+    return float(law.ppf((1 - level) / 2)), float(law.ppf((1 + level) / 2))
+
+
+def law_of_false_alarms(normals: int, false_alarms: float) -> Any:
+    """The law of the share of false alarms over calibrations, frozen as scipy has it.
 
     The promise is a mean over calibrations. The share of one follows a Beta law (Vovk 2012), the same for all
     continuous scores: with k calibration scores above the threshold, Beta(k + 1, m - k).
     """
     place = min(math.ceil((normals + 1) * (1 - false_alarms) - 1e-9), normals)
-    law = stats.beta(normals + 1 - place, place)
-    return float(law.ppf((1 - level) / 2)), float(law.ppf((1 + level) / 2))
+    return stats.beta(normals + 1 - place, place)
 
 
 def held_out_count(units: int, false_alarms: float) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import calibrating, fingerprints, modes, previews, report, scoring, storage, thresholds
+from . import calibrating, data_checks, fingerprints, modes, previews, report, scoring, storage, thresholds
 from .detector import Detector, Updatable
 from .errors import InputError
 from .kinds import Kinds
-from .problem import Data, check_units
+from .problem import Data, Problem, check_units
 from .sources import open_source, spelled
 from .storage import Run
 from .workflow import fingerprint
@@ -38,7 +39,9 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         )
     if opened.settings.get("per_kind") or opened.settings.get("per_group"):
         raise InputError("a run whose thresholds are of kinds cannot take in more units", "fit again with all data")
-    data = source.load().train
+    # Test data beside the new units is not looked at: it is not what the run was tested on.
+    problem = replace(source.load(), test=None)
+    data = problem.train
     expected = tuple(opened.settings["unit_shape"])
     if data.unit_shape != expected:
         raise InputError(
@@ -61,12 +64,15 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
             "fingerprint": _joined(settings["fingerprint"], fingerprint(data)),
+            # The detector has changed since it scored the test data, and those scores are not kept.
+            "test_fingerprint": None,
+            "group_fpr": calibrating.check_group_fpr(table, settings["threshold"], settings.get("max_group_fpr")),
             "n_train": settings["n_train"] + len(chosen),
             "n_held_out": settings["n_held_out"] + len(held),
             "updates": [*settings.get("updates", []), {"source": repr(source), "units": len(data)}],
         }
         writer.start(settings, overwrite)
-        summary = _summary(opened, settings, source, data, rows, table)
+        summary = _summary(opened, settings, source, problem, rows, table)
         kept = fingerprints.choose(detector, data.take(chosen), seed)
         page = report.to_html(summary)
         return writer.finish(settings, detector, table, opened.history(), summary, page, kinds, fingerprint_units=kept)
@@ -109,9 +115,10 @@ def _rows(
 
 
 def _summary(
-    opened: Run, settings: dict[str, Any], source: Any, data: Data, rows: pd.DataFrame, table: pd.DataFrame
+    opened: Run, settings: dict[str, Any], source: Any, problem: Problem, rows: pd.DataFrame, table: pd.DataFrame
 ) -> dict[str, Any]:
-    before = opened.report()
+    before, data = opened.report(), problem.train
+    checks = data_checks.of_problem(problem, rows, source)
     pictures, examples = previews.of_units(source, data, rows) if set(rows["unit"]) <= set(data.names) else ({}, {})
     return report.summarise(
         settings=settings,
@@ -123,6 +130,10 @@ def _summary(
         examples={**before.get("examples", {}), **examples},
         threshold=settings["threshold"],
         false_alarms=settings["false_alarms"],
+        data_checks=[
+            *before.get("data_checks", []),
+            *({**check, "name": f"among the added: {check['name']}"} for check in checks),
+        ],
         notes=[
             *settings["notes"],
             f"{len(rows)} units of {settings['updates'][-1]['source']} were added without fitting again; scores of "

@@ -512,9 +512,7 @@ def _test_table(detector: Detector, test: Labelled, limits: calibrating.Limits |
     table["label"] = pd.array([None] * len(table) if test.labels is None else test.labels.astype(bool), dtype="boolean")
     if test.groups is not None:
         table["group"] = np.asarray(test.groups).astype(str)
-    if limits is not None:
-        table["threshold"] = limits(test)
-    return table
+    return table if limits is None else table.assign(**limits(test))
 
 
 def _default_out(request: Request) -> Path:
