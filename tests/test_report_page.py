@@ -109,7 +109,7 @@ def by_kind_page(folder: Path) -> str:
 
 def review_page(folder: Path) -> str:
     source = open_source(str(pictures(folder / "tiles", 24)), read="pixels", size=24)
-    found = triage.triage(workflow.Request(source=source, detector="gaussian", command="tailwise triage tiles"), parts=2)
+    found = triage.triage(workflow.Request(source=source, detector="gaussian"), parts=2)
     return triage.to_html(found, "tailwise triage tiles")
 
 

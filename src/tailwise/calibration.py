@@ -77,8 +77,9 @@ class Calibration:
         """A row for all and each kind, the largest first: what its threshold is and what it promises.
 
         `promised` is the share of false alarms in the mean over calibrations, `low` and `high` hold that of one
-        calibration in 95 % of them, `low` being 0 where the threshold is borrowed; `guaranteed` is whether the kind's own scores reach the share that was asked for,
-        so that nothing was borrowed. With `per_day` units a day, the expected false alarms a day.
+        calibration in 95 % of them, `low` being 0 where the threshold is borrowed; `guaranteed` is whether the kind's
+        own scores reach the share that was asked for, so that nothing was borrowed. With `per_day` units a day, the
+        expected false alarms a day.
         """
         rows = []
         for name, reading in self._rows():

@@ -32,7 +32,8 @@ _NOT_SETTINGS = {
     "rounds",
     "command",
 }
-_NOT_SETTINGS |= {"thresholds", "group_fpr", "fingerprint", "test_fingerprint", "notes", "features", "licence", "citation"}
+_NOT_SETTINGS |= {"thresholds", "group_fpr"}
+_NOT_SETTINGS |= {"fingerprint", "test_fingerprint", "notes", "features", "licence", "citation"}
 _CAUGHT, _REJECTED = "Caught at its own threshold", "Normals rejected at its own threshold"
 _POINTS = 200
 _BOOTSTRAP_WORK = 1_000_000

@@ -29,7 +29,7 @@ def threshold_rows(
     scores are enough for the promise, `smallest` is what they can promise at best, and `expected` is the interval that
     the share of false alarms among new normals like these lies in with a chance of 95 %; None without any of these
     where no unit is scored by a detector that has not learnt it. `held_out` is the share of the calibration units that
-    is rejected, `worst` the kind of normal that is rejected most, and `caught` and `normals` are of labelled test units.
+    is rejected, `worst` the kind of normal that is rejected most; `caught` and `normals` are of labelled test units.
     """
     calibration = calibrating.of_table(train)
     known = None if test is None else test[test["label"].notna()]

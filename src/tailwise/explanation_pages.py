@@ -112,7 +112,7 @@ def lead(unit: Mapping[str, Any]) -> str:
     distance = sum(row["distance"] for row in unit["nearest"]) / len(unit["nearest"])
     if unit["usual_distance"] > 0:
         ratio = distance / unit["usual_distance"]
-        text += f" Its nearest of these are {report.number(ratio)} times as far from it as their own nearest are from them."
+        text += f" Its nearest of these are {number(ratio)} times as far from it as their own nearest are from them."
     if unit["usual"] is not None:
         text += f" Their average would score {number(unit['usual'])}."
     return text

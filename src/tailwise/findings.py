@@ -301,7 +301,8 @@ def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[
 
 def highest(train: pd.DataFrame) -> pd.DataFrame:
     """The units with the highest scores, by detectors that have not learnt them where there are such, highest first."""
-    return train.assign(score=deciding_scores(train)).sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
+    scored = train.assign(score=deciding_scores(train))
+    return scored.sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
 
 
 def highest_rows(train: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:

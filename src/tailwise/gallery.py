@@ -110,11 +110,7 @@ def _drawn(
 def _units(rows: pd.DataFrame, drawn: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
     columns = ["unit", "score", "threshold", "rejected", *(["group"] if "group" in rows else [])]
     rows = rows.assign(threshold=rows.get("threshold", threshold), rejected=findings.over(rows, threshold))
-    return [
-        row | found
-        for row, found in zip(rows[columns].to_dict("records"), drawn, strict=True)
-        if found
-    ]
+    return [row | found for row, found in zip(rows[columns].to_dict("records"), drawn, strict=True) if found]
 
 
 def _small(picture: np.ndarray) -> np.ndarray:
