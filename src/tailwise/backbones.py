@@ -37,6 +37,16 @@ _IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _ADDED: dict[str, tuple[nn.Module, tuple[float, ...], tuple[float, ...]]] = {}
 
 
+def _of_lite(images: Tensor) -> Tensor:
+    """The scale of EfficientNet-Lite's weights: (x - 127) / 128 for x in 0..255."""
+    return (images * 255 - 127) / 128
+
+
+def _of_imagenet(images: Tensor) -> Tensor:
+    mean, scale = (torch.tensor(values).to(images)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_SCALE))
+    return (images - mean) / scale
+
+
 class Backbone(nn.Module):
     """Feature maps of a frozen network after chosen blocks.
 
@@ -47,7 +57,11 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, stem: nn.Module, blocks: nn.ModuleList, taken: tuple[int, ...], scaled: Callable[[Tensor], Tensor]
+        self,
+        stem: nn.Module,
+        blocks: nn.ModuleList,
+        taken: tuple[int, ...],
+        scaled: Callable[[Tensor], Tensor] = _of_lite,
     ) -> None:
         super().__init__()
         self.stem, self.blocks, self.taken = stem, blocks[: max(taken) + 1], taken
@@ -341,16 +355,6 @@ def _network(name: str) -> tuple[nn.Module, nn.ModuleList]:
     for block in network._blocks:
         _fuse(block)
     return stem, network._blocks
-
-
-def _of_lite(images: Tensor) -> Tensor:
-    """The scale of EfficientNet-Lite's weights: (x - 127) / 128 for x in 0..255."""
-    return (images * 255 - 127) / 128
-
-
-def _of_imagenet(images: Tensor) -> Tensor:
-    mean, scale = (torch.tensor(values).to(images)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_SCALE))
-    return (images - mean) / scale
 
 
 def _ends(blocks: nn.ModuleList) -> tuple[int, ...]:
