@@ -5,7 +5,8 @@
 A run is fitted on five digits of MNIST, long-tailed as in benchmarks/modes.py. Batches are drawn from digits that
 were not trained on, in the same proportions: unchanged; with every picture, or only those of the second most frequent
 digit, dimmed; and with twice the share of the rarest digit. The right mode is the one that holds most of that digit's
-training units. Labels only judge. MNIST is looked for in TAILWISE_DATA. Seeds 1 to 5 are for choosing.
+training units; a part is any mode that is mostly the rarest digit. Labels only judge. MNIST is looked for in
+TAILWISE_DATA. Seeds 1 to 5 are for choosing.
 """
 
 from __future__ import annotations
@@ -46,15 +47,18 @@ def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, objec
     row: dict[str, object] = {"seed": seed, "detector": detector, "batch": batch, "modes": int(found.max()) + 1}
     row["unshifted"] = unshifted
     row["alarms"] = sum(judge.drift(shares).alarm for _ in range(unshifted))
-    dimmed = judge.drift(shares, dim=second)
-    row["one_dimmed_named"] = [each.name for each in dimmed.named]
-    row["one_dimmed_right"] = bool(dimmed.named) and dimmed.named[0].kind == own[second]
+    dimmed = [judge.drift(shares, dim=second) for _ in range(10)]
+    row["one_dimmed_named"] = [each.name for each in dimmed[0].named]
+    row["one_dimmed_right_of_10"] = sum(bool(one.named) and one.named[0].kind == own[second] for one in dimmed)
     row["all_dimmed_named"] = [each.name for each in judge.drift(shares, dim="all").named]
     rare = drawn.rarest
     doubled = [judge.drift(shares | {rare: 2 * shares[rare]}) for _ in range(10)]
     row["rare_is_a_mode"] = holds(found, drawn.kinds == rare)
     row["rare_share"] = round(shares[rare], 4)
     row["doubled_named_of_10"] = sum(own[rare] in [each.kind for each in one.named] for one in doubled)
+    row["doubled_alarms_of_10"] = sum(one.alarm for one in doubled)
+    parts = [mode for mode in range(found.max() + 1) if (drawn.kinds[found == mode] == rare).mean() > 0.5]
+    row["doubled_part_named_of_10"] = sum(any(each.kind in parts for each in one.named) for one in doubled)
     row["doubled_first_of_10"] = sum(one.rows[1].kind == own[rare] for one in doubled)
     return row
 
@@ -75,7 +79,7 @@ class Judge:
         assert found is not None
         self.kinds, self.detector, self.generator, self.size = found, opened.detector(), generator, size
         self.data, self.of = data, {kind: left[kinds[left] == kind] for kind in np.unique(kinds)}
-        self.reference = drifting.reference_of(opened.scores())
+        self.reference = drifting.reference_of(opened.scores(), found)
 
     def drift(self, shares: dict[str, float], dim: str = "") -> drift.Drift:
         total = sum(shares.values())
@@ -86,7 +90,8 @@ class Judge:
             parts.append(units * (DIMMED if dim in (kind, "all") else 1))
         batch = Data(torch.cat(parts), range(self.size))  # type: ignore[arg-type]
         placed, scores = self.kinds.place(batch), scoring.score(self.detector, batch).double().numpy()
-        return drift.drift(self.reference, drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores))
+        sample = drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
+        return drift.drift(self.reference, sample)
 
 
 def main() -> None:

@@ -27,16 +27,20 @@ _AXES, _AXES_OF_MODES = 128, 32
 # root of what is usual for 5.
 _FLAT, _NEAR, _USUAL = 20, 3, 5
 _SHARE_OF_USUAL = 0.5
+# Whether a kind moved is looked at along so many axes.
+_LEADING = 16
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Where units were placed: the `mode` [n] of the nearest training unit, and whether they are `unknown` [n]."""
+    """Where units were placed: the `mode` [n] of the nearest training unit, whether they are `unknown` [n], and their
+    leading coordinates `along` [n, k], NaN where they were not kept."""
 
     mode: Tensor
     unknown: Tensor
+    along: Tensor
 
     @property
     def kind(self) -> Tensor:
@@ -55,6 +59,7 @@ class Kinds:
         unit_shape: int64, the shape of a unit.
         centre, scale, axes: [d], [d], [d, k]: the principal components that units are placed by.
         places: [m, k + 1] of training units, at most 10,000; the last is how far a unit lies off these components.
+        rows: [m] int64, which of the training units these are.
         modes: [m] int64, their modes.
         reach: [m], how far each lies from its nearest others, as `_reach` has it.
         limit: [], how far a new unit may lie from it, on the scale of `_strangeness`.
@@ -67,6 +72,7 @@ class Kinds:
     scale: Tensor
     axes: Tensor
     places: Tensor
+    rows: Tensor
     modes: Tensor
     reach: Tensor
     limit: Tensor
@@ -101,11 +107,11 @@ class Kinds:
         found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         reach, near = _reach(places, places, torch.arange(len(places)))
         strangeness = _strangeness(reach, near, reach)
-        limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown))
+        limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
         shape = torch.tensor(data.unit_shape)
-        kinds = cls(shape, centre, scale, axes, places, found, reach, limit)
+        kinds = cls(shape, centre, scale, axes, places, kept, found, reach, limit)
         training = torch.empty(len(data), dtype=torch.long)
-        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool))
+        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), kinds.along(len(data)))
         training[kept], as_new.mode[kept], as_new.unknown[kept] = found, found[near[:, 0]], strangeness > limit
         rest = order[_MOST_UNITS:]
         if len(rest):
@@ -137,6 +143,12 @@ class Kinds:
         """How many modes were found."""
         return int(self.modes.max()) + 1
 
+    def along(self, count: int) -> Tensor:
+        """Leading coordinates [count, k] of the training units, as many as there were, NaN where they were not kept."""
+        found = torch.full((count, min(_LEADING, self.axes.shape[1])), torch.nan)
+        found[self.rows] = self.places[:, : found.shape[1]]
+        return found
+
     def of(self, data: Data) -> Tensor:
         """The kind [n] (int64) of each unit.
 
@@ -153,14 +165,14 @@ class Kinds:
                 "give data of the same kind",
             )
         parts = [self._place(batch.units) for batch in _batches(data)]
-        return Placed(torch.cat([part.mode for part in parts]), torch.cat([part.unknown for part in parts]))
+        return Placed(*(torch.cat([getattr(part, name) for part in parts]) for name in ("mode", "unknown", "along")))
 
     def _place(self, units: Tensor) -> Placed:
         places = _placed(_compared(units), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
         own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
         strangeness = _strangeness(*_reach(places, self.places, own), self.reach)
-        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0))
+        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0), places[:, :-1][:, :_LEADING])
 
 
 def names_of(kinds: Tensor) -> list[str]:
