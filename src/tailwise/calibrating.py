@@ -41,7 +41,7 @@ def closest(found: Kinds) -> Kinds:
     if not kept.any():
         kept = torch.ones_like(kept)
     unlimited = torch.full_like(found.limit, torch.inf)
-    parts = {name: getattr(found, name)[kept] for name in ("places", "rows", "modes", "reach")}
+    parts = {name: getattr(found, name)[kept] for name in ("places", "rows", "modes", "usual")}
     return replace(found, **parts, limit=unlimited)
 
 
