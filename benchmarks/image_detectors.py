@@ -50,7 +50,9 @@ DETECTORS = {
     "feature-svdd": {"spelling": "feature-svdd"},
     "patch-memory": {"spelling": "patch-memory"},
     "patch-memory, block 10": {"spelling": "PatchMemory(share=0.04)", "layers": (10,)},
-    "patch-memory, blocks 10, 15 at 320": {"spelling": "PatchMemory(share=0.02)", "layers": (10, 15), "size": 320},
+    "patch-memory, 5 x 5 of blocks 10, 15": {
+        "spelling": "PatchMemory(share=0.02, neighbourhood=5)", "layers": (10, 15), "size": 320,
+    },
 }  # fmt: skip
 FOLDERS = {"magnetic-tile": "magnetic_tile", "tire": "mvtec3d_tire", "deeppcb": "deeppcb"}
 CHANNELS = {"tire": 3}
@@ -60,9 +62,9 @@ HEAD = """# Detectors of images
 Written by `benchmarks/image_detectors.py` from results/images/rows.jsonl. Full test sets, weights uniform, scores as
 they are, one thread; seconds are of the CPU, with images decoded and features in the cache. Detectors read feature
 maps of EfficientNet-Lite0 at 224 pixels but for `autoencoder` and `student-teacher`, which read 128 pixels. Test
-labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 at 320 pixels, were chosen on half of
-the magnetic tiles' test images, and the share of patches that makes an image's score while looking at the tiles. Maps are smoothed by a width that was
-chosen on the masks of tires and boards.
+labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 (at 320 pixels), were chosen on half
+of the magnetic tiles' test images, and the share of patches that makes an image's score while looking at the tiles.
+Maps are smoothed by a width that was chosen on the masks of tires and boards.
 """
 HEADINGS = [
     "detector", "seeds", "image AUROC", "range", "pixel AUROC", "pixel AP", "AUPRO 0.3", "AUPRO 0.05", "fit, CPU s",

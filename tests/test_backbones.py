@@ -205,3 +205,11 @@ def test_an_onnx_file(images, tmp_path):
     path.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot be opened as ONNX"):
         backbones.backbone(str(path))
+
+
+@pytest.mark.parametrize("name", [name for name in backbones.names() if backbones.installed(name)])
+def test_usual_maps_are_the_last_at_an_eighth_and_a_sixteenth(name, images):
+    usual = backbones.map_layers(name)
+    assert usual == backbones.backbone(name).taken[1:3]
+    assert backbones.deep_layers(name) == backbones.backbone(name).taken[2:]
+    assert [m.shape[-1] for m in backbones.backbone(name, usual)(images[:1])] == [12, 6]

@@ -83,9 +83,28 @@ def test_a_planted_fault_is_what_drives_the_score(parts):
         assert rows[0]["name"] == feature
         assert rows[0]["contribution"] > 3 * sum(abs(row["contribution"]) for row in rows[1:])
         assert found[name]["flagged"]
+        assert found[name]["unlike"]
+    assert not found["1"]["unlike"]
     assert not found["1"]["flagged"]
     scored = commands.score(parts / "run", str(parts / "new.csv"))
     assert [found[str(i)]["score"] for i in range(3)] == pytest.approx(scored["score"].tolist())
+
+
+@pytest.mark.parametrize(("option", "column"), [("--per-kind", "kind"), ("--per-group", "board")])
+def test_a_unit_is_held_to_the_threshold_of_its_kind(tmp_path, option, column, capsys):
+    generator = np.random.default_rng(0)
+    kinds = [generator.normal(size=(400, 5)), 3 * generator.normal(size=(400, 5)) + 20]
+    table = pd.DataFrame(np.concatenate(kinds), columns=FEATURES).assign(board=["a"] * 400 + ["b"] * 400)
+    table.to_csv(tmp_path / "parts.csv", index=False)
+    table.iloc[[0, 1, 798, 799]].to_csv(tmp_path / "new.csv", index=False)
+    fit = ["fit", str(tmp_path / "parts.csv"), "--groups", "board", "--detector", "gaussian", option]
+    assert cli.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
+    scored = commands.score(tmp_path / "run", str(tmp_path / "new.csv"))
+    assert scored["threshold"].nunique() == 2
+    found = {unit["unit"]: unit for unit in explained(tmp_path, str(tmp_path / "new.csv"), "--worst", "4")}
+    for row in scored.to_dict("records"):
+        for key in ("threshold", "flagged", "p_value"):
+            assert found[str(row["unit"])][key] == pytest.approx(row[key])
 
 
 def test_nearest_normals_are_of_the_kind_and_nearest(parts):

@@ -88,6 +88,8 @@ def test_usual_maps_are_at_an_eighth_and_a_sixteenth(weights):
     name = f"mobilenet-v2:{weights}"
     maps = backbones.backbone(name, backbones.map_layers(name))(torch.rand(1, 3, 64, 64))
     assert [tuple(m.shape[1:]) for m in maps] == [(32, 8, 8), (96, 4, 4)]
+    deep = backbones.backbone(name, backbones.deep_layers(name))(torch.rand(1, 3, 64, 64))
+    assert [tuple(m.shape[1:]) for m in deep] == [(96, 4, 4), (320, 2, 2)]
     assert backbones.pooled(name)(torch.rand(1, 3, 64, 64)).shape == (1, 24 + 32 + 96 + 320)
 
 

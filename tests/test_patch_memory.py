@@ -177,6 +177,7 @@ def test_reweighing_follows_the_paper():
         ({"denoise": 1.0}, "denoise must lie"),
         ({"most": 0}, "most=0"),
         ({"max_memory": "plenty"}, "a size such as '2GB'"),
+        ({"neighbourhood": 4}, "must be odd"),
     ],
 )
 def test_settings_that_make_no_sense(settings, said):
@@ -189,3 +190,15 @@ def test_the_memory_option_is_the_setting():
     assert workflow.with_setting("PatchMemory(share=0.1)", "max_memory", "1GB") == (
         "PatchMemory(share=0.1, max_memory='1GB')"
     )
+
+
+@pytest.mark.parametrize("side", [1, 3, 5])
+def test_a_patch_is_the_mean_of_its_neighbourhood_inside_the_map(side):
+    unit = maps(1, shape=(6, 7, 5)).units
+    detector = PatchMemory(share=1.0, neighbourhood=side)
+    training.fit(detector, Data(torch.cat([unit, 0 * unit]), ["0", "1"]))
+    found = (detector._patches(unit) * detector.scale + detector.mean).unflatten(1, (7, 5))[0]
+    far = side // 2
+    for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):
+        part = unit[0, :, max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
+        torch.testing.assert_close(found[row, column], part.mean((1, 2)), rtol=1e-4, atol=1e-4)

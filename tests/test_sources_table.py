@@ -7,7 +7,7 @@ import torch
 
 from tailwise.errors import InputError
 from tailwise.registry import parse
-from tailwise.sources.table import Table
+from tailwise.sources.table import Table, from_frame
 
 
 @pytest.fixture
@@ -180,3 +180,46 @@ def test_labels_of_another_length(tmp_path):
     np.savez(tmp_path / "t.npz", X=np.zeros((6, 2)), y=np.zeros(5))
     with pytest.raises(InputError, match="6 rows and y 5 entries"):
         Table(tmp_path / "t.npz").load()
+
+
+def frame_of_parts():
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(generator.normal(size=(40, 3)), columns=["width", "height", "mass"])
+    return frame.assign(board=["a", "b"] * 20, odd=np.arange(40) % 5 == 0)
+
+
+def test_a_frame_is_the_problem_of_its_table(tmp_path):
+    frame = frame_of_parts()
+    frame.to_parquet(tmp_path / "parts.parquet")
+    given = {"labels": "odd", "groups": "board", "columns": ("mass", "width")}
+    found = from_frame(frame, **given)
+    expected = Table(str(tmp_path / "parts.parquet"), **given).load()
+    assert torch.equal(found.train.units, expected.train.units)
+    assert found.train.names == expected.train.names
+    assert found.train.features == ("mass", "width")
+    assert found.train_groups.tolist() == expected.train_groups.tolist()
+    assert torch.equal(found.test.data.units, expected.test.data.units)
+    assert found.test.labels.tolist() == expected.test.labels.tolist()
+
+
+def test_units_of_a_frame_have_the_names_of_its_index():
+    frame = frame_of_parts()[["width", "mass"]].set_axis([f"part {i}" for i in range(40)])
+    found = from_frame(frame)
+    assert found.train.names[7] == "part 7"
+    frame.iloc[0, 0] = 99
+    assert found.train.units[0, 0] != 99
+
+
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (pd.DataFrame([[1.0, 2.0]], columns=["a", "a"]), "two columns called 'a'"),
+        (pd.DataFrame({"a": [1.0, 2.0]}, index=[5, 5]), "two rows called '5'"),
+        (pd.DataFrame({"a": [1.0, np.nan]}), "row 1, column 'a'"),
+        (pd.DataFrame({"a": []}), "no rows"),
+        (pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]}), "not numbers: column 'b'"),
+    ],
+)
+def test_a_frame_that_cannot_be_read_is_refused(frame, said):
+    with pytest.raises(InputError, match=said):
+        from_frame(frame)

@@ -31,6 +31,8 @@ _NOT_SETTINGS = {
     "threshold",
     "rounds",
     "command",
+    "thresholds",
+    "group_fpr",
 }
 _NOT_SETTINGS |= {"fingerprint", "test_fingerprint", "notes", "features", "licence", "citation"}
 _CAUGHT, _REJECTED = "Caught at its own threshold", "Normals rejected at its own threshold"

@@ -19,11 +19,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from . import attribution, maps, neighbours, scoring, storage, workflow
+from . import attribution, calibrating, maps, neighbours, scoring, storage, workflow
 from .alignment import CUES, Aligned
 from .detector import Detector
 from .errors import InputError, did_you_mean
-from .problem import Data, Source
+from .kinds import UNKNOWN, names_of
+from .problem import Data, Labelled, Source
 from .weights import Context, Importance, Weighting, unit_mean
 
 # So many nearest normals are shown, and averaged into what is usual.
@@ -54,8 +55,10 @@ class Known:
     notes: tuple[str, ...]
 
     @property
-    def threshold(self) -> float:
-        return float(self.run.settings["threshold"])
+    def units(self) -> Labelled:
+        """The training units, with their known groups where there are any."""
+        groups = self.table["group"].to_numpy().astype(str) if "group" in self.table else None
+        return Labelled(self.data, groups=groups)
 
     @cached_property
     def sizes(self) -> dict[int, int]:
@@ -96,23 +99,28 @@ def reopen(run: storage.Run) -> Known:
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 
 
-def explain_score(known: Known, units: Data, name: str, seed: int = 0) -> dict[str, Any]:
-    """Why the unit of this name in `units` scores what it does.
+def explain_score(known: Known, units: Labelled, name: str, seed: int = 0) -> dict[str, Any]:
+    """Why the unit of this name in `units` scores what it does; of what is known of units only groups are looked at.
 
-    Keys: `unit`, `score`, `threshold`, `flagged`; `kind` of normal that it is nearest to; `nearest` units of that kind,
-    whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score;
-    `drivers` with the `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
+    Keys: `unit`, `score`, `threshold` that it is held to, `flagged`, `p_value`, whether it is `unlike` every training
+    unit; `kind` of normal that it is nearest to; `nearest` units of that kind, whose own nearest are at the
+    `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the
+    `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
     """
-    at = _place(units, name)
-    one = units.take([at])
+    at = _place(units.data, name)
+    one = units.data.take([at])
     score = float(scoring.score(known.detector, one)[0])
+    groups = None if units.groups is None else units.groups[[at]]
+    held = calibrating.scored(known.run, Labelled(one, groups=groups), np.array([score]), None, None).iloc[0]
     near, distances, usual, mode = _nearest(known, one)
     notes = list(known.notes)
     found: dict[str, Any] = {
         "unit": str(name),
         "score": score,
-        "threshold": known.threshold,
-        "flagged": score > known.threshold,
+        "threshold": float(held["threshold"]),
+        "flagged": bool(held["flagged"]),
+        "p_value": float(held["p_value"]),
+        "unlike": held.get("kind") == names_of(torch.tensor([UNKNOWN]))[0],
         "kind": known.kind(mode),
         "nearest": [
             {"unit": str(known.table["unit"][i]), "distance": distance, "score": float(known.table["score"][i])}

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from . import explaining, files, map_files, maps, overlays, previews, report, storage, workflow
 from .errors import InputError
 from .explaining import Known
-from .problem import Data, Source, check_units
+from .problem import Data, Labelled, Source, check_units
 
 _ROWS, _BOXES = 8, 5
 _SIDE, _GAP = 240, 4
@@ -41,12 +41,12 @@ def explain(
     if weights:
         found = of_weights(known, names or explaining.extreme_weights(known, worst))
     else:
-        source, units = known.source, known.data
+        source, units = known.source, known.units
         if data is not None:
             source = workflow.source_like(known.run, data)
-            units = workflow.units_like(known.run, source)
-            check_units(units, least=1)
-        names = names or explaining.worst_units(known, units, worst)
+            units = workflow.labelled_like(known.run, source)
+            check_units(units.data, least=1)
+        names = names or explaining.worst_units(known, units.data, worst)
         found = of_scores(known, source, units, names, seed, pictured=out is not None and out.suffix == ".html")
     if out is None:
         return to_text(found).rstrip("\n")
@@ -55,15 +55,15 @@ def explain(
 
 
 def of_scores(
-    known: Known, source: Source, units: Data, names: Sequence[str], seed: int = 0, pictured: bool = False
+    known: Known, source: Source, units: Labelled, names: Sequence[str], seed: int = 0, pictured: bool = False
 ) -> dict[str, Any]:
     """Explanations of the scores of these units of `units`, which `source` has read, as a plain dict."""
     listed = [explaining.explain_score(known, units, name, seed) for name in names]
     if pictured:
-        place = {str(name): i for i, name in enumerate(units.names)}
+        place = {str(name): i for i, name in enumerate(units.data.names)}
         for one in listed:
-            one["picture"] = _picture(known, source, units, place[one["unit"]], one)
-            one["spectra"] = _spectra(known, units, place[one["unit"]], one)
+            one["picture"] = _picture(known, source, units.data, place[one["unit"]], one)
+            one["spectra"] = _spectra(known, units.data, place[one["unit"]], one)
         near = [row["unit"] for one in listed for row in one["nearest"]]
         pictures, texts = previews.of_named(known.source, known.data, list(dict.fromkeys(near)))
         shown = {"pictures": report.within_budget(pictures, near), "texts": texts}
@@ -104,7 +104,11 @@ def lead(unit: Mapping[str, Any]) -> str:
     """What a score is and how it compares, in a sentence."""
     number = report.number
     text = f"Its score of {number(unit['score'])} is {'' if unit['flagged'] else 'not '}above the threshold of "
-    text += f"{number(unit['threshold'])}."
+    text += (
+        f"{number(unit['threshold'])}; {report.percent(unit['p_value'])} of new normals would score as high or higher."
+    )
+    if unit["unlike"]:
+        text += " It is unlike every training unit."
     if kind := unit["kind"]:
         text += f" It is most like kind {kind['name']} of normal, which holds {kind['size']} of {kind['of']} units."
     else:

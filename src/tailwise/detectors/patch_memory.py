@@ -1,11 +1,11 @@
 """A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned, if asked without losing rare kinds.
 
-The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood. The memory is a k-centre coreset, chosen
-greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in rounds, one matrix product
-for many patches; with `keep_tail` it is made twice, and the second time the patches of images that the others cover
-badly, which are the rare kinds, count as farther away; and an image's score is the mean of its farthest patches.
-TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by
-local outlier factors follows SoftPatch (NeurIPS 2022).
+The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood, or a larger one. The memory is a
+k-centre coreset, chosen greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in
+rounds, one matrix product for many patches; with `keep_tail` it is made twice, and the second time the patches of
+images that the others cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of
+its farthest patches. TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between
+whole images. Denoising by local outlier factors follows SoftPatch (NeurIPS 2022).
 """
 
 from __future__ import annotations
@@ -64,6 +64,8 @@ class PatchMemory(Detector):
         denoise: share of patches, those of the largest local outlier factor, that are left out before the choice.
             Images of rare kinds are spared.
         standardise: give every channel the same spread; otherwise all are divided by one number.
+        neighbourhood: side of the square of positions that are averaged to a patch. 5 finds large, weak defects better
+            than 3, and small ones less exactly.
         max_memory: bytes that a fit may take, such as "2GB". More images than fit are thinned in blocks, then together.
     """
 
@@ -85,9 +87,12 @@ class PatchMemory(Detector):
         reweigh: int = 0,
         denoise: float = 0.0,
         standardise: bool = False,
+        neighbourhood: int = 3,
         max_memory: str = "2GB",
     ) -> None:
         super().__init__()
+        if type(neighbourhood) is not int or neighbourhood < 1 or neighbourhood % 2 == 0:
+            raise InputError(f"neighbourhood must be odd, so that it has a middle: got {neighbourhood!r}")
         if not 0 < share <= 1:
             raise InputError(f"share must be above 0 and at most 1: got {share}")
         if not 0 <= denoise < 1:
@@ -104,6 +109,7 @@ class PatchMemory(Detector):
         self.reweigh = reweigh
         self.denoise = denoise
         self.standardise = standardise
+        self.neighbourhood = neighbourhood
         self.max_memory = max_memory
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
@@ -213,7 +219,7 @@ class PatchMemory(Detector):
 
     def _patches(self, units: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
-        return (_around(units) - self.mean) / self.scale
+        return (_around(units, self.neighbourhood) - self.mean) / self.scale
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
         """One pass: the distinct units in order, their weights, and moments of their patches."""
@@ -232,7 +238,7 @@ class PatchMemory(Detector):
                     new.append(row)
                 mass[place[digest]] += float(w[index])
             if new:
-                patches = _around(batch.units[new]).double()
+                patches = _around(batch.units[new], self.neighbourhood).double()
                 sums = sums + patches.sum((0, 1))
                 squares = squares + patches.square().sum((0, 1))
         count = len(first) * math.prod(self.unit_shape[1:])
@@ -397,18 +403,21 @@ def _of(values: Tensor, near: Tensor) -> Tensor:
     return values.gather(1, near.flatten(1)).reshape(near.shape)
 
 
-def _around(units: Tensor) -> Tensor:
-    """Means of 3 x 3 neighbourhoods, inside the map: [b, channels, h, w] -> [b, positions, channels]."""
-    # Sums of three along one axis, then the other: half the time of avg_pool2d.
-    inside = _of_three(_of_three(torch.ones_like(units[:1, :1]), 2), 3)
-    return (_of_three(_of_three(units, 2), 3) / inside).flatten(2).transpose(1, 2)
+def _around(units: Tensor, side: int) -> Tensor:
+    """Means of side x side neighbourhoods, inside the map: [b, channels, h, w] -> [b, positions, channels]."""
+    # Sums along one axis, then the other: half the time of avg_pool2d.
+    inside = _sums(_sums(torch.ones_like(units[:1, :1]), side, 2), side, 3)
+    return (_sums(_sums(units, side, 2), side, 3) / inside).flatten(2).transpose(1, 2)
 
 
-def _of_three(units: Tensor, axis: int) -> Tensor:
-    """The sum of each value and those before and after it along an axis, where there are any."""
-    around = pad(units, (0, 0, 1, 1) if axis == 2 else (1, 1))
-    length = units.shape[axis]
-    return around.narrow(axis, 0, length) + around.narrow(axis, 1, length) + around.narrow(axis, 2, length)
+def _sums(units: Tensor, side: int, axis: int) -> Tensor:
+    """The sum of each value and those around it along an axis, `side` in all, where there are so many."""
+    far, length = side // 2, units.shape[axis]
+    around = pad(units, (0, 0, far, far) if axis == 2 else (far, far))
+    found = around.narrow(axis, 0, length)
+    for place in range(1, side):
+        found = found + around.narrow(axis, place, length)
+    return found
 
 
 def _directed(points: Tensor) -> Tensor:
