@@ -44,7 +44,7 @@ def test_a_kind_with_strange_units_is_named():
 
 
 def placed(n, seed, move=0.0, dims=6):
-    """Units of `sample`, scores known of none, whose places are about their kind's corner; kind 2 moves away by `move`."""
+    """Units of `sample` without scores, with places about their kind's corner; kind 2 moves away by `move`."""
     found = sample(n, seed, held=0.0)
     places = np.random.default_rng(seed).standard_t(5, size=(n, dims)) + 10 * found.modes[:, None]
     places[found.modes == 2, 3] += move
