@@ -43,6 +43,38 @@ def test_a_kind_with_strange_units_is_named():
     assert [(row.name, row.drifted) for row in found.named] == [("kind 1", ("unknown",))]
 
 
+def placed(n, seed, move=0.0, dims=6):
+    """Units of `sample` without scores, with places about their kind's corner; kind 2 moves away by `move`."""
+    found = sample(n, seed, held=0.0)
+    places = np.random.default_rng(seed).standard_t(5, size=(n, dims)) + 10 * found.modes[:, None]
+    places[found.modes == 2, 3] += move
+    return Sample(found.modes, found.unknown, found.scores, places)
+
+
+def test_a_kind_whose_middle_moved_is_named_and_no_other():
+    batch = placed(1_000, 1, move=1.0)
+    found = drift(placed(4_000, 0), Sample(batch.modes, batch.unknown, np.zeros(1_000), batch.places))
+    assert [(row.name, row.drifted) for row in found.named] == [("kind 2", ("place",))]
+    # One unit along one of six axes, each of variance 5/3.
+    assert found.named[0].moved == pytest.approx(1 / 10**0.5, abs=0.15)
+    assert "its middle moved by 0.3" in str(found)
+
+
+def test_without_a_move_alarms_are_rarer_than_the_level():
+    alarms = 0
+    for i in range(100):
+        batch = placed(300, 2 * i + 1)
+        alarms += drift(placed(1_000, 2 * i), Sample(batch.modes, batch.unknown, np.zeros(300), batch.places)).alarm
+    assert alarms < 11
+
+
+def test_an_axis_along_which_nothing_differs_says_nothing():
+    reference, batch = placed(1_000, 0), placed(400, 1)
+    for one, value in ((reference, 0.0), (batch, 1e-9)):
+        one.places[:, 0] = value
+    assert not drift(reference, Sample(batch.modes, batch.unknown, np.zeros(400), batch.places)).alarm
+
+
 @pytest.mark.parametrize("size", [50, 1_000])
 def test_without_a_change_alarms_are_as_rare_as_the_level(size):
     alarms = [drift(sample(2_000, 2 * i, held=0.1), sample(size, 2 * i + 1)).alarm for i in range(200)]
@@ -64,9 +96,8 @@ def test_p_values_are_those_of_fisher_before_they_are_corrected():
     batch = Sample(np.repeat([0, 1], [20, 12]), np.zeros(32, bool), np.arange(32.0))
     by_name = {row.name: row for row in drift(reference, batch).rows}
     exact = stats.fisher_exact([[12, 20], [10, 90]]).pvalue
-    # Eight tests; both shares are one and the same question here.
-    assert by_name["kind 1"].p_values["share"] == pytest.approx(8 * exact)
-    assert by_name["kind 1"].p_values["score"] == 1
+    # Two tests of shares and three of unlike units; the reference has no scores or places to hold a batch against.
+    assert by_name["kind 1"].p_values == {"share": pytest.approx(5 * exact), "unknown": 1}
     assert by_name["kind 1"].medians == (None, pytest.approx(25.5))
 
 
@@ -77,7 +108,7 @@ def test_a_table_and_plain_data_of_it():
     assert [row["name"] for row in plain["rows"]][:2] == ["all units", "kind 1"]
     assert "a\\|b.png" in found.to_markdown()
     lengths = {line.replace("\\|", "").count("|") for line in found.to_markdown().splitlines()[2:]}
-    assert lengths == {12}
+    assert lengths == {13}
 
 
 def test_a_new_mode_and_an_empty_one_are_fine():

@@ -75,6 +75,17 @@ def test_as_a_new_unit_each_is_of_the_kind_of_its_nearest_other_one():
     assert int((found.training_as_new.kind == UNKNOWN).sum()) == 3
 
 
+def test_leading_places_are_those_of_training_units_and_new_ones(monkeypatch):
+    monkeypatch.setattr(kinds, "_MOST_UNITS", 60)
+    units, _ = blobs([60, 30])
+    found = Kinds.learn(data_of(units))
+    along, again = found.training_as_new.along, found.place(data_of(units)).along
+    assert along.shape == (90, 12)
+    known = torch.isfinite(along).all(1)
+    assert int(known.sum()) == 60
+    torch.testing.assert_close(along[known], again[known], atol=1e-4, rtol=0)
+
+
 def test_units_of_no_mode_are_of_no_kind():
     units, _ = blobs([4])
     found = Kinds.learn(data_of(units))

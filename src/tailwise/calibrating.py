@@ -41,7 +41,8 @@ def closest(found: Kinds) -> Kinds:
     if not kept.any():
         kept = torch.ones_like(kept)
     unlimited = torch.full_like(found.limit, torch.inf)
-    return replace(found, places=found.places[kept], modes=found.modes[kept], reach=found.reach[kept], limit=unlimited)
+    parts = {name: getattr(found, name)[kept] for name in ("places", "rows", "modes", "usual")}
+    return replace(found, **parts, limit=unlimited)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,12 +1,13 @@
 """Has normal changed? A scored batch held against the training data, kind by kind, with tests.
 
-For every kind of normal: its share, by Fisher's exact test; its scores, by Mann and Whitney's (1947); and how many of
-its units are unlike every training unit, by Fisher's test too, but for more of them only. The last two for all units
-together too. Holm's correction (1979) holds the chance that anything is named without cause to the level.
+For every kind of normal: its share, by Fisher's exact test; its scores, by Mann and Whitney's (1947); how many of its
+units are unlike every training unit, by Fisher's test too, but for more of them only; and where its units lie in the
+middle, by Student's along the axis that they moved most along, corrected for the number of axes. Scores and unlike
+units for all together too. Holm's correction (1979) holds the chance that anything is named without cause to the level.
 
-One reference serves every batch, and its luck must not become every batch's alarm: in the test of scores the spreads
-of reference and batch are added, where the usual test adds their squares. Scores of units that were trained on are too
-low to be compared with, and have none here.
+One reference serves every batch, and its luck must not become every batch's alarm: in the tests of scores and places
+the spreads of reference and batch are added, where the usual tests add their squares. Scores of units that were trained
+on are too low to be compared with, and have none here. What the reference has nothing of is not tested.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ from .errors import InputError
 from .kinds import NONE
 
 LEVEL = 0.05
-_ASPECTS = ("share", "score", "unknown")
+_ASPECTS = ("share", "score", "unknown", "place")
+# Means of fewer units say nothing of where a kind lies.
+_FEWEST = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +36,13 @@ class Sample:
         modes: [n] the mode of the training unit nearest to each as a new unit, -1 being none.
         unknown: [n] bool, whether it is unlike every training unit.
         scores: [n], NaN where they cannot be compared, as of units that were trained on.
+        places: [n, k], coordinates, NaN where they are not known; None where none are.
     """
 
     modes: np.ndarray
     unknown: np.ndarray
     scores: np.ndarray
+    places: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if not len(self.modes) == len(self.unknown) == len(self.scores) > 0:
@@ -58,7 +63,8 @@ class KindDrift:
         kind: the number of a mode, -1 for units of none; None for all units.
         counts, shares, medians, unknown: then and now: units; of all units; the median score, None without any; the
             share of these units that is unlike every training unit.
-        p_values: by aspect ("share", "score", "unknown"), each corrected for how many are looked at (Holm).
+        p_values: by aspect ("share", "score", "unknown", "place"), each corrected for how many are looked at (Holm).
+        moved: how far the mean of its units moved, by the spread of one unit then; None where it cannot be told.
         drifted: the aspects in which it is called drifted.
         examples: names of training units of this kind, to know it by.
     """
@@ -70,6 +76,7 @@ class KindDrift:
     unknown: tuple[float | None, float | None]
     p_values: Mapping[str, float]
     drifted: tuple[str, ...]
+    moved: float | None = None
     examples: tuple[str, ...] = ()
 
     @property
@@ -105,12 +112,12 @@ class Drift:
     def to_markdown(self) -> str:
         """A sentence, and a table."""
         lines = [str(self).partition("\n")[0], "", "| | units then | now | share then | now | score then | now |"]
-        lines[-1] += " unknown then | now | drifted in (p) | such as |"
-        lines.append("|---|" + "---:|" * 8 + "---|---|")
+        lines[-1] += " unknown then | now | moved | drifted in (p) | such as |"
+        lines.append("|---|" + "---:|" * 9 + "---|---|")
         for row in self.rows:
             what = ", ".join(f"{aspect} ({row.p_values[aspect]:.2g})" for aspect in row.drifted)
             cells = [row.name, *map(str, row.counts), *map(_percent, row.shares), *map(_number, row.medians)]
-            cells += [*map(_percent, row.unknown), what, ", ".join(row.examples)]
+            cells += [*map(_percent, row.unknown), _number(row.moved), what, ", ".join(row.examples)]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         return "\n".join(lines) + "\n"
 
@@ -148,7 +155,10 @@ def drift(
         then, now = _members(reference, kind), _members(batch, kind)
         if kind is not None:
             raw[kind, "share"] = _share_p(then, now)
-        raw[kind, "score"] = _score_p(reference.scores[then], batch.scores[now])
+            if len(before := _places(reference, then)) >= _FEWEST:
+                raw[kind, "place"] = _place_p(before, _places(batch, now))
+        if np.isfinite(reference.scores[then]).any():
+            raw[kind, "score"] = _score_p(reference.scores[then], batch.scores[now])
         raw[kind, "unknown"] = _more_p(reference.unknown[then], batch.unknown[now])
     corrected = dict(zip(raw, _holm(np.array([*raw.values()])).tolist(), strict=True))
     rows = []
@@ -174,7 +184,8 @@ def _row(
     shares = tuple(float(of.mean()) for _, of in members)
     medians = tuple(_median(sample.scores[of]) for sample, of in members)
     unknown = tuple(float(sample.unknown[of].mean()) if of.any() else None for sample, of in members)
-    return KindDrift(kind, counts, shares, medians, unknown, p_values, drifted, examples)  # type: ignore[arg-type]
+    moved = _moved(*(_places(sample, of) for sample, of in members)) if "place" in p_values else None
+    return KindDrift(kind, counts, shares, medians, unknown, p_values, drifted, moved, examples)  # type: ignore[arg-type]
 
 
 def _members(sample: Sample, kind: int | None) -> np.ndarray:
@@ -203,6 +214,34 @@ def _score_p(then: np.ndarray, now: np.ndarray) -> float:
     return float(2 * stats.norm.sf(abs(higher - 0.5) / spread))
 
 
+def _places(sample: Sample, members: np.ndarray) -> np.ndarray:
+    """Known coordinates [m, k] of these units."""
+    if sample.places is None:
+        return np.empty((0, 0))
+    places = sample.places[members].astype(float)
+    return places[np.isfinite(places).all(1)]
+
+
+def _place_p(then: np.ndarray, now: np.ndarray) -> float:
+    """Whether the mean of places [n, k] is another than it was: Student's statistic with both spreads added, on the
+    axis where it is largest; 1 where there are too few to say."""
+    if len(now) < _FEWEST or not then.shape[1]:
+        return 1.0
+    spread = sum(places.std(0, ddof=1) / len(places) ** 0.5 for places in (then, now))
+    # Along an axis in which nothing differs there is only rounding.
+    spread = np.maximum(spread, max(1e-4 * float(spread.max()), 1e-12))
+    largest = float((np.abs(now.mean(0) - then.mean(0)) / spread).max())
+    return min(1.0, float(2 * then.shape[1] * stats.t.sf(largest, min(len(then), len(now)) - 1)))
+
+
+def _moved(then: np.ndarray, now: np.ndarray) -> float | None:
+    """How far the mean moved, by the root mean square distance of a unit from it then."""
+    if not len(now):
+        return None
+    usual = float(np.sqrt(then.var(0).sum()))
+    return float(np.linalg.norm(now.mean(0) - then.mean(0))) / usual if usual > 0 else None
+
+
 def _holm(p_values: np.ndarray) -> np.ndarray:
     """Each p-value corrected for their number (Holm 1979)."""
     order = p_values.argsort(kind="stable")
@@ -218,12 +257,14 @@ def _median(scores: np.ndarray) -> float | None:
 
 
 def _said(row: KindDrift, aspect: str) -> str:
+    like = f", such as {', '.join(row.examples)}" if row.examples else ""
+    if aspect == "place":
+        return f"its middle moved by {_number(row.moved)} spreads (p = {row.p_values[aspect]:.2g}){like}"
     show, what, values = {
         "share": (_percent, "share of all units", row.shares),
         "score": (_number, "median score", row.medians),
         "unknown": (_percent, "unlike every training unit", row.unknown),
     }[aspect]
-    like = f", such as {', '.join(row.examples)}" if row.examples else ""
     return f"{what} {show(values[0])} -> {show(values[1])} (p = {row.p_values[aspect]:.2g}){like}"
 
 

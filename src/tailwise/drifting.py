@@ -11,6 +11,7 @@ import torch
 
 from . import drift, scoring, storage
 from .errors import InputError
+from .kinds import Kinds
 from .problem import check_units
 from .workflow import source_like, units_like
 
@@ -42,20 +43,21 @@ def drift_of(
     with torch.random.fork_rng():
         scores = scoring.score(detector, units, batch_size).double().numpy()
     placed = kinds.place(units)
-    batch = drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores)
-    found = drift.drift(reference_of(table), batch, level=level, examples=examples_of(table))
+    batch = drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
+    found = drift.drift(reference_of(table, kinds), batch, level=level, examples=examples_of(table))
     if out is not None:
         text = found.to_markdown() if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"
         storage.write(out, text.encode("utf-8", "backslashreplace"))
     return found
 
 
-def reference_of(table: pd.DataFrame) -> drift.Sample:
+def reference_of(table: pd.DataFrame, kinds: Kinds) -> drift.Sample:
     """What a batch is held against: training units as if they were new, with scores by a detector that has not learnt
-    them, where there are."""
+    them, where there are, and the places that were kept."""
     held = table.get("calibration", table["score"].where(table["held_out"].astype(bool)))
     scores = held.to_numpy(dtype=float)
-    return drift.Sample(table["mode_as_new"].to_numpy(), table["unknown_as_new"].to_numpy(dtype=bool), scores)
+    places = kinds.along(len(table)).numpy()
+    return drift.Sample(table["mode_as_new"].to_numpy(), table["unknown_as_new"].to_numpy(dtype=bool), scores, places)
 
 
 def examples_of(table: pd.DataFrame) -> dict[int, list[str]]:

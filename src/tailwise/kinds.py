@@ -22,21 +22,26 @@ NONE, UNKNOWN = -1, -2
 # A random part of a larger training set is kept to compare with.
 _MOST_UNITS = 10_000
 # Modes are found among fewer axes than units are placed by, as everywhere; what a new kind differs in may lie in any.
-_AXES, _AXES_OF_MODES = 128, 32
-# Chosen on development draws (benchmarks/modes.py): a flat through 20 units and the distance to the third, held to the
-# root of what is usual for 5.
-_FLAT, _NEAR, _USUAL = 20, 3, 5
-_SHARE_OF_USUAL = 0.5
+# But axes that a few units fill lie closer to these than to new ones: one for every so many units is enough.
+_AXES, _AXES_OF_MODES, _UNITS_PER_AXIS = 256, 32, 4
+# Chosen on development draws (benchmarks/modes.py): a flat through 40 units and the distance to the third, held to a
+# power of the distance to the tenth around the 10 nearest.
+_FLAT, _NEAR, _USUAL = 40, 3, 10
+_SHARE_OF_USUAL = 0.8
+# Whether a kind moved is looked at along so many axes.
+_LEADING = 16
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
 _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Where units were placed: the `mode` [n] of the nearest training unit, and whether they are `unknown` [n]."""
+    """Where units were placed: the `mode` [n] of the nearest training unit, whether they are `unknown` [n], and their
+    leading coordinates `along` [n, k], NaN where they were not kept."""
 
     mode: Tensor
     unknown: Tensor
+    along: Tensor
 
     @property
     def kind(self) -> Tensor:
@@ -55,8 +60,9 @@ class Kinds:
         unit_shape: int64, the shape of a unit.
         centre, scale, axes: [d], [d], [d, k]: the principal components that units are placed by.
         places: [m, k + 1] of training units, at most 10,000; the last is how far a unit lies off these components.
+        rows: [m] int64, which of the training units these are.
         modes: [m] int64, their modes.
-        reach: [m], how far each lies from its nearest others, as `_reach` has it.
+        usual: [m], how far each lies from its tenth nearest other.
         limit: [], how far a new unit may lie from it, on the scale of `_strangeness`.
         training: [n] int64, kinds of the training units: their modes. None where restored.
         training_as_new: where they would be placed as new units, each left out. None where restored.
@@ -67,8 +73,9 @@ class Kinds:
     scale: Tensor
     axes: Tensor
     places: Tensor
+    rows: Tensor
     modes: Tensor
-    reach: Tensor
+    usual: Tensor
     limit: Tensor
     training: Tensor | None = None
     training_as_new: Placed | None = None
@@ -96,16 +103,21 @@ class Kinds:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         kept = order[:_MOST_UNITS].sort().values
         units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
-        centre, scale, axes = neighbours.principal_axes(units, _AXES, seed)
+        centre, scale, axes = neighbours.principal_axes(units, _axes_for(len(units)), seed)
         places = _placed(units, centre, scale, axes)
         found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
-        reach, near = _reach(places, places, torch.arange(len(places)))
-        strangeness = _strangeness(reach, near, reach)
-        limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown))
+        distances, near = _others(places, places, torch.arange(len(places)))
+        usual, next_usual = (_at(distances, place) for place in (_USUAL, _USUAL + 1))
+        around = near[:, :_USUAL]
+        # What is usual around a unit is so without it: where it is among the ten, the next takes its place.
+        among = (near[around][:, :, :_USUAL] == torch.arange(len(near))[:, None, None]).any(2)
+        without = torch.where(among, next_usual[around], usual[around]).mean(1)
+        strangeness = _strangeness(_reach(places, places, distances, near), without, usual)
+        limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
         shape = torch.tensor(data.unit_shape)
-        kinds = cls(shape, centre, scale, axes, places, found, reach, limit)
+        kinds = cls(shape, centre, scale, axes, places, kept, found, usual, limit)
         training = torch.empty(len(data), dtype=torch.long)
-        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool))
+        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), kinds.along(len(data)))
         training[kept], as_new.mode[kept], as_new.unknown[kept] = found, found[near[:, 0]], strangeness > limit
         rest = order[_MOST_UNITS:]
         if len(rest):
@@ -137,6 +149,12 @@ class Kinds:
         """How many modes were found."""
         return int(self.modes.max()) + 1
 
+    def along(self, count: int) -> Tensor:
+        """Leading coordinates [count, k] of the training units, as many as there were, NaN where they were not kept."""
+        found = torch.full((count, min(_LEADING, self.axes.shape[1])), torch.nan)
+        found[self.rows] = self.places[:, : found.shape[1]]
+        return found
+
     def of(self, data: Data) -> Tensor:
         """The kind [n] (int64) of each unit.
 
@@ -153,14 +171,16 @@ class Kinds:
                 "give data of the same kind",
             )
         parts = [self._place(batch.units) for batch in _batches(data)]
-        return Placed(torch.cat([part.mode for part in parts]), torch.cat([part.unknown for part in parts]))
+        return Placed(*(torch.cat([getattr(part, name) for part in parts]) for name in ("mode", "unknown", "along")))
 
     def _place(self, units: Tensor) -> Placed:
         places = _placed(_compared(units), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
         own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
-        strangeness = _strangeness(*_reach(places, self.places, own), self.reach)
-        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0))
+        distances, near = _others(places, self.places, own)
+        around = self.usual[near[:, :_USUAL]].mean(1)
+        strangeness = _strangeness(_reach(places, self.places, distances, near), around, self.usual)
+        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0), places[:, :-1][:, :_LEADING])
 
 
 def names_of(kinds: Tensor) -> list[str]:
@@ -176,26 +196,37 @@ def _placed(units: Tensor, centre: Tensor, scale: Tensor, axes: Tensor) -> Tenso
     return torch.cat([along, (standard - along @ axes.T).norm(dim=1, keepdim=True)], 1)
 
 
-def _reach(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """How far points [n] lie from the nearest among units [m, d], and which these are [n, k], nearest first.
+def _axes_for(units: int) -> int:
+    return min(_AXES, max(_AXES_OF_MODES, units // _UNITS_PER_AXIS))
 
-    It is the geometric mean of the distances to the third and to the flat through all: in few dimensions a flat is
-    everywhere. None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
+
+def _others(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances [n, k] of points [n, d] to the nearest among units [m, d], and which these are [n, k], nearest first.
+
+    None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
     """
     distances, indices = neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1)
     # The unit itself goes last, and the last goes.
     others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
-    near = indices.gather(1, others)
-    third = distances.gather(1, others)[:, min(_NEAR, near.shape[1]) - 1]
-    return (third * neighbours.beyond(points, known, near)).sqrt(), near
+    return distances.gather(1, others), indices.gather(1, others)
 
 
-def _strangeness(reach: Tensor, near: Tensor, usual: Tensor) -> Tensor:
-    """How far units reach [n] by what is usual [m] for their neighbours [n, k] (float64), higher is stranger."""
-    # Among duplicates nothing is far: a hundredth of the usual reach stands in for less than that.
+def _at(distances: Tensor, place: int) -> Tensor:
+    """Distances [n] to the neighbours of this place, from 1, or to the last."""
+    return distances[:, min(place, distances.shape[1]) - 1]
+
+
+def _reach(points: Tensor, known: Tensor, distances: Tensor, near: Tensor) -> Tensor:
+    """How far points [n, d] lie from the units that are nearest [n, k]: the geometric mean of the distances to the
+    third and to the flat through all, for in few dimensions a flat is everywhere."""
+    return (_at(distances, _NEAR) * neighbours.beyond(points, known, near)).sqrt()
+
+
+def _strangeness(reach: Tensor, around: Tensor, usual: Tensor) -> Tensor:
+    """How far units reach [n] by what is usual around them [n] (float64), higher is stranger; `usual` [m] is of all."""
+    # Among duplicates nothing is far: a hundredth of the usual distance stands in for less than that.
     floor = (0.01 * usual.median()).clamp_min(1e-12).double()
-    around = torch.maximum(usual.double()[near[:, :_USUAL]].mean(1), floor)
-    return torch.maximum(reach.double(), floor) / around**_SHARE_OF_USUAL
+    return torch.maximum(reach.double(), floor) / torch.maximum(around.double(), floor) ** _SHARE_OF_USUAL
 
 
 def _compared(units: Tensor) -> Tensor:
