@@ -277,9 +277,7 @@ class PatchMemory(Detector):
         found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
         # From the difference itself: the product form loses the digits of small distances.
         precise = tracing.precise(patches.device)
-        exact = [
-            (p - self.memory[i]).square().sum(1, dtype=precise).sqrt() for p, i in zip(blocks, found, strict=True)
-        ]
+        exact = [(p - self.memory[i]).square().sum(1, dtype=precise).sqrt() for p, i in zip(blocks, found, strict=True)]
         return torch.cat(exact), torch.cat(found)
 
     def _rarity(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
