@@ -1,6 +1,6 @@
 """Exported files against torch on one thread: seconds of import, and throughput of every detector; JSON lines.
 
-python benchmarks/export_speed.py [--repeats 5] [--units 512] [--training 2000] [NAME ...]
+python benchmarks/export_speed.py [--repeats 5] [--units 512] [--training 2000] [--dims 1 2 3] [NAME ...]
 
 The loader's import is that of tailwise-runtime in a fresh process, beside those of numpy and torch. For throughput each
 registered detector is fitted for an epoch on generated rows, spectra and images, with its own scores and with mode-fair
@@ -92,13 +92,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--units", type=int, default=512)
     parser.add_argument("--training", type=int, default=2_000)
+    parser.add_argument("--dims", nargs="*", type=int, default=[1, 2, 3], help="rows, spectra, images")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.names:
         measure_import(options.repeats)
     for name in options.names or registry.entries("detector"):
         member = registry.find("detector", name)
-        for dims in member.unit_dims:
+        for dims in sorted({*member.unit_dims} & {*options.dims}):
             shape = MAPS if member.wants_maps else SHAPES[dims]
             for rule in (None, alignment.AUTO):
                 measure(name, shape, rule, options)

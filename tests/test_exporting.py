@@ -40,7 +40,13 @@ FAIR = [
     pytest.param(name, SHAPES[dims], True, id=f"{name}-{dims}d-fair")
     for name, dims in (("autoencoder", 1), ("patch-memory", 3), ("rx", 2))
 ]
+# Neighbours of larger images are looked up in smaller ones.
+FAIR.append(pytest.param("dev-net", (1, 64, 64), True, id="dev-net-large-fair"))
 SMOOTHING = 0.02
+# Few neighbours make a small graph: elimination goes step by step.
+RULE = alignment.ModeFair(neighbours=5, nearest=3)
+# These are computed in double precision to the end, or differ by elementary operations alone.
+CLOSED = ("gaussian", "patch-memory", "rx")
 
 
 @cache
@@ -48,7 +54,7 @@ def fitted(name: str, shape: tuple[int, ...], fair: bool) -> Detector:
     case = Case(registry.find("detector", name), shape)
     data = case.data(100)
     detector = case.fit(data)
-    return alignment.AUTO.fit(detector, data) if fair else detector
+    return RULE.fit(detector, data) if fair else detector
 
 
 @pytest.fixture(scope="session")
@@ -80,10 +86,13 @@ def asked(name: str, shape: tuple[int, ...], count: int) -> torch.Tensor:
     return torch.cat([*special, units])[:count]
 
 
-def apart(found: np.ndarray, expected: torch.Tensor) -> float:
-    """The largest difference, as a share of the score; near nought, of a hundredth of the usual score."""
+def apart(found: np.ndarray, expected: torch.Tensor, least: float = 0.01) -> float:
+    """The largest difference, as a share of the score; near nought, of `least` times the usual score.
+
+    A mode-fair score of a network passes through nought, where torch itself gives other shares with other batches.
+    """
     expected_values = expected.double().numpy()
-    size = np.maximum(np.abs(expected_values), 0.01 * np.median(np.abs(expected_values)))
+    size = np.maximum(np.abs(expected_values), least * np.median(np.abs(expected_values)))
     return float((np.abs(found - expected_values) / size.clip(1e-12)).max())
 
 
@@ -100,7 +109,7 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
         expected = scoring.score(detector, Data(units, [str(i) for i in range(count)]))
         found = model.score(units.numpy())
         assert found.dtype == np.float32
-        assert apart(found, expected) < 1e-4
+        assert apart(found, expected, 0.0 if name in CLOSED else 0.01) < 1e-4
         assert np.array_equal(model.flagged(units.numpy()), found > 1.0)
     few = asked(name, shape, 9)
     if not model.has_maps:
@@ -150,6 +159,7 @@ def finished(tmp_path_factory) -> Path:
     values = generator.normal(size=(120, 5)) + 4 * generator.integers(0, 2, size=(120, 1))
     pd.DataFrame(values, columns=list("abcde")).to_csv(folder / "table.csv", index=False)
     command = ["fit", str(folder / "table.csv"), "--out", str(folder / "run"), "--detector", "gaussian"]
+    command += ["--alignment", repr(RULE)]
     assert run(command) == 0
     return folder / "run"
 

@@ -152,7 +152,7 @@ class Aligned(Detector):
         """[5, unit]: each cue, standardised; the score is their mean."""
         near, local, own = self.memory(_flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
-        scores = torch.where(own < 0, scores, self.scores[own])
+        scores = torch.where(own < 0, scores, self.scores[own].to(scores))
         return self._standard(self._cues(scores, near, local))
 
     def embed(self, batch: Batch) -> Tensor:
@@ -177,11 +177,12 @@ class Aligned(Detector):
 
     def _compare_with(self, raw: Tensor) -> None:
         self._floor = Importance().floor(raw)
-        self.scores = self._scaled(raw)
+        self.scores = self._scaled(raw).to(raw)
 
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
-        return scores if self._floor is None else scores.clamp_min(self._floor).log()
+        precise = scores.to(tracing.precise(scores.device))
+        return precise if self._floor is None else precise.clamp_min(self._floor).log()
 
     def _cues(self, scores: Tensor, near: Tensor, local: Tensor) -> Tensor:
         """[5, n]: scores [n] less those of the neighbours [n, many], and local distances [4, n]."""

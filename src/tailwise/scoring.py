@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from . import neighbours
+from . import neighbours, tracing
 from .detector import Detector
 from .errors import InputError
 from .problem import Batch, Data
@@ -110,5 +110,5 @@ def shrunk(images: Tensor) -> Tensor:
     """Images of at most 32 x 32, of feature maps the channels' means: enough to tell kinds apart, small enough to
     keep."""
     if is_map(tuple(images.shape[1:])):
-        return images.mean((2, 3))
+        return images.mean((2, 3), dtype=tracing.precise(images.device)).to(images)
     return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images

@@ -196,16 +196,16 @@ class PatchMemory(Detector):
     def _of_image(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
         """Scores [b] from patches [b, positions, channels], their distances and their nearest of the memory."""
         farthest = distances.topk(max(1, round(self.top * distances.shape[1])), 1)
-        scores = farthest.values.mean(1)
+        scores = farthest.values.mean(1).to(patches)
         if not self.reweigh or len(self.memory) < 2:
             return scores
         rows, place = torch.arange(scores.shape[0], device=scores.device), farthest.indices[:, 0]
-        return scores * self._rarity(patches[rows, place], distances[rows, place], indices[rows, place])
+        return scores * self._rarity(patches[rows, place], distances[rows, place].to(patches), indices[rows, place])
 
     def score_map(self, batch: Batch) -> Tensor:
         patches = self._patches(batch.units.to(self.memory))
         distances = self._nearest(patches.flatten(0, 1))[0]
-        return distances.reshape(patches.shape[0], *batch.units.shape[2:])
+        return distances.to(patches).reshape(patches.shape[0], *batch.units.shape[2:])
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean patch."""
@@ -282,7 +282,8 @@ class PatchMemory(Detector):
         blocks = tracing.blocks(patches, max(1, _BLOCK_ENTRIES // len(self.memory)))
         found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
         # From the difference itself: the product form loses the digits of small distances.
-        exact = [(p - self.memory[i]).norm(dim=1) for p, i in zip(blocks, found, strict=True)]
+        precise = tracing.precise(patches.device)
+        exact = [(p - self.memory[i]).square().sum(1, dtype=precise).sqrt() for p, i in zip(blocks, found, strict=True)]
         return torch.cat(exact), torch.cat(found)
 
     def _rarity(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
