@@ -110,5 +110,6 @@ def shrunk(images: Tensor) -> Tensor:
     """Images of at most 32 x 32, of feature maps the channels' means: enough to tell kinds apart, small enough to
     keep."""
     if is_map(tuple(images.shape[1:])):
-        return images.mean((2, 3), dtype=tracing.precise(images.device)).to(images)
+        # Converted first: in a graph, a mean that names its type is taken before it.
+        return images.to(tracing.precise(images.device)).mean((2, 3)).to(images)
     return nn.functional.adaptive_avg_pool2d(images, 32) if images.dim() == 4 and images.shape[-1] > 32 else images
