@@ -27,6 +27,7 @@ from .problem import Batch, Data
 from .weights import Context, Weighting, effective_sample_size
 
 _SEEDS = 2**31 - 1
+_LAST_DIGITS = 1e-9
 _SCORE_BATCH = 4_096
 
 
@@ -216,7 +217,10 @@ class AnomalyDetector(_Thresholded):
                 warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
         # Too few to hold any out: the training scores stand in, although they are too low for it.
         judged = rows.take(held if len(held) else kept)
-        self.offset_ = -thresholds.conformal_threshold(_exact_scores(self.detector_, judged), self.false_alarms)
+        scores = _exact_scores(self.detector_, judged)
+        threshold = thresholds.conformal_threshold(scores, self.false_alarms)
+        # The unit that sets the threshold lies on it, and its last digits change with the rows it is scored with.
+        self.offset_ = -float(threshold + _LAST_DIGITS * np.abs(scores).max())
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
