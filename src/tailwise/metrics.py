@@ -56,14 +56,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of `metric`, normals and anomalies resampled apart so that both stay present."""
     labels, scores = _checked(labels, scores)
-    generator = np.random.default_rng(seed)
-    parts = [np.flatnonzero(labels), np.flatnonzero(~labels)]
-    values = []
-    for _ in range(draws):
-        chosen = np.concatenate([generator.choice(part, len(part)) for part in parts])
-        values.append(metric(labels[chosen], scores[chosen]))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return _resampled(lambda chosen: metric(labels[chosen], scores[chosen]), labels, level, draws, seed)
 
 
 def bootstrap_difference(
@@ -76,12 +69,19 @@ def bootstrap_difference(
     """
     labels, first = _checked(labels, first)
     _, second = _checked(labels, second)
+    return _resampled(
+        lambda chosen: metric(labels[chosen], second[chosen]) - metric(labels[chosen], first[chosen]),
+        labels, level, draws, seed,
+    )  # fmt: skip
+
+
+def _resampled(
+    value: Callable[[np.ndarray], float], labels: np.ndarray, level: float, draws: int, seed: int
+) -> tuple[float, float]:
+    """Percentile interval of a value of the chosen units, normals and anomalies drawn apart."""
     generator = np.random.default_rng(seed)
     parts = [np.flatnonzero(labels), np.flatnonzero(~labels)]
-    values = []
-    for _ in range(draws):
-        chosen = np.concatenate([generator.choice(part, len(part)) for part in parts])
-        values.append(metric(labels[chosen], second[chosen]) - metric(labels[chosen], first[chosen]))
+    values = [value(np.concatenate([generator.choice(part, len(part)) for part in parts])) for _ in range(draws)]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

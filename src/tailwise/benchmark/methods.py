@@ -81,17 +81,23 @@ def scorer(fitted: Fitted) -> Scorer:
 
 
 def per_kind_threshold(draw: Draw, held_scores: np.ndarray, training_scores: np.ndarray) -> float:
+    """The raised threshold for the kinds that are found among the training units."""
+    return raised_threshold(held_scores, training_scores, modes.find(scoring.embedding_of(draw.train)).numpy())
+
+
+def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, kinds: np.ndarray) -> float:
     """One threshold raised until it is to hold for every kind found among the training units.
 
     It is the highest of that of the held-out scores and of the same for the training scores of each kind large enough,
     both mode-fair. It costs no training and promises nothing, because training scores are a little low. Scores above 5,
     far out for any kind, have no say; where they are more than 1 % of all, no kind has a say of its own.
     """
+    if len(training_scores) != len(kinds):
+        raise InputError(f"one kind a training score: got {len(kinds)} for {len(training_scores)}")
     threshold = thresholds.conformal_threshold(held_scores, FALSE_ALARMS)
     usual = training_scores <= _FAR_OUT
     if 1 - usual.mean() > _MOST_FAR_OUT:
         return threshold
-    kinds = modes.find(scoring.embedding_of(draw.train)).numpy()
     own = [training_scores[usual & (kinds == kind)] for kind in np.unique(kinds[kinds >= 0])]
     enough = [scores for scores in own if thresholds.reachable(len(scores)) <= FALSE_ALARMS]
     return max([threshold, *(thresholds.conformal_threshold(scores, FALSE_ALARMS) for scores in enough)])

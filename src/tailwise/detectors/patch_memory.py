@@ -17,9 +17,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
-from .. import neighbours, tracing
+from .. import neighbours, tracing, windows
 from ..detector import Detector
 from ..errors import InputError
 from ..problem import Batch, Data
@@ -219,7 +218,7 @@ class PatchMemory(Detector):
 
     def _patches(self, units: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
-        return (_around(units, self.neighbourhood) - self.mean) / self.scale
+        return (windows.means_around(units, self.neighbourhood) - self.mean) / self.scale
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
         """One pass: the distinct units in order, their weights, and moments of their patches."""
@@ -238,7 +237,7 @@ class PatchMemory(Detector):
                     new.append(row)
                 mass[place[digest]] += float(w[index])
             if new:
-                patches = _around(batch.units[new], self.neighbourhood).double()
+                patches = windows.means_around(batch.units[new], self.neighbourhood).double()
                 sums = sums + patches.sum((0, 1))
                 squares = squares + patches.square().sum((0, 1))
         count = len(first) * math.prod(self.unit_shape[1:])
@@ -402,23 +401,6 @@ def _outlier_factors(points: Tensor, k: int) -> Tensor:
 def _of(values: Tensor, near: Tensor) -> Tensor:
     """Values [g, n] of the neighbours [g, n, k]."""
     return values.gather(1, near.flatten(1)).reshape(near.shape)
-
-
-def _around(units: Tensor, side: int) -> Tensor:
-    """Means of side x side neighbourhoods, inside the map: [b, channels, h, w] -> [b, positions, channels]."""
-    # Sums along one axis, then the other: half the time of avg_pool2d.
-    inside = _sums(_sums(torch.ones_like(units[:1, :1]), side, 2), side, 3)
-    return (_sums(_sums(units, side, 2), side, 3) / inside).flatten(2).transpose(1, 2)
-
-
-def _sums(units: Tensor, side: int, axis: int) -> Tensor:
-    """The sum of each value and those around it along an axis, `side` in all, where there are so many."""
-    far, length = side // 2, units.shape[axis]
-    around = pad(units, (0, 0, far, far) if axis == 2 else (far, far))
-    found = around.narrow(axis, 0, length)
-    for place in range(1, side):
-        found = found + around.narrow(axis, place, length)
-    return found
 
 
 def _directed(points: Tensor) -> Tensor:

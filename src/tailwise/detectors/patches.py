@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .. import windows
 from ..detector import Detector
 from ..errors import InputError
 from ..problem import Batch, Data
@@ -82,10 +83,7 @@ class Patches(Detector):
 
     def _patches(self, units: Tensor) -> Tensor:
         """[b, channels, height, width] -> [b, positions, channels]."""
-        side = self.neighbourhood
-        if side > 1:
-            units = nn.functional.avg_pool2d(units, side, 1, side // 2, count_include_pad=False)
-        return units.flatten(2).transpose(1, 2)
+        return windows.means_around(units, self.neighbourhood)
 
     def _as_rows(self, batch: Batch) -> Batch:
         rows = self._patches(batch.units).flatten(0, 1)
