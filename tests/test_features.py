@@ -9,7 +9,7 @@ from PIL import Image
 
 from tailwise import backbones, features
 from tailwise.errors import InputError
-from tailwise.sources import open_source
+from tailwise.sources import images, open_source
 from tailwise.sources.images import ImageFolder
 
 NAME = "counting"
@@ -108,6 +108,22 @@ def test_nothing_unfinished_is_left_and_a_cache_that_takes_nothing_costs_only_ti
     assert torch.equal(first, units(folder))
     assert len(calls) == 2 * asked
     assert sorted(os.listdir(tmp_path)) == ["cache", "photos"]
+
+
+def test_small_pictures_are_kept_and_a_changed_file_is_noticed(folder, calls, monkeypatch):
+    source = ImageFolder(str(folder))
+    decoded = []
+    read = images.pictures.read_picture
+    monkeypatch.setattr(images.pictures, "read_picture", lambda *given: decoded.append(given) or read(*given))
+    first = source.preview("0.png")
+    assert torch.equal(first, source.preview("0.png"))
+    assert len(decoded) == 1
+    monkeypatch.setenv("TAILWISE_CACHE", "off")
+    assert torch.allclose(first, source.preview("0.png"), atol=0.51 / 255)
+    assert len(decoded) == 2
+    monkeypatch.setenv("TAILWISE_CACHE", str(folder.parent / "cache"))
+    Image.fromarray(np.zeros((16, 16, 3), dtype=np.uint8)).save(folder / "0.png")
+    assert not source.preview("0.png").any()
 
 
 def test_an_emptied_cache_is_filled_again(folder, calls, tmp_path):

@@ -2,7 +2,8 @@
 
 An entry is one image's features in a file of its own, named by the hash of the image's content, the backbone's weights
 and the way of reading. Whatever changes one of these asks for another name, and a damaged entry does not match the
-digest that it holds and is computed again. Entries may be deleted at any time.
+digest that it holds and is computed again. Entries may be deleted at any time. Small pictures for people are kept in
+the same way, because decoding photos took half of a second fit.
 """
 
 from __future__ import annotations
@@ -59,17 +60,11 @@ class Extractor:
 
     def key(self, content: bytes) -> str:
         """The name of the features of an image whose file or pixels are `content`."""
-        return hashlib.blake2b(content, digest_size=_DIGEST, key=hashlib.blake2b(self.described).digest()).hexdigest()
+        return _hash(content, self.described)
 
     def features(self, key: str, image: Callable[[], Tensor]) -> Tensor:
         """Features [d] or [d, h, w], from the cache or of `image()` [1 or 3, height, width] in 0..1."""
-        path = None if self.folder is None else self.folder / key[:2] / key[2:]
-        kept = None if path is None else _read(path)
-        if kept is None:
-            kept = _small(self.compute(image()))
-            if path is not None:
-                _write(path, kept)
-        return torch.from_numpy(kept).float()
+        return torch.from_numpy(_kept(self.folder, key, lambda: _small(self.compute(image())))).float()
 
     def compute(self, image: Tensor) -> Tensor:
         """Features of an image, without the cache."""
@@ -97,9 +92,7 @@ class FeatureFiles:
         path = self.files[place]
         key = self.keys[place]
         if key is None:
-            # A file that cannot be read is reported by the reader of pictures, which knows what to say.
-            content = path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else b""
-            key = self.keys[place] = self.extractor.key(content)
+            key = self.keys[place] = self.extractor.key(_content(path))
         return self.extractor.features(key, lambda: self.picture(path))
 
     def __getitem__(self, index: Tensor) -> Tensor:
@@ -107,6 +100,16 @@ class FeatureFiles:
         for row, place in enumerate(index.tolist()):
             result[row] = self.one(place)
         return result
+
+
+def preview(path: Path, reading: str, picture: Callable[[], Tensor]) -> Tensor:
+    """The small picture [3, height, width] in 0..1, to a byte, of an image file, from the cache or of `picture()`."""
+    folder = cache_folder()
+    if folder is None:
+        return picture()
+    key = _hash(_content(path), f"preview {reading}".encode())
+    kept = _kept(folder.with_name("previews"), key, lambda: (picture() * 255).round().byte().numpy())
+    return torch.from_numpy(kept).float() / 255
 
 
 def of_images(images: Tensor, backbone: str, resize: Callable[[Tensor], Tensor]) -> Tensor:
@@ -127,6 +130,26 @@ def _small(features: Tensor) -> np.ndarray:
     if values.ndim == 1 or np.abs(values).max() >= np.finfo(np.float16).max:
         return values
     return values.astype(np.float16)
+
+
+def _content(path: Path) -> bytes:
+    # A file that cannot be read is reported by the reader of pictures, which knows what to say.
+    return path.read_bytes() if path.is_file() and os.access(path, os.R_OK) else b""
+
+
+def _hash(content: bytes, described: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=_DIGEST, key=hashlib.blake2b(described).digest()).hexdigest()
+
+
+def _kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of this name, from the folder or made and kept there."""
+    path = None if folder is None else folder / key[:2] / key[2:]
+    kept = None if path is None else _read(path)
+    if kept is None:
+        kept = make()
+        if path is not None:
+            _write(path, kept)
+    return kept
 
 
 def _read(path: Path) -> np.ndarray | None:

@@ -81,7 +81,10 @@ def _resampled(
     """Percentile interval of a value of the chosen units, normals and anomalies drawn apart."""
     generator = np.random.default_rng(seed)
     parts = [np.flatnonzero(labels), np.flatnonzero(~labels)]
-    values = [value(np.concatenate([generator.choice(part, len(part)) for part in parts])) for _ in range(draws)]
+    values = [
+        value(np.concatenate([part[generator.integers(0, len(part), len(part))] for part in parts]))
+        for _ in range(draws)
+    ]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 

@@ -94,16 +94,20 @@ class ImageFolder(Value):
 
     def preview(self, name: str) -> Tensor:
         """The picture [3, height, width] of one unit, small, for people to look at."""
-        return self._shown_at(name, _PREVIEW_SIDE)
+        reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels"
+        return reading.features().preview(self._path_of(name), reading_of, lambda: self._shown_at(name, _PREVIEW_SIDE))
 
     def picture(self, name: str) -> Tensor:
         """The picture [3, height, width] of one unit in its own size, upright."""
         return self._shown_at(name, None)
 
     def _shown_at(self, name: str, size: int | None) -> Tensor:
+        channels = 3 if self.channels == 1 else self.channels
+        return pictures.for_people(pictures.read_picture(self._path_of(name), size, channels))
+
+    def _path_of(self, name: str) -> Path:
         root = find_path(self.path)
-        path = (root.parent if root.is_file() else root) / name
-        return pictures.for_people(pictures.read_picture(path, size, 3 if self.channels == 1 else self.channels))
+        return (root.parent if root.is_file() else root) / name
 
     @property
     def _size(self) -> int | tuple[int, int]:
