@@ -177,7 +177,7 @@ def test_fit_and_score_a_scene_by_its_surroundings(tmp_path, capsys):
     assert capsys.readouterr().out.endswith("map.npy\n")
 
 
-@pytest.mark.parametrize("name", ["map.hdr", "map.mat", "map.npy", "map.tif"])
+@pytest.mark.parametrize("name", ["map.hdr", "map.mat", "map.npy", "map.tif", "map.zarr"])
 def test_a_map_in_every_format(rx_run, tmp_path, name):
     pytest.importorskip("spectral")
     header, out = write_envi(tmp_path), tmp_path / name
@@ -190,6 +190,10 @@ def test_a_map_in_every_format(rx_run, tmp_path, name):
         assert np.array_equal(np.asarray(image.open_memmap())[..., 0], found)
     elif name.endswith(".mat"):
         found = scipy.io.loadmat(out)["scores"]
+    elif name.endswith(".zarr"):
+        found = pytest.importorskip("zarr").open(str(out), mode="r")["scores"][:]
+        with pytest.raises(InputError, match="not written over"):
+            scene_maps.write_map(rx_run, str(header), out)
     else:
         found = np.load(out) if name.endswith(".npy") else pytest.importorskip("tifffile").imread(out)
     assert np.allclose(found.ravel(), workflow.score_data(rx_run, str(header)).score, rtol=1e-5)

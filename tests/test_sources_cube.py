@@ -9,6 +9,7 @@ from PIL import Image
 from tailwise.errors import InputError
 from tailwise.registry import parse
 from tailwise.sources import cube as cubes
+from tailwise.sources import open_source
 from tailwise.sources.cube import Cube
 
 RNG = np.random.default_rng(0)
@@ -28,6 +29,12 @@ def write(path, values=VALUES, **options):
         np.save(path, values)
     elif path.suffix == ".tif":
         pytest.importorskip("tifffile").imwrite(path, np.moveaxis(values, 2, 0), photometric="minisblack")
+    elif path.suffix == ".zarr":
+        store = pytest.importorskip("zarr").open_group(str(path), mode="w")
+        store.create_array("reflectance", data=values, chunks=(3, 5, 2), dimension_names=("y", "x", "wavelength"))
+        store.create_array("wavelength", data=WAVES)
+        for name, array in options.items():
+            store.create_array(name, data=array)
     else:
         envi = pytest.importorskip("spectral.io.envi")
         header = {"wavelength": (WAVES / 1_000).tolist(), "wavelength units": "Micrometers", **options}
@@ -39,7 +46,7 @@ def expected(values=VALUES):
     return torch.from_numpy(values.astype(np.float32).reshape(-1, 1, values.shape[2]))
 
 
-@pytest.mark.parametrize("name", ["a b.mat", "ä.npz", "a.npy", "a.tif", "a.hdr"])
+@pytest.mark.parametrize("name", ["a b.mat", "ä.npz", "a.npy", "a.tif", "a.hdr", "a b.zarr"])
 def test_every_format_gives_the_same_pixels(tmp_path, name):
     problem = Cube(write(tmp_path / name)).load()
     assert torch.equal(problem.train.units, expected())
@@ -49,6 +56,53 @@ def test_every_format_gives_the_same_pixels(tmp_path, name):
     if name[-3:] not in ("npy", "tif"):
         assert problem.train.features == ("400", "500.5", "600", "700", "800", "900")
     assert problem.test is None
+
+
+def test_a_zarr_store_is_read_by_rows_and_its_mask_is_known(tmp_path, monkeypatch):
+    source = open_source(write(tmp_path / "a.zarr", gt=MASK))
+    assert isinstance(source, Cube)
+    assert source.load().test.labels.tolist() == MASK.ravel().astype(bool).tolist()
+    monkeypatch.setattr(cubes, "IN_MEMORY_BYTES", 10)
+    streamed = source.load().train
+    assert not streamed.in_memory
+    for index in ([19, 3, 3, 7], range(6, 17)):
+        assert torch.equal(streamed.read(torch.tensor(index)), expected()[list(index)])
+    write(tmp_path / "folder/b.npy")
+    write(tmp_path / "folder/c.zarr")
+    assert torch.equal(open_source(tmp_path / "folder").load().train.read(torch.tensor([19, 20])), expected()[[19, 0]])
+
+
+def test_a_store_as_xarray_writes_it(tmp_path):
+    zarr = pytest.importorskip("zarr")
+    store = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2)
+    cube = store.create_array("refl", data=np.moveaxis(VALUES, 2, 0), chunks=(6, 3, 5))
+    cube.attrs.update({"_ARRAY_DIMENSIONS": ["wavelength", "y", "x"], "scale_factor": 0.5})
+    store.create_array("wavelength", data=WAVES)
+    train = Cube(str(tmp_path / "a.zarr")).load().train
+    assert torch.equal(train.units, expected() * 0.5)
+    assert train.features[1] == "500.5"
+    cube.attrs["add_offset"] = 3.0
+    with pytest.raises(InputError, match=r"moved by 3\.0"):
+        Cube(str(tmp_path / "a.zarr")).load()
+
+
+def test_stores_that_are_refused(tmp_path):
+    write(tmp_path / "a.zarr")
+    (chunk,) = list((tmp_path / "a.zarr/reflectance").rglob("c/0/0/0"))
+    chunk.write_bytes(b"torn")
+    with pytest.raises(InputError, match="cannot read"):
+        Cube(str(tmp_path / "a.zarr")).load()
+    (tmp_path / "b.zarr").mkdir()
+    with pytest.raises(InputError, match="cannot open"):
+        Cube(str(tmp_path / "b.zarr")).load()
+    numcodecs = pytest.importorskip("numcodecs")
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(
+        str(tmp_path / "c.zarr"), data=VALUES.astype(np.uint8), zarr_format=2, compressors=numcodecs.Pickle()
+    )
+    # zarr reads no numbers through a codec for objects; nothing here asks it for arrays of another kind.
+    with pytest.raises(InputError, match="cannot open"):
+        Cube(str(tmp_path / "c.zarr")).load()
 
 
 @pytest.mark.parametrize("block", [0, 512])

@@ -11,7 +11,9 @@ import io
 import json
 import os
 import re
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -67,6 +69,10 @@ def write_map(
     files = _files_of(out)
     if any(file.resolve() in {path.resolve(), header and header.resolve()} for file in files):
         raise InputError(f"{out} would take the place of the cube itself", "choose another --out")
+    if out.is_dir():
+        raise InputError(
+            f"{out} is there already, and a folder is not written over", "remove it, or choose another --out"
+        )
     detector = opened.detector()
     scoring.place(detector, device)
     height, width = units.layout[0]
@@ -214,12 +220,31 @@ def _write_tiff(part: Path, out: Path, facts: _Map) -> None:
     write(out, buffer.getvalue())
 
 
+def _write_zarr(part: Path, out: Path, facts: _Map) -> None:
+    try:
+        import zarr
+    except ImportError as error:
+        raise InputError("zarr maps need the package zarr", "pip install 'tailwise[zarr]'") from error
+    # A store is a folder, which appears whole or not at all by being renamed.
+    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=".writing-"))
+    try:
+        store = zarr.open_group(str(beside), mode="w")
+        store.create_array("scores", data=_read(part, facts), dimension_names=("y", "x"))
+        store.attrs["threshold"] = facts.threshold
+        os.replace(beside, out)
+    except OSError as error:
+        raise cannot_write(out, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 _WRITERS: dict[str, Callable[[Path, Path, _Map], None]] = {
     ".hdr": _write_envi,
     ".mat": _write_mat,
     ".npy": _write_numpy,
     ".tif": _write_tiff,
     ".tiff": _write_tiff,
+    ".zarr": _write_zarr,
 }
 SUFFIXES = tuple(_WRITERS)
 
@@ -248,5 +273,7 @@ def _files_of(out: Path) -> list[Path]:
 
 
 def _beside(path: Path) -> list[Path]:
-    """The file and those of the same name with another ending, such as an ENVI header and its data."""
+    """The file and those of the same name with another ending, such as an ENVI header and its data; of a store, all."""
+    if path.is_dir():
+        return sorted(p for p in path.rglob("*") if p.is_file())
     return sorted(p for p in path.parent.iterdir() if p.stem == path.stem and p.is_file())

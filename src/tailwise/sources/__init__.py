@@ -16,7 +16,7 @@ from .places import data_directory, find_path, list_files
 __all__ = ["data_directory", "find_path", "open_source", "spelled"]
 
 _TABLES = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-_CUBES = (".mat", ".hdr")
+_CUBES = (".mat", ".hdr", ".zarr")
 _OPTIONS = (
     "labels", "groups", "columns", "read", "layers", "size", "channels", "skip_bad", "bad_bands", "white", "dark",
 )  # fmt: skip
@@ -74,7 +74,7 @@ def open_source(
         kind = "ImageFolder"
         options.setdefault("read", "pixels")
     else:
-        kind = _folder_kind(path) if path.is_dir() else _file_kind(path)
+        kind = _folder_kind(path) if path.is_dir() and path.suffix.lower() != ".zarr" else _file_kind(path)
     source = find("source", kind)(str(where))
     if "read" in {field.name for field in fields(source)} and "read" not in options:
         options["read"] = _default_reading()
@@ -153,7 +153,7 @@ def _folder_kind(path: Path) -> str:
     found = sorted({Path(name).suffix for name in files if "." in name})
     raise InputError(
         f"{path} holds nothing that can be read: {len(files)} files of kinds {', '.join(found) or 'none'}",
-        "needed are images, cubes (.mat, .hdr) or IDX files; a table is given by its own path",
+        "needed are images, cubes (.mat, .hdr, .zarr) or IDX files; a table is given by its own path",
     )
 
 
@@ -173,7 +173,7 @@ def _file_kind(path: Path) -> str:
         return "Cube" if _is_stack(path) else "ImageFolder"
     raise InputError(
         f"{path} is of no kind that can be read",
-        "a table (.csv, .parquet, .npz), a folder of images, a cube (.mat, .hdr, .npz, .tif) or IDX files",
+        "a table (.csv, .parquet, .npz), a folder of images, a cube (.mat, .hdr, .zarr, .npz, .tif) or IDX files",
     )
 
 

@@ -17,6 +17,7 @@ from ..registry import Value, register
 from .cube_files import SUFFIXES, Scene, open_scene, read_reference
 from .pictures import read_mask
 from .places import find_path, list_files
+from .zarr_files import SUFFIX as ZARR
 
 # Cubes up to this size are kept in memory; above it pixels are read from the file when they are asked for.
 IN_MEMORY_BYTES = 1_000_000_000
@@ -33,7 +34,8 @@ class Cube(Value):
     or ground_truth, or an image or .npy file beside the cube called <cube>_mask.
 
     Args:
-        path: .mat, ENVI .hdr, .npz, .npy, a .tif stack of one page a band, or a folder of these.
+        path: .mat, ENVI .hdr, .npz, .npy, a .tif stack of one page a band, a .zarr store of zarr or xarray, or a folder
+            of these.
         key: the cube's array [height, width, bands] where a file holds several.
         bad_bands: bands to leave out, counted from 0: numbers or (first, last) with both ends. An ENVI bad-band list
             is followed too.
@@ -61,7 +63,7 @@ class Cube(Value):
             trained, tested = names, []
         scenes = self._scenes(root, trained)
         everything = self._labelled(trained, scenes)
-        facts = Facts(root.stem if root.is_file() else root.name, "pixels")
+        facts = Facts(root.stem if names == [""] else root.name, "pixels")
         if tested:
             test = self._labelled(tested, self._scenes(root, tested))
             return Problem(everything.data, facts, test=test, layout=_layout(trained, scenes))
@@ -84,7 +86,7 @@ class Cube(Value):
     def _names(self) -> tuple[Path, list[str]]:
         """The folder or the file, and the cubes' names in the folder, or "" for the one file."""
         root = find_path(self.path)
-        if not root.is_dir():
+        if not root.is_dir() or root.suffix.lower() == ZARR:
             return root, [""]
         names = [name for name in list_files(root, SUFFIXES) if not Path(name).stem.endswith("_mask")]
         references = [find_path(path).resolve() for path in (self.white, self.dark) if path]

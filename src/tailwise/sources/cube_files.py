@@ -6,13 +6,14 @@ import math
 import mmap
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, did_you_mean
+from . import zarr_files
 from .numpy_files import read_numpy
 
 _MASK_NAMES = ("map", "gt", "mask", "labels", "ground_truth")
@@ -24,7 +25,7 @@ class Scene:
     """One cube as it is in its file.
 
     Attributes:
-        cube: [height, width, bands], in memory or mapped from disk.
+        cube: [height, width, bands], in memory, mapped from disk, or read by rows.
         wavelengths: [bands] in nanometres, where the file has them.
         bad: [bands] bool, True where the file itself calls a band bad.
         scale: what the file's values are divided by.
@@ -195,6 +196,11 @@ def _open_tiff(path: Path, key: str | None) -> Scene:
     return Scene(path, np.moveaxis(stack, 0, 2) if pages == stack.shape[0] > 1 else stack)
 
 
+def _open_zarr(path: Path, key: str | None) -> Scene:
+    scene = _among(path, zarr_files.read_zarr(path), key)
+    return replace(scene, scale=zarr_files.scale_of(scene.cube))  # type: ignore[arg-type]
+
+
 _OPENERS: dict[str, Callable[[Path, str | None], Scene]] = {
     ".mat": _open_mat,
     ".hdr": _open_envi,
@@ -202,13 +208,14 @@ _OPENERS: dict[str, Callable[[Path, str | None], Scene]] = {
     ".npy": _open_numpy,
     ".tif": _open_tiff,
     ".tiff": _open_tiff,
+    zarr_files.SUFFIX: _open_zarr,
 }
 SUFFIXES = tuple(_OPENERS)
 
 
 def _among(path: Path, arrays: dict[str, Any], key: str | None) -> Scene:
     """The cube among a file's arrays, with its wavelengths and masks."""
-    arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
+    arrays = {name: value for name, value in arrays.items() if isinstance(value, (np.ndarray, zarr_files.ZarrCube))}
     numbers = {name: value for name, value in arrays.items() if value.dtype.kind in "buif"}
     cubes = [name for name, value in numbers.items() if value.ndim == 3]
     if key is not None:

@@ -20,6 +20,9 @@ _KNOWN_SETS = {
     "elpv": "nothing to download: pip install 'tailwise[demo]', then SolarCells()",
 }
 
+# Folders that are one thing.
+_STORES = (".zarr",)
+
 
 def data_directory(given: str | Path | None = None) -> Path | None:
     """The directory where relative paths are also looked for: `given`, or the environment's TAILWISE_DATA, or None."""
@@ -60,7 +63,7 @@ def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
 def list_files(root: Path, suffixes: tuple[str, ...], leave_out: tuple[str, ...] = ()) -> list[str]:
     """Paths below `root` of the files with these suffixes, with forward slashes, in natural order.
 
-    Hidden files and the folders `leave_out` directly below `root` are left out. Folders are followed through links,
+    A zarr store, which is a folder, is listed as a file. Hidden files and the folders `leave_out` directly below `root` are left out. Folders are followed through links,
     each only once.
     """
     return sorted(_walk(root, "", suffixes, leave_out, set()), key=natural)
@@ -81,7 +84,7 @@ def _walk(
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith(".") or (not prefix and entry.name in leave_out):
             continue
-        if entry.is_dir():
+        if entry.is_dir() and not entry.name.lower().endswith(_STORES):
             yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", suffixes, leave_out, seen)
         elif entry.name.lower().endswith(suffixes):
             yield f"{prefix}{entry.name}"
