@@ -63,8 +63,8 @@ def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
 def list_files(root: Path, suffixes: tuple[str, ...], leave_out: tuple[str, ...] = ()) -> list[str]:
     """Paths below `root` of the files with these suffixes, with forward slashes, in natural order.
 
-    A zarr store, which is a folder, is listed as a file. Hidden files and the folders `leave_out` directly below `root` are left out. Folders are followed through links,
-    each only once.
+    Hidden files and the folders `leave_out` directly below `root` are left out. Folders are followed through links,
+    each only once; a zarr store, which is a folder, is listed as a file.
     """
     return sorted(_walk(root, "", suffixes, leave_out, set()), key=natural)
 
