@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+# Set before numpy is imported: the package compared with uses its threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import spectral
