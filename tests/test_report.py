@@ -81,7 +81,7 @@ def summary(train=None, test=None, **other):
 class Page(html.parser.HTMLParser):
     """Tags with their attributes, in order, and whether every one that opens also closes."""
 
-    VOID = frozenset({"meta", "img", "br", "link", "use", "path", "circle", "line", "rect", "stop"})
+    VOID = frozenset({"meta", "img", "br", "wbr", "link", "use", "path", "circle", "line", "rect", "stop"})
 
     def __init__(self, text):
         super().__init__()

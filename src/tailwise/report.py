@@ -16,7 +16,7 @@ from typing import Any
 import jinja2
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from . import decisions, findings
 from .wording import change, counted, fraction, number, percent, whole
@@ -194,9 +194,15 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {f.__name__: f for f in (number, fraction, percent, counted, whole, change)} | {
-        "cell": _cell
+        "cell": _cell,
+        "breakable": _breakable,
     }
     return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A name that is cut after its folders, rather than anywhere, where it is too wide."""
+    return escape(name).replace("/", Markup("/<wbr>"))
 
 
 def _cell(text: Any) -> str:
