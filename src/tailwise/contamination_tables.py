@@ -18,7 +18,8 @@ _HEAD = """# Contaminated training data
 Written by `tailwise bench contamination` from results/contamination.jsonl. Anomalies are hidden among the training
 units; those shown in the test, those hidden and the ten that `dev-net` and `multi-cue` are told have none in common.
 On one draw every method gets the same units, seed and budget. `trim` and `loe` are told a share of a tenth, whatever
-is hidden; `Purify(keep=0.8)` a fifth; `Iterate()` is told nothing. Budgets are a third of the default. `deviation` is
+is hidden; `Purify` a fifth; `Iterate` is told nothing. With a `judge` units go by distances, not by the detector that
+is trained on the rest. Budgets are a third of the default. `deviation` is
 the network of `adl` without its soft targets. In brackets: 95 % intervals over draws, paired with the plain detector.
 """
 
