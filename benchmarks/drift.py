@@ -4,8 +4,9 @@
 
 A run is fitted on five digits of MNIST, long-tailed as in benchmarks/modes.py. Batches are drawn from digits that
 were not trained on, in the same proportions: unchanged; with every picture, or only those of the second most frequent
-digit, dimmed; and with twice the share of the rarest digit. The right mode is the one that holds most of that digit's
-training units; a part is any mode that is mostly the rarest digit. Labels only judge. MNIST is looked for in
+digit, dimmed; with twice the share of the rarest found mode; and with twice that of the rarest digit, which may be no
+mode. The right mode of a digit is the one that holds most of its training units; a part is any mode that is mostly the
+rarest digit. Labels only judge. MNIST is looked for in
 TAILWISE_DATA. Seeds 1 to 5 are for choosing.
 """
 
@@ -55,6 +56,11 @@ def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, objec
     row["one_dimmed_named"] = [each.name for each in dimmed[0].named]
     row["one_dimmed_right_of_10"] = sum(bool(one.named) and one.named[0].kind == own[second] for one in dimmed)
     row["all_dimmed_named"] = [each.name for each in judge.drift(shares, dim="all").named]
+    smallest = int(found.max())  # modes are numbered by falling size
+    twice = [judge.drift(shares, doubled=smallest) for _ in range(10)]
+    row["smallest_mode_units"] = int((found == smallest).sum())
+    row["smallest_mode_doubled_named_of_10"] = sum(smallest in [each.kind for each in one.named] for one in twice)
+    row["smallest_mode_doubled_first_of_10"] = sum(bool(one.named) and one.named[0].kind == smallest for one in twice)
     rare = drawn.rarest
     doubled = [judge.drift(shares | {rare: 2 * shares[rare]}) for _ in range(10)]
     row["rare_is_a_mode"] = holds(found, drawn.kinds == rare)
@@ -94,16 +100,25 @@ class Judge:
         placed, scores = found.place(data), scoring.score(detector, data).double().numpy()
         return drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
 
-    def drift(self, shares: dict[str, float], dim: str = "") -> drift.Drift:
+    def drift(self, shares: dict[str, float], dim: str = "", doubled: int | None = None) -> drift.Drift:
+        """Of a batch with these shares of the digits; of a mode that is doubled, others are added."""
         total = sum(shares.values())
         counts = self.generator.multinomial(self.size, [share / total for share in shares.values()])
         parts = []
         for kind, count in zip(shares, counts, strict=True):
             chosen = self.generator.choice(self.of[kind], count, replace=False)
             parts.append((self.samples[dim in (kind, "all")], chosen))
+        if doubled is not None:
+            parts.append((self.samples[0], self._more(doubled, np.concatenate([chosen for _, chosen in parts]))))
         names = ("modes", "unknown", "scores", "places")
         columns = (np.concatenate([getattr(sample, name)[chosen] for sample, chosen in parts]) for name in names)
         return drift.drift(self.reference, drift.Sample(*columns))
+
+    def _more(self, mode: int, chosen: np.ndarray) -> np.ndarray:
+        """As many other units of a mode as there are among the chosen."""
+        there = self.samples[0].modes == mode
+        others = np.setdiff1d(np.flatnonzero(there), chosen)
+        return self.generator.choice(others, int(there[chosen].sum()), replace=False)
 
 
 def main() -> None:
