@@ -24,8 +24,10 @@ from ..errors import InputError
 from ..problem import Batch, Data
 from ..registry import register
 
-_BATCH_ENTRIES = 8_000_000
-_BLOCK_ENTRIES = 8_000_000
+# More than 32 MiB of numbers: on Linux what is larger goes back to the system as soon as it is free, and what is
+# smaller leaves gaps between what is kept, a few tens of MB for each block of images.
+_BATCH_ENTRIES = 9_000_000
+_BLOCK_ENTRIES = 9_000_000
 # Distances for the choice are taken along so many random directions where there are more channels.
 _DIRECTIONS = 128
 _CANDIDATES = 512
