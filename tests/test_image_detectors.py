@@ -52,6 +52,14 @@ def test_padim_is_the_distance_of_scipy_at_every_position() -> None:
         assert float(found[row, column]) == pytest.approx(expected, rel=1e-3)
 
 
+def test_padim_bears_that_next_to_nothing_is_added() -> None:
+    """Fewer images than channels: covariances are singular."""
+    detector = make("padim(added=1e-18)")
+    data = units(4, 6, 2, 2)
+    training.fit(detector, data)
+    assert bool(scoring.score(detector, units(9, 6, 2, 2, seed=1)).isfinite().all())
+
+
 def test_padim_is_as_large_as_its_dimensions_not_its_channels() -> None:
     detector = make("padim(dims=3)")
     training.fit(detector, units(20, 64, 2, 2))

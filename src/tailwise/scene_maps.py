@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -226,7 +225,7 @@ def _write_zarr(part: Path, out: Path, facts: _Map) -> None:
     except ImportError as error:
         raise InputError("zarr maps need the package zarr", "pip install 'tailwise[zarr]'") from error
     # A store is a folder, which appears whole or not at all by being renamed.
-    beside = Path(tempfile.mkdtemp(dir=out.parent, prefix=".writing-"))
+    beside = out.with_name(f".writing-{out.name}-{os.getpid()}")
     try:
         store = zarr.open_group(str(beside), mode="w")
         store.create_array("scores", data=_read(part, facts), dimension_names=("y", "x"))
