@@ -134,3 +134,20 @@ def test_bad_input_is_named():
         Kinds.learn(data_of(units), unknown=1.0)
     with pytest.raises(InputError, match="kept as"):
         Kinds.restore({"places": torch.zeros(1)})
+
+
+def test_kinds_that_compared_pictures_by_pixels_alone_have_to_be_made_again():
+    state = Kinds.learn(data_of(blobs([60, 30], (1, 8, 8))[0])).state
+    assert len(state["axes"]) == 4 * 4 * 4 + 64
+    with pytest.raises(InputError, match="fit again"):
+        Kinds.restore(state | {"axes": state["axes"][-64:]})
+
+
+def test_kinds_of_one_picture_in_two_colours_or_of_two_brightnesses_are_told_apart():
+    drawn = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = 0.1 * torch.randn(200, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    tint = torch.tensor([1.0, 0.6, 0.6])[None, :, None, None]
+    for other in (tint * drawn, 0.6 * drawn):
+        pictures = torch.cat([drawn.expand(120, -1, -1, -1), other.expand(80, -1, -1, -1)]) + noise
+        found = Kinds.learn(data_of(pictures)).training
+        assert adjusted_rand_score(np.repeat([0, 1], [120, 80]), found) > 0.95

@@ -16,7 +16,7 @@ LAYERS = {
     | {"calibration", "modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies", "tracing"},
     1: {"nets", "deviation", "mobilenet", "backbones", "features", "detectors", "sources"},
     2: {"training", "scoring", "optimizer", "alignment", "crossing", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps", "kinds", "drift", "fingerprints", "attribution"},
+    | {"storage", "files", "maps", "gradients", "kinds", "drift", "fingerprints", "attribution"},
     3: {
         "estimator",
         "report",

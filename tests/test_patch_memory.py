@@ -47,8 +47,9 @@ def test_the_choice_is_the_greedy_one(count, stretched):
     assert float(radius) == pytest.approx(float(left), rel=1e-3)
 
 
-def test_equal_points_are_chosen_once():
-    points = torch.randn(7, 4, generator=torch.Generator().manual_seed(0)).repeat(300, 1)
+@pytest.mark.parametrize("channels", [4, 64])
+def test_equal_points_are_chosen_once(channels):
+    points = torch.randn(7, channels, generator=torch.Generator().manual_seed(0)).repeat(300, 1)
     picks, radius = k_centres(points, torch.ones(2_100), 50)
     assert len(points[picks].unique(dim=0)) == len(picks) == 7
     assert float(radius) == pytest.approx(0, abs=1e-2)

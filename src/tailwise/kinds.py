@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import modes, neighbours, scoring, thresholds
+from . import gradients, modes, neighbours, scoring, thresholds
 from .errors import InputError
 from .problem import Batch, Data
 
@@ -28,6 +28,9 @@ _AXES, _AXES_OF_MODES, _UNITS_PER_AXIS = 256, 32, 4
 # power of the distance to the tenth around the 10 nearest.
 _FLAT, _NEAR, _USUAL = 40, 3, 10
 _SHARE_OF_USUAL = 0.8
+# Of images that are shrunk to at most 32 pixels a side, chosen likewise: the standard deviation of their blur, and how
+# much their pixels say beside what is drawn. Pixels alone call few of the ones unknown that are new among digits.
+_BLUR, _PIXELS = 1.0, 0.5
 # Whether a kind moved is looked at along so many axes.
 _LEADING = 16
 # Units that differ by less, as a share of their distance from the centre, are the same unit.
@@ -103,7 +106,8 @@ class Kinds:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         kept = order[:_MOST_UNITS].sort().values
         units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
-        centre, scale, axes = neighbours.principal_axes(units, _axes_for(len(units)), seed)
+        first = scoring.shrunk(next(_batches(data.take(kept[:1]))).units)
+        centre, scale, axes = _axes_of(units, first.numel() if first.dim() == 4 else 0, seed)
         places = _placed(units, centre, scale, axes)
         found = modes.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         distances, near = _others(places, places, torch.arange(len(places)))
@@ -131,12 +135,18 @@ class Kinds:
         """What `state` gave.
 
         Raises:
-            InputError: a tensor is missing or more than is known.
+            InputError: a tensor is missing or more than is known, or an earlier version compared such units otherwise.
         """
         names = [name for name in cls.__dataclass_fields__ if not name.startswith("training")]
         if set(state) != set(names):
             raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
         restored = {name: state[name] for name in names}
+        entries = _compared(torch.zeros(1, *state["unit_shape"].tolist())).flatten(1).shape[1]
+        if len(state["axes"]) != entries:
+            raise InputError(
+                f"kinds compare these units by {entries} entries: got axes of {len(state['axes'])}",
+                "an earlier version of tailwise made them: fit again",
+            )
         return cls(**restored)  # type: ignore[arg-type]
 
     @property
@@ -230,9 +240,28 @@ def _strangeness(reach: Tensor, around: Tensor, usual: Tensor) -> Tensor:
 
 
 def _compared(units: Tensor) -> Tensor:
-    """Units as `scoring.embedding_of` compares them: images shrunk, spectra by their angle."""
+    """Units as they are compared: rows as they are, spectra [n, 1, bands] by their angle, and images shrunk, as [n, 1,
+    d] of their oriented gradients and then their pixels, both blurred: moved by a pixel it is much the same image."""
     small = scoring.shrunk(units)
+    if small.dim() == 4:
+        parts = gradients.oriented(small), gradients.blurred(small.float(), _BLUR)
+        return torch.cat([part.flatten(1) for part in parts], 1)[:, None]
     return scoring.by_angle(small) if small.dim() == 3 else small
+
+
+def _axes_of(units: Tensor, pixels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`neighbours.principal_axes` of compared units; of images the last `pixels` entries are scaled to vary a quarter
+    as much, in all, as what comes before."""
+    count = _axes_for(len(units))
+    if not pixels:
+        return neighbours.principal_axes(units, count, seed)
+    variances = units[:, 0].var(0, correction=0)
+    drawn, bright = variances[:-pixels].sum(), variances[-pixels:].sum()
+    scale = torch.ones_like(variances)
+    if drawn > 0 and bright > 0:
+        scale[-pixels:] = (bright / drawn).sqrt() / _PIXELS
+    centre, _, axes = neighbours.principal_axes(units / scale, count, seed)
+    return centre * scale, scale, axes
 
 
 def _batches(data: Data) -> Iterator[Batch]:

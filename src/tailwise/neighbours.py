@@ -131,13 +131,22 @@ def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor
     sample = (sample - centre) / scale
     dims = min(dims, *sample.shape)
     if sample.shape[1] <= 2_048:
-        axes = torch.linalg.eigh(sample.T @ sample).eigenvectors.flip(1)[:, :dims]  # [d, dims]
+        axes = _eigenvectors(sample.T @ sample)[:, :dims]  # [d, dims]
     else:
         # Wide units: the small Gram matrix has the same spectrum.
-        gram = torch.linalg.eigh(sample @ sample.T)
-        axes = sample.T @ gram.eigenvectors.flip(1)[:, :dims]
+        axes = sample.T @ _eigenvectors(sample @ sample.T)[:, :dims]
         axes = axes / axes.norm(dim=0).clamp_min(1e-12)
     return centre, scale, axes
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix [d, d], as columns by falling eigenvalue."""
+    try:
+        found = torch.linalg.eigh(matrix).eigenvectors
+    except torch.linalg.LinAlgError:
+        # With many eigenvalues of 0, as of pixels that are always dark, float32 does not converge on every processor.
+        found = torch.linalg.eigh(matrix.cpu().double()).eigenvectors.to(matrix)
+    return found.flip(1)
 
 
 def ties(points: Tensor, seed: int = 0) -> csr_matrix:

@@ -31,6 +31,8 @@ _BLOCK_ENTRIES = 9_000_000
 # Distances for the choice are taken along so many random directions where there are more channels.
 _DIRECTIONS = 128
 _CANDIDATES = 512
+# What float32 leaves of a squared distance between equal points, as a share of their squared length.
+_ROUNDING = 1e-6
 # The part of the allowed memory that one block of patches may fill: copies of it are made, and torch needs its own.
 _BLOCK_SHARE = 0.2
 # A block keeps so many times its part of the memory for the final choice.
@@ -345,7 +347,7 @@ def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tens
         chosen.append(new)
         _approach(near, points, norms, factor, new)
         left = count - sum(map(len, chosen))
-        new = _farthest(near, points, factor, left) if left > 0 else new[:0]
+        new = _farthest(near, points, norms, factor, left) if left > 0 else new[:0]
     return torch.cat(chosen), (near / factor).max().sqrt()
 
 
@@ -355,18 +357,23 @@ def _approach(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, new: 
     step = max(1, _BLOCK_ENTRIES // len(new))
     for start in range(0, len(points), step):
         part = slice(start, start + step)
-        squared = torch.addmm(own, points[part], centres.T, alpha=-2).amin(1).add_(norms[part]).clamp_min_(0)
-        torch.minimum(near[part], squared.mul_(factor[part]), out=near[part])
-    # Rounding leaves a centre a little away from itself.
+        squared = torch.addmm(own, points[part], centres.T, alpha=-2).amin(1).add_(norms[part])
+        torch.minimum(near[part], _told(squared, norms[part]).mul_(factor[part]), out=near[part])
     near[new] = 0
 
 
-def _farthest(near: Tensor, points: Tensor, factor: Tensor, most: int) -> Tensor:
+def _told(squared: Tensor, norms: Tensor) -> Tensor:
+    """Squared distances, 0 where rounding leaves equal points a little apart, by how much depends on the processor."""
+    return squared.masked_fill_(squared <= _ROUNDING * norms, 0)
+
+
+def _farthest(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, most: int) -> Tensor:
     """The next centres that are certain before all distances are brought up to date."""
     top = near.topk(min(_CANDIDATES, len(near)))
     outside = float(top.values[-1]) if len(top.values) < len(near) else 0.0
     candidates = points[top.indices]
-    between = torch.cdist(candidates, candidates).square() * factor[top.indices][:, None]
+    between = _told(torch.cdist(candidates, candidates).square(), norms[top.indices][:, None])
+    between *= factor[top.indices][:, None]
     distances = top.values.clone()
     found: list[int] = []
     while len(found) < most:
