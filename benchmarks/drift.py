@@ -115,10 +115,11 @@ class Judge:
         return drift.drift(self.reference, drift.Sample(*columns))
 
     def _more(self, mode: int, chosen: np.ndarray) -> np.ndarray:
-        """As many other units of a mode as there are among the chosen."""
+        """As many other units of a mode as there are among the chosen; some twice where there are too few."""
         there = self.samples[0].modes == mode
         others = np.setdiff1d(np.flatnonzero(there), chosen)
-        return self.generator.choice(others, int(there[chosen].sum()), replace=False)
+        count = int(there[chosen].sum())
+        return self.generator.choice(others, count, replace=len(others) < count)
 
 
 def main() -> None:
