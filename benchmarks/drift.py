@@ -115,11 +115,13 @@ class Judge:
         return drift.drift(self.reference, drift.Sample(*columns))
 
     def _more(self, mode: int, chosen: np.ndarray) -> np.ndarray:
-        """As many other units of a mode as there are among the chosen; some twice where there are too few."""
+        """As many other units of a mode as there are among the chosen; units twice where there are too few others."""
         there = self.samples[0].modes == mode
-        others = np.setdiff1d(np.flatnonzero(there), chosen)
         count = int(there[chosen].sum())
-        return self.generator.choice(others, count, replace=len(others) < count)
+        others = np.setdiff1d(np.flatnonzero(there), chosen)
+        if len(others) >= count:
+            return self.generator.choice(others, count, replace=False)
+        return self.generator.choice(np.flatnonzero(there), count, replace=True)
 
 
 def main() -> None:

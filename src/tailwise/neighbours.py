@@ -8,6 +8,7 @@ Sivic & Zisserman 2003), which costs O(n^1.5).
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -141,12 +142,12 @@ def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor
 
 def _eigenvectors(matrix: Tensor) -> Tensor:
     """Of a symmetric matrix [d, d], as columns by falling eigenvalue."""
-    try:
+    # With many eigenvalues of 0, as of pixels that are always dark, float32 fails on some processors, or answers NaN.
+    with suppress(torch.linalg.LinAlgError):
         found = torch.linalg.eigh(matrix).eigenvectors
-    except torch.linalg.LinAlgError:
-        # With many eigenvalues of 0, as of pixels that are always dark, float32 does not converge on every processor.
-        found = torch.linalg.eigh(matrix.cpu().double()).eigenvectors.to(matrix)
-    return found.flip(1)
+        if bool(found.isfinite().all()):
+            return found.flip(1)
+    return torch.linalg.eigh(matrix.cpu().double()).eigenvectors.to(matrix).flip(1)
 
 
 def ties(points: Tensor, seed: int = 0) -> csr_matrix:
