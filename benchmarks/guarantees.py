@@ -209,7 +209,7 @@ class Tally:
         for basis in ("known", "found"):
             shares = [
                 sum(count for count, _ in counts) / sum(of for _, of in counts)
-                for (each, _), counts in self.kinds.items() if each == basis
+                for (each, _), counts in self.kinds.items() if each == basis and len(counts) >= len(self.rates) / 2
             ]  # fmt: skip
             row |= {f"worst_{basis}": max(shares, default=None), f"{basis}_kinds": len(shares)}
         row["rare_rejected"] = float(np.mean(self.rare)) if self.rare else None
@@ -262,9 +262,10 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"{', '.join(map(str, seeds))},", f"means over seeds. Where units are held out, {SPLITS} splits a seed,",
         "where thresholds are crossed, one. The interval (95 %) is the binomial one of alpha for a test of that size;",
         "where crossed, the Beta-binomial one of a held-out calibration of that size.",
-        "Kinds count where they have 50 or more calibration units; the worst kind is that of the mean over splits, in",
-        "the worst seed. `rarest` is the share of good units of the rarest kind that is rejected, `caught` that of",
-        "anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all parts.",
+        "Kinds count where they have 50 or more calibration units in half of the splits; the worst kind is that of the",
+        "mean over these, in the worst seed. `rarest` is the share of good units of the rarest kind that is rejected,",
+        "`caught` that of anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all",
+        "parts.",
         "Where crossed, a worst kind is one test of often 50 units: mostly chance.", "",
         "| set | detector | calibrated | threshold | alpha | rate | interval | worst found kind | worst known kind | "
         "rarest | caught |", "|" + "---|" * 11,
