@@ -1,16 +1,23 @@
 """Triage by planted anomalies and a planted rare kind, and its sheet through the command line and back."""
 
+import base64
+import io
+import re
+from dataclasses import dataclass
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tailwise import backbones, cli, reviews, storage
 from tailwise.errors import InputError
 from tailwise.problem import Data, Facts, Labelled, Problem
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
-from tailwise.triage import PROBABLY_ANOMALY, PROBABLY_RARE, sheet, with_deep_maps
+from tailwise.triage import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, sheet, to_html, triage, with_deep_maps
+from tailwise.workflow import Request
 
 
 def planted(seed=0):
@@ -57,6 +64,7 @@ def test_the_page_loads_nothing_and_names_the_first(triaged):
     assert f"<b>{first}</b>" in page
     assert 'src="http' not in page
     assert "<script" not in page
+    assert "red line" not in page  # rows have no maps
 
 
 def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
@@ -83,6 +91,40 @@ def test_an_edited_sheet_is_not_written_over(triaged, capsys):
     assert cli.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 2
     assert "already" in capsys.readouterr().err
     assert (folder / "sheet" / "review.csv").read_bytes() == before
+
+
+@dataclass(frozen=True)
+class Made:
+    """A source of 60 pictures: noise, and in the first three a bright square of 4 x 4 at the lower right."""
+
+    def load(self):
+        images = 0.1 * torch.rand(60, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        images[:3, :, 11:15, 11:15] += 0.8
+        return Problem(Data(images, [f"{i:02d}.png" for i in range(60)]), Facts("made", "images"))
+
+
+def reds(page, unit):
+    """Where the picture of a unit on the page is red: [h, w]."""
+    (shown,) = re.findall(f'src="data:image/jpeg;base64,([^"]+)" alt="{unit}"', page)
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB")).astype(int)
+    return pixels[..., 0] - pixels[..., 1:].max(2) > 80
+
+
+def test_a_line_goes_around_what_stands_out_in_a_picture():
+    found = triage(Request(source=Made(), detector="PaDiM(dims=3)", weighting="", alignment=""))
+    assert set(found.sheet["unit"][:3]) == {"00.png", "01.png", "02.png"}
+    assert set(found.sheet["verdict"][:3]) == {PROBABLY_ANOMALY}
+    page = to_html(found)
+    for unit in ("00.png", "01.png", "02.png"):
+        red = reds(page, unit)
+        rows, columns = (np.flatnonzero(red.any(axis)) / len(red) for axis in (1, 0))
+        assert len(rows)
+        assert len(columns)
+        assert min(rows.min(), columns.min()) > 0.5
+        assert not red[int(0.75 * len(red)) : int(0.85 * len(red)), int(0.75 * len(red)) : int(0.85 * len(red))].any()
+    usual = found.sheet.loc[found.sheet["verdict"] == PROBABLY_NORMAL, "unit"].iloc[0]
+    assert not reds(page, usual).any()
+    assert "red line" in page
 
 
 def problem():

@@ -97,7 +97,7 @@ def _drawn(
     for place, scores in zip(places, maps.of_data(detector, data.take(places), smoothing), strict=True):
         found.append({})
         with suppress(InputError):
-            left = _small(picture(place))
+            left = small(picture(place))
             right = overlays.overlay(left, overlays.fitted(scores, left.shape[:2]), scale)
             left = overlays.truth(left, None if masks is None else masks[place])
             gap = np.full((len(left), _GAP, 3), 255, dtype=np.uint8)
@@ -113,7 +113,8 @@ def _units(rows: pd.DataFrame, drawn: list[dict[str, Any]], threshold: float) ->
     return [row | found for row, found in zip(rows[columns].to_dict("records"), drawn, strict=True) if found]
 
 
-def _small(picture: np.ndarray) -> np.ndarray:
+def small(picture: np.ndarray) -> np.ndarray:
+    """A picture [h, w, 3] with its longer side made 200 pixels."""
     from PIL import Image
 
     image = Image.fromarray(picture)

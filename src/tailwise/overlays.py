@@ -44,6 +44,11 @@ def overlay(picture: np.ndarray, scores: np.ndarray, scale: Scale) -> np.ndarray
     return _outlined(drawn.round().astype(np.uint8), scores > scale.threshold, _LINE)
 
 
+def ringed(picture: np.ndarray, scores: np.ndarray, scale: Scale) -> np.ndarray:
+    """The picture [h, w, 3] with a line around what its map [h', w'] flags."""
+    return _outlined(picture, fitted(scores, picture.shape[:2]) > scale.threshold, _LINE)
+
+
 def truth(picture: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
     """The picture [h, w, 3] with a line around the defect that its mask marks."""
     if mask is None:

@@ -10,6 +10,7 @@ once for all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,24 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import alignment, backbones, files, modes, neighbours, previews, refine, report, reviews, scoring
+from . import (
+    alignment,
+    backbones,
+    files,
+    gallery,
+    map_files,
+    maps,
+    modes,
+    neighbours,
+    overlays,
+    previews,
+    refine,
+    report,
+    reviews,
+    scoring,
+    thresholds,
+)
+from .detector import Detector
 from .errors import InputError
 from .problem import Data, Problem, Source, check_units
 from .weights import Weighting, rejection_threshold
@@ -46,11 +64,16 @@ class Triage:
     Columns: `unit`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`, `kind`
     (number of the found kind of normal, -1 is none), `alike` (units in that kind), `nearest` (the most similar other
     unit).
+
+    `usual` maps where images are unlike the units that are probably normal, which it was trained on, and `scale` says
+    from where on their pixels stand out; None where the detector has no maps.
     """
 
     sheet: pd.DataFrame
     problem: Problem
     request: Request
+    usual: Detector | None = None
+    scale: maps.Scale | None = None
 
 
 def detector_for(source: Source) -> str:
@@ -80,7 +103,25 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
     rule = alignment.choose(request.alignment, data.unit_shape)
     fit = fitter(request, Weighting.choose(request.weighting, data.unit_shape), rule)
     suspicion = refine.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
-    return Triage(sheet(data, suspicion.numpy(), settled), problem, request)
+    table = sheet(data, suspicion.numpy(), settled)
+    return Triage(table, problem, request, *_usual(fit, data, table, request))
+
+
+def _usual(
+    fit: refine.Fit, data: Data, table: pd.DataFrame, request: Request
+) -> tuple[Detector | None, maps.Scale | None]:
+    """A detector of the units that are probably normal, and the scale of its maps, from some of them held out."""
+    if len(data.unit_shape) != 3:
+        return None, None
+    normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, reviews.NORMAL)), "unit"]
+    place = np.flatnonzero(np.isin([str(name) for name in data.names], normal))
+    place = np.random.default_rng(request.seed).permutation(place)
+    count = thresholds.held_out_count(len(place), request.false_alarms)
+    learnt = data.take(np.sort(place[count:]))
+    detector = fit(learnt, torch.ones(len(learnt)), request.seed).detector
+    if not detector.has_maps or not count:
+        return None, None
+    return detector, maps.learn_scale(detector, data.take(place[:count]), request.false_alarms, request.smoothing)
 
 
 def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None = None) -> pd.DataFrame:
@@ -141,6 +182,7 @@ def to_html(found: Triage, command: str = "") -> str:
     shown = pd.concat([anomalies, *kinds, border])
     names = list(dict.fromkeys([*shown["unit"], *shown["nearest"]]))
     pictures, texts = previews.of_named(found.request.source, found.problem.train, names)
+    pictures |= _ringed(found, [*anomalies["unit"], *(unit for rows in kinds for unit in rows["unit"])])
     content = {
         "units": found.problem.facts.units,
         "total": len(table),
@@ -153,5 +195,23 @@ def to_html(found: Triage, command: str = "") -> str:
         "border": border.to_dict("records"),
         "pictures": report.within_budget(pictures, names),
         "texts": texts,
+        "ringed": found.scale is not None,
     }
     return report.page("review.html", content)
+
+
+def _ringed(found: Triage, names: list[str]) -> dict[str, str]:
+    """Pictures of these units with a line around what stands out in them."""
+    if found.usual is None or found.scale is None or not names:
+        return {}
+    data = found.problem.train
+    of_name = {str(name): place for place, name in enumerate(data.names)}
+    places = [of_name[name] for name in names]
+    picture = map_files.pictures_of(found.request.source, data)
+    scores = maps.of_data(found.usual, data.take(places), found.request.smoothing)
+    pictures = {}
+    for name, place, each in zip(names, places, scores, strict=True):
+        with suppress(InputError):  # a file that went away since; the sheet can do without its picture
+            small = gallery.small(picture(place))
+            pictures[name] = previews.data_uri(overlays.ringed(small, each, found.scale))
+    return pictures
