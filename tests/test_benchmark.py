@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import InputError, benchmark, benchmark_tables, cli, metrics, registry
+from tailwise import InputError, benchmark, benchmark_tables, cli, contamination_tables, metrics, registry
 from tailwise.benchmark import comparisons, draws, measures, methods, rows
 from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite, read_suite
 from tailwise.problem import Data
@@ -439,3 +439,19 @@ class TestPage:
         page = benchmark_tables.write_page(tmp_path)
         assert "+0.100 [+0.100, +0.100]" in page.read_text()
         assert (tmp_path / "results" / benchmark_tables.PICTURE).read_bytes().lstrip().startswith(b"<?xml")
+
+    def test_a_method_that_ran_on_one_set_is_not_beside_those_of_several(self) -> None:
+        made = [
+            made_row(draw, weighting, aupr, source=source) | {"contamination": share, "imbalance": 1, "settings": fit}
+            for fit in [{"fit": {}}]
+            for draw in range(2)
+            for share in (0.0, 0.1)
+            for source, weighting, aupr in [
+                ("a", "uniform", 0.5), ("b", "uniform", 0.6), ("a", "auto", 0.6), ("b", "auto", 0.6),
+                ("a", "trim", 0.9),
+            ]
+        ]  # fmt: skip
+        page = contamination_tables.page(made)
+        assert "| auto |" in page
+        assert "trim |" not in page
+        assert "4 rows of an earlier budget, or of a method that ran on one set" in page

@@ -26,11 +26,12 @@ the network of `adl` without its soft targets. In brackets: 95 % intervals over 
 
 def page(rows: Sequence[Row]) -> str:
     """The page as Markdown."""
-    shown, apart = _of_one_budget(rows)
+    shown, apart = _compared(rows)
     flat = [row for row in shown if row["imbalance"] == 1]
     steep = [row for row in shown if row["imbalance"] == _STEEP]
     part = f"\nReported are {shown[0]['part']} draws.\n" if shown else "\nThere are no finished rows yet.\n"
-    part += f"\n{apart} rows of an earlier budget are in the file and not in the tables.\n" if apart else ""
+    others = f"{apart} rows of an earlier budget, or of a method that ran on one set,"
+    part += f"\n{others} are in the file and not in the tables.\n" if apart else ""
     picture = f"\n![AUROC against the share of hidden anomalies](results/{PICTURE})\n" if flat else ""
     sections = {
         "AUROC by share of hidden anomalies, mean over sets": _by_share(flat),
@@ -42,16 +43,20 @@ def page(rows: Sequence[Row]) -> str:
     return _HEAD + part + picture + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
 
 
-def _of_one_budget(rows: Sequence[Row]) -> tuple[list[Row], int]:
-    """The reported rows that were fitted in the newest budget, and how many others there are."""
+def _compared(rows: Sequence[Row]) -> tuple[list[Row], int]:
+    """The reported rows of the newest budget, without methods of one set where others have more: their mean over sets
+    would be of other sets; and how many others there are."""
     shown = reported(rows)
     newest = [row for row in shown if row["settings"]["fit"] == shown[-1]["settings"]["fit"]]
-    return newest, sum(row["status"] == "ok" for row in rows) - len(newest)
+    sets = {method: {row["source"] for row in newest if _method(row) == method} for method in map(_method, newest)}
+    most = max(map(len, sets.values()), default=0)
+    kept = [row for row in newest if len(sets[_method(row)]) > 1 or most == 1]
+    return kept, sum(row["status"] == "ok" for row in rows) - len(kept)
 
 
 def drawn(rows: Sequence[Row]) -> dict[str, Callable[[Axes], Axes]]:
     """AUROC against the share of hidden anomalies, by the title of each panel; nothing without rows."""
-    flat = [row for row in _of_one_budget(rows)[0] if row["imbalance"] == 1]
+    flat = [row for row in _compared(rows)[0] if row["imbalance"] == 1]
     panels = {
         "autoencoder": [row for row in flat if row["detector"] == "autoencoder"],
         "nearest neighbours": [row for row in flat if row["detector"] == "nearest-neighbours"],
