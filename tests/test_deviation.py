@@ -218,6 +218,34 @@ def test_anomalies_in_images_are_found_and_located(make, masks):
     assert roc_auc_score(where.flatten().int(), maps.flatten()) > 0.75
 
 
+@pytest.mark.parametrize(("planned", "expected"), [(0, 500), (40, 200), (300, 200), (600, 400), (1_500, 500)])
+def test_a_short_training_leaves_the_burn_in_too(planned, expected):
+    detector = ADL()
+    detector.planned_steps = planned
+    assert detector.burn_in == expected
+    assert ADL(burn_in_steps=7).burn_in == 7
+
+
+def test_the_training_loop_says_how_many_steps_it_plans():
+    detector = ADL(hidden=(4,))
+    training.fit(detector, as_data(rand(50, 3)), epochs=4, batch_size=20)
+    assert detector.planned_steps == 12 == int(detector.steps)
+
+
+def test_masks_in_255_are_masks():
+    detector = MultiCue()
+    detector.start((1, 4, 4))
+    mask = np.zeros((4, 4), np.uint8)
+    mask[1, 2] = 255
+    detector.know(Labelled(as_data(rand(1, 1, 4, 4)), masks=[mask]))
+    assert detector.known.masks.unique().tolist() == [0, 1]
+
+
+def test_the_highest_place_of_a_map_is_the_score_below_0_too():
+    maps = localised(torch.tensor([[1.0, -4, 2], [1, -4, 2]]), torch.tensor([-3.0, 3.0]))
+    torch.testing.assert_close(maps, torch.tensor([[-5.25, -3, -4.5], [0.75, 3, 1.5]]))
+
+
 def test_masks_finer_than_the_unit_mark_every_place_they_touch():
     detector = MultiCue()
     detector.start((1, 4, 4))

@@ -6,17 +6,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from tailwise import cli, refine, scoring, storage, training
+from tailwise import cli, refine, reviews, scoring, storage, training
 from tailwise.alignment import ModeFair
+from tailwise.densities import KDE
 from tailwise.detector import Detector
 from tailwise.detectors.nearest_neighbours import NearestNeighbours
 from tailwise.errors import InputError
 from tailwise.problem import Data
 from tailwise.refine import Fitted, Iterate, Purify, out_of_fold
 from tailwise.registry import find
-from tailwise.weights import Logistic, Trim
+from tailwise.sources.images import ImageFolder
+from tailwise.sources.table import Table
+from tailwise.weights import Logistic, Rarity, Trim
 
 
 class Centre(Detector):
@@ -197,7 +201,8 @@ def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
     assert opened.settings["refine"] == "Purify(keep=0.85)"
 
 
-def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path):
+@pytest.mark.filterwarnings("default")
+def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path, capsys):
     parts, everything, hidden = labelled_table(tmp_path)
     fit = ["fit", parts, "--labels", "bad", "--detector", "dev-net", "--epochs", "20", "--alignment", ""]
     assert cli.run([*fit, "--anomalies", "5", "--out", str(tmp_path / "five")]) in (0, 3)
@@ -216,7 +221,97 @@ def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path):
         str(tmp_path / "file"),
     ]
     assert cli.run([*normals, "--anomalies", str(tmp_path / "bad.csv")]) in (0, 3)
+    assert "20 training units are among the labelled anomalies" in capsys.readouterr().err
+    assert len(storage.open_run(tmp_path / "file").scores()) == len(hidden) - 20
     assert cli.run(["fit", everything, "--detector", "gaussian", "--anomalies", str(tmp_path / "bad.csv")]) == 2
+
+
+class TestAnomaliesAtAPath:
+    """What `--anomalies PATH` takes, and what it leaves."""
+
+    def test_of_a_labelled_table_only_anomalies_in_the_order_of_the_training_columns(self, tmp_path):
+        parts, _, hidden = labelled_table(tmp_path)
+        other = pd.read_csv(parts)[[*"fedcba", "bad"]]
+        other.iloc[150:].to_csv(tmp_path / "other.csv", index=False)
+        source = Table(parts, labels="bad")
+        with pytest.warns(UserWarning, match="test units are among the labelled anomalies"):
+            left, found = reviews.anomalies_at(source.load(), source, str(tmp_path / "other.csv"))
+        rows = pd.read_csv(parts)
+        expected = rows[(rows["bad"] == 1) & (rows.index >= 150)][list("abcdef")].to_numpy()
+        np.testing.assert_allclose(found.data.read(torch.arange(len(found.data))), expected, rtol=1e-5)
+        assert left.test is None or left.test.labels.sum() == hidden.sum() - len(expected)
+
+    def test_no_labelled_anomaly_is_refused(self, tmp_path):
+        parts, _, hidden = labelled_table(tmp_path)
+        pd.read_csv(parts)[~hidden.numpy()].to_csv(tmp_path / "good.csv", index=False)
+        source = Table(parts, labels="bad")
+        with pytest.raises(InputError, match="no unit that is labelled as an anomaly"):
+            reviews.anomalies_at(source.load(), source, str(tmp_path / "good.csv"))
+
+    @pytest.fixture
+    def photos(self, tmp_path):
+        """MVTec layout: 6 good to train on, 3 good and 4 defective to test on, with masks."""
+        generator = np.random.default_rng(0)
+        for folder, count in (("train/good", 6), ("test/good", 3), ("test/dent", 4), ("ground_truth/dent", 4)):
+            (tmp_path / folder).mkdir(parents=True)
+            for i in range(count):
+                name = f"{i}_mask.png" if folder.startswith("ground") else f"{i}.png"
+                values = generator.integers(0, 255, (8, 8), dtype=np.uint8)
+                pixels = 255 * (values > 200).astype(np.uint8) if folder.startswith("ground") else values
+                Image.fromarray(pixels).save(tmp_path / folder / name)
+        return tmp_path
+
+    @pytest.mark.parametrize("inside", ["test/dent", "test"])
+    def test_below_the_sources_folder_they_have_its_labels_and_masks(self, photos, inside):
+        source = ImageFolder(str(photos), size=8)
+        with pytest.warns(UserWarning, match="4 test units are among the labelled anomalies"):
+            left, found = reviews.anomalies_at(source.load(), source, str(photos / inside))
+        assert list(found.data.names) == [f"test/dent/{i}.png" for i in range(4)]
+        assert all(mask is not None and mask.any() for mask in found.masks)
+        assert list(left.test.data.names) == [f"test/good/{i}.png" for i in range(3)]
+        assert len(left.train) == 6
+
+    def test_in_a_flat_folder_they_are_no_longer_trained_on(self, photos):
+        source = ImageFolder(str(photos / "test"), size=8)
+        with pytest.warns(UserWarning, match="4 training units are among the labelled anomalies"):
+            left, found = reviews.anomalies_at(source.load(), source, str(photos / "test" / "dent"))
+        assert list(left.train.names) == [f"good/{i}.png" for i in range(3)]
+        assert len(found.data) == 4
+
+
+@pytest.mark.parametrize("refinement", [Purify(keep=0.8), Purify(), Iterate(step=Trim(share=0.3))])
+def test_what_a_person_settled_as_normal_keeps_its_weight(refinement):
+    data, hidden = contaminated()
+    settled = {str(data.names[i]) for i in hidden.nonzero().flatten().tolist()}
+    without = refinement(fit, data, torch.ones(len(data))).weights
+    kept = refinement(fit, data, torch.ones(len(data)), settled=settled).weights
+    assert (without[hidden] == 0).any()
+    assert (kept[hidden] == 1).all()
+
+
+def test_steps_that_look_at_neighbours_work_in_rounds_and_densities_do_not():
+    data, _ = contaminated()
+    refined = Iterate(step=Rarity())(fit, data, torch.ones(len(data)))
+    assert not torch.equal(refined.weights, torch.ones(len(data)))
+    with pytest.raises(InputError, match="weighting step"):
+        Iterate(step=KDE())
+
+
+def test_half_of_equal_units_do_not_hide_the_others():
+    """Their median deviation is 0."""
+    data, hidden = contaminated()
+    units = data.read(torch.arange(len(data))).clone()
+    normal = (~hidden).nonzero().flatten()
+    units[normal[: int(0.7 * len(data))]] = units[normal[0]].clone()
+    refined = Purify()(fit, Data(units, data.names), torch.ones(len(data)))
+    assert (refined.weights[hidden] == 0).float().mean() > 0.8
+    assert refined.suspicion.abs().max() < 1e4
+
+
+def test_one_part_is_refused():
+    data, _ = contaminated()
+    with pytest.raises(InputError, match="at least 2 parts"):
+        out_of_fold(fit, data, torch.ones(len(data)), parts=1)
 
 
 def test_on_others_every_unit_is_judged_once_by_what_it_did_not_teach():

@@ -81,7 +81,12 @@ def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
     again = ["triage", data, "--reviewed", str(folder / "edited.csv"), "--out", str(folder / "second")]
     assert cli.run(again) == 0
     second = pd.read_csv(folder / "second" / "review.csv", dtype=str)
-    assert not set(second["unit"]) & set(dropped)
+    # The newest sheet holds all decisions: those of before come last.
+    assert second["unit"].tail(len(dropped)).tolist() == dropped
+    assert set(second["verdict"].tail(len(dropped))) == {"anomaly"}
+    assert not set(second["unit"][: -len(dropped)]) & set(dropped)
+    assert cli.run([*fit[:-3], str(folder / "second" / "review.csv"), "--out", str(folder / "run-2")]) == 0
+    assert not set(storage.open_run(folder / "run-2").scores()["unit"].astype(str)) & set(dropped)
     assert second.loc[second["unit"] == found["unit"][10], "verdict"].tolist() == ["normal"]
 
 
@@ -171,7 +176,14 @@ def test_verdicts_of_the_library_decide_nothing(tmp_path):
     values, _ = planted(1)
     data = Data(torch.from_numpy(values).float(), range(len(values)))
     sheet(data, values[:, 0]).to_csv(tmp_path / "review.csv", index=False)
-    assert reviews.read(tmp_path / "review.csv") == {}
+    with pytest.warns(UserWarning, match="decides nothing"):
+        assert reviews.read(tmp_path / "review.csv") == {}
+
+
+def test_a_verdict_that_is_no_verdict_is_refused(tmp_path):
+    (tmp_path / "review.csv").write_text("unit,verdict\na,anomaly\nb,anomalous\n")
+    with pytest.raises(InputError, match="'anomalous' of 'b'"):
+        reviews.read(tmp_path / "review.csv")
 
 
 def test_images_are_looked_at_by_the_coarsest_grids_unless_layers_are_named():

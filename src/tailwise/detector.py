@@ -96,7 +96,8 @@ class Detector(nn.Module):
     `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss. One that `needs_layout`
     compares each pixel with those around it, in whatever scene is scored: its batches must have their scenes, and as it
     learns nothing from training units, weights have no say. `maps_are_gradients` says that its maps cannot be computed
-    by a graph of operations alone.
+    by a graph of operations alone. `planned_steps` is set by the training loop before `prepare`: how many steps it will
+    take at most; 0 where nobody says.
     """
 
     unit_dims: tuple[int, ...] = (1, 2, 3)
@@ -107,6 +108,7 @@ class Detector(nn.Module):
     loss_is_score: bool = False
     needs_layout: bool = False
     maps_are_gradients: bool = False
+    planned_steps: int = 0
     unit_shape: tuple[int, ...] = ()
 
     @property

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,6 +30,8 @@ _KNOWN_AT_A_STEP = 32
 _BANK_UNITS = 256
 _BANK_ENTRIES = 4_000_000
 _RANGE = (0.01, 0.99)
+# How many steps are made with hard labels; of a short training at most a share of all, but the first ones always.
+_BURN_IN, _BURN_IN_SHARE, _SHORTEST_BURN_IN = 500, 2 / 3, 200
 # A target made from the network's own opinion is used so often (Das et al. 2025).
 _OPINION_SHARE = 0.6
 # The batch whose size the published code divides by once too often.
@@ -158,7 +161,7 @@ class Known(nn.Module):
         masked = torch.zeros(len(units), dtype=torch.bool)
         for at, mask in enumerate(anomalies.masks or ()):
             if mask is not None and units.dim() == 4:
-                whole = torch.as_tensor(mask, dtype=torch.float32)[None, None]
+                whole = (torch.as_tensor(np.asarray(mask)) > 0).float()[None, None]
                 # Of a mask that is finer than the unit, a place is touched if any of it is.
                 masks[at] = nn.functional.adaptive_max_pool2d(whole, places)[0, 0]
                 masked[at] = True
@@ -184,7 +187,7 @@ class Adaptive(Detector):
 
     hidden: tuple[int, ...] | None
     margin: float
-    burn_in_steps: int
+    burn_in_steps: int | None
     as_published: bool
     bank: Tensor
     steps: Tensor
@@ -202,6 +205,15 @@ class Adaptive(Detector):
             # Of rows only the range is needed, without the extremes, of which one would stretch it.
             bank = bank.quantile(torch.tensor(_RANGE, device=bank.device, dtype=bank.dtype), dim=0)
         self.bank = bank
+
+    @property
+    def burn_in(self) -> int:
+        """How many steps are made with hard labels."""
+        if self.burn_in_steps is not None:
+            return self.burn_in_steps
+        if not self.planned_steps:
+            return _BURN_IN
+        return min(_BURN_IN, max(_SHORTEST_BURN_IN, round(_BURN_IN_SHARE * self.planned_steps)))
 
     def losses(self, batch: Batch) -> Tensor:
         step = self._step()
@@ -249,7 +261,7 @@ class Adaptive(Detector):
         `seeds` are those of unlabelled units, for which the label is only an assumption; `masked` says whose mask
         is known.
         """
-        burning = step < self.burn_in_steps
+        burning = step < self.burn_in
         labels = torch.full_like(reading.logit, label)
         target = labels if burning else self._softened(labels, reading.logit.detach().sigmoid())
         taught = labels if burning or seeds is None else self._opinion(reading.deviation.detach(), seeds)
@@ -305,9 +317,9 @@ def widths(
     return Body.of(unit_shape, hidden or default).widths
 
 
-def check_burn_in(steps: int) -> None:
-    """Raise an InputError unless these are whole steps."""
-    if type(steps) is not int or steps < 0:
+def check_burn_in(steps: int | None) -> None:
+    """Raise an InputError unless these are whole steps, or None."""
+    if steps is not None and (type(steps) is not int or steps < 0):
         raise InputError(f"burn_in_steps must be a whole number of 0 or more: got {steps!r}")
 
 
@@ -328,8 +340,9 @@ def gradients(function: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
 def localised(gradient: Tensor, scores: Tensor, blur: float = 0.01) -> Tensor:
     """Where a score [n] comes from, of the gradient [n, *unit]: magnitudes, summed over channels and smoothed.
 
-    The largest value of a map is its unit's score, so that maps of different units can be compared; the published
-    codes stretch each map onto 0..1, a good unit's too. `blur` is the Gaussian's deviation in shares of the side.
+    The largest value of a map is its unit's score, below 0 too, so that maps of different units can be compared; the
+    published codes stretch each map onto 0..1, a good unit's too. `blur` is the Gaussian's deviation in shares of the
+    side.
     """
     maps = gradient.abs()
     if maps.dim() == 4:
@@ -339,7 +352,8 @@ def localised(gradient: Tensor, scores: Tensor, blur: float = 0.01) -> Tensor:
         highest = torch.where(highest > 0, highest, flat.amax(1))  # the whole of a map may be one place
         maps = _blurred(torch.minimum(maps, highest[:, None, None]), blur * min(maps.shape[1:]))
     top = maps.flatten(1).amax(1).clamp_min(1e-30)
-    return maps * (scores / top).view(-1, *(1,) * (maps.dim() - 1))
+    each = (-1, *(1,) * (maps.dim() - 1))
+    return scores.view(each) + scores.abs().view(each) * (maps / top.view(each) - 1)
 
 
 def started(layer: nn.Conv2d) -> nn.Conv2d:

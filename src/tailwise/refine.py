@@ -3,13 +3,14 @@
 `Purify` drops units that detectors which did not see them find anomalous (LLBNAD, Zhang et al., arXiv 2508.07441; by
 votes, SRR, Yoon et al., TMLR 2022). `Iterate` keeps all units and weighs each by the scores of the round before (IRAD,
 Kim et al., TNNLS 2024). Both work with every detector, weighting and alignment, because all they know of training is a
-function. Both take a rare kind of normal for anomalous unless the scores that they are given are fair to it.
+function. Both take a rare kind of normal for anomalous unless the scores that they are given are fair to it, or a
+person has settled that it is normal: units of the names in `settled` keep their weight.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,9 +22,9 @@ from .alignment import Aligned
 from .detector import Detector
 from .errors import InputError
 from .problem import Data
-from .registry import Value, parse_one, register
+from .registry import Value, kind_of, parse_one, register
 from .training import Outcome
-from .weights import Context, Logistic, Step, rejection_threshold
+from .weights import Context, Logistic, Step, Weighting, rejection_threshold, usual_deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +96,12 @@ class Purify(Value):
             )
         _check_judge(self.judge)
 
-    def __call__(self, fit: Fit, data: Data, base: Tensor, seed: int = 0) -> Refined:
+    def __call__(
+        self, fit: Fit, data: Data, base: Tensor, seed: int = 0, settled: Collection[str] = frozenset()
+    ) -> Refined:
         judge = _judge(self.judge) if self.judge else fit
         suspicion = (self._voted if self.votes else self._mean)(judge, data, base, seed)
-        kept = suspicion <= self._limit(suspicion)
+        kept = (suspicion <= self._limit(suspicion)) | _among(data, settled)
         index = kept.nonzero().flatten()
         fitted = fit(data.take(index), base[index], seed)
         rounds: list[dict[str, Any]] = [{"round": f"part {part + 1} of {self.parts}"} for part in range(self.parts)]
@@ -140,6 +143,8 @@ def out_of_fold(
     Raises:
         InputError: too few units to deal out.
     """
+    if parts < 2:
+        raise InputError(f"at least 2 parts are needed: got {parts}")
     if len(data) < _FEWEST_UNITS or len(data) < 2 * parts:
         raise InputError(f"{parts} parts need at least {max(_FEWEST_UNITS, 2 * parts)} units: got {len(data)}")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
@@ -160,7 +165,8 @@ class Iterate(Value):
 
     Between rounds, the share of units whose rank crosses the middle is counted. Rounds end when it is below `settled`
     or rises again, and the detector of the round with the fewest crossings is kept (the published stop rule, with
-    ranks, and from the second round on, when there are two rankings to compare).
+    ranks, and from the second round on, when there are two rankings to compare). Each round begins from scratch; rounds
+    that go on from the network of the round before are what the step as a weighting is, `weighting="Logistic()"`.
 
     Args:
         step: from scores to weights.
@@ -179,24 +185,29 @@ class Iterate(Value):
         self.check_numbers()
         if self.rounds < 2:
             raise InputError(f"Iterate needs at least 2 rounds: got {self.rounds}")
-        if not callable(self.step):
+        if not callable(self.step) or kind_of(self.step) == "density":
             raise InputError(f"Iterate step must be a weighting step: got {self.step!r}", "such as Logistic()")
         _check_judge(self.judge)
 
-    def __call__(self, fit: Fit, data: Data, base: Tensor, seed: int = 0) -> Refined:
+    def __call__(
+        self, fit: Fit, data: Data, base: Tensor, seed: int = 0, settled: Collection[str] = frozenset()
+    ) -> Refined:
         if not self.judge:
-            return self._rounds(fit, data, base, seed)
-        judged = self._rounds(_judge(self.judge), data, base, seed)
+            return self._rounds(fit, data, base, seed, settled)
+        judged = self._rounds(_judge(self.judge), data, base, seed, settled)
         return replace(judged, fitted=fit(data, judged.weights, seed))
 
-    def _rounds(self, fit: Fit, data: Data, base: Tensor, seed: int) -> Refined:
+    def _rounds(self, fit: Fit, data: Data, base: Tensor, seed: int, settled: Collection[str]) -> Refined:
+        embedding = scoring.embedding_of(data) if Weighting(self.step).needs_embedding else None
+        known, previous = _among(data, settled), None
         fitted = fit(data, base, seed)
         rows: list[dict[str, Any]] = [{"round": 1, "crossings": None}]
         best: Refined | None = None
         fewest = math.inf
         for number in range(2, self.rounds + 1):
             before = fitted.scores
-            weights = base * self.step(torch.ones_like(before), Context(before, before, round=number - 2))
+            previous = self.step(torch.ones_like(before), Context(before, before, embedding, previous, number - 2))
+            weights = base * torch.where(known, 1.0, previous)
             fitted = fit(data, weights, seed + number - 1)
             crossings = _crossings(before, fitted.scores)
             rows.append({"round": number, "crossings": crossings})
@@ -232,9 +243,12 @@ def parse(text: str) -> Purify | Iterate | None:
 
 
 def _standing(scores: Tensor) -> Tensor:
-    middle = scores.median()
-    spread = (scores - middle).abs().median()
-    return (scores - middle) / spread.clamp_min(1e-12)
+    return (scores - scores.median()) / usual_deviation(scores).clamp_min(1e-12)
+
+
+def _among(data: Data, settled: Collection[str]) -> Tensor:
+    """Which units [n] have one of these names."""
+    return torch.tensor([str(name) in settled for name in data.names])
 
 
 def _crossings(before: Tensor, after: Tensor) -> float:

@@ -1,27 +1,37 @@
-"""What people say of training units, and how it changes what a detector learns from."""
+"""What people say of units, and how it changes what a detector learns from."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
+from . import pseudo_anomalies
 from .errors import InputError
-from .problem import Data, Labelled, Problem
+from .problem import Data, Labelled, Problem, Source
+from .sources.places import find_path
 
-# What a person writes into the column `verdict`; anything else there is the library's own guess and decides nothing.
+# What a person writes into the column `verdict`, and the library's own guesses there, which decide nothing.
 ANOMALY, NORMAL = "anomaly", "normal"
+PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL = (
+    "probably an anomaly",
+    "probably a rare kind of normal",
+    "probably normal",
+)
+_VERDICTS = ("", ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL)
 
 
 def read(path: Path) -> dict[str, str]:
     """The decided units of an edited review sheet and what each is: "anomaly" or "normal".
 
     Raises:
-        InputError: no such file, or it lacks the columns unit and verdict.
+        InputError: no such file, it lacks the columns unit and verdict, or a verdict is another word.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -33,7 +43,14 @@ def read(path: Path) -> dict[str, str]:
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}", "give the review.csv that tailwise triage wrote")
     verdicts = sheet["verdict"].str.strip().str.lower()
+    if len(odd := np.flatnonzero(~verdicts.isin(_VERDICTS))):
+        raise InputError(
+            f"{path} says {sheet['verdict'].iloc[odd[0]]!r} of {sheet['unit'].iloc[odd[0]]!r} ({len(odd)} such units)",
+            f"write {ANOMALY} or {NORMAL}, or leave what stands there",
+        )
     decided = verdicts.isin([ANOMALY, NORMAL])
+    if not decided.any():
+        warnings.warn(f"{path} decides nothing: no verdict in it is {ANOMALY} or {NORMAL}", stacklevel=2)
     return dict(zip(sheet.loc[decided, "unit"], verdicts[decided], strict=True))
 
 
@@ -53,12 +70,36 @@ def apply(problem: Problem, verdicts: Mapping[str, str]) -> tuple[Problem, Label
     anomalous = np.array([verdicts.get(name) == ANOMALY for name in names])
     if not anomalous.any():
         return problem, None
-    kept = np.flatnonzero(~anomalous)
-    if len(kept) < 2:
-        raise InputError(f"the review leaves {len(kept)} units to train on: at least 2 are needed")
-    groups = None if problem.train_groups is None else np.asarray(problem.train_groups)[kept]
     found = Labelled(problem.train.take(np.flatnonzero(anomalous)))
-    return replace(problem, train=problem.train.take(kept), train_groups=groups), found
+    return _trained_on(problem, np.flatnonzero(~anomalous), "the review"), found
+
+
+def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, Labelled]:
+    """The problem without the anomalies that lie at a path, in training and in test, and these.
+
+    They are read as the source reads. Below the source's own folder they have the labels and masks that they have
+    there; where labels are known, only what they call an anomaly is taken. Units are known again by their content.
+
+    Raises:
+        InputError: there is no anomaly, or fewer than 2 units are left to train on.
+    """
+    if hasattr(source, "columns") and problem.train.features:
+        source = replace(cast(Any, source), columns=tuple(problem.train.features))
+    found = _below(source, path)
+    if found.labels is not None:
+        if not np.any(found.labels):
+            raise InputError(f"{path} holds no unit that is labelled as an anomaly: all {len(found.data)} are normal")
+        found = _taken(found, np.flatnonzero(found.labels))
+    known = _contents(found.data)
+    own = np.isin(_contents(problem.train), known)
+    if own.any():
+        warnings.warn(f"{own.sum()} training units are among the labelled anomalies and are left out", stacklevel=2)
+        problem = _trained_on(problem, np.flatnonzero(~own), path)
+    if problem.test is not None and (shown := np.isin(_contents(problem.test.data), known)).any():
+        warnings.warn(f"{shown.sum()} test units are among the labelled anomalies and are left out", stacklevel=2)
+        left = np.flatnonzero(~shown)
+        problem = replace(problem, test=_taken(problem.test, left) if len(left) else None)
+    return problem, found
 
 
 def take_anomalies(problem: Problem, count: int, seed: int) -> tuple[Problem, Labelled]:
@@ -87,6 +128,30 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     units = torch.cat([batch.units for part in parts for batch in part.data.batches(64)])
     masks = [None if part.masks is None else part.masks[i] for part in parts for i in range(len(part.data))]
     return Labelled(Data(units, [name for part in parts for name in part.data.names]), masks=masks)
+
+
+def _below(source: Source, path: str) -> Labelled:
+    """The units at a path as the source knows them where it lies in the source's own folder, or else as found there."""
+    if not hasattr(source, "path"):
+        return source.at(path).load_all()
+    own, there = find_path(source.path).resolve(), find_path(path).resolve()
+    if not (own.is_dir() and own in there.parents):
+        return source.at(path).load_all()
+    whole, inside = source.load_all(), there.relative_to(own).as_posix()
+    chosen = [i for i, name in enumerate(whole.data.names) if f"{name}/".startswith(f"{inside}/")]
+    return _taken(whole, np.array(chosen)) if chosen else source.at(path).load_all()
+
+
+def _contents(data: Data) -> np.ndarray:
+    """A number [n] for each unit, the same for equal units."""
+    return torch.cat([pseudo_anomalies.seeds_of(batch.units) for batch in data.batches(256)]).numpy()
+
+
+def _trained_on(problem: Problem, kept: np.ndarray, why: str) -> Problem:
+    if len(kept) < 2:
+        raise InputError(f"{why} leaves {len(kept)} units to train on: at least 2 are needed")
+    groups = None if problem.train_groups is None else np.asarray(problem.train_groups)[kept]
+    return replace(problem, train=problem.train.take(kept), train_groups=groups)
 
 
 def _taken(whole: Labelled, index: np.ndarray) -> Labelled:

@@ -203,6 +203,7 @@ class Loop:
         self.detector: Any = detector  # a Detector and a Trainable; types cannot say both
         self.data, self.weighting, self.base, self.plan = data, weighting, base, plan
         self.held_out, self.keeper, self.progress = held_out, keeper, progress
+        detector.planned_steps = plan.epochs * math.ceil(len(data) / plan.batch_size)
         detector.prepare(data, base)
         self.device = next(detector.parameters()).device
         self.optimizer = FlatAdam(detector, plan.lr, plan.weight_decay)
@@ -280,7 +281,10 @@ class Loop:
             self.first_scores = self.scores.clone()
         previous = None if round == 0 else self.weights / self.base.clamp_min(1e-12)
         context = Context(self.scores, self.scores, self.embedding, previous, round, self.cache)
-        self._weigh(unit_mean(self.weighting(context) * self.base))
+        weights = unit_mean(self.weighting(context) * self.base)
+        if self.plan.sample:
+            _refuse_negative(weights)
+        self._weigh(weights)
 
     @torch.no_grad()
     def _held_out_loss(self) -> float:
@@ -376,8 +380,8 @@ def _check_anomalies(anomalies: Labelled, data: Data) -> None:
 def _refuse_negative(weights: Tensor) -> None:
     if bool((weights < 0).any()):
         raise InputError(
-            f"{int((weights < 0).sum())} weights are negative, which only a detector trained by gradient steps takes",
-            "use LatentOutliers(soft=True), or another detector",
+            f"{int((weights < 0).sum())} weights are negative: only gradient steps take them, and no drawing of units",
+            "use LatentOutliers(soft=True), or another detector, or leave out sample",
         )
 
 

@@ -39,15 +39,11 @@ from . import (
 from .detector import Detector
 from .errors import InputError
 from .problem import Data, Problem, Source, check_units
+from .reviews import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
 from .weights import Weighting, rejection_threshold
 from .workflow import Request, fitter
 
 SHEET, PAGE = "review.csv", "review.html"
-PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL = (
-    "probably an anomaly",
-    "probably a rare kind of normal",
-    "probably normal",
-)
 # A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
 _RARE = 0.1
 # Nothing below is suspicious: about two standard deviations of scores.
@@ -63,7 +59,7 @@ class Triage:
 
     Columns: `unit`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`, `kind`
     (number of the found kind of normal, -1 is none), `alike` (units in that kind), `nearest` (the most similar other
-    unit).
+    unit). Anomalies of an earlier review come last, without a score, so that the newest sheet holds all decisions.
 
     `usual` maps where images are unlike the units that are probably normal, which it was trained on, and `scale` says
     from where on their pixels stand out; None where the detector has no maps.
@@ -125,7 +121,7 @@ def _usual(
 
 
 def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """The sheet of these units for suspicions [n]; see `Triage`."""
+    """The sheet of these units for suspicions [n], and of what else is settled; see `Triage`."""
     places = scoring.embedding_of(data)
     kind = modes.find(places).numpy()
     size = np.array([(kind == each).sum() if each >= 0 else 1 for each in kind])
@@ -141,7 +137,10 @@ def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None =
     # Rare kinds come after anomalies: what a person is asked first should be what most likely has to go.
     later = {PROBABLY_ANOMALY: 0, PROBABLY_RARE: 1, PROBABLY_NORMAL: 1, reviews.NORMAL: 2}
     order = np.lexsort((-suspicion, np.array([later[said] for said in verdict])))
-    table = table.iloc[order].reset_index(drop=True)
+    gone = [name for name, said in (settled or {}).items() if said == reviews.ANOMALY]
+    decided = pd.DataFrame({"unit": gone, "verdict": reviews.ANOMALY, "kind": -1, "alike": 0, "nearest": ""})
+    table = pd.concat([table.iloc[order], decided], ignore_index=True) if gone else table.iloc[order]
+    table = table.reset_index(drop=True)
     table.insert(1, "rank", np.arange(1, len(table) + 1))
     return table
 
@@ -185,7 +184,7 @@ def to_html(found: Triage, command: str = "") -> str:
     pictures |= _ringed(found, [*anomalies["unit"], *(unit for rows in kinds for unit in rows["unit"])])
     content = {
         "units": found.problem.facts.units,
-        "total": len(table),
+        "total": int((table["verdict"] != reviews.ANOMALY).sum()),
         "source": repr(found.request.source),
         "detector": found.request.detector,
         "command": command,

@@ -357,6 +357,8 @@ class LatentOutliers(Value):
             raise InputError(f"LatentOutliers share must lie in 0 to 1/2: got {self.share}")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
+        if bool((context.scores < 0).any()):
+            raise InputError(f"LatentOutliers needs scores of 0 and more: the smallest is {context.scores.min():.3g}")
         taken = int(self.share * len(context.scores))
         if not taken:
             return w
@@ -390,13 +392,20 @@ class Reject(Value):
 
 def rejection_threshold(scores: Tensor, limit: float = 3.5) -> float:
     """The score [of n] above which a unit is out of line, as `Reject` says; infinity where none is."""
-    middle = scores.median()
-    deviation = (scores - middle).abs().median()
+    deviation = usual_deviation(scores)
     if float(deviation) <= 0:
         return math.inf
-    threshold = float(middle + limit * deviation / 0.6745)
+    threshold = float(scores.median() + limit * deviation / 0.6745)
     # The mixture sees what the outermost units hide when they are left in.
     return min(threshold, crossing(scores[scores <= threshold]))
+
+
+def usual_deviation(scores: Tensor) -> Tensor:
+    """The median absolute deviation [] from the median of scores [n]; where half of the scores are equal, .845 of the
+    mean one, which is as much for a Gaussian (after Iglewicz & Hoaglin 1993). 0 where all are equal."""
+    apart = (scores - scores.median()).abs()
+    median = apart.median()
+    return median if float(median) > 0 else 0.845 * apart.mean()
 
 
 class Weighting:
@@ -498,7 +507,8 @@ def importance_weights(
 def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "weight") -> Tensor:
     """One number from losses [n] and weights [n]: the only place where losses are reduced.
 
-    `divide_by="weight"` is sum(w l) / sum(w), in which the scale of w cancels; "count" is sum(w l) / n.
+    `divide_by="weight"` is sum(w l) / sum(|w|), in which the scale of w cancels; "count" is sum(w l) / n. Weights below
+    0 count as what they are in the first sum alone: those of one batch may add up to nothing.
     """
     if losses.dim() != 1:
         raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "reduce each unit's own axes, not the units")
@@ -510,7 +520,7 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
         raise InputError(f"one weight per loss: got {tuple(w.shape)} for {tuple(losses.shape)}")
     total = w @ losses
     # A batch whose weights are all zero says nothing: its mean is 0 and so is its gradient.
-    return total / (w.sum().clamp_min(torch.finfo(w.dtype).tiny) if divide_by == "weight" else len(losses))
+    return total / (w.abs().sum().clamp_min(torch.finfo(w.dtype).tiny) if divide_by == "weight" else len(losses))
 
 
 def effective_sample_size(w: Tensor) -> float:

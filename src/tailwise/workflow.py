@@ -8,7 +8,7 @@ import math
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -146,7 +146,7 @@ def fit_run(
         started = time.perf_counter()
         problem = request.source.load() if problem is None else problem
         check_units(problem.train)
-        problem, known = _with_what_is_known(request, problem, detector)
+        problem, known, settled = _with_what_is_known(request, problem, detector)
         weighting = Weighting.choose(request.weighting, problem.train.unit_shape)
         if detector.needs_layout and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
@@ -167,10 +167,10 @@ def fit_run(
             progress = tracker.beside(progress) if rounds is None else progress
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
             base = torch.ones(len(split.training)) if balanced is None else balanced
-            refined = None if rounds is None else rounds(fit, split.training, base, request.seed)
+            refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
             again = fitter(request, weighting, rule, known=known, progress=progress)
-            crossed = _crossed(request, again, split.training, base, fitted)
+            crossed = _crossed(request, again, split.training, base, fitted, settled)
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
@@ -205,7 +205,7 @@ def fit_run(
 
 
 def _crossed(
-    request: Request, fit: refine.Fit, data: Data, base: Tensor, final: refine.Fitted
+    request: Request, fit: refine.Fit, data: Data, base: Tensor, final: refine.Fitted, settled: Collection[str]
 ) -> crossing.Crossed | None:
     """Out-of-fold scores of the training units, refined as the final detector was."""
     if not request.parts:
@@ -213,7 +213,7 @@ def _crossed(
     rounds = refine.parse(request.refine)
 
     def train(data: Data, base: Tensor, seed: int) -> refine.Fitted:
-        return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed).fitted
+        return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed, settled).fitted
 
     part = crossing.parts_of(len(data), request.parts, request.seed)
     return crossing.left_out(train, data, base, part, request.seed, final)
@@ -398,21 +398,27 @@ def write_report(run: Path, out: Path | None) -> Path:
     return out
 
 
-def _with_what_is_known(request: Request, problem: Problem, detector: Detector) -> tuple[Problem, Labelled | None]:
-    """The problem without what a review calls anomalies, and the anomalies that the detector may learn from.
+def _with_what_is_known(
+    request: Request, problem: Problem, detector: Detector
+) -> tuple[Problem, Labelled | None, frozenset[str]]:
+    """The problem without what a review calls anomalies, the anomalies that the detector may learn from, and the names
+    of what a review calls normal.
 
-    Reviewed ones count as labelled where the detector can use them.
+    Reviewed anomalies count as labelled where the detector can use them.
     """
     known: list[Labelled] = []
-    if request.reviewed:
-        problem, found = reviews.apply(problem, reviews.read(Path(request.reviewed)))
-        known += [found] if found is not None and detector.needs_labels else []
+    verdicts = reviews.read(Path(request.reviewed)) if request.reviewed else {}
+    if verdicts:
+        problem, reviewed = reviews.apply(problem, verdicts)
+        known += [reviewed] if reviewed is not None and detector.needs_labels else []
     if request.anomalies.strip().isdigit():
         problem, taken = reviews.take_anomalies(problem, int(request.anomalies), request.seed)
         known.append(taken)
     elif request.anomalies:
-        known.append(request.source.at(request.anomalies).load_all())
-    return problem, reviews.joined(known) if known else None
+        problem, found = reviews.anomalies_at(problem, request.source, request.anomalies)
+        known.append(found)
+    settled = frozenset(name for name, said in verdicts.items() if said == reviews.NORMAL)
+    return problem, reviews.joined(known) if known else None, settled
 
 
 def _settings(

@@ -30,8 +30,9 @@ class AdaptiveDeviation(Adaptive):
         hidden: widths (rows, spectra) or channels (images). None is (64,), or (16, 32, 64) for images.
         margin: how many standard deviations anomalies must be away.
         burn_in_steps: steps with hard labels. The paper takes 6 % of all, on a network that comes trained; ours starts
-            from nothing, and its opinions are worth nothing before, so a third of the 1,500 steps that training takes
-            by default. Never to end (10**9) is the plain deviation network on pseudo-anomalies.
+            from nothing, and its opinions are worth nothing before: None takes 500, a third of the 1,500 that training
+            takes by default, or two thirds of a shorter training and at least 200. Never to end (10**9) is the plain
+            deviation network on pseudo-anomalies.
         as_published: the released code's sum, in which deviation and probability count 1/48 of what a weighted mean
             gives them, so that segmentation decides; a prior that is drawn anew at each step; targets that may forget
             the label altogether. Its k-means is left out all the same: it would couple the units of a batch.
@@ -41,7 +42,7 @@ class AdaptiveDeviation(Adaptive):
         self,
         hidden: tuple[int, ...] | None = None,
         margin: float = 10.0,
-        burn_in_steps: int = 500,
+        burn_in_steps: int | None = None,
         as_published: bool = False,
     ) -> None:
         super().__init__()

@@ -43,7 +43,7 @@ class MultiCue(Adaptive):
     Args:
         hidden: widths (rows, spectra) or channels (images). None is (64,), or (16, 32, 64) for images.
         margin: how many standard deviations anomalies must be away.
-        burn_in_steps: steps with hard labels; the paper takes 6 % of all.
+        burn_in_steps: steps with hard labels; the paper takes 6 % of all. None as in `adl`.
         known_share: how much of the anomalous side of the loss the labelled anomalies are; the rest is the
             pseudo-anomaly. The published sampling makes it 1/6.
         as_published: the released code's sum of losses, share, entropy and cut-off.
@@ -56,7 +56,7 @@ class MultiCue(Adaptive):
         self,
         hidden: tuple[int, ...] | None = None,
         margin: float = 10.0,
-        burn_in_steps: int = 500,
+        burn_in_steps: int | None = None,
         known_share: float = 0.5,
         as_published: bool = False,
     ) -> None:
