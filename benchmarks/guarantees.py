@@ -107,10 +107,7 @@ def fitter(detector: str, weighting: str, rule: str) -> Any:
         made = registry.parse_one(detector, "detector")
         chosen = Weighting.choose(weighting, data.unit_shape)
         outcome = training.fit(made, data, chosen, base_weights=base, seed=seed)
-        if not rule:
-            return Fitted(made, outcome, outcome.scores)
-        aligned = alignment.AUTO.fit(made, data, seed)
-        return Fitted(aligned, outcome, aligned.training_scores)
+        return Fitted.read_by(alignment.parse(rule), made, outcome, data, seed)
 
     return fit
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.base import BaseEstimator, clone
 from sklearn.cluster import KMeans
 from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbors
 from sklearn.svm import OneClassSVM
@@ -251,3 +252,23 @@ def test_a_failed_check_is_a_warning():
 def test_bad_options_are_named(options, said):
     with pytest.raises(InputError, match=said):
         AnomalyDetector(**options).fit(kinds())
+
+
+def test_known_anomalies_reach_the_detectors_that_learn_from_them():
+    X = np.random.default_rng(0).normal(size=(300, 4))
+    odd = np.random.default_rng(1).normal(size=(40, 4)) + 3
+    detector = AnomalyDetector("dev-net", weighting="", alignment="", epochs=100, anomalies=odd[:10]).fit(X)
+    assert roc_auc_score([0] * 300 + [1] * 30, -detector.score_samples(np.concatenate([X, odd[10:]]))) > 0.95
+    with pytest.raises(InputError, match="needs a few labelled anomalies"):
+        AnomalyDetector("dev-net").fit(X)
+    with pytest.raises(ValueError, match="4 features"):
+        AnomalyDetector("dev-net", anomalies=odd[:, :3]).fit(X)
+
+
+def test_refinement_drops_a_lump_of_hidden_anomalies():
+    generator = np.random.default_rng(0)
+    X = np.concatenate([generator.normal(size=(300, 4)), generator.normal(size=(20, 4)) + 9])
+    detector = AnomalyDetector("gaussian", weighting="", alignment="", refine="Purify()").fit(X)
+    assert detector.weights_[300:].max() == 0
+    assert (detector.weights_[:300] > 0).mean() > 0.7
+    assert clone(detector).get_params()["refine"] == "Purify()"

@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from tailwise import registry, training
 from tailwise.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
+from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.errors import InputError
 from tailwise.problem import Data
 from tailwise.weights import (
@@ -520,3 +521,34 @@ def test_auto_depends_on_the_units():
     assert Weighting.choose("auto", (205,)) == Weighting.choose("auto", (3, 8, 8)) == AUTO
     assert Weighting.choose("auto", (1, 205)) == AUTO_SPECTRA
     assert Weighting.choose("Trim(share=0.1)", (1, 205)) == Weighting(Trim(0.1))
+
+
+def test_weights_below_0_that_add_up_to_nothing_leave_a_finite_mean():
+    losses = torch.tensor([2.0, 4.0])
+    assert float(weighted_mean(losses, torch.tensor([1.0, -1.0]))) == pytest.approx(-1)
+    assert float(weighted_mean(losses, torch.tensor([1.0, -3.0]))) == pytest.approx(-2.5)
+
+
+def test_hard_latent_outliers_in_a_batch_of_one_leave_the_network_trainable():
+    data = Data(torch.randn(257, 4, generator=torch.Generator().manual_seed(0)), range(257))
+    detector = AutoEncoder(hidden=(8,), code=2)
+    outcome = training.fit(detector, data, Weighting(LatentOutliers(share=0.4, soft=False)), epochs=30, warmup=3)
+    losses = [row["score_mean"] for row in outcome.history]
+    assert all(
+        math.isfinite(each) and abs(row["loss"]) < 100 for each, row in zip(losses, outcome.history, strict=True)
+    )
+    assert all(torch.isfinite(value).all() for value in detector.state_dict().values())
+    assert losses[-1] < losses[3]
+
+
+def test_latent_outliers_need_scores_of_0_and_more():
+    with pytest.raises(InputError, match="LatentOutliers needs scores of 0 and more"):
+        importance_weights([-1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10], "LatentOutliers(share=0.1)")
+
+
+def test_units_cannot_be_drawn_by_weights_below_0():
+    data = Data(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), range(100))
+    with pytest.raises(InputError, match="negative"):
+        training.fit(
+            AutoEncoder(hidden=(8,), code=2), data, Weighting(LatentOutliers(soft=False)), epochs=3, sample=True
+        )

@@ -20,10 +20,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 from torch import Tensor
 
-from . import alignment, neighbours, registry, thresholds, training
+from . import alignment, neighbours, refine, registry, thresholds, training
 from .detector import Detector
 from .errors import InputError
-from .problem import Batch, Data
+from .problem import Batch, Data, Labelled
 from .weights import Context, Weighting, effective_sample_size
 
 _SEEDS = 2**31 - 1
@@ -162,6 +162,8 @@ class AnomalyDetector(_Thresholded):
         alignment: how scores are read: "auto", "" for the detector's own, or a spelling; see `alignment.ModeFair`.
         false_alarms: share of new normals beyond the threshold, which comes from units held out from training.
         epochs, batch_size, lr: see `training.fit`.
+        refine: rounds on data that may hold anomalies, such as "Purify()"; see `refine`.
+        anomalies: rows [m, d] of a few known anomalies, for "dev-net" and "multi-cue".
         random_state: of the networks, of the batches and of the units that are held out.
 
     Attributes:
@@ -180,6 +182,8 @@ class AnomalyDetector(_Thresholded):
         epochs: int | None = None,
         batch_size: int = 256,
         lr: float = 1e-3,
+        refine: str = "",
+        anomalies: Any = None,
         random_state: Any = 0,
     ) -> None:
         self.detector = detector
@@ -189,10 +193,16 @@ class AnomalyDetector(_Thresholded):
         self.epochs = epochs
         self.batch_size = batch_size
         self.lr = lr
+        self.refine = refine
+        self.anomalies = anomalies
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit to rows X [n, d]; y is not used."""
+        """Fit to rows X [n, d]; y is not used.
+
+        Raises:
+            InputError: an option is off, or the detector needs `anomalies` or cannot use them.
+        """
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         rows = _data(_checked(self, X, reset=True))
@@ -202,13 +212,11 @@ class AnomalyDetector(_Thresholded):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         held, kept = order.tensor_split([thresholds.held_out_count(len(rows), self.false_alarms)])
         kept = kept.sort().values
-        self.detector_ = self._fresh_detector()
-        outcome = training.fit(
-            self.detector_, rows.take(kept), weighting,
-            epochs=self.epochs, batch_size=self.batch_size, lr=self.lr, seed=seed,
-        )  # fmt: skip
-        if (rule := alignment.choose(self.alignment, rows.unit_shape)) is not None:
-            self.detector_ = rule.fit(self.detector_, rows.take(kept), seed)
+        rule = alignment.choose(self.alignment, rows.unit_shape)
+        rounds, fit = refine.parse(self.refine), self._fitter(weighting, rule)
+        base = torch.ones(len(kept))
+        fitted = fit(rows.take(kept), base, seed) if rounds is None else rounds(fit, rows.take(kept), base, seed).fitted
+        self.detector_, outcome = fitted.detector, fitted.outcome
         self.weights_ = np.zeros(len(rows))
         self.weights_[kept.numpy()] = outcome.weights.numpy()
         self.history_, self.checks_ = outcome.history, outcome.checks
@@ -225,6 +233,21 @@ class AnomalyDetector(_Thresholded):
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         return _exact_scores(self.detector_, _data(X))
+
+    def _fitter(self, weighting: Weighting, rule: alignment.ModeFair | None) -> refine.Fit:
+        known = None
+        if self.anomalies is not None:
+            known = Labelled(_data(validate_data(self, self.anomalies, reset=False, dtype=[np.float64, np.float32])))
+
+        def fit(data: Data, base: Tensor, seed: int) -> refine.Fitted:
+            detector = self._fresh_detector()
+            outcome = training.fit(
+                detector, data, weighting, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
+                base_weights=base, anomalies=known, seed=seed,
+            )  # fmt: skip
+            return refine.Fitted.read_by(rule, detector, outcome, data, seed)
+
+        return fit
 
     def _fresh_detector(self) -> Detector:
         if isinstance(self.detector, Detector):

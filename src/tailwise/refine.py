@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from . import scoring, training
-from .alignment import Aligned
+from .alignment import Aligned, ModeFair
 from .detector import Detector
 from .errors import InputError
 from .problem import Data
@@ -35,6 +35,14 @@ class Fitted:
     detector: Detector
     outcome: Outcome
     scores: Tensor
+
+    @classmethod
+    def read_by(cls, rule: ModeFair | None, detector: Detector, outcome: Outcome, data: Data, seed: int) -> Fitted:
+        """What was trained on `data`, aligned where there is a rule."""
+        if rule is None:
+            return cls(detector, outcome, outcome.scores)
+        aligned = rule.fit(detector, data, seed)
+        return cls(aligned, outcome, aligned.training_scores)
 
 
 # Trains a fresh detector on units with base weights [n] and a seed.

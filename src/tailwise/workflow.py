@@ -240,10 +240,7 @@ def fitter(
             seed=seed, device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
             keeper=keeper, progress=progress,
         )  # fmt: skip
-        if rule is None:
-            return refine.Fitted(detector, outcome, outcome.scores)
-        aligned = rule.fit(detector, data, seed)
-        return refine.Fitted(aligned, outcome, aligned.training_scores)
+        return refine.Fitted.read_by(rule, detector, outcome, data, seed)
 
     return fit
 
