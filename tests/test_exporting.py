@@ -199,6 +199,50 @@ def test_an_exported_run_is_verified_and_scores_on_the_command_line(finished: Pa
     assert found["flagged"].tolist() == expected["flagged"].tolist()
 
 
+@pytest.mark.filterwarnings("default")
+def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: Path, tmp_path, capsys) -> None:
+    command = ["fit", str(finished.with_name("table.csv")), "--out", str(tmp_path / "run"), "--detector", "gaussian"]
+    assert run([*command, "--per-kind", "--cross", "0"]) == 0
+    capsys.readouterr()
+    assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "kinds.onnx")]) == 0
+    assert "one threshold for all" in capsys.readouterr().err
+    rows = storage.open_run(tmp_path / "run").settings["thresholds"]
+    held = tailwise_runtime.load(tmp_path / "kinds.onnx").facts["thresholds"]
+    assert held == {str(row["kind"]): row["threshold"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a,b,c,d,e\n1,2,,4,5\n", "row 0, column c"),
+        (b"a,b,c,d,e\n", "has no rows"),
+        (b"a,b,c,d\n1,2,3,4\n", "lacks the columns ['e']"),
+        ("a,b,c,d,e\n1,2,3,4,5\n".encode("utf-16"), "not text in UTF-8"),
+    ],
+)
+def test_the_loader_says_what_it_cannot_read(exported: Path, tmp_path, capsys, content: bytes, said: str) -> None:
+    from tailwise_runtime.__main__ import main
+
+    (tmp_path / "units.csv").write_bytes(content)
+    assert main([str(exported), str(tmp_path / "units.csv")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_the_loader_reads_semicolons_and_refuses_words(exported: Path, tmp_path, capsys) -> None:
+    from tailwise_runtime.__main__ import main
+
+    (tmp_path / "comma.csv").write_text("a,b,c,d,e\n1,2,3,4,5\n")
+    (tmp_path / "semicolon.csv").write_text("a;b;c;d;e\n1;2;3;4;5\n")
+    shown = []
+    for name in ("comma.csv", "semicolon.csv"):
+        assert main([str(exported), str(tmp_path / name)]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+    np.save(tmp_path / "words.npy", np.array([["a"] * 5]))
+    assert main([str(exported), str(tmp_path / "words.npy")]) == 2
+    assert "not numbers" in capsys.readouterr().err
+
+
 def tampered(exported: Path, path: Path, factor: float) -> Path:
     """The file with its scores multiplied."""
     onnx = pytest.importorskip("onnx")

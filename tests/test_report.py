@@ -6,12 +6,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from matplotlib.figure import Figure
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from tailwise import findings, plots, report
+from tailwise import data_checks, decisions, findings, plots, report
 from tailwise.findings import wilson_interval
+from tailwise.problem import Data, Facts, Problem
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 HOSTILE = "a<script>alert(1)</script>|\"'&`.png"
@@ -382,3 +384,41 @@ def test_small_kinds_are_told_of_and_what_cannot_be_known():
     assert "1 (" not in said
     assert findings.rare_or_hidden(training(mode=[0] * 100 + [1] * 100)) == ""
     assert findings.rare_or_hidden(training(mode=-1)) == ""
+
+
+def shares(*counts):
+    return [
+        {"name": str(i), "rejected": findings.share_of(np.arange(of) < count)} for i, (count, of) in enumerate(counts)
+    ]
+
+
+def test_one_rejected_unit_of_a_tiny_kind_is_chance():
+    assert decisions.worst_kind(shares((1, 1), *[(0, 1)] * 60, *[(1, 58)])) is None
+    assert decisions.worst_kind(shares((1, 2), (4, 100))) is None
+    row, others = decisions.worst_kind(shares((5, 10), (5, 100)))
+    assert row["name"] == "0"
+    assert (others["count"], others["of"]) == (5, 100)
+
+
+def test_units_are_suspect_among_their_like_only():
+    """Held-out units that all score above the fitted ones are not suspects; one of each sort that stands out is."""
+    generator = np.random.default_rng(0)
+    scores = np.concatenate([generator.normal(size=80), 30 + generator.normal(size=20)])
+    held = np.arange(100) >= 80
+    table = pd.DataFrame({"unit": [f"u{i}" for i in range(100)], "score": scores, "held_out": held, "mode": 0})
+    assert len(data_checks.suspects(table)) <= 1
+    table.loc[[3, 90], "score"] = [12.0, 60.0]
+    assert set(data_checks.suspects(table)["unit"][:2]) == {"u3", "u90"}
+
+
+@pytest.mark.parametrize(("shift", "ok"), [(0.0, True), (30.0, False), (-30.0, False)])
+def test_a_detector_that_knows_its_training_units_by_heart_is_told(shift, ok):
+    generator = np.random.default_rng(0)
+    units = torch.from_numpy(generator.normal(size=(100, 3))).float()
+    held = np.arange(100) >= 80
+    table = pd.DataFrame({"score": generator.normal(size=100) + shift * held, "held_out": held, "mode": 0})
+    table["unit"] = [str(i) for i in range(100)]
+    problem = Problem(Data(units, range(100)), Facts("made"))
+    (check,) = [each for each in data_checks.of_problem(problem, table) if each["name"] == data_checks.HEART]
+    assert check["ok"] == ok
+    assert ("by heart" in check["message"]) != ok

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from . import neighbours, scoring, spelling
+from . import findings, metrics, neighbours, scoring, spelling
 from .errors import InputError
 from .problem import Data, Problem, Source
 from .weights import rejection_threshold
@@ -39,6 +39,9 @@ _STILL = 0.99
 _SAMPLE, _SAMPLE_OF_IMAGES = 2_000, 64
 # About two standard deviations of scores lie below; see `triage`.
 _SUSPICIOUS = 3.0
+# Where held-out units score above, or below, nearly all fitted ones, these say nothing of new ones.
+_APART, _FEWEST_HELD = 0.95, 5
+HEART = "fitted against held-out"
 
 
 def of_problem(problem: Problem, table: pd.DataFrame, source: Source | None = None) -> list[dict[str, Any]]:
@@ -60,7 +63,8 @@ def of_problem(problem: Problem, table: pd.DataFrame, source: Source | None = No
     found += [] if near is None else [_near(near, units)]
     still = still_features(problem.train)
     found += [] if still is None else [_still(still, problem)]
-    return [*found, _suspects(table, units, "" if source is None else repr(source))]
+    found.append(_suspects(table, units, "" if source is None else repr(source)))
+    return found if (heart := _by_heart(table, units)) is None else [*found, heart]
 
 
 def digests(data: Data) -> list[bytes]:
@@ -128,19 +132,27 @@ def still_features(data: Data) -> list[tuple[str, float, float]] | None:
 
 
 def suspects(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the training units whose score is far out of line, the farthest first."""
+    """Rows of the training units whose score is far out of line, the farthest first.
+
+    Fitted units are held against fitted ones, and held-out against held-out: a detector knows the former too well.
+    """
+    table = table.assign(score=findings.deciding_scores(table))
     finite = table[np.isfinite(table["score"].to_numpy(dtype=float))]
-    scores = torch.from_numpy(finite["score"].to_numpy(dtype=float).copy())
-    if not len(scores):
+    if not len(finite):
         return finite
+    standard = finite.groupby(finite["held_out"].astype(bool))["score"].transform(_standard)
+    values = torch.from_numpy(standard.to_numpy(dtype=float).copy())
+    far = (values > max(rejection_threshold(values), _SUSPICIOUS)).numpy()
+    return finite.assign(standard=standard)[far].sort_values("standard", ascending=False, kind="stable")
+
+
+def _standard(scores: pd.Series) -> np.ndarray:
+    """How many usual deviations each score lies above the median; 0 where half of all are equal."""
+    values = torch.from_numpy(scores.to_numpy(dtype=float).copy())
     # Scores of a detector are positive and skewed; those read against a unit's like are neither.
-    scores = scores.log() if float(scores.min()) > 0 else scores
-    deviation = float((scores - scores.median()).abs().median()) / 0.6745
-    if deviation <= 0:
-        return finite.iloc[:0]
-    standard = (scores - scores.median()) / deviation
-    far = standard > max(rejection_threshold(standard), _SUSPICIOUS)
-    return finite[far.numpy()].sort_values("score", ascending=False, kind="stable")
+    values = values.log() if float(values.min()) > 0 else values
+    deviation = float((values - values.median()).abs().median()) / 0.6745
+    return ((values - values.median()) / deviation).numpy() if deviation > 0 else np.zeros(len(values))
 
 
 def _first_of_each(data: Data) -> np.ndarray:
@@ -224,6 +236,24 @@ def _suspects(table: pd.DataFrame, units: str, source: str) -> dict[str, Any]:
     ]
     command = f"tailwise triage {spelling.quoted(source)} --out review" if source else ""
     return _check("suspects in the training data", len(odd), message, lines) | {"command": command}
+
+
+def _by_heart(table: pd.DataFrame, units: str) -> dict[str, Any] | None:
+    """Whether the units that were trained on score as those held out do; None where too few were held out to say."""
+    held = table["held_out"].to_numpy(dtype=bool)
+    scores = table["score"].to_numpy(dtype=float)
+    if held.sum() < _FEWEST_HELD or held.all() or not np.isfinite(scores).all():
+        return None
+    higher = metrics.auroc(held, scores)
+    message = f"held-out {units} score above the fitted ones in {higher:.0%} of pairs"
+    apart = max(higher, 1 - higher) > _APART
+    if apart:
+        message += (
+            ": the detector knows what it was trained on by heart. The threshold is of held-out ones and holds; what "
+            "is said of fitted ones says little of new ones. With --cross 5 each is judged by a detector that was "
+            "trained without it"
+        )
+    return _check(HEART, int(apart), message, [])
 
 
 def _check(name: str, count: int, message: str, lines: Sequence[str]) -> dict[str, Any]:

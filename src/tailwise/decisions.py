@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from scipy import stats
 
 from . import calibrating, findings
 from .calibration import Calibration
@@ -17,6 +18,7 @@ from .wording import counted, percent
 # The promises that every report shows, beside the run's own.
 SHARES = (0.01, 0.02, 0.05, 0.1)
 _LISTED = 6
+_CHANCE = 0.05
 
 
 def threshold_rows(
@@ -196,13 +198,17 @@ def _trained(summary: Mapping[str, Any], rows: Sequence[Any], row: Mapping[str, 
 
 
 def worst_kind(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], dict[str, Any]] | None:
-    """The row most often rejected, and the share of the others, if its 95 % interval lies above that."""
+    """The row most often rejected clearly more often than the others, and the share of these.
+
+    Clearly is a chance of at most 5 % that any of the rows would stand out so (Fisher's exact test, Bonferroni).
+    """
     worse = []
     for row in rows:
         others = [other["rejected"] for other in rows if other is not row]
         rest: dict[str, Any] = {"count": sum(o["count"] for o in others), "of": sum(o["of"] for o in others)}
         rest["share"] = rest["count"] / rest["of"] if rest["of"] else None
-        if rest["of"] and row["rejected"]["low"] > rest["share"]:
+        table = [[each["count"], each["of"] - each["count"]] for each in (row["rejected"], rest)]
+        if rest["of"] and stats.fisher_exact(table, alternative="greater").pvalue <= _CHANCE / len(rows):
             worse.append((row, rest))
     return max(worse, key=lambda pair: pair[0]["rejected"]["share"], default=None)
 

@@ -58,6 +58,12 @@ def export(run: Path, to: str, out: Path) -> Path:
         raise InputError(f"export needs {' and '.join(missing)}", "pip install 'tailwise[onnx]'")
     opened = storage.open_run(run)
     write(out, to_onnx(opened.detector(), opened.settings, opened.fingerprint()))
+    if own := _own_thresholds(opened.settings):
+        warnings.warn(
+            f"the file flags above one threshold for all, {opened.settings['threshold']:.6g}, not above those of the "
+            f"run's {len(own)} kinds, which a graph of units cannot know: its metadata holds them, under thresholds",
+            stacklevel=2,
+        )
     return out
 
 
@@ -289,12 +295,20 @@ def _facts(settings: Mapping[str, Any], graph: Graph, kept: Fingerprint) -> dict
         "unit_shape": list(graph.detector.unit_shape),
         "features": settings.get("features") or [],
         "threshold": settings["threshold"],
+        "thresholds": _own_thresholds(settings),
         "map_threshold": None if scale is None else scale.threshold,
         "fingerprint": settings.get("fingerprint"),
         "units": _text(kept.units),
         "scores": _text(kept.scores),
         "tolerance": TOLERANCE,
     }
+
+
+def _own_thresholds(settings: Mapping[str, Any]) -> dict[str, float]:
+    """The threshold of each kind, where a run has them; a graph of units cannot choose among them."""
+    if not (settings.get("per_kind") or settings.get("per_group")):
+        return {}
+    return {str(row["kind"]): float(row["threshold"]) for row in settings["thresholds"]}
 
 
 def _text(values: Tensor) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class Model:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _of_batch(self, output: str, units: np.ndarray) -> np.ndarray:
-        part = np.ascontiguousarray(units, dtype=np.float32)
+        try:
+            part = np.ascontiguousarray(units, dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise ModelError(f"units are not numbers: {error}") from error
         if not np.isfinite(part).all():
             raise ModelError("a unit holds NaN or infinity: fill or drop missing values first")
         # Maps are smoothed only where they are asked for.

@@ -42,15 +42,34 @@ def _read(path: Path, model: Model) -> np.ndarray:
             return np.load(path, allow_pickle=False)
         except ValueError as error:
             raise ModelError(f"{path} is not an array of numbers: {error}") from error
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
-    missing = [name for name in model.features if rows and name not in rows[0]]
-    if missing or not model.features:
-        raise ModelError(f"{path} lacks the columns {missing}" if missing else "the model knows no names of columns")
+    if not model.features:
+        raise ModelError("the model knows no names of columns")
     try:
-        return np.array([[float(row[name]) for name in model.features] for row in rows], dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path} holds what is no number: {error}") from error
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            # Where commas are decimal signs, spreadsheets part columns by semicolons.
+            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=header.count)))
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not text in UTF-8: {error}") from error
+    if not rows:
+        raise ModelError(f"{path} has no rows")
+    if missing := [name for name in model.features if name not in rows[0]]:
+        raise ModelError(f"{path} lacks the columns {missing}")
+    return np.array(
+        [
+            [_number(row[name], f"row {i}, column {name} of {path}") for name in model.features]
+            for i, row in enumerate(rows)
+        ],
+        dtype=np.float32,
+    )
+
+
+def _number(text: str | None, where: str) -> float:
+    try:
+        return float(text or "")
+    except ValueError:
+        raise ModelError(f"{where} is not a number: {text!r}") from None
 
 
 def _write(path: Path | None, model: Model, scores: np.ndarray) -> None:
