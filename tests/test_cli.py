@@ -223,6 +223,14 @@ def test_bad_options_of_score(
     assert cli.run(["score", run, f"Table(path={str(table)!r}), Table(path={str(table)!r})"]) == 2
 
 
+@pytest.mark.parametrize("option", [["--false-discoveries", "0.1"], ["--maps", "m"], ["--map-threshold", "1"]])
+def test_options_that_a_map_of_a_cube_has_not_are_refused(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(["score", "run", "cube.mat", "--out", "c.mat", *option]) == 2
+    assert f"{option[0]} is not for the map of a cube" in capsys.readouterr().err
+
+
 def test_a_message_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3,4,5\n")
     assert cli.run(["fit", str(tmp_path / "ragged.csv"), "--out", str(tmp_path / "run")]) == 2

@@ -164,3 +164,28 @@ def test_a_run_of_before_says_so(tmp_path, capsys):
     assert "before runs kept their kinds" in capsys.readouterr().err
     assert cli.run(["score", run, str(tmp_path / "t.csv")]) == 0
     assert capsys.readouterr().out.startswith("unit,score,threshold,flagged,p_value,standardised\n")
+
+
+def test_a_crossed_run_raises_no_alarm_by_the_scores_of_other_detectors(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    for name, count in (("train", 300), ("same", 2_000)):
+        pd.DataFrame(generator.normal(size=(count, 60))).rename(columns=str).to_csv(
+            tmp_path / f"{name}.csv", index=False
+        )
+    run = str(tmp_path / "run")
+    fit = [
+        "fit",
+        str(tmp_path / "train.csv"),
+        "--out",
+        run,
+        "--detector",
+        "gaussian",
+        "--alignment",
+        "",
+        "--cross",
+        "5",
+    ]
+    assert cli.run(fit) == 0
+    capsys.readouterr()
+    assert cli.run(["drift", run, str(tmp_path / "same.csv")]) == 0
+    assert "scores are not compared" in capsys.readouterr().err

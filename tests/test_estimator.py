@@ -272,3 +272,35 @@ def test_refinement_drops_a_lump_of_hidden_anomalies():
     assert detector.weights_[300:].max() == 0
     assert (detector.weights_[:300] > 0).mean() > 0.7
     assert clone(detector).get_params()["refine"] == "Purify()"
+
+
+def test_copies_are_weighed_by_their_own_scores():
+    """What an estimator keeps of the copies that it was fitted on is of other units."""
+    X = np.random.default_rng(0).normal(size=(200, 3))
+    X[:10] *= 4
+    found = Reweighted(LocalOutlierFactor(novelty=True), "Importance()", rounds=3, resample="copy", random_state=0).fit(
+        X
+    )
+    expected = Reweighted(LocalOutlierFactor(novelty=True), "Importance()", rounds=3, random_state=0).fit(X)
+    assert np.corrcoef(np.log(found.weights_), np.log(expected.weights_))[0, 1] > 0.5
+
+
+def test_one_gross_value_does_not_move_the_threshold():
+    X = np.random.default_rng(0).normal(size=(300, 3))
+    limits = []
+    for value in (X[7].copy(), -999_999.0):
+        X[7] = value
+        fits = [
+            AnomalyDetector("gaussian", alignment="", weighting="", false_alarms=0.1, random_state=seed).fit(X).offset_
+            for seed in range(8)
+        ]
+        limits.append(max(-each for each in fits))
+    assert limits[1] < 3 * limits[0]
+
+
+def test_what_single_precision_cannot_hold_is_refused():
+    X = np.random.default_rng(0).normal(size=(50, 3))
+    detector = AnomalyDetector("gaussian", alignment="").fit(X)
+    for data in (np.where(X > 2, 1e200, X), np.full((1, 3), 1e150)):
+        with pytest.raises(InputError, match="beyond single precision"):
+            detector.score_samples(data)

@@ -151,3 +151,22 @@ def test_kinds_of_one_picture_in_two_colours_or_of_two_brightnesses_are_told_apa
         pictures = torch.cat([drawn.expand(120, -1, -1, -1), other.expand(80, -1, -1, -1)]) + noise
         found = Kinds.learn(data_of(pictures)).training
         assert adjusted_rand_score(np.repeat([0, 1], [120, 80]), found) > 0.95
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_copies_change_nothing(times):
+    generator = torch.Generator().manual_seed(0)
+    units, new = torch.randn(300, 5, generator=generator), torch.randn(2_000, 5, generator=generator)
+    once = Kinds.learn(Data(units, range(300)))
+    found = Kinds.learn(Data(units.repeat(times, 1), range(300 * times)))
+    fresh = Data(new, range(2_000))
+    assert torch.equal(found.of(fresh), once.of(fresh))
+    assert torch.equal(found.training, once.training.repeat(times))
+    assert torch.equal(found.training_as_new.unknown, once.training_as_new.unknown.repeat(times))
+    assert float((found.of(fresh) == UNKNOWN).float().mean()) < 0.07
+
+
+def test_what_is_beyond_single_precision_is_unknown():
+    found = Kinds.learn(Data(torch.randn(300, 5, generator=torch.Generator().manual_seed(0)), range(300)))
+    far = torch.tensor([1e18, 1e19, 1e20, 3e38])[:, None].expand(4, 5)
+    assert found.of(Data(far, range(4))).tolist() == [UNKNOWN] * 4

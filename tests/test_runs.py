@@ -20,6 +20,7 @@ import torch
 
 from tailwise import files, storage, workflow
 from tailwise.errors import InputError
+from tailwise.problem import Data, Labelled
 from tailwise.sources import open_source
 
 FORK = multiprocessing.get_context("fork")
@@ -150,6 +151,20 @@ def test_a_kind_that_is_rejected_too_often_fails_the_run(table: Path, tmp_path: 
     assert rows["b"]["share"] == pytest.approx(over[scores["group"] == "b"].mean())
     fair = workflow.fit_run(replace(asked, per_group=True), tmp_path / "fair")
     assert fair.settings["group_fpr"]["broken"] == []
+
+
+def test_test_normals_of_a_kind_can_break_the_limit_too(table: Path, tmp_path: Path) -> None:
+    """Of thresholds that were made of the calibration units these alone can tell."""
+    frame = pd.read_csv(table)
+    shifted = frame[frame["kind"] == "a"].tail(40).assign(bad=0)
+    shifted[[f"f{i}" for i in range(6)]] += 5
+    pd.concat([frame.assign(bad=0), shifted.assign(bad=1).head(3)]).to_csv(tmp_path / "train.csv", index=False)
+    asked = request(tmp_path / "train.csv", detector="gaussian", alignment="", per_group=True, max_group_fpr=0.1)
+    problem = replace(asked.source, labels="bad").load()
+    units = torch.tensor(shifted[[f"f{i}" for i in range(6)]].to_numpy(), dtype=torch.float32)
+    normals = Labelled(Data(units, [str(i) for i in range(40)]), np.zeros(40, dtype=bool), np.full(40, "a"))
+    run = workflow.fit_run(asked, tmp_path / "run", problem=replace(problem, test=normals))
+    assert run.settings["group_fpr"]["broken"] == ["a in the test"]
 
 
 def test_reordered_and_extra_columns_do_not_matter(finished: storage.Run, table: Path, tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from tailwise import thresholds
+from tailwise import alignment, crossing, refine, scoring, thresholds, training
 from tailwise.calibration import Calibration
+from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
+from tailwise.problem import Data
 from tailwise.thresholds import benjamini_hochberg, conformal_threshold, cross_p_values, p_values
 
 # Few distinct values, so that ties are the rule.
@@ -237,7 +239,8 @@ def test_kinds_that_are_not_known_are_held_to_all_scores():
 def test_the_table_says_what_each_kind_can_promise():
     calibration = Calibration(np.arange(110.0), np.array(["mono"] * 100 + ["poly"] * 10))
     mono, poly = calibration.table(0.05, per_day=2_000)
-    assert (mono["kind"], mono["normals"], mono["guaranteed"], mono["per_day"]) == ("mono", 100, True, 100)
+    assert (mono["kind"], mono["normals"], mono["guaranteed"]) == ("mono", 100, True)
+    assert mono["per_day"] == pytest.approx(2_000 * 0.05 * 100 / 110)
     assert (poly["promised"], poly["reachable"], poly["guaranteed"]) == (1 / 11, 1 / 11, False)
     assert poly["threshold"] >= 109
     assert mono["low"] < 0.05 < mono["high"]
@@ -293,3 +296,41 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
     assert (crossing.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
     with pytest.raises(InputError, match="got 5 for 9 units"):
         crossing.parts_of(9, 5)
+
+
+def test_ties_with_the_limit_are_flagged():
+    """Conformal p-values are fractions, of which .15 / 3 is .05 but for rounding."""
+    assert benjamini_hochberg(np.array([1 / 20, 1, 1]), 0.15).tolist() == [True, False, False]
+
+
+def test_what_is_no_number_is_refused():
+    with pytest.raises(InputError, match="1 of 2 scores are not numbers"):
+        p_values(np.arange(9.0), np.array([np.nan, 1]))
+    with pytest.raises(InputError, match="finite"):
+        conformal_threshold(np.array([1, np.nan, 2]), 0.1)
+    assert p_values(np.arange(9.0), np.array([np.inf]))[0] == 0.1
+
+
+@pytest.mark.parametrize("alignment_of", ["", "auto"])
+def test_out_of_fold_thresholds_hold_for_few_units_with_many_features(alignment_of):
+    """Mode-fair scores count in deviations of the training units, which differ between trainings on few units."""
+    generator = torch.Generator().manual_seed(0)
+    train, new = (Data(torch.randn(n, 200, generator=generator), range(n)) for n in (60, 400))
+    rule = alignment.parse(alignment_of)
+
+    def fit(data, base, seed):
+        detector = Gaussian()
+        outcome = training.fit(detector, data, base_weights=base, seed=seed)
+        return refine.Fitted.read_by(rule, detector, outcome, data, seed)
+
+    final = fit(train, torch.ones(60), 0)
+    part = crossing.parts_of(60, 5)
+    left_out = crossing.left_out(fit, train, torch.ones(60), part, 0, final).scores
+    flagged = scoring.score(final.detector, new).double().numpy() > conformal_threshold(left_out, 0.1)
+    assert flagged.mean() < 0.15
+
+
+def test_alarms_of_a_day_add_up():
+    calibration = Calibration(np.arange(110.0), np.array(["mono"] * 100 + ["poly"] * 10))
+    rows = calibration.table(0.05, per_day=1_000)
+    assert sum(row["per_day"] for row in rows) == pytest.approx(1_000 * calibration.together(0.05)["promised"])

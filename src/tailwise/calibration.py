@@ -74,12 +74,12 @@ class Calibration:
         return self._each(kinds, len(scores), lambda reading, place: reading.standardised(scores[place]))
 
     def table(self, false_alarms: float, per_day: float | None = None) -> list[dict[str, Any]]:
-        """A row for all and each kind, the largest first: what its threshold is and what it promises.
+        """A row for each kind, the largest first, or the one for all: what its threshold is and what it promises.
 
         `promised` is the share of false alarms in the mean over calibrations, `low` and `high` hold that of one
         calibration in 95 % of them, `low` being 0 where the threshold is borrowed; `guaranteed` is whether the kind's
-        own scores reach the share that was asked for, so that nothing was borrowed. With `per_day` units a day, the
-        expected false alarms a day.
+        own scores reach the share that was asked for, so that nothing was borrowed. With `per_day` units a day, in the
+        shares that kinds have here, the expected false alarms a day.
         """
         rows = []
         for name, reading in self._rows():
@@ -93,7 +93,9 @@ class Calibration:
                 "low": low, "high": high, "reachable": thresholds.reachable(size),
                 "guaranteed": thresholds.reachable(size) <= false_alarms,
             }  # fmt: skip
-            rows.append(row if per_day is None else row | {"per_day": row["promised"] * per_day})
+            rows.append(
+                row if per_day is None else row | {"per_day": row["promised"] * per_day * size / len(self.scores)}
+            )
         return rows
 
     def together(self, false_alarms: float) -> dict[str, Any]:

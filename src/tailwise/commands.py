@@ -179,8 +179,12 @@ def score(
         device: "cpu", "cuda" or "mps".
     """
     from . import scene_maps, tables, workflow
+    from .errors import InputError
 
     if out is not None and out.suffix in scene_maps.SUFFIXES:
+        given = {"--maps": maps, "--map-threshold": map_threshold, "--false-discoveries": false_discoveries}
+        if odd := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"{odd[0]} is not for the map of a cube", f"write scores to a .csv, or leave {odd[0]} out")
         return scene_maps.write_map(run, data, out, threshold, batch_size, device)
     table = workflow.score_data(
         run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries

@@ -50,20 +50,26 @@ class Crossed:
 def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> Crossed:
     """Each unit scored by the detector that was trained without its part [n].
 
-    With `final`, which was trained on all units, scores are put on the scale of its own. Mode-fair scores are on it.
+    With `final`, which was trained on all units, scores are put on the scale of its own.
     """
     scores = np.empty(len(data))
     for number in range(int(part.max()) + 1):
         inside, outside = (part != number).nonzero().flatten(), (part == number).nonzero().flatten()
         fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
-        found = scoring.score(fitted.detector, unseen).double().numpy()
-        scores[outside.numpy()] = found * (1.0 if final is None else _factor(fitted, final))
+        factor = 1.0 if final is None else _on_scale(fitted, final)
+        scores[outside.numpy()] = factor * scoring.score(fitted.detector, unseen).double().numpy()
     return Crossed(scores, fitted.detector, unseen)
 
 
-def _factor(fitted: Fitted, final: Fitted) -> float:
-    """What brings the scores of one training to the scale of another: networks of one-class losses choose their own."""
+def _on_scale(fitted: Fitted, final: Fitted) -> float:
+    """Put the scores of one training on the scale of another; by what they still have to be multiplied.
+
+    Networks of one-class losses choose their own scale. Mode-fair scores count in deviations of the training units'
+    cues: of few units with many features these are small, and differ much between trainings, where new units' do not.
+    """
+    if isinstance(fitted.detector, Aligned) and isinstance(final.detector, Aligned):
+        fitted.detector.count_as(final.detector)
+        return 1.0
     middles = [float(each.scores.double().median()) for each in (final, fitted)]
-    aligned = isinstance(final.detector, Aligned)
     positive = min(float(each.scores.min()) for each in (final, fitted)) >= 0 and min(middles) > 0
-    return middles[0] / middles[1] if positive and not aligned else 1.0
+    return middles[0] / middles[1] if positive else 1.0

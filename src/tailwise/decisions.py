@@ -106,7 +106,7 @@ def gate(summary: Mapping[str, Any]) -> dict[str, Any] | None:
     said = summary["settings"].get("group_fpr")
     if not said:
         return None
-    rows, limit = said["kinds"], percent(said["limit"])
+    rows, limit = [*said["kinds"], *said.get("test", [])], percent(said["limit"])
     over = [row for row in rows if row["name"] in said["broken"]]
     text = f"No kind of normal is falsely rejected in more than {limit} (--max-group-fpr), as far as its units can tell"
     if over:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import drift, scoring, storage
+from . import calibrating, drift, findings, scoring, storage
 from .errors import InputError
 from .kinds import Kinds
 from .problem import check_units
@@ -44,6 +44,8 @@ def drift_of(
         scores = scoring.score(detector, units, batch_size).double().numpy()
     placed = kinds.place(units)
     batch = drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
+    if findings.crossed(table):
+        calibrating.say("note: scores are not compared: the run held no units out; with --cross 0 a fit does")
     found = drift.drift(reference_of(table, kinds), batch, level=level, examples=examples_of(table))
     if out is not None:
         text = found.to_markdown() if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"
@@ -52,9 +54,10 @@ def drift_of(
 
 
 def reference_of(table: pd.DataFrame, kinds: Kinds) -> drift.Sample:
-    """What a batch is held against: training units as if they were new, with scores by a detector that has not learnt
-    them, where there are, and the places that were kept."""
-    held = table.get("calibration", table["score"].where(table["held_out"].astype(bool)))
+    """What a batch is held against: training units as if they were new, with the scores of those that were held out,
+    and the places that were kept. Out-of-fold scores are of other detectors than the one that scores the batch: they
+    lie a little higher, which a large batch would tell, and are left out."""
+    held = table["score"].where(table["held_out"].astype(bool))
     scores = held.to_numpy(dtype=float)
     places = kinds.along(len(table)).numpy()
     return drift.Sample(table["mode_as_new"].to_numpy(), table["unknown_as_new"].to_numpy(dtype=bool), scores, places)

@@ -120,7 +120,7 @@ class Reweighted(MetaEstimatorMixin, _Thresholded):
         estimator, weights = self._fitted(X, None, seed, start), torch.ones(len(X), dtype=torch.float64)
         cache: dict[int, Tensor] = {}
         for round in range(self.rounds if weighting.steps else 0):
-            scores = torch.from_numpy(_training_scores(estimator, X))
+            scores = torch.from_numpy(_training_scores(estimator, X, round > 0 and self.resample == "copy"))
             previous = weights if round else None
             weights = weighting(Context(scores, scores, embedding, previous, round, cache))
             estimator = self._fitted(X, weights, seed, start)
@@ -228,7 +228,7 @@ class AnomalyDetector(_Thresholded):
         scores = _exact_scores(self.detector_, judged)
         threshold = thresholds.conformal_threshold(scores, self.false_alarms)
         # The unit that sets the threshold lies on it, and its last digits change with the rows it is scored with.
-        self.offset_ = -float(threshold + _LAST_DIGITS * np.abs(scores).max())
+        self.offset_ = -float(threshold + _LAST_DIGITS * max(abs(threshold), float(np.median(np.abs(scores)))))
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
@@ -307,9 +307,12 @@ def _counts(expected: np.ndarray, start: float) -> np.ndarray:
     return np.diff(np.floor(np.round(np.cumsum(expected), 9) + start), prepend=np.floor(start)).astype(int)
 
 
-def _training_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
-    """Native scores of the units that the estimator was fitted on; without themselves where neighbours are counted."""
-    for name, sign in (("decision_scores_", 1), ("negative_outlier_factor_", -1)):
+def _training_scores(estimator: Any, X: np.ndarray, copied: bool) -> np.ndarray:
+    """Native scores of the units that the estimator was fitted on; without themselves where neighbours are counted.
+
+    What was fitted on copies keeps the scores of as many units, but of others than these.
+    """
+    for name, sign in () if copied else (("decision_scores_", 1), ("negative_outlier_factor_", -1)):
         own = getattr(estimator, name, None)
         if own is not None and len(own) == len(X):
             return sign * np.asarray(own, dtype=np.float64)
@@ -333,7 +336,10 @@ def _drawn_seed(random_state: Any) -> int:
 
 def _checked(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     least = 2 if reset else 1
-    return validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=least)
+    X = validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=least)
+    if len(X) and np.abs(X).max() > np.finfo(np.float32).max:
+        raise InputError(f"X holds {np.abs(X).max():.3g}, which is beyond single precision", "rescale the features")
+    return X
 
 
 def _data(X: np.ndarray) -> Data:

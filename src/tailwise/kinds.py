@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import gradients, modes, neighbours, scoring, thresholds
+from . import gradients, modes, neighbours, pseudo_anomalies, scoring, thresholds
 from .errors import InputError
 from .problem import Batch, Data
 
@@ -87,8 +87,9 @@ class Kinds:
     def learn(cls, data: Data, seed: int = 0, unknown: float = 0.05) -> Kinds:
         """Find the modes of training units and what it takes to place others.
 
-        Training units keep their mode when they are asked for again. Beyond 10,000 a sample is kept; the others have
-        the mode of the nearest in it, and as many of them as of new normals are called unknown.
+        Training units keep their mode when they are asked for again. Copies of a unit count once. Beyond 10,000 a
+        sample is kept; the others have the mode of the nearest in it, and as many of them as of new normals are called
+        unknown.
 
         Args:
             data: the training units.
@@ -106,6 +107,9 @@ class Kinds:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         kept = order[:_MOST_UNITS].sort().values
         units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
+        # Of equal units the first stands for all: a copy beside it would make what is new look farther out than it is.
+        distinct, standing = _distinct(units)
+        units, rows = units[distinct], kept[distinct]
         first = scoring.shrunk(next(_batches(data.take(kept[:1]))).units)
         centre, scale, axes = _axes_of(units, first.numel() if first.dim() == 4 else 0, seed)
         places = _placed(units, centre, scale, axes)
@@ -119,10 +123,11 @@ class Kinds:
         strangeness = _strangeness(_reach(places, places, distances, near), without, usual)
         limit = torch.tensor(thresholds.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
         shape = torch.tensor(data.unit_shape)
-        kinds = cls(shape, centre, scale, axes, places, kept, found, usual, limit)
+        kinds = cls(shape, centre, scale, axes, places, rows, found, usual, limit)
         training = torch.empty(len(data), dtype=torch.long)
         as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), kinds.along(len(data)))
-        training[kept], as_new.mode[kept], as_new.unknown[kept] = found, found[near[:, 0]], strangeness > limit
+        each = found, found[near[:, 0]], strangeness > limit
+        training[kept], as_new.mode[kept], as_new.unknown[kept] = (values[standing] for values in each)
         rest = order[_MOST_UNITS:]
         if len(rest):
             others = kinds.place(data.take(rest))
@@ -186,11 +191,14 @@ class Kinds:
     def _place(self, units: Tensor) -> Placed:
         places = _placed(_compared(units), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
-        own = torch.where(distance <= _ROUNDING * places.norm(dim=1), nearest, -1)
+        size = places.norm(dim=1)
+        own = torch.where((distance <= _ROUNDING * size) & size.isfinite(), nearest, -1)
         distances, near = _others(places, self.places, own)
         around = self.usual[near[:, :_USUAL]].mean(1)
         strangeness = _strangeness(_reach(places, self.places, distances, near), around, self.usual)
-        return Placed(self.modes[nearest], (strangeness > self.limit) & (own < 0), places[:, :-1][:, :_LEADING])
+        # Nothing finite can be said of what lies beyond single precision.
+        unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (own < 0)
+        return Placed(self.modes[nearest], unknown, places[:, :-1][:, :_LEADING])
 
 
 def names_of(kinds: Tensor) -> list[str]:
@@ -204,6 +212,18 @@ def _placed(units: Tensor, centre: Tensor, scale: Tensor, axes: Tensor) -> Tenso
     standard = (units.flatten(1).float() - centre) / scale
     along = standard @ axes
     return torch.cat([along, (standard - along @ axes.T).norm(dim=1, keepdim=True)], 1)
+
+
+def _distinct(units: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the units without their copies, in order, and for each unit [n] which of these it equals; all units
+    where fewer than 2 differ."""
+    _, standing = torch.unique(pseudo_anomalies.seeds_of(units), return_inverse=True)
+    count = int(standing.max()) + 1
+    if count < 2:
+        return torch.arange(len(units)), torch.arange(len(units))
+    first = torch.full((count,), len(units)).scatter_reduce(0, standing, torch.arange(len(units)), "amin")
+    order = first.argsort()
+    return first[order], order.argsort()[standing]
 
 
 def _axes_for(units: int) -> int:

@@ -25,7 +25,7 @@ def conformal_threshold(normal_scores: np.ndarray, false_alarms: float = 0.05) -
     threshold is their largest score, and `reachable` says what it promises.
     """
     check_share(false_alarms, "false_alarms")
-    scores = np.sort(np.asarray(normal_scores, dtype=float))
+    scores = np.sort(_finite(normal_scores, "scores of normals"))
     if not len(scores):
         raise InputError("a threshold needs scores of normals: got none")
     place = math.ceil((len(scores) + 1) * (1 - false_alarms) - 1e-9)
@@ -54,6 +54,8 @@ def p_values(
     normal, asked = _finite(normal_scores, "scores of normals"), np.asarray(scores, dtype=float)
     if not len(normal):
         raise InputError("p-values need scores of normals: got none")
+    if np.isnan(asked).any():
+        raise InputError(f"{int(np.isnan(asked).sum())} of {asked.size} scores are not numbers")
     w = np.ones(len(normal)) if weights is None else _finite(weights, "weights")
     own = np.broadcast_to(np.asarray(own_weights, dtype=float), asked.shape)
     if len(w) != len(normal) or (w < 0).any() or not (own > 0).all():
@@ -99,7 +101,8 @@ def benjamini_hochberg(p: np.ndarray, share: float = 0.1) -> np.ndarray:
     check_share(share, "share")
     p = _finite(p, "p-values")
     order = np.argsort(p, kind="stable")
-    low = np.flatnonzero(p[order] <= share * np.arange(1, len(p) + 1) / max(len(p), 1))
+    # Conformal p-values often equal their limit, which rounding must not decide.
+    low = np.flatnonzero(p[order] <= (1 + 1e-12) * share * np.arange(1, len(p) + 1) / max(len(p), 1))
     flagged = np.zeros(len(p), dtype=bool)
     flagged[order[: low[-1] + 1 if len(low) else 0]] = True
     return flagged

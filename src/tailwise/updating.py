@@ -66,7 +66,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             "fingerprint": _joined(settings["fingerprint"], fingerprint(data)),
             # The detector has changed since it scored the test data, and those scores are not kept.
             "test_fingerprint": None,
-            "group_fpr": calibrating.check_group_fpr(table, settings["threshold"], settings.get("max_group_fpr")),
+            "group_fpr": calibrating.check_group_fpr(table, None, settings["threshold"], settings.get("max_group_fpr")),
             "n_train": settings["n_train"] + len(chosen),
             "n_held_out": settings["n_held_out"] + len(held),
             "updates": [*settings.get("updates", []), {"source": repr(source), "units": len(data)}],

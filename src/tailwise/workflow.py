@@ -187,7 +187,6 @@ def fit_run(
         settings["thresholds"] = calibration.table(request.false_alarms)
         if own is not None:
             table["threshold"] = calibration.thresholds_of(own, request.false_alarms, len(table))
-        settings["group_fpr"] = calibrating.check_group_fpr(table, settings["threshold"], request.max_group_fpr)
         if detector.has_maps:
             mapped, normals = detector, split.held_out if len(split.held) else split.training
             if crossed is not None:
@@ -196,6 +195,7 @@ def fit_run(
         settings["seconds"] = round(time.perf_counter() - started, 2)
         limits = None if own is None else calibrating.Limits(calibration, found, request.false_alarms)
         test = None if problem.test is None else _test_table(detector, problem.test, limits)
+        settings["group_fpr"] = calibrating.check_group_fpr(table, test, settings["threshold"], request.max_group_fpr)
         summary = _summary(request, settings, outcome, table, test, problem, detector)
         kept = fingerprints.choose(detector, split.training, request.seed)
         page = report.to_html(summary)
