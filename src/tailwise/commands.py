@@ -90,12 +90,15 @@ def fit(
         cross: how many more trainings give every unit a score by a detector that has not learnt it, for the thresholds,
             so that none need be held out; 0 holds some out instead. By default 5 with per_kind or per_group, else 0.
         max_group_fpr: fail (exit status 4, the run is kept) where a known group, or else a found kind, is falsely
-            rejected more often than this.
+            rejected more often than this: among the units that calibrate, and among test normals of known groups where
+            chance does not explain it.
         refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
             see it find anomalous, "Iterate()" weighs it down.
         anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
-            kind, or how many of the labelled ones to take out of the test data.
-        reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on.
+            kind, or how many of the labelled ones to take out of the test data. Where the data at the path has labels,
+            only what they call anomalies is taken; the same units leave training and test.
+        reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on, and what it
+            calls normal no refinement drops.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
         layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
@@ -224,7 +227,8 @@ def drift(
     """Has normal changed? Hold new data against a run's training data, kind by kind, and name the kinds that drifted.
 
     Each found kind of normal is tested for its share of all units, for its scores, against those of held-out training
-    units, and for units that are unlike every training unit. The exit status is 4 where anything drifted.
+    units where there are any, and for units that are unlike every training unit. The exit status is 4 where anything
+    drifted.
 
     Args:
         run: a run folder.
