@@ -271,6 +271,22 @@ class TestAnomaliesAtAPath:
         assert list(left.test.data.names) == [f"test/good/{i}.png" for i in range(3)]
         assert len(left.train) == 6
 
+    @pytest.mark.parametrize(
+        "content", ["unit\ntest/dent/1.png\ntest/dent/3.png\n", "test/dent/1.png\n\ntest/dent/3.png"]
+    )
+    def test_a_list_names_them(self, photos, tmp_path, content):
+        path = tmp_path / ("bad.csv" if content.startswith("unit") else "bad.txt")
+        path.write_text(content)
+        source = ImageFolder(str(photos), size=8)
+        with pytest.warns(UserWarning, match="2 test units"):
+            left, found = reviews.anomalies_at(source.load(), source, str(path))
+        assert list(found.data.names) == ["test/dent/1.png", "test/dent/3.png"]
+        assert found.masks[0] is not None
+        assert len(left.test.data) == 5
+        path.write_text(content.replace("3.png", "9.png"))
+        with pytest.raises(InputError, match=r"names 'test/dent/9.png'"):
+            reviews.anomalies_at(source.load(), source, str(path))
+
     def test_in_a_flat_folder_they_are_no_longer_trained_on(self, photos):
         source = ImageFolder(str(photos / "test"), size=8)
         with pytest.warns(UserWarning, match="4 training units are among the labelled anomalies"):

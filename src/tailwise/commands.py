@@ -95,8 +95,9 @@ def fit(
         refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
             see it find anomalous, "Iterate()" weighs it down.
         anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
-            kind, or how many of the labelled ones to take out of the test data. Where the data at the path has labels,
-            only what they call anomalies is taken; the same units leave training and test.
+            kind, for images also a list of names (.txt, or .csv with the column unit), or how many of the labelled ones
+            to take out of the test data. Where the data at the path has labels, only what they call anomalies is
+            taken; the same units leave training and test.
         reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on, and what it
             calls normal no refinement drops.
         balance: also weigh the known groups equally (needs groups).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL = (
     "probably a rare kind of normal",
     "probably normal",
 )
+_LISTS = (".txt", ".csv")
 _VERDICTS = ("", ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL)
 
 
@@ -78,7 +80,8 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
     """The problem without the anomalies that lie at a path, in training and in test, and these.
 
     They are read as the source reads. Below the source's own folder they have the labels and masks that they have
-    there; where labels are known, only what they call an anomaly is taken. Units are known again by their content.
+    there; where labels are known, only what they call an anomaly is taken. For images the path may also be a list of
+    their names: a .txt with one a line, or a .csv with a column `unit`. Units are known again by their content.
 
     Raises:
         InputError: there is no anomaly, or fewer than 2 units are left to train on.
@@ -135,11 +138,32 @@ def _below(source: Source, path: str) -> Labelled:
     if not hasattr(source, "path"):
         return source.at(path).load_all()
     own, there = find_path(source.path).resolve(), find_path(path).resolve()
+    if hasattr(source, "picture") and there.suffix.lower() in _LISTS:
+        return _listed(source.load_all(), there)
     if not (own.is_dir() and own in there.parents):
         return source.at(path).load_all()
     whole, inside = source.load_all(), there.relative_to(own).as_posix()
     chosen = [i for i, name in enumerate(whole.data.names) if f"{name}/".startswith(f"{inside}/")]
     return _taken(whole, np.array(chosen)) if chosen else source.at(path).load_all()
+
+
+def _listed(whole: Labelled, path: Path) -> Labelled:
+    """The units that a file names, one a line, or in the column `unit` of a .csv."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if path.suffix.lower() == ".csv":
+            names = pd.read_csv(io.StringIO(text), dtype=str)["unit"].tolist()
+        else:
+            names = [line.strip() for line in text.splitlines() if line.strip()]
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} is no list of units: {error}", "a .txt with one a line, or a .csv with the column unit"
+        ) from error
+    place = {str(name): i for i, name in enumerate(whole.data.names)}
+    if strange := [name for name in names if name not in place]:
+        raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such units), which is not in the data")
+    found = _taken(whole, np.array([place[name] for name in names]))
+    return replace(found, labels=None)
 
 
 def _contents(data: Data) -> np.ndarray:

@@ -49,8 +49,11 @@ class Table(Value):
         if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
             raise InputError(f"column {twice[0]!r} is asked for twice")
         for role in ("labels", "groups"):
-            if getattr(self, role) in self.columns:
-                raise InputError(f"column {getattr(self, role)!r} is asked for both as {role} and as a feature")
+            name = getattr(self, role)
+            if name is not None and not isinstance(name, str):
+                raise InputError(f"{role} is the name of a column: got {name!r}")
+            if name in self.columns:
+                raise InputError(f"column {name!r} is asked for both as {role} and as a feature")
 
     def load(self) -> Problem:
         return self._problem(self.load_all())
