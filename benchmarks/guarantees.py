@@ -263,7 +263,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "mean over these, in the worst seed. `rarest` is the share of good units of the rarest kind that is rejected,",
         "`caught` that of anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all",
         "parts.",
-        "Where crossed, a worst kind is one test of often 50 units: mostly chance.", "",
+        "Where crossed, a worst kind is one test of often 50 units: mostly chance.", "", *_kept(shown), "",
         "| set | detector | calibrated | threshold | alpha | rate | interval | worst found kind | worst known kind | "
         "rarest | caught |", "|" + "---|" * 11,
     ]  # fmt: skip
@@ -277,6 +277,24 @@ def page(rows: list[dict[str, Any]]) -> str:
             f"{_worst(own, 'worst_known')} | {_mean(own, 'rare_rejected')} | {_mean(own, 'caught')} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _kept(rows: list[dict[str, Any]]) -> list[str]:
+    """Held out, of every set, detector and seed: how often the rate lies within, and kinds are above 1.5 alpha."""
+    lines = ["Held out, over sets, detectors and seeds; the highest is the worst kind's rate by alpha.", ""]
+    lines.append(
+        "| threshold | alpha | within the interval | found kinds above 1.5 alpha | highest | known kinds | highest |"
+    )
+    lines.append("|" + "---|" * 7)
+    for threshold in ("one", "found kinds", "known kinds"):
+        for alpha in ALPHAS:
+            own = [r for r in rows if (r["calibrated"], r["threshold"], r["alpha"]) == ("held out", threshold, alpha)]
+            cells = [threshold, str(alpha), f"{sum(row['within'] for row in own)} of {len(own)}"]
+            for basis in ("worst_found", "worst_known"):
+                worst = [row[basis] / alpha for row in own if row[basis] is not None]
+                cells += [f"{sum(each > 1.5 for each in worst)} of {len(worst)}", f"{max(worst, default=0):.2f}"]
+            lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _mean(rows: list[dict[str, Any]], name: str) -> str:

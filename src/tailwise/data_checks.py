@@ -20,7 +20,7 @@ from torch import Tensor
 from . import findings, metrics, neighbours, scoring, spelling
 from .errors import InputError
 from .problem import Data, Problem, Source
-from .weights import rejection_threshold
+from .weights import rejection_threshold, usual_deviation
 
 _LISTED = 8
 _BATCH = 1_024
@@ -147,11 +147,11 @@ def suspects(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _standard(scores: pd.Series) -> np.ndarray:
-    """How many usual deviations each score lies above the median; 0 where half of all are equal."""
+    """How many usual deviations each score lies above the median; 0 where all are equal."""
     values = torch.from_numpy(scores.to_numpy(dtype=float).copy())
     # Scores of a detector are positive and skewed; those read against a unit's like are neither.
     values = values.log() if float(values.min()) > 0 else values
-    deviation = float((values - values.median()).abs().median()) / 0.6745
+    deviation = float(usual_deviation(values)) / 0.6745
     return ((values - values.median()) / deviation).numpy() if deviation > 0 else np.zeros(len(values))
 
 
