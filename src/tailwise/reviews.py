@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from . import pseudo_anomalies
+from .data_checks import digests
 from .errors import InputError
 from .problem import Data, Labelled, Problem, Source
 from .sources.places import find_path
@@ -93,12 +93,11 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
         if not np.any(found.labels):
             raise InputError(f"{path} holds no unit that is labelled as an anomaly: all {len(found.data)} are normal")
         found = _taken(found, np.flatnonzero(found.labels))
-    known = _contents(found.data)
-    own = np.isin(_contents(problem.train), known)
+    own = _among(problem.train, found.data)
     if own.any():
         warnings.warn(f"{own.sum()} training units are among the labelled anomalies and are left out", stacklevel=2)
         problem = _trained_on(problem, np.flatnonzero(~own), path)
-    if problem.test is not None and (shown := np.isin(_contents(problem.test.data), known)).any():
+    if problem.test is not None and (shown := _among(problem.test.data, found.data)).any():
         warnings.warn(f"{shown.sum()} test units are among the labelled anomalies and are left out", stacklevel=2)
         left = np.flatnonzero(~shown)
         problem = replace(problem, test=_taken(problem.test, left) if len(left) else None)
@@ -166,9 +165,10 @@ def _listed(whole: Labelled, path: Path) -> Labelled:
     return replace(found, labels=None)
 
 
-def _contents(data: Data) -> np.ndarray:
-    """A number [n] for each unit, the same for equal units."""
-    return torch.cat([pseudo_anomalies.seeds_of(batch.units) for batch in data.batches(256)]).numpy()
+def _among(data: Data, known: Data) -> np.ndarray:
+    """Which units [n] equal one of those known."""
+    seen = set(digests(known))
+    return np.array([digest in seen for digest in digests(data)])
 
 
 def _trained_on(problem: Problem, kept: np.ndarray, why: str) -> Problem:
