@@ -58,7 +58,7 @@ def write_cube(folder: Path, height: int, width: int, bands: int, interleave: st
 def run(arguments: list[str], kill_after: float | None = None) -> dict[str, float | int]:
     """Run tailwise, killed after so many seconds; its status, seconds and largest memory."""
     started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "tailwise.cli", *arguments], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "tailwise", *arguments], stdout=subprocess.DEVNULL)
     if kill_after is not None:
         time.sleep(kill_after)
         process.send_signal(signal.SIGKILL)

@@ -22,12 +22,19 @@ import numpy as np
 import torch
 from modes import SETS, draw, holds
 
-from tailwise import drift, drifting, scoring, storage, workflow
 from tailwise.benchmark import draws
-from tailwise.detector import Detector
-from tailwise.kinds import Kinds
-from tailwise.problem import Data, Facts, Problem
+from tailwise.calibration import drift as calibration_drift
+from tailwise.calibration.clusters import Kinds
+from tailwise.calibration.drift import Drift, Sample
+from tailwise.core import inference
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
+from tailwise.core.problem import Facts, Problem
+from tailwise.runs import store
+from tailwise.runs.table import reference_of
 from tailwise.sources.idx import Idx
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.request import Request
 
 DIMMED = 0.7
 _MOST = 4_000
@@ -43,8 +50,8 @@ def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, objec
     second = names[counts.argsort()[-2]]
     with tempfile.TemporaryDirectory() as folder:
         train = replace(drawn.train, names=[str(name) for name in drawn.train.names])
-        request = workflow.Request(source=Idx("idx/mnist"), detector=detector, seed=seed)
-        opened = workflow.fit_run(request, Path(folder) / "run", problem=Problem(train, Facts("mnist")))
+        request = Request(source=Idx("idx/mnist"), detector=detector, seed=seed)
+        opened = fit_run(request, Path(folder) / "run", problem=Problem(train, Facts("mnist")))
         left = left[np.isin(pool.kinds[left], names)]
         judge = Judge(opened, pool.data, pool.kinds, left, np.random.default_rng(10_000 + seed), batch)
         found = opened.scores()["mode"].to_numpy()
@@ -78,7 +85,7 @@ class Judge:
 
     def __init__(
         self,
-        opened: storage.Run,
+        opened: store.Run,
         data: Data,
         kinds: np.ndarray,
         left: np.ndarray,
@@ -88,19 +95,19 @@ class Judge:
         found = opened.kinds()
         assert found is not None
         self.generator, self.size, detector = generator, size, opened.detector()
-        self.reference = drifting.reference_of(opened.scores(), found)
+        self.reference = reference_of(opened.scores(), found)
         chosen = [generator.permutation(left[kinds[left] == kind])[:_MOST] for kind in np.unique(kinds)]
         ends = np.cumsum([len(part) for part in chosen])
         self.of = {k: np.arange(end - len(c), end) for k, c, end in zip(np.unique(kinds), chosen, ends, strict=True)}
         units = data.read(torch.from_numpy(np.concatenate(chosen)))
         self.samples = [self._sample(found, detector, units * light) for light in (1, DIMMED)]
 
-    def _sample(self, found: Kinds, detector: Detector, units: torch.Tensor) -> drift.Sample:
+    def _sample(self, found: Kinds, detector: Detector, units: torch.Tensor) -> Sample:
         data = Data(units, range(len(units)))
-        placed, scores = found.place(data), scoring.score(detector, data).double().numpy()
-        return drift.Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
+        placed, scores = found.place(data), inference.score(detector, data).double().numpy()
+        return Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
 
-    def drift(self, shares: dict[str, float], dim: str = "", doubled: int | None = None) -> drift.Drift:
+    def drift(self, shares: dict[str, float], dim: str = "", doubled: int | None = None) -> Drift:
         """Of a batch with these shares of the digits; of a mode that is doubled, others are added."""
         total = sum(shares.values())
         counts = self.generator.multinomial(self.size, [share / total for share in shares.values()])
@@ -112,7 +119,7 @@ class Judge:
             parts.append((self.samples[0], self._more(doubled, np.concatenate([chosen for _, chosen in parts]))))
         names = ("modes", "unknown", "scores", "places")
         columns = (np.concatenate([getattr(sample, name)[chosen] for sample, chosen in parts]) for name in names)
-        return drift.drift(self.reference, drift.Sample(*columns))
+        return calibration_drift.drift(self.reference, Sample(*columns))
 
     def _more(self, mode: int, chosen: np.ndarray) -> np.ndarray:
         """As many other units of a mode as there are among the chosen; units twice where there are too few others."""

@@ -22,11 +22,15 @@ import timing  # sets the number of threads: first
 
 import torch  # isort: skip
 
-from tailwise import alignment, exporting, fingerprints, registry, scoring, training
-from tailwise.detector import Detector
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
 from tailwise.errors import InputError
-from tailwise.problem import Data
+from tailwise.integrations import onnx
+from tailwise.runs import fingerprint
 from tailwise.testing import Case
+from tailwise.training import alignment
+from tailwise.training.fit import fit
 
 RUNTIME = Path(__file__).parents[1] / "runtime" / "src"
 sys.path.insert(0, str(RUNTIME))
@@ -58,11 +62,11 @@ def measure(name: str, shape: tuple[int, ...], rule: alignment.ModeFair | None, 
     detector: Detector = member()
     data = case.data(options.training)
     try:
-        training.fit(detector, data, anomalies=case.anomalies(detector), epochs=1, batch_size=256)
+        fit(detector, data, anomalies=case.anomalies(detector), epochs=1, batch_size=256)
         fitted = detector.eval() if rule is None else rule.fit(detector.eval(), data)
-        kept = fingerprints.choose(fitted, data)
-        content = exporting.to_onnx(
-            fitted, {"detector": name, "threshold": 0.0}, None if kept is None else fingerprints.of(fitted, kept)
+        kept = fingerprint.choose(fitted, data)
+        content = onnx.to_onnx(
+            fitted, {"detector": name, "threshold": 0.0}, None if kept is None else fingerprint.of(fitted, kept)
         )
     except InputError as error:
         print(json.dumps({"benchmark": "export_speed", **facts, "refused": error.message}), flush=True)
@@ -74,9 +78,9 @@ def measure(name: str, shape: tuple[int, ...], rule: alignment.ModeFair | None, 
     fresh = case.data(options.units, seed=7)
     units = fresh.read(torch.arange(len(fresh)))
     fresh = Data(units, fresh.names)
-    expected, found = scoring.score(fitted, fresh), torch.from_numpy(model.score(units.numpy()))
+    expected, found = inference.score(fitted, fresh), torch.from_numpy(model.score(units.numpy()))
     seconds = timing.interleaved(
-        {"torch": lambda: scoring.score(fitted, fresh), "file": lambda: model.score(units.numpy())}, options.repeats
+        {"torch": lambda: inference.score(fitted, fresh), "file": lambda: model.score(units.numpy())}, options.repeats
     )
     worst = ((expected - found).abs() / expected.abs().clamp_min(1e-12)).max()
     apart = ((expected - found).abs() / expected.abs().median()).max()

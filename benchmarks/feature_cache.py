@@ -21,21 +21,23 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from PIL import Image, ImageOps
 
-from tailwise import storage, workflow
-from tailwise.sources import open_source
-from tailwise.sources.pictures import SUFFIXES
+from tailwise.runs import store
+from tailwise.sources.auto import open_source
+from tailwise.sources.image_files import SUFFIXES
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.request import Request, make_detector
 
 BACKBONE = "efficientnet-lite0"
 # The first two read pooled features, the others maps.
 DETECTORS = ("gaussian", "autoencoder", "padim", "patch-memory")
 
 
-def fit(images: Path, out: Path, detector: str) -> tuple[float, storage.Run]:
+def fit(images: Path, out: Path, detector: str) -> tuple[float, store.Run]:
     """CPU seconds of a fit, and its run."""
     started = time.process_time()
-    maps = workflow.make_detector(detector).wants_maps
-    request = workflow.Request(source=open_source(str(images), read=BACKBONE, maps=maps), detector=detector)
-    run = workflow.fit_run(request, out)
+    maps = make_detector(detector).wants_maps
+    request = Request(source=open_source(str(images), read=BACKBONE, maps=maps), detector=detector)
+    run = fit_run(request, out)
     return time.process_time() - started, run
 
 

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from sklearn.cluster import KMeans
 
-from tailwise import registry
-from tailwise.benchmark import Job, rows, run_methods
+from tailwise.benchmark import rows
 from tailwise.benchmark.draws import Draw
+from tailwise.benchmark.runner import Job, run_methods
 from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite
-from tailwise.problem import Data
+from tailwise.core import registry
+from tailwise.core.data import Data
 
 HOME = Path(__file__).parent
 DETECTORS = ("autoencoder", "deep-svdd", "gaussian", "nearest-neighbours")

@@ -24,14 +24,18 @@ import numpy as np
 import torch
 from scipy import stats
 
-from tailwise import alignment, calibrating, crossing, registry, scoring, thresholds, training
 from tailwise.benchmark import draws
 from tailwise.benchmark.suites import SourceSettings, read_suite
-from tailwise.calibration import Calibration
-from tailwise.kinds import Kinds
-from tailwise.problem import Data
-from tailwise.refine import Fitted
-from tailwise.weights import Weighting
+from tailwise.calibration import conformal
+from tailwise.calibration.by_kind import Calibration
+from tailwise.calibration.clusters import Kinds
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
+from tailwise.runs import scorer
+from tailwise.training import alignment, cross_fitting
+from tailwise.training import fit as training_fit
+from tailwise.training.cross_fitting import Fitted
+from tailwise.weights.default import choose_weighting
 
 SUITE = Path(__file__).parent / "suites" / "long_tail.toml"
 SPLITS, ALPHAS, ENOUGH, MOST_EXTRA = 200, (0.01, 0.05, 0.1), 50, 300
@@ -105,8 +109,8 @@ def fitter(detector: str, weighting: str, rule: str) -> Any:
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         made = registry.parse_one(detector, "detector")
-        chosen = Weighting.choose(weighting, data.unit_shape)
-        outcome = training.fit(made, data, chosen, base_weights=base, seed=seed)
+        chosen = choose_weighting(weighting, data.unit_shape)
+        outcome = training_fit.fit(made, data, chosen, base_weights=base, seed=seed)
         return Fitted.read_by(alignment.parse(rule), made, outcome, data, seed)
 
     return fit
@@ -117,9 +121,9 @@ def rows_of(name: str, detector: str, seed: int, crossed: bool) -> Iterator[dict
     found = drawn(name, seed)
     fit = fitter(*DETECTORS[detector])
     final = fit(found.train, torch.ones(len(found.train)), seed)
-    kinds = calibrating.closest(Kinds.learn(found.train, seed))
+    kinds = scorer.closest(Kinds.learn(found.train, seed))
     own = {
-        part: (scoring.score(final.detector, data).double().numpy(), kinds.of(data).numpy())
+        part: (inference.score(final.detector, data).double().numpy(), kinds.of(data).numpy())
         for part, data in (("fresh", found.fresh), ("rare", found.rare), ("anomalies", found.anomalies))
         if data is not None
     }  # fmt: skip
@@ -222,11 +226,11 @@ def cross(
 
     def watched(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         fitted = fit(data, base, seed)
-        asked.append(scoring.score(fitted.detector, found.fresh).double().numpy())
+        asked.append(inference.score(fitted.detector, found.fresh).double().numpy())
         return fitted
 
-    part = crossing.parts_of(len(found.train), crossing.USUAL, seed)
-    left_out = crossing.left_out(watched, found.train, torch.ones(len(found.train)), part, seed, final).scores
+    part = cross_fitting.parts_of(len(found.train), cross_fitting.USUAL, seed)
+    left_out = cross_fitting.left_out(watched, found.train, torch.ones(len(found.train)), part, seed, final).scores
     size, own_kinds = len(found.train), kinds.of(found.train).numpy()
     # Calibration units are appended to the fresh ones, so that one table of scores and kinds serves both.
     together = Drawn(
@@ -241,7 +245,7 @@ def cross(
             tally = Tally(together, own | {"fresh": (scores, found_kinds)})
             tally.add(calibrated, each, alpha, calibration, test)
             yield {"threshold": way, "alpha": alpha, "splits": 1} | tally.row(alpha)
-    p = thresholds.cross_p_values(left_out, part.numpy(), np.stack(asked, 1))
+    p = conformal.cross_p_values(left_out, part.numpy(), np.stack(asked, 1))
     for alpha in ALPHAS:
         yield {
             "threshold": "CV+", "alpha": alpha, "splits": 1, "calibration": size, "test": len(p),

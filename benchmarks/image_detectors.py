@@ -26,14 +26,19 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from tailwise import backbones, files, maps, metrics, pixel_metrics, registry, scoring, training
+from tailwise.backbones import networks
 from tailwise.benchmark import rows
-from tailwise.benchmark_sections import table
-from tailwise.detector import Detector
+from tailwise.benchmark.tables import table
+from tailwise.calibration import score_maps
+from tailwise.core import inference, registry
+from tailwise.core.detector import Detector
+from tailwise.core.problem import Problem
 from tailwise.errors import InputError
-from tailwise.problem import Problem
+from tailwise.numerics import metrics, pixel_metrics
+from tailwise.runs import files
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
+from tailwise.training.fit import fit
 
 RESULTS = Path(__file__).parent / "results" / "images" / "rows.jsonl"
 BACKBONE = "efficientnet-lite0"
@@ -80,7 +85,7 @@ OF_PIXELS = {
 
 def load(name: str, read: str = BACKBONE, size: int = 224, layers: tuple[int, ...] = ()) -> Problem:
     """A set as pixels, or as maps, by default the backbone's usual ones."""
-    layers = layers or (() if read == "pixels" else backbones.map_layers(read))
+    layers = layers or (() if read == "pixels" else networks.map_layers(read))
     if name == "solar-cells":
         return SolarCells(read=read, layers=layers, size=size).load()
     path = f"images/{FOLDERS[name]}"
@@ -91,12 +96,12 @@ def load(name: str, read: str = BACKBONE, size: int = 224, layers: tuple[int, ..
 
 def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed: int) -> dict[str, Any]:
     """Fit, score and judge; seconds are of the CPU, with images decoded and features cached."""
-    smoothing = options.pop("smoothing", maps.SMOOTHING)
+    smoothing = options.pop("smoothing", score_maps.SMOOTHING)
     start = time.process_time()
-    outcome = training.fit(detector, problem.train, seed=seed, **options)
+    outcome = fit(detector, problem.train, seed=seed, **options)
     fitted = time.process_time()
     assert problem.test is not None
-    scores = scoring.score(detector, problem.test.data).double().numpy()
+    scores = inference.score(detector, problem.test.data).double().numpy()
     done = time.process_time()
     row = {
         "image_auroc": metrics.auroc(problem.test.labels, scores),
@@ -106,7 +111,7 @@ def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed:
         "epochs": len(outcome.history),
         "failed_checks": [check.message for check in outcome.checks if not check.ok],
     }
-    known = maps.gather_known(detector, problem.test, smoothing) if detector.has_maps else None
+    known = score_maps.gather_known(detector, problem.test, smoothing) if detector.has_maps else None
     if known is not None:
         row |= {metric: function(known[0]) for metric, function in OF_PIXELS.items()}
     return row

@@ -18,11 +18,14 @@ from pathlib import Path
 
 import torch
 
-from tailwise import neighbours, registry, scoring, training
 from tailwise.benchmark import draws, suites
-from tailwise.metrics import auroc
-from tailwise.problem import Data
-from tailwise.refine import Fitted, Refined, parse
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
+from tailwise.numerics import neighbours
+from tailwise.numerics.metrics import auroc
+from tailwise.training import fit as training_fit
+from tailwise.training.cleaning import Refined, parse
+from tailwise.training.cross_fitting import Fitted
 
 TABLES = ["cardio", "satellite", "pendigits", "optdigits", "magic-gamma", "breastw"]
 REFINEMENTS = [
@@ -47,11 +50,11 @@ def run(
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         made = registry.parse_one(suite.detector_spelled(detector), "detector")
-        outcome = training.fit(made, data, base_weights=base, seed=seed, **suite.fit)
+        outcome = training_fit.fit(made, data, base_weights=base, seed=seed, **suite.fit)
         return Fitted(made, outcome, outcome.scores)
 
     def judged(fitted: Fitted) -> float:
-        return auroc(draw.labels, scoring.score(fitted.detector, draw.test).double().numpy())
+        return auroc(draw.labels, inference.score(fitted.detector, draw.test).double().numpy())
 
     figures = {"clean": judged(fit(clean.train, torch.ones(len(clean.train)), number))}
     figures["contaminated"] = judged(fit(draw.train, ones, number))

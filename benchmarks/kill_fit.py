@@ -24,8 +24,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from tailwise import storage
 from tailwise.errors import InputError
+from tailwise.runs import store
 
 _MOST_DRAWS_PER_KILL = 5
 
@@ -59,14 +59,14 @@ def kill_and_resume(table: Path, kills: int, moments: random.Random, epochs: int
     started = time.perf_counter()
     fit(table, whole, epochs)
     seconds = time.perf_counter() - started
-    expected = storage.open_run(whole).scores()
+    expected = store.open_run(whole).scores()
     counts = dict.fromkeys(("killed", "absent", "resumable", "from_a_checkpoint", "complete", "corrupt", "equal"), 0)
     for draw in range(kills * _MOST_DRAWS_PER_KILL):
         out = table.parent / f"run{draw}"
         if not killed(table, out, epochs, moments.uniform(0, seconds)):
             continue
         counts["killed"] += 1
-        counts["from_a_checkpoint"] += (out / storage.CHECKPOINT).exists()
+        counts["from_a_checkpoint"] += (out / store.CHECKPOINT).exists()
         left = state(out)
         counts[left] += 1
         if left in ("absent", "resumable"):
@@ -79,19 +79,19 @@ def kill_and_resume(table: Path, kills: int, moments: random.Random, epochs: int
 
 def state(out: Path) -> str:
     """What a killed fit has left: "absent", "resumable", "complete" or "corrupt"."""
-    if not (out / storage.SETTINGS).exists():
+    if not (out / store.SETTINGS).exists():
         return "absent"
     try:
-        return "complete" if storage.is_complete(out) else "resumable"
+        return "complete" if store.is_complete(out) else "resumable"
     except InputError:
         return "corrupt"
 
 
 def equal(out: Path, expected: pd.DataFrame) -> bool:
     """Whether the run is whole, nothing half-written is left, and each of its numbers is that of `expected`."""
-    if state(out) != "complete" or any(out.glob(".writing*")) or (out / storage.CHECKPOINT).exists():
+    if state(out) != "complete" or any(out.glob(".writing*")) or (out / store.CHECKPOINT).exists():
         return False
-    run = storage.open_run(out)
+    run = store.open_run(out)
     run.detector()
     return run.scores().equals(expected)
 
@@ -113,7 +113,7 @@ def killed(table: Path, out: Path, epochs: int, moment: float) -> bool:
 
 
 def start(table: Path, out: Path, epochs: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tailwise.cli", "fit", str(table), "--epochs", str(epochs), "--out", str(out)]
+    command = [sys.executable, "-m", "tailwise", "fit", str(table), "--epochs", str(epochs), "--out", str(out)]
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, **silent)
 

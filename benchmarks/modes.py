@@ -28,8 +28,8 @@ from sklearn.metrics import adjusted_rand_score
 
 from tailwise.benchmark import draws
 from tailwise.benchmark.suites import SourceSettings
-from tailwise.kinds import UNKNOWN, Kinds
-from tailwise.problem import Data
+from tailwise.calibration.clusters import UNKNOWN, Kinds
+from tailwise.core.data import Data
 
 OBJECTS = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",

@@ -28,11 +28,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 
-from tailwise import backbones, metrics, scoring, training
+from tailwise.backbones import networks
+from tailwise.core import inference
+from tailwise.core.data import Data
 from tailwise.detectors.patch_memory import PatchMemory
-from tailwise.problem import Data
-from tailwise.sources import open_source
+from tailwise.numerics import metrics
+from tailwise.sources.auto import open_source
 from tailwise.sources.solar import SolarCells
+from tailwise.training.fit import fit
 
 RESNET = "benchmark-resnet18"
 FALSE_ALARMS = 0.05
@@ -87,7 +90,7 @@ def _speed(images: Path, weights: Path | None, as_published: bool) -> None:
         import safetensors.torch
 
         network.load_state_dict(safetensors.torch.load_file(weights))
-    backbones.add(RESNET, network.to(memory_format=torch.channels_last))
+    networks.add(RESNET, network.to(memory_format=torch.channels_last))
     for run in ("first", "features cached"):
         started = time.process_time()
         source = open_source(str(images), read=RESNET, layers=(0, 1), size=256)
@@ -96,16 +99,16 @@ def _speed(images: Path, weights: Path | None, as_published: bool) -> None:
         read = time.process_time() - started
         detector = PatchMemory(top=0.0, reweigh=9) if as_published else PatchMemory()
         data = Data(units, problem.train.names)
-        training.fit(detector, data)
+        fit(detector, data)
         fitted = time.process_time() - started
         show(
             what="speed", run=run, images=len(data), shape=tuple(units.shape[1:]), memory=len(detector.memory),
             features_cpu_s=round(read, 2), fit_cpu_s=round(fitted, 2), peak_mb=peak(),
         )  # fmt: skip
     files = sorted((images / "test").rglob("*.png"))
-    extract = backbones.mapped(RESNET, (0, 1))
+    extract = networks.mapped(RESNET, (0, 1))
     milliseconds, scores, labels = [], [], []
-    from tailwise.sources.pictures import read_picture
+    from tailwise.sources.image_files import read_picture
 
     for path in files:
         picture = read_picture(path, 256, 3)[None]
@@ -152,7 +155,7 @@ def memory(images: int, side: int, most: str) -> None:
 
 def tail(few: int, draws: list[int]) -> None:
     """200 good mono cells and a few poly: good poly cells rejected where 5 % of good mono ones are, and AUROC."""
-    everything = SolarCells(read="efficientnet-lite0", layers=backbones.map_layers("efficientnet-lite0")).load_all()
+    everything = SolarCells(read="efficientnet-lite0", layers=networks.map_layers("efficientnet-lite0")).load_all()
     assert everything.labels is not None
     assert everything.groups is not None
     for draw in draws:
@@ -165,8 +168,8 @@ def tail(few: int, draws: list[int]) -> None:
         test = np.concatenate([good["mono"][200:400], good["poly"][few:][:200], np.flatnonzero(everything.labels)])
         for keep_tail in (0.0, 2.25):
             detector = PatchMemory(keep_tail=keep_tail)
-            training.fit(detector, train)
-            scores = scoring.score(detector, everything.data.take(test)).numpy()
+            fit(detector, train)
+            scores = inference.score(detector, everything.data.take(test)).numpy()
             labels, kind = everything.labels[test], everything.groups[test]
             limit = np.quantile(scores[~labels & (kind == "mono")], 1 - FALSE_ALARMS)
             show(

@@ -29,11 +29,12 @@ import numpy as np
 import torch
 from deepod.models.tabular import DevNet as DeepodDevNet
 
+from tailwise.core.data import Data
+from tailwise.core.inference import score
+from tailwise.core.problem import Labelled
 from tailwise.detectors.dev_net import DevNet
-from tailwise.metrics import auroc
-from tailwise.problem import Data, Labelled
-from tailwise.scoring import score
-from tailwise.training import fit
+from tailwise.numerics.metrics import auroc
+from tailwise.training.fit import fit
 
 _LEAST_TESTED = 5
 

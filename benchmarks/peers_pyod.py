@@ -26,14 +26,14 @@ import torch
 from pyod.models.auto_encoder import AutoEncoder as PyodAutoEncoder
 from pyod.models.deep_svdd import DeepSVDD as PyodDeepSVDD
 
-from tailwise.detector import Detector
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
+from tailwise.core.inference import score
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.deep_svdd import DeepSVDD
-from tailwise.metrics import auroc
-from tailwise.problem import Data
-from tailwise.scoring import score
-from tailwise.training import fit
-from tailwise.weights import Weighting
+from tailwise.numerics.metrics import auroc
+from tailwise.training.fit import fit
+from tailwise.weights.default import parse_weighting
 
 FEATURES, KINDS, SPAN = 64, 8, 5
 
@@ -81,7 +81,7 @@ def ours(
     data = Data(torch.from_numpy(table.train), range(len(table.train)))
     start = time.process_time()
     fit(
-        detector, data, Weighting.parse(weighting), epochs=options.epochs, batch_size=options.batch_size,
+        detector, data, parse_weighting(weighting), epochs=options.epochs, batch_size=options.batch_size,
         lr=options.lr, seed=seed,
     )  # fmt: skip
     seconds = time.process_time() - start

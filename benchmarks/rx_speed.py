@@ -30,11 +30,13 @@ import torch
 from spectral.algorithms.detectors import RX
 from spectral.algorithms.spatial import map_outer_window_stats
 
-from tailwise import registry, scoring, training
-from tailwise.metrics import auroc
-from tailwise.problem import Data
-from tailwise.sources import open_source
-from tailwise.weights import Weighting
+from tailwise.core import inference, registry
+from tailwise.core.context import Scenes
+from tailwise.core.data import Data
+from tailwise.numerics.metrics import auroc
+from tailwise.sources.auto import open_source
+from tailwise.training.fit import fit
+from tailwise.weights.default import choose_weighting
 
 SHAPE = (150, 150, 120)
 WINDOW = (3, 15)
@@ -52,7 +54,7 @@ def cube(seed: int = 0) -> np.ndarray:
 def data_of(pixels: np.ndarray) -> Data:
     height, width, bands = pixels.shape
     units = torch.from_numpy(pixels.reshape(-1, 1, bands))
-    return Data(units, range(len(units)), layout=((height, width),))  # type: ignore[arg-type]
+    return Data(units, range(len(units)), context=Scenes(units, ((height, width),)))  # type: ignore[arg-type]
 
 
 def scores(name: str, data: Data) -> np.ndarray:
@@ -62,12 +64,12 @@ def scores(name: str, data: Data) -> np.ndarray:
 def fit_and_score(detector: Any, data: Data) -> np.ndarray:
     detector.start(data.unit_shape)
     detector.solve(data, torch.ones(len(data)))
-    return scoring.score(detector, data).numpy()
+    return inference.score(detector, data).numpy()
 
 
 def weighed(data: Data, weighting: str) -> np.ndarray:
-    chosen = Weighting.choose(weighting, data.unit_shape)
-    return training.fit(registry.find("detector", "rx")(), data, chosen).scores.numpy()
+    chosen = choose_weighting(weighting, data.unit_shape)
+    return fit(registry.find("detector", "rx")(), data, chosen).scores.numpy()
 
 
 def in_rows(pixels: np.ndarray, rows: tuple[int, int]) -> np.ndarray:
@@ -130,7 +132,7 @@ def measure_scenes(folder: Path, around: bool) -> None:
     for path in sorted(folder.glob("*.mat")):
         everything = open_source(path).load_all()
         data, labels = everything.data, everything.labels
-        pixels = data.read(torch.arange(len(data))).double().numpy().reshape(*data.layout[0], -1)
+        pixels = data.read(torch.arange(len(data))).double().numpy().reshape(*data.context.sizes[0], -1)
         show(
             "scene",
             scene=path.stem,

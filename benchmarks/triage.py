@@ -17,13 +17,16 @@ import time
 import numpy as np
 import torch
 
-from tailwise import backbones, triage
-from tailwise.problem import Data, Facts, Labelled, Problem, Source
+from tailwise.backbones import networks
+from tailwise.core.data import Data
+from tailwise.core.problem import Facts, Labelled, Problem, Source
+from tailwise.report import review_page
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
-from tailwise.workflow import Request
+from tailwise.workflows import triage
+from tailwise.workflows.request import Request
 
-BACKBONE, LAYERS = "efficientnet-lite0", backbones.deep_layers("efficientnet-lite0")
+BACKBONE, LAYERS = "efficientnet-lite0", networks.deep_layers("efficientnet-lite0")
 GOOD, RARE, HIDDEN = 500, 0.02, 0.1
 EFFORT = 0.15
 
@@ -38,7 +41,7 @@ def tiles(generator: np.random.Generator) -> tuple[Source, torch.Tensor, np.ndar
     bad = generator.permutation(np.flatnonzero(everything.labels))[: counts()[2]]
     pixels = ImageFolder("images/magnetic_tile", read="pixels", size=224).load_all().data
     turned = 0.7 * pixels.read(torch.from_numpy(rare)).rot90(1, (2, 3))
-    maps = backbones.mapped(BACKBONE, LAYERS)(turned)
+    maps = networks.mapped(BACKBONE, LAYERS)(turned)
     return source, torch.cat([taken(everything, frequent), maps, taken(everything, bad)]), kinds()
 
 
@@ -80,7 +83,7 @@ def run(name: str, seed: int) -> dict[str, object]:
     started = time.process_time()
     sheet = triage.triage(request, problem=Problem(data, Facts(name))).sheet
     of = truth[sheet["unit"].astype(int)]
-    called = (sheet["verdict"] == triage.PROBABLY_ANOMALY).to_numpy()
+    called = (sheet["verdict"] == review_page.PROBABLY_ANOMALY).to_numpy()
     first = of[: round(EFFORT * len(of))]
     row: dict[str, object] = {"set": name, "seed": seed, "detector": request.detector, "units": len(of)}
     row["found_in_first_15_percent"] = round((first == "defective").sum() / (of == "defective").sum(), 3)

@@ -21,10 +21,10 @@ import timing  # before torch: it sets the number of threads
 import numpy as np
 import torch
 
+from tailwise.core.data import Data
 from tailwise.detectors.autoencoder import AutoEncoder
-from tailwise.problem import Data
-from tailwise.training import fit
-from tailwise.weights import Weighting
+from tailwise.training.fit import fit
+from tailwise.weights.default import parse_weighting
 
 
 def fashion_mnist(directory: Path, units: int) -> Data:
@@ -48,7 +48,7 @@ def main() -> None:
     data = fashion_mnist(Path(options.data), options.units)
 
     def train(weighting: str, epochs: int = options.epochs) -> None:
-        fit(AutoEncoder(), data, Weighting.parse(weighting), epochs=epochs, seed=0)
+        fit(AutoEncoder(), data, parse_weighting(weighting), epochs=epochs, seed=0)
 
     train("auto", epochs=1)  # the first use of each kernel is slow
     jobs = {"auto": partial(train, "auto"), "uniform": partial(train, "")}
@@ -59,7 +59,7 @@ def main() -> None:
         ("auto", "uniform"),
         units=len(data),
         epochs=options.epochs,
-        weighting=repr(Weighting.parse("auto")),
+        weighting=repr(parse_weighting("auto")),
         torch=torch.__version__,
     )
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 
 import tailwise
-from tailwise import demonstration
+from tailwise.workflows import demo
 
 ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "api.md", ROOT / "README.md"
@@ -77,7 +77,7 @@ def page() -> str:
 def readme() -> str:
     """The README, with the demo's picture and table between its marks."""
     rows = json.loads(DEMO.read_text(encoding="utf-8"))["rows"]
-    block = f"<!-- demo:begin -->\n{PICTURE}\n\n{demonstration.markdown(rows)}\n<!-- demo:end -->"
+    block = f"<!-- demo:begin -->\n{PICTURE}\n\n{demo.markdown(rows)}\n<!-- demo:end -->"
     text = README.read_text(encoding="utf-8")
     return re.sub("<!-- demo:begin -->.*?<!-- demo:end -->", lambda _: block, text, flags=re.DOTALL)
 

@@ -9,14 +9,18 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
-from tailwise import plots, scoring, training
-from tailwise.densities import KDE, Gaussian
+from tailwise.core import inference
+from tailwise.core.data import Data
+from tailwise.core.registry import parse
 from tailwise.detectors.autoencoder import AutoEncoder
-from tailwise.neighbours import walk_reach
-from tailwise.problem import Data
-from tailwise.registry import parse
-from tailwise.storage import write
-from tailwise.weights import Context, Importance, Weighting, effective_sample_size
+from tailwise.numerics.neighbours import walk_reach
+from tailwise.report import plots
+from tailwise.runs.files import write
+from tailwise.training.fit import fit
+from tailwise.weights.default import parse_weighting
+from tailwise.weights.densities import KDE, Gaussian
+from tailwise.weights.steps import Importance
+from tailwise.weights.weighting import Context, Weighting, effective_sample_size
 
 DOCS = Path(__file__).parent
 COLOURS = (plots.GREY, plots.BLUE, plots.ORANGE, plots.RED)
@@ -147,8 +151,8 @@ def _heads_and_tails(chain: str, seed: int) -> tuple[float, float]:
     normal = [drawn(kind, 100, 0.6) for kind in range(8)]
     odd = np.concatenate([drawn(kind, 40, 1.5) for kind in range(8)])
     detector = AutoEncoder()
-    training.fit(detector, _data(train), Weighting.parse(chain), seed=seed)
-    scores = [scoring.score(detector, _data(part)).numpy() for part in (*normal, odd)]
+    fit(detector, _data(train), parse_weighting(chain), seed=seed)
+    scores = [inference.score(detector, _data(part)).numpy() for part in (*normal, odd)]
     own = [float((scores[-1][:, None] > part).mean()) for part in scores[:-1]]
     return float(np.mean(own[:3])), float(np.mean(own[-3:]))
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tailwise import ImportanceWeightedLoss
-from tailwise.metrics import auroc
+from tailwise.numerics.metrics import auroc
 
 COUNTS, FEATURES = (3_000, 600, 120), 24
 generator = torch.Generator().manual_seed(0)

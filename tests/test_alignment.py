@@ -3,10 +3,13 @@
 import pytest
 import torch
 
-from tailwise import alignment, neighbours, registry, scoring, training
-from tailwise.detector import Detector
+from tailwise.core import inference, registry
+from tailwise.core.data import Batch, Data
+from tailwise.core.detector import Detector
 from tailwise.errors import InputError
-from tailwise.problem import Batch, Data
+from tailwise.numerics import neighbours
+from tailwise.training import alignment
+from tailwise.training.fit import fit
 
 
 class Far(Detector):
@@ -43,7 +46,7 @@ def test_a_rare_and_sparse_kind_is_not_rejected(train: Data) -> None:
     fresh = units(kinds((1_000, 1_000), 1))
     plain = Far().score(next(fresh.batches(2_000)))
     assert float((plain[1_000:] > plain[:1_000].quantile(0.95)).float().mean()) == 1
-    fair = scoring.score(alignment.AUTO.fit(Far(), train), fresh)
+    fair = inference.score(alignment.AUTO.fit(Far(), train), fresh)
     assert float((fair[1_000:] > fair[:1_000].quantile(0.95)).float().mean()) < 0.35
     assert abs(float(fair[:1_000].median())) < 0.5
 
@@ -55,14 +58,14 @@ def test_anomalies_of_both_kinds_stand_out(train: Data) -> None:
     off[300:, 0] += 36
     fair = alignment.AUTO.fit(Far(), train)
     for part in (slice(0, 300), slice(300, 600)):
-        assert float(scoring.score(fair, units(off[part])).median()) > float(
-            scoring.score(fair, units(fresh[part])).quantile(0.95)
+        assert float(inference.score(fair, units(off[part])).median()) > float(
+            inference.score(fair, units(fresh[part])).quantile(0.95)
         )
 
 
 def test_the_scale_of_the_scores_does_not_matter(train: Data) -> None:
     fresh = units(kinds((50, 50), 3))
-    one, thousand = (scoring.score(alignment.AUTO.fit(Far(scale), train), fresh) for scale in (1.0, 1_000.0))
+    one, thousand = (inference.score(alignment.AUTO.fit(Far(scale), train), fresh) for scale in (1.0, 1_000.0))
     assert torch.allclose(one, thousand, atol=1e-3)
 
 
@@ -75,24 +78,24 @@ def test_units_of_measure_do_not_matter(train: Data) -> None:
         def score(self, batch: Batch) -> torch.Tensor:
             return (batch.units / factor).norm(dim=1)
 
-    scaled = scoring.score(alignment.AUTO.fit(Back(), units(train.units * factor)), units(fresh * factor))
-    assert torch.allclose(scaled, scoring.score(alignment.AUTO.fit(Far(), train), units(fresh)), atol=1e-2)
+    scaled = inference.score(alignment.AUTO.fit(Back(), units(train.units * factor)), units(fresh * factor))
+    assert torch.allclose(scaled, inference.score(alignment.AUTO.fit(Far(), train), units(fresh)), atol=1e-2)
 
 
 def test_scores_do_not_depend_on_the_batch(train: Data) -> None:
     fair = alignment.AUTO.fit(Far(), train)
     fresh = kinds((5, 5), 4)
-    alone = torch.cat([scoring.score(fair, units(row[None])) for row in fresh])
-    assert torch.allclose(scoring.score(fair, units(fresh)), alone, atol=1e-4)
+    alone = torch.cat([inference.score(fair, units(row[None])) for row in fresh])
+    assert torch.allclose(inference.score(fair, units(fresh)), alone, atol=1e-4)
 
 
 def test_duplicates_and_few_units() -> None:
     twice = units(torch.randn(10, 4, generator=torch.Generator().manual_seed(0)).repeat(2, 1))
-    assert bool(torch.isfinite(scoring.score(alignment.AUTO.fit(Far(), twice), twice)).all())
+    assert bool(torch.isfinite(inference.score(alignment.AUTO.fit(Far(), twice), twice)).all())
     three = units(torch.tensor([[1.0], [2.0], [4.0]]))
-    assert bool(torch.isfinite(scoring.score(alignment.AUTO.fit(Far(), three), three)).all())
+    assert bool(torch.isfinite(inference.score(alignment.AUTO.fit(Far(), three), three)).all())
     two = units(torch.tensor([[1.0], [2.0]]))
-    assert bool(torch.isfinite(scoring.score(alignment.AUTO.fit(Far(), two), two)).all())
+    assert bool(torch.isfinite(inference.score(alignment.AUTO.fit(Far(), two), two)).all())
     with pytest.raises(InputError, match="at least 2"):
         alignment.AUTO.fit(Far(), units(torch.ones(1, 1)))
 
@@ -102,11 +105,11 @@ def test_duplicates_and_few_units() -> None:
 def test_any_detector_can_be_aligned(name: str, shape: tuple[int, ...]) -> None:
     data = units(torch.rand(60, *shape, generator=torch.Generator().manual_seed(0)))
     detector = registry.find("detector", name)()
-    training.fit(detector, data, epochs=2)
+    fit(detector, data, epochs=2)
     fair = alignment.ModeFair(neighbours=5, nearest=2).fit(detector.eval(), data)
-    assert scoring.score(fair, data).shape == (60,)
-    assert float(scoring.score(fair, units(5 + torch.rand(5, *shape))).min()) > float(
-        scoring.score(fair, data).median()
+    assert inference.score(fair, data).shape == (60,)
+    assert float(inference.score(fair, units(5 + torch.rand(5, *shape))).min()) > float(
+        inference.score(fair, data).median()
     )
 
 
@@ -127,18 +130,18 @@ def test_spelling() -> None:
 
 def test_a_training_unit_scores_the_same_whenever_it_is_scored(train: Data) -> None:
     fair = alignment.AUTO.fit(Far(), train)
-    assert torch.allclose(scoring.score(fair, train), fair.training_scores, atol=1e-4)
+    assert torch.allclose(inference.score(fair, train), fair.training_scores, atol=1e-4)
 
 
 def test_saved_and_restored_it_scores_the_same(train: Data) -> None:
     detector = registry.find("detector", "autoencoder")()
-    training.fit(detector, train, epochs=1)
+    fit(detector, train, epochs=1)
     fair = alignment.AUTO.fit(detector.eval(), train)
     again = alignment.Aligned(alignment.AUTO, registry.find("detector", "autoencoder")())
     with torch.no_grad():
         again.restore(train.unit_shape, fair.state_dict())
     fresh = units(kinds((50, 50), 5))
-    assert torch.equal(scoring.score(again, fresh), scoring.score(fair, fresh))
+    assert torch.equal(inference.score(again, fresh), inference.score(fair, fresh))
     assert again.unit_shape == train.unit_shape
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import attribution
-from tailwise.attribution import contributions
+from tailwise.core.data import Batch, Data
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.problem import Batch, Data
+from tailwise.numerics import shapley
+from tailwise.numerics.shapley import contributions
 
 
 def rows(n, d, seed=0):
@@ -91,7 +91,7 @@ def test_no_global_state_is_touched():
 
 @pytest.mark.parametrize(("height", "width", "side"), [(8, 8, 4), (7, 10, 4), (3, 9, 8)])
 def test_a_grid_is_even_and_whole(height, width, side):
-    cells = attribution.grid(height, width, side)
+    cells = shapley.grid(height, width, side)
     counts = cells.flatten().bincount()
     assert len(counts) == min(side, height) * min(side, width)
     assert counts.min() > 0
@@ -101,17 +101,17 @@ def test_a_grid_is_even_and_whole(height, width, side):
 
 
 def test_windows_are_neighbours():
-    found = attribution.windows(10, 4).tolist()
+    found = shapley.windows(10, 4).tolist()
     assert found == sorted(found)
     assert set(found) == set(range(4))
-    assert attribution.windows(3, 4).tolist() == [0, 1, 2]
+    assert shapley.windows(3, 4).tolist() == [0, 1, 2]
 
 
 def test_costs_are_bounded():
     for parts, entries in ((5, 5), (64, 150_528), (1_280, 1_280)):
-        steps = attribution.steps_for(parts, entries)
+        steps = shapley.steps_for(parts, entries)
         assert steps == 1 or 2 * (parts + 1) * steps * entries <= 40_000_000
-    assert attribution.steps_for(5, 5) > attribution.steps_for(1_280, 1_280) >= 1
+    assert shapley.steps_for(5, 5) > shapley.steps_for(1_280, 1_280) >= 1
 
 
 def test_what_does_not_fit_is_refused():

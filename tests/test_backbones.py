@@ -6,11 +6,11 @@ import importlib.machinery
 import pytest
 import torch
 
-from tailwise import backbones
+from tailwise.backbones import networks
 from tailwise.errors import InputError
 
 here = pytest.mark.skipif(
-    not backbones.installed("efficientnet-lite0"), reason="needs the packages of EfficientNet-Lite0 (tailwise[images])"
+    not networks.installed("efficientnet-lite0"), reason="needs the packages of EfficientNet-Lite0 (tailwise[images])"
 )
 
 
@@ -30,13 +30,13 @@ def test_agrees_with_the_published_network(images):
         network._blocks[place].register_forward_hook(lambda _m, _i, out, place=place: seen.update({place: out}))
     with torch.no_grad():
         network.eval().extract_features((images * 255 - 127) / 128)
-    for ours, theirs in zip(backbones.backbone("efficientnet-lite0")(images), seen.values(), strict=True):
+    for ours, theirs in zip(networks.backbone("efficientnet-lite0")(images), seen.values(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 @here
 def test_pooled_features_do_not_depend_on_the_batch(images):
-    pooled = backbones.pooled("efficientnet-lite0")
+    pooled = networks.pooled("efficientnet-lite0")
     together = pooled(images)
     assert together.shape == (3, 24 + 40 + 112 + 320)
     assert torch.equal(together, torch.cat([pooled(image[None]) for image in images]))
@@ -45,7 +45,7 @@ def test_pooled_features_do_not_depend_on_the_batch(images):
 
 @here
 def test_pooled_features_can_be_learned_from(images):
-    features = backbones.pooled("efficientnet-lite0")(images)
+    features = networks.pooled("efficientnet-lite0")(images)
     scale = torch.ones(features.shape[1], requires_grad=True)
     (features * scale).sum().backward()
     assert scale.grad is not None
@@ -53,14 +53,14 @@ def test_pooled_features_can_be_learned_from(images):
 
 @here
 def test_grey_is_read_as_three_equal_channels(images):
-    pooled = backbones.pooled("efficientnet-lite0")
+    pooled = networks.pooled("efficientnet-lite0")
     grey = images[:1, :1]
     assert torch.equal(pooled(grey), pooled(grey.repeat(1, 3, 1, 1)))
 
 
 @here
 def test_shapes_halve_and_the_network_stays_frozen(images):
-    network = backbones.backbone("efficientnet-lite0").train()
+    network = networks.backbone("efficientnet-lite0").train()
     assert not network.training
     assert not any(p.requires_grad for p in network.parameters())
     assert [tuple(maps.shape[1:]) for maps in network(images)] == [(24, 24, 24), (40, 12, 12), (112, 6, 6), (320, 3, 3)]
@@ -68,27 +68,27 @@ def test_shapes_halve_and_the_network_stays_frozen(images):
 
 @here
 def test_loading_leaves_random_state_alone():
-    backbones._network.cache_clear()
+    networks._network.cache_clear()
     before = torch.random.get_rng_state()
-    backbones.backbone("efficientnet-lite0")
+    networks.backbone("efficientnet-lite0")
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_unknown_name_suggests_the_nearest():
     with pytest.raises(InputError, match=r"did you mean 'efficientnet-lite[012]'"):
-        backbones.pooled("efficientnet-lite")
+        networks.pooled("efficientnet-lite")
 
 
 def test_missing_packages_say_how_to_install_them(monkeypatch):
-    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"tailwise\[images\]"):
-        backbones.backbone("efficientnet-lite0")
+        networks.backbone("efficientnet-lite0")
 
 
 @here
 def test_maps_are_those_of_the_blocks_on_the_finest_grid(images):
-    fine, coarse = backbones.backbone("efficientnet-lite0", (4, 10))(images)
-    joined = backbones.mapped("efficientnet-lite0", (4, 10))(images)
+    fine, coarse = networks.backbone("efficientnet-lite0", (4, 10))(images)
+    joined = networks.mapped("efficientnet-lite0", (4, 10))(images)
     assert joined.shape == (3, 152, 12, 12)
     assert torch.equal(joined[:, :40], fine)
     # Averages over pairs undo a bilinear doubling away from the borders, up to its own smoothing.
@@ -99,18 +99,18 @@ def test_maps_are_those_of_the_blocks_on_the_finest_grid(images):
 @here
 def test_a_block_that_is_not_there():
     with pytest.raises(InputError, match="has no block 16"):
-        backbones.backbone("efficientnet-lite0", (4, 16))
+        networks.backbone("efficientnet-lite0", (4, 16))
 
 
 @here
 def test_identity_follows_the_weights(monkeypatch, tmp_path):
-    before = backbones.identity("efficientnet-lite0")
+    before = networks.identity("efficientnet-lite0")
     other = tmp_path / "weights.pth"
     other.write_bytes(b"other weights")
-    monkeypatch.setattr(backbones, "_weights", lambda name: str(other))
-    backbones._digest.cache_clear()
-    assert backbones.identity("efficientnet-lite0") != before
-    backbones._digest.cache_clear()
+    monkeypatch.setattr(networks, "_weights", lambda name: str(other))
+    networks._digest.cache_clear()
+    assert networks.identity("efficientnet-lite0") != before
+    networks._digest.cache_clear()
 
 
 class Pyramid(torch.nn.Module):
@@ -126,26 +126,26 @@ class Pyramid(torch.nn.Module):
 
 
 def test_a_network_of_ones_own(images, monkeypatch):
-    monkeypatch.setattr(backbones, "_ADDED", {})
-    backbones.add("mine", Pyramid(), mean=(0.5, 0.5, 0.5), scale=(2.0, 2.0, 2.0))
-    fine, coarse = backbones.backbone("mine")(images)
+    monkeypatch.setattr(networks, "_ADDED", {})
+    networks.add("mine", Pyramid(), mean=(0.5, 0.5, 0.5), scale=(2.0, 2.0, 2.0))
+    fine, coarse = networks.backbone("mine")(images)
     assert torch.equal(fine, (images - 0.5) / 2)
-    assert [maps.shape for maps in backbones.backbone("mine", (1,))(images)] == [coarse.shape]
-    assert backbones.mapped("mine", (0, 1))(images[:, :1]).shape == (3, 6, 96, 96)
-    first = backbones.identity("mine")
-    assert first == backbones.identity("mine")
-    backbones.add("mine", Pyramid(2.0))
-    assert backbones.identity("mine") != first
+    assert [maps.shape for maps in networks.backbone("mine", (1,))(images)] == [coarse.shape]
+    assert networks.mapped("mine", (0, 1))(images[:, :1]).shape == (3, 6, 96, 96)
+    first = networks.identity("mine")
+    assert first == networks.identity("mine")
+    networks.add("mine", Pyramid(2.0))
+    assert networks.identity("mine") != first
     with pytest.raises(InputError, match="layer 2 is none of them"):
-        backbones.backbone("mine", (2,))(images)
+        networks.backbone("mine", (2,))(images)
     with pytest.raises(InputError, match="called 'pixels' already"):
-        backbones.add("pixels", Pyramid())
+        networks.add("pixels", Pyramid())
 
 
 def test_a_network_without_maps_says_so(images, monkeypatch):
-    monkeypatch.setattr(backbones, "_ADDED", {"flat": (torch.nn.Flatten(), (0.0,) * 3, (1.0,) * 3)})
+    monkeypatch.setattr(networks, "_ADDED", {"flat": (torch.nn.Flatten(), (0.0,) * 3, (1.0,) * 3)})
     with pytest.raises(InputError, match="gave 0 feature maps"):
-        backbones.backbone("flat")(images)
+        networks.backbone("flat")(images)
 
 
 def test_a_model_of_timm(images, monkeypatch):
@@ -166,25 +166,25 @@ def test_a_model_of_timm(images, monkeypatch):
     fake.create_model = create_model
     fake.__spec__ = importlib.machinery.ModuleSpec("timm", None)
     monkeypatch.setitem(sys.modules, "timm", fake)
-    backbones._timm.cache_clear()
-    (fine,) = backbones.backbone("timm:resnet18", (0,))(images)
+    networks._timm.cache_clear()
+    (fine,) = networks.backbone("timm:resnet18", (0,))(images)
     assert torch.allclose(fine, images - torch.tensor([0.1, 0.2, 0.3])[:, None, None])
     assert asked == {"name": "resnet18", "pretrained": True, "features_only": True}
-    assert "(0.1, 0.2, 0.3)" in backbones.identity("timm:resnet18")
+    assert "(0.1, 0.2, 0.3)" in networks.identity("timm:resnet18")
     with pytest.raises(InputError, match="timm cannot make 'absent'"):
-        backbones.backbone("timm:absent")
-    backbones._timm.cache_clear()
+        networks.backbone("timm:absent")
+    networks._timm.cache_clear()
 
 
 def test_timm_or_onnxruntime_is_missing(monkeypatch, tmp_path):
-    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs timm"):
-        backbones.backbone("timm:resnet18")
+        networks.backbone("timm:resnet18")
     with pytest.raises(InputError, match="no file"):
-        backbones.backbone(str(tmp_path / "absent.onnx"))
+        networks.backbone(str(tmp_path / "absent.onnx"))
     (tmp_path / "model.onnx").write_bytes(b"something")
     with pytest.raises(InputError, match=r"tailwise\[onnx\]"):
-        backbones.backbone(str(tmp_path / "model.onnx"))
+        networks.backbone(str(tmp_path / "model.onnx"))
 
 
 def test_an_onnx_file(images, tmp_path):
@@ -197,19 +197,19 @@ def test_an_onnx_file(images, tmp_path):
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)], ir_version=8)
     path = tmp_path / "model.onnx"
     onnx.save(model, path)
-    (maps,) = backbones.backbone(str(path))(images)
+    (maps,) = networks.backbone(str(path))(images)
     mean, scale = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
     expected = torch.nn.functional.avg_pool2d((images - mean) / scale, 2)
     assert torch.allclose(maps, expected, atol=1e-5)
-    assert backbones.identity(str(path)) != ""
+    assert networks.identity(str(path)) != ""
     path.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot be opened as ONNX"):
-        backbones.backbone(str(path))
+        networks.backbone(str(path))
 
 
-@pytest.mark.parametrize("name", [name for name in backbones.names() if backbones.installed(name)])
+@pytest.mark.parametrize("name", [name for name in networks.names() if networks.installed(name)])
 def test_usual_maps_are_the_last_at_an_eighth_and_a_sixteenth(name, images):
-    usual = backbones.map_layers(name)
-    assert usual == backbones.backbone(name).taken[1:3]
-    assert backbones.deep_layers(name) == backbones.backbone(name).taken[2:]
-    assert [m.shape[-1] for m in backbones.backbone(name, usual)(images[:1])] == [12, 6]
+    usual = networks.map_layers(name)
+    assert usual == networks.backbone(name).taken[1:3]
+    assert networks.deep_layers(name) == networks.backbone(name).taken[2:]
+    assert [m.shape[-1] for m in networks.backbone(name, usual)(images[:1])] == [12, 6]

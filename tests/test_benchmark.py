@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import InputError, benchmark, benchmark_tables, cli, contamination_tables, metrics, registry
-from tailwise.benchmark import comparisons, draws, measures, methods, rows
+from tailwise import InputError
+from tailwise.benchmark import comparisons, contamination_page, draws, measures, methods, rows, runner
+from tailwise.benchmark.page import PICTURE, tables, write_page
 from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite, read_suite
-from tailwise.problem import Data
+from tailwise.cli import main
+from tailwise.core import registry
+from tailwise.core.data import Data
+from tailwise.numerics import metrics
 
 ROOT = Path(__file__).parents[1]
 SUITES = ROOT / "benchmarks" / "suites"
@@ -35,8 +39,8 @@ def pool() -> draws.Pool:
     return draws.load(DIGITS, "")
 
 
-def job(folder: Path, *chosen: Method, suite: Suite = SMOKE, at: Conditions | None = None) -> benchmark.Job:
-    return benchmark.Job(suite, at or conditions(), chosen, folder / "rows.jsonl")
+def job(folder: Path, *chosen: Method, suite: Suite = SMOKE, at: Conditions | None = None) -> runner.Job:
+    return runner.Job(suite, at or conditions(), chosen, folder / "rows.jsonl")
 
 
 def counts(kinds: np.ndarray, order: tuple[str, ...]) -> list[int]:
@@ -208,7 +212,7 @@ class TestRows:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
-        assert benchmark.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
+        assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
         found = rows.read_rows(target)
         plain = [row for row in found if not row["alignment"]]
         assert [row["status"] for row in plain] == ["ok"] * 30
@@ -217,18 +221,18 @@ class TestRows:
         assert all(row["seconds_fit"] >= 0 and row["peak_memory_mb"] > 50 for row in plain)
         assert all(set(row["versions"]) >= {"torch", "tailwise"} for row in found)
         assert os.environ.get("OMP_NUM_THREADS") == threads
-        left = benchmark.jobs(SMOKE, "default", "development", target)
+        left = runner.jobs(SMOKE, "default", "development", target)
         assert all(method.alignment for each in left for method in each.methods)
         assert "54 cells" in capsys.readouterr().err
 
     def test_an_interrupted_line_is_tolerated_and_done_again(self, tmp_path: Path) -> None:
         work = job(tmp_path, Method("gaussian", "uniform"), Method("gaussian", "oracle"))
-        benchmark.run_job(work)
+        runner.run_job(work)
         whole = work.rows.read_text()
         work.rows.write_text(whole[:-40])
         assert len(rows.read_rows(work.rows)) == 1
         rows.mend(work.rows)
-        benchmark.run_job(work)
+        runner.run_job(work)
         again = rows.read_rows(work.rows)
         assert len(again) == 2
         assert [row["metrics"] for row in again] == [json.loads(line)["metrics"] for line in whole.splitlines()]
@@ -236,7 +240,7 @@ class TestRows:
     def test_methods_of_a_draw_see_the_same_units_and_plain_rows_repeat(self, tmp_path: Path) -> None:
         chosen = (Method("autoencoder", "uniform"), Method("autoencoder", "oracle"))
         for folder in ("one", "two"):
-            benchmark.run_job(job(tmp_path / folder, *chosen, suite=replace(SMOKE, fit={"epochs": 2})))
+            runner.run_job(job(tmp_path / folder, *chosen, suite=replace(SMOKE, fit={"epochs": 2})))
         one, two = (rows.read_rows(tmp_path / folder / "rows.jsonl") for folder in ("one", "two"))
         assert [row["metrics"] for row in one] == [row["metrics"] for row in two]
         assert one[0]["metrics"] != one[1]["metrics"]
@@ -244,24 +248,24 @@ class TestRows:
 
     def test_a_failure_is_a_row_and_the_next_cell_goes_on(self, tmp_path: Path) -> None:
         work = job(tmp_path, Method("gaussian(shrinkage=2)", "uniform"), Method("gaussian", "uniform"))
-        benchmark.run_job(work)
+        runner.run_job(work)
         failed, fine = sorted(rows.read_rows(work.rows), key=lambda row: row["status"])
         assert (failed["status"], fine["status"]) == ("failed", "ok")
         assert failed["error"]
 
     def test_a_killed_process_costs_one_cell(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        really, calls = benchmark.run_job, []
+        really, calls = runner.run_job, []
 
-        def dies_once(work: benchmark.Job) -> None:
+        def dies_once(work: runner.Job) -> None:
             calls.append(work)
             if len(calls) == 1:
                 raise BrokenProcessPool
             really(work)
 
-        monkeypatch.setattr(benchmark, "run_job", dies_once)
-        monkeypatch.setattr(benchmark, "_executor", ThreadPoolExecutor)
+        monkeypatch.setattr(runner, "run_job", dies_once)
+        monkeypatch.setattr(runner, "_executor", ThreadPoolExecutor)
         work = job(tmp_path, Method("LOF"), Method("kNN"))
-        assert [done.conditions for done in benchmark._in_processes([work], 1)] == [work.conditions]
+        assert [done.conditions for done in runner._in_processes([work], 1)] == [work.conditions]
         found = {row["detector"]: row for row in rows.read_rows(work.rows)}
         assert found["LOF"]["status"] == "failed"
         assert "killed" in found["LOF"]["error"]
@@ -283,7 +287,7 @@ class TestRows:
             weightings={"uniform": "", "strange": "Rareness()"},
         )
         work = job(tmp_path, method, suite=suite)
-        benchmark.run_job(work)
+        runner.run_job(work)
         (row,) = rows.read_rows(work.rows)
         assert row["status"] == "skipped"
         assert said in row["error"]
@@ -294,8 +298,8 @@ class TestRows:
         suite = replace(SMOKE, sources={"digits": replace(DIGITS, source="Idx(path='no-such-set')")})
         target = tmp_path / "rows.jsonl"
         for _ in range(2):
-            for each in benchmark.jobs(suite, "default", "development", target):
-                benchmark.run_job(each)
+            for each in runner.jobs(suite, "default", "development", target):
+                runner.run_job(each)
         assert len(target.read_text().splitlines()) == 2 * 27
 
     def test_a_changed_default_is_another_cell(self) -> None:
@@ -350,7 +354,7 @@ class TestSuites:
             ([suite, "--draws", "confirmed"], "did you mean 'confirmation'"),
             ([suite, "--processes", "0"], "processes must be 1 or more"),
         ):
-            assert cli.run(["bench", *options, "--rows", str(tmp_path / "rows.jsonl")]) == 2
+            assert main.run(["bench", *options, "--rows", str(tmp_path / "rows.jsonl")]) == 2
             assert said in capsys.readouterr().err
         assert not (tmp_path / "rows.jsonl").exists()
 
@@ -375,7 +379,7 @@ class TestPage:
         (tmp_path / "results").mkdir()
         for path in (home / "results").glob("*.jsonl"):
             (tmp_path / "results" / path.name).write_bytes(path.read_bytes())
-        benchmark_tables.write_page(tmp_path)
+        write_page(tmp_path)
         for page in tmp_path.glob("*.md"):
             assert (home / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
@@ -420,7 +424,7 @@ class TestPage:
                 made_row(draw, "auto", 0.5 + gain, source=source),
             )
         ]
-        page = benchmark_tables.tables([*made, made_row(9, "auto", 0, status="skipped", error="no such set")])
+        page = tables([*made, made_row(9, "auto", 0, status="skipped", error="no such set")])
         first = page[: page.index("\n## ")]
         assert "change by +0.015" in first
         assert re.search(r"not use it\?\*\* 1 pairs .*harmed with autoencoder \(imbalance 100\) -0.020", first)
@@ -430,15 +434,15 @@ class TestPage:
     def test_how_much_of_the_oracle_weighting_reaches(self) -> None:
         gains = {"uniform": 0, "auto": 0.03, "oracle": 0.04}
         made = [made_row(draw, weighting, 0.5 + gain) for draw in range(3) for weighting, gain in gains.items()]
-        assert "it gains +0.040 and weighting alone +0.030: 75% of it" in benchmark_tables.tables(made)
+        assert "it gains +0.040 and weighting alone +0.030: 75% of it" in tables(made)
 
     def test_page_and_picture_are_written(self, tmp_path: Path) -> None:
         for draw in range(3):
             for weighting, aupr in (("uniform", 0.5), ("auto", 0.6)):
                 rows.append(tmp_path / "results" / "made.jsonl", made_row(draw, weighting, aupr))
-        page = benchmark_tables.write_page(tmp_path)
+        page = write_page(tmp_path)
         assert "+0.100 [+0.100, +0.100]" in page.read_text()
-        assert (tmp_path / "results" / benchmark_tables.PICTURE).read_bytes().lstrip().startswith(b"<?xml")
+        assert (tmp_path / "results" / PICTURE).read_bytes().lstrip().startswith(b"<?xml")
 
     def test_a_method_that_ran_on_one_set_is_not_beside_those_of_several(self) -> None:
         made = [
@@ -451,7 +455,7 @@ class TestPage:
                 ("a", "trim", 0.9),
             ]
         ]  # fmt: skip
-        page = contamination_tables.page(made)
+        page = contamination_page.page(made)
         assert "| auto |" in page
         assert "trim |" not in page
         assert "4 rows of an earlier budget, or of a method that ran on one set" in page

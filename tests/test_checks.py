@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from tailwise import training
+from tailwise.core.data import Batch, Data
 from tailwise.detectors.autoencoder import AutoEncoder
-from tailwise.problem import Batch, Data
-from tailwise.weights import Weighting
+from tailwise.training.fit import fit
+from tailwise.weights.default import parse_weighting
 
 ROWS = Data(torch.randn(100, 6, generator=torch.Generator().manual_seed(0)), [str(i) for i in range(100)])
 
@@ -46,6 +46,6 @@ def test_a_loss_that_rises_again_before_weighing_is_told(
 ) -> None:
     """Weights favour high scores, so what the mean score does once they are in is no fault."""
     options = {"epochs": len(heights), "batch_size": 100, "warmup": warmup}
-    outcome = training.fit(Scripted(heights), ROWS, Weighting.parse(weighting), **options)
+    outcome = fit(Scripted(heights), ROWS, parse_weighting(weighting), **options)
     check = next(check for check in outcome.checks if check.name == "the loss fell")
     assert (check.ok, said in check.message) == (ok, True), check.message

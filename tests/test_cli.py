@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tailwise import cli, commands, open_run
+from tailwise import open_run
+from tailwise.cli import commands, main
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def table(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("command", commands.COMMANDS, ids=lambda command: command.__name__)
 def test_options_are_the_parameters(command: object, capsys: pytest.CaptureFixture[str]) -> None:
     name, parameters = command.__name__, inspect.signature(command).parameters  # type: ignore[attr-defined,arg-type]
-    assert cli.run([name, "--help"]) == 0
+    assert main.run([name, "--help"]) == 0
     options = set(re.findall(r"--([a-z][a-z-]+)", capsys.readouterr().out))
     options = {option for option in options if not option.startswith("no-")} - {"help", "version", "out"}
     expected = {parameter.replace("_", "-") for parameter in parameters} - {"out"}
@@ -36,15 +37,17 @@ def test_options_are_the_parameters(command: object, capsys: pytest.CaptureFixtu
 
 def test_fit_and_score(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
-    status = cli.run(["fit", str(table), "--detector", "gaussian", "--weighting", "", "--out", str(run), "--seed", "4"])
+    status = main.run(
+        ["fit", str(table), "--detector", "gaussian", "--weighting", "", "--out", str(run), "--seed", "4"]
+    )
     printed = capsys.readouterr()
     assert status == 0
     assert printed.out == f"{run}\n"
-    assert cli.run(["score", str(run), str(table), "--seed", "4"]) == 0
+    assert main.run(["score", str(run), str(table), "--seed", "4"]) == 0
     scored = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     assert len(scored) == 120
-    assert cli.run(["score", str(run), str(table), "--out", str(tmp_path / "s.parquet")]) == 0
+    assert main.run(["score", str(run), str(table), "--out", str(tmp_path / "s.parquet")]) == 0
     assert capsys.readouterr().out == ""
     assert np.allclose(pd.read_parquet(tmp_path / "s.parquet")["score"], scored["score"])
 
@@ -55,7 +58,7 @@ def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> No
     first = commands.fit(str(table), detector="AutoEncoder(code=2)", weighting="Focal(gamma=2.0)", epochs=3,
                          out=tmp_path / "one", batch_size=32, sample=True)  # fmt: skip
     words = shlex.split(first.settings["command"])
-    assert cli.run([*words[1:], "--out", str(tmp_path / "two")]) in (0, 3)
+    assert main.run([*words[1:], "--out", str(tmp_path / "two")]) in (0, 3)
     pd.testing.assert_frame_equal(first.scores(), open_run(tmp_path / "two").scores())
 
 
@@ -95,7 +98,7 @@ def test_bad_input(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    assert cli.run([argument.format(table=table) for argument in arguments]) == 2
+    assert main.run([argument.format(table=table) for argument in arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     lines = printed.err.splitlines()
@@ -110,7 +113,7 @@ def test_a_failed_check_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / "parts.csv"
     pd.DataFrame(np.random.default_rng(0).normal(size=(60, 5))).to_csv(path, index=False)
     run = tmp_path / "run"
-    assert cli.run(["fit", str(path), "--lr", "1e-12", "--epochs", "3", "--out", str(run)]) == 3
+    assert main.run(["fit", str(path), "--lr", "1e-12", "--epochs", "3", "--out", str(run)]) == 3
     printed = capsys.readouterr()
     assert "check failed: the loss fell" in " ".join(printed.err.split())
     assert printed.out == f"{run}\n"
@@ -124,23 +127,23 @@ def test_a_broken_limit_is_status_4(table: Path, tmp_path: Path, capsys: pytest.
     frame.to_csv(tmp_path / "kinds.csv", index=False)
     asked = ["fit", str(tmp_path / "kinds.csv"), "--groups", "kind", "--detector", "gaussian", "--weighting", "",
              "--alignment", "", "--cross", "3", "--max-group-fpr", "0.1"]  # fmt: skip
-    assert cli.run([*asked, "--out", str(tmp_path / "run")]) == 4
+    assert main.run([*asked, "--out", str(tmp_path / "run")]) == 4
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'run'}\n"
     assert "error: kind 'rare' is falsely rejected in" in printed.err
     assert "--per-group" in printed.err
     assert open_run(tmp_path / "run").settings["status"] == "complete"
-    assert cli.run(["thresholds", str(tmp_path / "run"), "--per-day", "2000"]) == 0
+    assert main.run(["thresholds", str(tmp_path / "run"), "--per-day", "2000"]) == 0
     rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert list(rows["false_alarms"]) == [0.01, 0.05, 0.1]
     assert list(rows["per_day"]) == [20, 100, 200]
     assert rows["threshold"].is_monotonic_decreasing
-    assert cli.run(["thresholds", str(tmp_path / "run"), "--per-day", "0"]) == 2
+    assert main.run(["thresholds", str(tmp_path / "run"), "--per-day", "0"]) == 2
 
 
 def test_weigh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pd.DataFrame({"id": list("abcd"), "score": [1.0, 2.0, 3.0, 9.0]}).to_csv(tmp_path / "scores.csv", index=False)
-    assert cli.run(["weigh", str(tmp_path / "scores.csv"), "--weighting", "Focal(gamma=1.0)"]) == 0
+    assert main.run(["weigh", str(tmp_path / "scores.csv"), "--weighting", "Focal(gamma=1.0)"]) == 0
     table = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert list(table.columns) == ["id", "score", "weight"]
     assert np.allclose(table["weight"], table["score"] / table["score"].mean())
@@ -154,11 +157,11 @@ def test_help_does_not_import_torch() -> None:
 
 
 def test_names_and_describe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.run(["names", "detector"]) == 0
+    assert main.run(["names", "detector"]) == 0
     names = capsys.readouterr().out.removeprefix("detector: ").strip().split(", ")
     assert {"autoencoder", "deep-svdd", "gaussian", "nearest-neighbours"} <= set(names)
     for name in names:
-        assert cli.run(["describe", name]) == 0
+        assert main.run(["describe", name]) == 0
         assert len(capsys.readouterr().out) > 100
 
 
@@ -176,15 +179,15 @@ def test_columns_choose_the_features(table: Path, tmp_path: Path, capsys: pytest
         "--out",
         str(tmp_path / "run"),
     ]
-    assert cli.run(fit) == 2
+    assert main.run(fit) == 2
     said = capsys.readouterr().err
     assert "'note'" in said
     assert "--columns" in said
-    assert cli.run([*fit, "--columns", 'c, "b, net"']) == 0
+    assert main.run([*fit, "--columns", 'c, "b, net"']) == 0
     run = open_run(tmp_path / "run")
     assert run.settings["features"] == ["c", "b, net"]
     frame[["b, net", "c"]].to_csv(tmp_path / "two.csv", index=False)
-    assert cli.run(["score", str(run.path), str(tmp_path / "two.csv"), "--out", str(tmp_path / "scores.csv")]) == 0
+    assert main.run(["score", str(run.path), str(tmp_path / "two.csv"), "--out", str(tmp_path / "scores.csv")]) == 0
     assert np.allclose(pd.read_csv(tmp_path / "scores.csv")["score"], run.scores()["score"])
 
 
@@ -192,13 +195,13 @@ def test_columns_choose_the_features(table: Path, tmp_path: Path, capsys: pytest
 def test_columns_that_cannot_be_read(
     columns: str, error: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["fit", str(table), "--columns", columns, "--out", str(tmp_path / "run")]) == 2
+    assert main.run(["fit", str(table), "--columns", columns, "--out", str(tmp_path / "run")]) == 2
     assert error in capsys.readouterr().err
 
 
 def test_columns_of_something_else_are_refused_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "cube.npy", np.random.default_rng(0).normal(size=(6, 7, 8)))
-    assert cli.run(["fit", str(tmp_path / "cube.npy"), "--columns", "a", "--out", str(tmp_path / "run")]) == 2
+    assert main.run(["fit", str(tmp_path / "cube.npy"), "--columns", "a", "--out", str(tmp_path / "run")]) == 2
     assert "columns does not apply to Cube" in capsys.readouterr().err
 
 
@@ -215,25 +218,25 @@ def test_bad_options_of_score(
     options: list[str], error: str, table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = str(tmp_path / "run")
-    assert cli.run(["fit", str(table), "--detector", "gaussian", "--out", run]) == 0
+    assert main.run(["fit", str(table), "--detector", "gaussian", "--out", run]) == 0
     capsys.readouterr()
-    assert cli.run(["score", run, str(table), *options]) == 2
+    assert main.run(["score", run, str(table), *options]) == 2
     printed = capsys.readouterr()
     assert (printed.out, error in printed.err) == ("", True)
-    assert cli.run(["score", run, f"Table(path={str(table)!r}), Table(path={str(table)!r})"]) == 2
+    assert main.run(["score", run, f"Table(path={str(table)!r}), Table(path={str(table)!r})"]) == 2
 
 
 @pytest.mark.parametrize("option", [["--false-discoveries", "0.1"], ["--maps", "m"], ["--map-threshold", "1"]])
 def test_options_that_a_map_of_a_cube_has_not_are_refused(
     option: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.run(["score", "run", "cube.mat", "--out", "c.mat", *option]) == 2
+    assert main.run(["score", "run", "cube.mat", "--out", "c.mat", *option]) == 2
     assert f"{option[0]} is not for the map of a cube" in capsys.readouterr().err
 
 
 def test_a_message_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "ragged.csv").write_text("a,b\n1,2\n3,4,5\n")
-    assert cli.run(["fit", str(tmp_path / "ragged.csv"), "--out", str(tmp_path / "run")]) == 2
+    assert main.run(["fit", str(tmp_path / "ragged.csv"), "--out", str(tmp_path / "run")]) == 2
     assert [line.split()[0] for line in capsys.readouterr().err.splitlines()] == ["error:", "hint:"]
 
 
@@ -242,7 +245,7 @@ def test_a_message_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_a_full_standard_output_is_told(arguments: list[str]) -> None:
     with open("/dev/full", "w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "tailwise.cli", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "tailwise", *arguments], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert ended.returncode == 2
     assert ended.stderr == "error: the system: No space left on device\n"
@@ -255,5 +258,5 @@ def test_an_interrupted_command_says_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("tailwise.training.fit", interrupt)
-    assert cli.run(["fit", str(table), "--out", str(tmp_path / "run")]) == 130
+    assert main.run(["fit", str(table), "--out", str(tmp_path / "run")]) == 130
     assert "the same command resumes" in capsys.readouterr().err

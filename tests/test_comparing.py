@@ -8,10 +8,15 @@ import pytest
 import torch
 from scipy import stats
 
-from tailwise import comparing, data_checks, metrics, storage, workflow
+from tailwise.core.data import Data
+from tailwise.core.problem import Facts, Labelled, Problem
 from tailwise.errors import InputError
-from tailwise.problem import Data, Facts, Labelled, Problem
-from tailwise.sources import open_source
+from tailwise.numerics import metrics
+from tailwise.report import comparison, data_checks
+from tailwise.runs import store
+from tailwise.sources.auto import open_source
+from tailwise.workflows import pages, request
+from tailwise.workflows.fit import fit_run
 
 
 def data(values: np.ndarray, start: str) -> Data:
@@ -79,12 +84,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for run, file in (("one", "a"), ("two", "a"), ("other", "b")):
         source = open_source(str(folder / f"{file}.csv"), labels="bad")
         detector = "nearest-neighbours" if run == "two" else "gaussian"
-        workflow.fit_run(workflow.Request(source=source, detector=detector), folder / run)
+        fit_run(request.Request(source=source, detector=detector), folder / run)
     return [folder / run for run in ("one", "two", "other")]
 
 
 def test_test_scores_are_kept_and_sealed(runs: list[Path]) -> None:
-    run = storage.open_run(runs[0])
+    run = store.open_run(runs[0])
     found = run.test_scores()
     assert found is not None
     assert int(found["label"].sum()) == 30
@@ -92,17 +97,17 @@ def test_test_scores_are_kept_and_sealed(runs: list[Path]) -> None:
 
 
 def test_runs_of_the_same_data_are_paired(runs: list[Path]) -> None:
-    found = comparing.compare([storage.open_run(run) for run in runs[:2]])
+    found = comparison.compare([store.open_run(run) for run in runs[:2]])
     assert found["warnings"] == []
     assert [row["name"] for row in found["differs"]] == ["detector"]
     assert found["paired_on"] == {"units": 90, "anomalies": 30, "normals": 60}
     auroc = found["paired"][0]
     assert auroc["differences"][0]["value"] == pytest.approx(auroc["values"][1] - auroc["values"][0])
-    assert comparing.to_markdown(found).startswith("# 2 runs side by side")
+    assert comparison.to_markdown(found).startswith("# 2 runs side by side")
 
 
 def test_runs_of_other_data_are_told_of_and_not_paired(runs: list[Path]) -> None:
-    found = comparing.compare([storage.open_run(runs[0]), storage.open_run(runs[2])])
+    found = comparison.compare([store.open_run(runs[0]), store.open_run(runs[2])])
     assert any("not fitted on the same" in warning for warning in found["warnings"])
     assert any("tested on different data" in warning for warning in found["warnings"])
     assert found["paired"] == []
@@ -112,4 +117,4 @@ def test_runs_of_other_data_are_told_of_and_not_paired(runs: list[Path]) -> None
 def test_a_comparison_needs_two_runs_and_a_known_ending(runs: list[Path]) -> None:
     for paths, out in (([runs[0]], None), ([runs[0], runs[0]], None), (runs[:2], Path("x.pdf"))):
         with pytest.raises(InputError):
-            comparing.compare_runs(paths, out)
+            pages.compare_runs(paths, out)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import gmean
 
-from tailwise.cues import fuse, squash
+from tailwise.detectors.components.fusion import fuse, squash
 from tailwise.errors import InputError
 
 

@@ -3,8 +3,8 @@ import pytest
 import torch
 from scipy import integrate, stats
 
-from tailwise.densities import KDE, Gaussian, Histogram, LogNormal, Mixture, silverman
 from tailwise.errors import InputError
+from tailwise.weights.densities import KDE, Gaussian, Histogram, LogNormal, Mixture, silverman
 
 ESTIMATES = [KDE(), KDE(bandwidth=0.5), Histogram(), Gaussian(), LogNormal(), Mixture(3)]
 SAMPLES = {

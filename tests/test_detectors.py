@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from tailwise import registry, scoring, training
-from tailwise.detector import Detector
+from tailwise.core import inference, registry
+from tailwise.core.data import Batch, Data
+from tailwise.core.detector import Detector
 from tailwise.errors import InputError
-from tailwise.problem import Batch, Data
 from tailwise.testing import CONTRACTS, Case
+from tailwise.training.fit import fit
 
 SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
 DETECTORS = list(registry.entries("detector"))
@@ -159,9 +160,9 @@ def test_gaussian_is_the_mahalanobis_distance_of_scikit_learn() -> None:
     units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) @ torch.randn(6, 6)
     detector = registry.find("detector", "gaussian")(shrinkage=0.0)
     data = Data(units, [str(i) for i in range(200)])
-    training.fit(detector, data)
+    fit(detector, data)
     expected = EmpiricalCovariance().fit(units.double().numpy()).mahalanobis(units.double().numpy())
-    assert torch.allclose(scoring.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
+    assert torch.allclose(inference.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
 
 
 def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
@@ -170,12 +171,12 @@ def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
     units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
     fresh = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
     detector = registry.find("detector", "nearest-neighbours")(neighbours=4)
-    training.fit(detector, Data(units, [str(i) for i in range(200)]))
+    fit(detector, Data(units, [str(i) for i in range(200)]))
     scale = units.std(0, correction=0)
     expected = (
         NearestNeighbors(n_neighbors=4).fit((units / scale).numpy()).kneighbors((fresh / scale).numpy())[0].mean(1)
     )
-    scores = scoring.score(detector, Data(fresh, [str(i) for i in range(50)]))
+    scores = inference.score(detector, Data(fresh, [str(i) for i in range(50)]))
     assert torch.allclose(scores, torch.from_numpy(expected).float(), rtol=1e-4)
 
 
@@ -184,7 +185,7 @@ def test_gaussian_weighs_the_rare_kind_up() -> None:
     units = torch.cat([torch.randn(300, 4, generator=generator), 4 + 0.5 * torch.randn(10, 4, generator=generator)])
     data = Data(units, [str(i) for i in range(310)])
     plain, balanced = (registry.find("detector", "gaussian")() for _ in range(2))
-    training.fit(plain, data)
-    training.fit(balanced, data, base_weights=torch.cat([torch.full((300,), 1 / 300), torch.full((10,), 1 / 10)]))
+    fit(plain, data)
+    fit(balanced, data, base_weights=torch.cat([torch.full((300,), 1 / 300), torch.full((10,), 1 / 10)]))
     rare = data.take(range(300, 310))
-    assert float(scoring.score(balanced, rare).mean()) < 0.25 * float(scoring.score(plain, rare).mean())
+    assert float(inference.score(balanced, rare).mean()) < 0.25 * float(inference.score(plain, rare).mean())

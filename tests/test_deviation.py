@@ -6,11 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import registry, scoring, training
-from tailwise.deviation import Reading, gradients, lenders, localised
+from tailwise.core import inference, registry
+from tailwise.core.data import Batch, Data
+from tailwise.core.problem import Labelled
+from tailwise.detectors.components.adaptive_deviation import lenders
+from tailwise.detectors.components.deviation_network import Reading
+from tailwise.detectors.components.input_gradients import gradients, localised
 from tailwise.errors import InputError
-from tailwise.problem import Batch, Data, Labelled
 from tailwise.testing import CONTRACTS, Case
+from tailwise.training.fit import fit
 
 DevNet, ADL, MultiCue = (registry.find("detector", name) for name in ("dev-net", "adl", "multi-cue"))
 LOG2 = math.log(2)
@@ -209,9 +213,9 @@ def test_anomalies_in_images_are_found_and_located(make, masks):
 
     detector = make(hidden=(8, 16))
     known = known_images(masks) if detector.needs_labels else None
-    training.fit(detector, as_data(smooth_images(64, 1, False)[0]), anomalies=known, epochs=60, batch_size=32, lr=1e-2)
+    fit(detector, as_data(smooth_images(64, 1, False)[0]), anomalies=known, epochs=60, batch_size=32, lr=1e-2)
     good, (bad, where) = smooth_images(40, 2, False)[0], smooth_images(40, 3, True)
-    scores = scoring.score(detector, as_data(torch.cat([good, bad])))
+    scores = inference.score(detector, as_data(torch.cat([good, bad])))
     assert roc_auc_score([0] * 40 + [1] * 40, scores) > 0.9
     with torch.no_grad():
         maps = detector.score_map(whole(as_data(bad)))
@@ -228,7 +232,7 @@ def test_a_short_training_leaves_the_burn_in_too(planned, expected):
 
 def test_the_training_loop_says_how_many_steps_it_plans():
     detector = ADL(hidden=(4,))
-    training.fit(detector, as_data(rand(50, 3)), epochs=4, batch_size=20)
+    fit(detector, as_data(rand(50, 3)), epochs=4, batch_size=20)
     assert detector.planned_steps == 12 == int(detector.steps)
 
 
@@ -276,4 +280,4 @@ def test_bad_settings_are_named(make, said):
 
 def test_a_detector_that_needs_anomalies_says_so():
     with pytest.raises(InputError, match="DevNet needs a few labelled anomalies"):
-        training.fit(DevNet(), as_data(rand(20, 3)), epochs=1)
+        fit(DevNet(), as_data(rand(20, 3)), epochs=1)

@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tailwise import cli, storage
-from tailwise.drift import Sample, drift
+from tailwise.calibration.drift import Sample, drift
+from tailwise.cli import main
 from tailwise.errors import InputError
+from tailwise.runs import store
 
 SHARES = np.array([0.6, 0.3, 0.08, 0.02])
 
@@ -137,32 +138,32 @@ def table_of(path, counts, seed, move=0.0):
 def test_the_command_names_the_kind_and_its_status_tells(tmp_path, capsys):
     run = str(tmp_path / "run")
     fitted = table_of(tmp_path / "train.csv", (300, 100, 20), 0)
-    assert cli.run(["fit", fitted, "--out", run, "--detector", "gaussian"]) == 0
-    kinds, scores = storage.open_run(run).kinds(), storage.open_run(run).scores()
+    assert main.run(["fit", fitted, "--out", run, "--detector", "gaussian"]) == 0
+    kinds, scores = store.open_run(run).kinds(), store.open_run(run).scores()
     assert kinds.count == 3
     assert scores["mode"].value_counts().tolist() == [300, 100, 20]
     capsys.readouterr()
-    assert cli.run(["drift", run, table_of(tmp_path / "same.csv", (150, 50, 10), 1)]) == 0
+    assert main.run(["drift", run, table_of(tmp_path / "same.csv", (150, 50, 10), 1)]) == 0
     assert "no drift" in capsys.readouterr().out
     out = tmp_path / "drift.json"
-    assert cli.run(["drift", run, table_of(tmp_path / "moved.csv", (150, 50, 10), 1, 3.0), "--out", str(out)]) == 4
+    assert main.run(["drift", run, table_of(tmp_path / "moved.csv", (150, 50, 10), 1, 3.0), "--out", str(out)]) == 4
     assert json.loads(out.read_text())["named"] == ["kind 1"]
-    assert cli.run(["drift", run, table_of(tmp_path / "more.csv", (150, 50, 60), 1), "--out", str(out)]) == 4
+    assert main.run(["drift", run, table_of(tmp_path / "more.csv", (150, 50, 60), 1), "--out", str(out)]) == 4
     assert json.loads(out.read_text())["named"][0] == "kind 2"
-    assert cli.run(["drift", run, fitted, "--out", "x.csv"]) == 2
+    assert main.run(["drift", run, fitted, "--out", "x.csv"]) == 2
 
 
 def test_a_run_of_before_says_so(tmp_path, capsys):
     run = str(tmp_path / "run")
-    assert cli.run(["fit", table_of(tmp_path / "t.csv", (60, 30, 20), 0), "--out", run, "--detector", "gaussian"]) == 0
+    assert main.run(["fit", table_of(tmp_path / "t.csv", (60, 30, 20), 0), "--out", run, "--detector", "gaussian"]) == 0
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     del settings["digests"]["kinds.safetensors"]
-    settings["seal"] = storage._seal(settings)
+    settings["seal"] = store._seal(settings)
     (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
-    assert storage.open_run(run).kinds() is None
-    assert cli.run(["drift", run, str(tmp_path / "t.csv")]) == 2
+    assert store.open_run(run).kinds() is None
+    assert main.run(["drift", run, str(tmp_path / "t.csv")]) == 2
     assert "before runs kept their kinds" in capsys.readouterr().err
-    assert cli.run(["score", run, str(tmp_path / "t.csv")]) == 0
+    assert main.run(["score", run, str(tmp_path / "t.csv")]) == 0
     assert capsys.readouterr().out.startswith("unit,score,threshold,flagged,p_value,standardised\n")
 
 
@@ -185,7 +186,7 @@ def test_a_crossed_run_raises_no_alarm_by_the_scores_of_other_detectors(tmp_path
         "--cross",
         "5",
     ]
-    assert cli.run(fit) == 0
+    assert main.run(fit) == 0
     capsys.readouterr()
-    assert cli.run(["drift", run, str(tmp_path / "same.csv")]) == 0
+    assert main.run(["drift", run, str(tmp_path / "same.csv")]) == 0
     assert "scores are not compared" in capsys.readouterr().err

@@ -14,13 +14,14 @@ from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbor
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from tailwise import scoring, training
-from tailwise.alignment import AUTO
+from tailwise.core import inference
+from tailwise.core.data import Data
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.estimator import AnomalyDetector, Reweighted, copies, native_scores, thinned
-from tailwise.problem import Data
-from tailwise.weights import Weighting
+from tailwise.integrations.scikit_learn import AnomalyDetector, Reweighted, copies, native_scores, thinned
+from tailwise.training import fit as training_fit
+from tailwise.training.alignment import AUTO
+from tailwise.weights.default import parse_weighting
 
 SMALL_NET = "AutoEncoder(hidden=(8,), code=2)"
 CHECKED = [
@@ -152,7 +153,7 @@ def test_draws_are_in_proportion_over_the_starts():
 def test_training_scores_of_neighbour_methods_leave_the_unit_out():
     """With itself among its neighbours a unit's distance is one neighbour too small."""
     X = kinds()
-    weighting = Weighting.parse("Focal()")
+    weighting = parse_weighting("Focal()")
     own = Neighbourly().fit(X).decision_scores_
     model = Reweighted(Neighbourly(), weighting, rounds=1, random_state=0).fit(X)
     assert np.allclose(model.weights_, own / own.mean())
@@ -196,14 +197,14 @@ def test_the_scores_are_trainings_with_the_sign_turned():
     kept = np.flatnonzero(model.weights_)
     detector = Gaussian()
     data = Data(torch.tensor(X[kept], dtype=torch.float32), range(len(kept)))
-    outcome = training.fit(detector, data, Weighting.parse("auto"), seed=5)
+    outcome = training_fit.fit(detector, data, parse_weighting("auto"), seed=5)
     assert np.allclose(model.weights_[kept], outcome.weights)
     rows = Data(torch.tensor(kinds(seed=1), dtype=torch.float32), range(530))
     fair = AUTO.fit(detector, data, seed=5)
-    assert np.allclose(model.score_samples(kinds(seed=1)), -scoring.score(fair, rows), atol=1e-3)
+    assert np.allclose(model.score_samples(kinds(seed=1)), -inference.score(fair, rows), atol=1e-3)
     assert np.allclose(model.score_samples(X[kept]), -fair.training_scores, atol=1e-3)
     plain = AnomalyDetector(alignment="", random_state=5).fit(X)
-    assert np.allclose(plain.score_samples(kinds(seed=1)), -scoring.score(detector, rows), rtol=1e-5)
+    assert np.allclose(plain.score_samples(kinds(seed=1)), -inference.score(detector, rows), rtol=1e-5)
 
 
 def test_false_alarms_among_new_units_keep_the_promise():

@@ -7,12 +7,16 @@ import pandas as pd
 import pytest
 import torch
 
-from tailwise import cli, commands, explaining, explanation_pages, open_run, registry, scoring
-from tailwise.alignment import ModeFair
+from tailwise import open_run
+from tailwise.cli import commands, main
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
 from tailwise.errors import InputError
-from tailwise.problem import Data
+from tailwise.report import explanation, explanation_page
 from tailwise.testing import Case
-from tailwise.weights import Clip, Context, Importance, Trim, Weighting, unit_mean
+from tailwise.training.alignment import ModeFair
+from tailwise.weights.steps import Clip, Importance, Trim
+from tailwise.weights.weighting import Context, Weighting, unit_mean
 
 FEATURES = ["width", "height", "mass", "gloss", "hue"]
 SHAPES = {1: (6,), 2: (1, 20), 3: (2, 12, 10)}
@@ -20,7 +24,7 @@ ASKED = [
     pytest.param(name, SHAPES[dims], id=f"{name}-{dims}d")
     for name in registry.entries("detector")
     for dims in registry.find("detector", name).unit_dims
-    if not registry.find("detector", name)().needs_layout
+    if not registry.find("detector", name)().needs_context
 ]
 
 
@@ -30,9 +34,9 @@ def test_what_drives_a_score_adds_up_for_every_detector(name, shape):
     data = case.data()
     detector = case.fit(data, epochs=1)
     one = Data(data.read(torch.tensor([3])) + 2, ["odd"])
-    found = explaining.drivers(detector, one, data.read(torch.arange(5)).mean(0), seed=0)
+    found = explanation.drivers(detector, one, data.read(torch.arange(5)).mean(0), seed=0)
     added = sum(row["contribution"] for row in found["drivers"]["rows"])
-    score = float(scoring.score(detector, one)[0])
+    score = float(inference.score(detector, one)[0])
     assert score != found["usual"]
     assert added == pytest.approx(score - found["usual"], rel=1e-4, abs=1e-4 * abs(score))
 
@@ -42,11 +46,11 @@ def test_mode_fair_scores_add_up_in_both_ways():
     data = case.data(120)
     aligned = ModeFair().fit(case.fit(data), data)
     one = Data(data.read(torch.tensor([3])) + 2, ["odd"])
-    score = float(scoring.score(aligned, one)[0])
-    found = explaining.drivers(aligned, one, data.read(torch.arange(5)).mean(0), seed=0)
+    score = float(inference.score(aligned, one)[0])
+    found = explanation.drivers(aligned, one, data.read(torch.arange(5)).mean(0), seed=0)
     added = sum(row["contribution"] for row in found["drivers"]["rows"])
     assert added == pytest.approx(score - found["usual"], rel=1e-4)
-    cues = scoring.over_batches(aligned, one, lambda batch: aligned.cues(batch).T)[0]
+    cues = inference.over_batches(aligned, one, lambda batch: aligned.cues(batch).T)[0]
     assert float(cues.mean()) == pytest.approx(score, rel=1e-5)
 
 
@@ -64,7 +68,7 @@ def parts(tmp_path_factory):
     new[0, 3] += 9
     new[2, 1] -= 8
     pd.DataFrame(new, columns=FEATURES).to_csv(folder / "new.csv", index=False)
-    assert cli.run(["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian",
+    assert main.run(["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian",
                     "--out", str(folder / "run")]) == 0  # fmt: skip
     return folder
 
@@ -72,7 +76,7 @@ def parts(tmp_path_factory):
 def explained(folder, *arguments):
     """The JSON that the command writes."""
     out = folder / "explained.json"
-    assert cli.run(["explain", str(folder / "run"), *arguments, "--out", str(out)]) == 0
+    assert main.run(["explain", str(folder / "run"), *arguments, "--out", str(out)]) == 0
     return json.loads(out.read_text(encoding="utf-8"))["units"]
 
 
@@ -98,7 +102,7 @@ def test_a_unit_is_held_to_the_threshold_of_its_kind(tmp_path, option, column, c
     table.to_csv(tmp_path / "parts.csv", index=False)
     table.iloc[[0, 1, 798, 799]].to_csv(tmp_path / "new.csv", index=False)
     fit = ["fit", str(tmp_path / "parts.csv"), "--groups", "board", "--detector", "gaussian", option]
-    assert cli.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
+    assert main.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
     scored = commands.score(tmp_path / "run", str(tmp_path / "new.csv"))
     assert scored["threshold"].nunique() == 2
     found = {unit["unit"]: unit for unit in explained(tmp_path, str(tmp_path / "new.csv"), "--worst", "4")}
@@ -128,7 +132,7 @@ def test_a_training_unit_is_not_its_own_neighbour(parts):
 
 
 def test_every_way_of_writing_it_says_the_same(parts, capsys):
-    assert cli.run(["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--unit", "2"]) == 0
+    assert main.run(["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--unit", "2"]) == 0
     text = capsys.readouterr().out
     assert text.index("# 0") < text.index("# 2")
     assert [len(line) for line in text.splitlines() if line.startswith("| gloss")] == [
@@ -137,7 +141,7 @@ def test_every_way_of_writing_it_says_the_same(parts, capsys):
     for ending in ("md", "html", "txt"):
         out = parts / f"explained.{ending}"
         arguments = ["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--out", str(out)]
-        assert cli.run(arguments) == 0
+        assert main.run(arguments) == 0
         written = out.read_text(encoding="utf-8")
         assert "gloss" in written
         assert 'src="http' not in written
@@ -148,7 +152,7 @@ def test_changed_and_missing_training_data_are_told(parts, tmp_path):
     for name in ("parts.csv", "new.csv"):
         (tmp_path / name).write_bytes((parts / name).read_bytes())
     fit = ["fit", str(tmp_path / "parts.csv"), "--groups", "board", "--detector", "gaussian", "--weighting", ""]
-    assert cli.run([*fit, "--out", str(tmp_path / "run")]) == 0
+    assert main.run([*fit, "--out", str(tmp_path / "run")]) == 0
     table = pd.read_csv(tmp_path / "parts.csv")
     table.loc[0, "width"] += 1
     table.to_csv(tmp_path / "parts.csv", index=False)
@@ -156,7 +160,7 @@ def test_changed_and_missing_training_data_are_told(parts, tmp_path):
     table.iloc[:100].to_csv(tmp_path / "parts.csv", index=False)
     assert explained(tmp_path, "--unit", "5")[0]["notes"][0].startswith("74 of the run's 174 units are not in")
     (tmp_path / "parts.csv").unlink()
-    assert cli.run(["explain", str(tmp_path / "run")]) == 2
+    assert main.run(["explain", str(tmp_path / "run")]) == 2
 
 
 @pytest.mark.parametrize(
@@ -171,7 +175,7 @@ def test_changed_and_missing_training_data_are_told(parts, tmp_path):
 )
 def test_bad_input(parts, arguments, said, capsys):
     arguments = [argument.format(new=parts / "new.csv") for argument in arguments]
-    assert cli.run(["explain", str(parts / "run"), *arguments]) == 2
+    assert main.run(["explain", str(parts / "run"), *arguments]) == 2
     printed = capsys.readouterr().err
     assert said in printed
     assert len(printed) < 600
@@ -189,8 +193,8 @@ def test_a_trace_ends_in_the_weights_and_steps_can_be_told_beforehand():
 def fitted(folder, weighting, *more):
     out = folder / f"weighed{len(list(folder.iterdir()))}"
     arguments = ["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian"]
-    assert cli.run([*arguments, "--weighting", weighting, "--out", str(out), *more]) == 0
-    return explaining.reopen(open_run(out))
+    assert main.run([*arguments, "--weighting", weighting, "--out", str(out), *more]) == 0
+    return explanation.reopen(open_run(out))
 
 
 def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
@@ -198,7 +202,7 @@ def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
         known = fitted(parts, weighting, *more)
         rows = known.table[~known.table["held_out"]]
         names = rows["unit"].tolist()[::20]
-        for found in explaining.explain_weights(known, names):
+        for found in explanation.explain_weights(known, names):
             steps = found["rounds"][-1]["steps"]
             assert steps[0]["before"] == 1
             assert [step["before"] for step in steps[1:]] == [step["after"] for step in steps[:-1]]
@@ -210,7 +214,7 @@ def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
 
 def test_weights_of_the_rare_kind_are_raised_and_said_to_be(parts):
     known = fitted(parts, "auto")
-    raised, lowered = explaining.explain_weights(known, explaining.extreme_weights(known, 1))
+    raised, lowered = explanation.explain_weights(known, explanation.extreme_weights(known, 1))
     assert int(raised["unit"]) >= 150 > int(lowered["unit"])
     assert "raised" in raised["sentence"]
     assert "holds 24 of 174 units" in raised["sentence"]
@@ -228,19 +232,19 @@ def test_held_out_and_unweighed_units(parts):
     known = fitted(parts, "")
     held = known.table[known.table["held_out"]]["unit"].iloc[0]
     used = known.table[~known.table["held_out"]]["unit"].iloc[0]
-    found = explaining.explain_weights(known, [held, used])
+    found = explanation.explain_weights(known, [held, used])
     assert "held out" in found[0]["sentence"]
     assert found[1]["rounds"] == []
     assert "left as it is" in found[1]["sentence"]
     with pytest.raises(InputError, match="no training unit"):
-        explaining.explain_weights(known, ["999"])
+        explanation.explain_weights(known, ["999"])
 
 
 def test_weights_as_text_and_page(parts, capsys):
-    assert cli.run(["explain", str(parts / "run"), "--weights", "--worst", "2"]) == 0
+    assert main.run(["explain", str(parts / "run"), "--weights", "--worst", "2"]) == 0
     text = capsys.readouterr().out
     assert text.count("when weighing began") == 4 + text.count("What did most when weighing began")
-    page = explanation_pages.to_html(explanation_pages.of_weights(fitted(parts, "Rarity()"), ["3"]))
+    page = explanation_page.to_html(explanation_page.of_weights(fitted(parts, "Rarity()"), ["3"]))
     assert "<code>Rarity()</code>" in page
 
 
@@ -255,7 +259,7 @@ def pictures(tmp_path_factory):
     images = normal.clip(0, 255).astype(np.uint8)
     np.savez(folder / "train.npz", x_train=images[:80])
     np.savez(folder / "new.npz", x_train=images[80:])
-    assert cli.run(["fit", str(folder / "train.npz"), "--detector", "gaussian", "--out", str(folder / "run")]) == 0
+    assert main.run(["fit", str(folder / "train.npz"), "--detector", "gaussian", "--out", str(folder / "run")]) == 0
     return folder
 
 
@@ -280,7 +284,7 @@ def test_the_band_that_is_off_drives_a_spectrum(tmp_path):
     cube[5, 7, 22] += 1.5
     np.save(tmp_path / "cube.npy", cube.astype(np.float32))
     fit = ["fit", str(tmp_path / "cube.npy"), "--detector", "rx", "--out", str(tmp_path / "run")]
-    assert cli.run(fit) == 0
+    assert main.run(fit) == 0
     unit = explained(tmp_path, "--worst", "1")[0]
     assert unit["unit"] == "5,7"
     first, last = unit["drivers"]["rows"][0]["bands"]
@@ -294,7 +298,7 @@ def test_a_detector_of_surroundings_says_what_it_cannot_say(tmp_path):
     generator = np.random.default_rng(0)
     np.save(tmp_path / "cube.npy", generator.normal(size=(15, 15, 4)).astype(np.float32))
     fit = ["fit", str(tmp_path / "cube.npy"), "--detector", "LocalRX(inner=3, outer=9)"]
-    assert cli.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
+    assert main.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
     unit = explained(tmp_path, "--worst", "1")[0]
     assert unit["drivers"] is None
     assert "around it" in unit["notes"][0]

@@ -14,12 +14,18 @@ import pytest
 import torch
 
 import tailwise
-from tailwise import alignment, exporting, fingerprints, maps, registry, scoring, storage, tracing
-from tailwise.cli import run
-from tailwise.detector import Detector
+from tailwise.calibration import score_maps
+from tailwise.cli.main import run
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
 from tailwise.errors import InputError
-from tailwise.problem import Data
+from tailwise.integrations import onnx as integrations_onnx
+from tailwise.integrations.onnx import _quiet, _solved, to_onnx
+from tailwise.numerics import export_ops
+from tailwise.runs import fingerprint, store
 from tailwise.testing import Case
+from tailwise.training import alignment
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -67,11 +73,11 @@ def loaded(tmp_path_factory):
         if key not in models:
             detector = fitted(*key)
             data = Case(registry.find("detector", name), shape).data(100)
-            kept = fingerprints.choose(detector, data)
+            kept = fingerprint.choose(detector, data)
             path = folder / f"{len(models)}.onnx"
             settings = {"detector": name, "threshold": 1.0, "smoothing": SMOOTHING}
-            made = None if kept is None else fingerprints.of(detector, kept)
-            path.write_bytes(exporting.to_onnx(detector, settings, made))
+            made = None if kept is None else fingerprint.of(detector, kept)
+            path.write_bytes(to_onnx(detector, settings, made))
             models[key] = tailwise_runtime.load(path)
         return models[key]
 
@@ -98,7 +104,7 @@ def apart(found: np.ndarray, expected: torch.Tensor, least: float = 0.01) -> flo
 
 @pytest.mark.parametrize(("name", "shape", "fair"), [*PLAIN, *FAIR])
 def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: bool, loaded) -> None:
-    if registry.find("detector", name).needs_layout:
+    if registry.find("detector", name).needs_context:
         with pytest.raises(InputError, match="the scene around it"):
             loaded(name, shape, fair)
         return
@@ -106,7 +112,7 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
     assert model.unit_shape == shape
     for count in (1, 7, 300):
         units = asked(name, shape, count)
-        expected = scoring.score(detector, Data(units, [str(i) for i in range(count)]))
+        expected = inference.score(detector, Data(units, [str(i) for i in range(count)]))
         found = model.score(units.numpy())
         assert found.dtype == np.float32
         assert apart(found, expected, 0.0 if name in CLOSED else 0.01) < 1e-4
@@ -116,7 +122,7 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
         gradients = any(getattr(part, "maps_are_gradients", False) for part in detector.modules())
         assert not detector.has_maps or gradients
         return
-    shown = np.stack(list(maps.of_data(detector, Data(few, [str(i) for i in range(9)]), SMOOTHING)))
+    shown = np.stack(list(score_maps.of_data(detector, Data(few, [str(i) for i in range(9)]), SMOOTHING)))
     found = model.maps(few.numpy())
     assert found.shape == shown.shape
     assert np.abs(found - shown).max() <= 1e-4 * np.abs(shown).max()
@@ -129,16 +135,16 @@ def test_elimination_solves_what_numpy_solves() -> None:
 
     class Solve(torch.nn.Module):
         def forward(self, matrices: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-            return tracing.solve(matrices, right)
+            return export_ops.solve(matrices, right)
 
     assert onnxscript is not None
     generator = torch.Generator().manual_seed(0)
     roots = torch.randn(5, 6, 6, generator=generator, dtype=torch.float64)
     matrices, right = roots @ roots.transpose(1, 2) + torch.eye(6), torch.randn(5, 6, generator=generator).double()
-    with exporting._quiet():
+    with _quiet():
         program = torch.onnx.export(
             Solve(), (matrices, right), dynamo=True, verbose=False, opset_version=18,
-            custom_translation_table={torch.ops.tailwise.solve.default: exporting._solved},
+            custom_translation_table={torch.ops.tailwise.solve.default: _solved},
         )  # fmt: skip
     evaluator = onnx.reference.ReferenceEvaluator(program.model_proto)
     names = [value.name for value in program.model_proto.graph.input]
@@ -148,7 +154,7 @@ def test_elimination_solves_what_numpy_solves() -> None:
 
 def test_equal_neighbours_have_one_order() -> None:
     values = torch.tensor([[2.0, 1.0, 2.0, 1.0, 0.5]])
-    assert tracing.smallest(values, 4)[1].tolist() == [[4, 1, 3, 0]]
+    assert export_ops.smallest(values, 4)[1].tolist() == [[4, 1, 3, 0]]
 
 
 @pytest.fixture(scope="session")
@@ -172,10 +178,10 @@ def exported(finished: Path) -> Path:
 
 
 def test_a_run_keeps_sixteen_scores_and_is_verified(finished: Path, capsys) -> None:
-    kept = storage.open_run(finished).fingerprint()
+    kept = store.open_run(finished).fingerprint()
     assert kept is not None
     assert kept.units.shape == (16, 5)
-    table = storage.open_run(finished).scores().set_index("unit")["score"]
+    table = store.open_run(finished).scores().set_index("unit")["score"]
     trained = pd.read_csv(finished.with_name("table.csv")).to_numpy(np.float32)
     for unit, score in zip(kept.units.numpy(), kept.scores.tolist(), strict=True):
         (row,) = np.flatnonzero((trained == unit).all(1))
@@ -190,7 +196,7 @@ def test_an_exported_run_is_verified_and_scores_on_the_command_line(finished: Pa
     assert run(["verify", str(finished), str(exported)]) == 0
     model = tailwise_runtime.load(exported)
     assert model.features == tuple("abcde")
-    assert model.threshold == storage.open_run(finished).settings["threshold"]
+    assert model.threshold == store.open_run(finished).settings["threshold"]
     out = tmp_path / "scores.csv"
     assert main([str(exported), str(finished.with_name("table.csv")), "--out", str(out)]) == 0
     assert run(["score", str(finished), str(finished.with_name("table.csv")), "--out", str(tmp_path / "s.csv")]) == 0
@@ -206,7 +212,7 @@ def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: P
     capsys.readouterr()
     assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "kinds.onnx")]) == 0
     assert "one threshold for all" in capsys.readouterr().err
-    rows = storage.open_run(tmp_path / "run").settings["thresholds"]
+    rows = store.open_run(tmp_path / "run").settings["thresholds"]
     held = tailwise_runtime.load(tmp_path / "kinds.onnx").facts["thresholds"]
     assert held == {str(row["kind"]): row["threshold"] for row in rows}
 
@@ -273,25 +279,25 @@ def test_other_scores_are_noticed(finished: Path, exported: Path, tmp_path, caps
 
 
 def test_a_run_that_scores_otherwise_says_so(finished: Path, monkeypatch) -> None:
-    honest = scoring.score
-    monkeypatch.setattr(scoring, "score", lambda *given: 1.01 * honest(*given))
+    honest = inference.score
+    monkeypatch.setattr(inference, "score", lambda *given: 1.01 * honest(*given))
     with pytest.warns(UserWarning, match=r"by up to 1 % \(made with tailwise"):
-        storage.open_run(finished).detector()
+        store.open_run(finished).detector()
     assert run(["verify", str(finished)]) == 1
 
 
 def test_a_run_without_fingerprint_says_so(finished: Path, tmp_path, capsys) -> None:
     old = tmp_path / "old"
     old.mkdir()
-    for name in (storage.MODEL, storage.SCORES, storage.HISTORY, storage.REPORT_DATA, storage.REPORT_PAGE):
+    for name in (store.MODEL, store.SCORES, store.HISTORY, store.REPORT_DATA, store.REPORT_PAGE):
         (old / name).write_bytes((finished / name).read_bytes())
-    settings = json.loads((finished / storage.SETTINGS).read_text())
-    del settings["digests"][storage.FINGERPRINT]
-    settings["seal"] = storage._seal(settings)
-    (old / storage.SETTINGS).write_text(json.dumps(settings))
+    settings = json.loads((finished / store.SETTINGS).read_text())
+    del settings["digests"][store.FINGERPRINT]
+    settings["seal"] = store._seal(settings)
+    (old / store.SETTINGS).write_text(json.dumps(settings))
     assert run(["verify", str(old)]) == 2
     assert "before runs had fingerprints" in capsys.readouterr().err
-    storage.open_run(old).detector()
+    store.open_run(old).detector()
 
 
 def test_a_changed_fingerprint_is_refused(finished: Path, tmp_path) -> None:
@@ -299,9 +305,9 @@ def test_a_changed_fingerprint_is_refused(finished: Path, tmp_path) -> None:
     changed.mkdir()
     for path in finished.iterdir():
         (changed / path.name).write_bytes(path.read_bytes())
-    (changed / storage.FINGERPRINT).write_bytes((finished / storage.MODEL).read_bytes())
+    (changed / store.FINGERPRINT).write_bytes((finished / store.MODEL).read_bytes())
     with pytest.raises(InputError, match="was changed after the fit"):
-        storage.open_run(changed).detector()
+        store.open_run(changed).detector()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x08"])
@@ -326,8 +332,8 @@ def test_the_loader_refuses_other_units(exported: Path, tmp_path) -> None:
 
 
 def test_nothing_is_written_where_an_export_fails(finished: Path, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(exporting, "TOLERANCE", -1.0)
-    monkeypatch.setattr(exporting, "_traced", lambda *_: pytest.importorskip("onnx").ModelProto())
+    monkeypatch.setattr(integrations_onnx, "TOLERANCE", -1.0)
+    monkeypatch.setattr(integrations_onnx, "_traced", lambda *_: pytest.importorskip("onnx").ModelProto())
     assert run(["export", str(finished), "--out", str(tmp_path / "m.onnx")]) == 2
     assert run(["export", str(finished), "--out", str(tmp_path / "m.pt")]) == 2
     assert run(["export", str(finished), "--out", str(tmp_path / "m.onnx"), "--to", "torchscript"]) == 2
@@ -358,6 +364,6 @@ def test_the_loader_has_the_version_of_the_package() -> None:
 def test_large_units_are_kept_smaller(side: int, kind: torch.dtype, count: int) -> None:
     shape = (1, side, side)
     units = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
-    kept = fingerprints.choose(fitted("gaussian", (12,), False), Data(units, [str(i) for i in range(20)]))
+    kept = fingerprint.choose(fitted("gaussian", (12,), False), Data(units, [str(i) for i in range(20)]))
     assert kept is not None
     assert (kept.dtype, len(kept)) == (kind, count)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tailwise import backbones, features
+from tailwise.backbones import cache, networks
 from tailwise.errors import InputError
-from tailwise.sources import images, open_source
+from tailwise.sources import image_files
+from tailwise.sources.auto import open_source
 from tailwise.sources.images import ImageFolder
 
 NAME = "counting"
@@ -24,9 +25,9 @@ def calls(monkeypatch, tmp_path):
         return lambda images: asked.append(name) or torch.cat([images, images / 2], 1)
 
     monkeypatch.setenv("TAILWISE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(backbones, "mapped", mapped)
-    monkeypatch.setattr(backbones, "pooled", lambda name: lambda images: mapped(name, ())(images).mean((2, 3)))
-    monkeypatch.setattr(backbones, "identity", lambda name: f"{name} weights 1")
+    monkeypatch.setattr(networks, "mapped", mapped)
+    monkeypatch.setattr(networks, "pooled", lambda name: lambda images: mapped(name, ())(images).mean((2, 3)))
+    monkeypatch.setattr(networks, "identity", lambda name: f"{name} weights 1")
     return asked
 
 
@@ -62,7 +63,7 @@ def test_maps_are_kept_to_half_precision(folder, calls):
 
 
 def test_a_range_beyond_half_precision_is_kept_in_single(folder, calls, monkeypatch):
-    monkeypatch.setattr(backbones, "mapped", lambda name, layers: lambda images: images * 1e6)
+    monkeypatch.setattr(networks, "mapped", lambda name, layers: lambda images: images * 1e6)
     pixels = ImageFolder(str(folder), size=16).load().train.units
     assert torch.equal(units(folder), pixels * 1e6)
     assert torch.equal(units(folder), pixels * 1e6)
@@ -85,7 +86,7 @@ def test_other_weights_layers_or_size_are_computed_again(folder, calls, monkeypa
     assert len(calls) == 6
     ImageFolder(str(folder), read=NAME, layers=(1,), size=8).load()
     assert len(calls) == 9
-    monkeypatch.setattr(backbones, "identity", lambda name: f"{name} weights 2")
+    monkeypatch.setattr(networks, "identity", lambda name: f"{name} weights 2")
     units(folder)
     assert len(calls) == 12
 
@@ -113,8 +114,8 @@ def test_nothing_unfinished_is_left_and_a_cache_that_takes_nothing_costs_only_ti
 def test_small_pictures_are_kept_and_a_changed_file_is_noticed(folder, calls, monkeypatch):
     source = ImageFolder(str(folder))
     decoded = []
-    read = images.pictures.read_picture
-    monkeypatch.setattr(images.pictures, "read_picture", lambda *given: decoded.append(given) or read(*given))
+    read = image_files.read_picture
+    monkeypatch.setattr(image_files, "read_picture", lambda *given: decoded.append(given) or read(*given))
     first = source.preview("0.png")
     assert torch.equal(first, source.preview("0.png"))
     assert len(decoded) == 1
@@ -146,7 +147,7 @@ def test_off_keeps_nothing(folder, calls, monkeypatch, tmp_path):
 
 def test_what_does_not_fit_in_memory_is_read_from_the_cache(folder, calls, monkeypatch):
     whole = units(folder)
-    monkeypatch.setattr(features, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 100)
     data = ImageFolder(str(folder), read=NAME, layers=(1,), size=16).load().train
     assert not data.in_memory
     assert torch.equal(data.take([2, 0]).read(torch.tensor([1, 0])), whole[[0, 2]])
@@ -155,12 +156,12 @@ def test_what_does_not_fit_in_memory_is_read_from_the_cache(folder, calls, monke
 
 def test_images_at_hand_are_looked_up_by_their_pixels(calls):
     images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    first, again = (features.of_images(images, NAME, lambda batch: batch) for _ in range(2))
+    first, again = (cache.of_images(images, NAME, lambda batch: batch) for _ in range(2))
     assert torch.equal(first, torch.cat([images, images / 2], 1).mean((2, 3)))
     assert torch.equal(first, again)
     assert len(calls) == 5
-    features.of_images(images + 1, NAME, lambda batch: batch)
-    features.of_images(images, NAME, lambda batch: batch[..., :4, :4])
+    cache.of_images(images + 1, NAME, lambda batch: batch)
+    cache.of_images(images, NAME, lambda batch: batch[..., :4, :4])
     assert len(calls) == 15
 
 
@@ -173,7 +174,7 @@ def test_layers_need_a_backbone():
 
 def test_maps_are_read_where_they_are_wanted(folder):
     chosen = open_source(folder, read="efficientnet-lite0", maps=True)
-    assert chosen.layers == backbones.map_layers("efficientnet-lite0")
+    assert chosen.layers == networks.map_layers("efficientnet-lite0")
     assert open_source(folder, read="efficientnet-lite0").layers == ()
     assert open_source(folder, read="efficientnet-lite0", layers=(2,), maps=True).layers == (2,)
     assert open_source(folder, read="pixels", maps=True).layers == ()
@@ -182,5 +183,5 @@ def test_maps_are_read_where_they_are_wanted(folder):
 @pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
 def test_each_platform_has_its_folder(system, monkeypatch):
     monkeypatch.delenv("TAILWISE_CACHE")
-    monkeypatch.setattr(features.sys, "platform", system)
-    assert features.cache_folder().parts[-2:] == ("tailwise", "features")
+    monkeypatch.setattr(cache.sys, "platform", system)
+    assert cache.cache_folder().parts[-2:] == ("tailwise", "features")

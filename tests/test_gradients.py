@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import gradients
+from tailwise.numerics import image_filters
 
 
 def ramp(direction, size=16):
@@ -15,16 +15,16 @@ def ramp(direction, size=16):
 
 @pytest.mark.parametrize("direction", range(4))
 def test_each_direction_has_its_own_map(direction):
-    found = gradients.oriented(ramp(direction))[0].mean((1, 2))
+    found = image_filters.oriented(ramp(direction))[0].mean((1, 2))
     assert found.argmax() == direction
     assert found.sum() == pytest.approx(float(found[direction]), abs=1e-6)
 
 
 def test_brightness_contrast_and_equal_channels_change_nothing():
     picture = torch.rand(2, 1, 20, 20, generator=torch.Generator().manual_seed(0))
-    plain = gradients.oriented(picture)
-    torch.testing.assert_close(gradients.oriented(0.3 * picture + 0.5), plain, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(gradients.oriented(picture.expand(-1, 3, -1, -1)), plain)
+    plain = image_filters.oriented(picture)
+    torch.testing.assert_close(image_filters.oriented(0.3 * picture + 0.5), plain, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(image_filters.oriented(picture.expand(-1, 3, -1, -1)), plain)
 
 
 def test_a_step_aside_matters_less_than_among_pixels():
@@ -37,11 +37,11 @@ def test_a_step_aside_matters_less_than_among_pixels():
     def ratio(what):
         return float((what(picture) - what(moved)).norm() / (what(picture) - what(other)).norm())
 
-    assert ratio(gradients.oriented) < 0.7 * ratio(lambda image: image)
+    assert ratio(image_filters.oriented) < 0.7 * ratio(lambda image: image)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (9, 9)])
 def test_small_and_constant_pictures_have_descriptors_without_a_length(shape):
-    found = gradients.oriented(torch.full((3, 2, *shape), 0.7))
+    found = image_filters.oriented(torch.full((3, 2, *shape), 0.7))
     assert found.shape == (3, 4, (shape[0] + 1) // 2, (shape[1] + 1) // 2)
     assert not found.any()

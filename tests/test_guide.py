@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tailwise import commands
+from tailwise.cli import commands
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text(encoding="utf-8")
 COMMANDS = [line.replace("\\\n", "") for line in re.findall(r"^    (tailwise (?:.*\\\n)?.*)$", GUIDE, re.MULTILINE)]

@@ -10,14 +10,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tailwise import registry, scoring, storage, training, workflow
-from tailwise.backbones import Backbone
+from tailwise.backbones.networks import Backbone
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
 from tailwise.detectors import student_teacher
 from tailwise.errors import InputError
-from tailwise.problem import Data
-from tailwise.sources import open_source
+from tailwise.runs import store
+from tailwise.sources.auto import open_source
 from tailwise.testing import CONTRACTS, Case
-from tailwise.weights import Weighting
+from tailwise.training.fit import fit
+from tailwise.weights.default import parse_weighting
+from tailwise.workflows import score
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.request import Request
 
 
 def units(count: int, *shape: int, seed: int = 0) -> Data:
@@ -39,8 +44,8 @@ def test_padim_is_the_distance_of_scipy_at_every_position() -> None:
 
     data, fresh = units(40, 3, 2, 2), units(1, 3, 2, 2, seed=1)
     detector = make("padim")
-    training.fit(detector, data)
-    found = scoring.over_batches(detector, fresh, detector.score_map)[0]
+    fit(detector, data)
+    found = inference.over_batches(detector, fresh, detector.score_map)[0]
     values = data.units.double().numpy()
     channels = (0, 2, 3)
     middle, scale = values.mean(channels, keepdims=True), values.std(channels, keepdims=True)
@@ -56,13 +61,13 @@ def test_padim_bears_that_next_to_nothing_is_added() -> None:
     """Fewer images than channels: covariances are singular."""
     detector = make("padim(added=1e-18)")
     data = units(4, 6, 2, 2)
-    training.fit(detector, data)
-    assert bool(scoring.score(detector, units(9, 6, 2, 2, seed=1)).isfinite().all())
+    fit(detector, data)
+    assert bool(inference.score(detector, units(9, 6, 2, 2, seed=1)).isfinite().all())
 
 
 def test_padim_is_as_large_as_its_dimensions_not_its_channels() -> None:
     detector = make("padim(dims=3)")
-    training.fit(detector, units(20, 64, 2, 2))
+    fit(detector, units(20, 64, 2, 2))
     assert detector.whitening.shape == (4, 3, 3)
     assert len(set(detector.kept.tolist())) == 3
 
@@ -93,13 +98,13 @@ def test_of_many_patches_equally_many_are_drawn_from_each_image() -> None:
 def test_patches_of_one_position_are_rows_to_their_detector() -> None:
     data = units(30, 3, 4, 5)
     detector = make("Patches(Gaussian(), neighbourhood=1, highest=1)")
-    training.fit(detector, data)
+    fit(detector, data)
     rows = data.units.permute(0, 2, 3, 1).reshape(-1, 3)
     alone = make("gaussian")
     flat = Data(rows, [str(i) for i in range(len(rows))])
-    training.fit(alone, flat)
-    expected = scoring.score(alone, flat).reshape(30, 20).max(1).values
-    assert torch.allclose(scoring.score(detector, data), expected, rtol=1e-4)
+    fit(alone, flat)
+    expected = inference.score(alone, flat).reshape(30, 20).max(1).values
+    assert torch.allclose(inference.score(detector, data), expected, rtol=1e-4)
 
 
 def test_weights_act_on_patches_and_inherit_those_of_images() -> None:
@@ -107,12 +112,12 @@ def test_weights_act_on_patches_and_inherit_those_of_images() -> None:
     base = torch.ones(30)
     base[:10] = 0
     detector = make("Patches(Gaussian())")
-    outcome = training.fit(detector, data, Weighting.parse("Importance()"), base_weights=base)
+    outcome = fit(detector, data, parse_weighting("Importance()"), base_weights=base)
     assert outcome.weights.shape == outcome.scores.shape == outcome.first_scores.shape == (30,)
     assert outcome.weights[:10].abs().max() == 0
     assert float(outcome.weights.mean()) == pytest.approx(1, rel=1e-4)
     assert outcome.weights[10:].std() > 0
-    plain = training.fit(make("Patches(Gaussian())"), data, base_weights=base)
+    plain = fit(make("Patches(Gaussian())"), data, base_weights=base)
     assert not torch.equal(plain.scores, outcome.scores)
 
 
@@ -127,13 +132,13 @@ def test_a_run_of_patches_scores_again_as_it_did(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     for i in range(30):
         Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-    request = workflow.Request(
+    request = Request(
         source=open_source(str(tmp_path), read="pixels", size=8), detector="Patches(AutoEncoder(hidden=(4,), code=2))",
         weighting="Importance()", alignment="", epochs=3,
     )  # fmt: skip
-    run = workflow.fit_run(request, tmp_path / "run")
-    table = storage.open_run(run.path).scores().set_index("unit")
-    scored = workflow.score_data(run.path, str(tmp_path)).set_index("unit")
+    run = fit_run(request, tmp_path / "run")
+    table = store.open_run(run.path).scores().set_index("unit")
+    scored = score.score_data(run.path, str(tmp_path)).set_index("unit")
     scored = scored.loc[table.index]
     assert np.allclose(scored["score"], table["score"], rtol=1e-4)
     assert len(run.history()) == 3
@@ -151,7 +156,7 @@ def tiny_teacher(monkeypatch: pytest.MonkeyPatch) -> Backbone:
 
 def fitted(data: Data, epochs: int = 40):
     detector = make("StudentTeacher(teacher='tiny', width=4)")
-    outcome = training.fit(detector, data, epochs=epochs, batch_size=8, lr=5e-3)
+    outcome = fit(detector, data, epochs=epochs, batch_size=8, lr=5e-3)
     return detector, outcome
 
 
@@ -164,7 +169,7 @@ def test_a_named_teacher_is_neither_trained_nor_saved(tiny_teacher: Backbone) ->
     assert not [name for name, _ in detector.named_parameters() if name.startswith("frozen")]
     again = make(repr(detector))
     again.restore(data.unit_shape, detector.state_dict())
-    assert torch.equal(scoring.score(detector.eval(), data), scoring.score(again.eval(), data))
+    assert torch.equal(inference.score(detector.eval(), data), inference.score(again.eval(), data))
 
 
 def test_maps_kept_while_training_are_those_computed(tiny_teacher: Backbone) -> None:
@@ -188,7 +193,7 @@ def test_the_map_is_highest_at_the_defect(tiny_teacher: Backbone) -> None:
     assert outcome.history[-1]["loss"] < 0.5 * outcome.history[0]["loss"]
     broken = data.units[:4].clone()
     broken[:, :, 40:56, 8:24] = broken[:, :, 40:56, 8:24].transpose(2, 3)
-    maps = scoring.over_batches(detector, Data(broken, ["a", "b", "c", "d"]), detector.score_map)
+    maps = inference.over_batches(detector, Data(broken, ["a", "b", "c", "d"]), detector.score_map)
     inside = maps[:, 40:56, 8:24].mean((1, 2))
     maps[:, 32:64, 0:32] = torch.nan
     assert bool((inside > 2 * maps.nanmean((1, 2))).all())

@@ -6,10 +6,12 @@ import torch
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
-from tailwise import files, kinds, modes, scoring
+from tailwise.calibration import clustering, clusters
+from tailwise.calibration.clusters import NONE, UNKNOWN, Kinds
+from tailwise.core import embedding, inference
+from tailwise.core.data import Data
 from tailwise.errors import InputError
-from tailwise.kinds import NONE, UNKNOWN, Kinds
-from tailwise.problem import Data
+from tailwise.runs import files
 
 SHAPES = [(12,), (1, 20), (1, 8, 8), (3, 40, 40), (24, 4, 4)]
 
@@ -48,7 +50,7 @@ def test_of_one_kind_hardly_more_are_unknown_as_was_asked_for():
 def test_training_units_keep_the_mode_that_was_found(shape):
     units, truth = blobs([90, 40, 20], shape)
     found = Kinds.learn(data_of(units))
-    assert torch.equal(found.training, modes.find(scoring.embedding_of(data_of(units)), rare=True))
+    assert torch.equal(found.training, clustering.find(embedding.embedding_of(data_of(units)), rare=True))
     assert torch.equal(found.of(data_of(units)), found.training)
     assert torch.equal(found.of(data_of(units[5:9])), found.training[5:9])
     assert found.count == 3
@@ -56,7 +58,7 @@ def test_training_units_keep_the_mode_that_was_found(shape):
 
 
 def test_of_many_units_a_sample_is_kept(monkeypatch):
-    monkeypatch.setattr(kinds, "_MOST_UNITS", 150)
+    monkeypatch.setattr(clusters, "_MOST_UNITS", 150)
     units, truth = blobs([200, 100, 40])
     found = Kinds.learn(data_of(units), seed=1)
     assert len(found.places) == 150
@@ -76,7 +78,7 @@ def test_as_a_new_unit_each_is_of_the_kind_of_its_nearest_other_one():
 
 
 def test_leading_places_are_those_of_training_units_and_new_ones(monkeypatch):
-    monkeypatch.setattr(kinds, "_MOST_UNITS", 60)
+    monkeypatch.setattr(clusters, "_MOST_UNITS", 60)
     units, _ = blobs([60, 30])
     found = Kinds.learn(data_of(units))
     along, again = found.training_as_new.along, found.place(data_of(units)).along
@@ -92,7 +94,7 @@ def test_units_of_no_mode_are_of_no_kind():
     assert found.training.tolist() == [NONE] * 4
     assert found.count == 0
     assert found.of(data_of(torch.cat([units, units + 1e-3]))).tolist() == [NONE] * 8
-    assert kinds.names_of(torch.tensor([0, 3, NONE, UNKNOWN])) == ["0", "3", "none", "unknown"]
+    assert clusters.names_of(torch.tensor([0, 3, NONE, UNKNOWN])) == ["0", "3", "none", "unknown"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -111,7 +113,7 @@ def test_batches_and_units_of_one_value_do_not_matter(monkeypatch):
     found = Kinds.learn(data_of(units))
     new = data_of(blobs([80, 80, 80], start=2)[0])
     whole = found.of(new)
-    monkeypatch.setattr(scoring, "batch_size_for", lambda shape, most: 7)
+    monkeypatch.setattr(inference, "batch_size_for", lambda shape, most: 7)
     assert torch.equal(found.of(new), whole)
     same = Kinds.learn(data_of(torch.ones(50, 3)))
     assert same.of(data_of(torch.ones(4, 3))).tolist() == [0] * 4

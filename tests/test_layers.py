@@ -1,84 +1,56 @@
-"""Which module may import which: the layer table as data, held against the imports that the files really make."""
+"""Layers are folders: each imports only from those that its row names, and none of them in a circle."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "tailwise"
 
-# A module imports from its own layer and those below; nothing below layer 3 knows layer 3.
-LAYERS = {
-    0: {"errors", "registry", "densities", "neighbours", "weights", "losses", "metrics", "pixel_metrics", "thresholds"}
-    | {"calibration", "modes", "problem", "detector", "moments", "windows", "cues", "pseudo_anomalies", "tracing"},
-    1: {"nets", "deviation", "mobilenet", "backbones", "features", "detectors", "sources"},
-    2: {"training", "scoring", "optimizer", "alignment", "crossing", "checks", "refine", "adaptation", "benchmark"}
-    | {"storage", "files", "maps", "gradients", "kinds", "drift", "fingerprints", "attribution"},
-    3: {
-        "estimator",
-        "report",
-        "findings",
-        "wording",
-        "decisions",
-        "data_checks",
-        "comparing",
-        "plots",
-        "previews",
-        "overlays",
-        "map_files",
-        "gallery",
-        "explaining",
-        "trackers",
-        "pyod_face",
-        "explanation_pages",
-        "benchmark_sections",
-        "benchmark_tables",
-        "contamination_tables",
-        "tables",
-        "scene_maps",
-        "spelling",
-        "reviews",
-        "triage",
-        "workflow",
-        "calibrating",
-        "updating",
-        "drifting",
-        "exporting",
-        "demonstration",
-        "commands",
-        "cli",
-        "testing",
-    },
+GROUND = {"errors", "numerics", "core"}
+# The four wings, of which none knows another, and what brings them together.
+MAY_IMPORT = {
+    "errors": set(),
+    "numerics": {"errors"},
+    "core": {"errors", "numerics"},
+    "backbones": GROUND,
+    "weights": GROUND,
+    "calibration": GROUND,
+    "sources": GROUND | {"backbones"},
+    "detectors": GROUND | {"backbones"},
+    "training": GROUND | {"weights"},
+    "runs": GROUND | {"training", "calibration", "sources"},
+    "report": GROUND | {"runs", "training", "calibration", "weights", "sources"},
+    "integrations": GROUND | {"report", "runs", "training", "calibration", "weights"},
+    "benchmark": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
+    "workflows": GROUND
+    | {"integrations", "report", "runs", "training", "calibration", "weights", "sources", "backbones"},
+    "cli": GROUND | {"workflows", "benchmark", "integrations", "report", "runs", "calibration", "sources"},
+    "testing": GROUND | {"runs", "training", "weights"},
 }
-LAYER_OF = {module: layer for layer, modules in LAYERS.items() for module in modules}
-
-# Layer 1 keeps to itself, but for this: networks are there for detectors to be made of, and frozen ones for sources to
-# read images with, through the cache of their features, and for students to learn from.
-WITHIN_LAYER_1 = {("detectors", "nets"), ("sources", "backbones"), ("sources", "features"), ("features", "backbones")}
-WITHIN_LAYER_1 |= {("detectors", "backbones"), ("backbones", "mobilenet")}
-WITHIN_LAYER_1 |= {("detectors", "deviation"), ("deviation", "nets")}
-# Detectors and sources do not know that weights or training exist; losses are plain functions of units.
-UNKNOWN_TO_LAYER_1 = {"weights"}
-# Layer 2 meets detectors and sources by protocol and by registered name only.
-UNKNOWN_TO_LAYER_2 = {"detectors", "sources"}
-THIRD_PARTY_OF_LAYER_0 = {"torch", "numpy", "scipy"}
+# The package's own face, `python -m tailwise`, and its version, which every folder may read.
+FACES = {"__init__", "__main__"}
+# What the ground is made of; only backbones and above read files.
+THIRD_PARTY_OF_THE_GROUND = {"torch", "numpy", "scipy"}
 INPUT_OUTPUT = {"pathlib", "os", "io", "json", "csv", "shutil", "tempfile", "urllib", "pickle", "sqlite3"}
+WITHOUT_FILES = {"numerics", "core", "weights", "calibration"}
 
-FILES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+FILES = sorted(ROOT.rglob("*.py"))
 
 
 def dotted(path: Path) -> tuple[str, ...]:
     """("detectors", "gaussian") for detectors/gaussian.py; ("detectors",) for the package itself."""
     parts = path.relative_to(ROOT).with_suffix("").parts
-    return parts[:-1] if parts[-1] == "__init__" else parts
+    return parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts
 
 
 def imports(path: Path) -> list[tuple[str, ...]]:
     """Every module that a file imports, wherever the import stands: ("numpy", "linalg"), ("tailwise", "weights")."""
-    package = dotted(path) if path.name == "__init__.py" else dotted(path)[:-1]
+    package = path.relative_to(ROOT).parts[:-1]
     found = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -86,7 +58,7 @@ def imports(path: Path) -> list[tuple[str, ...]]:
         elif isinstance(node, ast.ImportFrom):
             above = ("tailwise", *package[: len(package) - node.level + 1]) if node.level else ()
             stem = (*above, *(node.module.split(".") if node.module else ()))
-            # `from . import neighbours` names a module; `from .weights import Context` what is in one.
+            # `from . import neighbours` names a module; `from .weighting import Context` what is in one.
             found += [(*stem, alias.name) if is_module((*stem, alias.name)) else stem for alias in node.names]
     return found
 
@@ -106,44 +78,57 @@ def registers(name: tuple[str, ...]) -> bool:
     return file.exists() and "\n@register(" in file.read_text(encoding="utf-8")
 
 
+def arrows(paths: list[Path]) -> dict[tuple[str, ...], set[tuple[str, ...]]]:
+    """What each module imports of ours, less the face of the folder that it stands in."""
+    graph = {dotted(path): {name for name in ours(path) if name != dotted(path)} for path in paths}
+    return {name: {to for to in others if to != name[:-1]} for name, others in graph.items()}
+
+
+def floors(graph: dict[tuple[str, ...], set[tuple[str, ...]]]) -> int:
+    """How many floors the modules need, each above all that it imports; a circle raises graphlib.CycleError."""
+    height: dict[tuple[str, ...], int] = {}
+    for name in TopologicalSorter(graph).static_order():
+        height[name] = 1 + max((height[below] for below in graph.get(name, ())), default=0)
+    return max(height.values())
+
+
 def named(path: Path) -> str:
     return ".".join(dotted(path))
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {dotted(path)[0] for path in FILES} <= set(LAYER_OF)
+def test_every_file_stands_in_a_folder_with_a_row() -> None:
+    assert {dotted(path)[0] for path in FILES} == set(MAY_IMPORT) | FACES
 
 
-@pytest.mark.parametrize("path", FILES, ids=named)
-def test_no_import_from_a_higher_layer(path: Path) -> None:
-    layer = LAYER_OF[dotted(path)[0]]
-    assert {name for name in ours(path) if LAYER_OF[name[0]] > layer} == set()
+@pytest.mark.parametrize("path", [path for path in FILES if dotted(path)[0] not in FACES], ids=named)
+def test_a_folder_imports_only_what_its_row_names(path: Path) -> None:
+    folder = dotted(path)[0]
+    assert {name[0] for name in ours(path)} - {folder} <= MAY_IMPORT[folder]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if LAYER_OF.get(dotted(path)[0]) == 0], ids=named)
-def test_layer_0_is_torch_numpy_scipy_without_files(path: Path) -> None:
+def test_no_folder_and_no_module_stands_in_a_circle() -> None:
+    folders = {folder: others - {folder} for folder, others in MAY_IMPORT.items()}
+    graph = arrows(FILES)
+    print(
+        f"{len(folders) - 2} folders on {floors({(k,): {(v,) for v in vs} for k, vs in folders.items()})} floors; "
+        f"{len(graph)} modules on {floors(graph)} floors, {sum(map(len, graph.values()))} arrows, "
+        "0 upwards, 0 circles"
+    )
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if dotted(path)[0] in WITHOUT_FILES], ids=named)
+def test_the_ground_is_torch_numpy_scipy_without_files(path: Path) -> None:
     others = {name[0] for name in imports(path)} - {"tailwise"}
-    assert others - set(sys.stdlib_module_names) <= THIRD_PARTY_OF_LAYER_0
+    assert others - set(sys.stdlib_module_names) <= THIRD_PARTY_OF_THE_GROUND
     assert not others & INPUT_OUTPUT
     calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
     assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "open"]
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if LAYER_OF.get(dotted(path)[0]) == 1], ids=named)
-def test_layer_1_knows_neither_its_peers_nor_weights(path: Path) -> None:
-    own = dotted(path)
-    for name in ours(path):
-        assert name[0] not in UNKNOWN_TO_LAYER_1
-        if LAYER_OF[name[0]] == 1 and name[0] != own[0]:
-            assert (own[0], name[0]) in WITHIN_LAYER_1, f"{named(path)} imports {'.'.join(name)}"
-        else:
-            # Within a folder files may share what is nobody's name; a registered peer they may not.
-            assert name[0] != own[0] or not registers(name), f"{named(path)} imports its peer {'.'.join(name)}"
-
-
-@pytest.mark.parametrize("path", [path for path in FILES if LAYER_OF.get(dotted(path)[0]) == 2], ids=named)
-def test_layer_2_never_names_a_detector_or_source(path: Path) -> None:
-    assert not {name[0] for name in ours(path)} & UNKNOWN_TO_LAYER_2
+@pytest.mark.parametrize("path", [path for path in FILES if dotted(path)[0] == "detectors"], ids=named)
+def test_no_detector_imports_a_registered_peer(path: Path) -> None:
+    """Files may share components, which are nobody's name."""
+    assert not [name for name in ours(path) if name[0] == "detectors" and registers(name)]
 
 
 def test_the_package_imports_nothing_by_itself() -> None:

@@ -5,9 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from tailwise.errors import InputError
-from tailwise.losses import (
-    ImportanceWeightedLoss,
+from tailwise.detectors.components.losses import (
     absolute_error,
     deviation_loss,
     distance_to,
@@ -16,7 +14,11 @@ from tailwise.losses import (
     squared_error,
     top_mean,
 )
-from tailwise.weights import Context, Importance, Weighting
+from tailwise.errors import InputError
+from tailwise.weights.default import parse_weighting
+from tailwise.weights.loss import ImportanceWeightedLoss
+from tailwise.weights.steps import Importance
+from tailwise.weights.weighting import Context, Weighting
 
 
 def rand(*shape, seed=0):
@@ -77,7 +79,7 @@ def test_gradients_are_the_weighted_ones_and_weights_have_none():
 def test_scores_may_differ_from_losses_and_places_may_be_given():
     losses, scores, places = rand(64), rand(64, seed=1).exp(), rand(64, 2, seed=2)
     criterion = ImportanceWeightedLoss("Importance(), Smooth(5)", buffer=64, warmup=0)
-    w = Weighting.parse("Importance(), Smooth(5)")(Context(scores, scores, places))
+    w = parse_weighting("Importance(), Smooth(5)")(Context(scores, scores, places))
     assert criterion(losses, scores, places).item() == pytest.approx(np.average(losses, weights=w), rel=1e-5)
     with pytest.raises(InputError, match="needs an embedding"):
         criterion(losses, scores)

@@ -10,14 +10,20 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from tailwise import alignment, gallery, maps, overlays, training
-from tailwise.commands import fit, report, score
-from tailwise.detector import Mapping2d
+from tailwise.calibration import score_maps
+from tailwise.calibration.score_maps import Scale
+from tailwise.cli.commands import fit, report, score
+from tailwise.core.data import Data
+from tailwise.core.detector import Mapping2d
+from tailwise.core.problem import Labelled
 from tailwise.detectors.deep_svdd import DeepSVDD
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.maps import Scale
-from tailwise.problem import Data, Labelled
+from tailwise.report import gallery
+from tailwise.report import pictures as report_pictures
+from tailwise.report.pictures import colours, truth
+from tailwise.training import alignment
+from tailwise.training import fit as training_fit
 
 SIDE = 16
 SCALE = Scale(usual=1.0, threshold=4.0)
@@ -72,7 +78,7 @@ def fitted():
     units = torch.from_numpy(pictures(200)).float()[:, None] / 255
     data = Data(units, [str(i) for i in range(len(units))])
     detector = Gaussian()
-    training.fit(detector, data)
+    training_fit.fit(detector, data)
     return detector.eval(), data
 
 
@@ -90,33 +96,33 @@ def test_an_alignment_has_the_map_of_what_it_wraps(fitted):
     with pytest.raises(InputError, match="DeepSVDD has no score maps"):
         wrapped.score_map(batch)
     with pytest.raises(InputError, match="no score maps of units"):
-        next(maps.of_data(wrapped, data))
+        next(score_maps.of_data(wrapped, data))
 
 
 def test_maps_do_not_depend_on_the_batch_and_keep_the_order(fitted, monkeypatch):
     detector, data = fitted
     some = data.take([5, 3, 8])
-    together = list(maps.of_data(detector, some))
-    monkeypatch.setattr(maps, "_MOST_AT_ONCE", 1)
-    np.testing.assert_array_equal(together, list(maps.of_data(detector, some)))
-    np.testing.assert_array_equal(together[1], next(maps.of_data(detector, data.take([3]))))
+    together = list(score_maps.of_data(detector, some))
+    monkeypatch.setattr(score_maps, "_MOST_AT_ONCE", 1)
+    np.testing.assert_array_equal(together, list(score_maps.of_data(detector, some)))
+    np.testing.assert_array_equal(together[1], next(score_maps.of_data(detector, data.take([3]))))
 
 
 def test_smoothing_is_a_gaussian_of_a_share_of_the_side():
     impulse = torch.zeros(1, 448, 224)
     impulse[0, 200, 100] = 1
     width = 448 * 0.01
-    found = maps.smoothed(impulse, 0.01)[0].numpy()
+    found = score_maps.smoothed(impulse, 0.01)[0].numpy()
     rows, columns = np.mgrid[:448, :224]
     expected = np.exp(-((rows - 200) ** 2 + (columns - 100) ** 2) / (2 * width**2)) / (2 * math.pi * width**2)
     np.testing.assert_allclose(found, expected, atol=2e-5)
-    assert torch.equal(maps.smoothed(impulse, 0), impulse)
+    assert torch.equal(score_maps.smoothed(impulse, 0), impulse)
 
 
 def test_a_coarse_map_is_enlarged_within_its_range():
     coarse = torch.rand(2, 7, 5, generator=torch.Generator().manual_seed(0))
     for smoothing in (0, 0.02):
-        fine = maps.smoothed(coarse, smoothing)
+        fine = score_maps.smoothed(coarse, smoothing)
         assert fine.shape == (2, 224, 160)
         assert float(fine.max()) <= float(coarse.max()) + 1e-6
         assert float(fine.min()) >= float(coarse.min()) - 1e-6
@@ -129,11 +135,13 @@ def test_the_threshold_keeps_its_promise_for_whole_images(fitted):
     """At most 10 % of new normals have any pixel above it: 20 of 200 in expectation, 34 at three deviations."""
     detector, _ = fitted
     normals = torch.from_numpy(pictures(99, 5)).float()[:, None] / 255
-    scale = maps.learn_scale(detector, Data(normals, [""] * 99), 0.1)
+    scale = score_maps.learn_scale(detector, Data(normals, [""] * 99), 0.1)
     new = torch.from_numpy(pictures(200, 6)).float()[:, None] / 255
-    flagged = [bool((scores > scale.threshold).any()) for scores in maps.of_data(detector, Data(new, [""] * 200))]
+    flagged = [bool((scores > scale.threshold).any()) for scores in score_maps.of_data(detector, Data(new, [""] * 200))]
     assert 4 <= sum(flagged) <= 34
-    on_itself = [bool((scores > scale.threshold).any()) for scores in maps.of_data(detector, Data(normals, [""] * 99))]
+    on_itself = [
+        bool((scores > scale.threshold).any()) for scores in score_maps.of_data(detector, Data(normals, [""] * 99))
+    ]
     assert sum(on_itself) == 9  # the tenth of 100 in order is the threshold itself
     assert scale.usual < scale.threshold < scale.full
 
@@ -145,14 +153,14 @@ def test_known_pixels_leave_out_anomalies_without_a_mask(fitted):
     mask[9:21, 27:42] = True
     labels = np.array([False, False, True, True])
     test = Labelled(Data(units, list("abcd")), labels, masks=[None, None, mask, None])
-    pixels, clean = maps.gather_known(detector, test)
+    pixels, clean = score_maps.gather_known(detector, test)
     side = 224
     assert len(clean) == 2
     assert len(pixels.normal) + len(pixels.defect) == 3 * side**2
     assert len(pixels.defect) == 20 * 14**2
     assert np.median(pixels.defect) > pixels.normal[-1] / 2
-    assert maps.gather_known(detector, Labelled(test.data, labels, masks=[None] * 4)) is None
-    assert maps.gather_known(detector, Labelled(test.data, labels)) is None
+    assert score_maps.gather_known(detector, Labelled(test.data, labels, masks=[None] * 4)) is None
+    assert score_maps.gather_known(detector, Labelled(test.data, labels)) is None
 
 
 @pytest.mark.parametrize("size", [(2, 3), (5, 7), (12, 8)])
@@ -160,21 +168,21 @@ def test_a_mask_is_resized_by_the_nearest_pixel(size):
     mask = np.random.default_rng(0).random((6, 4)) < 0.5
     whole = np.kron(mask, np.ones((size[0], size[1]), dtype=bool))  # each new pixel's middle lies in one old pixel
     middles = whole[3::6, 2::4] if size[0] % 2 == 0 else None
-    found = maps.nearest(mask, size)
+    found = score_maps.nearest(mask, size)
     assert found.shape == size
     if middles is not None:
         np.testing.assert_array_equal(found, middles)
-    np.testing.assert_array_equal(maps.nearest(mask, (12, 8)), np.kron(mask, np.ones((2, 2), dtype=bool)))
+    np.testing.assert_array_equal(score_maps.nearest(mask, (12, 8)), np.kron(mask, np.ones((2, 2), dtype=bool)))
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 0.3, float("nan")])
 def test_an_unusable_smoothing_is_refused(smoothing):
     with pytest.raises(InputError, match=r"smoothing must be from 0 to 0\.25"):
-        maps.check_smoothing(smoothing)
+        score_maps.check_smoothing(smoothing)
 
 
 def test_colours_are_none_for_normals_and_warm_above_the_threshold():
-    usual, just_below, just_above, full, beyond = overlays.colours(np.array([1.0, 3.99, 4.01, SCALE.full, 1e9]), SCALE)
+    usual, just_below, just_above, full, beyond = colours(np.array([1.0, 3.99, 4.01, SCALE.full, 1e9]), SCALE)
     assert usual[3] == 0
     assert just_below[2] > just_below[0]  # blue
     assert just_above[0] > just_above[2]  # yellow
@@ -184,18 +192,18 @@ def test_colours_are_none_for_normals_and_warm_above_the_threshold():
 
 def test_an_overlay_leaves_normals_grey_and_lines_what_is_flagged():
     picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-    calm = overlays.overlay(picture, np.full((40, 60), 1.0), SCALE)
+    calm = report_pictures.overlay(picture, np.full((40, 60), 1.0), SCALE)
     assert (calm[..., 0] == calm[..., 1]).all()
     np.testing.assert_allclose(calm[..., 0], np.asarray(Image.fromarray(picture).convert("L")), atol=1)
     scores = np.full((40, 60), 1.0)
     scores[10:20, 30:45] = 9
-    drawn = overlays.overlay(picture, scores, SCALE)
+    drawn = report_pictures.overlay(picture, scores, SCALE)
     changed = (drawn != calm).any(-1)
     # One pixel around the flagged ones is the line.
     assert changed[9:21, 29:46].all()
     assert changed.sum() == 12 * 17
-    assert overlays.truth(picture, None) is picture
-    np.testing.assert_array_equal(overlays.truth(picture, scores > 4)[scores > 4], picture[scores > 4])
+    assert truth(picture, None) is picture
+    np.testing.assert_array_equal(truth(picture, scores > 4)[scores > 4], picture[scores > 4])
 
 
 def test_a_run_has_a_threshold_for_pixels_and_its_report_the_figures(run):

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from tailwise.errors import InputError
-from tailwise.metrics import aupr, auroc, bootstrap_interval, fpr_at_tpr, per_mode
+from tailwise.numerics.metrics import aupr, auroc, bootstrap_interval, fpr_at_tpr, per_mode
 
 # Few distinct values, so that ties are the rule.
 cases = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=40)

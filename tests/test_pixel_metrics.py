@@ -8,7 +8,7 @@ from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from tailwise.errors import InputError
-from tailwise.pixel_metrics import aupro, best_f1, gather, pixel_aupr, pixel_auroc, regions_found
+from tailwise.numerics.pixel_metrics import aupro, best_f1, gather, pixel_aupr, pixel_auroc, regions_found
 
 LIMITS = [0.05, 0.3, 1.0]
 

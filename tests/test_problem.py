@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from tailwise.core.data import Data
+from tailwise.core.problem import Facts, Labelled, Problem
+from tailwise.core.validation import check_units
 from tailwise.errors import InputError
-from tailwise.problem import Data, Facts, Labelled, Problem, check_units
 
 
 class Counting:

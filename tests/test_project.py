@@ -18,7 +18,8 @@ import pandas as pd
 import pytest
 
 import tailwise
-from tailwise import demonstration, registry
+from tailwise.core import registry
+from tailwise.workflows import demo
 
 ROOT = Path(__file__).parents[1]
 DEMO_RESULTS = ROOT / "benchmarks" / "results" / "demo.json"
@@ -151,10 +152,10 @@ def test_the_readme_shows_the_demo_results_that_are_kept() -> None:
     block = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- demo:begin -->")[2]
     block = block.partition("<!-- demo:end -->")[0]
     found = {line.split("|")[1].strip(): line for line in block.splitlines() if line.startswith("|")}
-    for column, title in demonstration.FIGURES.items():
+    for column, title in demo.FIGURES.items():
         spread = rows.groupby("training")[column].agg(["mean", "min", "max"])
         shown = [float(number) for number in re.findall(r"\d\.\d{3}", found[title])]
-        assert shown == pytest.approx(spread.loc[[*demonstration.WAYS]].to_numpy().ravel(), abs=5.1e-4)
+        assert shown == pytest.approx(spread.loc[[*demo.WAYS]].to_numpy().ravel(), abs=5.1e-4)
     assert f"{rows['start'].nunique()} training seeds" in block
     pictures = re.findall(r"!\[.+\]\((.+)\)", block)
     assert [(ROOT / picture).suffix for picture in pictures if (ROOT / picture).exists()] == [".svg"]

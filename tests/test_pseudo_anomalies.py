@@ -7,16 +7,9 @@ import pytest
 import torch
 from scipy import stats
 
-from tailwise import pseudo_anomalies
-from tailwise.pseudo_anomalies import (
-    altered_images,
-    altered_rows,
-    normals,
-    perlin_masks,
-    perlin_noise,
-    seeds_of,
-    uniforms,
-)
+from tailwise.detectors.components import pseudo_anomalies
+from tailwise.detectors.components.pseudo_anomalies import altered_images, altered_rows, perlin_masks, perlin_noise
+from tailwise.numerics.counter_rng import normals, seeds_of, uniforms
 
 
 def rand(*shape, seed=0):

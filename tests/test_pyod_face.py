@@ -11,8 +11,9 @@ from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tailwise import AnomalyDetector, AsPyOD, InputError, Reweighted, commands
-from tailwise.estimator import native_scores
+from tailwise import AnomalyDetector, AsPyOD, InputError, Reweighted
+from tailwise.cli import commands
+from tailwise.integrations.scikit_learn import native_scores
 
 FACES = [AnomalyDetector(), Reweighted(IsolationForest(n_estimators=20), random_state=0)]
 

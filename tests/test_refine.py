@@ -9,18 +9,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailwise import cli, refine, reviews, scoring, storage, training
-from tailwise.alignment import ModeFair
-from tailwise.densities import KDE
-from tailwise.detector import Detector
+from tailwise.cli import main
+from tailwise.core import inference
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
+from tailwise.core.registry import find
 from tailwise.detectors.nearest_neighbours import NearestNeighbours
 from tailwise.errors import InputError
-from tailwise.problem import Data
-from tailwise.refine import Fitted, Iterate, Purify, out_of_fold
-from tailwise.registry import find
+from tailwise.runs import store
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
-from tailwise.weights import Logistic, Rarity, Trim
+from tailwise.training import cleaning
+from tailwise.training import fit as training_fit
+from tailwise.training.alignment import ModeFair
+from tailwise.training.cleaning import Iterate, Purify
+from tailwise.training.cross_fitting import Fitted, out_of_fold
+from tailwise.weights.densities import KDE
+from tailwise.weights.steps import Logistic, Rarity, Trim
+from tailwise.workflows import reviews
 
 
 class Centre(Detector):
@@ -41,7 +47,7 @@ class Centre(Detector):
 
 def fit(data, w, seed):
     detector = Centre()
-    outcome = training.fit(detector, data, base_weights=w, seed=seed)
+    outcome = training_fit.fit(detector, data, base_weights=w, seed=seed)
     return Fitted(detector, outcome, outcome.scores)
 
 
@@ -123,11 +129,11 @@ def test_iterate_moves_the_centre_to_the_normals_and_settles():
 
 def test_crossings_of_known_rankings():
     rising = torch.arange(10.0)
-    assert refine._crossings(rising, rising.square()) == 0
-    assert refine._crossings(rising, -rising) == 1
+    assert cleaning._crossings(rising, rising.square()) == 0
+    assert cleaning._crossings(rising, -rising) == 1
     swapped = rising.clone()
     swapped[[4, 5]] = swapped[[5, 4]]
-    assert refine._crossings(rising, swapped) == pytest.approx(0.2)
+    assert cleaning._crossings(rising, swapped) == pytest.approx(0.2)
 
 
 def test_refinements_print_as_themselves():
@@ -139,10 +145,10 @@ def test_refinements_print_as_themselves():
         Iterate(Trim(0.2)),
         Purify(judge="NearestNeighbours(neighbours=60)"),
     ):
-        assert refine.parse(repr(value)) == value
-    assert refine.parse("") is None
+        assert cleaning.parse(repr(value)) == value
+    assert cleaning.parse("") is None
     with pytest.raises(InputError, match="one refinement"):
-        refine.parse("Logistic()")
+        cleaning.parse("Logistic()")
 
 
 @pytest.mark.parametrize(
@@ -165,14 +171,14 @@ def test_aligned_detectors_are_refined_too():
 
     def aligned(part, w, seed):
         detector = find("detector", "gaussian")()
-        outcome = training.fit(detector, part, base_weights=w, seed=seed)
+        outcome = training_fit.fit(detector, part, base_weights=w, seed=seed)
         wrapped = ModeFair().fit(detector, part, seed)
         return Fitted(wrapped, outcome, wrapped.training_scores)
 
     refined = Purify(keep=0.9)(aligned, data, torch.ones(len(data)))
     assert torch.isfinite(refined.fitted.scores).all()
     kept = (refined.weights > 0).nonzero().flatten()
-    again = scoring.score(refined.fitted.detector, data)
+    again = inference.score(refined.fitted.detector, data)
     assert torch.allclose(again[kept], refined.fitted.scores[kept], atol=1e-4)
     assert math.isfinite(float(refined.suspicion.sum()))
 
@@ -190,8 +196,8 @@ def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
     _, everything, _ = labelled_table(tmp_path)
     run = tmp_path / "run"
     options = ["--detector", "gaussian", "--alignment", "", "--refine", "Purify(keep=0.85)", "--out", str(run)]
-    assert cli.run(["fit", everything, *options]) == 0
-    opened = storage.open_run(run)
+    assert main.run(["fit", everything, *options]) == 0
+    opened = store.open_run(run)
     scores = opened.scores()
     dropped = (scores["weight"] == 0).to_numpy()
     trained = ~scores["held_out"].to_numpy()
@@ -205,8 +211,8 @@ def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
 def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path, capsys):
     parts, everything, hidden = labelled_table(tmp_path)
     fit = ["fit", parts, "--labels", "bad", "--detector", "dev-net", "--epochs", "20", "--alignment", ""]
-    assert cli.run([*fit, "--anomalies", "5", "--out", str(tmp_path / "five")]) in (0, 3)
-    assert cli.run([*fit, "--out", str(tmp_path / "none")]) == 2
+    assert main.run([*fit, "--anomalies", "5", "--out", str(tmp_path / "five")]) in (0, 3)
+    assert main.run([*fit, "--out", str(tmp_path / "none")]) == 2
     pd.read_csv(everything)[hidden.numpy()].to_csv(tmp_path / "bad.csv", index=False)
     normals = [
         "fit",
@@ -220,10 +226,10 @@ def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path, capsys):
         "--out",
         str(tmp_path / "file"),
     ]
-    assert cli.run([*normals, "--anomalies", str(tmp_path / "bad.csv")]) in (0, 3)
+    assert main.run([*normals, "--anomalies", str(tmp_path / "bad.csv")]) in (0, 3)
     assert "20 training units are among the labelled anomalies" in capsys.readouterr().err
-    assert len(storage.open_run(tmp_path / "file").scores()) == len(hidden) - 20
-    assert cli.run(["fit", everything, "--detector", "gaussian", "--anomalies", str(tmp_path / "bad.csv")]) == 2
+    assert len(store.open_run(tmp_path / "file").scores()) == len(hidden) - 20
+    assert main.run(["fit", everything, "--detector", "gaussian", "--anomalies", str(tmp_path / "bad.csv")]) == 2
 
 
 class TestAnomaliesAtAPath:
@@ -380,7 +386,7 @@ def test_a_judge_of_the_same_sort_changes_nothing():
 
     def neighbours(part, w, seed):
         detector = NearestNeighbours()
-        outcome = training.fit(detector, part, base_weights=w, seed=seed)
+        outcome = training_fit.fit(detector, part, base_weights=w, seed=seed)
         return Fitted(detector, outcome, outcome.scores)
 
     ones = torch.ones(len(data))

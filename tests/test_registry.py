@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tailwise import registry
-from tailwise.densities import KDE
+from tailwise.core import registry
+from tailwise.core.registry import Value, parse
 from tailwise.errors import InputError, did_you_mean
-from tailwise.registry import Value, parse
-from tailwise.weights import Clip, Importance
+from tailwise.weights.densities import KDE
+from tailwise.weights.steps import Clip, Importance
 
 
 def test_every_member_is_found_by_its_declared_name_and_parsed_by_both_spellings():

@@ -11,9 +11,12 @@ from matplotlib.figure import Figure
 from scipy import stats
 from sklearn import metrics as sklearn_metrics
 
-from tailwise import data_checks, decisions, findings, plots, report
-from tailwise.findings import wilson_interval
-from tailwise.problem import Data, Facts, Problem
+from tailwise.core.data import Data
+from tailwise.core.problem import Facts, Problem
+from tailwise.numerics import intervals
+from tailwise.report import data_checks, decision, numbers, plots, statistics
+from tailwise.report.page import to_json
+from tailwise.report.summary import summarise, to_html, to_markdown
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 HOSTILE = "a<script>alert(1)</script>|\"'&`.png"
@@ -77,7 +80,7 @@ def summary(train=None, test=None, **other):
         "threshold": 1.9,
         "false_alarms": 0.05,
     }
-    return report.summarise(**given | other)
+    return summarise(**given | other)
 
 
 class Page(html.parser.HTMLParser):
@@ -107,9 +110,14 @@ class Page(html.parser.HTMLParser):
 
 
 @pytest.mark.parametrize(("count", "of"), [(0, 10), (1, 7), (5, 44), (44, 44)])
-def test_wilson_interval_is_scipys(count, of):
-    known = stats.binomtest(count, of).proportion_ci(method="wilson")
-    assert wilson_interval(count, of) == pytest.approx((known.low, known.high), abs=1e-12)
+def test_the_ends_of_a_shares_interval_are_just_not_rejected(count, of):
+    """Wilson's ends solve (share - p)^2 = z^2 p (1 - p) / n, the score test at 5 % (Wilson 1927)."""
+    known = intervals.share_of(np.arange(of) < count)
+    for end in (known["low"], known["high"]):
+        distance = (count / of - end) ** 2
+        assert distance == pytest.approx(stats.norm.ppf(0.975) ** 2 * end * (1 - end) / of, abs=1e-12)
+    assert known["low"] <= count / of <= known["high"]
+    assert known["low"] < known["high"]
 
 
 def test_numbers_are_those_of_other_libraries():
@@ -195,8 +203,8 @@ def test_known_kinds_of_the_test_data_are_the_only_basis_where_there_are_any():
 
 def test_page_loads_nothing_and_runs_nothing():
     train = training(group=["mono"] * 150 + ["poly"] * 50)
-    pictures = dict.fromkeys(report.units_to_show(train), PICTURE)
-    text = report.to_html(summary(train, judged(), thumbnails=pictures))
+    pictures = dict.fromkeys(statistics.units_to_show(train), PICTURE)
+    text = to_html(summary(train, judged(), thumbnails=pictures))
     page = Page(text)
     assert page.open == []
     assert not page.all("script")
@@ -219,16 +227,16 @@ def test_hostile_names_stay_text():
     pictures = {HOSTILE: "https://example.org/x.png", train["unit"][0]: "javascript:alert(1)"}
     found = summary(train, thumbnails=pictures, examples={HOSTILE: "<i>1</i>"}, notes=["<u>"])
     assert found["thumbnails"] == {}
-    page = Page(report.to_html(found))
+    page = Page(to_html(found))
     assert not {"script", "i", "u", "img"} & {tag for tag, _ in page.tags}
-    markdown = report.to_markdown(found)
+    markdown = to_markdown(found)
     assert "<script" not in markdown.replace("\\<", "")
     row = next(line for line in markdown.splitlines() if "alert" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 5
 
 
 def test_failed_checks_are_shown_and_passed_ones_collapsed():
-    text = report.to_html(summary())
+    text = to_html(summary())
     assert (
         text.index("Failed: scores are finite")
         < text.index("<details><summary>1 of 2 checks")
@@ -265,16 +273,16 @@ EDGES = {
 @pytest.mark.parametrize("name", EDGES)
 def test_edges(name):
     found = summary(**EDGES[name])
-    assert json.loads(report.to_json(found)) == found
-    text = report.to_html(found)
+    assert json.loads(to_json(found)) == found
+    text = to_html(found)
     assert Page(text).open == []
     assert not re.search(r"\bnan\b|\binf\b|\bNone\b", text)
-    assert report.to_markdown(found).startswith("# ")
+    assert to_markdown(found).startswith("# ")
 
 
 def test_a_page_is_the_same_every_time():
     found = summary()
-    assert report.to_html(json.loads(report.to_json(found))) == report.to_html(found)
+    assert to_html(json.loads(to_json(found))) == to_html(found)
 
 
 def test_a_picture_is_the_same_every_time_and_draws_all_that_it_refers_to():
@@ -289,8 +297,8 @@ def test_a_picture_is_the_same_every_time_and_draws_all_that_it_refers_to():
 
 def test_many_units_stay_a_small_page():
     train = training(100_000)
-    pictures = dict.fromkeys(report.units_to_show(train), PICTURE + "A" * 200000)
-    text = report.to_html(summary(train, judged(2_000), thumbnails=pictures))
+    pictures = dict.fromkeys(statistics.units_to_show(train), PICTURE + "A" * 200000)
+    text = to_html(summary(train, judged(2_000), thumbnails=pictures))
     assert len(text.encode()) < 5_000_000
 
 
@@ -327,7 +335,7 @@ def test_thresholds_of_kinds_are_told_by_kind_and_used_for_every_unit():
     assert [row["rejected"] for row in top.values()] == [kind == "a" for kind in highest["held_to"]]
     assert found["decision"]["own"]
     assert [group["above"]["share"] for group in found["decision"]["groups"]] == [0.5, 0.5]
-    for text in (report.to_html(found), report.to_markdown(found)):
+    for text in (to_html(found), to_markdown(found)):
         assert "11\N{NO-BREAK SPACE}% at best" in text
         assert "by a detector that was trained without it" in text or text.startswith("#")
         assert "held-out" not in text.split("How to repeat")[0].replace("of held-out", "")
@@ -345,9 +353,9 @@ def test_the_gate_of_false_alarms_is_a_sentence(broken):
     assert found["gate"]["ok"] == (not broken)
     assert ("'b' in 15 % (3 of 20), above the 10 %" in text) == bool(broken)
     assert text.endswith("Too few units to tell of kind tiny")
-    failed = report.to_html(found).split('<ul class="failed">')[1].split("</ul>")[0]
+    failed = to_html(found).split('<ul class="failed">')[1].split("</ul>")[0]
     assert ("falsely" in failed.lower()) == bool(broken)
-    assert ("**Failed: Falsely" in report.to_markdown(found)) == bool(broken)
+    assert ("**Failed: Falsely" in to_markdown(found)) == bool(broken)
     assert summary()["gate"] is None
 
 
@@ -364,7 +372,7 @@ def test_the_gate_of_false_alarms_is_a_sentence(broken):
     ],
 )
 def test_percentages_do_not_round_to_certainty(share, text):
-    assert report.percent(share).replace("\N{NO-BREAK SPACE}", " ") == text
+    assert numbers.percent(share).replace("\N{NO-BREAK SPACE}", " ") == text
 
 
 def test_drawing_leaves_matplotlib_alone():
@@ -373,29 +381,29 @@ def test_drawing_leaves_matplotlib_alone():
     assert plots.weight_curve([1.0, 2.0, 3.0], [0.5, 1.0, 1.5], axes, log=False) is axes
     curves = {"x": [1.0, 2.0, 3.0], "scores": [0.0, 1.0, 0.0]}
     assert plots.score_density(curves, axes, log=True, threshold=2.5) is axes
-    report.to_html(summary())
+    to_html(summary())
     assert dict(matplotlib.rcParams) == settings
     assert matplotlib.get_backend() == backend
 
 
 def test_small_kinds_are_told_of_and_what_cannot_be_known():
-    said = findings.rare_or_hidden(training(mode=[0] * 150 + [1] * 40 + [2] * 10))
+    said = statistics.rare_or_hidden(training(mode=[0] * 150 + [1] * 40 + [2] * 10))
     assert "2 (10 units)" in said
     assert "1 (" not in said
-    assert findings.rare_or_hidden(training(mode=[0] * 100 + [1] * 100)) == ""
-    assert findings.rare_or_hidden(training(mode=-1)) == ""
+    assert statistics.rare_or_hidden(training(mode=[0] * 100 + [1] * 100)) == ""
+    assert statistics.rare_or_hidden(training(mode=-1)) == ""
 
 
 def shares(*counts):
     return [
-        {"name": str(i), "rejected": findings.share_of(np.arange(of) < count)} for i, (count, of) in enumerate(counts)
+        {"name": str(i), "rejected": intervals.share_of(np.arange(of) < count)} for i, (count, of) in enumerate(counts)
     ]
 
 
 def test_one_rejected_unit_of_a_tiny_kind_is_chance():
-    assert decisions.worst_kind(shares((1, 1), *[(0, 1)] * 60, *[(1, 58)])) is None
-    assert decisions.worst_kind(shares((1, 2), (4, 100))) is None
-    row, others = decisions.worst_kind(shares((5, 10), (5, 100)))
+    assert decision.worst_kind(shares((1, 1), *[(0, 1)] * 60, *[(1, 58)])) is None
+    assert decision.worst_kind(shares((1, 2), (4, 100))) is None
+    row, others = decision.worst_kind(shares((5, 10), (5, 100)))
     assert row["name"] == "0"
     assert (others["count"], others["of"]) == (5, 100)
 

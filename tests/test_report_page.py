@@ -20,9 +20,14 @@ import pytest
 import torch
 from PIL import Image
 
-from tailwise import comparing, explanation_pages, previews, report, triage, workflow
-from tailwise.problem import Data
-from tailwise.sources import open_source
+from tailwise.core.data import Data
+from tailwise.report import review_page, statistics
+from tailwise.report import summary as report_summary
+from tailwise.report.pictures import data_uri, of_units
+from tailwise.sources.auto import open_source
+from tailwise.workflows import pages, triage
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.request import Request
 
 ROOT = Path(__file__).parents[1]
 SHARED = runpy.run_path(str(Path(__file__).with_name("test_report.py")))
@@ -44,8 +49,8 @@ def noise(side: int, seed: int) -> np.ndarray:
 def report_page() -> str:
     """A page with every section: kinds, pictures, maps, warnings, failed checks, test data."""
     train = training(group=["mono"] * 150 + ["poly"] * 50)
-    shown = {unit: previews.data_uri(noise(32, i)) for i, unit in enumerate(report.units_to_show(train))}
-    unit = {"unit": "a.png", "score": 2.0, "rejected": True, "picture": previews.data_uri(noise(40, 0)), "flagged": 0.1}
+    shown = {unit: data_uri(noise(32, i)) for i, unit in enumerate(statistics.units_to_show(train))}
+    unit = {"unit": "a.png", "score": 2.0, "rejected": True, "picture": data_uri(noise(40, 0)), "flagged": 0.1}
     gallery = {
         "scale": {"usual": 0.1, "threshold": 0.5, "full": 1.0},
         "colours": ["#808080", "#4060ff", "#ffd000", "#800000"],
@@ -65,7 +70,7 @@ def report_page() -> str:
     ]
     test = judged(group=np.where(np.arange(80) % 2, "mono", "poly"))
     found = summary(train, test, thumbnails=shown, gallery=gallery, data_checks=data, notes=["a note"])
-    return report.to_html(found)
+    return report_summary.to_html(found)
 
 
 def comparison_page(folder: Path) -> str:
@@ -78,9 +83,9 @@ def comparison_page(folder: Path) -> str:
     )
     source = open_source(str(folder / "t.csv"), labels="bad", groups="kind")
     for detector in ("gaussian", "nearest-neighbours"):
-        workflow.fit_run(workflow.Request(source=source, detector=detector), folder / detector)
+        fit_run(Request(source=source, detector=detector), folder / detector)
     out = folder / "compared.html"
-    comparing.compare_runs([folder / "gaussian", folder / "nearest-neighbours"], out)
+    pages.compare_runs([folder / "gaussian", folder / "nearest-neighbours"], out)
     return out.read_text(encoding="utf-8")
 
 
@@ -102,23 +107,23 @@ def by_kind_page(folder: Path) -> str:
     frame = pd.DataFrame(generator.normal(size=(72, 4)) + 4 * (kind == "y")[:, None], columns=list("abcd"))
     frame.assign(kind=kind).to_csv(folder / "t.csv", index=False)
     source = open_source(str(folder / "t.csv"), groups="kind")
-    asked = workflow.Request(source=source, detector="gaussian", per_group=True, cross=2, max_group_fpr=0.2)
-    workflow.fit_run(asked, folder / "run")
+    asked = Request(source=source, detector="gaussian", per_group=True, cross=2, max_group_fpr=0.2)
+    fit_run(asked, folder / "run")
     return (folder / "run" / "report.html").read_text(encoding="utf-8")
 
 
-def review_page(folder: Path) -> str:
+def page_of_review(folder: Path) -> str:
     source = open_source(str(pictures(folder / "tiles", 24)), read="pixels", size=24)
-    found = triage.triage(workflow.Request(source=source, detector="gaussian"), parts=2)
-    return triage.to_html(found, "tailwise triage tiles")
+    found = triage.triage(Request(source=source, detector="gaussian"), parts=2)
+    return review_page.to_html(found, "tailwise triage tiles")
 
 
 def explanation_page(folder: Path, weights: bool = False) -> str:
     source = open_source(str(pictures(folder / "tiles", 24)), read="pixels", size=24)
-    asked = workflow.Request(source=source, detector="padim" if not weights else "autoencoder", epochs=4, warmup=2)
-    workflow.fit_run(asked, folder / "run")
+    asked = Request(source=source, detector="padim" if not weights else "autoencoder", epochs=4, warmup=2)
+    fit_run(asked, folder / "run")
     out = folder / "explained.html"
-    explanation_pages.explain(folder / "run", None, [], 2, weights, out)
+    pages.explain(folder / "run", None, [], 2, weights, out)
     return out.read_text(encoding="utf-8")
 
 
@@ -126,7 +131,7 @@ PAGES = {
     "report": lambda _: report_page(),
     "by kind": by_kind_page,
     "comparison": comparison_page,
-    "review": review_page,
+    "review": page_of_review,
     "explanation": explanation_page,
     "weights": lambda folder: explanation_page(folder, weights=True),
 }
@@ -303,8 +308,8 @@ def test_every_page_is_light(page: str) -> None:
 def test_a_page_of_2000_pictures_is_under_5_megabytes() -> None:
     train = training(2_000, mode=np.arange(2_000) % 40, group=[f"kind {i % 30}" for i in range(2_000)])
     data = Data(Noise(), train["unit"].tolist())
-    pictures, _ = previews.of_units(None, data, train)  # type: ignore[arg-type]
-    drawn = previews.data_uri(np.concatenate([noise(200, 0), noise(200, 1)], 1))
+    pictures, _ = of_units(None, data, train)  # type: ignore[arg-type]
+    drawn = data_uri(np.concatenate([noise(200, 0), noise(200, 1)], 1))
     units = [
         {"unit": f"{i}", "score": 2.0, "rejected": True, "picture": drawn, "flagged": 0.1, "highest": 1.0}
         for i in range(40)
@@ -316,7 +321,7 @@ def test_a_page_of_2000_pictures_is_under_5_megabytes() -> None:
     }  # fmt: skip
     assert sum(map(len, pictures.values())) > 500_000
     test = judged(2_000, group=[f"kind {i % 30}" for i in range(2_000)])
-    text = report.to_html(
+    text = report_summary.to_html(
         summary(train, test, thumbnails=pictures, gallery=gallery, settings=SETTINGS | {"n_train": 1_600})
     )
     assert 1_000_000 < len(text.encode()) < 5_000_000

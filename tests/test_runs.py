@@ -18,10 +18,14 @@ import pandas as pd
 import pytest
 import torch
 
-from tailwise import files, storage, workflow
+from tailwise.core.data import Data
+from tailwise.core.problem import Labelled
 from tailwise.errors import InputError
-from tailwise.problem import Data, Labelled
-from tailwise.sources import open_source
+from tailwise.runs import files, store
+from tailwise.sources.auto import open_source
+from tailwise.workflows import pages, score
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.request import Request
 
 FORK = multiprocessing.get_context("fork")
 
@@ -37,16 +41,16 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def request(table: Path, **options: object) -> workflow.Request:
-    return workflow.Request(source=open_source(str(table), groups="kind"), epochs=12, **options)  # type: ignore[arg-type]
+def request(table: Path, **options: object) -> Request:
+    return Request(source=open_source(str(table), groups="kind"), epochs=12, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
-def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> storage.Run:
-    return workflow.fit_run(request(table), tmp_path_factory.mktemp("runs") / "run")
+def finished(table: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Run:
+    return fit_run(request(table), tmp_path_factory.mktemp("runs") / "run")
 
 
-def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
+def test_a_run_holds_everything(finished: store.Run, table: Path) -> None:
     names = {path.name for path in finished.path.iterdir()}
     assert {"settings.json", "model.safetensors", "scores.parquet", "history.jsonl", "report.html"} <= names
     assert "checkpoint.safetensors" not in names
@@ -59,8 +63,8 @@ def test_a_run_holds_everything(finished: storage.Run, table: Path) -> None:
     assert finished.settings["versions"]["tailwise"]
 
 
-def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -> None:
-    scored = workflow.score_data(finished.path, str(table))
+def test_scoring_needs_nothing_but_the_run(finished: store.Run, table: Path) -> None:
+    scored = score.score_data(finished.path, str(table))
     assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     # In another batch the distances between units differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
@@ -68,18 +72,18 @@ def test_scoring_needs_nothing_but_the_run(finished: storage.Run, table: Path) -
 
 
 def test_a_detectors_own_scores_are_those_of_the_fit(table: Path, tmp_path: Path) -> None:
-    plain = workflow.fit_run(request(table, alignment=""), tmp_path / "plain")
-    assert np.array_equal(workflow.score_data(plain.path, str(table))["score"], plain.scores()["score"])
+    plain = fit_run(request(table, alignment=""), tmp_path / "plain")
+    assert np.array_equal(score.score_data(plain.path, str(table))["score"], plain.scores()["score"])
     trained = plain.scores().loc[~plain.scores()["held_out"]]
     assert np.array_equal(trained["score"], trained["trained_score"])
 
 
 @pytest.fixture(scope="module")
-def fair(table: Path, tmp_path_factory: pytest.TempPathFactory) -> storage.Run:
-    return workflow.fit_run(request(table, detector="gaussian", per_kind=True), tmp_path_factory.mktemp("fair") / "run")
+def fair(table: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Run:
+    return fit_run(request(table, detector="gaussian", per_kind=True), tmp_path_factory.mktemp("fair") / "run")
 
 
-def test_a_threshold_for_every_kind(fair: storage.Run, table: Path) -> None:
+def test_a_threshold_for_every_kind(fair: store.Run, table: Path) -> None:
     scores = fair.scores()
     assert not scores["held_out"].any()
     assert scores["calibration"].notna().all()
@@ -87,7 +91,7 @@ def test_a_threshold_for_every_kind(fair: storage.Run, table: Path) -> None:
     for _, own in scores.groupby("held_to"):
         assert own["threshold"].nunique() == 1
         assert (own["calibration"] > own["threshold"]).mean() <= 0.05
-    scored = workflow.score_data(fair.path, str(table))
+    scored = score.score_data(fair.path, str(table))
     assert (scored["held_to"] == scores["held_to"]).all()
     assert np.allclose(scored["threshold"], scores["threshold"])
     assert (scored["flagged"] == (scored["score"] > scored["threshold"])).all()
@@ -100,14 +104,14 @@ def test_a_threshold_for_every_kind(fair: storage.Run, table: Path) -> None:
 
 def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
     asked = request(table, detector="gaussian", per_group=True, cross=2)
-    run = workflow.fit_run(asked, tmp_path / "run")
+    run = fit_run(asked, tmp_path / "run")
     assert [row["kind"] for row in run.settings["thresholds"]] == ["a", "b", "c"]
     frame = pd.read_csv(table)
-    scored = workflow.score_data(run.path, str(table))
+    scored = score.score_data(run.path, str(table))
     assert list(scored["held_to"]) == list(frame["kind"])
     assert scored.groupby("held_to")["threshold"].nunique().eq(1).all()
     frame.drop(columns="kind").to_csv(tmp_path / "nameless.csv", index=False)
-    nameless = workflow.score_data(run.path, str(tmp_path / "nameless.csv"))
+    nameless = score.score_data(run.path, str(tmp_path / "nameless.csv"))
     assert (nameless["threshold"] == run.settings["threshold"]).all()
     both = request(table, per_group=True, per_kind=True)
     for wrong, said in (
@@ -118,19 +122,19 @@ def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
         (request(table, max_group_fpr=6.0), "max_group_fpr must lie between 0 and 1: got 6.0"),
     ):
         with pytest.raises(InputError, match=said):
-            workflow.fit_run(wrong, tmp_path / "wrong")
+            fit_run(wrong, tmp_path / "wrong")
     assert not (tmp_path / "wrong").exists()
 
 
-def test_p_values_of_held_out_units_are_their_ranks(finished: storage.Run, table: Path) -> None:
+def test_p_values_of_held_out_units_are_their_ranks(finished: store.Run, table: Path) -> None:
     scores = finished.scores()
     held = scores["held_out"]
     assert scores["calibration"].notna().equals(held)
-    scored = workflow.score_data(finished.path, str(table))[held.to_numpy()]
+    scored = score.score_data(finished.path, str(table))[held.to_numpy()]
     ranks = scored["score"].rank(ascending=False)
     assert np.allclose(scored["p_value"], (1 + ranks) / (held.sum() + 1))
     assert scored.sort_values("score")["standardised"].is_monotonic_increasing
-    few = workflow.score_data(finished.path, str(table), false_discoveries=0.05)
+    few = score.score_data(finished.path, str(table), false_discoveries=0.05)
     assert few["flagged"].sum() <= (few["p_value"] <= 0.05).sum()
 
 
@@ -142,14 +146,14 @@ def test_a_kind_that_is_rejected_too_often_fails_the_run(table: Path, tmp_path: 
     frame.loc[rare, columns] = 4 + 3 * (frame.loc[rare, columns] - 4)
     frame.to_csv(tmp_path / "wide.csv", index=False)
     asked = request(tmp_path / "wide.csv", detector="gaussian", alignment="", cross=3, max_group_fpr=0.1)
-    run = workflow.fit_run(asked, tmp_path / "run")
+    run = fit_run(asked, tmp_path / "run")
     said = run.settings["group_fpr"]
     assert said["broken"] == ["b"]
     rows = {row["name"]: row for row in said["kinds"]}
     scores = run.scores()
     over = scores["calibration"] > run.settings["threshold"]
     assert rows["b"]["share"] == pytest.approx(over[scores["group"] == "b"].mean())
-    fair = workflow.fit_run(replace(asked, per_group=True), tmp_path / "fair")
+    fair = fit_run(replace(asked, per_group=True), tmp_path / "fair")
     assert fair.settings["group_fpr"]["broken"] == []
 
 
@@ -163,39 +167,39 @@ def test_test_normals_of_a_kind_can_break_the_limit_too(table: Path, tmp_path: P
     problem = replace(asked.source, labels="bad").load()
     units = torch.tensor(shifted[[f"f{i}" for i in range(6)]].to_numpy(), dtype=torch.float32)
     normals = Labelled(Data(units, [str(i) for i in range(40)]), np.zeros(40, dtype=bool), np.full(40, "a"))
-    run = workflow.fit_run(asked, tmp_path / "run", problem=replace(problem, test=normals))
+    run = fit_run(asked, tmp_path / "run", problem=replace(problem, test=normals))
     assert run.settings["group_fpr"]["broken"] == ["a in the test"]
 
 
-def test_reordered_and_extra_columns_do_not_matter(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+def test_reordered_and_extra_columns_do_not_matter(finished: store.Run, table: Path, tmp_path: Path) -> None:
     frame = pd.read_csv(table)
     frame["extra"] = "text"
     frame[sorted(frame.columns, reverse=True)].to_csv(tmp_path / "other.csv", index=False)
-    scored = workflow.score_data(finished.path, str(tmp_path / "other.csv"))
+    scored = score.score_data(finished.path, str(tmp_path / "other.csv"))
     assert np.allclose(scored["score"], finished.scores()["score"], rtol=1e-4)
 
 
-def test_a_missing_column_is_named(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+def test_a_missing_column_is_named(finished: store.Run, table: Path, tmp_path: Path) -> None:
     pd.read_csv(table).drop(columns="f3").to_csv(tmp_path / "less.csv", index=False)
     with pytest.raises(InputError, match="f3"):
-        workflow.score_data(finished.path, str(tmp_path / "less.csv"))
+        score.score_data(finished.path, str(tmp_path / "less.csv"))
 
 
-def test_the_same_seed_gives_the_same_run(finished: storage.Run, table: Path, tmp_path: Path) -> None:
-    again = workflow.fit_run(request(table), tmp_path / "run")
+def test_the_same_seed_gives_the_same_run(finished: store.Run, table: Path, tmp_path: Path) -> None:
+    again = fit_run(request(table), tmp_path / "run")
     pd.testing.assert_frame_equal(again.scores(), finished.scores())
-    other = workflow.fit_run(request(table, seed=1), tmp_path / "other")
+    other = fit_run(request(table, seed=1), tmp_path / "other")
     assert not np.array_equal(other.scores()["score"], finished.scores()["score"])
 
 
-def _fit_slowly(ask: workflow.Request, out: Path) -> None:
+def _fit_slowly(ask: Request, out: Path) -> None:
     """A child's fit, with a checkpoint at every epoch so that every kind of moment can be hit."""
     torch.set_num_threads(1)
-    storage.Checkpoint.__init__.__defaults__ = (0.0,)  # type: ignore[misc]
-    workflow.fit_run(ask, out)
+    store.Checkpoint.__init__.__defaults__ = (0.0,)  # type: ignore[misc]
+    fit_run(ask, out)
 
 
-def _run_child(ask: workflow.Request, out: Path, kill_after: float | None) -> int:
+def _run_child(ask: Request, out: Path, kill_after: float | None) -> int:
     child = FORK.Process(target=_fit_slowly, args=(ask, out))
     child.start()
     if kill_after is not None:
@@ -206,7 +210,7 @@ def _run_child(ask: workflow.Request, out: Path, kill_after: float | None) -> in
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_kill_at_twenty_random_moments(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+def test_kill_at_twenty_random_moments(finished: store.Run, table: Path, tmp_path: Path) -> None:
     started = time.perf_counter()
     assert _run_child(request(table), tmp_path / "whole", None) == 0
     whole = time.perf_counter() - started
@@ -214,10 +218,10 @@ def test_kill_at_twenty_random_moments(finished: storage.Run, table: Path, tmp_p
     for number in range(60):
         out = tmp_path / f"run{number}"
         killed += _run_child(request(table), out, moments.uniform(0, 0.9 * whole)) == -signal.SIGKILL
-        resumable += (out / storage.CHECKPOINT).exists()
-        if not storage.is_complete(out):
+        resumable += (out / store.CHECKPOINT).exists()
+        if not store.is_complete(out):
             assert _run_child(request(table), out, None) == 0
-        pd.testing.assert_frame_equal(storage.open_run(out).scores(), finished.scores())
+        pd.testing.assert_frame_equal(store.open_run(out).scores(), finished.scores())
         assert not list(out.glob(".writing*"))
         if killed == 20:  # a child that had finished before its moment came does not count
             break
@@ -226,48 +230,48 @@ def test_kill_at_twenty_random_moments(finished: storage.Run, table: Path, tmp_p
 
 
 def test_an_unfinished_fit_says_how_to_resume(table: Path, tmp_path: Path) -> None:
-    with storage.hold(tmp_path / "run") as writer:
+    with store.hold(tmp_path / "run") as writer:
         writer.start({"seed": 0})
     with pytest.raises(InputError, match="same tailwise fit command again"):
-        storage.open_run(tmp_path / "run")
+        store.open_run(tmp_path / "run")
     with pytest.raises(InputError, match="other settings"):
-        workflow.fit_run(request(table), tmp_path / "run")
+        fit_run(request(table), tmp_path / "run")
 
 
 def test_two_fits_into_one_folder(table: Path, tmp_path: Path) -> None:
-    with storage.hold(tmp_path / "run"), pytest.raises(InputError, match="another fit is writing"):
-        workflow.fit_run(request(table), tmp_path / "run")
+    with store.hold(tmp_path / "run"), pytest.raises(InputError, match="another fit is writing"):
+        fit_run(request(table), tmp_path / "run")
 
 
-def test_a_finished_run_is_not_overwritten_unasked(finished: storage.Run, table: Path) -> None:
+def test_a_finished_run_is_not_overwritten_unasked(finished: store.Run, table: Path) -> None:
     before = finished.scores()
     with pytest.raises(InputError, match="overwrite"):
-        workflow.fit_run(request(table, seed=3), finished.path)
-    pd.testing.assert_frame_equal(storage.open_run(finished.path).scores(), before)
+        fit_run(request(table, seed=3), finished.path)
+    pd.testing.assert_frame_equal(store.open_run(finished.path).scores(), before)
 
 
 def test_overwrite_replaces(table: Path, tmp_path: Path) -> None:
-    workflow.fit_run(request(table), tmp_path / "run")
-    assert workflow.fit_run(request(table, seed=3), tmp_path / "run", overwrite=True).settings["seed"] == 3
+    fit_run(request(table), tmp_path / "run")
+    assert fit_run(request(table, seed=3), tmp_path / "run", overwrite=True).settings["seed"] == 3
 
 
 def test_a_folder_with_other_files_is_left_alone(table: Path, tmp_path: Path) -> None:
     (tmp_path / "holiday.txt").write_text("mine")
     with pytest.raises(InputError, match="other files"):
-        workflow.fit_run(request(table), tmp_path)
-    assert [path.name for path in tmp_path.iterdir() if path.name != storage.LOCK] == ["holiday.txt"]
+        fit_run(request(table), tmp_path)
+    assert [path.name for path in tmp_path.iterdir() if path.name != store.LOCK] == ["holiday.txt"]
 
 
 def test_bad_data_leaves_no_folder(tmp_path: Path) -> None:
     (tmp_path / "bad.csv").write_text("a,b\n1,2\n3,nan\n")
     with pytest.raises(InputError):
-        workflow.fit_run(workflow.Request(source=open_source(str(tmp_path / "bad.csv"))), tmp_path / "run")
+        fit_run(Request(source=open_source(str(tmp_path / "bad.csv"))), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", [storage.MODEL, storage.SCORES, storage.SETTINGS])
+@pytest.mark.parametrize("name", [store.MODEL, store.SCORES, store.SETTINGS])
 @pytest.mark.parametrize("change", ["flip", "cut", "pickle"])
-def test_tampering_is_refused(finished: storage.Run, table: Path, tmp_path: Path, name: str, change: str) -> None:
+def test_tampering_is_refused(finished: store.Run, table: Path, tmp_path: Path, name: str, change: str) -> None:
     import pickle
 
     copy = tmp_path / "run"
@@ -277,30 +281,30 @@ def test_tampering_is_refused(finished: storage.Run, table: Path, tmp_path: Path
     changed = {"flip": bytes(content), "cut": bytes(content[:40]), "pickle": pickle.dumps({"a": 1})}[change]
     (copy / name).write_bytes(changed)
     with pytest.raises(InputError):
-        workflow.score_data(copy, str(table)) if name == storage.MODEL else storage.open_run(copy).scores()
+        score.score_data(copy, str(table)) if name == store.MODEL else store.open_run(copy).scores()
 
 
-def test_settings_cannot_run_code(finished: storage.Run, table: Path, tmp_path: Path) -> None:
+def test_settings_cannot_run_code(finished: store.Run, table: Path, tmp_path: Path) -> None:
     settings = {**finished.settings, "detector": "__import__('os').mkdir('pwned')"}
-    settings["seal"] = storage._seal(settings)
+    settings["seal"] = store._seal(settings)
     run = tmp_path / "run"
     run.mkdir()
-    (run / storage.SETTINGS).write_text(json.dumps(settings))
-    (run / storage.MODEL).write_bytes((finished.path / storage.MODEL).read_bytes())
+    (run / store.SETTINGS).write_text(json.dumps(settings))
+    (run / store.MODEL).write_bytes((finished.path / store.MODEL).read_bytes())
     with pytest.raises(InputError):
-        workflow.score_data(run, str(table))
+        score.score_data(run, str(table))
     assert not Path("pwned").exists()
 
 
-def test_a_run_of_a_newer_version(finished: storage.Run, tmp_path: Path) -> None:
-    (tmp_path / storage.SETTINGS).write_text(json.dumps({"format": 99, "versions": {"tailwise": "9.1"}}))
+def test_a_run_of_a_newer_version(finished: store.Run, tmp_path: Path) -> None:
+    (tmp_path / store.SETTINGS).write_text(json.dumps({"format": 99, "versions": {"tailwise": "9.1"}}))
     with pytest.raises(InputError, match=r"tailwise 9\.1.*upgrade"):
-        storage.open_run(tmp_path)
+        store.open_run(tmp_path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
 def test_a_full_or_read_only_disk(
-    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, finished: storage.Run
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, finished: store.Run
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError(number, os.strerror(number))
@@ -309,36 +313,34 @@ def test_a_full_or_read_only_disk(
     with monkeypatch.context() as patch:
         patch.setattr(files.os, "fsync", fail)
         with pytest.raises(InputError, match="disk is full" if number == errno.ENOSPC else "cannot write"):
-            workflow.fit_run(request(table), target)
+            fit_run(request(table), target)
     assert not list(target.glob(".writing*"))
-    again = workflow.fit_run(request(table), target)
+    again = fit_run(request(table), target)
     pd.testing.assert_frame_equal(again.scores(), finished.scores())
 
 
 def test_a_parent_that_is_a_file(table: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
-        workflow.fit_run(request(table), tmp_path / "file" / "run")
+        fit_run(request(table), tmp_path / "file" / "run")
 
 
 def test_weighting_changes_the_fit_and_balance_needs_groups(table: Path, tmp_path: Path) -> None:
-    uniform = workflow.fit_run(request(table, weighting=""), tmp_path / "uniform").scores()
+    uniform = fit_run(request(table, weighting=""), tmp_path / "uniform").scores()
     assert (uniform.loc[~uniform["held_out"], "weight"] == 1).all()
-    balanced = workflow.fit_run(request(table, weighting="", balance=True), tmp_path / "balanced").scores()
+    balanced = fit_run(request(table, weighting="", balance=True), tmp_path / "balanced").scores()
     sums = balanced.groupby("group")["weight"].sum()
     assert np.allclose(sums, sums.mean())
-    plain = workflow.Request(source=open_source(str(table.parent / table.name), groups="kind"), balance=True)
+    plain = Request(source=open_source(str(table.parent / table.name), groups="kind"), balance=True)
     nameless = pd.read_csv(table).drop(columns="kind")
     nameless.to_csv(tmp_path / "nameless.csv", index=False)
     with pytest.raises(InputError, match="groups"):
-        workflow.fit_run(
-            workflow.Request(**{**vars(plain), "source": open_source(str(tmp_path / "nameless.csv"))}), tmp_path / "no"
-        )
+        fit_run(Request(**{**vars(plain), "source": open_source(str(tmp_path / "nameless.csv"))}), tmp_path / "no")
 
 
 def test_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
     """Over many draws, fresh normals are flagged at most as often as promised, up to chance."""
-    from tailwise.thresholds import conformal_threshold
+    from tailwise.calibration.conformal import conformal_threshold
 
     generator = np.random.default_rng(0)
     shares = []
@@ -351,22 +353,22 @@ def test_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_bad_input_that_shows_late_leaves_nothing(table: Path, tmp_path: Path, overwrite: bool) -> None:
     with pytest.raises(InputError, match="not finite"):
-        workflow.fit_run(request(table, lr=1e30), tmp_path / "new" / "run", overwrite)
+        fit_run(request(table, lr=1e30), tmp_path / "new" / "run", overwrite)
     assert not (tmp_path / "new").exists()
 
 
 def test_missing_groups_do_not_cost_the_old_run(table: Path, tmp_path: Path) -> None:
-    ask = workflow.Request(source=open_source(str(table), columns=("f0", "f1")), detector="gaussian")
-    before = workflow.fit_run(ask, tmp_path).scores()
+    ask = Request(source=open_source(str(table), columns=("f0", "f1")), detector="gaussian")
+    before = fit_run(ask, tmp_path).scores()
     with pytest.raises(InputError, match="balance needs known groups"):
-        workflow.fit_run(replace(ask, balance=True), tmp_path, overwrite=True)
-    pd.testing.assert_frame_equal(storage.open_run(tmp_path).scores(), before)
+        fit_run(replace(ask, balance=True), tmp_path, overwrite=True)
+    pd.testing.assert_frame_equal(store.open_run(tmp_path).scores(), before)
 
 
 def test_strangers_keep_their_folder_as_it_was(table: Path, tmp_path: Path) -> None:
     (tmp_path / ".writing-notes").write_text("mine")
     with pytest.raises(InputError, match="other files"):
-        workflow.fit_run(request(table), tmp_path)
+        fit_run(request(table), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [".writing-notes"]
 
 
@@ -374,27 +376,27 @@ class Interrupted(Exception):
     pass
 
 
-def _unfinished(ask: workflow.Request, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def _unfinished(ask: Request, out: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A fit that ended at its third checkpoint."""
     saves = iter(range(3))
 
-    def save(self: storage.Checkpoint, *state: object) -> None:
+    def save(self: store.Checkpoint, *state: object) -> None:
         self.every = 0
         whole(self, *state)  # type: ignore[arg-type]
         if next(saves) == 2:
             raise Interrupted
 
-    whole = storage.Checkpoint.save
+    whole = store.Checkpoint.save
     with monkeypatch.context() as patch:
-        patch.setattr(storage.Checkpoint, "save", save)
+        patch.setattr(store.Checkpoint, "save", save)
         with pytest.raises(Interrupted):
-            workflow.fit_run(ask, out)
-    return out / storage.CHECKPOINT
+            fit_run(ask, out)
+    return out / store.CHECKPOINT
 
 
 @pytest.mark.parametrize("change", ["none", "flip", "cut", "swap"])
 def test_a_damaged_checkpoint_is_not_resumed(
-    finished: storage.Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+    finished: store.Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     kept = _unfinished(request(table), tmp_path / "run", monkeypatch)
     content = kept.read_bytes()
@@ -405,7 +407,7 @@ def test_a_damaged_checkpoint_is_not_resumed(
     elif change == "swap":
         kept.write_bytes(_unfinished(request(table, seed=5), tmp_path / "other", monkeypatch).read_bytes())
     with nullcontext() if change == "none" else pytest.warns(UserWarning, match="damaged or of another fit"):
-        again = workflow.fit_run(request(table), tmp_path / "run")
+        again = fit_run(request(table), tmp_path / "run")
     pd.testing.assert_frame_equal(again.scores(), finished.scores())
 
 
@@ -422,23 +424,23 @@ def test_a_damaged_checkpoint_is_not_resumed(
     ],
 )
 def test_sealed_again_after_tampering(
-    finished: storage.Run, table: Path, tmp_path: Path, change: dict[str, object], said: str
+    finished: store.Run, table: Path, tmp_path: Path, change: dict[str, object], said: str
 ) -> None:
     copy = shutil.copytree(finished.path, tmp_path / "copy")
-    settings = json.loads((copy / storage.SETTINGS).read_text()) | change
+    settings = json.loads((copy / store.SETTINGS).read_text()) | change
     content = json.dumps({k: v for k, v in settings.items() if k != "seal"}, sort_keys=True)
     settings["seal"] = hashlib.sha256(content.encode()).hexdigest()
-    (copy / storage.SETTINGS).write_text(json.dumps(settings))
+    (copy / store.SETTINGS).write_text(json.dumps(settings))
     with pytest.raises(InputError, match=said):
-        workflow.score_data(copy, str(table))
+        score.score_data(copy, str(table))
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "[" * 100_000, "", "null"])
-def test_a_report_that_is_none(finished: storage.Run, tmp_path: Path, content: str) -> None:
+def test_a_report_that_is_none(finished: store.Run, tmp_path: Path, content: str) -> None:
     copy = shutil.copytree(finished.path, tmp_path / "copy")
-    (copy / storage.REPORT_DATA).write_text(content)
+    (copy / store.REPORT_DATA).write_text(content)
     with pytest.raises(InputError, match=r"report\.json"):
-        workflow.write_report(copy, tmp_path / "page.html")
+        pages.write_report(copy, tmp_path / "page.html")
 
 
 def test_a_path_that_is_no_text(table: Path, tmp_path: Path) -> None:
@@ -447,9 +449,9 @@ def test_a_path_that_is_no_text(table: Path, tmp_path: Path) -> None:
         odd.write_bytes(table.read_bytes())
     except OSError:
         pytest.skip("this file system takes no such names")
-    run = workflow.fit_run(request(odd, detector="gaussian"), tmp_path / "run")
-    assert storage.open_run(run.path).settings["source"] == run.settings["source"]
-    assert len(workflow.score_data(run.path, str(odd))) == 372
-    workflow.write_report(run.path, None)
+    run = fit_run(request(odd, detector="gaussian"), tmp_path / "run")
+    assert store.open_run(run.path).settings["source"] == run.settings["source"]
+    assert len(score.score_data(run.path, str(odd))) == 372
+    pages.write_report(run.path, None)
     with pytest.raises(InputError, match="not valid UTF-8"):
-        workflow.fit_run(request(table, detector="gaussian"), odd.with_suffix(""))
+        fit_run(request(table, detector="gaussian"), odd.with_suffix(""))

@@ -7,12 +7,15 @@ import pytest
 import scipy.io
 import torch
 
-from tailwise import registry, scene_maps, scoring, training, workflow
-from tailwise.cli import run as command
+from tailwise.cli.main import run as command
+from tailwise.core import inference, registry
+from tailwise.core.context import Scenes
+from tailwise.core.data import Data
 from tailwise.errors import InputError
-from tailwise.problem import Data
-from tailwise.storage import open_run
-from tailwise.weights import Weighting
+from tailwise.runs.store import open_run
+from tailwise.training.fit import fit
+from tailwise.weights.default import parse_weighting
+from tailwise.workflows import score, score_cube
 
 RNG = np.random.default_rng(0)
 HEIGHT, WIDTH, BANDS = 23, 19, 9
@@ -23,17 +26,18 @@ MAP_INFO = "map info = {UTM, 1.000, 1.000, 500000.000,\n 4649000.000, 30.0, 30.0
 
 def data_of(*cubes):
     units = torch.cat([torch.from_numpy(cube.reshape(-1, 1, cube.shape[2])) for cube in cubes])
-    return Data(units, [str(i) for i in range(len(units))], layout=tuple(cube.shape[:2] for cube in cubes))
+    scenes = Scenes(units, tuple(cube.shape[:2] for cube in cubes))
+    return Data(units, [str(i) for i in range(len(units))], context=scenes)
 
 
 def fitted(name, data, **settings):
     detector = registry.find("detector", name)(**settings)
-    training.fit(detector, data)
+    fit(detector, data)
     return detector
 
 
 def scores(name, data, **settings):
-    return scoring.score(fitted(name, data, **settings), data)
+    return inference.score(fitted(name, data, **settings), data)
 
 
 def test_global_rx_is_that_of_spectral():
@@ -51,7 +55,7 @@ def test_sub_space_rx_does_not_feel_the_leading_components():
     detector = fitted("rx", data_of(CUBE), leading=2)
     leading = np.linalg.eigh(np.cov(CUBE.reshape(-1, BANDS).T.astype(np.float64)))[1][:, -2:]
     moved = (CUBE + 7 * leading.sum(1)).astype(np.float32)
-    a, b = (scoring.score(detector, data_of(cube)) for cube in (CUBE, moved))
+    a, b = (inference.score(detector, data_of(cube)) for cube in (CUBE, moved))
     assert torch.allclose(a, b, rtol=1e-3, atol=1e-3)
     assert float((scores("rx", data_of(CUBE)) - a).min()) > 0
 
@@ -77,11 +81,11 @@ def test_local_rx_is_that_of_spectral_up_to_the_border(windows):
 def test_any_pixels_in_any_order_and_of_several_scenes(name):
     both = data_of(CUBE, CUBE[:12, ::-1].copy())
     detector = fitted(name, both)
-    whole = torch.cat([scoring.score(detector, data_of(cube)) for cube in (CUBE, CUBE[:12, ::-1].copy())])
+    whole = torch.cat([inference.score(detector, data_of(cube)) for cube in (CUBE, CUBE[:12, ::-1].copy())])
     chosen = torch.randperm(len(both), generator=torch.Generator().manual_seed(0))[:50]
-    assert torch.allclose(scoring.score(detector, both), whole, rtol=1e-5)
-    assert torch.allclose(scoring.score(detector, both.take(chosen)), whole[chosen], rtol=1e-5)
-    assert torch.allclose(scoring.score(detector, both.take(chosen).take([3]), 7), whole[chosen[3:4]], rtol=1e-5)
+    assert torch.allclose(inference.score(detector, both), whole, rtol=1e-5)
+    assert torch.allclose(inference.score(detector, both.take(chosen)), whole[chosen], rtol=1e-5)
+    assert torch.allclose(inference.score(detector, both.take(chosen).take([3]), 7), whole[chosen[3:4]], rtol=1e-5)
 
 
 def test_local_rx_where_windows_lack_directions():
@@ -132,7 +136,7 @@ def test_collaborative_is_ridge_regression_on_the_window():
         (lambda: scores("rx", data_of(CUBE), leading=9), "cannot leave 9 of 9 components out"),
         (lambda: scores("rx", data_of(CUBE), features=-1), "whole number from 0: got -1"),
         (lambda: scores("collaborative", data_of(CUBE), regularisation=0.0), "must lie above 0"),
-        (lambda: Data(torch.zeros(6, 1, 2), range(6), layout=((2, 2),)), "does not hold 6 pixels"),
+        (lambda: Scenes(torch.zeros(6, 1, 2), ((2, 2),)), "do not hold 6 pixels"),
     ],
 )
 def test_what_is_refused(make, said):
@@ -142,7 +146,7 @@ def test_what_is_refused(make, said):
 
 def test_what_looks_around_cannot_be_weighed():
     with pytest.raises(InputError, match="cannot be weighed"):
-        training.fit(registry.find("detector", "local-rx")(), data_of(CUBE), Weighting.parse("Rarity()"))
+        fit(registry.find("detector", "local-rx")(), data_of(CUBE), parse_weighting("Rarity()"))
 
 
 def write_envi(folder, values=CUBE, name="scene"):
@@ -181,7 +185,7 @@ def test_fit_and_score_a_scene_by_its_surroundings(tmp_path, capsys):
 def test_a_map_in_every_format(rx_run, tmp_path, name):
     pytest.importorskip("spectral")
     header, out = write_envi(tmp_path), tmp_path / name
-    scene_maps.write_map(rx_run, str(header), out)
+    score_cube.write_map(rx_run, str(header), out)
     if name.endswith(".hdr"):
         image = pytest.importorskip("spectral.io.envi").open(str(out))
         assert image.metadata["map info"][3:5] == ["500000.000", "4649000.000"]
@@ -193,10 +197,10 @@ def test_a_map_in_every_format(rx_run, tmp_path, name):
     elif name.endswith(".zarr"):
         found = pytest.importorskip("zarr").open(str(out), mode="r")["scores"][:]
         with pytest.raises(InputError, match="not written over"):
-            scene_maps.write_map(rx_run, str(header), out)
+            score_cube.write_map(rx_run, str(header), out)
     else:
         found = np.load(out) if name.endswith(".npy") else pytest.importorskip("tifffile").imread(out)
-    assert np.allclose(found.ravel(), workflow.score_data(rx_run, str(header)).score, rtol=1e-5)
+    assert np.allclose(found.ravel(), score.score_data(rx_run, str(header)).score, rtol=1e-5)
     assert not list(tmp_path.glob(".writing*"))
 
 
@@ -206,7 +210,7 @@ class Interrupted(BaseException):
 
 def interrupt_after(monkeypatch, blocks):
     """Let so many blocks be scored, and give the list of those that are."""
-    seen, real = [], scene_maps._scores
+    seen, real = [], score_cube._scores
 
     def scored(detector, units, index, *rest):
         if len(seen) == blocks:
@@ -214,7 +218,7 @@ def interrupt_after(monkeypatch, blocks):
         seen.append(int(index[0]))
         return real(detector, units, index, *rest)
 
-    monkeypatch.setattr(scene_maps, "_scores", scored)
+    monkeypatch.setattr(score_cube, "_scores", scored)
     return seen
 
 
@@ -222,12 +226,12 @@ def interrupt_after(monkeypatch, blocks):
 def interrupted(rx_run, tmp_path, monkeypatch):
     """A map of blocks of 2 rows that stopped after 4 of them, in the midst of writing the fifth."""
     pytest.importorskip("spectral")
-    monkeypatch.setattr(scene_maps, "_BLOCK_ENTRIES", 2 * WIDTH * BANDS)
+    monkeypatch.setattr(score_cube, "_BLOCK_ENTRIES", 2 * WIDTH * BANDS)
     header = write_envi(tmp_path)
     with monkeypatch.context() as patch:
         interrupt_after(patch, 4)
         with pytest.raises(Interrupted):
-            scene_maps.write_map(rx_run, str(header), tmp_path / "map.hdr")
+            score_cube.write_map(rx_run, str(header), tmp_path / "map.hdr")
     assert not (tmp_path / "map.hdr").exists()
     with open(tmp_path / ".writing-map.hdr.part", "ab") as part:
         part.write(b"torn!")
@@ -236,9 +240,9 @@ def interrupted(rx_run, tmp_path, monkeypatch):
 
 def test_an_interrupted_map_is_resumed_to_the_same_bytes(rx_run, tmp_path, monkeypatch, interrupted):
     seen = interrupt_after(monkeypatch, 100)
-    scene_maps.write_map(rx_run, str(interrupted), tmp_path / "map.hdr")
+    score_cube.write_map(rx_run, str(interrupted), tmp_path / "map.hdr")
     assert seen == list(range(4 * 2 * WIDTH, HEIGHT * WIDTH, 2 * WIDTH))
-    scene_maps.write_map(rx_run, str(interrupted), tmp_path / "whole.hdr")
+    score_cube.write_map(rx_run, str(interrupted), tmp_path / "whole.hdr")
     for suffix in (".hdr", ".img"):
         assert (tmp_path / f"map{suffix}").read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
 
@@ -246,30 +250,30 @@ def test_an_interrupted_map_is_resumed_to_the_same_bytes(rx_run, tmp_path, monke
 def test_a_part_of_a_cube_that_was_changed_is_not_resumed(rx_run, tmp_path, monkeypatch, interrupted):
     write_envi(tmp_path, CUBE[::-1])
     seen = interrupt_after(monkeypatch, 100)
-    scene_maps.write_map(rx_run, str(interrupted), tmp_path / "map.hdr")
+    score_cube.write_map(rx_run, str(interrupted), tmp_path / "map.hdr")
     assert seen[0] == 0
     found = np.fromfile(tmp_path / "map.img", "<f4")
-    assert np.allclose(found, workflow.score_data(rx_run, str(interrupted)).score, rtol=1e-5)
+    assert np.allclose(found, score.score_data(rx_run, str(interrupted)).score, rtol=1e-5)
 
 
 def test_a_damaged_note_of_what_a_part_belongs_to_starts_again(rx_run, tmp_path, monkeypatch, interrupted):
     facts = tmp_path / ".writing-map.hdr.json"
     facts.write_text(json.dumps({**json.loads(facts.read_text()), "block": 1}))
     seen = interrupt_after(monkeypatch, 100)
-    scene_maps.write_map(rx_run, str(interrupted), tmp_path / "map.hdr")
+    score_cube.write_map(rx_run, str(interrupted), tmp_path / "map.hdr")
     assert seen[0] == 0
 
 
 def test_bad_pixels_leave_nothing(rx_run, tmp_path, monkeypatch):
     pytest.importorskip("spectral")
-    monkeypatch.setattr(scene_maps, "_BLOCK_ENTRIES", 2 * WIDTH * BANDS)
+    monkeypatch.setattr(score_cube, "_BLOCK_ENTRIES", 2 * WIDTH * BANDS)
     monkeypatch.setattr("tailwise.sources.cube.IN_MEMORY_BYTES", 10)
     cube = CUBE.copy()
     cube[10, 3, 2] = np.nan
     header = write_envi(tmp_path, cube)
     before = sorted(tmp_path.iterdir())
     with pytest.raises(InputError, match="pixel 10,3 holds NaN"):
-        scene_maps.write_map(rx_run, str(header), tmp_path / "map.hdr")
+        score_cube.write_map(rx_run, str(header), tmp_path / "map.hdr")
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -282,7 +286,7 @@ def test_maps_that_are_refused(rx_run, tmp_path):
         (tmp_path / "scene.npy", tmp_path / "missing" / "map.hdr", "cannot write"),
     ):
         with pytest.raises(InputError, match=said):
-            scene_maps.write_map(rx_run, str(data), out)
+            score_cube.write_map(rx_run, str(data), out)
     assert np.array_equal(np.load(tmp_path / "scene.npy"), CUBE)
 
 

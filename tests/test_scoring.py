@@ -2,8 +2,8 @@
 
 import torch
 
-from tailwise.problem import Data
-from tailwise.scoring import embedding_of
+from tailwise.core.data import Data
+from tailwise.core.embedding import embedding_of
 
 
 def test_spectra_are_placed_by_their_shape_and_not_by_their_brightness():

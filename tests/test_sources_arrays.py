@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from tailwise.core.registry import parse
 from tailwise.errors import InputError
-from tailwise.registry import parse
 from tailwise.sources.arrays import ArrayFile, from_arrays
 from tailwise.sources.idx import Idx
 from tailwise.sources.long_tail import LongTail, long_tail

@@ -6,10 +6,10 @@ import scipy.io
 import torch
 from PIL import Image
 
+from tailwise.core.registry import parse
 from tailwise.errors import InputError
-from tailwise.registry import parse
-from tailwise.sources import cube as cubes
-from tailwise.sources import open_source
+from tailwise.sources import cube as sources_cube
+from tailwise.sources.auto import open_source
 from tailwise.sources.cube import Cube
 
 RNG = np.random.default_rng(0)
@@ -62,7 +62,7 @@ def test_a_zarr_store_is_read_by_rows_and_its_mask_is_known(tmp_path, monkeypatc
     source = open_source(write(tmp_path / "a.zarr", gt=MASK))
     assert isinstance(source, Cube)
     assert source.load().test.labels.tolist() == MASK.ravel().astype(bool).tolist()
-    monkeypatch.setattr(cubes, "IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 10)
     streamed = source.load().train
     assert not streamed.in_memory
     for index in ([19, 3, 3, 7], range(6, 17)):
@@ -117,7 +117,7 @@ def test_matlab_7_3(tmp_path, block):
 
 @pytest.mark.parametrize("layout", ["bip", "bil", "bsq"])
 def test_envi_streams_the_same_pixels(tmp_path, monkeypatch, layout):
-    monkeypatch.setattr(cubes, "IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 10)
     train = Cube(write(tmp_path / "a.hdr", layout=layout)).load().train
     assert not train.in_memory
     index = torch.tensor([19, 3, 3, 8])
@@ -170,7 +170,7 @@ def test_calibration_returns_the_reflectance(tmp_path, monkeypatch, streamed):
     raw = write(tmp_path / "raw.npy", reflectance * gain + dark)
     white = write(tmp_path / "white.npy", np.repeat((gain + dark)[None], 3, 0))
     black = write(tmp_path / "dark.npy", np.repeat(dark[None], 7, 0))
-    monkeypatch.setattr(cubes, "IN_MEMORY_BYTES", 0 if streamed else 1_000)
+    monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 0 if streamed else 1_000)
     train = Cube(raw, white=white, dark=black).load().train
     wanted = reflectance.copy()
     wanted[:, 2, 3] = 0
@@ -193,7 +193,7 @@ def test_a_folder_of_cubes(tmp_path, monkeypatch):
     assert torch.equal(problem.train.units, torch.cat([expected(), expected(VALUES[:2])]))
     assert [problem.train.names[i] for i in (19, 20)] == ["b2.npy:3,4", "b10.npy:0,0"]
     assert [scene["height"] for scene in problem.layout["cubes"]] == [4, 2]
-    monkeypatch.setattr(cubes, "IN_MEMORY_BYTES", 10)
+    monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 10)
     index = torch.tensor([25, 1, 19, 20])
     assert torch.equal(source.load().train.read(index), problem.train.units[index])
     write(tmp_path / "c.npy", VALUES[:, :, :3])
@@ -242,7 +242,7 @@ def test_nan_pixels_are_named(tmp_path, monkeypatch, streamed):
     values = VALUES.astype(np.float32)
     values[2, 1, 3] = np.nan
     path = write(tmp_path / "a.npy", values)
-    monkeypatch.setattr(cubes, "IN_MEMORY_BYTES", 0 if streamed else 1_000)
+    monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 0 if streamed else 1_000)
     with pytest.raises(InputError, match=r"pixel 2,1 holds NaN"):
         Cube(path).load().train.read(torch.arange(20))
     assert Cube(path, bad_bands=(3,)).load().train.read(torch.arange(20)).isfinite().all()

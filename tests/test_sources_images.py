@@ -6,10 +6,11 @@ import tifffile
 import torch
 from PIL import Image
 
-from tailwise import backbones
+from tailwise.backbones import networks
+from tailwise.core.registry import parse
 from tailwise.errors import InputError
-from tailwise.registry import parse
-from tailwise.sources import open_source, pictures, reading
+from tailwise.sources import image_files, image_units
+from tailwise.sources.auto import open_source
 from tailwise.sources.images import ImageFolder
 
 RAMP = np.linspace(0, 1, 32 * 32).reshape(32, 32)
@@ -143,7 +144,7 @@ def test_groups_file(mvtec):
 def test_streamed_and_in_memory_agree(mvtec, monkeypatch):
     source = ImageFolder(str(mvtec), size=16)
     held = source.load().train
-    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(image_units, "IN_MEMORY_BYTES", 100)
     streamed = source.load().train
     assert held.in_memory
     assert not streamed.in_memory
@@ -279,7 +280,7 @@ def test_streamed_images_of_another_shape_and_many_bands_agree(tmp_path, monkeyp
         np.save(tmp_path / f"{number}.npy", np.roll(BANDS, number, 0))
     source = ImageFolder(str(tmp_path), size=(16, 24), channels=6)
     held = source.load().train
-    monkeypatch.setattr(reading, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(image_units, "IN_MEMORY_BYTES", 100)
     streamed = source.load().train
     assert not streamed.in_memory
     assert torch.equal(held.read(torch.tensor([2, 0])), streamed.read(torch.tensor([2, 0])))
@@ -287,7 +288,7 @@ def test_streamed_images_of_another_shape_and_many_bands_agree(tmp_path, monkeyp
 
 @pytest.mark.parametrize("detector", ["gaussian", "autoencoder"])
 def test_detectors_take_any_number_of_channels(tmp_path, detector):
-    from tailwise.commands import fit, score
+    from tailwise.cli.commands import fit, score
 
     generator = np.random.default_rng(0)
     (tmp_path / "parts").mkdir()
@@ -311,12 +312,12 @@ def test_spelling_round_trip():
     assert parse(repr(source), ("source",)) == (source,)
 
 
-@pytest.mark.skipif(not backbones.installed("efficientnet-lite0"), reason="needs the packages of EfficientNet-Lite0")
+@pytest.mark.skipif(not networks.installed("efficientnet-lite0"), reason="needs the packages of EfficientNet-Lite0")
 def test_features_are_those_of_the_backbone(mvtec):
     source = ImageFolder(str(mvtec), read="efficientnet-lite0", size=64)
     rows = source.load().train.units
-    pixels = torch.stack([pictures.read_picture(mvtec / f"train/good/{n}.png", 64, 3) for n in (1, 2, 10)])
-    assert torch.equal(rows, backbones.pooled("efficientnet-lite0")(pixels))
+    pixels = torch.stack([image_files.read_picture(mvtec / f"train/good/{n}.png", 64, 3) for n in (1, 2, 10)])
+    assert torch.equal(rows, networks.pooled("efficientnet-lite0")(pixels))
 
 
 def test_unknown_backbone(mvtec):

@@ -13,8 +13,9 @@ import scipy.io
 from PIL import Image
 
 from tailwise.errors import InputError
-from tailwise.sources import open_source, reading, solar
+from tailwise.sources import image_units, solar
 from tailwise.sources.arrays import ArrayFile
+from tailwise.sources.auto import open_source
 from tailwise.sources.cube import Cube
 from tailwise.sources.idx import Idx
 from tailwise.sources.images import ImageFolder
@@ -70,7 +71,7 @@ def shelf(tmp_path):
     ],
 )
 def test_the_kind_is_found_and_loads(shelf, monkeypatch, name, kind):
-    monkeypatch.setattr(reading.backbones(), "installed", lambda name: False)
+    monkeypatch.setattr(image_units.backbones(), "installed", lambda name: False)
     source = open_source(shelf / name)
     assert type(source) is kind
     assert source.path == str(shelf / name)
@@ -81,7 +82,7 @@ def test_the_kind_is_found_and_loads(shelf, monkeypatch, name, kind):
 
 
 def test_images_are_read_by_the_backbone_where_it_is_installed(shelf, monkeypatch):
-    monkeypatch.setattr(reading.backbones(), "installed", lambda name: True)
+    monkeypatch.setattr(image_units.backbones(), "installed", lambda name: True)
     assert open_source(shelf / "photos") == ImageFolder(str(shelf / "photos"), read="efficientnet-lite0")
     assert open_source(shelf / "photos", read="pixels", size=32) == ImageFolder(str(shelf / "photos"), size=32)
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
+from tailwise.core.registry import parse
 from tailwise.errors import InputError
-from tailwise.registry import parse
 from tailwise.sources.table import Table, from_frame
 
 

@@ -8,12 +8,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
 
-from tailwise import alignment, crossing, refine, scoring, thresholds, training
-from tailwise.calibration import Calibration
+from tailwise.calibration import conformal
+from tailwise.calibration.by_kind import Calibration
+from tailwise.calibration.conformal import benjamini_hochberg, conformal_threshold, cross_p_values, p_values
+from tailwise.core import inference
+from tailwise.core.data import Data
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.problem import Data
-from tailwise.thresholds import benjamini_hochberg, conformal_threshold, cross_p_values, p_values
+from tailwise.training import alignment, cross_fitting
+from tailwise.training import fit as training_fit
 
 # Few distinct values, so that ties are the rule.
 few = st.lists(st.integers(-3, 3).map(float), min_size=1, max_size=30)
@@ -24,7 +27,7 @@ shares = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
 def test_a_unit_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, alpha):
     normal, scores = np.array(normal), np.array(scores)
     flagged = scores > conformal_threshold(normal, alpha)
-    if thresholds.reachable(len(normal)) <= alpha:
+    if conformal.reachable(len(normal)) <= alpha:
         assert (flagged == (p_values(normal, scores) <= alpha)).all()
     else:
         assert (p_values(normal, scores) > alpha).all()
@@ -67,7 +70,7 @@ def test_the_share_of_false_alarms_follows_its_beta_law(alpha):
     draws = np.array(
         [1 - conformal_threshold(row, alpha) for row in np.random.default_rng(0).uniform(size=(4_000, 120))]
     )
-    low, high = thresholds.range_of_false_alarms(120, alpha)
+    low, high = conformal.range_of_false_alarms(120, alpha)
     assert np.mean((draws >= low) & (draws <= high)) == pytest.approx(0.95, abs=0.01)
     assert draws.mean() <= alpha + 3 * draws.std() / np.sqrt(len(draws))
     # One step of 1 / (m + 1) at most is lost.
@@ -190,7 +193,7 @@ def test_p_values_fall_and_standardised_scores_rise_with_the_score(normal, score
     apart = np.diff(scores) > 1e-6
     assert (np.diff(standardised)[apart] > 0).all()
     for alpha in (0.05, 0.2, 0.5):
-        if thresholds.reachable(len(own)) <= alpha:
+        if conformal.reachable(len(own)) <= alpha:
             assert ((scores > calibration.threshold(alpha, kind)) == (p <= alpha)).all()
 
 
@@ -270,10 +273,10 @@ def test_bad_input_is_named(call, said):
 
 def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
     """The score is whether the detector has seen the unit, so nothing but 1 may come back; and every unit is asked."""
-    from tailwise import crossing
-    from tailwise.detector import Detector
-    from tailwise.problem import Data
-    from tailwise.refine import Fitted
+    from tailwise.core.data import Data
+    from tailwise.core.detector import Detector
+    from tailwise.training import cross_fitting
+    from tailwise.training.cross_fitting import Fitted
 
     class Seen(Detector):
         def score(self, batch):
@@ -286,16 +289,16 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
         return Fitted(detector, None, 3 * torch.ones(len(data)))  # type: ignore[arg-type]
 
     data = Data(torch.arange(10.0)[:, None], range(10))
-    part = crossing.parts_of(10, 5, seed=1)
+    part = cross_fitting.parts_of(10, 5, seed=1)
     assert part.bincount().tolist() == [2] * 5
-    found = crossing.left_out(fit, data, torch.ones(10), part, 0)
+    found = cross_fitting.left_out(fit, data, torch.ones(10), part, 0)
     assert (found.scores == 1).all()
     assert (found.unseen.units[:, 0] == torch.arange(10.0)[part == 4]).all()
     # A training whose scores are twice as large is brought to the scale of the final one.
     final = Fitted(Seen(), None, 6 * torch.ones(10))  # type: ignore[arg-type]
-    assert (crossing.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
+    assert (cross_fitting.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
     with pytest.raises(InputError, match="got 5 for 9 units"):
-        crossing.parts_of(9, 5)
+        cross_fitting.parts_of(9, 5)
 
 
 def test_ties_with_the_limit_are_flagged():
@@ -320,13 +323,13 @@ def test_out_of_fold_thresholds_hold_for_few_units_with_many_features(alignment_
 
     def fit(data, base, seed):
         detector = Gaussian()
-        outcome = training.fit(detector, data, base_weights=base, seed=seed)
-        return refine.Fitted.read_by(rule, detector, outcome, data, seed)
+        outcome = training_fit.fit(detector, data, base_weights=base, seed=seed)
+        return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
 
     final = fit(train, torch.ones(60), 0)
-    part = crossing.parts_of(60, 5)
-    left_out = crossing.left_out(fit, train, torch.ones(60), part, 0, final).scores
-    flagged = scoring.score(final.detector, new).double().numpy() > conformal_threshold(left_out, 0.1)
+    part = cross_fitting.parts_of(60, 5)
+    left_out = cross_fitting.left_out(fit, train, torch.ones(60), part, 0, final).scores
+    flagged = inference.score(final.detector, new).double().numpy() > conformal_threshold(left_out, 0.1)
     assert flagged.mean() < 0.15
 
 

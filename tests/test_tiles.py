@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from tailwise import maps, scoring, training
-from tailwise.detector import Detector
+from tailwise.calibration import score_maps
+from tailwise.core import inference
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
+from tailwise.core.registry import parse
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.deep_svdd import DeepSVDD
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.detectors.tiles import Tiles
 from tailwise.errors import InputError
-from tailwise.problem import Data
-from tailwise.registry import parse
 from tailwise.testing import CONTRACTS, Case
+from tailwise.training.fit import fit
 
 
 class Brightness(Detector):
@@ -47,7 +49,7 @@ def test_contract_of_several_tiles(contract, inner):
 def test_every_pixel_is_in_a_tile_and_tiles_overlap():
     detector = Tiles(Brightness(), tile=10, overlap=0.25)
     data = pictures(3)
-    training.fit(detector, data)
+    fit(detector, data)
     seen = detector.detector.seen
     assert seen.shape == (3 * 3 * 5, 2, 10, 10)
     windows = {tuple(tile.flatten().tolist()) for tile in seen}
@@ -66,7 +68,7 @@ def test_joined_maps_of_pixels_are_the_picture(tile, overlap):
     """A map that is the picture itself comes back whole, whatever the tiles are; so does the highest pixel."""
     detector = Tiles(Brightness(), tile=tile, overlap=overlap)
     data = pictures(4)
-    training.fit(detector, data)
+    fit(detector, data)
     batch = next(data.batches(4))
     torch.testing.assert_close(detector.score_map(batch), data.units.mean(1))
     torch.testing.assert_close(detector.score(batch), data.units.amax((1, 2, 3)))
@@ -76,15 +78,15 @@ def test_an_image_no_larger_than_a_tile_is_scored_as_without_tiles():
     data = pictures(30, 8, 10)
     tiled, plain = Tiles(Gaussian(), tile=64), Gaussian()
     for detector in (tiled, plain):
-        training.fit(detector, data)
-    assert torch.equal(scoring.score(tiled, data), scoring.score(plain, data))
-    np.testing.assert_allclose(list(maps.of_data(tiled, data)), list(maps.of_data(plain, data)), rtol=1e-5)
+        fit(detector, data)
+    assert torch.equal(inference.score(tiled, data), inference.score(plain, data))
+    np.testing.assert_allclose(list(score_maps.of_data(tiled, data)), list(score_maps.of_data(plain, data)), rtol=1e-5)
 
 
 def test_a_tile_has_its_images_weight_and_its_name():
     detector = Tiles(Brightness(), tile=20)
     data = pictures(2)
-    training.fit(detector, data, base_weights=torch.tensor([1.0, 3.0]))
+    fit(detector, data, base_weights=torch.tensor([1.0, 3.0]))
     w = detector.detector.w
     assert w.tolist() == pytest.approx([0.5] * 4 + [1.5] * 4)
     parts, owner = detector.divide(data, torch.Generator())
@@ -118,8 +120,8 @@ def test_a_defect_in_one_tile_is_found_there():
     bad = 0.1 * torch.randn(8, 1, 48, 64, generator=generator)
     bad[:, :, 30:34, 50:54] += 1
     detector = Tiles(Gaussian(), tile=16)
-    training.fit(detector, normal)
-    assert scoring.score(detector, Data(bad, [""] * 8)).min() > scoring.score(detector, normal).max()
+    fit(detector, normal)
+    assert inference.score(detector, Data(bad, [""] * 8)).min() > inference.score(detector, normal).max()
     highest = detector.score_map(next(Data(bad, [""] * 8).batches(8))).flatten(1).argmax(1)
     rows, columns = highest // 64, highest % 64
     assert bool(((rows >= 30) & (rows < 34) & (columns >= 50) & (columns < 54)).all())

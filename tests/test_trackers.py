@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tailwise import cli, open_run, trackers
+from tailwise import open_run
+from tailwise.cli import main
 from tailwise.errors import InputError
+from tailwise.integrations import trackers
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def table(tmp_path):
 
 def fit(table, log, *more):
     words = ["--detector", "AutoEncoder(hidden=(8,), code=2)", "--epochs", "4", "--labels", "odd", "--log", log, *more]
-    return cli.run(["fit", str(table), *words, "--out", str(table.parent / "run")])
+    return main.run(["fit", str(table), *words, "--out", str(table.parent / "run")])
 
 
 class Client:
@@ -167,7 +169,7 @@ def test_tensorboard_is_told_the_same(table, monkeypatch, capsys):
 
 def test_a_solved_detector_logs_its_solutions_once(table, client, capsys):
     words = ["--detector", "gaussian", "--log", "mlflow", "--out", str(table.parent / "solved")]
-    assert cli.run(["fit", str(table), "--labels", "odd", *words]) in (0, 3)
+    assert main.run(["fit", str(table), "--labels", "odd", *words]) in (0, 3)
     steps = [step for name, _, step in client.made[0].metrics if name == "score_mean"]
     assert steps == list(range(1, len(open_run(table.parent / "solved").history()) + 1))
 

@@ -11,13 +11,18 @@ import pytest
 import torch
 from PIL import Image
 
-from tailwise import backbones, cli, reviews, storage
+from tailwise.backbones import networks
+from tailwise.cli import main
+from tailwise.core.data import Data
+from tailwise.core.problem import Facts, Labelled, Problem
 from tailwise.errors import InputError
-from tailwise.problem import Data, Facts, Labelled, Problem
+from tailwise.report.review_page import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, to_html
+from tailwise.runs import store
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
-from tailwise.triage import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, sheet, to_html, triage, with_deep_maps
-from tailwise.workflow import Request
+from tailwise.workflows import reviews
+from tailwise.workflows.request import Request
+from tailwise.workflows.triage import sheet, triage, with_deep_maps
 
 
 def planted(seed=0):
@@ -38,7 +43,7 @@ def triaged(tmp_path_factory):
     values, truth = planted()
     table = pd.DataFrame(values, columns=[f"f{i}" for i in range(8)])
     table.to_csv(folder / "parts.csv", index=False)
-    assert cli.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 0
+    assert main.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 0
     return folder, truth
 
 
@@ -76,24 +81,24 @@ def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
     found.to_csv(folder / "edited.csv", index=False)
     run, data = str(folder / "run"), str(folder / "parts.csv")
     fit = ["fit", data, "--detector", "gaussian", "--reviewed", str(folder / "edited.csv"), "--out", run]
-    assert cli.run(fit) == 0
-    assert not set(storage.open_run(folder / "run").scores()["unit"].astype(str)) & set(dropped)
+    assert main.run(fit) == 0
+    assert not set(store.open_run(folder / "run").scores()["unit"].astype(str)) & set(dropped)
     again = ["triage", data, "--reviewed", str(folder / "edited.csv"), "--out", str(folder / "second")]
-    assert cli.run(again) == 0
+    assert main.run(again) == 0
     second = pd.read_csv(folder / "second" / "review.csv", dtype=str)
     # The newest sheet holds all decisions: those of before come last.
     assert second["unit"].tail(len(dropped)).tolist() == dropped
     assert set(second["verdict"].tail(len(dropped))) == {"anomaly"}
     assert not set(second["unit"][: -len(dropped)]) & set(dropped)
-    assert cli.run([*fit[:-3], str(folder / "second" / "review.csv"), "--out", str(folder / "run-2")]) == 0
-    assert not set(storage.open_run(folder / "run-2").scores()["unit"].astype(str)) & set(dropped)
+    assert main.run([*fit[:-3], str(folder / "second" / "review.csv"), "--out", str(folder / "run-2")]) == 0
+    assert not set(store.open_run(folder / "run-2").scores()["unit"].astype(str)) & set(dropped)
     assert second.loc[second["unit"] == found["unit"][10], "verdict"].tolist() == ["normal"]
 
 
 def test_an_edited_sheet_is_not_written_over(triaged, capsys):
     folder, _ = triaged
     before = (folder / "sheet" / "review.csv").read_bytes()
-    assert cli.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 2
+    assert main.run(["triage", str(folder / "parts.csv"), "--out", str(folder / "sheet")]) == 2
     assert "already" in capsys.readouterr().err
     assert (folder / "sheet" / "review.csv").read_bytes() == before
 
@@ -188,7 +193,7 @@ def test_a_verdict_that_is_no_verdict_is_refused(tmp_path):
 
 def test_images_are_looked_at_by_the_coarsest_grids_unless_layers_are_named():
     pooled = ImageFolder("photos", read="efficientnet-lite0")
-    assert with_deep_maps(pooled).layers == backbones.deep_layers("efficientnet-lite0")
+    assert with_deep_maps(pooled).layers == networks.deep_layers("efficientnet-lite0")
     for left in (
         ImageFolder("photos", read="pixels"),
         ImageFolder("photos", "efficientnet-lite0", (4,)),
@@ -197,12 +202,12 @@ def test_images_are_looked_at_by_the_coarsest_grids_unless_layers_are_named():
         assert with_deep_maps(left) is left
 
 
-@pytest.mark.skipif(not backbones.installed("efficientnet-lite0"), reason="efficientnet-lite0 is not installed")
+@pytest.mark.skipif(not networks.installed("efficientnet-lite0"), reason="efficientnet-lite0 is not installed")
 def test_deep_layers_end_the_two_coarsest_grids():
     name = "efficientnet-lite0"
-    maps = backbones.backbone(name, tuple(range(16)))(torch.zeros(1, 3, 64, 64))
+    maps = networks.backbone(name, tuple(range(16)))(torch.zeros(1, 3, 64, 64))
     sides = [each.shape[2] for each in maps]
     coarsest = sorted(set(sides))[:2]
-    assert backbones.deep_layers(name) == tuple(
+    assert networks.deep_layers(name) == tuple(
         max(i for i, side in enumerate(sides) if side == s) for s in coarsest[::-1]
     )

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tailwise import cli, files, storage, workflow
+from tailwise.cli import main
 from tailwise.errors import InputError
-from tailwise.sources import open_source
-from tailwise.updating import update_run
+from tailwise.runs import files, store
+from tailwise.sources.auto import open_source
+from tailwise.workflows import request, score
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.update import update_run
 
 
 def write(folder: Path, counts: dict[int, int], first: int = 0) -> Path:
@@ -26,32 +29,32 @@ def write(folder: Path, counts: dict[int, int], first: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> storage.Run:
+def run(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
     photos = write(tmp_path_factory.mktemp("data") / "photos", {2: 60})
     return fitted(photos, tmp_path_factory.mktemp("runs") / "run", alignment="")
 
 
-def fitted(photos: Path, out: Path, **options: object) -> storage.Run:
+def fitted(photos: Path, out: Path, **options: object) -> store.Run:
     source = open_source(photos, read="pixels", size=16)
     chosen = {"detector": "PatchMemory(share=0.05)", "weighting": "", **options}
-    return workflow.fit_run(workflow.Request(source=source, **chosen), out)  # type: ignore[arg-type]
+    return fit_run(request.Request(source=source, **chosen), out)  # type: ignore[arg-type]
 
 
-def test_the_new_run_knows_the_added_normals(run: storage.Run, tmp_path: Path) -> None:
+def test_the_new_run_knows_the_added_normals(run: store.Run, tmp_path: Path) -> None:
     more = write(tmp_path / "more", {5: 30}, first=100)
     unseen = write(tmp_path / "unseen", {5: 20}, first=500)
     before = {path.name: path.read_bytes() for path in run.path.iterdir()}
-    assert cli.run(["update", str(run.path), str(more), "--out", str(tmp_path / "new")]) == 0
+    assert main.run(["update", str(run.path), str(more), "--out", str(tmp_path / "new")]) == 0
     assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
-    first, then = (workflow.score_data(path, str(unseen)) for path in (run.path, tmp_path / "new"))
+    first, then = (score.score_data(path, str(unseen)) for path in (run.path, tmp_path / "new"))
     assert first["flagged"].all()
     assert then["flagged"].mean() <= 0.3
     usual = write(tmp_path / "usual", {2: 20}, first=900)
-    old, new = (workflow.score_data(path, str(usual))["score"] for path in (run.path, tmp_path / "new"))
+    old, new = (score.score_data(path, str(usual))["score"] for path in (run.path, tmp_path / "new"))
     assert (new <= old + 1e-6).all()
 
 
-def test_the_new_run_is_whole_and_says_what_was_added(run: storage.Run, tmp_path: Path) -> None:
+def test_the_new_run_is_whole_and_says_what_was_added(run: store.Run, tmp_path: Path) -> None:
     more = write(tmp_path / "more", {5: 29}, first=0)
     shutil.copy(more / "5-0.png", more / "copy.png")
     new = update_run(run.path, str(more), tmp_path / "new", 0, False, "tailwise update")
@@ -64,7 +67,7 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: storage.Run, tmp_path
     assert new.settings["threshold"] in held
     assert new.settings["fingerprint"] != run.settings["fingerprint"]
     assert "added without fitting" in new.report()["notes"][-1]
-    assert storage.open_run(new.path).settings["updates"][0]["units"] == 30
+    assert store.open_run(new.path).settings["updates"][0]["units"] == 30
     # Nothing says that the new detector was tested, and the added units were looked at.
     assert new.test_scores() is None
     assert new.settings["test_fingerprint"] is None
@@ -76,12 +79,12 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: storage.Run, tmp_path
     assert len(again.settings["updates"]) == 2
     assert again.scores()["unit"].is_unique
     # The same normals a second time hold nothing new but those that were held out.
-    memory = [files.read_tensors(each.path / storage.MODEL)[0]["memory"] for each in (run, new, again)]
+    memory = [files.read_tensors(each.path / store.MODEL)[0]["memory"] for each in (run, new, again)]
     assert len(memory[0]) < len(memory[1])
     assert len(memory[2]) == len(memory[1])
 
 
-def test_what_cannot_be_updated_says_so(run: storage.Run, tmp_path: Path) -> None:
+def test_what_cannot_be_updated_says_so(run: store.Run, tmp_path: Path) -> None:
     photos = write(tmp_path / "photos", {2: 30})
     other = fitted(photos, tmp_path / "gaussian", detector="gaussian", alignment="")
     with pytest.raises(InputError, match="Gaussian cannot take in more units"):

@@ -8,18 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from tailwise import registry, training
-from tailwise.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
+from tailwise.core import registry
+from tailwise.core.data import Data
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.errors import InputError
-from tailwise.problem import Data
-from tailwise.weights import (
-    AUTO,
-    AUTO_SPECTRA,
+from tailwise.training.fit import fit
+from tailwise.weights.default import AUTO, AUTO_SPECTRA, choose_weighting, importance_weights, parse_weighting
+from tailwise.weights.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
+from tailwise.weights.steps import (
     Accumulate,
     AlphaDivergence,
     Clip,
-    Context,
     Focal,
     Guard,
     Importance,
@@ -30,11 +29,8 @@ from tailwise.weights import (
     Reject,
     Smooth,
     Trim,
-    Weighting,
-    effective_sample_size,
-    importance_weights,
-    weighted_mean,
 )
+from tailwise.weights.weighting import Context, Weighting, effective_sample_size, weighted_mean
 
 
 class Pair:
@@ -300,15 +296,15 @@ steps = st.one_of(
 @given(st.lists(steps, max_size=4))
 def test_a_weighting_is_read_back_from_how_it_prints(chosen):
     weighting = Weighting(*chosen)
-    assert Weighting.parse(repr(weighting)) == weighting
-    assert repr(Weighting.parse(repr(weighting))) == repr(weighting)
+    assert parse_weighting(repr(weighting)) == weighting
+    assert repr(parse_weighting(repr(weighting))) == repr(weighting)
 
 
 def test_names_for_the_default_and_for_none():
-    assert Weighting.parse("auto") == AUTO
-    assert Weighting.parse(" ") == Weighting()
+    assert parse_weighting("auto") == AUTO
+    assert parse_weighting(" ") == Weighting()
     assert repr(Weighting(Importance(alpha=np.float64(0.5)))) == "Importance(alpha=0.5)"
-    assert hash(Weighting.parse("Clip")) == hash(Weighting(Clip()))
+    assert hash(parse_weighting("Clip")) == hash(Weighting(Clip()))
 
 
 @pytest.mark.parametrize(
@@ -329,7 +325,7 @@ def test_names_for_the_default_and_for_none():
 )
 def test_what_is_no_weighting_is_refused(text, said):
     with pytest.raises(InputError, match=said):
-        Weighting.parse(text)
+        parse_weighting(text)
 
 
 # Arrays, reduction, effective size --------------------------------------------------------------------------------
@@ -512,15 +508,15 @@ def test_negative_weights_are_for_gradient_steps_only():
     data = Data(units, range(60))
     hard = Weighting(LatentOutliers(share=0.1, soft=False))
     with pytest.raises(InputError, match="negative"):
-        training.fit(registry.find("detector", "gaussian")(), data, hard)
-    outcome = training.fit(registry.find("detector", "autoencoder")(), data, hard, epochs=3)
+        fit(registry.find("detector", "gaussian")(), data, hard)
+    outcome = fit(registry.find("detector", "autoencoder")(), data, hard, epochs=3)
     assert float(outcome.weights.min()) < 0
 
 
 def test_auto_depends_on_the_units():
-    assert Weighting.choose("auto", (205,)) == Weighting.choose("auto", (3, 8, 8)) == AUTO
-    assert Weighting.choose("auto", (1, 205)) == AUTO_SPECTRA
-    assert Weighting.choose("Trim(share=0.1)", (1, 205)) == Weighting(Trim(0.1))
+    assert choose_weighting("auto", (205,)) == choose_weighting("auto", (3, 8, 8)) == AUTO
+    assert choose_weighting("auto", (1, 205)) == AUTO_SPECTRA
+    assert choose_weighting("Trim(share=0.1)", (1, 205)) == Weighting(Trim(0.1))
 
 
 def test_weights_below_0_that_add_up_to_nothing_leave_a_finite_mean():
@@ -532,7 +528,7 @@ def test_weights_below_0_that_add_up_to_nothing_leave_a_finite_mean():
 def test_hard_latent_outliers_in_a_batch_of_one_leave_the_network_trainable():
     data = Data(torch.randn(257, 4, generator=torch.Generator().manual_seed(0)), range(257))
     detector = AutoEncoder(hidden=(8,), code=2)
-    outcome = training.fit(detector, data, Weighting(LatentOutliers(share=0.4, soft=False)), epochs=30, warmup=3)
+    outcome = fit(detector, data, Weighting(LatentOutliers(share=0.4, soft=False)), epochs=30, warmup=3)
     losses = [row["score_mean"] for row in outcome.history]
     assert all(
         math.isfinite(each) and abs(row["loss"]) < 100 for each, row in zip(losses, outcome.history, strict=True)
@@ -549,6 +545,4 @@ def test_latent_outliers_need_scores_of_0_and_more():
 def test_units_cannot_be_drawn_by_weights_below_0():
     data = Data(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), range(100))
     with pytest.raises(InputError, match="negative"):
-        training.fit(
-            AutoEncoder(hidden=(8,), code=2), data, Weighting(LatentOutliers(soft=False)), epochs=3, sample=True
-        )
+        fit(AutoEncoder(hidden=(8,), code=2), data, Weighting(LatentOutliers(soft=False)), epochs=3, sample=True)

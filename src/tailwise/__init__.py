@@ -6,23 +6,22 @@ Names are imported when they are first used, so that `tailwise --help` does not 
 from importlib import import_module as _import_module
 
 __version__ = "0.1.0"
-
 _HOMES = {
-    "importance_weights": "weights",
-    "Weighting": "weights",
-    "weighted_mean": "weights",
-    "effective_sample_size": "weights",
-    "ImportanceWeightedLoss": "losses",
-    "Data": "problem",
-    "Problem": "problem",
-    "Labelled": "problem",
-    "Detector": "detector",
-    "fit": "training",
-    "Reweighted": "estimator",
-    "AnomalyDetector": "estimator",
-    "AsPyOD": "pyod_face",
-    "open_source": "sources",
-    "open_run": "storage",
+    "importance_weights": "weights.default",
+    "Weighting": "weights.weighting",
+    "weighted_mean": "weights.weighting",
+    "effective_sample_size": "weights.weighting",
+    "ImportanceWeightedLoss": "weights.loss",
+    "Data": "core.data",
+    "Problem": "core.problem",
+    "Labelled": "core.problem",
+    "Detector": "core.detector",
+    "fit": "training.fit",
+    "Reweighted": "integrations.scikit_learn",
+    "AnomalyDetector": "integrations.scikit_learn",
+    "AsPyOD": "integrations.pyod",
+    "open_source": "sources.auto",
+    "open_run": "runs.store",
     "InputError": "errors",
 }
 __all__ = sorted(_HOMES)

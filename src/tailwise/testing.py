@@ -17,13 +17,17 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from . import scoring, training
-from .densities import Gaussian
-from .detector import Detector, Mapping2d, Solvable, Trainable
+from .core import inference
+from .core.context import Scenes
+from .core.data import Batch, Data
+from .core.detector import Detector, Mapping2d, Solvable, Trainable
+from .core.problem import Labelled
 from .errors import InputError
-from .problem import Batch, Data, Labelled
-from .storage import tensor_bytes
-from .weights import Context, Importance, Weighting, weighted_mean
+from .runs.files import tensor_bytes
+from .training import fit as training_fit
+from .weights.densities import Gaussian
+from .weights.steps import Importance
+from .weights.weighting import Context, Weighting, weighted_mean
 
 _UNITS = 48
 _KINDS = 3
@@ -42,16 +46,17 @@ class Case:
 
     def data(self, units: int = _UNITS, seed: int = 0) -> Data:
         """Normals of three kinds, one of them rare; the pixels of a scene, for a detector that needs a layout."""
-        layout: tuple[tuple[int, int], ...] = ()
-        if self.make().needs_layout:
-            side = math.ceil(math.sqrt(max(units, _PIXELS)))
-            units, layout = side**2, ((side, side),)
+        in_scene = self.make().needs_context is Scenes
+        side = math.ceil(math.sqrt(max(units, _PIXELS)))
+        units = side**2 if in_scene else units
         generator = torch.Generator().manual_seed(1)
         centres = torch.randn(_KINDS, *self.unit_shape, generator=generator)
         generator.manual_seed(seed + 2)
         kind = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), units, replacement=True, generator=generator)
         values = centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator)
-        return Data(values, [str(i) for i in range(units)], layout=layout)
+        return Data(
+            values, [str(i) for i in range(units)], context=Scenes(values, ((side, side),)) if in_scene else None
+        )
 
     def anomalies(self, detector: Detector) -> Labelled | None:
         """A few units far from every kind, for a detector that needs them."""
@@ -64,12 +69,14 @@ class Case:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
         detector = self.make()
         known = self.anomalies(detector)
-        training.fit(detector, data, base_weights=w, anomalies=known, epochs=epochs, batch_size=_EVERYTHING, lr=1e-3)
+        training_fit.fit(
+            detector, data, base_weights=w, anomalies=known, epochs=epochs, batch_size=_EVERYTHING, lr=1e-3
+        )
         return detector.eval()
 
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
         """Scores of fresh units by a detector trained on `data`."""
-        return scoring.score(self.fit(data, w), self.data(20, seed=7))
+        return inference.score(self.fit(data, w), self.data(20, seed=7))
 
 
 def one_number_per_unit(case: Case) -> None:
@@ -114,7 +121,7 @@ def scale_of_weights_cancels(case: Case) -> None:
         detector.start(data.unit_shape)
         if isinstance(detector, Solvable):
             detector.solve(data, scale * w)
-            scores.append(scoring.score(detector, data))
+            scores.append(inference.score(detector, data))
     if scores:
         _close(scores[0], scores[1], "the scale of the weights does not cancel in solve")
 
@@ -151,9 +158,9 @@ def batch_size_does_not_matter(case: Case) -> None:
     """Scores are the same in batches of 1, 7 and all."""
     data = case.data()
     detector = case.fit(data)
-    whole = scoring.score(detector, data, len(data))
+    whole = inference.score(detector, data, len(data))
     for size in (1, 7):
-        _close(whole, scoring.score(detector, data, size), f"scores depend on the batch size {size}")
+        _close(whole, inference.score(detector, data, size), f"scores depend on the batch size {size}")
 
 
 def saved_and_loaded_is_equal(case: Case) -> None:
@@ -165,7 +172,7 @@ def saved_and_loaded_is_equal(case: Case) -> None:
     again = case.make()
     again.restore(data.unit_shape, safetensors.torch.load(tensor_bytes(detector.state_dict(), {})))
     assert repr(again) == repr(detector), f"settings changed: {detector!r} became {again!r}"
-    equal = torch.equal(scoring.score(detector, data), scoring.score(again.eval(), data))
+    equal = torch.equal(inference.score(detector, data), inference.score(again.eval(), data))
     assert equal, "a loaded detector scores differently"
 
 
@@ -174,10 +181,10 @@ def higher_is_more_anomalous(case: Case) -> None:
     data = case.data()
     detector = case.fit(data, epochs=30)
     # In a scene, far-off pixels beside each other would be each other's background.
-    places = torch.tensor([len(data) // 2]) if detector.needs_layout else torch.arange(10)
+    places = torch.tensor([len(data) // 2]) if detector.needs_context else torch.arange(10)
     units = data.read(torch.arange(len(data)))
     units[places] = units[places] * 5 + 20
-    normal, anomalous = scoring.score(detector, data), scoring.score(detector, replace(data, units=units))[places]
+    normal, anomalous = inference.score(detector, data), inference.score(detector, replace(data, units=units))[places]
     assert float(anomalous.min()) > float(normal.median()), "far-off units do not score above normals"
 
 
@@ -186,7 +193,7 @@ def learns(case: Case) -> None:
     data = case.data()
     detector = case.make()
     known = case.anomalies(detector)
-    outcome = training.fit(detector, data, anomalies=known, epochs=40, batch_size=_EVERYTHING, lr=5e-3)
+    outcome = training_fit.fit(detector, data, anomalies=known, epochs=40, batch_size=_EVERYTHING, lr=5e-3)
     failed = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
     assert not failed, "; ".join(failed)
 
@@ -194,7 +201,7 @@ def learns(case: Case) -> None:
 def weighted_scores_follow_target(case: Case) -> None:
     """On the detector's own scores, weights bring the mean of the log scores close to the target's."""
     data = case.data(400)
-    scores = scoring.score(case.fit(data, epochs=10), data)
+    scores = inference.score(case.fit(data, epochs=10), data)
     target = Gaussian(shift=1.0)  # a target that a few hundred scores reach
     step = Importance(target=target, alpha=0.0)
     w = Weighting(step)(Context(scores, scores))

@@ -17,10 +17,8 @@ from .suites import AS_GIVEN
 _BOOTSTRAPS = 2_000
 _WHERE = ("suite", "source", "imbalance", "contamination")
 _METHOD = ("detector", "weighting", "alignment")
-
 Row = dict[str, Any]
 Choice = dict[str, str]
-
 PLAIN = {"weighting": "uniform", "alignment": ""}
 WEIGHTED = {"weighting": "auto", "alignment": ""}
 AUTO = {"weighting": "auto", "alignment": "auto"}

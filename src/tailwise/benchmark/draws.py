@@ -14,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import features, registry
+from ..backbones import cache
+from ..core import registry
+from ..core.data import Data
+from ..core.problem import Labelled
 from ..errors import InputError
-from ..problem import Data, Labelled
 from .suites import AS_GIVEN, Conditions, SourceSettings
 
 _TEST_SHARE = 0.3
@@ -194,7 +196,7 @@ def load(settings: SourceSettings, scene: str) -> Pool:
         found, width = _read(settings.source.replace("{scene}", scene))
     units = _in_memory(found)
     if settings.features:
-        units = features.of_images(units, settings.features, lambda images: _resized(images, settings.size))
+        units = cache.of_images(units, settings.features, lambda images: _resized(images, settings.size))
     data = _named(units.flatten(1) if settings.flatten else units)
     return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
 

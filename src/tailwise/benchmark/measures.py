@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from .. import metrics
+from ..calibration.conformal import conformal_threshold
 from ..errors import InputError
-from ..thresholds import conformal_threshold
+from ..numerics import metrics
 from .draws import Draw
 
 FALSE_ALARMS = 0.05

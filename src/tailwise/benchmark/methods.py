@@ -10,11 +10,15 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from .. import alignment, modes, refine, registry, scoring, thresholds, training
+from ..calibration import clustering, conformal
+from ..core import embedding, inference, registry
+from ..core.data import Data
 from ..errors import InputError
-from ..problem import Data
-from ..refine import Fitted
-from ..weights import Weighting
+from ..training import alignment, cleaning
+from ..training import fit as training_fit
+from ..training.cross_fitting import Fitted
+from ..weights.default import choose_weighting, parse_weighting
+from ..weights.weighting import Weighting
 from .draws import Draw
 from .measures import FALSE_ALARMS
 from .suites import ORACLE, Method, Suite
@@ -23,7 +27,6 @@ _NEIGHBOURS, _LOF_NEIGHBOURS = 5, 20
 _QUANTILE = 0.95
 # On the scale of mode-fair scores, where 3 is far out.
 _FAR_OUT, _MOST_FAR_OUT = 5.0, 0.01
-
 # Scores [q] of data, higher more anomalous; of the training units themselves, each left out, when given None.
 Scorer = Callable[[Data | None], np.ndarray]
 
@@ -39,9 +42,9 @@ def check(suite: Suite, draw: Draw, method: Method) -> None:
         raise Missing("the kinds of normal are not known")
     try:
         alignment.parse(method.alignment)
-        refine.parse(method.refinement)
+        cleaning.parse(method.refinement)
         if text != ORACLE:
-            Weighting.parse(text)
+            parse_weighting(text)
     except InputError as error:
         raise Missing(error.message) from error
 
@@ -52,14 +55,14 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     It is aligned only where it is refined too, because rounds read scores as they will be read; see `aligned`.
     """
     text = suite.weighting_text(method.weighting)
-    weighting = Weighting() if text == ORACLE else Weighting.choose(text, draw.train.unit_shape)
+    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.unit_shape)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
-    rounds = refine.parse(method.refinement)
+    rounds = cleaning.parse(method.refinement)
 
     def train(data: Data, w: Tensor, seed: int) -> Fitted:
         detector = registry.parse_one(suite.detector_spelled(method.detector), "detector")
         known = draw.known if detector.needs_labels else None
-        outcome = training.fit(detector, data, weighting, base_weights=w, anomalies=known, seed=seed, **suite.fit)
+        outcome = training_fit.fit(detector, data, weighting, base_weights=w, anomalies=known, seed=seed, **suite.fit)
         fitted = Fitted(detector, outcome, outcome.scores)
         return aligned(fitted, data, method.alignment) if rounds else fitted
 
@@ -77,12 +80,12 @@ def aligned(fitted: Fitted, data: Data, spelling: str) -> Fitted:
 
 def scorer(fitted: Fitted) -> Scorer:
     """The scores of a fitted detector."""
-    return lambda data: (fitted.scores if data is None else scoring.score(fitted.detector, data)).double().numpy()
+    return lambda data: (fitted.scores if data is None else inference.score(fitted.detector, data)).double().numpy()
 
 
 def per_kind_threshold(draw: Draw, held_scores: np.ndarray, training_scores: np.ndarray) -> float:
     """The raised threshold for the kinds that are found among the training units."""
-    return raised_threshold(held_scores, training_scores, modes.find(scoring.embedding_of(draw.train)).numpy())
+    return raised_threshold(held_scores, training_scores, clustering.find(embedding.embedding_of(draw.train)).numpy())
 
 
 def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, kinds: np.ndarray) -> float:
@@ -94,13 +97,13 @@ def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, kinds
     """
     if len(training_scores) != len(kinds):
         raise InputError(f"one kind a training score: got {len(kinds)} for {len(training_scores)}")
-    threshold = thresholds.conformal_threshold(held_scores, FALSE_ALARMS)
+    threshold = conformal.conformal_threshold(held_scores, FALSE_ALARMS)
     usual = training_scores <= _FAR_OUT
     if 1 - usual.mean() > _MOST_FAR_OUT:
         return threshold
     own = [training_scores[usual & (kinds == kind)] for kind in np.unique(kinds[kinds >= 0])]
-    enough = [scores for scores in own if thresholds.reachable(len(scores)) <= FALSE_ALARMS]
-    return max([threshold, *(thresholds.conformal_threshold(scores, FALSE_ALARMS) for scores in enough)])
+    enough = [scores for scores in own if conformal.reachable(len(scores)) <= FALSE_ALARMS]
+    return max([threshold, *(conformal.conformal_threshold(scores, FALSE_ALARMS) for scores in enough)])
 
 
 def yardstick(draw: Draw, name: str) -> Scorer:

@@ -15,9 +15,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from .. import alignment, refine, registry
+from ..core import registry
 from ..errors import InputError, did_you_mean
-from ..weights import AUTO, AUTO_SPECTRA, Weighting
+from ..training import cleaning
+from ..training.alignment import parse
+from ..weights.default import AUTO, AUTO_SPECTRA, parse_weighting
 
 PARTS = ("development", "confirmation")
 ORACLE = "oracle"
@@ -206,17 +208,17 @@ class Suite:
         text = self.weighting_text(name)
         if text == "auto":
             return repr(AUTO_SPECTRA if spectra else AUTO)
-        return text if text == ORACLE else _or_itself(lambda: repr(Weighting.parse(text)), text)
+        return text if text == ORACLE else _or_itself(lambda: repr(parse_weighting(text)), text)
 
 
 def alignment_spelled(text: str) -> str:
     """The alignment's own spelling; the text itself where this version has none."""
-    return _or_itself(lambda: repr(alignment.parse(text)), text) if text else ""
+    return _or_itself(lambda: repr(parse(text)), text) if text else ""
 
 
 def refinement_spelled(text: str) -> str:
     """The refinement's own spelling; the text itself where this version has none."""
-    return _or_itself(lambda: repr(refine.parse(text)), text)
+    return _or_itself(lambda: repr(cleaning.parse(text)), text)
 
 
 def read_suite(path: Path) -> Suite:

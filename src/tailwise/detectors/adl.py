@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..deviation import Adaptive, check_burn_in, check_margin
-from ..problem import Batch
-from ..registry import register
+from ..core.data import Batch
+from ..core.registry import register
+from .components.adaptive_deviation import Adaptive, check_burn_in, check_margin
 
 
 @register("detector", "adl")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..detector import Detector, Standardise
-from ..losses import squared_error
-from ..nets import Body
-from ..problem import Batch, Data
-from ..registry import register
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
+from .components.losses import squared_error
+from .components.nets import Body
+from .components.standardise import Standardise
 
 
 @register("detector", "autoencoder")

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..detector import Detector
+from ..core.context import Scenes
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..problem import Batch, Data
-from ..registry import register
-from ..windows import Strip, check_windows, scores_by_strip
+from .components.dual_window import Strip, check_windows, scores_by_strip
 
 _BLOCK = 32
 
@@ -36,7 +37,8 @@ class Collaborative(Detector):
     """
 
     unit_dims = (2,)
-    needs_layout = True
+    needs_context = Scenes
+    ignores_weights = "it compares each pixel with those around it"
 
     def __init__(self, inner: int = 5, outer: int = 11, regularisation: float = 1e-2) -> None:
         super().__init__()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..detector import Detector, Standardise
-from ..losses import distance_to
-from ..nets import Body
-from ..problem import Batch, Data
-from ..registry import register
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
+from .components.losses import distance_to
+from .components.nets import Body
+from .components.standardise import Standardise
 
 # A centre coordinate near zero can be met by zero weights (Ruff et al. 2018, proposition 1 and their code's 0.1).
 _AWAY_FROM_ZERO = 0.1

@@ -8,11 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import deviation
-from ..detector import Detector, Standardise
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.problem import Labelled
+from ..core.registry import register
 from ..errors import InputError
-from ..problem import Batch, Data, Labelled
-from ..registry import register
+from .components import adaptive_deviation, deviation_network, input_gradients
+from .components.standardise import Standardise
 
 
 @register("detector", "dev-net")
@@ -37,7 +39,7 @@ class DevNet(Detector):
 
     def __init__(self, hidden: tuple[int, ...] | None = None, margin: float = 5.0, prior_draws: int = 0) -> None:
         super().__init__()
-        deviation.check_margin(margin)
+        adaptive_deviation.check_margin(margin)
         if type(prior_draws) is not int or prior_draws < 0 or prior_draws == 1:
             raise InputError(f"prior_draws must be 0, or a whole number above 1: got {prior_draws!r}")
         self.hidden = hidden
@@ -46,9 +48,9 @@ class DevNet(Detector):
 
     def build(self, unit_shape: tuple[int, ...]) -> None:
         self.standardise = Standardise(unit_shape)
-        self.trunk = deviation.Trunk(unit_shape, deviation.widths(unit_shape, self.hidden, rows=(20,)))
-        self.head = deviation.DeviationHead(self.trunk)
-        self.known = deviation.Known(unit_shape)
+        self.trunk = deviation_network.Trunk(unit_shape, deviation_network.widths(unit_shape, self.hidden, rows=(20,)))
+        self.head = deviation_network.DeviationHead(self.trunk)
+        self.known = adaptive_deviation.Known(unit_shape)
         draws = torch.randn(self.prior_draws)
         prior = torch.stack([draws.mean(), draws.std()]) if self.prior_draws else torch.tensor([0.0, 1.0])
         self.register_buffer("prior", prior)
@@ -86,11 +88,11 @@ class DevNet(Detector):
     def explain(self, batch: Batch) -> Tensor:
         """[n, *unit]: what raises the score: its gradient, for each standard deviation of the input."""
         scale = self.standardise.scale
-        return deviation.gradients(self._scores, batch.units) * scale
+        return input_gradients.gradients(self._scores, batch.units) * scale
 
     def score_map(self, batch: Batch) -> Tensor:
         """Magnitude of the score's gradient at each feature, band or pixel, with the score as its largest value."""
-        return deviation.localised(self.explain(batch), self.score(batch))
+        return input_gradients.localised(self.explain(batch), self.score(batch))
 
     def _scores(self, units: Tensor) -> Tensor:
         return self.head(self.trunk(self.standardise(units)))

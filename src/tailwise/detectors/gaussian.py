@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..detector import Detector
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..moments import distances, vectors, weighted_moments, whitening
-from ..problem import Batch, Data
-from ..registry import register
+from .components.covariance import distances, vectors, weighted_moments, whitening
 
 # Neighbouring bands are nearly collinear and their small differences carry the signal, so spectra are barely shrunk.
 _SHRINKAGE = {1: 0.05, 2: 1e-6, 3: 0.05}

@@ -13,11 +13,12 @@ import torch
 from scipy.linalg.lapack import dpotrf
 from torch import Tensor
 
-from ..detector import Detector
+from ..core.context import Scenes
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..problem import Batch, Data
-from ..registry import register
-from ..windows import Strip, Windows, check_windows, scores_by_strip
+from .components.dual_window import Strip, Windows, check_windows, scores_by_strip
 
 # A background without spread in some direction, such as a filled border, is measured in the others only.
 _LEAST_SHARE = 1e-12
@@ -36,7 +37,8 @@ class LocalRX(Detector):
     """
 
     unit_dims = (2,)
-    needs_layout = True
+    needs_context = Scenes
+    ignores_weights = "it compares each pixel with those around it"
 
     def __init__(self, inner: int = 3, outer: int = 15) -> None:
         super().__init__()

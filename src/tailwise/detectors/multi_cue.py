@@ -11,12 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ..cues import fuse, squash
-from ..deviation import Adaptive, Known, Reading, check_burn_in, check_margin, gradients, localised
+from ..core.data import Batch
+from ..core.problem import Labelled
+from ..core.registry import register
 from ..errors import InputError
-from ..losses import top_mean
-from ..problem import Batch, Labelled
-from ..registry import register
+from .components.adaptive_deviation import Adaptive, Known, check_burn_in, check_margin
+from .components.deviation_network import Reading
+from .components.fusion import fuse, squash
+from .components.input_gradients import gradients, localised
+from .components.losses import top_mean
 
 _WEIGHTS = {"deviation": 0.55, "entropy": 0.10, "segmentation": 0.35}
 # Scales and tops of the squashing are theirs, but for the deviation's top (see the class).

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .. import neighbours
-from ..detector import Detector, Standardise
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..problem import Batch, Data
-from ..registry import register
+from ..numerics.neighbours import nearest
+from .components.standardise import Standardise
 
 # A unit surrounded by feather-light ones would look through the whole memory for its neighbours' mass.
 _MOST_NEIGHBOURS = 1_000
@@ -63,12 +64,12 @@ class NearestNeighbours(Detector):
         return self.standardise(batch.units).flatten(1)
 
     def score(self, batch: Batch) -> Tensor:
-        return self._mean_distance(*neighbours.nearest(self.embed(batch), self.memory, self._reach))
+        return self._mean_distance(*nearest(self.embed(batch), self.memory, self._reach))
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training units, each without its own place in the memory."""
         reach = min(self._reach + 1, len(self.memory))
-        distances, indices = neighbours.nearest(self.embed(batch), self.memory, reach)
+        distances, indices = nearest(self.embed(batch), self.memory, reach)
         mass = torch.where(distances == 0, 0, self.mass[indices])
         return self._mean_distance(distances, indices, mass)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..detector import Detector, Standardise
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..moments import distances, vectors, weighted_moments, whitening
-from ..problem import Batch, Data
-from ..registry import register
+from .components.covariance import distances, vectors, weighted_moments, whitening
+from .components.standardise import Standardise
 
 _STEP = 32
 

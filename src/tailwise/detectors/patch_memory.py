@@ -18,21 +18,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import neighbours, tracing, windows
-from ..detector import Detector
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..problem import Batch, Data
-from ..registry import register
+from ..numerics import export_ops, neighbours
+from .components import pooling
+from .components.coreset import BLOCK_ENTRIES, DIRECTIONS, directed, k_centres
+from .components.outlier_factor import outlier_factors
 
-# More than 32 MiB of numbers: on Linux what is larger goes back to the system as soon as it is free, and what is
-# smaller leaves gaps between what is kept, a few tens of MB for each block of images.
-_BATCH_ENTRIES = 9_000_000
-_BLOCK_ENTRIES = 9_000_000
-# Distances for the choice are taken along so many random directions where there are more channels.
-_DIRECTIONS = 128
-_CANDIDATES = 512
-# What float32 leaves of a squared distance between equal points, as a share of their squared length.
-_ROUNDING = 1e-6
 # The part of the allowed memory that one block of patches may fill: copies of it are made, and torch needs its own.
 _BLOCK_SHARE = 0.2
 # A block keeps so many times its part of the memory for the final choice.
@@ -43,7 +37,7 @@ _OUTLIER_NEIGHBOURS = 6
 # Images covered worse than this, relative to the median, are of rare kinds: denoising does not touch their patches.
 _RARE = 1.15
 # What is this near, as a share of a patch's size, is the same patch.
-_ROUNDING = 1e-5
+_SAME_PATCH = 1e-5
 # No image is stretched more than this.
 _MOST_STRETCH = 10.0
 
@@ -156,7 +150,7 @@ class PatchMemory(Detector):
     def _cover(self, images: Data) -> Tensor:
         """How far [n, positions] an image's patches are from the nearest of the memory that is of another image."""
         found = []
-        for batch in images.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
+        for batch in images.batches(max(1, BLOCK_ENTRIES // math.prod(self.unit_shape))):
             for index, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
                 others = self.owner != index
                 found.append(self._nearest(patches, others if bool(others.any()) else None)[0])
@@ -187,7 +181,7 @@ class PatchMemory(Detector):
         for patches in self._patches(batch.units.to(self.memory)):
             distances, indices = self._nearest(patches)
             # One of its patches that is in the memory tells which image this is.
-            own = self.owner[indices[distances <= _ROUNDING * patches.norm(dim=1)]].unique()
+            own = self.owner[indices[distances <= _SAME_PATCH * patches.norm(dim=1)]].unique()
             others = ~torch.isin(self.owner, own)
             if len(own) and bool(others.any()):
                 # The rest are nearest to another image's patch already.
@@ -218,11 +212,11 @@ class PatchMemory(Detector):
     def _block_images(self) -> int:
         """How many images' patches are held at once."""
         channels, positions = self.unit_shape[0], math.prod(self.unit_shape[1:])
-        return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + min(channels, _DIRECTIONS))))
+        return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + min(channels, DIRECTIONS))))
 
     def _patches(self, units: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
-        return (windows.means_around(units, self.neighbourhood) - self.mean) / self.scale
+        return (pooling.means_around(units, self.neighbourhood) - self.mean) / self.scale
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
         """One pass: the distinct units in order, their weights, and moments of their patches."""
@@ -230,7 +224,7 @@ class PatchMemory(Detector):
         first: list[int] = []
         mass: list[float] = []
         sums, squares = torch.zeros(1), torch.zeros(1)
-        for batch in data.batches(max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))):
+        for batch in data.batches(max(1, BLOCK_ENTRIES // math.prod(self.unit_shape))):
             new = []
             for row, index in enumerate(batch.index.tolist()):
                 digest = hashlib.blake2b(batch.units[row].contiguous().numpy().tobytes(), digest_size=16).digest()
@@ -241,7 +235,7 @@ class PatchMemory(Detector):
                     new.append(row)
                 mass[place[digest]] += float(w[index])
             if new:
-                patches = windows.means_around(batch.units[new], self.neighbourhood).double()
+                patches = pooling.means_around(batch.units[new], self.neighbourhood).double()
                 sums = sums + patches.sum((0, 1))
                 squares = squares + patches.square().sum((0, 1))
         count = len(first) * math.prod(self.unit_shape[1:])
@@ -257,7 +251,7 @@ class PatchMemory(Detector):
         """Patches [m, channels] of the images of a block, less the outliers, and which image each is of."""
         positions, channels = math.prod(self.unit_shape[1:]), self.unit_shape[0]
         patches = self.memory.new_empty(len(block), positions, channels)
-        step = max(1, _BATCH_ENTRIES // math.prod(self.unit_shape))
+        step = max(1, BLOCK_ENTRIES // math.prod(self.unit_shape))
         for batch in images.take(block).batches(step):
             patches[batch.index.to(patches.device)] = self._patches(batch.units.to(patches))
         owner = block.to(patches.device).repeat_interleave(positions)
@@ -282,10 +276,10 @@ class PatchMemory(Detector):
         norms = self.memory.square().sum(1)
         if among is not None:
             norms = torch.where(among, norms, torch.inf)
-        blocks = tracing.blocks(patches, max(1, _BLOCK_ENTRIES // len(self.memory)))
+        blocks = export_ops.blocks(patches, max(1, BLOCK_ENTRIES // len(self.memory)))
         found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
         # From the difference itself: the product form loses the digits of small distances.
-        precise = tracing.precise(patches.device)
+        precise = export_ops.precise(patches.device)
         exact = [(p - self.memory[i]).square().sum(1, dtype=precise).sqrt() for p, i in zip(blocks, found, strict=True)]
         return torch.cat(exact), torch.cat(found)
 
@@ -327,98 +321,12 @@ class _Chosen:
 
     def thinned(self, count: int) -> _Chosen:
         """The `count` patches of a greedy k-centre choice."""
-        picks, radius = k_centres(_directed(self.patches), self.stretch.to(self.patches), count)
+        picks, radius = k_centres(directed(self.patches), self.stretch.to(self.patches), count)
         return _Chosen(self.patches[picks], self.owner[picks], self.stretch[picks], self.radius + radius)
-
-
-def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Indices of `count` points [n, d], each the farthest from those before, distances times its `stretch` [n]; and the
-    largest distance that is left. The first is the farthest from the mean. Fewer where points are equal.
-
-    The choice is that of one pass over all points a choice, made in fewer: distances only fall, so as long as the
-    farthest of some candidates is no nearer than every point outside them was, it is the farthest of all.
-    """
-    norms = points.square().sum(1)
-    factor = stretch.square()
-    near = torch.full_like(norms, torch.inf)
-    new = ((points - points.mean(0)).square().sum(1) * factor).argmax().reshape(1)
-    chosen: list[Tensor] = []
-    while len(new):
-        chosen.append(new)
-        _approach(near, points, norms, factor, new)
-        left = count - sum(map(len, chosen))
-        new = _farthest(near, points, norms, factor, left) if left > 0 else new[:0]
-    return torch.cat(chosen), (near / factor).max().sqrt()
-
-
-def _approach(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, new: Tensor) -> None:
-    """Take the new centres into each point's stretched squared distance [n] to its nearest centre."""
-    centres, own = points[new], norms[new]
-    step = max(1, _BLOCK_ENTRIES // len(new))
-    for start in range(0, len(points), step):
-        part = slice(start, start + step)
-        squared = torch.addmm(own, points[part], centres.T, alpha=-2).amin(1).add_(norms[part])
-        torch.minimum(near[part], _told(squared, norms[part]).mul_(factor[part]), out=near[part])
-    near[new] = 0
-
-
-def _told(squared: Tensor, norms: Tensor) -> Tensor:
-    """Squared distances, 0 where rounding leaves equal points a little apart, by how much depends on the processor."""
-    return squared.masked_fill_(squared <= _ROUNDING * norms, 0)
-
-
-def _farthest(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, most: int) -> Tensor:
-    """The next centres that are certain before all distances are brought up to date."""
-    top = near.topk(min(_CANDIDATES, len(near)))
-    outside = float(top.values[-1]) if len(top.values) < len(near) else 0.0
-    candidates = points[top.indices]
-    between = _told(torch.cdist(candidates, candidates).square(), norms[top.indices][:, None])
-    between *= factor[top.indices][:, None]
-    distances = top.values.clone()
-    found: list[int] = []
-    while len(found) < most:
-        farthest = int(distances.argmax())
-        value = float(distances[farthest])
-        if value <= 0 or value < outside:
-            break
-        found.append(farthest)
-        torch.minimum(distances, between[:, farthest], out=distances)
-        distances[farthest] = 0
-    return top.indices[found]
 
 
 def _relative(values: Tensor) -> Tensor:
     return values / values.median().clamp_min(1e-12)
-
-
-def outlier_factors(points: Tensor, k: int) -> Tensor:
-    """Local outlier factors [g, n] of the points of each group [g, n, d] (Breunig et al. 2000), by k neighbours."""
-    k = min(k, points.shape[1] - 1)
-    step = max(1, _BLOCK_ENTRIES // (points.shape[1] * points.shape[1]))
-    return torch.cat([_outlier_factors(part, k) for part in points.split(step)])
-
-
-def _outlier_factors(points: Tensor, k: int) -> Tensor:
-    between = torch.cdist(points, points)
-    between.diagonal(dim1=1, dim2=2).fill_(torch.inf)
-    distances, near = between.topk(k, dim=2, largest=False)  # [g, n, k]
-    reach = torch.maximum(distances, _of(distances[..., -1], near))
-    density = 1 / reach.mean(2).clamp_min(1e-12)  # [g, n]
-    return _of(density, near).mean(2) / density
-
-
-def _of(values: Tensor, near: Tensor) -> Tensor:
-    """Values [g, n] of the neighbours [g, n, k]."""
-    return values.gather(1, near.flatten(1)).reshape(near.shape)
-
-
-def _directed(points: Tensor) -> Tensor:
-    """Points along random directions, where there are many channels: distances stay within a tenth or so."""
-    if points.shape[1] <= _DIRECTIONS:
-        return points
-    generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(points.shape[1], _DIRECTIONS, generator=generator) / math.sqrt(_DIRECTIONS)
-    return points @ directions.to(points)
 
 
 def _bytes(text: str) -> float:

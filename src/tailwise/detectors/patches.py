@@ -11,11 +11,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .. import windows
-from ..detector import Detector
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import find, register
 from ..errors import InputError
-from ..problem import Batch, Data
-from ..registry import find, register
+from .components import pooling
 
 _STEP = 32
 
@@ -83,7 +83,7 @@ class Patches(Detector):
 
     def _patches(self, units: Tensor) -> Tensor:
         """[b, channels, height, width] -> [b, positions, channels]."""
-        return windows.means_around(units, self.neighbourhood)
+        return pooling.means_around(units, self.neighbourhood)
 
     def _as_rows(self, batch: Batch) -> Batch:
         rows = self._patches(batch.units).flatten(0, 1)

@@ -15,12 +15,12 @@ import torch
 from scipy.linalg.blas import dtrmm
 from torch import Tensor
 
-from .. import tracing
-from ..detector import Detector
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..moments import weighted_moments
-from ..problem import Batch, Data
-from ..registry import register
+from ..numerics import export_ops
+from .components.covariance import weighted_moments
 
 _BATCH = 4_096
 # Blocks that stay in the processor's cache.
@@ -88,12 +88,12 @@ class RX(Detector):
         self.whitening = self._whitening(covariance[0] * (units / max(units - 1, 1))).to(device)
 
     def score(self, batch: Batch) -> Tensor:
-        return torch.cat([self._distances(units) for units in tracing.blocks(batch.units, _BLOCK)]).float()
+        return torch.cat([self._distances(units) for units in export_ops.blocks(batch.units, _BLOCK)]).float()
 
     def _distances(self, units: Tensor) -> Tensor:
         """[n] of units [n, 1, bands]."""
         centred = self._vectors(units).sub_(self.mean)
-        if self.leading or centred.device.type != "cpu" or tracing.tracing():
+        if self.leading or centred.device.type != "cpu" or export_ops.tracing():
             return (centred @ self.whitening).square_().sum(1)
         # The whitening is zero below its diagonal: this product, in place, takes half of the time.
         whitened = dtrmm(1.0, self.whitening.numpy().T, centred.numpy().T, lower=1, overwrite_b=1).T

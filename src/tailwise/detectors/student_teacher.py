@@ -18,12 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import tracing
-from ..backbones import backbone, map_layers
-from ..detector import Detector, Standardise
+from ..backbones.networks import backbone, map_layers
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.registry import register
 from ..errors import InputError
-from ..problem import Batch, Data
-from ..registry import register
+from ..numerics import export_ops
+from .components.standardise import Standardise
 
 # Channels of a random teacher, level by level.
 _RANDOM = (16, 32, 64)
@@ -93,7 +94,7 @@ class StudentTeacher(Detector):
         """The teacher's maps [n, channels, height, width], level by level; those of training are computed once."""
         see = self.frozen if self.teacher else lambda images: self.frozen(self.standardise(images))
         # Weighting scores the same images between epochs, in evaluation mode.
-        looked_up = (self.training or self._kept.maps) and not tracing.tracing()
+        looked_up = (self.training or self._kept.maps) and not export_ops.tracing()
         return self._kept.look_up(units, see, keep=self.training) if looked_up else see(units)
 
 

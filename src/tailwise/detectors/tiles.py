@@ -12,10 +12,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ..detector import Detector
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.readers import Reader
+from ..core.registry import find, register
 from ..errors import InputError
-from ..problem import Batch, Data, Reader
-from ..registry import find, register
 
 
 @register("detector", "tiles")

@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
 from .numpy_files import read_numpy
-from .places import find_path
+from .paths import find_path
 from .splits import anomalies, by_class, one_class
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.context import Scenes
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
 from .cube_files import SUFFIXES, Scene, open_scene, read_reference
-from .pictures import read_mask
-from .places import find_path, list_files
+from .image_files import read_mask
+from .paths import find_path, list_files
 from .zarr_files import SUFFIX as ZARR
 
 # Cubes up to this size are kept in memory; above it pixels are read from the file when they are asked for.
@@ -117,7 +119,8 @@ class Cube(Value):
         )
         wavelengths = scenes[0].wavelengths
         features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
-        data = Data(units, names_of_pixels, features, tuple((scene.height, scene.width) for scene in scenes))
+        sizes = tuple((scene.height, scene.width) for scene in scenes)
+        data = Data(units, names_of_pixels, features, Scenes(units, sizes))
         return Labelled(data, self._labels(names, scenes))
 
     def _labels(self, names: list[str], scenes: list[Scene]) -> np.ndarray | None:

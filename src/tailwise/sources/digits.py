@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
 from .splits import by_class
 
 _FACTS = Facts(

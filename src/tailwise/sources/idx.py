@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
-from .places import find_path
+from .paths import find_path
 from .splits import by_class
 
 _UNSIGNED_BYTE = 8

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
-from . import pictures, reading
-from .places import find_path, list_files
+from . import image_files, image_units
+from .paths import find_path, list_files
 
 _PREVIEW_SIDE = 128
 
@@ -54,8 +55,8 @@ class ImageFolder(Value):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
-        object.__setattr__(self, "layers", reading.check_layers(self.read, self.layers))
-        object.__setattr__(self, "size", pictures.check_size(self.size))
+        object.__setattr__(self, "layers", image_units.check_layers(self.read, self.layers))
+        object.__setattr__(self, "size", image_files.check_size(self.size))
         if type(self.channels) is not int or self.channels < 1:
             raise InputError(f"channels must be a whole number from 1: got {self.channels!r}")
         if self.read != "pixels" and self.channels not in (1, 3):
@@ -95,7 +96,9 @@ class ImageFolder(Value):
     def preview(self, name: str) -> Tensor:
         """The picture [3, height, width] of one unit, small, for people to look at."""
         reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels"
-        return reading.features().preview(self._path_of(name), reading_of, lambda: self._shown_at(name, _PREVIEW_SIDE))
+        return image_units.features().preview(
+            self._path_of(name), reading_of, lambda: self._shown_at(name, _PREVIEW_SIDE)
+        )
 
     def picture(self, name: str) -> Tensor:
         """The picture [3, height, width] of one unit in its own size, upright."""
@@ -103,7 +106,7 @@ class ImageFolder(Value):
 
     def _shown_at(self, name: str, size: int | None) -> Tensor:
         channels = 3 if self.channels == 1 else self.channels
-        return pictures.for_people(pictures.read_picture(self._path_of(name), size, channels))
+        return image_files.for_people(image_files.read_picture(self._path_of(name), size, channels))
 
     def _path_of(self, name: str) -> Path:
         root = find_path(self.path)
@@ -111,23 +114,23 @@ class ImageFolder(Value):
 
     @property
     def _size(self) -> int | tuple[int, int]:
-        return reading.side(self.read, self.size)
+        return image_units.side(self.read, self.size)
 
     def _names(self) -> tuple[Path, list[str]]:
         root = find_path(self.path)
         if root.is_file():
             root, names = root.parent, [root.name]
         else:
-            names = list_files(root, pictures.SUFFIXES, leave_out=("ground_truth",))
-            names = names or list_files(root, pictures.ARRAYS, leave_out=("ground_truth",))
+            names = list_files(root, image_files.SUFFIXES, leave_out=("ground_truth",))
+            names = names or list_files(root, image_files.ARRAYS, leave_out=("ground_truth",))
         names = _readable(root, names, self.channels) if self.skip_bad else names
         if not names:
-            raise InputError(f"{root} holds no images", f"readable are {', '.join(pictures.SUFFIXES)}")
+            raise InputError(f"{root} holds no images", f"readable are {', '.join(image_files.SUFFIXES)}")
         return root, names
 
     def _data(self, root: Path, names: list[str]) -> Data:
         files = [root / name for name in names]
-        return Data(reading.image_units(files, self.read, self._size, self.channels, self.layers), _shown(names))
+        return Data(image_units.image_units(files, self.read, self._size, self.channels, self.layers), _shown(names))
 
     def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
         data = self._data(root, names)
@@ -154,7 +157,7 @@ class ImageFolder(Value):
 
     def _notes(self, root: Path, names: list[str], parts: dict[str, str]) -> tuple[str, ...]:
         maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
-        read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, pictures.sides(self._size)))}"
+        read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, image_files.sides(self._size)))}"
         unused = sorted({name.split("/")[0] for name in names if parts[name] == "unused"})
         return (read, *(f"{folder}/ is neither trained nor tested on" for folder in unused))
 
@@ -174,7 +177,7 @@ class Masks(Sequence[np.ndarray | None]):
         name = Path(self.names[place])
         folder = self.root / "ground_truth" / name.parent.name
         found = sorted(folder.glob(f"{_escaped(name.stem)}_mask.*")) or sorted(folder.glob(f"{_escaped(name.stem)}.*"))
-        return pictures.read_mask(found[0]) if found and _anomalous(self.names[place]) else None
+        return image_files.read_mask(found[0]) if found and _anomalous(self.names[place]) else None
 
 
 def in_mvtec_layout(root: Path) -> bool:
@@ -198,11 +201,11 @@ def _anomalous(name: str) -> bool:
 
 def _readable(root: Path, names: list[str], channels: int) -> list[str]:
     good, bad = [], []
-    for name in reading.progress(names, "checking images"):
+    for name in image_units.progress(names, "checking images"):
         try:
-            pictures.check_picture(root / name, channels)
+            image_files.check_picture(root / name, channels)
             good.append(name)
-        except pictures.BadPicture:
+        except image_files.BadPicture:
             bad.append(name)
     if bad:
         shown = ", ".join(_shown(bad[:5])) + (" and others" if len(bad) > 5 else "")

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.problem import Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError
-from ..problem import Labelled, Problem
-from ..registry import Value, register
 
 
 def long_tail(groups: Any, imbalance: float, largest: int | None = None, seed: int = 0) -> np.ndarray:

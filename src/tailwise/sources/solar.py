@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem, Source
+from ..core.registry import Value, find, register
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem, Source
-from ..registry import Value, find, register
-from .pictures import read_picture
-from .reading import check_layers, image_units, side
+from .image_files import read_picture
+from .image_units import check_layers, image_units, side
 
 _FACTS = Facts(
     name="solar cells",

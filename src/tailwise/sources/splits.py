@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
 from ..errors import InputError
-from ..problem import Data, Facts, Labelled, Problem
 
 # What counts as normal in a label column, in lower case; every other value is an anomaly.
 NORMAL = {"0", "0.0", "false", "normal", "good", "ok"}

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ..core.data import Data
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import Value, register
 from ..errors import InputError, did_you_mean
-from ..problem import Data, Facts, Labelled, Problem
-from ..registry import Value, register
 from .numpy_files import read_numpy
-from .places import find_path
+from .paths import find_path
 from .splits import anomalies, one_class
 
 if TYPE_CHECKING:
     import pandas as pd
+
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".npz", ".npy")
 

@@ -1,0 +1,255 @@
+"""Benchmarks: every method on the same draws, one row a cell, in parallel processes that can be interrupted.
+
+Rows are appended as they are done and never filtered: a failure is a row. A cell whose row is there is not done
+again. `suites` says what is run, `draws` on what, `methods` with what, `measures` what is written.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..weights.weighting import effective_sample_size
+from . import draws, measures
+from . import methods as benchmark_methods
+from . import rows as benchmark_rows
+from .methods import Missing, aligned, check, fit, per_kind_threshold, yardstick
+from .rows import commit, is_done, key, mend, peak_memory_mb, read_rows, reset_peak_memory, versions
+from .suites import Conditions, Method, Suite
+
+__all__ = ["Job", "home_of", "jobs", "run", "run_job", "run_methods"]
+_ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Job:
+    """The cells of one draw that are still to be done, and where rows go.
+
+    `told` are the reasons for which cells were skipped before: a resumed run does not repeat them.
+    """
+
+    suite: Suite
+    conditions: Conditions
+    methods: tuple[Method, ...]
+    rows: Path
+    told: Mapping[str, str] = field(default_factory=dict)
+
+    def append(self, method: Method, status: str, facts: dict[str, Any]) -> None:
+        """Add the row of one cell."""
+        settings = self.suite.settings(self.conditions, method)
+        if status == "skipped" and self.told.get(key(settings)) == facts["error"]:
+            return
+        row = {
+            "suite": self.suite.name, "status": status, **asdict(self.conditions), **asdict(method), **facts,
+            "commit": commit(), "versions": versions(),
+            "settings": settings,
+        }  # fmt: skip
+        benchmark_rows.append(self.rows, row)
+
+
+def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int = 2, data: str = "") -> int:
+    """Do every cell that has no row yet; the number of cells done.
+
+    Raises:
+        InputError: no such profile or part.
+    """
+    if processes < 1:
+        raise InputError(f"processes must be 1 or more: got {processes}")
+    todo = jobs(suite, profile, part, rows_path)
+    mend(rows_path)
+    cells = sum(len(job.methods) for job in todo)
+    print(f"{cells} cells of {len(todo)} draws to do", file=sys.stderr)
+    environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
+    with _environment(environment):
+        for done, job in enumerate(_in_processes(todo, processes), 1):
+            print(f"{done}/{len(todo)}  {_told(job.conditions)}", file=sys.stderr)
+    return cells
+
+
+def jobs(suite: Suite, profile: str, part: str, rows_path: Path) -> list[Job]:
+    """What is left to do: the cells that have no row, or one that does not stand."""
+    known = read_rows(rows_path)
+    done = {key(row["settings"]) for row in known if is_done(row)}
+    skipped = {key(row["settings"]): row["error"] for row in known if row["status"] == "skipped"}
+    found = []
+    for conditions, each in suite.cells(profile, part).items():
+        keys = {m: key(suite.settings(conditions, m)) for m in each}
+        left = tuple(m for m in each if keys[m] not in done)
+        told = {keys[m]: skipped[keys[m]] for m in left if keys[m] in skipped}
+        if left:
+            found.append(Job(suite, conditions, left, rows_path, told))
+    return found
+
+
+def run_job(job: Job) -> None:
+    """Build the draw once, and append a row for each of its methods."""
+    conditions = job.conditions
+    settings = job.suite.sources[conditions.source]
+    try:
+        pool = draws.load(settings, draws.scene_of(settings, conditions.draw))
+    except (InputError, OSError) as error:
+        return _append_all(job, "skipped", error)
+    try:
+        draw = draws.make(pool, settings, conditions, job.suite.calibration, job.suite.labelled)
+    except Exception as error:
+        return _append_all(job, "failed", error)
+    return run_methods(job, draw)
+
+
+def run_methods(job: Job, draw: draws.Draw) -> None:
+    """Append a row for each of the job's methods on a draw, which may come from anywhere."""
+    fitted: dict[Method, Any] = {}
+    for method in sorted(job.methods, key=_order):
+        # Plain and aligned scores are of the same fit; only the newest is kept.
+        same = _same_fit(method)
+        fitted = {same: fitted[same]} if same in fitted else {}
+        _run_method(job, draw, method, fitted)
+
+
+def _order(method: Method) -> tuple[str, ...]:
+    return method.detector, method.weighting, method.refinement, method.alignment
+
+
+def _same_fit(method: Method) -> Method:
+    """What the methods that share a fit have in common: rounds read aligned scores, a plain fit knows of none."""
+    return method if method.refinement else replace(method, alignment="")
+
+
+def home_of(suite: Path) -> Path:
+    """The folder above suites/: rows go to its results/."""
+    folder = suite.resolve().parent
+    return folder.parent if folder.name == "suites" else folder
+
+
+def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[Method, Any]) -> None:
+    facts: dict[str, Any] = {
+        "n_train": len(draw.train), "n_test": len(draw.labels), "n_anomalies": int(draw.labels.sum())
+    }  # fmt: skip
+    reset_peak_memory()
+    try:
+        check(job.suite, draw, method)
+        started = time.process_time()
+        if method.is_yardstick:
+            scorer = yardstick(draw, method.detector)
+            facts["seconds_fit"] = time.process_time() - started
+        else:
+            same = _same_fit(method)
+            if same not in fitted:
+                made = fit(job.suite, draw, method, job.conditions.draw)
+                fitted[same] = made, time.process_time() - started
+            made, facts["seconds_fit"] = fitted[same]
+            weights = made.outcome.weights
+            facts["effective_sample_share"] = effective_sample_size(weights) / len(weights)
+            started = time.process_time()
+            scorer = benchmark_methods.scorer(aligned(made, draw.train, method.alignment))
+        scores = scorer(None if draw.in_sample else draw.test)
+        held = None if draw.held is None else scorer(draw.held)
+        facts["seconds_score"] = time.process_time() - started
+        facts |= measures.measure(draw, np.asarray(scores, dtype=float), held)
+        if job.suite.per_kind and method.alignment and held is not None:
+            limit = per_kind_threshold(draw, held, scorer(None))
+            facts["metrics"] |= measures.at_threshold(draw, np.asarray(scores, dtype=float), limit, "per_kind_")
+    except Missing as error:
+        return job.append(method, "skipped", {"error": error.message})
+    except Exception as error:
+        return job.append(method, "failed", facts | {"error": _said(error)})
+    facts["peak_memory_mb"] = peak_memory_mb()
+    return job.append(method, "ok", _rounded(facts))
+
+
+def _append_all(job: Job, status: str, error: Exception) -> None:
+    for method in job.methods:
+        job.append(method, status, {"error": _said(error)})
+
+
+def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
+    """Run jobs and yield each when it is done. Only as many as there are processes are handed out at a time, so that
+    the death of a process is known to be the doing of one of them."""
+    waiting: list[Job] = list(todo)
+    running: dict[Future[None], Job] = {}
+    executor = _executor(processes)
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                job = waiting.pop(0)
+                running[executor.submit(run_job, job)] = job
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            dead = [future for future in finished if isinstance(future.exception(), BrokenProcessPool)]
+            for future in [*finished] if not dead else [*running]:
+                job = running.pop(future)
+                if dead and (rest := _after_death(job, future)):
+                    waiting.insert(0, rest)
+                else:
+                    future.result()
+                    yield job
+            if dead:
+                executor.shutdown()
+                executor = _executor(processes)
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _after_death(job: Job, future: Future[None]) -> Job | None:
+    """A process that was killed takes those beside it along: each leaves a row, and its job goes on after it."""
+    if future.done() and future.exception() is None:
+        return None
+    done = {key(row["settings"]) for row in read_rows(job.rows)}
+    left = [m for m in job.methods if key(job.suite.settings(job.conditions, m)) not in done]
+    if not left:
+        return replace(job, methods=())
+    first, *rest = sorted(left, key=_order)
+    job.append(first, "failed", {"error": "the process was killed (out of memory?) in this cell or in one beside it"})
+    return replace(job, methods=tuple(rest))
+
+
+def _executor(processes: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Processes started meanwhile see these; afterwards ours is as it was."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _said(error: Exception) -> str:
+    """The error without this machine's folders: rows are for everyone."""
+    text = error.message if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    for folder, name in ((os.environ.get("TAILWISE_DATA"), "TAILWISE_DATA"), (os.getcwd(), "."), (Path.home(), "~")):
+        text = text.replace(str(folder), name) if folder else text
+    return text.splitlines()[0][:500] if text else type(error).__name__
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, 5)
+    if isinstance(value, dict):
+        return {name: _rounded(each) for name, each in value.items()}
+    return [_rounded(each) for each in value] if isinstance(value, list) else value
+
+
+def _told(conditions: Conditions) -> str:
+    return (
+        f"{conditions.source}, draw {conditions.draw}, imbalance {conditions.imbalance}, "
+        f"contamination {conditions.contamination:g}"
+    )

@@ -1,0 +1,148 @@
+"""From scores of normals that were not trained on to p-values and thresholds that keep their promise.
+
+All of it rests on one assumption: calibration scores and those of new normals are exchangeable, as if drawn in one lot.
+Scores of units that a detector has learnt are not. A p-value is the chance that a normal scores at least so high; a
+normal's is at most alpha with a chance of at most alpha (split conformal, Vovk et al. 2005). Hidden anomalies among
+the calibration units raise thresholds: fewer false alarms than promised, and fewer catches.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ..core.validation import check_share
+from ..errors import InputError
+
+
+def conformal_threshold(normal_scores: np.ndarray, false_alarms: float = 0.05) -> float:
+    """The threshold above which a new normal falls with a chance of at most `false_alarms`.
+
+    `normal_scores` [m] are of normals exchangeable with the new ones and not seen in training (split conformal,
+    Vovk et al. 2005): the ceil((m + 1) (1 - false_alarms))-th smallest. With too few of them for that promise the
+    threshold is their largest score, and `reachable` says what it promises.
+    """
+    check_share(false_alarms, "false_alarms")
+    scores = np.sort(_finite(normal_scores, "scores of normals"))
+    if not len(scores):
+        raise InputError("a threshold needs scores of normals: got none")
+    place = math.ceil((len(scores) + 1) * (1 - false_alarms) - 1e-9)
+    return float(scores[min(place, len(scores)) - 1])
+
+
+def p_values(
+    normal_scores: np.ndarray,
+    scores: np.ndarray,
+    *,
+    weights: np.ndarray | None = None,
+    own_weights: np.ndarray | float = 1.0,
+    generator: np.random.Generator | None = None,
+) -> np.ndarray:
+    """The chance [n] that a normal scores at least as high as each unit: (1 + normals at or above it) / (m + 1).
+
+    Args:
+        normal_scores: [m] of normals exchangeable with the new ones and not seen in training.
+        scores: [n] of the units in question.
+        weights: [m], how likely a unit like this one is among the new ones, against among the calibration normals,
+            where the two differ (weighted conformal, Tibshirani et al. 2019). The promise is as good as the weights.
+        own_weights: [n] or one, the same for the units in question.
+        generator: draws where among equal scores, itself included, a unit stands: then the p-values of normals are
+            exactly uniform. Without it equals count as higher, which errs to fewer false alarms.
+    """
+    normal, asked = _finite(normal_scores, "scores of normals"), np.asarray(scores, dtype=float)
+    if not len(normal):
+        raise InputError("p-values need scores of normals: got none")
+    if np.isnan(asked).any():
+        raise InputError(f"{int(np.isnan(asked).sum())} of {asked.size} scores are not numbers")
+    w = np.ones(len(normal)) if weights is None else _finite(weights, "weights")
+    own = np.broadcast_to(np.asarray(own_weights, dtype=float), asked.shape)
+    if len(w) != len(normal) or (w < 0).any() or not (own > 0).all():
+        raise InputError(f"one weight of 0 or more a normal, and above 0 a unit: got {len(w)} for {len(normal)}")
+    order = np.argsort(normal, kind="stable")
+    above = np.append(np.cumsum(w[order][::-1])[::-1], 0.0)  # [m + 1], weight of the k-th smallest and all beyond
+    higher = above[np.searchsorted(normal[order], asked, "right")]
+    ties = above[np.searchsorted(normal[order], asked, "left")] - higher + own
+    share = 1.0 if generator is None else generator.uniform(size=asked.shape)
+    return np.minimum((higher + share * ties) / (above[0] + own), 1.0)
+
+
+def cross_p_values(normal_scores: np.ndarray, parts: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """The p-values [n] of cross-conformal prediction (Vovk 2015), CV+ of Barber et al. (2021) for scores.
+
+    Each normal was scored by the detector that was trained without its part, and a unit in question is held against it
+    by that same detector. At most 2 alpha + sqrt(2 / m) of new normals have a p-value of at most alpha, of any data
+    and detector (2 alpha with a part for each normal, jackknife+); about alpha where the detectors are alike.
+
+    Args:
+        normal_scores: [m] by the detector that has not learnt the unit.
+        parts: [m] numbers 0 to k - 1 of the parts.
+        scores: [n, k] of the units in question by the k detectors.
+    """
+    normal, asked, parts = (
+        _finite(normal_scores, "scores of normals"),
+        np.asarray(scores, dtype=float),
+        np.asarray(parts),
+    )
+    if parts.shape != normal.shape or asked.ndim != 2 or not np.isin(parts, np.arange(asked.shape[1])).all():
+        raise InputError(f"one part a normal and one score a part: got {parts.shape}, {normal.shape}, {asked.shape}")
+    own = [np.sort(normal[parts == part]) for part in range(asked.shape[1])]
+    above = [len(each) - np.searchsorted(each, asked[:, part], "left") for part, each in enumerate(own)]
+    return (1 + np.sum(above, axis=0)) / (len(normal) + 1)
+
+
+def benjamini_hochberg(p: np.ndarray, share: float = 0.1) -> np.ndarray:
+    """Which of a batch [n] to flag so that at most `share` of the flagged are normals, in the mean over batches.
+
+    Benjamini & Hochberg (1995); p-values of one calibration set depend on each other in a way that it allows (Bates et
+    al. 2023). `weights`, `cross_p_values` and kinds are not covered by that proof.
+    """
+    check_share(share, "share")
+    p = _finite(p, "p-values")
+    order = np.argsort(p, kind="stable")
+    # Conformal p-values often equal their limit, which rounding must not decide.
+    low = np.flatnonzero(p[order] <= (1 + 1e-12) * share * np.arange(1, len(p) + 1) / max(len(p), 1))
+    flagged = np.zeros(len(p), dtype=bool)
+    flagged[order[: low[-1] + 1 if len(low) else 0]] = True
+    return flagged
+
+
+def reachable(normals: int) -> float:
+    """The smallest share of false alarms that this many held-out normals can promise."""
+    return 1 / (normals + 1)
+
+
+def promised(normals: int, false_alarms: float) -> float:
+    """The share of false alarms that `conformal_threshold` promises: what was asked for, or the smallest reachable."""
+    return max(false_alarms, reachable(normals))
+
+
+def range_of_false_alarms(normals: int, false_alarms: float, level: float = 0.95) -> tuple[float, float]:
+    """Between which shares the false alarms of one calibration lie, in `level` of calibrations."""
+    law = law_of_false_alarms(normals, false_alarms)
+    return float(law.ppf((1 - level) / 2)), float(law.ppf((1 + level) / 2))
+
+
+def law_of_false_alarms(normals: int, false_alarms: float) -> Any:
+    """The law of the share of false alarms over calibrations, frozen as scipy has it.
+
+    The promise is a mean over calibrations. The share of one follows a Beta law (Vovk 2012), the same for all
+    continuous scores: with k calibration scores above the threshold, Beta(k + 1, m - k).
+    """
+    place = min(math.ceil((normals + 1) * (1 - false_alarms) - 1e-9), normals)
+    return stats.beta(normals + 1 - place, place)
+
+
+def held_out_count(units: int, false_alarms: float) -> int:
+    """How many of the training units to keep for the threshold: a tenth, more when few, never above three tenths."""
+    wanted = max(math.ceil(units / 10), math.ceil(1 / false_alarms) - 1)
+    return min(wanted, int(0.3 * units))
+
+
+def _finite(values: np.ndarray, what: str) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not np.isfinite(values).all():
+        raise InputError(f"{what} must be finite numbers in one row: got shape {values.shape}")
+    return values

@@ -1,0 +1,276 @@
+"""Has normal changed? A scored batch held against the training data, kind by kind, with tests.
+
+For every kind of normal: its share, by Fisher's exact test; its scores, by Mann and Whitney's (1947); how many of its
+units are unlike every training unit, by Fisher's test too, but for more of them only; and where its units lie in the
+middle, by Student's along the axis that they moved most along, corrected for the number of axes. Scores and unlike
+units for all together too. Holm's correction (1979) holds the chance that anything is named without cause to the level.
+
+One reference serves every batch, and its luck must not become every batch's alarm: in the tests of scores and places
+the spreads of reference and batch are added, where the usual tests add their squares. Scores of units that were trained
+on are too low to be compared with, and have none here. What the reference has nothing of is not tested.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from ..errors import InputError
+from .clusters import NONE
+
+LEVEL = 0.05
+_ASPECTS = ("share", "score", "unknown", "place")
+# Means of fewer units say nothing of where a kind lies.
+_FEWEST = 5
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Units to compare.
+
+    Attributes:
+        modes: [n] the mode of the training unit nearest to each as a new unit, -1 being none.
+        unknown: [n] bool, whether it is unlike every training unit.
+        scores: [n], NaN where they cannot be compared, as of units that were trained on.
+        places: [n, k], coordinates, NaN where they are not known; None where none are.
+    """
+
+    modes: np.ndarray
+    unknown: np.ndarray
+    scores: np.ndarray
+    places: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if not len(self.modes) == len(self.unknown) == len(self.scores) > 0:
+            raise InputError(
+                f"drift needs a mode, a flag and a score for at least one unit: got {len(self.modes)}, "
+                f"{len(self.unknown)} and {len(self.scores)}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.modes)
+
+
+@dataclass(frozen=True)
+class KindDrift:
+    """One kind, or all units, then (the reference) and now (the batch).
+
+    Attributes:
+        kind: the number of a mode, -1 for units of none; None for all units.
+        counts, shares, medians, unknown: then and now: units; of all units; the median score, None without any; the
+            share of these units that is unlike every training unit.
+        p_values: by aspect ("share", "score", "unknown", "place"), each corrected for how many are looked at (Holm).
+        moved: how far the mean of its units moved, by the spread of one unit then; None where it cannot be told.
+        drifted: the aspects in which it is called drifted.
+        examples: names of training units of this kind, to know it by.
+    """
+
+    kind: int | None
+    counts: tuple[int, int]
+    shares: tuple[float, float]
+    medians: tuple[float | None, float | None]
+    unknown: tuple[float | None, float | None]
+    p_values: Mapping[str, float]
+    drifted: tuple[str, ...]
+    moved: float | None = None
+    examples: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        if self.kind is None:
+            return "all units"
+        return "no kind" if self.kind == NONE else f"kind {self.kind}"
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What changed between the training data and a batch: all units first, then the kinds, the surest first."""
+
+    level: float
+    rows: tuple[KindDrift, ...]
+
+    @property
+    def alarm(self) -> bool:
+        """Whether anything is called drifted."""
+        return any(row.drifted for row in self.rows)
+
+    @property
+    def named(self) -> tuple[KindDrift, ...]:
+        """The kinds that are called drifted, the surest first."""
+        return tuple(row for row in self.rows if row.drifted and row.kind is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, as plain data."""
+        rows = [{"name": row.name, **vars(row), "p_values": dict(row.p_values)} for row in self.rows]
+        return {"level": self.level, "alarm": self.alarm, "named": [row.name for row in self.named], "rows": rows}
+
+    def to_markdown(self) -> str:
+        """A sentence, and a table."""
+        lines = [str(self).partition("\n")[0], "", "| | units then | now | share then | now | score then | now |"]
+        lines[-1] += " unknown then | now | moved | drifted in (p) | such as |"
+        lines.append("|---|" + "---:|" * 9 + "---|---|")
+        for row in self.rows:
+            what = ", ".join(f"{aspect} ({row.p_values[aspect]:.2g})" for aspect in row.drifted)
+            cells = [row.name, *map(str, row.counts), *map(_percent, row.shares), *map(_number, row.medians)]
+            cells += [*map(_percent, row.unknown), _number(row.moved), what, ", ".join(row.examples)]
+            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        return "\n".join(lines) + "\n"
+
+    def __str__(self) -> str:
+        if not self.alarm:
+            return f"no drift: nothing changed at the level {self.level:g}"
+        lines = [f"drift at the level {self.level:g}: {', '.join(row.name for row in self.rows if row.drifted)}"]
+        for row in self.rows:
+            lines += [f"  {row.name}: {_said(row, aspect)}" for aspect in row.drifted]
+        return "\n".join(lines)
+
+
+def drift(
+    reference: Sample, batch: Sample, *, level: float = LEVEL, examples: Mapping[int, Sequence[str]] | None = None
+) -> Drift:
+    """What changed from the reference to the batch.
+
+    Args:
+        reference: the training units, each placed as if it were new (`Kinds.training_as_new`), with scores where they
+            were held out.
+        batch: the units in question.
+        level: the chance that anything is named where nothing has changed.
+        examples: names of units by kind, to show.
+
+    Raises:
+        InputError: the level is no share, or a score of the batch is not a number.
+    """
+    if not 0 < level < 1:
+        raise InputError(f"level must lie between 0 and 1: got {level}")
+    if not np.isfinite(batch.scores).all():
+        raise InputError(f"{int((~np.isfinite(batch.scores)).sum())} scores of the batch are not finite numbers")
+    kinds: list[int | None] = [None, *np.union1d(reference.modes, batch.modes).tolist()]
+    raw: dict[tuple[int | None, str], float] = {}
+    for kind in kinds:
+        then, now = _members(reference, kind), _members(batch, kind)
+        if kind is not None:
+            raw[kind, "share"] = _share_p(then, now)
+            if len(before := _places(reference, then)) >= _FEWEST:
+                raw[kind, "place"] = _place_p(before, _places(batch, now))
+        if np.isfinite(reference.scores[then]).any():
+            raw[kind, "score"] = _score_p(reference.scores[then], batch.scores[now])
+        raw[kind, "unknown"] = _more_p(reference.unknown[then], batch.unknown[now])
+    corrected = dict(zip(raw, _holm(np.array([*raw.values()])).tolist(), strict=True))
+    rows = []
+    for kind in kinds:
+        p_values = {aspect: corrected[kind, aspect] for aspect in _ASPECTS if (kind, aspect) in corrected}
+        drifted = tuple(aspect for aspect, p in p_values.items() if p <= level)
+        known = () if kind is None or examples is None else tuple(examples.get(kind, ()))
+        rows.append(_row(reference, batch, kind, p_values, drifted, known))
+    least = {row.kind: min(raw[row.kind, aspect] for aspect in row.p_values) for row in rows}
+    return Drift(level, (rows[0], *sorted(rows[1:], key=lambda row: least[row.kind])))
+
+
+def _row(
+    reference: Sample,
+    batch: Sample,
+    kind: int | None,
+    p_values: Mapping[str, float],
+    drifted: tuple[str, ...],
+    examples: tuple[str, ...],
+) -> KindDrift:
+    members = [(sample, _members(sample, kind)) for sample in (reference, batch)]
+    counts = tuple(int(of.sum()) for _, of in members)
+    shares = tuple(float(of.mean()) for _, of in members)
+    medians = tuple(_median(sample.scores[of]) for sample, of in members)
+    unknown = tuple(float(sample.unknown[of].mean()) if of.any() else None for sample, of in members)
+    moved = _moved(*(_places(sample, of) for sample, of in members)) if "place" in p_values else None
+    return KindDrift(kind, counts, shares, medians, unknown, p_values, drifted, moved, examples)  # type: ignore[arg-type]
+
+
+def _members(sample: Sample, kind: int | None) -> np.ndarray:
+    return np.full(len(sample), True) if kind is None else sample.modes == kind
+
+
+def _share_p(then: np.ndarray, now: np.ndarray) -> float:
+    """Whether a share of `then` is another than that of `now`, both bool: Fisher's exact test, two-sided."""
+    return float(stats.fisher_exact([[now.sum(), (~now).sum()], [then.sum(), (~then).sum()]]).pvalue)
+
+
+def _more_p(then: np.ndarray, now: np.ndarray) -> float:
+    """Whether a share grew: Fisher's exact test, one-sided."""
+    table = [[now.sum(), (~now).sum()], [then.sum(), (~then).sum()]]
+    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+
+
+def _score_p(then: np.ndarray, now: np.ndarray) -> float:
+    """Whether scores are higher or lower than they were, 1 where there are none: Mann and Whitney's statistic over the
+    sum of its spreads from either side."""
+    then = then[np.isfinite(then)]
+    if not len(then) or not len(now):
+        return 1.0
+    higher = stats.mannwhitneyu(now, then, method="asymptotic").statistic / (len(now) * len(then))
+    spread = (1 / (12 * len(now))) ** 0.5 + (1 / (12 * len(then))) ** 0.5
+    return float(2 * stats.norm.sf(abs(higher - 0.5) / spread))
+
+
+def _places(sample: Sample, members: np.ndarray) -> np.ndarray:
+    """Known coordinates [m, k] of these units."""
+    if sample.places is None:
+        return np.empty((0, 0))
+    places = sample.places[members].astype(float)
+    return places[np.isfinite(places).all(1)]
+
+
+def _place_p(then: np.ndarray, now: np.ndarray) -> float:
+    """Whether the mean of places [n, k] is another than it was: Student's statistic with both spreads added, on the
+    axis where it is largest; 1 where there are too few to say."""
+    if len(now) < _FEWEST or not then.shape[1]:
+        return 1.0
+    spread = sum(places.std(0, ddof=1) / len(places) ** 0.5 for places in (then, now))
+    # Along an axis in which nothing differs there is only rounding.
+    spread = np.maximum(spread, max(1e-4 * float(spread.max()), 1e-12))
+    largest = float((np.abs(now.mean(0) - then.mean(0)) / spread).max())
+    return min(1.0, float(2 * then.shape[1] * stats.t.sf(largest, min(len(then), len(now)) - 1)))
+
+
+def _moved(then: np.ndarray, now: np.ndarray) -> float | None:
+    """How far the mean moved, by the root mean square distance of a unit from it then."""
+    if not len(now):
+        return None
+    usual = float(np.sqrt(then.var(0).sum()))
+    return float(np.linalg.norm(now.mean(0) - then.mean(0))) / usual if usual > 0 else None
+
+
+def _holm(p_values: np.ndarray) -> np.ndarray:
+    """Each p-value corrected for their number (Holm 1979)."""
+    order = p_values.argsort(kind="stable")
+    stepped = np.maximum.accumulate((len(p_values) - np.arange(len(p_values))) * p_values[order])
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.minimum(stepped, 1)
+    return corrected
+
+
+def _median(scores: np.ndarray) -> float | None:
+    finite = scores[np.isfinite(scores)]
+    return float(np.median(finite)) if len(finite) else None
+
+
+def _said(row: KindDrift, aspect: str) -> str:
+    like = f", such as {', '.join(row.examples)}" if row.examples else ""
+    if aspect == "place":
+        return f"its middle moved by {_number(row.moved)} spreads (p = {row.p_values[aspect]:.2g}){like}"
+    show, what, values = {
+        "share": (_percent, "share of all units", row.shares),
+        "score": (_number, "median score", row.medians),
+        "unknown": (_percent, "unlike every training unit", row.unknown),
+    }[aspect]
+    return f"{what} {show(values[0])} -> {show(values[1])} (p = {row.p_values[aspect]:.2g}){like}"
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,178 @@
+"""Where is the defect? Score maps of a whole data set, and the threshold above which a pixel of them is flagged.
+
+Maps are the detector's own, on its own scale: an alignment changes how a unit's score is read, not where in the unit
+it comes from. A coarse grid (feature maps) is enlarged, and every map is smoothed a little, before anything else is
+done with it, so that the threshold, the figures and what is drawn are of the same map.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional
+
+from ..core import inference
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.problem import Labelled
+from ..errors import InputError
+from ..numerics import pixel_metrics
+from . import conformal
+
+# Standard deviation of the smoothing as a share of a map's longer side: 2 pixels of 224, half of PatchCore's (Roth et
+# al., CVPR 2022); LOG.md says what other widths gave.
+SMOOTHING = 0.009
+# Coarser grids are enlarged to at least this side before they are smoothed.
+_SMOOTH_SIDE = 224
+# Figures are computed on maps of at most this side.
+_MEASURED_SIDE = 256
+_BATCH_ENTRIES, _MOST_AT_ONCE = 4_000_000, 32
+# Units whose pixels say what is usual.
+_USUAL_SAMPLE = 200
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a pixel's score means, from normals that were not trained on.
+
+    Attributes:
+        usual: the median pixel of normals.
+        threshold: pixels that score above it are flagged.
+    """
+
+    usual: float
+    threshold: float
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Scale | None:
+        """What a run's settings hold; None where its detector has no maps."""
+        usual, threshold = settings.get("map_usual"), settings.get("map_threshold")
+        return None if usual is None or threshold is None else cls(float(usual), float(threshold))
+
+    def settings(self) -> dict[str, float]:
+        """As a run's settings hold it."""
+        return {"map_usual": self.usual, "map_threshold": self.threshold}
+
+    @property
+    def full(self) -> float:
+        """Where colours end: as far above the threshold as three times the usual pixel lies below it."""
+        return self.threshold + 3 * max(self.threshold - self.usual, 1e-6 * abs(self.threshold), 1e-12)
+
+
+def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Iterator[np.ndarray]:
+    """The smoothed map [h, w] of each unit, float32, in the data's order, one at a time.
+
+    Args:
+        detector: fitted, with maps.
+        data: images or feature maps; only a batch of them is read at a time.
+        smoothing: standard deviation as a share of the map's longer side; 0 is none.
+    """
+    check_smoothing(smoothing)
+    if not detector.has_maps:
+        raise InputError(f"{type(detector).__name__} has no score maps of units of shape {list(detector.unit_shape)}")
+    for batch in _raw(detector, data):
+        yield from smoothed(batch, smoothing).numpy()
+
+
+def smoothed(maps: Tensor, smoothing: float = SMOOTHING) -> Tensor:
+    """Maps [n, h, w], enlarged to at least 224 pixels by a whole factor, and smoothed."""
+    factor, width = enlargement((maps.shape[1], maps.shape[2]), smoothing)
+    maps = resized(maps, (maps.shape[1] * factor, maps.shape[2] * factor))
+    if not width:
+        return maps
+    return torch.from_numpy(ndimage.gaussian_filter(maps.numpy(), (0, width, width), mode="nearest"))
+
+
+def enlargement(size: tuple[int, int], smoothing: float) -> tuple[int, float]:
+    """How many times a map of this height and width is enlarged, and the deviation in pixels that smooths it then."""
+    factor = math.ceil(_SMOOTH_SIDE / max(size))
+    return factor, smoothing * max(size) * factor
+
+
+def resized(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [n, h, w] at another height and width, bilinear: no value is above the largest or below the smallest."""
+    if tuple(maps.shape[1:]) == size:
+        return maps
+    return functional.interpolate(maps[:, None], size, mode="bilinear", align_corners=False, antialias=True)[:, 0]
+
+
+def learn_scale(detector: Detector, normals: Data, false_alarms: float = 0.05, smoothing: float = SMOOTHING) -> Scale:
+    """The threshold that leaves at most this share of new normal images with any flagged pixel.
+
+    It is the conformal threshold of the largest pixel of each map of `normals`, which were not trained on.
+    """
+    largest, middle = [], []
+    for place, scores in enumerate(of_data(detector, normals, smoothing)):
+        largest.append(float(scores.max()))
+        if place < _USUAL_SAMPLE:
+            middle.append(float(np.median(scores)))
+    return Scale(float(np.median(middle)), conformal.conformal_threshold(np.array(largest), false_alarms))
+
+
+def gather_known(
+    detector: Detector, test: Labelled, smoothing: float = SMOOTHING
+) -> tuple[pixel_metrics.Pixels, np.ndarray] | None:
+    """The pixels of the test units whose defects are known, and the largest of each of those without a defect.
+
+    None where no defect has a mask. Units that are anomalous without one are left out. Maps and masks are compared on
+    the map's grid, at most 256 pixels a side, so that every picture has the same say.
+    """
+    if test.masks is None or test.labels is None:
+        return None
+    masks, anomalous = test.masks, np.asarray(test.labels).astype(bool)
+    known = [i for i in range(len(anomalous)) if not anomalous[i] or masks[i] is not None]
+    clean: list[float] = []
+
+    def pairs() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        for i, scores in zip(known, of_data(detector, test.data.take(known), smoothing), strict=True):
+            if not anomalous[i]:
+                clean.append(float(scores.max()))
+            scores = _measured(scores)
+            mask = masks[i] if anomalous[i] else None
+            yield scores, None if mask is None else nearest(mask, scores.shape)
+
+    try:
+        return pixel_metrics.gather(pairs()), np.array(clean)
+    except pixel_metrics.OneSided:
+        return None
+
+
+def nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A mask [h, w] at another height and width, by the nearest pixel."""
+    rows, columns = (
+        ((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, mask.shape, strict=True)
+    )
+    return mask[rows[:, None], columns]
+
+
+def check_smoothing(smoothing: float) -> None:
+    """Raise an InputError unless it is a share of a side that leaves something to see."""
+    if not 0 <= smoothing <= 0.25:
+        raise InputError(f"smoothing must be from 0 to 0.25 of a map's side: got {smoothing}")
+
+
+def _measured(scores: np.ndarray) -> np.ndarray:
+    share = _MEASURED_SIDE / max(scores.shape)
+    if share >= 1:
+        return scores
+    size = tuple(max(1, round(side * share)) for side in scores.shape)
+    return resized(torch.from_numpy(scores)[None], (size[0], size[1]))[0].numpy()
+
+
+@torch.no_grad()
+def _raw(detector: Detector, data: Data) -> Iterator[Tensor]:
+    """The detector's own maps [b, h, w] of a batch at a time, on the CPU."""
+    was_training = detector.training
+    detector.eval()
+    device = inference.device_of(detector)
+    size = max(1, min(_MOST_AT_ONCE, _BATCH_ENTRIES // math.prod(data.unit_shape)))
+    for batch in data.batches(size):
+        yield detector.score_map(batch.to(device)).float().cpu()  # type: ignore[operator]
+    detector.train(was_training)

@@ -1,0 +1,119 @@
+"""The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
+
+Exit status: 0 done, 1 scores that are not those of the fit (`verify`), 2 bad input (`error:` and `hint:`), 3 a fit
+whose self-checks failed, 4 drift, or a fit that breaks its --max-group-fpr, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from .. import __version__
+from .commands import COMMANDS
+
+app = App(
+    name="tailwise",
+    help="Anomaly detection when the normal data is real: long-tailed, contaminated, shifted.",
+    version=__version__,
+    help_format="plaintext",
+    suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(negative=()),
+)
+
+
+for command in COMMANDS:
+    app.command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run the command and leave with its exit status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit status."""
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A path may hold bytes that are no text, and a terminal know few letters: neither is worth a lost result.
+        sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
+    try:
+        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        status = _show(result, _flag(arguments, "--out"))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
+    except CycloptsError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        _say(f"hint: tailwise {' '.join(_command(arguments))} --help".replace("  ", " "))
+        return 2
+    except KeyboardInterrupt:
+        _say("interrupted; the same command resumes an unfinished fit")
+        return 130
+    except BrokenPipeError:
+        # The reader of stdout has gone (as `| head` does); there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        said = _explained(error)
+        if said is None:
+            raise
+        _say(f"error: {said[0]}")
+        if said[1]:
+            _say(f"hint: {said[1]}")
+        return 2
+
+
+def _explained(error: Exception) -> tuple[str, str] | None:
+    """Message and hint for what the user can act on; None for what is a fault of ours."""
+    from ..errors import InputError
+
+    if isinstance(error, InputError):
+        return error.message, error.hint
+    # torch has no kind of its own for memory that is not there, but for that of a GPU.
+    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        return f"not enough memory: {error}", "use fewer or smaller units, a smaller network or a smaller batch"
+    if isinstance(error, OSError):
+        return f"{error.filename or 'the system'}: {error.strerror or error}", ""
+    return None
+
+
+def _show(result: Any, written: bool) -> int:
+    if hasattr(result, "to_csv"):
+        if not written:
+            result.to_csv(sys.stdout, index=False)
+        return 0
+    if isinstance(result, dict):
+        for kind, members in result.items():
+            print(f"{kind}: {', '.join(members)}")
+        return 0
+    if hasattr(result, "settings"):
+        print(result.path)
+        if any(not check["ok"] for check in result.settings["checks"]):
+            return 3
+        return 4 if (result.settings.get("group_fpr") or {}).get("broken") else 0
+    if result is not None:
+        print(result)
+    if getattr(result, "differing", 0):
+        return 1
+    return 4 if getattr(result, "alarm", False) else 0
+
+
+def _flag(arguments: Sequence[str], name: str) -> bool:
+    return any(argument == name or argument.startswith(f"{name}=") for argument in arguments)
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [a for a in arguments[:1] if a in {command.__name__ for command in COMMANDS}]
+
+
+def _say(message: str) -> None:
+    with suppress(OSError):  # where messages cannot be written, the exit status still tells
+        print(" ".join(message.split()), file=sys.stderr, flush=True)

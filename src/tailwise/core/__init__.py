@@ -1,0 +1,4 @@
+"""The seam: data, samples' modality and surroundings, problems, detectors, names, inference.
+
+This folder imports errors and numerics.
+"""

@@ -1,0 +1,83 @@
+"""What a unit is surrounded by, for detectors that look beyond the unit itself.
+
+A context belongs to `Data`, follows it through `take`, and reaches the detector in each `Batch`. A detector names the
+one that it cannot do without in `needs_context`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .readers import Reader, read
+
+
+class Context(Protocol):
+    """The surroundings of n units."""
+
+    def __len__(self) -> int:
+        """n."""
+        ...
+
+    def take(self, index: Tensor) -> Context:
+        """The surroundings of the units at `index` [b]; what surrounds them is not cut."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Scenes:
+    """Scenes of which the units are pixels.
+
+    Attributes:
+        pixels: all pixels [N, *unit], scene after scene and row by row.
+        sizes: (height, width) of each scene.
+        place: [n] of the units among the pixels; None is all of them in their order.
+
+    Raises:
+        InputError: the scenes do not hold as many pixels.
+    """
+
+    pixels: Tensor | Reader
+    sizes: tuple[tuple[int, int], ...]
+    place: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if sum(height * width for height, width in self.sizes) != self.pixels.shape[0]:
+            raise InputError(f"scenes of {list(self.sizes)} do not hold {self.pixels.shape[0]} pixels")
+
+    def __len__(self) -> int:
+        return int(self.pixels.shape[0]) if self.place is None else len(self.place)
+
+    def take(self, index: Tensor) -> Scenes:
+        """The scenes, with the places of the units at `index` [b]."""
+        return replace(self, place=index if self.place is None else self.place[index])
+
+    def parts(self) -> Iterator[tuple[Tensor, Scene]]:
+        """For each scene that is touched: which of the units [k] lie in it, and the scene with their places."""
+        place, first = torch.arange(len(self)) if self.place is None else self.place, 0
+        for height, width in self.sizes:
+            which = ((place >= first) & (place < first + height * width)).nonzero().flatten()
+            if len(which):
+                yield which, Scene(self.pixels, first, height, width, place[which] - first)
+            first += height * width
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One scene, and the places [k] in it, counted row by row, of the pixels that are asked about."""
+
+    pixels: Tensor | Reader
+    first: int
+    height: int
+    width: int
+    place: Tensor
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """The pixels of these rows [rows, width, *unit]."""
+        index = torch.arange(self.first + start * self.width, self.first + stop * self.width)
+        return read(self.pixels, index).unflatten(0, (stop - start, self.width))

@@ -1,0 +1,69 @@
+"""Scores and places of a whole data set, batch by batch, and the device that they are computed on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .data import Batch, Data
+from .detector import Detector
+
+_SCORE_BATCH = 4_096
+_SCORE_ENTRIES = 20_000_000
+
+
+def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
+    """Scores [n] on the CPU, float32. They do not depend on the batch size."""
+    return over_batches(detector, data, detector.score, batch_size)
+
+
+def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
+    """The detector's places [n, d] of the units, on the CPU."""
+    return over_batches(detector, data, detector.embed, batch_size)
+
+
+@torch.no_grad()
+def over_batches(
+    detector: Detector, data: Data, function: Callable[[Batch], Tensor], batch_size: int | None = None
+) -> Tensor:
+    """What `function` gives for each unit [n, ...], in evaluation mode, on the CPU, float32."""
+    was_training = detector.training
+    detector.eval()
+    device = device_of(detector)
+    size = batch_size or batch_size_for(data.unit_shape)
+    results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
+    detector.train(was_training)
+    return torch.cat(results)
+
+
+def batch_size_for(unit_shape: tuple[int, ...], most: int = _SCORE_BATCH) -> int:
+    """How many units of this shape are held at once."""
+    return max(1, min(most, _SCORE_ENTRIES // math.prod(unit_shape)))
+
+
+def place(detector: Detector, device: str) -> None:
+    """Move a detector to "cpu", "cuda" or "mps"."""
+    check_device(device)
+    if device == "mps":
+        detector.float()  # MPS has no double precision
+    detector.to(device)
+
+
+def device_of(detector: Detector) -> torch.device:
+    """Where the detector's tensors are; the CPU where it has none."""
+    return next((t.device for t in (*detector.parameters(), *detector.buffers())), torch.device("cpu"))
+
+
+def check_device(device: str) -> None:
+    """Raise an InputError unless tensors can be made on this device."""
+    if device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+        raise InputError(f"there is no device {device!r}", 'use "cpu", "cuda" or "mps"')
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the device {device!r} cannot be used: {reason}", 'use "cpu"') from error

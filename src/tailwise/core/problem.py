@@ -1,0 +1,87 @@
+"""What a source yields: training data without labels, and what only evaluation may see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..errors import InputError
+from .data import Data
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Where data comes from and what its numbers mean."""
+
+    name: str
+    units: str = "units"
+    licence: str = "not stated"
+    citation: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """Units with what evaluation may know of them; training never sees this.
+
+    Attributes:
+        data: the units [m].
+        labels: [m] bool, True is an anomaly; None where unknown.
+        groups: [m] names of the kinds of normal; None where unknown. Those of anomalies are not used.
+        masks: a defect mask [height, width] (bool) for each unit, or None for a unit without one.
+    """
+
+    data: Data
+    labels: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    masks: Sequence[np.ndarray | None] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "groups", "masks"):
+            _one_each(getattr(self, name), self.data, name)
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What a source yields: training data without labels, and test data with them where there is any.
+
+    Attributes:
+        train: the units that a detector learns from.
+        train_groups: [n] names of the kinds of normal where known: for evaluation, thresholds and reports, and for
+            balanced weights only when asked.
+        test: the units that it is judged on.
+        layout: what score tables and maps need to find back to the source, such as a cube's height and width.
+    """
+
+    train: Data
+    facts: Facts
+    train_groups: np.ndarray | None = None
+    test: Labelled | None = None
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _one_each(self.train_groups, self.train, "train_groups")
+
+
+class Source(Protocol):
+    """Where data comes from: a frozen value that prints as itself and is registered under its class name."""
+
+    def load(self) -> Problem:
+        """The training units, and the test units if the source has any."""
+        ...
+
+    def load_all(self) -> Labelled:
+        """Every unit of the source in its own order, for scoring."""
+        ...
+
+    def at(self, path: str) -> Source:
+        """The same reading of the data at another path."""
+        ...
+
+
+def _one_each(values: Any, data: Data, name: str) -> None:
+    if values is not None and len(values) != len(data):
+        raise InputError(f"{name}: got {len(values)} for {len(data)} units")

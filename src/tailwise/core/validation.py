@@ -1,0 +1,47 @@
+"""Checks that many share: finite numbers, shares, samples that can be learnt from."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .data import Data
+
+
+def check_units(data: Data, least: int = 2) -> None:
+    """Read everything once and refuse what no detector can learn from.
+
+    Raises:
+        InputError: a unit holds NaN or infinity (the first is named), or there are fewer than `least` units.
+    """
+    if len(data) < least:
+        raise InputError(f"at least {least} units are needed to learn what is normal: got {len(data)}")
+    size = max(1, min(4_096, 50_000_000 // max(1, int(np.prod(data.unit_shape)))))
+    for batch in data.batches(size):
+        finite = torch.isfinite(batch.units).flatten(1).all(1)
+        if not bool(finite.all()):
+            bad = data.names[int(batch.index[~finite][0])]
+            raise InputError(
+                f"unit {bad} holds NaN or infinity ({int((~finite).sum())} such units in its batch)",
+                "fill or drop the missing values first",
+            )
+
+
+def check_share(value: float, name: str) -> None:
+    """Raise an InputError unless the value lies between 0 and 1."""
+    if not 0 < value < 1:
+        raise InputError(f"{name} must lie between 0 and 1: got {value}")
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise an InputError that names the first entry of `values` that is not a finite number."""
+    if not len(values):
+        raise InputError(f"{name} are empty: at least 1 is needed")
+    finite = torch.isfinite(values)
+    if not bool(finite.all()):
+        first = int((~finite).nonzero()[0, 0])
+        raise InputError(
+            f"{name} must be finite: {int((~finite).sum())} of {len(values)} are not, the first is number {first}"
+        )

@@ -1,0 +1,82 @@
+"""A few samples that cover many: k-centres (Gonzalez 1985)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+# Numbers held at once: more than 32 MiB, which Linux takes back as soon as it is free; what is smaller leaves gaps
+# between what is kept, a few tens of MB for each block of images.
+BLOCK_ENTRIES = 9_000_000
+# What float32 leaves of a squared distance between equal points, as a share of their squared length.
+_ROUNDING = 1e-6
+# Distances for the choice are taken along so many random directions where there are more channels.
+DIRECTIONS = 128
+_CANDIDATES = 512
+
+
+def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Indices of `count` points [n, d], each the farthest from those before, distances times its `stretch` [n]; and the
+    largest distance that is left. The first is the farthest from the mean. Fewer where points are equal.
+
+    The choice is that of one pass over all points a choice, made in fewer: distances only fall, so as long as the
+    farthest of some candidates is no nearer than every point outside them was, it is the farthest of all.
+    """
+    norms = points.square().sum(1)
+    factor = stretch.square()
+    near = torch.full_like(norms, torch.inf)
+    new = ((points - points.mean(0)).square().sum(1) * factor).argmax().reshape(1)
+    chosen: list[Tensor] = []
+    while len(new):
+        chosen.append(new)
+        _approach(near, points, norms, factor, new)
+        left = count - sum(map(len, chosen))
+        new = _farthest(near, points, norms, factor, left) if left > 0 else new[:0]
+    return torch.cat(chosen), (near / factor).max().sqrt()
+
+
+def _approach(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, new: Tensor) -> None:
+    """Take the new centres into each point's stretched squared distance [n] to its nearest centre."""
+    centres, own = points[new], norms[new]
+    step = max(1, BLOCK_ENTRIES // len(new))
+    for start in range(0, len(points), step):
+        part = slice(start, start + step)
+        squared = torch.addmm(own, points[part], centres.T, alpha=-2).amin(1).add_(norms[part])
+        torch.minimum(near[part], _told(squared, norms[part]).mul_(factor[part]), out=near[part])
+    near[new] = 0
+
+
+def _told(squared: Tensor, norms: Tensor) -> Tensor:
+    """Squared distances, 0 where rounding leaves equal points a little apart, by how much depends on the processor."""
+    return squared.masked_fill_(squared <= _ROUNDING * norms, 0)
+
+
+def _farthest(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, most: int) -> Tensor:
+    """The next centres that are certain before all distances are brought up to date."""
+    top = near.topk(min(_CANDIDATES, len(near)))
+    outside = float(top.values[-1]) if len(top.values) < len(near) else 0.0
+    candidates = points[top.indices]
+    between = _told(torch.cdist(candidates, candidates).square(), norms[top.indices][:, None])
+    between *= factor[top.indices][:, None]
+    distances = top.values.clone()
+    found: list[int] = []
+    while len(found) < most:
+        farthest = int(distances.argmax())
+        value = float(distances[farthest])
+        if value <= 0 or value < outside:
+            break
+        found.append(farthest)
+        torch.minimum(distances, between[:, farthest], out=distances)
+        distances[farthest] = 0
+    return top.indices[found]
+
+
+def directed(points: Tensor) -> Tensor:
+    """Points along random directions, where there are many channels: distances stay within a tenth or so."""
+    if points.shape[1] <= DIRECTIONS:
+        return points
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(points.shape[1], DIRECTIONS, generator=generator) / math.sqrt(DIRECTIONS)
+    return points @ directions.to(points)

@@ -1,0 +1,55 @@
+"""Weighted Gaussians of vectors, one at each position of an image or a single one: moments, whitening, distances."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...core.data import Batch, Data
+
+# Variances below this share of the largest are not told from zero.
+_ROUNDING = 1e-12
+
+
+def vectors(units: Tensor) -> Tensor:
+    """[n, *unit] -> [n, positions, d]: an image has a vector of channels at each position, anything else is one."""
+    return units.flatten(2).transpose(1, 2) if units.dim() == 4 else units.flatten(1)[:, None]
+
+
+def weighted_moments(data: Data, w: Tensor, read: Callable[[Batch], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
+    """Mean [p, d] and covariance [p, d, d] of what `read` makes of the units [n, p, d], weighed by `w` [n].
+
+    In one pass and in double precision, on the CPU; what `read` makes is overwritten. The covariance is divided by
+    the sum of the weights.
+    """
+    share = (w.double() / w.double().sum()).cpu()
+    origin, first, second = torch.empty(0), torch.empty(0), np.empty(0)
+    for batch in data.batches(batch_size):
+        values = read(batch).cpu().double().transpose(0, 1)  # [p, n, d]
+        part = share[batch.index]
+        if not len(origin):
+            # Sums are taken about the mean of some units, so that a large offset does not eat the digits of the spread.
+            origin = values.mean(1, keepdim=True)
+            first = torch.zeros(len(values), values.shape[2], dtype=torch.float64)
+            second = np.zeros((*first.shape, first.shape[1]))
+        centred = values.sub_(origin)
+        first += torch.einsum("n,pnd->pd", part, centred)
+        # numpy sees that both factors are the same memory and forms half of the symmetric product.
+        scaled = centred.mul_(part.sqrt()[:, None]).numpy()
+        second += scaled.transpose(0, 2, 1) @ scaled
+    return origin[:, 0] + first, torch.from_numpy(second) - first[:, :, None] * first[:, None]
+
+
+def whitening(covariance: Tensor) -> Tensor:
+    """[positions, d, d] -> matrices of that shape after which vectors have the identity as their covariance."""
+    values, axes = torch.linalg.eigh(covariance)
+    return axes * values.clamp_min(values.amax(1, keepdim=True) * _ROUNDING).rsqrt()[:, None, :]
+
+
+def distances(part: Tensor, mean: Tensor, whitened_by: Tensor) -> Tensor:
+    """Squared Mahalanobis distances [n, positions] of vectors [n, positions, d]."""
+    centred = (part - mean).transpose(0, 1)  # [p, n, d]
+    return (centred @ whitened_by).square().sum(2).T

@@ -1,0 +1,47 @@
+"""Where in a sample a score comes from, by its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def gradients(function: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
+    """d function / d units for a function [n, *unit] -> [n], also where gradients are switched off: [n, *unit]."""
+    with torch.enable_grad():
+        units = units.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(units).sum(), units)
+    return gradient
+
+
+def localised(gradient: Tensor, scores: Tensor, blur: float = 0.01) -> Tensor:
+    """Where a score [n] comes from, of the gradient [n, *unit]: magnitudes, summed over channels and smoothed.
+
+    The largest value of a map is its unit's score, below 0 too, so that maps of different units can be compared; the
+    published codes stretch each map onto 0..1, a good unit's too. `blur` is the Gaussian's deviation in shares of the
+    side.
+    """
+    maps = gradient.abs()
+    if maps.dim() == 4:
+        maps = maps.sum(1)
+        flat = maps.flatten(1)
+        highest = flat.quantile(0.99, dim=1)
+        highest = torch.where(highest > 0, highest, flat.amax(1))  # the whole of a map may be one place
+        maps = _blurred(torch.minimum(maps, highest[:, None, None]), blur * min(maps.shape[1:]))
+    top = maps.flatten(1).amax(1).clamp_min(1e-30)
+    each = (-1, *(1,) * (maps.dim() - 1))
+    return scores.view(each) + scores.abs().view(each) * (maps / top.view(each) - 1)
+
+
+def _blurred(maps: Tensor, deviation: float) -> Tensor:
+    """Maps [n, h, w] under a Gaussian of this deviation in pixels; below half a pixel nothing changes."""
+    if deviation < 0.5:
+        return maps
+    reach = min(int(3 * deviation), min(maps.shape[1:]) - 1)
+    kernel = (-0.5 * (torch.arange(-reach, reach + 1, device=maps.device) / deviation) ** 2).exp()
+    kernel = kernel / kernel.sum()
+    padded = nn.functional.pad(maps[:, None], [reach] * 4, mode="reflect")
+    down = nn.functional.conv2d(padded, kernel.view(1, 1, -1, 1))
+    return nn.functional.conv2d(down, kernel.view(1, 1, 1, -1))[:, 0]

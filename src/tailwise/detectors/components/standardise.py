@@ -1,0 +1,57 @@
+"""Weighted standardisation of samples."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ...core.data import Data
+
+
+class Standardise(nn.Module):
+    """Weighted mean and standard deviation: of each feature or band, or of each channel of an image."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, unit_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.axes = (1, 2) if len(unit_shape) == 3 else ()
+        shape = (unit_shape[0], 1, 1) if len(unit_shape) == 3 else unit_shape
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(shape))
+
+    def learn(self, data: Data, w: Tensor) -> None:
+        """One pass over the data. A constant feature keeps scale 1."""
+        total = float(w.double().sum())
+        first = torch.zeros(self.mean.shape, dtype=torch.float64)
+        second = torch.zeros_like(first)
+        # Sums are taken about the first unit, so that a large offset does not eat the digits of a small spread.
+        origin = data.read(torch.zeros(1, dtype=torch.long))[0].double()
+        origin = origin.mean(self.axes, keepdim=True) if self.axes else origin
+        for batch in data.batches(4_096 if len(self.axes) == 0 else 64):
+            part = w[batch.index.to(w.device)].double().cpu()
+            units = batch.units.double() - origin
+            first += _weighted_sum(units.mean(self.axes_of_batch, keepdim=True) if self.axes else units, part)
+            squares = units.square()
+            second += _weighted_sum(squares.mean(self.axes_of_batch, keepdim=True) if self.axes else squares, part)
+        mean = first / total
+        variance = (second / total - mean.square()).clamp_min(0)
+        constant = variance <= 1e-10 * (origin + mean).square().clamp_min(1e-20)
+        self.mean = (mean + origin).to(self.mean)
+        self.scale = torch.where(constant, 1.0, variance.sqrt()).to(self.scale)
+
+    @property
+    def axes_of_batch(self) -> tuple[int, ...]:
+        return tuple(axis + 1 for axis in self.axes)
+
+    def forward(self, units: Tensor) -> Tensor:
+        return (units - self.mean) / self.scale
+
+    def undo(self, units: Tensor) -> Tensor:
+        """Standardised units in their own measure again."""
+        return units * self.scale + self.mean
+
+
+def _weighted_sum(units: Tensor, w: Tensor) -> Tensor:
+    return torch.tensordot(w, units, dims=1)

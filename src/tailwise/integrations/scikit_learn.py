@@ -1,0 +1,353 @@
+"""The scikit-learn faces: any estimator, weighed; and tailwise's own detectors.
+
+Everywhere else in this library a higher score is more anomalous. Here alone the sign is scikit-learn's, because its
+estimator checks demand it: `score_samples` and `decision_function` are lower for more anomalous units, and `predict`
+gives -1 for anomalies and 1 for normals.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from numbers import Integral
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+from torch import Tensor
+
+from ..calibration import conformal
+from ..core import registry
+from ..core.data import Batch, Data
+from ..core.detector import Detector
+from ..core.problem import Labelled
+from ..errors import InputError
+from ..numerics import neighbours
+from ..training import cleaning, cross_fitting
+from ..training import fit as training_fit
+from ..training.alignment import ModeFair, choose
+from ..weights.default import parse_weighting
+from ..weights.weighting import Context, Weighting, effective_sample_size
+
+_SEEDS = 2**31 - 1
+_LAST_DIGITS = 1e-9
+_SCORE_BATCH = 4_096
+
+
+class _Thresholded(OutlierMixin, BaseEstimator):
+    """What both faces share once they have an `offset_` and native scores."""
+
+    offset_: float
+
+    def _scores(self, X: np.ndarray) -> np.ndarray:
+        """Native scores [n], higher is more anomalous."""
+        raise NotImplementedError
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """[n], lower is more anomalous."""
+        check_is_fitted(self)
+        return -self._scores(_checked(self, X, reset=False))
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """[n], below 0 for anomalies."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """[n], -1 for anomalies and 1 for normals."""
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def scores_frame(self, X: Any) -> pd.DataFrame:
+        """What `tailwise score` gives: columns score (higher is more anomalous), threshold and flagged.
+
+        The rows are those of X, with its index where it is a DataFrame.
+        """
+        scores = -self.score_samples(X)
+        index = X.index if isinstance(X, pd.DataFrame) else None
+        limit = -self.offset_
+        return pd.DataFrame({"score": scores, "threshold": limit, "flagged": scores > limit}, index=index)
+
+
+class Reweighted(MetaEstimatorMixin, _Thresholded):
+    """Fit an estimator, weigh the units by its scores, fit it anew, and so on.
+
+    The weights reach an estimator whose `fit` takes `sample_weight` that way, and any other by resampling. PyOD's
+    detectors fit as they are. IsolationForest draws by the weights, so they say nothing to a forest whose
+    `max_samples` takes every unit, as it does by default up to 256.
+
+    Args:
+        estimator: anything with `score_samples` or `decision_function` after `fit(X)`; LocalOutlierFactor needs
+            `novelty=True`.
+        weighting: a Weighting or its spelling.
+        rounds: how often units are weighed and the estimator is fitted again. "auto" moves a little in each; a
+            weighting without Accumulate forgets the round before and is best given one.
+        resample: "thin" keeps each unit at most once, as many as the effective sample size, so that no distance
+            becomes 0 where neighbours are counted; "copy" draws as many units as there are, heavy ones repeatedly;
+            None passes `sample_weight` where `fit` takes it and thins where it does not.
+        contamination: share of training units beyond the threshold `offset_`.
+        random_state: of the resampling, and of an estimator that has a random state and leaves it None.
+
+    Attributes:
+        estimator_: the last fitted clone.
+        weights_: [n] of mean 1, those that it was fitted with.
+        offset_: `score_samples` below it are anomalies.
+    """
+
+    def __init__(
+        self,
+        estimator: Any,
+        weighting: Weighting | str = "auto",
+        rounds: int = 5,
+        resample: str | None = None,
+        contamination: float = 0.05,
+        random_state: Any = None,
+    ) -> None:
+        self.estimator = estimator
+        self.weighting = weighting
+        self.rounds = rounds
+        self.resample = resample
+        self.contamination = contamination
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit to units X [n, d]; y is not used.
+
+        Raises:
+            InputError: an option is off, or the estimator has no scores.
+        """
+        self._check_options()
+        X = _checked(self, X, reset=True)
+        weighting = parse_weighting(self.weighting) if isinstance(self.weighting, str) else self.weighting
+        seed = _drawn_seed(self.random_state)
+        start = float(np.random.default_rng(seed).uniform())
+        embedding = neighbours.principal_components(torch.tensor(X)) if weighting.needs_embedding else None
+        estimator, weights = self._fitted(X, None, seed, start), torch.ones(len(X), dtype=torch.float64)
+        cache: dict[int, Tensor] = {}
+        for round in range(self.rounds if weighting.steps else 0):
+            scores = torch.from_numpy(_training_scores(estimator, X, round > 0 and self.resample == "copy"))
+            previous = weights if round else None
+            weights = weighting(Context(scores, scores, embedding, previous, round, cache))
+            estimator = self._fitted(X, weights, seed, start)
+        self.estimator_, self.weights_ = estimator, weights.numpy()
+        self.offset_ = float(np.percentile(-native_scores(estimator, X), 100 * self.contamination))
+        return self
+
+    def _scores(self, X: np.ndarray) -> np.ndarray:
+        return native_scores(self.estimator_, X)
+
+    def _fitted(self, X: np.ndarray, weights: Tensor | None, seed: int, start: float) -> Any:
+        """A fresh clone, fitted with the weights."""
+        estimator = clone(self.estimator)
+        # The same seed in every round: then nothing but the weights differs between them.
+        if estimator.get_params().get("random_state", 0) is None:
+            estimator.set_params(random_state=seed)
+        if weights is None:
+            return estimator.fit(X)
+        if self.resample is None and has_fit_parameter(estimator, "sample_weight"):
+            return estimator.fit(X, sample_weight=weights.numpy())
+        chosen = copies(weights.numpy(), start) if self.resample == "copy" else thinned(weights.numpy(), start)
+        return estimator.fit(X[chosen])
+
+    def _check_options(self) -> None:
+        if self.resample not in (None, "thin", "copy"):
+            raise InputError(f"resample must be None, 'thin' or 'copy': got {self.resample!r}")
+        if not 0 < self.contamination <= 0.5:
+            raise InputError(f"contamination must lie above 0 and at most at 0.5: got {self.contamination}")
+        if self.rounds < 0:
+            raise InputError(f"rounds must be 0 or more: got {self.rounds}")
+
+
+class AnomalyDetector(_Thresholded):
+    """One of tailwise's own detectors on the rows of a table.
+
+    Args:
+        detector: a registered name, a spelling such as "AutoEncoder(code=4)", or a Detector, of which a copy is used.
+        weighting: a Weighting or its spelling.
+        alignment: how scores are read: "auto", "" for the detector's own, or a spelling; see `alignment.ModeFair`.
+        false_alarms: share of new normals beyond the threshold, which comes from units held out from training.
+        epochs, batch_size, lr: see `training.fit`.
+        refine: rounds on data that may hold anomalies, such as "Purify()"; see `refine`.
+        anomalies: rows [m, d] of a few known anomalies, for "dev-net" and "multi-cue".
+        random_state: of the networks, of the batches and of the units that are held out.
+
+    Attributes:
+        detector_: the fitted detector, with its alignment.
+        weights_: [n] final training weights; 0 for the units held out.
+        history_, checks_: see `training.Outcome`; a check that failed is also a warning.
+        offset_: `score_samples` below it are anomalies.
+    """
+
+    def __init__(
+        self,
+        detector: str | Detector = "gaussian",
+        weighting: Weighting | str = "auto",
+        alignment: str = "auto",
+        false_alarms: float = 0.05,
+        epochs: int | None = None,
+        batch_size: int = 256,
+        lr: float = 1e-3,
+        refine: str = "",
+        anomalies: Any = None,
+        random_state: Any = 0,
+    ) -> None:
+        self.detector = detector
+        self.weighting = weighting
+        self.alignment = alignment
+        self.false_alarms = false_alarms
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.lr = lr
+        self.refine = refine
+        self.anomalies = anomalies
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit to rows X [n, d]; y is not used.
+
+        Raises:
+            InputError: an option is off, or the detector needs `anomalies` or cannot use them.
+        """
+        if not 0 < self.false_alarms < 1:
+            raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
+        rows = _data(_checked(self, X, reset=True))
+        # A whole number is the seed itself, so that this is the fit of the command line with the same seed.
+        seed = int(self.random_state) if isinstance(self.random_state, Integral) else _drawn_seed(self.random_state)
+        weighting = parse_weighting(self.weighting) if isinstance(self.weighting, str) else self.weighting
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        held, kept = order.tensor_split([conformal.held_out_count(len(rows), self.false_alarms)])
+        kept = kept.sort().values
+        rule = choose(self.alignment, rows.unit_shape)
+        rounds, fit = cleaning.parse(self.refine), self._fitter(weighting, rule)
+        base = torch.ones(len(kept))
+        fitted = fit(rows.take(kept), base, seed) if rounds is None else rounds(fit, rows.take(kept), base, seed).fitted
+        self.detector_, outcome = fitted.detector, fitted.outcome
+        self.weights_ = np.zeros(len(rows))
+        self.weights_[kept.numpy()] = outcome.weights.numpy()
+        self.history_, self.checks_ = outcome.history, outcome.checks
+        for check in outcome.checks:
+            if not check.ok:
+                warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
+        # Too few to hold any out: the training scores stand in, although they are too low for it.
+        judged = rows.take(held if len(held) else kept)
+        scores = _exact_scores(self.detector_, judged)
+        threshold = conformal.conformal_threshold(scores, self.false_alarms)
+        # The unit that sets the threshold lies on it, and its last digits change with the rows it is scored with.
+        self.offset_ = -float(threshold + _LAST_DIGITS * max(abs(threshold), float(np.median(np.abs(scores)))))
+        return self
+
+    def _scores(self, X: np.ndarray) -> np.ndarray:
+        return _exact_scores(self.detector_, _data(X))
+
+    def _fitter(self, weighting: Weighting, rule: ModeFair | None) -> cross_fitting.Fit:
+        known = None
+        if self.anomalies is not None:
+            known = Labelled(_data(validate_data(self, self.anomalies, reset=False, dtype=[np.float64, np.float32])))
+
+        def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
+            detector = self._fresh_detector()
+            outcome = training_fit.fit(
+                detector, data, weighting, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
+                base_weights=base, anomalies=known, seed=seed,
+            )  # fmt: skip
+            return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
+
+        return fit
+
+    def _fresh_detector(self) -> Detector:
+        if isinstance(self.detector, Detector):
+            return copy.deepcopy(self.detector)
+        made = registry.parse(self.detector, ("detector",))
+        if len(made) != 1:
+            raise InputError(f"one detector is needed: got {self.detector!r}", "tailwise names lists them")
+        return made[0]
+
+
+def native_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
+    """Scores [n] of a fitted estimator, higher is more anomalous.
+
+    PyOD's `decision_function` rises with the anomaly, scikit-learn's falls; PyOD's detectors are known by the
+    `decision_scores_` that their base class documents.
+    """
+    if hasattr(estimator, "decision_scores_"):
+        scores = estimator.decision_function(X)
+    elif hasattr(estimator, "score_samples"):
+        scores = -estimator.score_samples(X)
+    elif hasattr(estimator, "decision_function"):
+        scores = -estimator.decision_function(X)
+    else:
+        hint = "give it novelty=True" if hasattr(estimator, "novelty") else "as IsolationForest or KernelDensity have"
+        raise InputError(f"{type(estimator).__name__} has neither score_samples nor decision_function", hint)
+    return np.asarray(scores, dtype=np.float64)
+
+
+def thinned(weights: np.ndarray, start: float) -> np.ndarray:
+    """Indices of units, each at most once and with a chance in proportion to its weight, up to 1.
+
+    Their number is the effective sample size: all of them when the weights are equal. `start` in 0 to 1 is the only
+    random number of the draw (systematic sampling, Madow 1949).
+    """
+    wanted = max(2, round(effective_sample_size(torch.from_numpy(weights))))
+    chance = np.zeros(len(weights))
+    full = np.zeros(len(weights), dtype=bool)
+    while True:  # units that are certain leave the others a larger share
+        rest = weights[~full].sum()
+        chance[~full] = weights[~full] * ((wanted - full.sum()) / rest) if rest > 0 else 0
+        over = chance > 1
+        if not over.any():
+            break
+        full |= over
+        chance[full] = 1
+    return np.flatnonzero(_counts(chance, start))
+
+
+def copies(weights: np.ndarray, start: float) -> np.ndarray:
+    """Indices of as many units as there are weights, each as often as its weight says, give or take less than one."""
+    return np.repeat(np.arange(len(weights)), _counts(weights / weights.mean(), start))
+
+
+def _counts(expected: np.ndarray, start: float) -> np.ndarray:
+    """Whole numbers [n] within 1 of the expected ones, and so are their running sums (systematic sampling)."""
+    # Rounding keeps sums such as 2.9999999 from losing a unit that is certain.
+    return np.diff(np.floor(np.round(np.cumsum(expected), 9) + start), prepend=np.floor(start)).astype(int)
+
+
+def _training_scores(estimator: Any, X: np.ndarray, copied: bool) -> np.ndarray:
+    """Native scores of the units that the estimator was fitted on; without themselves where neighbours are counted.
+
+    What was fitted on copies keeps the scores of as many units, but of others than these.
+    """
+    for name, sign in () if copied else (("decision_scores_", 1), ("negative_outlier_factor_", -1)):
+        own = getattr(estimator, name, None)
+        if own is not None and len(own) == len(X):
+            return sign * np.asarray(own, dtype=np.float64)
+    return native_scores(estimator, X)
+
+
+@torch.no_grad()
+def _exact_scores(detector: Detector, rows: Data) -> np.ndarray:
+    """Native scores [n] in double precision.
+
+    In single precision a row's last digits change with the rows it is scored with, which scikit-learn's checks refuse.
+    """
+    exact = copy.deepcopy(detector).double().eval()
+    batches = rows.batches(_SCORE_BATCH)
+    return torch.cat([exact.score(Batch(b.units.double(), b.index)).double() for b in batches]).numpy()
+
+
+def _drawn_seed(random_state: Any) -> int:
+    return int(check_random_state(random_state).randint(_SEEDS))
+
+
+def _checked(estimator: Any, X: Any, reset: bool) -> np.ndarray:
+    least = 2 if reset else 1
+    X = validate_data(estimator, X, reset=reset, dtype=[np.float64, np.float32], ensure_min_samples=least)
+    if len(X) and np.abs(X).max() > np.finfo(np.float32).max:
+        raise InputError(f"X holds {np.abs(X).max():.3g}, which is beyond single precision", "rescale the features")
+    return X
+
+
+def _data(X: np.ndarray) -> Data:
+    return Data(torch.tensor(X, dtype=torch.float32), [str(row) for row in range(len(X))])

@@ -1,0 +1,224 @@
+"""Nearest neighbours and the embedding they are looked up in.
+
+Distances are Euclidean. Small sets are searched exactly, in blocks. A set too large for that is parted into cells
+around centres by k-means, and a unit's neighbours are searched in the cells around its own (an inverted file, as in
+Sivic & Zisserman 2003), which costs O(n^1.5).
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix, identity
+from torch import Tensor
+
+from . import export_ops
+
+# Above this many units the search within one set goes through cells: exact search is quadratic.
+_EXACT_UNITS = 8_000
+_BLOCK_ENTRIES = 4_000_000
+# Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
+_RIDGE = 0.01
+# Along few axes the flat nearly fills the space, and what is left of a distance are the last digits of a number.
+_FEW_AXES = 128
+_CELL = 100
+# Each unit is compared with about this many. On three draws of 20,000 clustered units half as many found all true
+# neighbours of most, but fewer of those within kinds of 20; a quarter found three in four.
+_CANDIDATES = 3_200
+_ROUNDS = 4
+_SAMPLE = 5_000
+# So many more than are asked for are compared exactly: rounding must not decide who is among them.
+_SPARE = 8
+# Units are tied to so many of their neighbours (chosen with the modes, see there).
+_TIED = 12
+# A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
+_NEAR = 3
+_REACH = 1.5
+# A walk is followed from each of at most so many units; the others are counted as the nearest of these.
+_WALKERS = 2_500
+_STAY = 0.05
+
+
+def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> tuple[Tensor, Tensor]:
+    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals. Exact.
+
+    `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already. Distances are
+    in double precision where there is one.
+    """
+    if not centred:
+        # Far from the origin the product form of the distance loses the digits that tell rows apart.
+        centre = reference.mean(0)
+        query, reference = query - centre, reference - centre
+    distances, indices = [], []
+    wide = min(k + _SPARE, len(reference))
+    norms = reference.square().sum(1)
+    for block in export_ops.blocks(query, max(1, _BLOCK_ENTRIES // len(reference))):
+        squared = torch.addmm(norms, block, reference.T, alpha=-2)  # up to a constant per row
+        near = squared.topk(wide, largest=False, sorted=False).indices.sort(1).values
+        # Recomputed from the differences: the product form above loses digits for close rows. Few rows at a time,
+        # because those of feature maps are long.
+        step = max(1, _BLOCK_ENTRIES // max(1, wide * query.shape[1]))
+        parts = zip(export_ops.blocks(block, step), export_ops.blocks(near, step), strict=True)
+        precise = export_ops.precise(query.device)
+        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2, dtype=precise).sqrt() for part, at in parts])
+        exact, order = export_ops.smallest(exact, k)
+        distances.append(exact)
+        indices.append(near.gather(1, order))
+    if not distances:
+        return query.new_empty(0, k, dtype=export_ops.precise(query.device)), query.new_empty(0, k, dtype=torch.long)
+    return torch.cat(distances), torch.cat(indices)
+
+
+def beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
+    """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
+    found = []
+    dtype = export_ops.precise(points.device) if known.shape[1] <= _FEW_AXES else points.dtype
+    step = max(1, _BLOCK_ENTRIES // (near.shape[1] * known.shape[1]))
+    for block, indices in zip(export_ops.blocks(points, step), export_ops.blocks(near, step), strict=True):
+        flat = known[indices].to(dtype)  # [b, k, d]
+        middle = flat.mean(1, keepdim=True)
+        flat, off = flat - middle, block[:, None] - middle
+        gram = flat @ flat.transpose(1, 2)
+        spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+        gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
+        shares = export_ops.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
+        found.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
+    return torch.cat(found).to(export_ops.precise(points.device)) if found else points.new_empty(0)
+
+
+def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
+    """Indices [n, k] of each point's k nearest other points; k is cut to n - 1."""
+    k = min(k, len(points) - 1)
+    points = points - points.mean(0)
+    if len(points) <= _EXACT_UNITS:
+        everyone = torch.arange(len(points), device=points.device)
+        return _nearest_among(points, everyone, everyone, k)
+    members, centres = _cells(points, torch.Generator(points.device).manual_seed(seed))
+    wanted = max(_CANDIDATES, 4 * k)
+    # A crowded cell, as of many copies, is seen through an even sample of its members.
+    seen = [cell[:: math.ceil(len(cell) / wanted)] for cell in members]
+    seen_count = torch.tensor([len(cell) for cell in seen])
+    indices = torch.empty(len(points), k, dtype=torch.long, device=points.device)
+    for cell, own in enumerate(members):
+        near = _distances(centres[cell : cell + 1], centres)[0].argsort().cpu()
+        enough = int((seen_count[near].cumsum(0) < wanted).sum()) + 1
+        indices[own] = _nearest_among(points, own, torch.cat([seen[i] for i in near[:enough].tolist()]), k)
+    return indices
+
+
+def principal_components(units: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None) -> Tensor:
+    """Coordinates [n, min(dims, ...)] of units [n, ...] along the leading principal components of a sample of them.
+
+    With `of` [m, ...] the components are those of other units of the same shape.
+
+    Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
+    """
+    centre, scale, axes = principal_axes(units if of is None else of, dims, seed)
+    return (units.flatten(1).float() - centre) / scale @ axes
+
+
+def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other units by."""
+    flat = units.flatten(1).float()
+    generator = torch.Generator(flat.device).manual_seed(seed)
+    sample = flat[torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]]
+    centre = sample.mean(0)
+    scale = sample.std(0, correction=0) if units.dim() == 2 else torch.ones_like(centre)
+    # What hardly varies in the sample has no scale of its own; dividing by it would blow up the few that differ.
+    scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, 1.0)
+    sample = (sample - centre) / scale
+    dims = min(dims, *sample.shape)
+    if sample.shape[1] <= 2_048:
+        axes = _eigenvectors(sample.T @ sample)[:, :dims]  # [d, dims]
+    else:
+        # Wide units: the small Gram matrix has the same spectrum.
+        axes = sample.T @ _eigenvectors(sample @ sample.T)[:, :dims]
+        axes = axes / axes.norm(dim=0).clamp_min(1e-12)
+    return centre, scale, axes
+
+
+def _eigenvectors(matrix: Tensor) -> Tensor:
+    """Of a symmetric matrix [d, d], as columns by falling eigenvalue."""
+    # With many eigenvalues of 0, as of pixels that are always dark, float32 fails on some processors, or answers NaN.
+    with suppress(torch.linalg.LinAlgError):
+        found = torch.linalg.eigh(matrix).eigenvectors
+        if bool(found.isfinite().all()):
+            return found.flip(1)
+    return torch.linalg.eigh(matrix.cpu().double()).eigenvectors.to(matrix).flip(1)
+
+
+def ties(points: Tensor, seed: int = 0) -> csr_matrix:
+    """Ties [n, n] between neighbours: the squared share of their neighbourhoods that they have in common."""
+    n = len(points)
+    near = nearest_within(points, _TIED, seed)  # [n, k]
+    distances = (points[:, None] - points[near]).norm(dim=2)
+    limit = _REACH * distances[:, min(_NEAR, near.shape[1] - 1), None]
+    row, column = (distances <= limit).nonzero(as_tuple=True)
+    links = csr_matrix((np.ones(len(row)), (row.numpy(), near[row, column].numpy())), (n, n))
+    around = links + identity(n, format="csr")
+    size = np.asarray(around.sum(1)).ravel()
+    common = (around @ around.T).multiply((links + links.T) > 0).tocoo()
+    share = common.data / (size[common.row] + size[common.col] - common.data)
+    return csr_matrix((share**2, (common.row, common.col)), (n, n))
+
+
+def walk_reach(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
+    """How many units [n] a random walk along ties spreads over in 2^doublings steps, as a share of all.
+
+    It is the inverse of the sum of squared chances of being at each unit in the end. Ties within a kind are many and
+    those between kinds few, so a walk that starts in a rare kind stays in it and reaches few units.
+    """
+    chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:_WALKERS]
+    walkers = (points[chosen] if len(points) > _WALKERS else points).float().cpu()
+    # Equal units have no kinds, whatever the order in which their neighbours are listed.
+    if len(walkers) < 3 or bool((walkers == walkers[0]).all()):
+        return torch.ones(len(points), device=points.device)
+    step = torch.from_numpy(ties(walkers - walkers.mean(0), seed).toarray()).float()
+    # A unit without ties stays where it is.
+    step.diagonal().add_(_STAY)
+    step /= step.sum(1, keepdim=True)
+    for _ in range(doublings):
+        step = step @ step
+    reach = 1 / step.square().sum(1) / len(walkers)
+    if len(points) > len(walkers):
+        reach = reach[nearest(points.float().cpu(), walkers, 1)[1][:, 0]]
+    return reach.to(points.device)
+
+
+def _distances(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distances [a, b] up to a constant per row: enough to rank."""
+    return b.square().sum(1) - 2 * a @ b.T
+
+
+def _nearest_among(points: Tensor, asking: Tensor, candidates: Tensor, k: int) -> Tensor:
+    """Indices [a, k] of the k nearest candidates, other than itself, of each asking point; both are indices."""
+    found = []
+    others = points[candidates]
+    for block in asking.split(max(1, _BLOCK_ENTRIES // len(candidates))):
+        squared = _distances(points[block], others)
+        squared[block[:, None] == candidates] = torch.inf
+        found.append(candidates[squared.topk(k, largest=False).indices])
+    return torch.cat(found)
+
+
+def _cells(points: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
+    """Indices of the points in each cell, none empty, and the cells' centres [c, d]."""
+    count = len(points) // max(_CELL, int(math.sqrt(len(points)) / 2))
+    sample = points[torch.randperm(len(points), generator=generator, device=points.device)[: 16 * count]]
+    centres = sample[:count]
+    for _ in range(_ROUNDS):
+        own = _own_centre(sample, centres)
+        size = torch.bincount(own, minlength=count)[:, None]
+        total = torch.zeros_like(centres).index_add_(0, own, sample)
+        centres = torch.where(size > 0, total / size.clamp_min(1), centres)
+    own = _own_centre(points, centres)
+    size = torch.bincount(own, minlength=count)
+    members = own.argsort(stable=True).split(size[size > 0].tolist())
+    return list(members), centres[size > 0]
+
+
+def _own_centre(points: Tensor, centres: Tensor) -> Tensor:
+    return torch.cat([_distances(b, centres).argmin(1) for b in points.split(_BLOCK_ENTRIES // len(centres))])

@@ -1,0 +1,439 @@
+"""Why does a unit score what it does, and why was a training unit weighed up or down?
+
+For a score: the training units most like it of the same found kind, and what drives it: the features of a row, the
+bands of a spectrum, the patches and the flagged regions of an image. For a weight: what each step of the weighting
+did to it. Everything is a plain dict first; `explanation_pages` lays it out. It needs the training data again, which
+the run names and a fingerprint recognises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ..calibration import score_maps
+from ..calibration.clusters import UNKNOWN, names_of
+from ..core import inference
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.embedding import embedding_beside, embedding_of
+from ..core.identity import digest_of
+from ..core.problem import Labelled, Source
+from ..errors import InputError, did_you_mean
+from ..numerics import neighbours, shapley
+from ..runs import scorer, store
+from ..training.alignment import CUES, Aligned
+from ..weights.default import parse_weighting
+from ..weights.steps import Importance
+from ..weights.weighting import Context, unit_mean
+
+# So many nearest normals are shown, and averaged into what is usual.
+_NEAREST = 5
+_WINDOWS, _CELLS = 32, 8
+_REGIONS = 3
+_LISTED = 12
+# A unit this near in the embedding, as a share of its distance from the middle, and of the same name is itself.
+_ROUNDING = 1e-5
+# A replay of the weighting that is off by more than this factor is told of.
+_REPLAYED = 1.1
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """A run with the training units that it was fitted on, read again.
+
+    Attributes:
+        table: a row a unit of `data`, as in scores.parquet.
+        notes: what is not as it was when the run was made.
+    """
+
+    run: store.Run
+    detector: Detector
+    source: Source
+    data: Data
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+    @property
+    def units(self) -> Labelled:
+        """The training units, with their known groups where there are any."""
+        groups = self.table["group"].to_numpy().astype(str) if "group" in self.table else None
+        return Labelled(self.data, groups=groups)
+
+    @cached_property
+    def sizes(self) -> dict[int, int]:
+        """How many training units each found kind holds."""
+        return {int(kind): int(size) for kind, size in self.table["mode"].value_counts().items()}
+
+    def kind(self, mode: int) -> dict[str, Any] | None:
+        """A found kind and its size; None for units that belong to none."""
+        size, of = self.sizes.get(mode, 0), len(self.table)
+        return None if mode < 0 else {"name": mode, "size": size, "of": of, "share": size / of}
+
+
+def reopen(run: store.Run) -> Known:
+    """Read the training data of a run again.
+
+    Raises:
+        InputError: none of its units is there any more.
+    """
+    source = run.spelled("source")
+    train = source.load().train
+    table = run.scores()
+    place = {str(name): i for i, name in enumerate(train.names)}
+    there = table["unit"].astype(str).isin(place).to_numpy()
+    if not there.any():
+        raise InputError(
+            f"none of the units that {run.path} was fitted on is in {source!r} any more",
+            "explanations need the training data: put it back, or fit again",
+        )
+    places = [place[str(name)] for name in table["unit"][there]]
+    data = train if places == list(range(len(train))) else train.take(places)
+    if list(data.unit_shape) != run.settings["unit_shape"]:
+        raise InputError(f"{source!r} now holds units of shape {list(data.unit_shape)}", "put the data back")
+    notes = []
+    if not there.all():
+        notes.append(f"{(~there).sum()} of the run's {len(there)} units are not in {source!r}: they are left out")
+    elif digest_of(data) != run.settings.get("fingerprint"):
+        notes.append("the training data has changed since the run was made: nearest units may have, too")
+    return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
+
+
+def explain_score(known: Known, units: Labelled, name: str, seed: int = 0) -> dict[str, Any]:
+    """Why the unit of this name in `units` scores what it does; of what is known of units only groups are looked at.
+
+    Keys: `unit`, `score`, `threshold` that it is held to, `flagged`, `p_value`, whether it is `unlike` every training
+    unit; `kind` of normal that it is nearest to; `nearest` units of that kind, whose own nearest are at the
+    `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the
+    `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
+    """
+    at = _place(units.data, name)
+    one = units.data.take([at])
+    score = float(inference.score(known.detector, one)[0])
+    groups = None if units.groups is None else units.groups[[at]]
+    held = scorer.scored(known.run, Labelled(one, groups=groups), np.array([score]), None, None).iloc[0]
+    near, distances, usual, mode = _nearest(known, one)
+    notes = list(known.notes)
+    found: dict[str, Any] = {
+        "unit": str(name),
+        "score": score,
+        "threshold": float(held["threshold"]),
+        "flagged": bool(held["flagged"]),
+        "p_value": float(held["p_value"]),
+        "unlike": held.get("kind") == names_of(torch.tensor([UNKNOWN]))[0],
+        "kind": known.kind(mode),
+        "nearest": [
+            {"unit": str(known.table["unit"][i]), "distance": distance, "score": float(known.table["score"][i])}
+            for i, distance in zip(near, distances, strict=True)
+        ],
+        "usual_distance": usual,
+    }
+    found["cues"] = _cues(known.detector, one)
+    if known.detector.needs_context:
+        notes.append("the detector reads a unit by those around it: what drives its score inside the unit is not asked")
+        found |= {"usual": None, "drivers": None}
+    else:
+        reference = known.data.read(torch.tensor(near)).mean(0)
+        found |= drivers(known.detector, one, reference, seed)
+    found["regions"] = _regions(known, one)
+    return found | {"notes": notes}
+
+
+def explain_weights(known: Known, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Why the training units of these names were weighed as they were.
+
+    Keys: `unit`, `weight`, `held_out`, `first_score`, `trained_score`, `score`, and the `quantiles` of the first two
+    among the units trained on; `kind`; `density` of first scores there against the target's; `rounds`, the first and
+    the last, whose `steps` have the weight `before` and `after`; `sentence`; `notes`.
+    """
+    fitted = known.table[~known.table["held_out"]].reset_index(drop=True)
+    replays = _replays(known, fitted)
+    return [_weight(known, fitted, replays, str(name)) for name in names]
+
+
+def worst_units(known: Known, units: Data, count: int) -> list[str]:
+    """Names of the units with the highest scores, highest first."""
+    scores = inference.score(known.detector, units)
+    order = scores.argsort(descending=True, stable=True)[:count]
+    return [str(units.names[i]) for i in order.tolist()]
+
+
+def extreme_weights(known: Known, count: int) -> list[str]:
+    """Names of the training units that were weighed up most, and of those weighed down most."""
+    fitted = known.table[~known.table["held_out"]].sort_values("weight", ascending=False, kind="stable")
+    up, down = fitted["unit"].head(count), fitted["unit"].tail(count)[::-1]
+    return list(dict.fromkeys([str(name) for name in [*up, *down]]))
+
+
+def _place(units: Data, name: str) -> int:
+    names = [str(each) for each in units.names]
+    if str(name) not in names:
+        raise InputError(f"no unit is called {str(name)!r}", _hint(str(name), names))
+    return names.index(str(name))
+
+
+def _hint(name: str, names: Sequence[str]) -> str:
+    """The closest name, but not a list of thousands."""
+    said = did_you_mean(name, names)
+    return (
+        said if said.startswith("did") or len(names) <= _LISTED else "units are named as `tailwise score` prints them"
+    )
+
+
+def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, int]:
+    """Places of the training units most like the unit, of its kind; their distances; how far their own nearest are, in
+    the mean; and the kind. The unit itself is none of them."""
+    new, places = embedding_beside(one, known.data)
+    distance, first = (found[0, 0] for found in neighbours.nearest(new, places, 1))
+    same_name = str(known.table["unit"][int(first)]) == str(one.names[0])
+    itself = same_name and float(distance) <= _ROUNDING * max(1.0, float(new.norm()))
+    modes = known.table["mode"].to_numpy()
+    mode = int(modes[int(first)])
+    # What belongs to no kind is held against everything.
+    allowed = np.flatnonzero(modes == mode) if mode >= 0 else np.arange(len(modes))
+    if itself and len(allowed) > 1:
+        allowed = allowed[allowed != int(first)]
+    distances, indices = neighbours.nearest(new, places[allowed], min(_NEAREST, len(allowed)))
+    near = allowed[indices[0].numpy()]
+    others = neighbours.nearest(places[near], places[allowed], min(_NEAREST + 1, len(allowed)))[0][:, 1:]
+    return near.tolist(), distances[0].tolist(), float(others.mean()) if others.numel() else 0.0, mode
+
+
+def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
+    """The parts of a mode-fair score, which is their mean; None for a detector's own."""
+    if not isinstance(detector, Aligned):
+        return None
+    values = inference.over_batches(detector, one, lambda batch: detector.cues(batch).T)[0].tolist()
+    return [{"name": name, "value": value} for name, value in zip(CUES, values, strict=True)]
+
+
+def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:
+    """The score of the reference, and what each part of the unit adds to it on the way to the unit's own."""
+    unit = one.read(torch.tensor([0]))[0]
+    part, named = parts_of(one)
+
+    def score(units: Tensor) -> Tensor:
+        return inference.score(detector, Data(units, list(map(str, range(len(units))))))
+
+    steps = shapley.steps_for(len(named), unit.numel())
+    gained = shapley.contributions(score, unit, reference, part, steps, seed).tolist()
+    rows = [
+        known | {"value": float(unit[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
+        for i, (known, g) in enumerate(zip(named, gained, strict=True))
+    ]
+    what = {1: "features", 2: "bands", 3: "patches"}[len(one.unit_shape)]
+    return {
+        "usual": float(score(reference[None])[0]),
+        "drivers": {"what": what, "steps": steps, "rows": sorted(rows, key=lambda row: -abs(row["contribution"]))},
+    }
+
+
+def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
+    """Which part each entry of a unit belongs to, and a name for each part: a feature, a window of bands, or a cell of
+    an even grid over the image, with its place in shares of the height and width."""
+    shape = data.unit_shape
+    if len(shape) == 1:
+        names = data.features or tuple(f"feature {i}" for i in range(shape[0]))
+        return torch.arange(shape[0]), [{"name": name} for name in names]
+    if len(shape) == 2:
+        part = shapley.windows(shape[1], _WINDOWS)
+        return part[None].expand(shape), [_window(data, part == i) for i in range(int(part.max()) + 1)]
+    part = shapley.grid(shape[1], shape[2], _CELLS)
+    across = min(_CELLS, shape[2])
+    return part[None].expand(shape), [_cell(part == i, i, across) for i in range(int(part.max()) + 1)]
+
+
+def _window(data: Data, inside: Tensor) -> dict[str, Any]:
+    bands = inside.nonzero().flatten().tolist()
+    names = data.features or tuple(map(str, range(data.unit_shape[1])))
+    unit = " nm" if data.features else ""
+    first, last = names[bands[0]], names[bands[-1]]
+    said = first if first == last else f"{first} to {last}"
+    return {"name": f"{said}{unit}" if unit else f"band {said}", "bands": [bands[0], bands[-1]]}
+
+
+def _cell(inside: Tensor, number: int, across: int) -> dict[str, Any]:
+    return {"name": f"row {number // across + 1}, column {number % across + 1}", "box": _box(inside.numpy())}
+
+
+def _box(inside: np.ndarray) -> dict[str, float]:
+    """Where the true pixels lie, as shares of the height and width."""
+    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
+    height, width = inside.shape
+    return {
+        "top": float(rows[0] / height), "bottom": float((rows[-1] + 1) / height),
+        "left": float(columns[0] / width), "right": float((columns[-1] + 1) / width),
+    }  # fmt: skip
+
+
+def _where(box: dict[str, float]) -> str:
+    spans = (("left", "right"), ("top", "bottom"))
+    across, down = (sorted({f"{100 * box[side]:.0f}" for side in sides}, key=float) for sides in spans)
+    return f"{' to '.join(across)} % from the left, {' to '.join(down)} % from the top"
+
+
+def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:
+    """The regions of the detector's map above its threshold, worst first; the worst place where nothing is."""
+    scale = score_maps.Scale.of(known.run.settings)
+    if scale is None or not known.detector.has_maps:
+        return None
+    found = next(iter(score_maps.of_data(known.detector, one, known.run.settings["smoothing"])))
+    flagged = found > scale.threshold
+    if not flagged.any():
+        flagged = found == found.max()
+    labelled, count = ndimage.label(flagged)
+    rows: list[dict[str, Any]] = []
+    for number in range(1, count + 1):
+        inside = labelled == number
+        box, highest = _box(inside), float(found[inside].max())
+        rows.append(
+            {"name": _where(box), "box": box, "highest": highest, "flagged": highest > scale.threshold}
+            | {"share": float(inside.mean()), "threshold": scale.threshold}
+        )
+    return sorted(rows, key=lambda row: -row["highest"])[:_REGIONS]
+
+
+@dataclass(frozen=True, eq=False)
+class _Replay:
+    """The weighting applied once more, step by step, to one of a run's columns of scores [n].
+
+    `weights` [n] before any step, after each, and after balancing.
+    """
+
+    column: str
+    steps: tuple[Any, ...]
+    names: tuple[str, ...]
+    weights: tuple[Tensor, ...]
+
+    def at(self, place: int) -> list[dict[str, Any]]:
+        """What each step did to the weight of the unit at this place."""
+        own = [float(w[place]) for w in self.weights]
+        return [
+            {"step": name, "before": before, "after": after}
+            for name, before, after in zip(self.names, own[:-1], own[1:], strict=True)
+        ]
+
+
+def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
+    """The weighting of the first scores and, if that gives back the run's weights more nearly, of the last.
+
+    A detector that was solved twice was weighed by its first scores alone; one that was trained, by its last in the
+    end. Empty where there is nothing to replay.
+    """
+    settings = known.run.settings
+    weighting = parse_weighting(settings["weighting"])
+    stored = torch.from_numpy(fitted["weight"].to_numpy(dtype=float).copy()).float()
+    if not weighting.steps or not bool(torch.isfinite(stored).all()):
+        return []
+    base = _base(fitted, bool(settings.get("balance")))
+    embedding = None
+    if weighting.needs_embedding:
+        chosen = np.flatnonzero(~known.table["held_out"].to_numpy())
+        embedding = embedding_of(known.data.take(chosen) if len(chosen) < len(known.data) else known.data)
+    found, off = [], []
+    for column in ("first_score", "trained_score"):
+        scores = torch.from_numpy(fitted[column].to_numpy(dtype=float).copy()).float()
+        # By the end a weighting that accumulates has gathered the weights that the run holds.
+        past = weighting.needs_past and column == "trained_score"
+        previous = stored / base.clamp_min(1e-12) if past else None
+        traced = weighting.trace(Context(scores, scores, embedding, previous, int(past)))
+        names = tuple(repr(step) for step in weighting.steps)
+        if settings.get("balance"):
+            traced.append(unit_mean(traced[-1] * base))
+            names = (*names, "known groups balanced")
+        off.append(float((_log(traced[-1]) - _log(stored)).abs().mean()))
+        found.append(_Replay(column, weighting.steps, names, tuple(traced)))
+    return found if off[1] < off[0] else found[:1]
+
+
+def _log(w: Tensor) -> Tensor:
+    return w.clamp_min(1e-3).log()
+
+
+def _base(fitted: pd.DataFrame, balance: bool) -> Tensor:
+    if not balance or "group" not in fitted:
+        return torch.ones(len(fitted))
+    count = fitted.groupby("group")["group"].transform("count").to_numpy(dtype=float)
+    return unit_mean(torch.from_numpy(1 / count).float())
+
+
+def _weight(known: Known, fitted: pd.DataFrame, replays: Sequence[_Replay], name: str) -> dict[str, Any]:
+    every = known.table["unit"].astype(str)
+    if name not in set(every):
+        raise InputError(f"no training unit is called {name!r}", _hint(name, every.tolist()))
+    row = known.table[every == name].iloc[0]
+    numbers = {key: _number(row[key]) for key in ("weight", "score", "first_score", "trained_score")}
+    found: dict[str, Any] = {"unit": name, "held_out": bool(row["held_out"]), **numbers}
+    found |= {"kind": known.kind(int(row["mode"])), "quantiles": {}, "density": None, "rounds": []}
+    notes = list(known.notes)
+    if not found["held_out"]:
+        at = int(np.flatnonzero(fitted["unit"].astype(str) == name)[0])
+        columns = {key: fitted[key].to_numpy(dtype=float) for key in ("first_score", "trained_score")}
+        found["quantiles"] = {key: float((scores < scores[at]).mean()) for key, scores in columns.items()}
+        found["rounds"] = [{"scores": replay.column, "steps": replay.at(at)} for replay in replays]
+        if replays:
+            importance = next((step for step in replays[0].steps if isinstance(step, Importance)), None)
+            scores = torch.tensor(columns["first_score"])
+            found["density"] = None if importance is None else _densities(importance, scores, at)
+            notes += _doubts(found)
+    return found | {"sentence": _sentence(found), "notes": notes}
+
+
+def _densities(importance: Importance, scores: Tensor, at: int) -> dict[str, float] | None:
+    scaled, _ = importance.scale(scores, scores)
+    if float(scaled.max() - scaled.min()) <= 1e-6 * max(float(scaled.abs().max()), 1e-30):
+        return None
+    own = scaled[at : at + 1]
+    density, target = (float(fit(scaled).log_prob(own).exp()) for fit in (importance.density, importance.target))
+    return {"scores": density, "target": target, "ratio": target / max(density, 1e-300)}
+
+
+def _doubts(found: dict[str, Any]) -> list[str]:
+    weight, replayed = found["weight"], found["rounds"][-1]["steps"][-1]["after"]
+    if weight and replayed and max(weight / replayed, replayed / weight) <= _REPLAYED:
+        return []
+    return [
+        f"the steps, applied to the run's stored scores, come to {replayed:.3g}; the run's own weight of {weight:.3g} "
+        "also carries rounds whose scores are not kept, parts of units, or a refinement"
+    ]
+
+
+def _sentence(found: dict[str, Any]) -> str:
+    if found["held_out"]:
+        return "It was held out for the threshold: it was not trained on, and has no weight."
+    weight = found["weight"]
+    if weight is None:
+        return "It has no weight: it was not trained on."
+    said = "raised" if weight > 1.02 else "lowered" if weight < 0.98 else "left as it is"
+    first, last = (100 * found["quantiles"][key] for key in ("first_score", "trained_score"))
+    text = f"Its weight of {weight:.3g} is {said}, the mean being 1."
+    text += f" Before any weighing {first:.0f} % of the training units scored lower; after training, {last:.0f} %."
+    if density := found["density"]:
+        ratio = density["ratio"]
+        text += f" The target wants scores like its first one {ratio:.2g} times as often as the units had them."
+    if kind := found["kind"]:
+        text += f" It is of kind {kind['name']}, which holds {kind['size']} of {kind['of']} units."
+    else:
+        text += " It belongs to no found kind."
+    if found["rounds"]:
+        most = max(found["rounds"][0]["steps"], key=lambda step: abs(_factor(step)))
+        text += f" What did most when weighing began is {most['step']}: from {most['before']:.3g} to "
+        text += f"{most['after']:.3g}."
+    return text
+
+
+def _factor(step: dict[str, Any]) -> float:
+    """What a step multiplied the weight by, as a logarithm."""
+    return float(np.log(max(step["after"], 1e-9) / max(step["before"], 1e-9)))
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None

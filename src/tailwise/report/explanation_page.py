@@ -1,0 +1,243 @@
+"""Explanations laid out: text for a terminal that is Markdown too, a page with pictures, JSON."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import torch
+from markupsafe import Markup
+from PIL import Image, ImageDraw, ImageFont
+
+from ..calibration import score_maps
+from ..core.data import Data
+from ..core.problem import Labelled, Source
+from ..errors import InputError
+from . import explanation, numbers
+from .explanation import Known
+from .page import page, within_budget
+from .pictures import data_uri, fitted, of_named, overlay, pictures_of
+
+_ROWS, _BOXES = 8, 5
+_SIDE, _GAP = 240, 4
+_BOX, _PLATE = (200, 30, 20), 14
+_WHEN = {"first_score": "when weighing began", "trained_score": "by the end of training"}
+
+
+def of_scores(
+    known: Known, source: Source, units: Labelled, names: Sequence[str], seed: int = 0, pictured: bool = False
+) -> dict[str, Any]:
+    """Explanations of the scores of these units of `units`, which `source` has read, as a plain dict."""
+    listed = [explanation.explain_score(known, units, name, seed) for name in names]
+    if pictured:
+        place = {str(name): i for i, name in enumerate(units.data.names)}
+        for one in listed:
+            one["picture"] = _picture(known, source, units.data, place[one["unit"]], one)
+            one["spectra"] = _spectra(known, units.data, place[one["unit"]], one)
+        near = [row["unit"] for one in listed for row in one["nearest"]]
+        pictures, texts = of_named(known.source, known.data, list(dict.fromkeys(near)))
+        shown = {"pictures": within_budget(pictures, near), "texts": texts}
+        return _head(known, "scores") | {"units": listed} | shown
+    return _head(known, "scores") | {"units": listed}
+
+
+def of_weights(known: Known, names: Sequence[str]) -> dict[str, Any]:
+    """Explanations of the weights of these training units, as a plain dict."""
+    units = explanation.explain_weights(known, names)
+    pictures, texts = of_named(known.source, known.data, names)
+    head = _head(known, "weights") | {"weighting": known.run.settings["weighting"]}
+    return head | {"units": units, "pictures": pictures, "texts": texts}
+
+
+def _head(known: Known, of: str) -> dict[str, Any]:
+    settings = known.run.settings
+    return {"of": of} | {name: settings[name] for name in ("detector", "source", "alignment")}
+
+
+def to_text(found: Mapping[str, Any]) -> str:
+    """Lines for a terminal, which are Markdown too."""
+    write = _score_lines if found["of"] == "scores" else _weight_lines
+    return "\n".join(line for unit in found["units"] for line in [*write(unit), ""])
+
+
+def to_html(found: dict[str, Any]) -> str:
+    """One page that loads nothing and runs no script."""
+    content = {"pictures": {}, "texts": {}} | found
+    units = [unit | {"figures": _figures(unit, number)} for number, unit in enumerate(found["units"])]
+    return page(
+        "explanation.html",
+        content | {"units": units, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts},
+    )
+
+
+def lead(unit: Mapping[str, Any]) -> str:
+    """What a score is and how it compares, in a sentence."""
+    number = numbers.number
+    text = f"Its score of {number(unit['score'])} is {'' if unit['flagged'] else 'not '}above the threshold of "
+    text += (
+        f"{number(unit['threshold'])}; {numbers.percent(unit['p_value'])} of new normals would score as high or higher."
+    )
+    if unit["unlike"]:
+        text += " It is unlike every training unit."
+    if kind := unit["kind"]:
+        text += f" It is most like kind {kind['name']} of normal, which holds {kind['size']} of {kind['of']} units."
+    else:
+        text += " The unit most like it belongs to no found kind of normal."
+    distance = sum(row["distance"] for row in unit["nearest"]) / len(unit["nearest"])
+    if unit["usual_distance"] > 0:
+        ratio = distance / unit["usual_distance"]
+        text += f" Its nearest of these are {number(ratio)} times as far from it as their own nearest are from them."
+    if unit["usual"] is not None:
+        text += f" Their average would score {number(unit['usual'])}."
+    return text
+
+
+def _score_lines(unit: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {unit['unit']}", "", lead(unit), ""]
+    rows = [(row["unit"], numbers.number(row["distance"]), numbers.number(row["score"])) for row in unit["nearest"]]
+    lines += _table(("nearest normals", "distance", "score"), rows)
+    if unit["drivers"]:
+        what = {"features": "feature", "bands": "bands", "patches": "patch"}[unit["drivers"]["what"]]
+        listed = unit["drivers"]["rows"]
+        shown = [(row["name"], *map(numbers.number, _values(row))) for row in listed[:_ROWS]]
+        if len(listed) > _ROWS:
+            rest = sum(row["contribution"] for row in listed[_ROWS:])
+            shown.append((f"{len(listed) - _ROWS} others", "", "", numbers.number(rest)))
+        shown.append(("all: score less that of the average", "", "", numbers.number(unit["score"] - unit["usual"])))
+        lines += _table((what, "here", "usual", "adds to the score"), shown)
+    if unit["cues"]:
+        cues = [(cue["name"], numbers.number(cue["value"])) for cue in unit["cues"]]
+        lines += _table(("read against its neighbours (the score is the mean)", "value"), cues)
+    if unit["regions"]:
+        rows = [
+            (row["name"], numbers.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
+            for row in unit["regions"]
+        ]
+        lines += _table(("region of the map", "highest", f"threshold {numbers.number(row_limit(unit))}"), rows)
+    return lines + [f"Note: {note}." for note in unit["notes"]]
+
+
+def row_limit(unit: Mapping[str, Any]) -> float:
+    """The threshold of the map's pixels."""
+    return float(unit["regions"][0]["threshold"])
+
+
+def _values(row: Mapping[str, Any]) -> tuple[float, float, float]:
+    return row["value"], row["usual"], row["contribution"]
+
+
+def _weight_lines(unit: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {unit['unit']}", "", unit["sentence"], ""]
+    number = numbers.number
+    for part in unit["rounds"]:
+        rows = [(step["step"], number(step["before"]), number(step["after"])) for step in part["steps"]]
+        lines += _table((_WHEN[part["scores"]], "before", "after"), rows)
+    lines += _table(("of this unit", "value"), [(name, number(value)) for name, value in weight_facts(unit)])
+    return lines + [f"Note: {note}." for note in unit["notes"]]
+
+
+def weight_facts(unit: Mapping[str, Any]) -> list[tuple[str, float | None]]:
+    """The numbers behind a weight, by what they are."""
+    names = {"weight": "weight in the run", "first_score": "score before weighing"}
+    names |= {"trained_score": "score after training", "score": "final score"}
+    rows = [(said, unit[name]) for name, said in names.items()]
+    if density := unit["density"]:
+        rows += [("density of first scores there", density["scores"]), ("density of the target", density["target"])]
+    return rows
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table whose columns also line up as text: the first to the left, the others to the right."""
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = [
+        f"| {row[0].ljust(widths[0])} | "
+        + " | ".join(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        + " |"
+        for row in cells
+    ]
+    rule = "|" + "-" * (widths[0] + 2) + "|" + "|".join("-" * (width + 1) + ":" for width in widths[1:]) + "|"
+    return [lines[0], rule, *lines[1:], ""]
+
+
+def _picture(known: Known, source: Source, units: Data, at: int, unit: Mapping[str, Any]) -> str:
+    """The unit with the patches that add most, numbered, and beside it its map; "" where it is no picture."""
+    if len(units.unit_shape) != 3:
+        return _plain_picture(source, units, at)
+    with suppress(InputError):  # the file may have gone away since
+        picture = _sized(pictures_of(source, units)(at))
+        parts = [_boxed(picture, unit)]
+        scale = score_maps.Scale.of(known.run.settings)
+        if scale is not None and unit["regions"]:
+            scores = next(iter(score_maps.of_data(known.detector, units.take([at]), known.run.settings["smoothing"])))
+            parts.append(np.full((len(picture), _GAP, 3), 255, dtype=np.uint8))
+            parts.append(overlay(picture, fitted(scores, picture.shape[:2]), scale))
+        return data_uri(np.concatenate(parts, 1))
+    return ""
+
+
+def _plain_picture(source: Source, units: Data, at: int) -> str:
+    """The picture of a unit that is read as something else, such as pooled features."""
+    return next(iter(of_named(source, units, [str(units.names[at])])[0].values()), "")
+
+
+def _sized(picture: np.ndarray) -> np.ndarray:
+    """The picture with its longer side made fit for a page."""
+    share = _SIDE / max(picture.shape[:2])
+    size = [max(1, round(side * share)) for side in picture.shape[1::-1]]
+    how = Image.Resampling.NEAREST if share > 1 else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(picture).resize((size[0], size[1]), how))
+
+
+def _boxed(picture: np.ndarray, unit: Mapping[str, Any]) -> np.ndarray:
+    """The picture with the patches that add most to the score framed and numbered."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    font = ImageFont.load_default(size=_PLATE - 2)
+    rows = unit["drivers"]["rows"][:_BOXES] if unit["drivers"] else []
+    for number, row in enumerate(rows, 1):
+        box = row.get("box")
+        if box is None or row["contribution"] <= 0:
+            continue
+        corners = box["left"] * image.width, box["top"] * image.height, box["right"] * image.width, box["bottom"]
+        left, top, right, bottom = *corners[:3], corners[3] * image.height
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=_BOX, width=2)
+        # On a plate of the frame's colour, so that the number can be read on any picture.
+        draw.rectangle((left, top, left + _PLATE, top + _PLATE), fill=_BOX)
+        draw.text((left + _PLATE / 2, top + _PLATE / 2), str(number), "white", font, anchor="mm")
+    return np.asarray(image)
+
+
+def _spectra(known: Known, units: Data, at: int, unit: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a figure of a spectrum needs: the bands' places, the unit, and the average of its nearest normals."""
+    if len(units.unit_shape) != 2 or not unit["drivers"]:
+        return None
+    names = known.table["unit"].astype(str).tolist()
+    near = torch.tensor([names.index(row["unit"]) for row in unit["nearest"]])
+    x = [float(name) for name in units.features] or list(map(float, range(units.unit_shape[1])))
+    return {
+        "x": x,
+        "name": "wavelength in nm" if units.features else "band",
+        "unit": units.read(torch.tensor([at]))[0, 0].tolist(),
+        "usual": known.data.read(near).mean(0)[0].tolist(),
+    }
+
+
+def _figures(unit: Mapping[str, Any], number: int) -> list[Markup]:
+    from . import plots
+
+    spectra = unit.get("spectra")
+    if not spectra:
+        return []
+    x, name = spectra["x"], spectra["name"]
+    rows = unit["drivers"]["rows"]
+    edges = [(x[row["bands"][0]], x[min(row["bands"][1] + 1, len(x) - 1)]) for row in rows]
+    added = [row["contribution"] for row in rows]
+    draws = (
+        functools.partial(plots.spectrum, x, spectra["unit"], spectra["usual"], name=name),
+        functools.partial(plots.window_drivers, edges, added, name=name),
+    )
+    return [Markup(plots.svg(draw, f"unit{number}figure{place}")) for place, draw in enumerate(draws)]

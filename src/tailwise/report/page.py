@@ -1,0 +1,95 @@
+"""Pages, texts and data from a dict: templates, figures, escaping."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+from markupsafe import Markup, escape
+
+from .numbers import change, counted, fraction, number, percent, whole
+
+# Inlined pictures stop here, so that the page opens at once.
+_PICTURE_BYTES = 2_500_000
+
+
+def page(template: str, content: Mapping[str, Any]) -> str:
+    """A page of the report's looks from another template."""
+    return _templates().get_template(template).render(content)
+
+
+def text(template: str, content: Mapping[str, Any]) -> str:
+    """Markdown from another template."""
+    return _templates().get_template(template).render(content).strip() + "\n"
+
+
+def figure(draw: Callable[[Any], Any], name: str, alternative: str) -> dict[str, Any]:
+    """A drawing for the macro `figure` of a page: SVG, and what it says in words."""
+    from . import plots
+
+    return {"svg": Markup(plots.svg(draw, name)), "alternative": alternative}
+
+
+def to_json(summary: Mapping[str, Any]) -> str:
+    """The summary as JSON text."""
+    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("tailwise.report"),
+        autoescape=jinja2.select_autoescape(["html"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {f.__name__: f for f in (number, fraction, percent, counted, whole, change)} | {
+        "cell": _cell,
+        "breakable": _breakable,
+    }
+    return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A name that is cut after its folders, rather than anywhere, where it is too wide."""
+    return escape(name).replace("/", Markup("/<wbr>"))
+
+
+def _cell(text: Any) -> str:
+    """Text for Markdown: nothing in it is markup, ends a table cell or starts a line."""
+    return re.sub(r"([\\`*_\[\]<>|#&!~$])", r"\\\1", " ".join(str(text).split()))
+
+
+def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+    """The pictures of these units that fit into a page which opens at once; only such as are inside it."""
+    kept, size = {}, 0
+    for name in used:
+        picture = thumbnails.get(name, "")
+        # Anything but inline data would make the page ask the network.
+        if picture.startswith("data:image/") and size + len(picture) <= _PICTURE_BYTES:
+            kept[name] = picture
+            size += len(picture)
+    return kept
+
+
+def plain(value: Any) -> Any:
+    """The value in types that JSON has, numbers that are not finite as None."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(item) for item in value]
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return None if value is None or value is pd.NA else str(value)

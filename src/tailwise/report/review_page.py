@@ -1,0 +1,91 @@
+"""The page of a review: what to look at first, with pictures."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ..calibration import score_maps
+from ..core.detector import Detector
+from ..core.problem import Problem, Source
+from ..errors import InputError
+from . import pictures as report_pictures
+from .page import page, within_budget
+from .pictures import data_uri, of_named, pictures_of, ringed
+
+# What a person writes into the column `verdict`, and the library's own guesses there, which decide nothing.
+ANOMALY, NORMAL = "anomaly", "normal"
+PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL = (
+    "probably an anomaly",
+    "probably a rare kind of normal",
+    "probably normal",
+)
+_SHOWN, _SHOWN_OF_KIND, _SHOWN_NORMAL = 120, 8, 12
+
+
+@dataclass(frozen=True, eq=False)
+class Triage:
+    """A review sheet: a row a unit, the most suspicious first.
+
+    Columns: `unit`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`, `kind`
+    (number of the found kind of normal, -1 is none), `alike` (units in that kind), `nearest` (the most similar other
+    unit). Anomalies of an earlier review come last, without a score, so that the newest sheet holds all decisions.
+
+    `usual` maps where images are unlike the units that are probably normal, which it was trained on, and `scale` says
+    from where on their pixels stand out; None where the detector has no maps.
+    """
+
+    sheet: pd.DataFrame
+    problem: Problem
+    source: Source
+    detector: str
+    smoothing: float
+    usual: Detector | None = None
+    scale: score_maps.Scale | None = None
+
+
+def to_html(found: Triage, command: str = "") -> str:
+    """The sheet with pictures, as one page that loads nothing and runs no script."""
+    table = found.sheet
+    anomalies = table[table["verdict"] == PROBABLY_ANOMALY].head(_SHOWN)
+    rare = table[table["verdict"] == PROBABLY_RARE]
+    kinds = [rows.head(_SHOWN_OF_KIND) for _, rows in rare.groupby("kind", sort=False)]
+    border = table[table["verdict"] == PROBABLY_NORMAL].head(_SHOWN_NORMAL)
+    shown = pd.concat([anomalies, *kinds, border])
+    names = list(dict.fromkeys([*shown["unit"], *shown["nearest"]]))
+    pictures, texts = of_named(found.source, found.problem.train, names)
+    pictures |= _ringed(found, [*anomalies["unit"], *(unit for rows in kinds for unit in rows["unit"])])
+    content = {
+        "units": found.problem.facts.units,
+        "total": int((table["verdict"] != ANOMALY).sum()),
+        "source": repr(found.source),
+        "detector": found.detector,
+        "command": command,
+        "counts": table["verdict"].value_counts().to_dict(),
+        "anomalies": anomalies.to_dict("records"),
+        "kinds": [{"rows": rows.to_dict("records"), "size": int(rows["alike"].iloc[0]) + 1} for rows in kinds],
+        "border": border.to_dict("records"),
+        "pictures": within_budget(pictures, names),
+        "texts": texts,
+        "ringed": found.scale is not None,
+    }
+    return page("review.html", content)
+
+
+def _ringed(found: Triage, names: list[str]) -> dict[str, str]:
+    """Pictures of these units with a line around what stands out in them."""
+    if found.usual is None or found.scale is None or not names:
+        return {}
+    data = found.problem.train
+    of_name = {str(name): place for place, name in enumerate(data.names)}
+    places = [of_name[name] for name in names]
+    picture = pictures_of(found.source, data)
+    scores = score_maps.of_data(found.usual, data.take(places), found.smoothing)
+    pictures = {}
+    for name, place, each in zip(names, places, scores, strict=True):
+        with suppress(InputError):  # a file that went away since; the sheet can do without its picture
+            small = report_pictures.small(picture(place))
+            pictures[name] = data_uri(ringed(small, each, found.scale))
+    return pictures

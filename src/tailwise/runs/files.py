@@ -1,0 +1,88 @@
+"""Files that are whole or absent, and never unpickled: written beside their place and moved there."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        InputError: the folder is read-only, the disk full, and the like; the old file, if any, is untouched.
+    """
+    beside = path.with_name(f".writing-{path.name}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+class CannotWrite(InputError):
+    """The folder or the disk does not take what is written; the data and the options may be fine."""
+
+
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
+    """What to tell the user about a failed write."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space and run the same command again"
+        return CannotWrite(f"the disk is full: {path} was not written", hint)
+    hint = "choose a folder that you may write to"
+    return CannotWrite(f"cannot write to {path}: {error.strerror or error}", hint)
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def tensor_bytes(tensors: Mapping[str, Tensor], facts: dict[str, str]) -> bytes:
+    """Tensors and facts in safetensors format."""
+    # Cloned, because safetensors refuses tensors that share memory, as a detector's do while it trains.
+    own = {k: v.detach().cpu().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()}
+    return safetensors.torch.save(own, facts)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and facts of a safetensors file.
+
+    Raises:
+        InputError: it is missing, broken or of another format.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}", "restore it, or fit again") from error
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        InputError: it is missing, broken or nested too deep.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read: {error}", "restore it, or fit again") from error

@@ -1,0 +1,380 @@
+"""The run folder: what a fit leaves, and how it stays whole through crashes.
+
+    settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
+    model.safetensors  the detector's state
+    fingerprint.safetensors  16 units with their scores, by which a detector that scores otherwise is noticed
+    scores.parquet     a row for each training unit
+    kinds.safetensors  the kinds of normal that were found; runs of before have none
+    test_scores.parquet      a row for each test unit, where there were any: for evaluation only, nothing learns from it
+    history.jsonl      a line for each epoch
+    report.json/.html  the report, as a plain dict and as a page
+    checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
+
+Every file is written beside its place and moved there, so that each is whole or absent. Nothing here is ever
+unpickled; digests in settings.json tell when a file was changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from ..calibration.clusters import Kinds
+from ..core.detector import Detector
+from ..core.registry import parse
+from ..errors import InputError
+from ..training import alignment
+from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
+from .fingerprint import TOLERANCE, Fingerprint, of, read
+
+FORMAT = 1
+SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
+TEST_SCORES, KINDS, FINGERPRINT = "test_scores.parquet", "kinds.safetensors", "fingerprint.safetensors"
+REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
+_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (KINDS, TEST_SCORES, FINGERPRINT)
+_SECONDS_BETWEEN_CHECKPOINTS = 5.0
+_NEEDED: dict[str, Any] = {
+    "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
+    "digests": dict, "checks": list,
+}  # fmt: skip
+
+
+class Run:
+    """A complete run folder, open for reading."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        self.settings = settings
+
+    def detector(self) -> Detector:
+        """The trained detector, ready to score."""
+        detector = self.spelled("detector")
+        rule = alignment.parse(self.settings["alignment"])
+        detector = detector if rule is None else alignment.Aligned(rule, detector)
+        detector.restore(tuple(self.settings["unit_shape"]), read_tensors(self._checked(MODEL))[0])
+        kept = self.fingerprint()
+        if kept is not None:
+            self._compare(kept, detector)
+        return detector.eval()
+
+    def fingerprint(self) -> Fingerprint | None:
+        """Units with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
+        if FINGERPRINT not in self.settings["digests"]:
+            return None
+        return read(self._checked(FINGERPRINT))
+
+    def _compare(self, kept: Fingerprint, detector: Detector) -> None:
+        worst = float(kept.differences(of(detector, kept.units).scores).max())
+        if worst > TOLERANCE:
+            versions = self.settings.get("versions") or {}
+            made = ", ".join(f"{name} {version}" for name, version in versions.items())
+            warnings.warn(
+                f"{self.path} gives other scores than when it was made, by up to {100 * worst:.2g} % "
+                f"(made with {made}): its threshold may not hold; tailwise verify shows the scores",
+                stacklevel=3,
+            )
+
+    def spelled(self, kind: str) -> Any:
+        """The "detector" or "source" that the settings spell."""
+        found = parse(self.settings[kind], (kind,))
+        if len(found) != 1:
+            raise InputError(f"{self.path / SETTINGS} spells {len(found)} {kind}s: one was needed", "fit again")
+        return found[0]
+
+    def scores(self) -> pd.DataFrame:
+        """The training units: unit, three scores, weight, held_out, mode, where a new unit like it would be placed
+        (mode_as_new, unknown_as_new), group where known, calibration (the score by a detector that has not learnt the
+        unit), and held_to and threshold where thresholds are of kinds."""
+        return pd.read_parquet(self._checked(SCORES))
+
+    def kinds(self) -> Kinds | None:
+        """The kinds of normal that were found among the training units; None for a run made before they were kept."""
+        if KINDS not in self.settings["digests"]:
+            return None
+        return Kinds.restore(read_tensors(self._checked(KINDS))[0])
+
+    def test_scores(self) -> pd.DataFrame | None:
+        """The test units: unit, score, label, and group where known; None where there were none. For evaluation."""
+        return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings["digests"] else None
+
+    def history(self) -> list[dict[str, float]]:
+        return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
+
+    def report(self) -> dict[str, Any]:
+        found = read_json(self.path / REPORT_DATA)
+        if not isinstance(found, dict) or "scores" not in found or "settings" not in found:
+            raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", "restore it, or fit again")
+        return found
+
+    def _checked(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{self.path} has lost its {name}", "fit again")
+        if file_digest(path) != self.settings["digests"].get(name):
+            raise InputError(f"{path} was changed after the fit", "restore it, or fit again")
+        return path
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a complete run.
+
+    Raises:
+        InputError: no run is there, its fit is unfinished, a newer version made it, or it was changed by hand.
+    """
+    path = Path(path)
+    if not (path / SETTINGS).is_file():
+        raise InputError(f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN")
+    settings = read_settings(path)
+    if settings["status"] != "complete":
+        raise InputError(f"the fit in {path} has not finished", "run the same tailwise fit command again to resume it")
+    return Run(path, settings)
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings of a finished or unfinished run, checked for version and seal."""
+    settings = read_json(path / SETTINGS)
+    if not isinstance(settings, dict) or type(settings.get("format")) is not int or settings["format"] < 1:
+        raise InputError(f"{path / SETTINGS} is not the settings of a run", "fit again")
+    if settings["format"] > FORMAT:
+        versions = settings.get("versions")
+        made = versions.get("tailwise", "?") if isinstance(versions, dict) else "?"
+        raise InputError(
+            f"{path} was made by tailwise {made} (run format {settings['format']}, this one reads up to {FORMAT})",
+            "upgrade tailwise",
+        )
+    if settings.get("seal") != _seal(settings):
+        raise InputError(f"{path / SETTINGS} was changed after the fit", "restore it, or fit again")
+    # Whoever writes a file can also seal it, so what is read from it is looked at nonetheless.
+    needed = _NEEDED if settings.get("status") == "complete" else {"status": str}
+    wrong = sorted(name for name, kind in needed.items() if not isinstance(settings.get(name), kind))
+    if wrong:
+        raise InputError(f"{path / SETTINGS} lacks a usable {', '.join(wrong)}", "restore it, or fit again")
+    return settings
+
+
+def is_complete(path: Path) -> bool:
+    """Whether a finished run is there."""
+    return (path / SETTINGS).is_file() and read_settings(path)["status"] == "complete"
+
+
+class Writer:
+    """A run folder that this process holds the lock of."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.unfinished = False
+
+    def start(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
+        """Claim the folder for a fit with these settings; True if an unfinished one like it can be resumed.
+
+        Raises:
+            InputError: an unfinished fit with other settings is there.
+        """
+        resumable = False
+        if (self.path / SETTINGS).exists() and not overwrite:
+            found = read_settings(self.path)
+            changed = [k for k, v in _plain(dict(settings)).items() if found.get(k) != v and k not in _MAY_CHANGE]
+            if changed:
+                raise InputError(
+                    f"{self.path} holds an unfinished fit with other settings ({', '.join(sorted(changed))})",
+                    "repeat its command to resume it, choose another --out, or add --overwrite",
+                )
+            resumable = (self.path / CHECKPOINT).exists()
+        else:
+            # An older run stops counting as one before any of its files goes.
+            for name in (SETTINGS, CHECKPOINT, *_SEALED, *_OPTIONAL, REPORT_DATA, REPORT_PAGE):
+                (self.path / name).unlink(missing_ok=True)
+        self.unfinished = True
+        self._write_settings({**settings, "status": "fitting"})
+        return resumable
+
+    def discard(self) -> None:
+        """Take away what an unfinished fit has written."""
+        for name in _OURS - {LOCK}:
+            (self.path / name).unlink(missing_ok=True)
+
+    def finish(
+        self,
+        settings: Mapping[str, Any],
+        detector: Detector,
+        scores: pd.DataFrame,
+        history: Iterable[Mapping[str, float]],
+        report: Mapping[str, Any],
+        page: str,
+        kinds: Kinds | None = None,
+        test_scores: pd.DataFrame | None = None,
+        fingerprint_units: Tensor | None = None,
+    ) -> Run:
+        """Write everything, the settings last: from that moment on the run is complete."""
+        write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
+        write(self.path / SCORES, _parquet_bytes(scores))
+        write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
+        write(self.path / REPORT_DATA, _json_bytes(report))
+        write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
+        optional = {
+            KINDS: None if kinds is None else tensor_bytes(kinds.state, {}),
+            TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),
+            FINGERPRINT: None if fingerprint_units is None else self._fingerprint(settings, fingerprint_units),
+        }
+        present = {name: content for name, content in optional.items() if content is not None}
+        for name, content in present.items():
+            write(self.path / name, content)
+        digests = {name: file_digest(self.path / name) for name in (*_SEALED, *present)}
+        self._write_settings({**settings, "status": "complete", "digests": digests})
+        self.unfinished = False
+        (self.path / CHECKPOINT).unlink(missing_ok=True)
+        return open_run(self.path)
+
+    def _fingerprint(self, settings: Mapping[str, Any], units: Tensor) -> bytes:
+        """Units with their scores by the detector as it will be read back, on the CPU."""
+        digests = {MODEL: file_digest(self.path / MODEL)}
+        again = Run(self.path, {**_plain(dict(settings)), "digests": digests}).detector()
+        return of(again, units).as_bytes()
+
+    def _write_settings(self, settings: Mapping[str, Any]) -> None:
+        full = _plain({"format": FORMAT, **settings})
+        write(self.path / SETTINGS, _json_bytes({**full, "seal": _seal(full)}))
+
+
+# What a resumed fit may differ in: when and by whom it was started.
+_MAY_CHANGE = {"created", "command", "format", "status", "seal"}
+
+
+@contextmanager
+def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
+    """Make the folder and keep other processes out while the block runs; a killed process lets go by itself.
+
+    Raises:
+        InputError: the folder cannot be made or written to, another fit is using it, it holds a finished run (unless
+            `overwrite`) or files that are not a run's.
+    """
+    path = Path(path)
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError as error:  # safetensors could not read its file there again
+        raise InputError(f"the name of {path} is not valid UTF-8", "choose another --out") from error
+    writer = Writer(path)
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        strangers = sorted({p.name for p in path.iterdir()} - _OURS - {f".writing-{name}" for name in _OURS})
+        lock = FileLock(path / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(f"another fit is writing to {path}", "wait for it, or choose another --out") from error
+    except OSError as error:
+        _remove(made)
+        raise cannot_write(path, error) from error
+    try:
+        if not overwrite and is_complete(path):
+            raise InputError(f"{path} already holds a finished run", "choose another --out, or add --overwrite")
+        if strangers and not (path / SETTINGS).exists():
+            raise InputError(f"{path} holds other files ({strangers[0]})", "choose an empty or new folder for --out")
+        yield writer
+    except BaseException as error:
+        # Bad input would meet the same end again; anything else is worth keeping once it can be resumed.
+        bad = isinstance(error, InputError) and not isinstance(error, CannotWrite)
+        if writer.unfinished and (bad or not (path / CHECKPOINT).exists()):
+            writer.discard()
+        raise
+    finally:
+        for name in _OURS:
+            (path / f".writing-{name}").unlink(missing_ok=True)
+        lock.release()
+        if not (path / SETTINGS).exists():
+            (path / LOCK).unlink(missing_ok=True)
+            _remove(made)
+
+
+def _remove(folders: Iterable[Path]) -> None:
+    """Take away folders, innermost first, that nothing else has been put into."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
+
+
+_OURS = {SETTINGS, *_SEALED, *_OPTIONAL, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
+
+
+class Checkpoint:
+    """Keeps an unfinished fit, at most every few seconds; a training.Keeper."""
+
+    def __init__(self, path: Path, every: float = _SECONDS_BETWEEN_CHECKPOINTS) -> None:
+        self.path = path / CHECKPOINT
+        self.settings = _digest({k: v for k, v in read_settings(path).items() if k not in _MAY_CHANGE})
+        self.every = every
+        self.newest = time.monotonic()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was kept; None, with a warning, where it is damaged or of another fit."""
+        if not self.path.exists():
+            return None
+        try:
+            tensors, facts = read_tensors(self.path)
+        except InputError:
+            tensors, facts = {}, {}
+        if facts.get("seal") != self._seal(tensors, facts.get("facts", "")):
+            warnings.warn(f"{self.path} is damaged or of another fit: starting again", stacklevel=2)
+            return None
+        return tensors, json.loads(facts["facts"])
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        if time.monotonic() - self.newest < self.every:
+            return
+        text = json.dumps(facts)
+        write(self.path, tensor_bytes(tensors, {"facts": text, "seal": self._seal(tensors, text)}))
+        self.newest = time.monotonic()
+
+    def _seal(self, tensors: Mapping[str, Tensor], facts: str) -> str:
+        """A digest of the settings, the facts and every tensor."""
+        digest = hashlib.sha256(f"{self.settings}\n{facts}".encode())
+        for name in sorted(tensors):
+            value = tensors[name].detach().cpu().contiguous()
+            digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+        return digest.hexdigest()
+
+
+def _json_bytes(value: Any) -> bytes:
+    # A path that is no text has surrogates, which become JSON's own escapes.
+    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _parquet_bytes(table: pd.DataFrame) -> bytes:
+    result = table.to_parquet(None, index=False)
+    assert isinstance(result, bytes)
+    return result
+
+
+def _seal(settings: Mapping[str, Any]) -> str:
+    """A digest of everything in the settings but the seal itself."""
+    return _digest({k: v for k, v in settings.items() if k != "seal"})
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Only what JSON has; numbers that are not finite become null."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

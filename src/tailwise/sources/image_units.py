@@ -1,0 +1,111 @@
+"""Many images as units: pixels in memory, pixels on disk, or features of a frozen network, kept in a cache."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.readers import Reader
+from ..errors import InputError
+from .image_files import read_picture, sides
+
+# Decoded pixels up to this size are kept in memory; above it they are read again each time.
+IN_MEMORY_BYTES = 1_000_000_000
+
+
+class Pictures:
+    """Images that are decoded when they are asked for: a Reader of units [channels, height, width]."""
+
+    def __init__(self, files: Sequence[Path], size: int | tuple[int, int], channels: int) -> None:
+        self.files = files
+        self.shape: tuple[int, ...] = (len(files), channels, *sides(size))
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        channels, *size = self.shape[1:]
+        return torch.stack([read_picture(self.files[i], (size[0], size[1]), channels) for i in index.tolist()])
+
+
+def image_units(
+    files: list[Path], read: str, size: int | tuple[int, int], channels: int, layers: tuple[int, ...] = ()
+) -> Tensor | Reader:
+    """Pixels [n, channels, height, width]; or of the backbone `read` pooled features [n, d], or its maps [n, d, h, w]
+    after blocks `layers`. In memory if they fit."""
+    if read != "pixels":
+        return _features(files, read, size, layers)
+    if len(files) * channels * math.prod(sides(size)) * 4 <= IN_MEMORY_BYTES:
+        return read_all(files, size, channels)
+    return Pictures(files, size, channels)
+
+
+def check_layers(read: str, layers: tuple[int, ...]) -> tuple[int, ...]:
+    """Blocks of a backbone as numbers.
+
+    Raises:
+        InputError: they are none, or pixels are read.
+    """
+    try:
+        chosen = tuple(layers)
+    except TypeError:
+        chosen = (layers,)  # type: ignore[assignment]
+    if any(type(layer) is not int for layer in chosen):
+        raise InputError(f"layers are numbers of blocks: got {layers!r}", "such as (4, 10)")
+    if chosen and read == "pixels":
+        raise InputError("layers choose maps of a backbone, and pixels have none", "name a backbone by read")
+    return chosen
+
+
+def side(read: str, size: int | tuple[int, int] | None) -> int | tuple[int, int]:
+    """Side, or height and width, in pixels that images are resized to; 224 is what the backbones were trained at."""
+    return size or (128 if read == "pixels" else 224)
+
+
+def backbones() -> ModuleType:
+    """The module of frozen networks; imported when it is needed: torch and its networks take time."""
+    from ..backbones import networks
+
+    return networks
+
+
+def features() -> ModuleType:
+    """The module of features and their cache."""
+    from ..backbones import cache
+
+    return cache
+
+
+def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) -> Tensor:
+    """Every image decoded once -> [n, channels, height, width]."""
+    result = torch.empty(len(files), channels, *sides(size))
+    for place, path in enumerate(progress(files, "reading images")):
+        result[place] = read_picture(path, size, channels)
+    return result
+
+
+def _features(files: list[Path], read: str, size: int | tuple[int, int], layers: tuple[int, ...]) -> Tensor | Reader:
+    store = features()
+    extractor = store.Extractor(read, layers, f"file at {size}", store.cache_folder())
+    reader = store.FeatureFiles(files, extractor, lambda path: read_picture(path, size, 3))
+    if math.prod(reader.shape) * 4 > store.IN_MEMORY_BYTES:
+        return reader
+    result = torch.empty(reader.shape)
+    for place in progress(range(len(files)), "extracting features"):
+        result[place] = reader.one(place)
+    return result
+
+
+def progress(items: Sequence[Any], title: str) -> Iterator[Any]:
+    """The items, with a bar on stderr if that is a terminal."""
+    if not sys.stderr.isatty():
+        yield from items
+        return
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, title, console=Console(stderr=True), transient=True)

@@ -1,0 +1,147 @@
+"""Self-checks after every fit: has this detector learnt anything, and may its scores be believed?"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+from ..core import inference
+from ..core.data import Batch, Data
+from ..core.detector import Contrasting, Detector, Trainable
+from ..numerics.metrics import auroc
+from ..weights.steps import Importance
+from ..weights.weighting import Weighting, effective_sample_size
+
+_SAMPLE = 1_024
+# Each limit is far from what a detector that has learnt shows, and is crossed by one that has not.
+_LEAST_FALL = 0.02
+_MOST_RISE = 1.5
+_LEAST_AGREEMENT = 0.5
+_LEAST_CONTRAST = 0.6
+_LEAST_SPREAD = 1e-4
+_LEAST_EFFECTIVE_SHARE = 0.05
+_MOST_DISTANCE = 0.25
+_MOST_DISTANCE_ADDED = 0.1
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question, whether the answer is good, the figure behind it (None where there is none) and a sentence."""
+
+    name: str
+    ok: bool
+    value: float | None
+    message: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
+    """All checks that apply. `outcome` is a training.Outcome."""
+    checks = [_finite(outcome.scores), _distinct(outcome.scores)]
+    if isinstance(detector, Trainable):
+        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+        batch = data.batch(chosen).to(inference.device_of(detector))
+        checks += [
+            _loss_fell(outcome.history, outcome.unweighted_epochs),
+            _contrast(detector, batch) if isinstance(detector, Contrasting) else _agreement(detector, batch),
+            _collapse(detector, batch),
+        ]
+    if weighting.steps:
+        checks += [_effective(outcome.weights), *_gaussian(weighting, outcome)]
+    return checks
+
+
+def _finite(scores: Tensor) -> Check:
+    bad = int((~torch.isfinite(scores)).sum())
+    return Check("scores are finite", bad == 0, bad, f"{bad} of {len(scores)} scores are not finite numbers")
+
+
+def _distinct(scores: Tensor) -> Check:
+    distinct = len(scores.unique())
+    needed = min(10, len(scores) // 2)
+    return Check("scores are distinct", distinct >= needed, distinct, f"{distinct} distinct scores of {len(scores)}")
+
+
+def _loss_fell(history: list[dict[str, float]], unweighted: int | None) -> Check:
+    """Down from the first epoch to the last, and not far up again before weights, which may raise it, came in."""
+    name = "the loss fell"
+    if len(history) < 2:
+        return Check(name, True, None, "one epoch only: nothing to compare")
+    first, last = history[0]["score_mean"], history[-1]["score_mean"]
+    fall = (first - last) / max(abs(first), 1e-30)
+    way = "up" if fall < 0 else "down"
+    message = f"the mean score went from {first:.4g} to {last:.4g}: {100 * abs(fall):.1f} % {way}"
+    plain = [row["score_mean"] for row in history[:unweighted]]
+    rise = plain[-1] / max(min(plain), 1e-30)
+    if rise > _MOST_RISE:
+        message += f"; before any weighing it rose again, to {rise:.1f} times its lowest"
+    return Check(name, fall >= _LEAST_FALL and rise <= _MOST_RISE, fall, message)
+
+
+@torch.no_grad()
+def _agreement(detector: Any, batch: Batch) -> Check:
+    losses, scores = detector.losses(batch).cpu(), detector.score(batch).cpu()
+    if bool((losses == scores).all()):
+        rank = 1.0
+    else:
+        rank = float(stats.spearmanr(losses.numpy(), scores.numpy()).statistic) if losses.std() > 0 else 0.0
+    ok = math.isfinite(rank) and rank >= _LEAST_AGREEMENT
+    return Check("loss and score agree", ok, rank, f"rank correlation of loss and score: {rank:.2f}")
+
+
+@torch.no_grad()
+def _contrast(detector: Any, batch: Batch) -> Check:
+    """The anomalies that training held against the units must score higher; those of another sort may not."""
+    anomalies = detector.contrast(batch)
+    units = detector.score(batch).cpu()
+    stood_against = detector.score(Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))).cpu()
+    labels = np.repeat([False, True], [len(units), len(stood_against)])
+    above = auroc(labels, torch.cat([units, stood_against]).numpy())
+    message = f"the anomalies that it was trained against score above the units with an AUROC of {above:.2f}"
+    return Check("anomalies of training stand out", above >= _LEAST_CONTRAST, above, message)
+
+
+@torch.no_grad()
+def _collapse(detector: Detector, batch: Batch) -> Check:
+    codes = detector.embed(batch).flatten(1)
+    size = codes.square().mean(0).sum().sqrt().clamp_min(1e-12)
+    spread = float(codes.std(0, correction=0).norm() / size)
+    message = f"codes vary by {100 * spread:.3g} % of their size over the units"
+    return Check("the representation did not collapse", spread >= _LEAST_SPREAD, spread, message)
+
+
+def _effective(weights: Tensor) -> Check:
+    share = effective_sample_size(weights) / len(weights)
+    message = f"the weighted units count as {share * len(weights):.0f} of {len(weights)}"
+    return Check("enough units carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
+
+
+def _gaussian(weighting: Weighting, outcome: Any) -> list[Check]:
+    """Kolmogorov distance of the scores, on the scale that the weights are made on, to a Gaussian of their moments."""
+    step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
+    if step is None or not bool(torch.isfinite(outcome.scores).all()):
+        return []
+    scores = step.scale(outcome.scores, outcome.scores)[0].double()
+    weights = outcome.weights.double()
+    before, after = (_distance_to_gaussian(scores, w) for w in (torch.ones_like(weights), weights))
+    message = f"largest distance of their distribution to a Gaussian: {before:.2f} unweighted, {after:.2f} weighted"
+    ok = after <= max(_MOST_DISTANCE, before + _MOST_DISTANCE_ADDED)
+    return [Check("weighted scores look Gaussian", ok, after, message)]
+
+
+def _distance_to_gaussian(scores: Tensor, w: Tensor) -> float:
+    share = w / w.sum()
+    mean = (share * scores).sum()
+    std = (share * (scores - mean).square()).sum().sqrt().clamp_min(1e-12)
+    order = scores.argsort()
+    expected = torch.special.ndtr((scores[order] - mean) / std)
+    above = share[order].cumsum(0)
+    return float(torch.maximum((above - expected).abs(), (above - share[order] - expected).abs()).max())

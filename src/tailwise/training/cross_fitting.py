@@ -1,0 +1,137 @@
+"""Scores of training units by detectors that have not learnt them: every unit can calibrate, and every unit trains.
+
+The units are dealt into parts; for each a detector is trained on all the others and scores it. A detector trained on
+all units gives new normals scores like these, a little lower in the mean, since it has learnt more. That new normals
+keep a threshold made of these scores is what stable detectors give, not a theorem of every one (Barber et al. 2021);
+`thresholds.cross_p_values` has one, and needs the detectors of all parts for every new unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core import inference
+from ..core.data import Data
+from ..core.detector import Detector
+from ..errors import InputError
+from ..weights.steps import usual_deviation
+from .alignment import Aligned, ModeFair
+from .loop import Outcome
+
+# As many trainings as pay: of 5 each learns 80 % of the units.
+USUAL = 5
+
+
+def parts_of(units: int, parts: int, seed: int = 0) -> Tensor:
+    """The part [n] of each unit, dealt at random, their sizes equal up to 1.
+
+    Raises:
+        InputError: there are not 2 units for every part.
+    """
+    if parts < 2 or units < 2 * parts:
+        raise InputError(f"at least 2 parts of 2 units or more are needed: got {parts} for {units} units")
+    order = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
+    return torch.empty(units, dtype=torch.long).index_copy_(0, order, torch.arange(units) % parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Crossed:
+    """Scores [n] (float64) of each unit by a detector that has not learnt it; the detector of the last part, and the
+    units that it has not seen."""
+
+    scores: np.ndarray
+    detector: Detector
+    unseen: Data
+
+
+def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> Crossed:
+    """Each unit scored by the detector that was trained without its part [n].
+
+    With `final`, which was trained on all units, scores are put on the scale of its own.
+    """
+    scores = np.empty(len(data))
+    for number in range(int(part.max()) + 1):
+        inside, outside = (part != number).nonzero().flatten(), (part == number).nonzero().flatten()
+        fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
+        factor = 1.0 if final is None else _on_scale(fitted, final)
+        scores[outside.numpy()] = factor * inference.score(fitted.detector, unseen).double().numpy()
+    return Crossed(scores, fitted.detector, unseen)
+
+
+def _on_scale(fitted: Fitted, final: Fitted) -> float:
+    """Put the scores of one training on the scale of another; by what they still have to be multiplied.
+
+    Networks of one-class losses choose their own scale. Mode-fair scores count in deviations of the training units'
+    cues: of few units with many features these are small, and differ much between trainings, where new units' do not.
+    """
+    if isinstance(fitted.detector, Aligned) and isinstance(final.detector, Aligned):
+        fitted.detector.count_as(final.detector)
+        return 1.0
+    middles = [float(each.scores.double().median()) for each in (final, fitted)]
+    positive = min(float(each.scores.min()) for each in (final, fitted)) >= 0 and min(middles) > 0
+    return middles[0] / middles[1] if positive else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained detector, the outcome of its training, and the scores [n] of its training units as it gives them,
+    which are aligned where the detector is."""
+
+    detector: Detector
+    outcome: Outcome
+    scores: Tensor
+
+    @classmethod
+    def read_by(cls, rule: ModeFair | None, detector: Detector, outcome: Outcome, data: Data, seed: int) -> Fitted:
+        """What was trained on `data`, aligned where there is a rule."""
+        if rule is None:
+            return cls(detector, outcome, outcome.scores)
+        aligned = rule.fit(detector, data, seed)
+        return cls(aligned, outcome, aligned.training_scores)
+
+
+# Trains a fresh detector on units with base weights [n] and a seed.
+Fit = Callable[[Data, Tensor, int], Fitted]
+_FEWEST_UNITS = 4
+
+
+def out_of_fold(
+    fit: Fit,
+    data: Data,
+    base: Tensor,
+    parts: int = 3,
+    seed: int = 0,
+    read: Callable[[Tensor], Tensor] | None = None,
+    on_others: bool = False,
+) -> Tensor:
+    """Mean score [n] of each unit by detectors trained on parts that it is not in.
+
+    `read` puts one detector's scores of the units that it did not see on a scale; by default their robust z-score.
+    With `on_others` each detector is trained on all parts but one and judges that one, which takes longer and lets it
+    know more normals.
+
+    Raises:
+        InputError: too few units to deal out.
+    """
+    if parts < 2:
+        raise InputError(f"at least 2 parts are needed: got {parts}")
+    if len(data) < _FEWEST_UNITS or len(data) < 2 * parts:
+        raise InputError(f"{parts} parts need at least {max(_FEWEST_UNITS, 2 * parts)} units: got {len(data)}")
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    total = torch.zeros(len(data))
+    for number, part in enumerate(order.tensor_split(parts)):
+        inside = part.sort().values
+        outside = torch.ones(len(data), dtype=torch.bool).index_fill_(0, inside, False).nonzero().flatten()
+        learnt, judged = (outside, inside) if on_others else (inside, outside)
+        fitted = fit(data.take(learnt), base[learnt], seed + number + 1)
+        total[judged] += (read or _standing)(inference.score(fitted.detector, data.take(judged)))
+    return total if on_others else total / (parts - 1)
+
+
+def _standing(scores: Tensor) -> Tensor:
+    return (scores - scores.median()) / usual_deviation(scores).clamp_min(1e-12)

@@ -1,0 +1,4 @@
+"""From anomaly scores to weights of a training loss; the only reduction of losses.
+
+This folder imports core and below; knows no detector, source or calibration.
+"""

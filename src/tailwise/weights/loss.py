@@ -1,0 +1,82 @@
+"""Losses that keep one number per unit, and the importance-weighted loss as a module for anyone's training loop."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..core.validation import check_finite
+from ..errors import InputError
+from .default import parse_weighting
+from .steps import Importance
+from .weighting import Context, Weighting, effective_sample_size, weighted_mean
+
+
+class ImportanceWeightedLoss(nn.Module):
+    """Reduce a batch's unreduced losses with weights that draw the score distribution towards the target.
+
+        criterion = ImportanceWeightedLoss()
+        loss = criterion(losses)            # losses [b], one a unit; scores may be given when they differ
+        loss.backward()
+
+    The densities are fitted on the newest scores, kept in a ring buffer that travels with the module's state. Until
+    `warmup` scores have been seen every weight is 1: the scores of an untrained network mean nothing.
+
+    Args:
+        weighting: a Weighting or its spelling; steps that need a unit's own past cannot be used.
+        buffer: how many scores are kept; about one epoch is a good choice.
+        warmup: how many scores are seen before weighing begins; None is twice the buffer.
+        divide_by: see `weighted_mean`.
+    """
+
+    newest: Tensor  # [buffer]
+    seen: Tensor  # scalar count
+
+    def __init__(
+        self,
+        weighting: Weighting | str = Weighting(Importance()),  # noqa: B008 (a frozen value)
+        *,
+        buffer: int = 4_096,
+        warmup: int | None = None,
+        divide_by: str = "weight",
+    ) -> None:
+        super().__init__()
+        self.weighting = parse_weighting(weighting) if isinstance(weighting, str) else weighting
+        if self.weighting.needs_past:
+            raise InputError(
+                "Accumulate needs each unit's own past: a batch carries none", "leave it out, or use tailwise.fit"
+            )
+        if buffer < 2:
+            raise InputError(f"the buffer must hold at least 2 scores: got {buffer}")
+        self.warmup = 2 * buffer if warmup is None else warmup
+        self.divide_by = divide_by
+        self.effective_sample_share = 1.0  # of the newest batch, for logging
+        self.register_buffer("newest", torch.zeros(buffer))
+        self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+
+    def forward(self, losses: Tensor, scores: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
+        """Losses [b], scores [b] (the losses unless given) and embedding [b, d] -> the weighted mean, a scalar."""
+        scores = (losses if scores is None else scores).detach()
+        if losses.dim() != 1:
+            raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "use reduction='none' and mean the rest")
+        if scores.shape != losses.shape:
+            raise InputError(f"one score per loss: got {tuple(scores.shape)} for {tuple(losses.shape)}")
+        check_finite(scores, "scores")  # one that is not would stay in the memory
+        if self.training:
+            self._remember(scores)
+        w = self._weights(scores, embedding)
+        self.effective_sample_share = effective_sample_size(w) / len(w)
+        return weighted_mean(losses, w, self.divide_by)
+
+    def _weights(self, scores: Tensor, embedding: Tensor | None) -> Tensor:
+        if int(self.seen) < max(self.warmup, 2) or len(scores) < 2:
+            return torch.ones_like(scores)
+        reference = self.newest[: int(self.seen)].to(scores)
+        return self.weighting(Context(scores, reference, None if embedding is None else embedding.detach()))
+
+    def _remember(self, scores: Tensor) -> None:
+        place = (self.seen + torch.arange(len(scores), device=self.seen.device)) % len(self.newest)
+        # Within a batch longer than the buffer only the newest scores stay.
+        keep = slice(max(0, len(scores) - len(self.newest)), None)
+        self.newest[place[keep]] = scores[keep].to(self.newest)
+        self.seen += len(scores)

@@ -1,0 +1,144 @@
+"""Steps in a row, and the only place where losses become one number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..core.registry import kind_of
+from ..core.validation import check_finite
+from ..errors import InputError
+from ..numerics.neighbours import nearest_within
+
+
+def _refuse_negative(weights: Tensor) -> None:
+    if bool((weights < 0).any()):
+        raise InputError(
+            f"{int((weights < 0).sum())} weights are negative: only gradient steps take them, and no drawing of units",
+            "use LatentOutliers(soft=True), or another detector, or leave out sample",
+        )
+
+
+Step = Callable[[Tensor, "Context"], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """What a step may look at. `scores` [n] and `reference` [m]: higher is more anomalous.
+
+    `embedding` [n, d] places the units, `previous` [n] are the weights of the round before, `round` counts from 0.
+    """
+
+    scores: Tensor
+    reference: Tensor
+    embedding: Tensor | None = None
+    previous: Tensor | None = None
+    round: int = 0
+    # What the embedding says does not change while it stands, so rounds that share it share this too.
+    cache: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    def neighbours(self, k: int) -> Tensor:
+        """Indices [n, k] of each unit's nearest others in the embedding."""
+        return self.of_embedding(k, lambda places: nearest_within(places, k))
+
+    def of_embedding(self, key: Any, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """What `function` says of the embedding, computed once for each key."""
+        if self.embedding is None:
+            raise InputError("this weighting looks at neighbours: it needs an embedding [n, d]", "give embedding=")
+        if key not in self.cache:
+            self.cache[key] = function(self.embedding)
+        return self.cache[key]
+
+
+class Weighting:
+    """Steps in a row: scores in, weights out, mean 1, no gradient. No step at all is uniform."""
+
+    def __init__(self, *steps: Step) -> None:
+        if odd := [step for step in steps if not callable(step) or kind_of(step) == "density"]:
+            raise InputError(f"{odd[0]!r} is {'a density, ' * callable(odd[0])}not a step", "such as Importance()")
+        self.steps = steps
+
+    def __call__(self, context: Context) -> Tensor:
+        """Weights [n] of the context's units.
+
+        Raises:
+            InputError: a score or a place is not finite, or no unit is left with a weight.
+        """
+        return self.trace(context)[-1]
+
+    @torch.no_grad()
+    def trace(self, context: Context) -> list[Tensor]:
+        """Weights [n] of mean 1 before any step and after each; the last are those of the weighting itself."""
+        for name in ("scores", "reference"):
+            check_finite(getattr(context, name), name)
+        if self.needs_embedding:
+            _check_embedding(context)
+        w = torch.ones_like(context.scores)
+        found = [w]
+        for step in self.steps:
+            w = step(w, context)
+            found.append(unit_mean(w))
+        return found
+
+    @property
+    def needs_embedding(self) -> bool:
+        return any(getattr(step, "needs_embedding", False) for step in self.steps)
+
+    @property
+    def needs_past(self) -> bool:
+        return any(getattr(step, "needs_past", False) for step in self.steps)
+
+    def __repr__(self) -> str:
+        return ", ".join(map(repr, self.steps))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Weighting) and self.steps == other.steps
+
+    def __hash__(self) -> int:
+        return hash(self.steps)
+
+
+def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "weight") -> Tensor:
+    """One number from losses [n] and weights [n]: the only place where losses are reduced.
+
+    `divide_by="weight"` is sum(w l) / sum(|w|), in which the scale of w cancels; "count" is sum(w l) / n. Weights below
+    0 count as what they are in the first sum alone: those of one batch may add up to nothing.
+    """
+    if losses.dim() != 1:
+        raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "reduce each unit's own axes, not the units")
+    if divide_by not in ("weight", "count"):
+        raise InputError(f"divide_by must be 'weight' or 'count': got {divide_by!r}")
+    if w is None:
+        return losses.mean()
+    if w.shape != losses.shape:
+        raise InputError(f"one weight per loss: got {tuple(w.shape)} for {tuple(losses.shape)}")
+    total = w @ losses
+    # A batch whose weights are all zero says nothing: its mean is 0 and so is its gradient.
+    return total / (w.abs().sum().clamp_min(torch.finfo(w.dtype).tiny) if divide_by == "weight" else len(losses))
+
+
+def effective_sample_size(w: Tensor) -> float:
+    """How many equally weighted units would estimate a mean as well: sum(w)^2 / sum(w^2) (Kish 1965)."""
+    w = w.double()
+    return float(w.sum().square() / w.square().sum().clamp_min(1e-300))
+
+
+def unit_mean(w: Tensor) -> Tensor:
+    """Weights scaled to mean 1."""
+    mean = w.mean()
+    if not bool(torch.isfinite(mean)) or float(mean) <= 0:
+        raise InputError("no unit is left with a weight", "soften the weighting, as with Clip(0.1, 10)")
+    return w / mean
+
+
+def _check_embedding(context: Context) -> None:
+    places, n = context.embedding, len(context.scores)
+    if places is None:  # the step itself says what it needs
+        return
+    if places.dim() != 2 or len(places) != n:
+        raise InputError(f"the embedding must hold one place a unit, [{n}, d]: got {list(places.shape)}")
+    check_finite(torch.where(torch.isfinite(places).all(1), 0.0, torch.nan), "places in the embedding")

@@ -1,0 +1,4 @@
+"""What each command does, from its options to the files that it leaves.
+
+This folder imports everything but benchmark and cli.
+"""

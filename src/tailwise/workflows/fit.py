@@ -1,0 +1,269 @@
+"""What the commands do: from a source to a run, from a run to scores and reports."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+
+from .. import __version__
+from ..calibration import conformal, score_maps
+from ..calibration.clusters import Kinds
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.identity import digest_of
+from ..core.problem import Labelled, Problem
+from ..core.validation import check_units
+from ..errors import InputError
+from ..integrations import trackers
+from ..report import review_page, statistics
+from ..report.summary import fit_summary, to_html
+from ..runs import fingerprint, group_gate, scorer, store
+from ..runs.scorer import table_of_test
+from ..runs.table import Split, of_table, with_calibration
+from ..training import alignment, cleaning, cross_fitting
+from ..training import fit as training_fit
+from ..training.loop import Keeper
+from ..weights.default import choose_weighting
+from ..weights.weighting import Weighting
+from . import reviews, thresholds
+from .request import _APART, _SPELLED, Request, make_detector
+
+_VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
+
+
+def fit_run(
+    request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None
+) -> store.Run:
+    """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
+    detector, _ = request.check()
+    out = _default_out(request) if out is None else out
+    with store.hold(out, overwrite) as writer, trackers.tracking(request.log, out) as tracker:
+        started = time.perf_counter()
+        problem = request.source.load() if problem is None else problem
+        check_units(problem.train)
+        problem, known, settled = _with_what_is_known(request, problem, detector)
+        weighting = choose_weighting(request.weighting, problem.train.unit_shape)
+        if detector.ignores_weights and request.weighting.strip() == "auto":
+            weighting = Weighting()  # there is nothing to weigh
+        rule = alignment.choose(request.alignment, problem.train.unit_shape)
+        if request.per_group and problem.train_groups is None:
+            raise InputError("a threshold for every group needs known groups", "name them by --groups")
+        settings = _settings(request, detector, weighting, rule, problem)
+        split = split_of(problem, request)
+        balanced = _balanced(split, request.balance)
+        if writer.start(settings, overwrite):
+            _say(f"resuming the unfinished fit in {out}")
+        tracker.start(out.name, settings)
+        rounds = cleaning.parse(request.refine)
+        with _progress() as progress:
+            # The trainings of a refinement are many: an interrupted one begins again.
+            keeper = store.Checkpoint(out) if rounds is None else None
+            held_out = split.held_out if request.patience else None
+            progress = tracker.beside(progress) if rounds is None else progress
+            fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
+            base = torch.ones(len(split.training)) if balanced is None else balanced
+            refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
+            fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
+            again = fitter(request, weighting, rule, known=known, progress=progress)
+            crossed = _crossed(request, again, split.training, base, fitted, settled)
+        detector, outcome = fitted.detector, fitted.outcome
+        settings["checks"] = [check.as_dict() for check in outcome.checks]
+        settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
+        settings["rounds"] = [] if refined is None else refined.rounds
+        _warn_of_failures(outcome.checks)
+        kinds = Kinds.learn(problem.train, request.seed)
+        found = kinds if request.per_kind else None
+        table = split.table(detector, outcome, fitted.scores, kinds)
+        own = scorer.kinds_of(split.labelled, found) if request.per_kind or request.per_group else None
+        table = with_calibration(table, None if crossed is None else crossed.scores, own)
+        thresholds.warn(table, request.false_alarms, crossed is not None)
+        calibration = of_table(table)
+        settings["threshold"] = calibration.threshold(request.false_alarms)
+        settings["thresholds"] = calibration.table(request.false_alarms)
+        if own is not None:
+            table["threshold"] = calibration.thresholds_of(own, request.false_alarms, len(table))
+        if detector.has_maps:
+            mapped, normals = detector, split.held_out if len(split.held) else split.training
+            if crossed is not None:
+                mapped, normals = crossed.detector, crossed.unseen
+            settings |= score_maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
+        settings["seconds"] = round(time.perf_counter() - started, 2)
+        limits = None if own is None else scorer.Limits(calibration, found, request.false_alarms)
+        test = None if problem.test is None else table_of_test(detector, problem.test, limits)
+        settings["group_fpr"] = group_gate.check_group_fpr(table, test, settings["threshold"], request.max_group_fpr)
+        note = statistics.rare_or_hidden(table)
+        if note:
+            _say(f"note: {note}")
+        summary = fit_summary(
+            request.source, settings, outcome, table, test, problem, detector, request.smoothing, note
+        )
+        kept = fingerprint.choose(detector, split.training, request.seed)
+        page = to_html(summary)
+        run = writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test, kept)
+        tracker.finish(run)
+        return run
+
+
+def _crossed(
+    request: Request,
+    fit: cross_fitting.Fit,
+    data: Data,
+    base: Tensor,
+    final: cross_fitting.Fitted,
+    settled: Collection[str],
+) -> cross_fitting.Crossed | None:
+    """Out-of-fold scores of the training units, refined as the final detector was."""
+    if not request.parts:
+        return None
+    rounds = cleaning.parse(request.refine)
+
+    def train(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
+        return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed, settled).fitted
+
+    part = cross_fitting.parts_of(len(data), request.parts, request.seed)
+    return cross_fitting.left_out(train, data, base, part, request.seed, final)
+
+
+def fitter(
+    request: Request,
+    weighting: Weighting,
+    rule: alignment.ModeFair | None,
+    *,
+    held_out: Data | None = None,
+    known: Labelled | None = None,
+    keeper: Keeper | None = None,
+    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> cross_fitting.Fit:
+    """What trains a fresh detector as the request says, and aligns it where there is a rule."""
+
+    def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
+        detector = make_detector(request.detector)
+        outcome = training_fit.fit(
+            detector, data, weighting,
+            epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
+            sample=request.sample, base_weights=base, anomalies=known, held_out=held_out, patience=request.patience,
+            seed=seed, device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
+            keeper=keeper, progress=progress,
+        )  # fmt: skip
+        return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
+
+    return fit
+
+
+def _with_what_is_known(
+    request: Request, problem: Problem, detector: Detector
+) -> tuple[Problem, Labelled | None, frozenset[str]]:
+    """The problem without what a review calls anomalies, the anomalies that the detector may learn from, and the names
+    of what a review calls normal.
+
+    Reviewed anomalies count as labelled where the detector can use them.
+    """
+    known: list[Labelled] = []
+    verdicts = reviews.read(Path(request.reviewed)) if request.reviewed else {}
+    if verdicts:
+        problem, reviewed = reviews.apply(problem, verdicts)
+        known += [reviewed] if reviewed is not None and detector.needs_labels else []
+    if request.anomalies.strip().isdigit():
+        problem, taken = reviews.take_anomalies(problem, int(request.anomalies), request.seed)
+        known.append(taken)
+    elif request.anomalies:
+        problem, found = reviews.anomalies_at(problem, request.source, request.anomalies)
+        known.append(found)
+    settled = frozenset(name for name, said in verdicts.items() if said == review_page.NORMAL)
+    return problem, reviews.joined(known) if known else None, settled
+
+
+def _settings(
+    request: Request, detector: Detector, weighting: Weighting, rule: alignment.ModeFair | None, problem: Problem
+) -> dict[str, Any]:
+    source = request.source
+    if hasattr(source, "columns") and problem.train.features:
+        # Scoring reads exactly the columns that were learnt, in their order.
+        source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
+    asked = {name: value for name, value in vars(request).items() if name not in (*_SPELLED, *_APART)}
+    return {
+        **asked,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "source": repr(source),
+        "detector": repr(detector),
+        "weighting": repr(weighting),
+        "alignment": "" if rule is None else repr(rule),
+        "units": problem.facts.units,
+        "licence": problem.facts.licence,
+        "citation": problem.facts.citation,
+        "notes": problem.facts.notes,
+        "unit_shape": problem.train.unit_shape,
+        "features": problem.train.features,
+        "fingerprint": digest_of(problem.train),
+        "test_fingerprint": None if problem.test is None else digest_of(problem.test.data),
+        "versions": {"tailwise": __version__, "python": platform.python_version()}
+        | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
+    }
+
+
+def split_of(problem: Problem, request: Request) -> Split:
+    """Hold some of the training units out for the threshold, drawn by the request's seed; none where it is crossed."""
+    units = len(problem.train)
+    count = 0 if request.parts else conformal.held_out_count(units, request.false_alarms)
+    generator = torch.Generator().manual_seed(request.seed)
+    return Split(problem, torch.randperm(units, generator=generator)[:count].sort().values.numpy())
+
+
+def _balanced(split: Split, balance: bool) -> Tensor | None:
+    """Weights that give every known group the same say."""
+    if not balance:
+        return None
+    if split.problem.train_groups is None:
+        raise InputError("balance needs known groups", "name them by --groups")
+    groups = np.asarray(split.problem.train_groups)[split.chosen]
+    _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
+    return torch.from_numpy(1 / count[place])
+
+
+def _default_out(request: Request) -> Path:
+    """runs/SOURCE-DETECTOR, numbered when that is a finished run already."""
+    stem = Path(getattr(request.source, "path", type(request.source).__name__)).stem or "data"
+    base = Path("runs") / f"{stem}-{request.detector.split('(')[0]}"
+    paths = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 10_000))
+    return next(path for path in paths if not store.is_complete(path))
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None] | None]:
+    """A bar on stderr; nothing when that is not a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("training", total=None)
+
+        def show(done: int, total: int, row: dict[str, float]) -> None:
+            bar.update(task, completed=done, total=total, description=f"training, mean score {row['score_mean']:.3g}")
+
+        yield show
+
+
+def _warn_of_failures(checks: Sequence[Any]) -> None:
+    for check in checks:
+        if not check.ok:
+            text = f"check failed: {check.name}: {check.message}"
+            Console(stderr=True).print(text, style="red", highlight=False, soft_wrap=True)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)

@@ -1,0 +1,73 @@
+"""Score maps as files: the scores, an overlay for people, and the mask of what is flagged, one set a unit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..calibration.score_maps import Scale
+from ..core.data import Data
+from ..errors import InputError
+from ..report import pictures
+from ..runs.files import cannot_write, write
+from ..sources.paths import find_path
+
+MAP, OVERLAY, MASK = ".map.tiff", ".overlay.png", ".mask.png"
+
+
+def check_folder(folder: Path, source: Any) -> None:
+    """Raise an InputError where maps would land among the data, and be taken for some of it the next time."""
+    path = getattr(source, "path", None)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: a folder was needed for the maps")
+    if path is None:
+        return
+    root = find_path(path)
+    root = (root if root.is_dir() else root.parent).resolve()
+    if folder.resolve().is_relative_to(root):
+        raise InputError(f"{folder} lies in the data, {root}", "choose a folder outside of it for --maps")
+
+
+def write_maps(
+    folder: Path, data: Data, scores: Iterable[np.ndarray], scale: Scale, picture: Callable[[int], np.ndarray]
+) -> None:
+    """Write `<unit>.map.tiff` (float scores), `.overlay.png` and `.mask.png` (255 where flagged) in the picture's size.
+
+    Args:
+        folder: made if it is missing, with the folders in the units' names; each file is whole or absent.
+        data: the units, for their names.
+        scores: their maps.
+        scale: the threshold, and the colours.
+        picture: the picture [h, w, 3] (0 to 255) of the unit at a place.
+    """
+    for place, (name, found) in enumerate(zip(data.names, scores, strict=True)):
+        background = picture(place)
+        found = pictures.fitted(found, background.shape[:2])
+        base = folder / _inside(name)
+        try:
+            base.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(base.parent, error) from error
+        drawn = pictures.with_bar(pictures.overlay(background, found, scale), scale)
+        flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
+        for image, ending in ((Image.fromarray(found), MAP), (drawn, OVERLAY), (flagged, MASK)):
+            write(base.with_name(base.name + ending), _encoded(image, ending))
+
+
+def _inside(name: str) -> PurePosixPath:
+    """A unit's name as a path that stays in its folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise InputError(f"the unit {name!r} cannot name a file", "rename it")
+    return path
+
+
+def _encoded(image: Image.Image, ending: str) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF" if ending == MAP else "PNG")
+    return buffer.getvalue()

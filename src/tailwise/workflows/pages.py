@@ -1,0 +1,80 @@
+"""Pages of a run: its report, explanations, comparisons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..core.validation import check_units
+from ..errors import InputError
+from ..report import comparison, explanation, explanation_page, summary
+from ..report.page import to_json
+from ..runs import files, scorer, store
+from ..runs.files import write
+
+
+def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
+    """Compare runs, the others against the first; see `commands.compare`."""
+    if len(paths) < 2:
+        raise InputError(f"at least 2 runs are needed to compare: got {len(paths)}", "tailwise compare RUN RUN")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise InputError("a run cannot be compared with itself", "name different run folders")
+    writers = {".html": comparison.to_html, ".md": comparison.to_markdown, ".json": to_json}
+    if out is not None and out.suffix not in writers:
+        raise InputError(f"a comparison is .html, .md or .json: got {out.name}")
+    compared = comparison.compare([store.open_run(path) for path in paths])
+    if out is None:
+        return comparison.to_markdown(compared).rstrip()
+    write(out, writers[out.suffix](compared).encode("utf-8", "backslashreplace"))
+    return out
+
+
+def explain(
+    run: Path, data: str | None, names: Sequence[str], worst: int, weights: bool, out: Path | None, seed: int = 0
+) -> Path | str:
+    """Explain scores of `data`, or weights of the training units; see `commands.explain`."""
+    if worst < 1:
+        raise InputError(f"worst must be 1 or more: got {worst}")
+    writers: dict[str, Callable[[dict[str, Any]], str]] = {
+        ".html": explanation_page.to_html,
+        ".md": explanation_page.to_text,
+        ".txt": explanation_page.to_text,
+        ".json": to_json,
+    }
+    if out is not None and out.suffix not in writers:
+        raise InputError(f"an explanation is .html, .md, .txt or .json: got {out.name}")
+    if weights and data is not None:
+        raise InputError("weights are of the training units, which the run names itself", "leave DATA out")
+    known = explanation.reopen(store.open_run(run))
+    if weights:
+        found = explanation_page.of_weights(known, names or explanation.extreme_weights(known, worst))
+    else:
+        source, units = known.source, known.units
+        if data is not None:
+            source = scorer.source_like(known.run, data)
+            units = scorer.labelled_like(known.run, source)
+            check_units(units.data, least=1)
+        names = names or explanation.worst_units(known, units.data, worst)
+        found = explanation_page.of_scores(
+            known, source, units, names, seed, pictured=out is not None and out.suffix == ".html"
+        )
+    if out is None:
+        return explanation_page.to_text(found).rstrip("\n")
+    files.write(out, writers[out.suffix](found).encode("utf-8", "backslashreplace"))
+    return out
+
+
+def write_report(run: Path, out: Path | None) -> Path:
+    """Render a run's report; see `commands.report`."""
+    opened = store.open_run(run)
+    out = opened.path / store.REPORT_PAGE if out is None else out
+    writers: dict[str, Callable[[dict[str, Any]], str]] = {
+        ".html": summary.to_html,
+        ".md": summary.to_markdown,
+        ".json": to_json,
+    }
+    if out.suffix not in writers:
+        raise InputError(f"a report is .html, .md or .json: got {out.name}")
+    files.write(out, writers[out.suffix](opened.report()).encode("utf-8", "backslashreplace"))
+    return out

@@ -1,0 +1,116 @@
+"""One fit, as asked for, and what its texts mean."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..calibration import score_maps
+from ..core import inference, registry, validation
+from ..core.detector import Detector
+from ..core.problem import Source
+from ..errors import InputError
+from ..integrations import trackers
+from ..training import cleaning, cross_fitting
+from ..training.alignment import parse
+from ..weights.default import parse_weighting
+from ..weights.weighting import Weighting
+
+
+def check_options(false_alarms: float, cross: int | None, max_group_fpr: float | None) -> None:
+    """Raise an InputError unless these options can be used."""
+    validation.check_share(false_alarms, "false_alarms")
+    if cross is not None and (cross < 0 or cross == 1):
+        raise InputError(f"cross must be 0 or at least 2: got {cross}", "5 is usual")
+    if max_group_fpr is not None:
+        validation.check_share(max_group_fpr, "max_group_fpr")
+
+
+_SPELLED = ("source", "detector", "weighting", "alignment")
+# Where a fit is logged is no part of it: it may be resumed with another log.
+_APART = ("log",)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One fit, as asked for. See `commands.fit` for what the fields mean."""
+
+    source: Source
+    detector: str = "autoencoder"
+    weighting: str = "auto"
+    alignment: str = "auto"
+    false_alarms: float = 0.05
+    epochs: int | None = None
+    batch_size: int = 256
+    lr: float = 1e-3
+    warmup: int | None = None
+    patience: int | None = None
+    sample: bool = False
+    balance: bool = False
+    per_kind: bool = False
+    per_group: bool = False
+    cross: int | None = None
+    max_group_fpr: float | None = None
+    refine: str = ""
+    anomalies: str = ""
+    reviewed: str = ""
+    smoothing: float = score_maps.SMOOTHING
+    seed: int = 0
+    device: str = "cpu"
+    mixed_precision: bool = False
+    threads: int = 1
+    log: str = ""
+    command: str = ""
+
+    def check(self) -> tuple[Detector, Weighting]:
+        """The detector and the weighting, once every option has been found usable."""
+        for name in ("epochs", "batch_size", "lr", "patience", "threads"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise InputError(f"{name} must be above 0: got {value}")
+        if self.warmup is not None and self.warmup < 0:
+            raise InputError(f"warmup must be 0 or more: got {self.warmup}")
+        if self.lr == math.inf:
+            raise InputError("lr must be finite")
+        check_options(self.false_alarms, self.cross, self.max_group_fpr)
+        if self.per_kind and self.per_group:
+            raise InputError("thresholds are of found kinds or of known groups", "choose --per-kind or --per-group")
+        if self.patience and self.parts:
+            raise InputError("patience needs held-out units, and a crossed fit holds none out", "leave it or --cross 0")
+        _check_seed(self.seed)
+        score_maps.check_smoothing(self.smoothing)
+        inference.check_device(self.device)
+        parse(self.alignment)
+        cleaning.parse(self.refine)
+        trackers.parse(self.log, Path())
+        return make_detector(self.detector), parse_weighting(self.weighting)
+
+    @property
+    def parts(self) -> int:
+        """How many trainings make out-of-fold scores; with 0 some units are held out instead."""
+        own = self.per_kind or self.per_group
+        return (cross_fitting.USUAL if own else 0) if self.cross is None else self.cross
+
+
+def make_detector(text: str) -> Detector:
+    """A detector from its name or its spelling."""
+    return registry.parse_one(text, "detector")
+
+
+def with_setting(text: str, name: str, value: Any) -> str:
+    """The spelling of a detector with one of its settings changed.
+
+    Raises:
+        InputError: it has no such setting.
+    """
+    detector = make_detector(text)
+    if name not in detector.settings():
+        raise InputError(f"{text} has no setting {name}", f"leave --{name.replace('_', '-')} out")
+    return repr(type(detector)(**detector.settings() | {name: value}))
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be from 0 to 2^63 - 1: got {seed}")

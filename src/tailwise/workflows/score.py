@@ -1,0 +1,75 @@
+"""Scores and maps of new data by a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from ..calibration import score_maps
+from ..core import inference
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.problem import Source
+from ..core.validation import check_units
+from ..errors import InputError
+from ..report import pictures
+from ..runs import scorer, store
+from ..runs.scorer import labelled_like, source_like
+from . import map_files
+from .request import _check_seed
+
+
+def score_data(
+    run: Path,
+    data: str,
+    threshold: float | None = None,
+    skip_bad: bool = False,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    map_folder: Path | None = None,
+    map_threshold: float | None = None,
+    false_discoveries: float | None = None,
+) -> pd.DataFrame:
+    """Scores of every unit of `data`, and their maps in a folder; see `commands.score`."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size must be above 0: got {batch_size}")
+    if threshold is not None and math.isnan(threshold):
+        raise InputError("threshold must be a number: got nan")
+    if map_threshold is not None and not math.isfinite(map_threshold):
+        raise InputError(f"map_threshold must be finite: got {map_threshold}")
+    _check_seed(seed)
+    opened = store.open_run(run)
+    source = source_like(opened, data, skip_bad)
+    if map_folder is not None:
+        map_files.check_folder(map_folder, source)
+    labelled = labelled_like(opened, source)
+    units = labelled.data
+    check_units(units, least=1)
+    detector = opened.detector()
+    inference.place(detector, device)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        scores = inference.score(detector, units, batch_size).double().numpy()
+        if map_folder is not None:
+            _write_maps(map_folder, opened, detector, units, source, map_threshold)
+    return scorer.scored(opened, labelled, scores, threshold, false_discoveries)
+
+
+def _write_maps(
+    folder: Path, run: store.Run, detector: Detector, units: Data, source: Source, threshold: float | None
+) -> None:
+    if not detector.has_maps:
+        raise InputError(
+            f"the run's detector has no score maps of its units: {run.settings['detector']}",
+            "fit images with one that has, such as autoencoder or gaussian",
+        )
+    scale = score_maps.Scale.of(run.settings)
+    if scale is None:
+        raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
+    scale = scale if threshold is None else score_maps.Scale(min(scale.usual, threshold), threshold)
+    found = score_maps.of_data(detector, units, run.settings["smoothing"])
+    map_files.write_maps(folder, units, found, scale, pictures.pictures_of(source, units))

@@ -1,0 +1,54 @@
+"""What the thresholds of a run promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from ..calibration import conformal
+from ..errors import InputError
+from ..runs import store
+from ..runs import table as runs_table
+from ..runs.scorer import say
+from ..runs.table import of_table
+
+USUAL_SHARES = (0.01, 0.05, 0.1)
+
+
+def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.DataFrame:
+    """The thresholds of a run for a share of false alarms, or for its own and the usual ones."""
+    if not per_day > 0:
+        raise InputError(f"per_day must be above 0: got {per_day}")
+    run = store.open_run(path)
+    asked = sorted({run.settings["false_alarms"], *USUAL_SHARES}) if false_alarms is None else [false_alarms]
+    table = run.scores()
+    calibration = of_table(table)
+    rows = []
+    for share in asked:
+        own = calibration.table(share, per_day)
+        if calibration.kinds is not None:
+            whole = calibration.together(share)
+            own = [whole | {"per_day": whole["promised"] * per_day}, *own]
+        rows += own
+    if runs_table.crossed(table):
+        say("note: out-of-fold scores promise about as much where trainings are alike; no theorem guarantees it")
+        rows = [row | {"guaranteed": False} for row in rows]
+    return pd.DataFrame(rows)
+
+
+def warn(table: pd.DataFrame, false_alarms: float, crossed: bool) -> None:
+    """Say what the units are too few for."""
+    calibration = of_table(table)
+    promise = conformal.reachable(len(calibration.scores))
+    if not crossed and not table["held_out"].any():
+        say("warning: too few units to hold any out: the threshold comes from training scores and is too low")
+    elif promise > false_alarms:
+        what = "out-of-fold scores" if crossed else "held-out units"
+        text = f"warning: {len(calibration.scores)} {what} can promise at best {100 * promise:.1f} % false alarms"
+        say(f"{text}, not {100 * false_alarms:g} %{'' if crossed else '; --cross 5 makes every unit count'}")
+    small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
+    if small and calibration.kinds is not None:
+        listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])
+        more = f" and {len(small) - 6} more" if len(small) > 6 else ""
+        say(f"note: kinds too small to promise {100 * false_alarms:g} % by themselves borrow from all: {listed}{more}")

@@ -1,0 +1,147 @@
+"""Which training units should a person look at first, and what may each be?
+
+Units are ranked by detectors that were not trained on them (`refine.out_of_fold`), so that none is excused by having
+been learnt. A suspicious unit that lies in a small kind of units much like it is probably a rare kind of normal; one
+that lies alone, or among units of a large kind, is probably an anomaly. Where anomalies of one sort form a kind of
+their own, nothing in the data tells them from rare normals: the sheet shows them side by side, and a person decides
+once for all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..backbones import networks
+from ..calibration import clustering, conformal, score_maps
+from ..core import embedding
+from ..core.data import Data
+from ..core.detector import Detector
+from ..core.problem import Problem, Source
+from ..core.validation import check_units
+from ..errors import InputError
+from ..numerics import neighbours
+from ..report import review_page
+from ..report.review_page import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
+from ..runs import files
+from ..training import alignment, cross_fitting
+from ..weights.default import choose_weighting
+from ..weights.steps import rejection_threshold
+from . import reviews
+from .fit import fitter
+from .request import Request
+
+SHEET, PAGE = "review.csv", "review.html"
+# A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
+_RARE = 0.1
+# Nothing below is suspicious: about two standard deviations of scores.
+_SUSPICIOUS = 3.0
+# A rare kind stands apart as a whole: so much of it must be suspicious.
+_WHOLE = 0.5
+
+
+def detector_for(source: Source) -> str:
+    """The detector that ranks a source's units where the user names none: positions see small defects."""
+    return "PaDiM(dims=200, added=0.3)" if getattr(source, "layers", ()) else "gaussian"
+
+
+def with_deep_maps(source: Source) -> Source:
+    """The source with the maps of its backbone that look at whole images, if it reads images by one and names none."""
+    read = getattr(source, "read", "pixels")
+    if read in (None, "pixels") or getattr(source, "layers", None) != ():
+        return source
+    return replace(cast(Any, source), layers=networks.deep_layers(read))
+
+
+def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
+    """Rank the training units of the request's source; what its review calls an anomaly or normal is settled.
+
+    Raises:
+        InputError: the data cannot be read, or is too little to deal into `parts`.
+    """
+    problem = request.source.load() if problem is None else problem
+    check_units(problem.train)
+    settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
+    problem, _ = reviews.apply(problem, settled)
+    data = problem.train
+    rule = alignment.choose(request.alignment, data.unit_shape)
+    fit = fitter(request, choose_weighting(request.weighting, data.unit_shape), rule)
+    suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
+    table = sheet(data, suspicion.numpy(), settled)
+    return Triage(
+        table, problem, request.source, request.detector, request.smoothing, *_usual(fit, data, table, request)
+    )
+
+
+def _usual(
+    fit: cross_fitting.Fit, data: Data, table: pd.DataFrame, request: Request
+) -> tuple[Detector | None, score_maps.Scale | None]:
+    """A detector of the units that are probably normal, and the scale of its maps, from some of them held out."""
+    if len(data.unit_shape) != 3:
+        return None, None
+    normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, review_page.NORMAL)), "unit"]
+    place = np.flatnonzero(np.isin([str(name) for name in data.names], normal))
+    place = np.random.default_rng(request.seed).permutation(place)
+    count = conformal.held_out_count(len(place), request.false_alarms)
+    learnt = data.take(np.sort(place[count:]))
+    detector = fit(learnt, torch.ones(len(learnt)), request.seed).detector
+    if not detector.has_maps or not count:
+        return None, None
+    return detector, score_maps.learn_scale(detector, data.take(place[:count]), request.false_alarms, request.smoothing)
+
+
+def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None = None) -> pd.DataFrame:
+    """The sheet of these units for suspicions [n], and of what else is settled; see `Triage`."""
+    places = embedding.embedding_of(data)
+    kind = clustering.find(places).numpy()
+    size = np.array([(kind == each).sum() if each >= 0 else 1 for each in kind])
+    near = neighbours.nearest_within(places, 1)[:, 0].numpy()
+    verdict = _verdicts(suspicion, kind, size)
+    names = [str(name) for name in data.names]
+    known = {name: said for name, said in (settled or {}).items() if said == review_page.NORMAL}
+    verdict = np.array([known.get(name, said) for name, said in zip(names, verdict, strict=True)])
+    table = pd.DataFrame(
+        {"unit": names, "score": suspicion, "verdict": verdict, "kind": kind, "alike": size - 1}
+        | {"nearest": [names[i] for i in near]}
+    )
+    # Rare kinds come after anomalies: what a person is asked first should be what most likely has to go.
+    later = {PROBABLY_ANOMALY: 0, PROBABLY_RARE: 1, PROBABLY_NORMAL: 1, review_page.NORMAL: 2}
+    order = np.lexsort((-suspicion, np.array([later[said] for said in verdict])))
+    gone = [name for name, said in (settled or {}).items() if said == review_page.ANOMALY]
+    decided = pd.DataFrame({"unit": gone, "verdict": review_page.ANOMALY, "kind": -1, "alike": 0, "nearest": ""})
+    table = pd.concat([table.iloc[order], decided], ignore_index=True) if gone else table.iloc[order]
+    table = table.reset_index(drop=True)
+    table.insert(1, "rank", np.arange(1, len(table) + 1))
+    return table
+
+
+def _verdicts(suspicion: np.ndarray, kind: np.ndarray, size: np.ndarray) -> np.ndarray:
+    # Where good and bad overlap, the mixture's limit may lie among the usual units.
+    suspicious = suspicion > max(rejection_threshold(torch.from_numpy(suspicion)), _SUSPICIOUS)
+    whole = np.array([suspicious[kind == each].mean() >= _WHOLE for each in kind])
+    rare = (kind >= 0) & (size <= _RARE * len(size)) & whole
+    return np.where(rare, PROBABLY_RARE, np.where(suspicious, PROBABLY_ANOMALY, PROBABLY_NORMAL))
+
+
+def write(found: Triage, out: Path, command: str = "") -> Path:
+    """Leave review.csv and review.html in the folder `out`, which may be new; the path of the sheet.
+
+    Raises:
+        InputError: the folder cannot be written, or holds a sheet already, which may have been edited.
+    """
+    place = out / SHEET
+    if place.exists():
+        raise InputError(f"{place} is there already, perhaps edited", "choose another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.cannot_write(out, error) from error
+    files.write(out / PAGE, review_page.to_html(found, command).encode("utf-8", "backslashreplace"))
+    files.write(place, found.sheet.to_csv(index=False).encode("utf-8", "backslashreplace"))
+    return place

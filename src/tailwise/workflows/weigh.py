@@ -1,0 +1,55 @@
+"""Tables of scores: weights for anyone's, and a way out to CSV and parquet."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..errors import InputError, did_you_mean
+from ..runs import files
+from ..weights.default import parse_weighting
+from ..weights.weighting import Context
+
+
+def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
+    """A table of scores with a column of weights added; see `commands.weigh`."""
+    table = _read_table(path)
+    numeric = [str(name) for name in table.select_dtypes("number").columns]
+    if not numeric or not len(table):
+        raise InputError(f"{path} has no column of numbers", "a column of scores was needed, one row a unit")
+    if column is None:
+        column = "score" if "score" in numeric else numeric[0] if len(numeric) == 1 else None
+    if column is None:
+        raise InputError(f"{path} has {len(numeric)} numeric columns: {', '.join(numeric[:8])}", "name one by --column")
+    if column not in numeric:
+        raise InputError(f"{path} has no numeric column {column!r}", did_you_mean(column, numeric))
+    scores = torch.tensor(table[column].to_numpy(dtype=np.float64))
+    return table.assign(weight=parse_weighting(weighting)(Context(scores, scores)).numpy())
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """Write a .csv or .parquet file, whole or not at all."""
+    buffer = io.BytesIO()
+    if out.suffix == ".parquet":
+        table.to_parquet(buffer, index=False)
+    elif out.suffix == ".csv":
+        table.to_csv(buffer, index=False)
+    else:
+        raise InputError(
+            f"a table is written as .csv or .parquet: got {out.name}",
+            "the scores of a cube can also be a map: .hdr, .mat, .npy or .tif",
+        )
+    files.write(out, buffer.getvalue())
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise InputError(f"there is no file {path}")
+    try:
+        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+    except (ValueError, OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a readable table: {error}") from error
