@@ -150,9 +150,7 @@ def test_weigh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_does_not_import_torch() -> None:
-    code = (
-        "import sys, tailwise.cli as c; c.run(['--help']); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
-    )
+    code = "import sys, tailwise.cli.main as c; c.run(['--help']); sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
@@ -257,6 +255,6 @@ def test_an_interrupted_command_says_how_to_go_on(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tailwise.training.fit", interrupt)
+    monkeypatch.setattr("tailwise.training.fit.fit", interrupt)
     assert main.run(["fit", str(table), "--out", str(tmp_path / "run")]) == 130
     assert "the same command resumes" in capsys.readouterr().err

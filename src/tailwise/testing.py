@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,18 +45,20 @@ class Case:
     unit_shape: tuple[int, ...] = (12,)
 
     def data(self, units: int = _UNITS, seed: int = 0) -> Data:
-        """Normals of three kinds, one of them rare; the pixels of a scene, for a detector that needs a layout."""
-        in_scene = self.make().needs_context is Scenes
-        side = math.ceil(math.sqrt(max(units, _PIXELS)))
-        units = side**2 if in_scene else units
+        """Normals of three kinds, one of them rare; the pixels of a scene, for a detector that needs one."""
+        if self.make().needs_context is Scenes:
+            units = math.ceil(math.sqrt(max(units, _PIXELS))) ** 2
         generator = torch.Generator().manual_seed(1)
         centres = torch.randn(_KINDS, *self.unit_shape, generator=generator)
         generator.manual_seed(seed + 2)
         kind = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), units, replacement=True, generator=generator)
-        values = centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator)
-        return Data(
-            values, [str(i) for i in range(units)], context=Scenes(values, ((side, side),)) if in_scene else None
-        )
+        return self.around(centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator))
+
+    def around(self, values: Tensor) -> Data:
+        """Units [n, *unit] as data, in the surroundings that the detector needs."""
+        side = math.isqrt(len(values))
+        context = Scenes(values, ((side, side),)) if self.make().needs_context is Scenes else None
+        return Data(values, [str(i) for i in range(len(values))], context=context)
 
     def anomalies(self, detector: Detector) -> Labelled | None:
         """A few units far from every kind, for a detector that needs them."""
@@ -184,7 +186,7 @@ def higher_is_more_anomalous(case: Case) -> None:
     places = torch.tensor([len(data) // 2]) if detector.needs_context else torch.arange(10)
     units = data.read(torch.arange(len(data)))
     units[places] = units[places] * 5 + 20
-    normal, anomalous = inference.score(detector, data), inference.score(detector, replace(data, units=units))[places]
+    normal, anomalous = inference.score(detector, data), inference.score(detector, case.around(units))[places]
     assert float(anomalous.min()) > float(normal.median()), "far-off units do not score above normals"
 
 
