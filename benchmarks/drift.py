@@ -2,12 +2,11 @@
 
     python benchmarks/drift.py [--seeds 11 12 13] [--batch 1000] [--unshifted 100] [--detector gaussian]
 
-A run is fitted on five digits of MNIST, long-tailed as in benchmarks/modes.py. Batches are drawn from digits that
+A run is fitted on five digits of MNIST, long-tailed as in benchmarks/clusters.py. Batches are drawn from digits that
 were not trained on, in the same proportions: unchanged; with every picture, or only those of the second most frequent
-digit, dimmed; with twice the share of the rarest found mode; and with twice that of the rarest digit, which may be no
-mode. The right mode of a digit is the one that holds most of its training units; a part is any mode that is mostly the
-rarest digit. Labels only judge. MNIST is looked for in
-TAILWISE_DATA. Seeds 1 to 5 are for choosing.
+digit, dimmed; with twice the share of the rarest found cluster; and with twice that of the rarest digit, which may be
+no cluster. The right cluster of a digit is the one that holds most of its training samples; a part is any cluster that
+is mostly the rarest digit. Labels only judge. MNIST is looked for in TAILWISE_DATA. Seeds 1 to 5 are for choosing.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from modes import SETS, draw, holds
+from clusters import SETS, draw, holds
 
 from tailwise.benchmark import draws
 from tailwise.calibration import drift as calibration_drift
-from tailwise.calibration.clusters import Kinds
-from tailwise.calibration.drift import Drift, Sample
+from tailwise.calibration.clusters import Clusters
+from tailwise.calibration.drift import Drift, Population
 from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
@@ -54,34 +53,36 @@ def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, objec
         opened = fit_run(request, Path(folder) / "run", problem=Problem(train, Facts("mnist")))
         left = left[np.isin(pool.kinds[left], names)]
         judge = Judge(opened, pool.data, pool.kinds, left, np.random.default_rng(10_000 + seed), batch)
-        found = opened.scores()["mode"].to_numpy()
+        found = opened.scores()["cluster"].to_numpy()
     own = {kind: int(np.bincount(found[(drawn.kinds == kind) & (found >= 0)]).argmax()) for kind in names}
-    row: dict[str, object] = {"seed": seed, "detector": detector, "batch": batch, "modes": int(found.max()) + 1}
+    row: dict[str, object] = {"seed": seed, "detector": detector, "batch": batch, "clusters": int(found.max()) + 1}
     row["unshifted"] = unshifted
     row["alarms"] = sum(judge.drift(shares).alarm for _ in range(unshifted))
     dimmed = [judge.drift(shares, dim=second) for _ in range(10)]
     row["one_dimmed_named"] = [each.name for each in dimmed[0].named]
-    row["one_dimmed_right_of_10"] = sum(bool(one.named) and one.named[0].kind == own[second] for one in dimmed)
+    row["one_dimmed_right_of_10"] = sum(bool(one.named) and one.named[0].cluster == own[second] for one in dimmed)
     row["all_dimmed_named"] = [each.name for each in judge.drift(shares, dim="all").named]
-    smallest = int(found.max())  # modes are numbered by falling size
+    smallest = int(found.max())  # clusters are numbered by falling size
     twice = [judge.drift(shares, doubled=smallest) for _ in range(10)]
-    row["smallest_mode_units"] = int((found == smallest).sum())
-    row["smallest_mode_doubled_named_of_10"] = sum(smallest in [each.kind for each in one.named] for one in twice)
-    row["smallest_mode_doubled_first_of_10"] = sum(bool(one.named) and one.named[0].kind == smallest for one in twice)
+    row["smallest_cluster_samples"] = int((found == smallest).sum())
+    row["smallest_cluster_doubled_named_of_10"] = sum(smallest in [each.cluster for each in one.named] for one in twice)
+    row["smallest_cluster_doubled_first_of_10"] = sum(
+        bool(one.named) and one.named[0].cluster == smallest for one in twice
+    )
     rare = drawn.rarest
     doubled = [judge.drift(shares | {rare: 2 * shares[rare]}) for _ in range(10)]
-    row["rare_is_a_mode"] = holds(found, drawn.kinds == rare)
+    row["rare_is_a_cluster"] = holds(found, drawn.kinds == rare)
     row["rare_share"] = round(shares[rare], 4)
-    row["doubled_named_of_10"] = sum(own[rare] in [each.kind for each in one.named] for one in doubled)
+    row["doubled_named_of_10"] = sum(own[rare] in [each.cluster for each in one.named] for one in doubled)
     row["doubled_alarms_of_10"] = sum(one.alarm for one in doubled)
-    parts = [mode for mode in range(found.max() + 1) if (drawn.kinds[found == mode] == rare).mean() > 0.5]
-    row["doubled_part_named_of_10"] = sum(any(each.kind in parts for each in one.named) for one in doubled)
-    row["doubled_first_of_10"] = sum(one.rows[1].kind == own[rare] for one in doubled)
+    parts = [cluster for cluster in range(found.max() + 1) if (drawn.kinds[found == cluster] == rare).mean() > 0.5]
+    row["doubled_part_named_of_10"] = sum(any(each.cluster in parts for each in one.named) for one in doubled)
+    row["doubled_first_of_10"] = sum(one.rows[1].cluster == own[rare] for one in doubled)
     return row
 
 
 class Judge:
-    """Draws batches and holds them against a run. Units are placed and scored once, at most 4,000 of a digit."""
+    """Draws batches and holds them against a run. Samples are placed and scored once, at most 4,000 of a digit."""
 
     def __init__(
         self,
@@ -92,23 +93,23 @@ class Judge:
         generator: np.random.Generator,
         size: int,
     ) -> None:
-        found = opened.kinds()
+        found = opened.clusters()
         assert found is not None
         self.generator, self.size, detector = generator, size, opened.detector()
         self.reference = reference_of(opened.scores(), found)
         chosen = [generator.permutation(left[kinds[left] == kind])[:_MOST] for kind in np.unique(kinds)]
         ends = np.cumsum([len(part) for part in chosen])
         self.of = {k: np.arange(end - len(c), end) for k, c, end in zip(np.unique(kinds), chosen, ends, strict=True)}
-        units = data.read(torch.from_numpy(np.concatenate(chosen)))
-        self.samples = [self._sample(found, detector, units * light) for light in (1, DIMMED)]
+        samples = data.read(torch.from_numpy(np.concatenate(chosen)))
+        self.samples = [self._sample(found, detector, samples * light) for light in (1, DIMMED)]
 
-    def _sample(self, found: Kinds, detector: Detector, units: torch.Tensor) -> Sample:
-        data = Data(units, range(len(units)))
+    def _sample(self, found: Clusters, detector: Detector, samples: torch.Tensor) -> Population:
+        data = Data(samples, range(len(samples)))
         placed, scores = found.place(data), inference.score(detector, data).double().numpy()
-        return Sample(placed.mode.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
+        return Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
 
     def drift(self, shares: dict[str, float], dim: str = "", doubled: int | None = None) -> Drift:
-        """Of a batch with these shares of the digits; of a mode that is doubled, others are added."""
+        """Of a batch with these shares of the digits; of a cluster that is doubled, others are added."""
         total = sum(shares.values())
         counts = self.generator.multinomial(self.size, [share / total for share in shares.values()])
         parts = []
@@ -117,13 +118,14 @@ class Judge:
             parts.append((self.samples[dim in (kind, "all")], chosen))
         if doubled is not None:
             parts.append((self.samples[0], self._more(doubled, np.concatenate([chosen for _, chosen in parts]))))
-        names = ("modes", "unknown", "scores", "places")
+        names = ("clusters", "unknown", "scores", "places")
         columns = (np.concatenate([getattr(sample, name)[chosen] for sample, chosen in parts]) for name in names)
-        return calibration_drift.drift(self.reference, Sample(*columns))
+        return calibration_drift.drift(self.reference, Population(*columns))
 
-    def _more(self, mode: int, chosen: np.ndarray) -> np.ndarray:
-        """As many other units of a mode as there are among the chosen; units twice where there are too few others."""
-        there = self.samples[0].modes == mode
+    def _more(self, cluster: int, chosen: np.ndarray) -> np.ndarray:
+        """As many other samples of a cluster as there are among the chosen; samples twice where there are too few
+        others."""
+        there = self.samples[0].clusters == cluster
         count = int(there[chosen].sum())
         others = np.setdiff1d(np.flatnonzero(there), chosen)
         if len(others) >= count:

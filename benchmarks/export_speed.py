@@ -1,10 +1,10 @@
 """Exported files against torch on one thread: seconds of import, and throughput of every detector; JSON lines.
 
-python benchmarks/export_speed.py [--repeats 5] [--units 512] [--training 2000] [--dims 1 2 3] [NAME ...]
+python benchmarks/export_speed.py [--repeats 5] [--samples 512] [--training 2000] [--dims 1 2 3] [NAME ...]
 
 The loader's import is that of tailwise-runtime in a fresh process, beside those of numpy and torch. For throughput each
-registered detector is fitted for an epoch on generated rows, spectra and images, with its own scores and with mode-fair
-ones, exported, and both are given the same fresh units in turn; `ratio` is torch's time over the file's, and
+registered detector is fitted for an epoch on generated rows, spectra and images, with its own scores and with local
+ones, exported, and both are given the same fresh samples in turn; `ratio` is torch's time over the file's, and
 `largest_difference` that between their scores, as a share of the score. A detector without a file says why.
 """
 
@@ -29,7 +29,7 @@ from tailwise.errors import InputError
 from tailwise.integrations import onnx
 from tailwise.runs import fingerprint
 from tailwise.testing import Case
-from tailwise.training import alignment
+from tailwise.training import local_scores
 from tailwise.training.fit import fit
 
 RUNTIME = Path(__file__).parents[1] / "runtime" / "src"
@@ -55,10 +55,12 @@ def measure_import(repeats: int) -> None:
     timing.show("export_import", timing.interleaved(jobs, repeats), ("tailwise_runtime", "torch"))
 
 
-def measure(name: str, shape: tuple[int, ...], rule: alignment.ModeFair | None, options: argparse.Namespace) -> None:
+def measure(
+    name: str, shape: tuple[int, ...], rule: local_scores.LocalScores | None, options: argparse.Namespace
+) -> None:
     member = registry.find("detector", name)
     case = Case(member, shape)
-    facts = {"detector": name, "units": list(shape), "aligned": rule is not None}
+    facts = {"detector": name, "samples": list(shape), "local": rule is not None}
     detector: Detector = member()
     data = case.data(options.training)
     try:
@@ -75,12 +77,12 @@ def measure(name: str, shape: tuple[int, ...], rule: alignment.ModeFair | None, 
         file.write(content)
         file.flush()
         model = tailwise_runtime.load(file.name)
-    fresh = case.data(options.units, seed=7)
-    units = fresh.read(torch.arange(len(fresh)))
-    fresh = Data(units, fresh.names)
-    expected, found = inference.score(fitted, fresh), torch.from_numpy(model.score(units.numpy()))
+    fresh = case.data(options.samples, seed=7)
+    samples = fresh.read(torch.arange(len(fresh)))
+    fresh = Data(samples, fresh.names)
+    expected, found = inference.score(fitted, fresh), torch.from_numpy(model.score(samples.numpy()))
     seconds = timing.interleaved(
-        {"torch": lambda: inference.score(fitted, fresh), "file": lambda: model.score(units.numpy())}, options.repeats
+        {"torch": lambda: inference.score(fitted, fresh), "file": lambda: model.score(samples.numpy())}, options.repeats
     )
     worst = ((expected - found).abs() / expected.abs().clamp_min(1e-12)).max()
     apart = ((expected - found).abs() / expected.abs().median()).max()
@@ -94,7 +96,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="detectors; by default all")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--units", type=int, default=512)
+    parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--training", type=int, default=2_000)
     parser.add_argument("--dims", nargs="*", type=int, default=[1, 2, 3], help="rows, spectra, images")
     options = parser.parse_args()
@@ -103,9 +105,9 @@ def main() -> None:
         measure_import(options.repeats)
     for name in options.names or registry.entries("detector"):
         member = registry.find("detector", name)
-        for dims in sorted({*member.unit_dims} & {*options.dims}):
+        for dims in sorted({*member.sample_dims} & {*options.dims}):
             shape = MAPS if member.wants_maps else SHAPES[dims]
-            for rule in (None, alignment.AUTO):
+            for rule in (None, local_scores.AUTO):
                 measure(name, shape, rule, options)
 
 

@@ -38,14 +38,14 @@ BRIGHTNESS = 0.05
 def table_draw(generator: Any, scenario: str, seed: int) -> Draw:
     """A tenth of the training rows is held out for the threshold."""
     maker, _, name = scenario.rpartition(" ")
-    train, kinds, test, labels, test_kinds = getattr(generator, maker or "synth")(name, seed=seed)
+    train, kinds, test, labels, test_groups = getattr(generator, maker or "synth")(name, seed=seed)
     held = np.sort(np.random.default_rng(seed).permutation(len(train))[: int(HELD_OUT * len(train))])
     kept = np.setdiff1d(np.arange(len(train)), held)
-    named = [str(kind) for kind in np.unique(test_kinds[test_kinds >= 0])]
+    named = [str(kind) for kind in np.unique(test_groups[test_groups >= 0])]
     order = tuple(sorted(named, key=lambda kind: -int((kinds == int(kind)).sum())))
     return Draw(
         _data(train[kept]), _names(kinds[kept]), _data(train[held]),
-        _data(test), labels.astype(bool), _names(test_kinds), order,
+        _data(test), labels.astype(bool), _names(test_groups), order,
     )  # fmt: skip
 
 
@@ -54,8 +54,8 @@ def cube_draw(cube: np.ndarray, material: np.ndarray, anomalous: np.ndarray) -> 
     pixels = _data(cube.reshape(-1, 1, cube.shape[-1]).astype(np.float32))
     kinds = material.ravel().astype(str)
     order = tuple(str(k) for k in np.argsort(-np.bincount(material.ravel())))
-    train_kinds = np.where(anomalous.ravel(), "", kinds)
-    return Draw(pixels, train_kinds, None, pixels, anomalous.ravel(), kinds, order, in_sample=True)
+    train_groups = np.where(anomalous.ravel(), "", kinds)
+    return Draw(pixels, train_groups, None, pixels, anomalous.ravel(), kinds, order, in_sample=True)
 
 
 def given_cube(path: Path) -> Draw:
@@ -70,7 +70,7 @@ def cube_of_spectra(scene: Path, seed: int) -> Draw:
     """Materials are clusters of a real scene's normal spectra; anomalies are mixtures with its labelled ones."""
     (source,) = registry.parse(f"Cube(path={str(scene)!r})", ("source",))
     found = source.load_all()
-    spectra = torch.cat([batch.units[:, 0] for batch in found.data.batches(4_096)]).double().numpy()
+    spectra = torch.cat([batch.samples[:, 0] for batch in found.data.batches(4_096)]).double().numpy()
     normal, odd = spectra[~found.labels], spectra[found.labels]
     generator = np.random.default_rng(seed)
     shape = normal / np.linalg.norm(normal, axis=1)[:, None]
@@ -97,7 +97,7 @@ def append(suite: str, source: str, seed: int, made: Any, methods: list[Method],
     weightings = {"uniform": "", "auto": "auto"}
     split = "kinds" if suite == "long-tail-tables" else "scene"
     settings = SourceSettings(source, split=split)
-    described = Suite(suite, {}, {source: settings}, weightings, (), {}, detectors, HELD_OUT, per_kind=True)
+    described = Suite(suite, {}, {source: settings}, weightings, (), {}, detectors, HELD_OUT, per_cluster=True)
     conditions = Conditions(source, "confirmation", seed, AS_GIVEN, 0.0)
     place = HOME / "results" / f"{suite}.jsonl"
     done = {rows.key(row["settings"]) for row in rows.read_rows(place) if rows.is_done(row)}
@@ -109,8 +109,8 @@ def append(suite: str, source: str, seed: int, made: Any, methods: list[Method],
 
 def tables(path: Path, seeds: list[int], scenarios: list[str]) -> None:
     generator = _module(path)
-    crossed = [Method(*each) for each in itertools.product(DETECTORS, ("uniform", "auto"), ("", "auto"))]
-    methods = [*crossed, *map(Method, ("LOF", "kNN", "per-group kNN"))]
+    cross_fitted = [Method(*each) for each in itertools.product(DETECTORS, ("uniform", "auto"), ("", "auto"))]
+    methods = [*cross_fitted, *map(Method, ("LOF", "kNN", "per-group kNN"))]
     for seed, scenario in itertools.product(seeds, scenarios):
         append("long-tail-tables", scenario, seed, lambda s=scenario, k=seed: table_draw(generator, s, k), methods, {})
 
@@ -129,8 +129,8 @@ def cubes(path: Path, scenes: Path, seeds: list[int]) -> None:
         )
 
 
-def _data(units: np.ndarray) -> Data:
-    return Data(torch.from_numpy(units), range(len(units)))  # type: ignore[arg-type]
+def _data(samples: np.ndarray) -> Data:
+    return Data(torch.from_numpy(samples), range(len(samples)))  # type: ignore[arg-type]
 
 
 def _names(kinds: np.ndarray) -> np.ndarray:

@@ -4,9 +4,9 @@
     python benchmarks/guarantees.py --page benchmarks/results/guarantees.jsonl > benchmarks/guarantees.md
 
 A detector is trained once a seed. The normals that it was not trained on, with kinds as frequent as in training, are
-split 200 times into calibration and test: that is the chance over which split conformal prediction promises. Crossed
-thresholds, whose calibration is the training units, are measured once a seed, on the same normals. Kinds are known
-for measuring only, but for the threshold "known kinds", which is what --per-group does.
+split 200 times into calibration and test: that is the chance over which split conformal prediction promises.
+CrossFitted thresholds, whose calibration is the training samples, are measured once a seed, on the same normals. Kinds
+are known for measuring only, but for the threshold "known kinds", which is what --per-group does.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tailwise.benchmark import draws
 from tailwise.benchmark.suites import SourceSettings, read_suite
 from tailwise.calibration import conformal
 from tailwise.calibration.by_kind import Calibration
-from tailwise.calibration.clusters import Kinds
+from tailwise.calibration.clusters import Clusters
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.runs import scorer
-from tailwise.training import alignment, cross_fitting
+from tailwise.training import cross_fitting, local_scores
 from tailwise.training import fit as training_fit
 from tailwise.training.cross_fitting import Fitted
 from tailwise.weights.default import choose_weighting
@@ -46,7 +46,7 @@ SETS = {
     "circuit boards": ("circuit-boards", None, None),
     "mvtec objects 20:1": ("mvtec-objects", 20, 200),
 }
-# Detector, weighting, alignment; plain is the detector alone.
+# Detector, weighting, scores; plain is the detector alone.
 DETECTORS = {
     "plain gaussian": ("gaussian", "", ""),
     "gaussian": ("gaussian", "auto", "auto"),
@@ -59,9 +59,9 @@ class Drawn:
     """Training normals; others with kinds as frequent; more of the rarest kind; anomalies."""
 
     train: Data
-    train_kinds: np.ndarray
+    train_groups: np.ndarray
     fresh: Data
-    fresh_kinds: np.ndarray
+    fresh_groups: np.ndarray
     rare: Data | None
     rarest: str
     anomalies: Data
@@ -105,23 +105,23 @@ def drawn(name: str, seed: int) -> Drawn:
 
 
 def fitter(detector: str, weighting: str, rule: str) -> Any:
-    """What trains a detector, and aligns it where there is a rule."""
+    """What trains a detector, with local scores where there is a rule."""
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         made = registry.parse_one(detector, "detector")
-        chosen = choose_weighting(weighting, data.unit_shape)
+        chosen = choose_weighting(weighting, data.sample_shape)
         outcome = training_fit.fit(made, data, chosen, base_weights=base, seed=seed)
-        return Fitted.read_by(alignment.parse(rule), made, outcome, data, seed)
+        return Fitted.read_by(local_scores.parse(rule), made, outcome, data, seed)
 
     return fit
 
 
-def rows_of(name: str, detector: str, seed: int, crossed: bool) -> Iterator[dict[str, Any]]:
-    """A row for each threshold and alpha: held out, and crossed."""
+def rows_of(name: str, detector: str, seed: int, cross_fitted: bool) -> Iterator[dict[str, Any]]:
+    """A row for each threshold and alpha: held out, and cross-fitted."""
     found = drawn(name, seed)
     fit = fitter(*DETECTORS[detector])
     final = fit(found.train, torch.ones(len(found.train)), seed)
-    kinds = scorer.closest(Kinds.learn(found.train, seed))
+    kinds = scorer.closest(Clusters.learn(found.train, seed))
     own = {
         part: (inference.score(final.detector, data).double().numpy(), kinds.of(data).numpy())
         for part, data in (("fresh", found.fresh), ("rare", found.rare), ("anomalies", found.anomalies))
@@ -130,9 +130,9 @@ def rows_of(name: str, detector: str, seed: int, crossed: bool) -> Iterator[dict
     about = {"set": name, "detector": detector, "seed": seed, "draws": "development" if seed <= 10 else "confirmation"}
     for row in held_out(found, own, np.random.default_rng(seed)):
         yield about | {"calibrated": "held out"} | row
-    if crossed:
+    if cross_fitted:
         for row in cross(found, fit, final, own, kinds, seed):
-            yield about | {"calibrated": "crossed"} | row
+            yield about | {"calibrated": "cross-fitted"} | row
 
 
 def held_out(found: Drawn, own: dict[str, Any], generator: np.random.Generator) -> Iterator[dict[str, Any]]:
@@ -142,7 +142,7 @@ def held_out(found: Drawn, own: dict[str, Any], generator: np.random.Generator) 
     for _ in range(SPLITS):
         order = generator.permutation(size)
         calibration, test = order[: size // 2], order[size // 2 :]
-        for way, calibrated, kinds in ways(scores, fresh_found, found.fresh_kinds, calibration):
+        for way, calibrated, kinds in ways(scores, fresh_found, found.fresh_groups, calibration):
             for alpha in ALPHAS:
                 tallies[way, alpha].add(calibrated, kinds, alpha, calibration, test)
     for (way, alpha), tally in tallies.items():
@@ -152,14 +152,14 @@ def held_out(found: Drawn, own: dict[str, Any], generator: np.random.Generator) 
 def ways(
     scores: np.ndarray, found: np.ndarray, known: np.ndarray, calibration: np.ndarray
 ) -> Iterator[tuple[str, Calibration, np.ndarray | None]]:
-    """Each way to a threshold, calibrated on some of the units, with the kinds of all."""
+    """Each way to a threshold, calibrated on some of the samples, with the kinds of all."""
     yield "one", Calibration(scores[calibration]), None
     yield "found kinds", Calibration(scores[calibration], found[calibration]), found
     yield "known kinds", Calibration(scores[calibration], known[calibration]), known
 
 
 class Tally:
-    """Counts of flagged test normals, of all and of each kind with enough calibration units, over splits."""
+    """Counts of flagged test normals, of all and of each kind with enough calibration samples, over splits."""
 
     def __init__(self, found: Drawn, own: dict[str, Any]) -> None:
         self.found, self.own = found, own
@@ -177,13 +177,13 @@ class Tally:
         flagged = scores[test] > limits
         self.sizes = len(calibration), len(test)
         self.rates.append(float(flagged.mean()))
-        for basis, each in (("known", self.found.fresh_kinds), ("found", fresh_found)):
+        for basis, each in (("known", self.found.fresh_groups), ("found", fresh_found)):
             for kind in np.unique(each[calibration]):
                 here = each[test] == kind
                 if (each[calibration] == kind).sum() >= ENOUGH and here.any():
                     self.kinds.setdefault((basis, kind), []).append((int(flagged[here].sum()), int(here.sum())))
         self.add_others(calibrated, kinds, alpha)
-        rarest = self.found.fresh_kinds[test] == self.found.rarest
+        rarest = self.found.fresh_groups[test] == self.found.rarest
         if "rare" not in self.own and rarest.any():
             self.rare.append(float(flagged[rarest].mean()))
 
@@ -219,7 +219,7 @@ class Tally:
 
 
 def cross(
-    found: Drawn, fit: Any, final: Fitted, own: dict[str, Any], kinds: Kinds, seed: int
+    found: Drawn, fit: Any, final: Fitted, own: dict[str, Any], kinds: Clusters, seed: int
 ) -> Iterator[dict[str, Any]]:
     """Thresholds of out-of-fold scores, and CV+, which asks the detectors of all parts; tested on all others."""
     asked: list[np.ndarray] = []
@@ -232,17 +232,17 @@ def cross(
     part = cross_fitting.parts_of(len(found.train), cross_fitting.USUAL, seed)
     left_out = cross_fitting.left_out(watched, found.train, torch.ones(len(found.train)), part, seed, final).scores
     size, own_kinds = len(found.train), kinds.of(found.train).numpy()
-    # Calibration units are appended to the fresh ones, so that one table of scores and kinds serves both.
+    # Calibration samples are appended to the fresh ones, so that one table of scores and kinds serves both.
     together = Drawn(
-        found.train, found.train_kinds, found.fresh, np.concatenate([found.fresh_kinds, found.train_kinds]),
+        found.train, found.train_groups, found.fresh, np.concatenate([found.fresh_groups, found.train_groups]),
         found.rare, found.rarest, found.anomalies,
     )  # fmt: skip
     scores = np.concatenate([own["fresh"][0], left_out])
-    found_kinds = np.concatenate([own["fresh"][1], own_kinds])
+    found_clusters = np.concatenate([own["fresh"][1], own_kinds])
     calibration, test = np.arange(len(found.fresh), len(scores)), np.arange(len(found.fresh))
-    for way, calibrated, each in ways(scores, found_kinds, together.fresh_kinds, calibration):
+    for way, calibrated, each in ways(scores, found_clusters, together.fresh_groups, calibration):
         for alpha in ALPHAS:
-            tally = Tally(together, own | {"fresh": (scores, found_kinds)})
+            tally = Tally(together, own | {"fresh": (scores, found_clusters)})
             tally.add(calibrated, each, alpha, calibration, test)
             yield {"threshold": way, "alpha": alpha, "splits": 1} | tally.row(alpha)
     p = conformal.cross_p_values(left_out, part.numpy(), np.stack(asked, 1))
@@ -260,14 +260,14 @@ def page(rows: list[dict[str, Any]]) -> str:
     lines = [
         "# Do thresholds keep their promise?", "",
         f"Written from results/guarantees.jsonl by benchmarks/guarantees.py: {shown[0]['draws']} draws, seeds "
-        f"{', '.join(map(str, seeds))},", f"means over seeds. Where units are held out, {SPLITS} splits a seed,",
-        "where thresholds are crossed, one. The interval (95 %) is the binomial one of alpha for a test of that size;",
-        "where crossed, the Beta-binomial one of a held-out calibration of that size.",
-        "Kinds count where they have 50 or more calibration units in half of the splits; the worst kind is that of the",
-        "mean over these, in the worst seed. `rarest` is the share of good units of the rarest kind that is rejected,",
-        "`caught` that of anomalies. The plain detector is neither weighed nor aligned. CV+ asks the detectors of all",
-        "parts.",
-        "Where crossed, a worst kind is one test of often 50 units: mostly chance.", "", *_kept(shown), "",
+        f"{', '.join(map(str, seeds))},", f"means over seeds. Where samples are held out, {SPLITS} splits a seed,",
+        "where they are cross-fitted, one. The interval (95 %) is the binomial one of alpha for a test of that size;",
+        "where cross-fitted, the Beta-binomial one of a held-out calibration of that size.",
+        "Kinds count where they have 50 or more calibration samples in half of the splits; the worst kind is that",
+        "of the mean over these, in the worst seed. `rarest` is the share of good samples of the rarest kind that is",
+        "rejected, `caught` that of anomalies. The plain detector is neither weighed nor read locally. CV+ asks the",
+        "detectors of all parts.",
+        "Where cross-fitted, a worst kind is one test of often 50 samples: mostly chance.", "", *_kept(shown), "",
         "| set | detector | calibrated | threshold | alpha | rate | interval | worst found kind | worst known kind | "
         "rarest | caught |", "|" + "---|" * 11,
     ]  # fmt: skip
@@ -315,8 +315,8 @@ def measured(options: argparse.Namespace) -> Iterable[dict[str, Any]]:
     for seed in map(int, options.seeds.split(",")):
         for name in [each for each in SETS if options.sets in each]:
             for detector in options.detectors.split(","):
-                crossed = detector in options.crossed.split(",")
-                yield from rows_of(name, detector, seed, crossed)
+                cross_fitted = detector in options.cross_fitted.split(",")
+                yield from rows_of(name, detector, seed, cross_fitted)
 
 
 def _plain(value: Any) -> Any:
@@ -329,7 +329,9 @@ if __name__ == "__main__":
     parser.add_argument("--sets", default="", help="only sets with this in their name")
     parser.add_argument("--detectors", default=",".join(DETECTORS))
     parser.add_argument(
-        "--crossed", default="plain gaussian,gaussian", help="detectors that are also crossed: six trainings each"
+        "--cross-fitted",
+        default="plain gaussian,gaussian",
+        help="detectors that are also cross-fitted: six trainings each",
     )
     parser.add_argument("--page", type=Path, help="write the page of these rows instead")
     chosen = parser.parse_args()

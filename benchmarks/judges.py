@@ -3,8 +3,8 @@
     python benchmarks/judges.py [cardio satellite ...] [--draws 11 12 13] [--detectors autoencoder nearest-neighbours]
 
 Draws and budget are those of suites/contamination.toml; "clean" has the same normals without the hidden anomalies.
-`left` is the weight that a hidden anomaly has in the last training, where the mean unit has 1. `denser` is how often a
-hidden anomaly is nearer to its fifth neighbour than the median normal is: above a half they are a lump, which nothing
+`left` is the weight that a hidden anomaly has in the last training, where the mean sample has 1. `denser` is how often
+a hidden anomaly is nearer to its fifth neighbour than the median normal is: above a half they are a lump, which nothing
 that looks for what is far away can find. Draws 1 to 5 were looked at when defaults were chosen. Sets are looked for in
 TAILWISE_DATA.
 """
@@ -44,8 +44,8 @@ def run(
     conditions = suites.Conditions(source, "development", number, 1, hidden_share)
     clean = draws.make(pool, settings, replace(conditions, contamination=0.0), 0, suite.labelled)
     draw = draws.make(pool, settings, conditions, 0, suite.labelled)
-    assert draw.train_kinds is not None
-    hidden = torch.from_numpy(draw.train_kinds == "")
+    assert draw.train_groups is not None
+    hidden = torch.from_numpy(draw.train_groups == "")
     ones = torch.ones(len(draw.train))
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
@@ -66,7 +66,7 @@ def run(
         figures[text] = judged(found.fitted)
         share = found.weights / found.weights.mean()
         left[text] = float(share[hidden].mean())
-    row: dict[str, object] = {"set": source, "draw": number, "detector": detector, "units": len(draw.train)}
+    row: dict[str, object] = {"set": source, "draw": number, "detector": detector, "samples": len(draw.train)}
     row["hidden"] = int(hidden.sum())
     row["auroc"] = {name: round(value, 4) for name, value in figures.items()}
     row["left"] = {name: round(value, 3) for name, value in left.items()}
@@ -74,9 +74,9 @@ def run(
 
 
 def denser(data: Data, hidden: torch.Tensor) -> float:
-    units = data.read(torch.arange(len(data))).flatten(1)
-    units = (units - units.mean(0)) / units.std(0).clamp_min(1e-6)
-    reach = neighbours.nearest(units, units, 6)[0][:, -1]
+    samples = data.read(torch.arange(len(data))).flatten(1)
+    samples = (samples - samples.mean(0)) / samples.std(0).clamp_min(1e-6)
+    reach = neighbours.nearest(samples, samples, 6)[0][:, -1]
     return float((reach[hidden] < reach[~hidden].median()).float().mean())
 
 
@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--draws", nargs="+", type=int, default=[11, 12, 13])
     parser.add_argument("--detectors", nargs="+", default=["autoencoder", "nearest-neighbours"])
     parser.add_argument("--refinements", nargs="+", default=REFINEMENTS)
-    parser.add_argument("--share", type=float, default=0.1, help="of the training units that are hidden anomalies")
+    parser.add_argument("--share", type=float, default=0.1, help="of the training samples that are hidden anomalies")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     suite = suites.read_suite(Path(__file__).with_name("suites") / "contamination.toml")

@@ -48,8 +48,8 @@ def write_table(path: Path, rows: int) -> Path:
     """Three kinds of normal rows, 100 : 10 : 1."""
     generator = np.random.default_rng(0)
     kind = generator.choice(3, rows, p=np.array([100, 10, 1]) / 111)
-    units = generator.normal(size=(3, 16))[kind] * 3 + generator.normal(size=(rows, 16))
-    pd.DataFrame(units, columns=[f"x{i}" for i in range(16)]).to_csv(path, index=False)
+    samples = generator.normal(size=(3, 16))[kind] * 3 + generator.normal(size=(rows, 16))
+    pd.DataFrame(samples, columns=[f"x{i}" for i in range(16)]).to_csv(path, index=False)
     return path
 
 

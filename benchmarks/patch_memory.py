@@ -95,14 +95,14 @@ def _speed(images: Path, weights: Path | None, as_published: bool) -> None:
         started = time.process_time()
         source = open_source(str(images), read=RESNET, layers=(0, 1), size=256)
         problem = source.load()
-        units = problem.train.read(torch.arange(len(problem.train)))
+        samples = problem.train.read(torch.arange(len(problem.train)))
         read = time.process_time() - started
         detector = PatchMemory(top=0.0, reweigh=9) if as_published else PatchMemory()
-        data = Data(units, problem.train.names)
+        data = Data(samples, problem.train.names)
         fit(detector, data)
         fitted = time.process_time() - started
         show(
-            what="speed", run=run, images=len(data), shape=tuple(units.shape[1:]), memory=len(detector.memory),
+            what="speed", run=run, images=len(data), shape=tuple(samples.shape[1:]), memory=len(detector.memory),
             features_cpu_s=round(read, 2), fit_cpu_s=round(fitted, 2), peak_mb=peak(),
         )  # fmt: skip
     files = sorted((images / "test").rglob("*.png"))

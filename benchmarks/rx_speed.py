@@ -53,8 +53,8 @@ def cube(seed: int = 0) -> np.ndarray:
 
 def data_of(pixels: np.ndarray) -> Data:
     height, width, bands = pixels.shape
-    units = torch.from_numpy(pixels.reshape(-1, 1, bands))
-    return Data(units, range(len(units)), context=Scenes(units, ((height, width),)))  # type: ignore[arg-type]
+    samples = torch.from_numpy(pixels.reshape(-1, 1, bands))
+    return Data(samples, range(len(samples)), context=Scenes(samples, ((height, width),)))  # type: ignore[arg-type]
 
 
 def scores(name: str, data: Data) -> np.ndarray:
@@ -62,13 +62,13 @@ def scores(name: str, data: Data) -> np.ndarray:
 
 
 def fit_and_score(detector: Any, data: Data) -> np.ndarray:
-    detector.start(data.unit_shape)
+    detector.start(data.sample_shape)
     detector.solve(data, torch.ones(len(data)))
     return inference.score(detector, data).numpy()
 
 
 def weighed(data: Data, weighting: str) -> np.ndarray:
-    chosen = choose_weighting(weighting, data.unit_shape)
+    chosen = choose_weighting(weighting, data.sample_shape)
     return fit(registry.find("detector", "rx")(), data, chosen).scores.numpy()
 
 

@@ -75,17 +75,17 @@ def taken(everything: Labelled, index: np.ndarray) -> torch.Tensor:
 
 def run(name: str, seed: int) -> dict[str, object]:
     generator = np.random.default_rng(seed)
-    source, units, truth = {"tiles": tiles, "cells": cells}[name](generator)
-    order = generator.permutation(len(units))
-    data = Data(units[torch.from_numpy(order)], [str(i) for i in range(len(units))])
+    source, samples, truth = {"tiles": tiles, "cells": cells}[name](generator)
+    order = generator.permutation(len(samples))
+    data = Data(samples[torch.from_numpy(order)], [str(i) for i in range(len(samples))])
     truth = truth[order]
-    request = Request(source=source, detector=triage.detector_for(source), weighting="", alignment="", seed=seed)
+    request = Request(source=source, detector=triage.detector_for(source), weighting="", scores="own", seed=seed)
     started = time.process_time()
     sheet = triage.triage(request, problem=Problem(data, Facts(name))).sheet
-    of = truth[sheet["unit"].astype(int)]
+    of = truth[sheet["sample"].astype(int)]
     called = (sheet["verdict"] == review_page.PROBABLY_ANOMALY).to_numpy()
     first = of[: round(EFFORT * len(of))]
-    row: dict[str, object] = {"set": name, "seed": seed, "detector": request.detector, "units": len(of)}
+    row: dict[str, object] = {"set": name, "seed": seed, "detector": request.detector, "samples": len(of)}
     row["found_in_first_15_percent"] = round((first == "defective").sum() / (of == "defective").sum(), 3)
     row |= {f"{kind}_called_anomaly": round(float(called[of == kind].mean()), 3) for kind in np.unique(of)}
     return row | {"cpu_s": round(time.process_time() - started, 1)}

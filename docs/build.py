@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "api.md", ROOT / "README.md"
 # Copied from a run of `tailwise demo`, together with its picture, docs/demo.svg.
 DEMO = ROOT / "benchmarks" / "results" / "demo.json"
-PICTURE = "![Scores of good and defective test cells: plain, weighted, weighted and mode-fair](docs/demo.svg)"
+PICTURE = "![Scores of good and defective test cells: plain, weighted, weighted and local](docs/demo.svg)"
 HEAD = "# Names\n\nWritten by `make docs` from the docstrings; edit those.\n"
 
 

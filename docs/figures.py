@@ -107,7 +107,7 @@ def cut_off(axes: Axes) -> Axes:
     axes.plot(lengths, [float(r[border].median()) for r in reach], color=plots.BLUE, label="border of a continuum, 4 %")
     axes.plot(lengths, [float(r[1_500:].median()) for r in reach], color=plots.ORANGE, label="a rare kind, 4 %")
     axes.set_yscale("log")
-    return _lines(axes, "doublings of the walk", "share of units reached")
+    return _lines(axes, "doublings of the walk", "share of samples reached")
 
 
 def options(axes: Axes) -> Axes:
@@ -157,8 +157,8 @@ def _heads_and_tails(chain: str, seed: int) -> tuple[float, float]:
     return float(np.mean(own[:3])), float(np.mean(own[-3:]))
 
 
-def _data(units: np.ndarray) -> Data:
-    return Data(torch.from_numpy(units.astype(np.float32)), [str(i) for i in range(len(units))])
+def _data(samples: np.ndarray) -> Data:
+    return Data(torch.from_numpy(samples.astype(np.float32)), [str(i) for i in range(len(samples))])
 
 
 def _lines(axes: Axes, x: str, y: str) -> Axes:

@@ -12,11 +12,11 @@ from tailwise import ImportanceWeightedLoss
 
 
 class Rebuilder(nn.Module):
-    def __init__(self, weighting, units):
+    def __init__(self, weighting, samples):
         super().__init__()
         layers = [nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10), nn.ReLU(), nn.Linear(10, 48), nn.ReLU()]
         self.net = nn.Sequential(*layers, nn.Linear(48, 64))
-        self.criterion = ImportanceWeightedLoss(weighting, buffer=units, warmup=20 * units)
+        self.criterion = ImportanceWeightedLoss(weighting, buffer=samples, warmup=20 * samples)
 
     def forward(self, rows):
         return (self.net(rows) - rows).square().mean(1)  # [b], one loss a row

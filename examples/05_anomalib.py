@@ -15,8 +15,8 @@ from tailwise import ImportanceWeightedLoss
 
 
 class Weighted:
-    def weigh(self, weighting, units):
-        self.criterion = ImportanceWeightedLoss(weighting, buffer=units, warmup=20 * units)
+    def weigh(self, weighting, samples):
+        self.criterion = ImportanceWeightedLoss(weighting, buffer=samples, warmup=20 * samples)
         return self
 
     def training_step(self, batch, *args, **kwargs):

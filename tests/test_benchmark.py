@@ -50,14 +50,14 @@ def counts(kinds: np.ndarray, order: tuple[str, ...]) -> list[int]:
 class TestDraws:
     def test_sizes_fall_off_geometrically_and_the_test_is_balanced(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
-        assert draw.train_kinds is not None
-        sizes = counts(draw.train_kinds, draw.order)
+        assert draw.train_groups is not None
+        sizes = counts(draw.train_groups, draw.order)
         assert sizes[0] == 20 * sizes[-1]
         ratios = np.array(sizes[:-1]) / np.array(sizes[1:])
         assert np.allclose(ratios, 20**0.25, rtol=0.15)
-        assert draw.test_kinds is not None
-        assert counts(draw.test_kinds[~draw.labels], draw.order) == [50] * 5
-        assert not set(draw.test_kinds[draw.labels]) & set(draw.order)
+        assert draw.test_groups is not None
+        assert counts(draw.test_groups[~draw.labels], draw.order) == [50] * 5
+        assert not set(draw.test_groups[draw.labels]) & set(draw.order)
 
     def test_nothing_is_in_two_places(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(contamination=0.1), 0.2)
@@ -75,23 +75,23 @@ class TestDraws:
 
     def test_contamination_is_a_share_of_the_training_set(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(contamination=0.1), 0.0)
-        assert draw.train_kinds is not None
-        assert (draw.train_kinds == "").mean() == pytest.approx(0.1, abs=0.005)
+        assert draw.train_groups is not None
+        assert (draw.train_groups == "").mean() == pytest.approx(0.1, abs=0.005)
 
     def test_no_kind_is_held_out_whole(self, pool: draws.Pool) -> None:
         for seed in range(20):
             draw = draws.make(pool, DIGITS, conditions(seed, 100), 0.3)
-            assert draw.train_kinds is not None
-            assert min(counts(draw.train_kinds, draw.order)) >= 1
+            assert draw.train_groups is not None
+            assert min(counts(draw.train_groups, draw.order)) >= 1
 
     def test_labelled_anomalies_are_those_of_the_drawn_kinds(self) -> None:
         kinds, labels = np.repeat(["a", "b", "c"], 40), np.tile(np.arange(40) < 10, 3)
         pool = draws.Pool(Data(torch.arange(120.0)[:, None], range(120)), labels, kinds)
         draw = draws.make(pool, SourceSettings("", order=("b", "a"), test=5), conditions(imbalance=AS_GIVEN), 0.0)
-        tested = draw.test.units[draw.labels, 0].long().numpy()  # type: ignore[index]
+        tested = draw.test.samples[draw.labels, 0].long().numpy()  # type: ignore[index]
         assert set(kinds[tested]) == {"a", "b"}
         assert labels[tested].all()
-        assert not labels[draw.train.units[:, 0].long().numpy()].any()  # type: ignore[index]
+        assert not labels[draw.train.samples[:, 0].long().numpy()].any()  # type: ignore[index]
 
     def test_halves_take_turns(self) -> None:
         labels = np.zeros(24, dtype=bool)
@@ -137,10 +137,10 @@ class TestMeasures:
         assert found["metrics"]["auroc"] == pytest.approx(metrics.auroc(labels[copies], scores[copies]))
         trained = found["metrics"]["aupr_at_training_frequencies"]
         assert trained == pytest.approx(metrics.aupr(labels, scores))
-        parts = metrics.per_mode(metrics.auroc, labels, scores, kinds)
+        parts = metrics.per_group(metrics.auroc, labels, scores, kinds)
         assert found["metrics"]["auroc_rarest"] == pytest.approx(parts["b"])
         assert found["metrics"]["auroc_worst"] == pytest.approx(min(parts.values()))
-        assert [mode["train"] for mode in found["modes"]] == [45, 15]
+        assert [group["train"] for group in found["groups"]] == [45, 15]
 
     def test_perfect_scores(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
@@ -149,8 +149,8 @@ class TestMeasures:
         assert figures["false_alarms_worst"] == figures["rejected_rarest_at_80"] == 0
 
     def test_shown_hidden_and_labelled_anomalies_have_none_in_common(self) -> None:
-        units = torch.arange(400.0)[:, None]
-        pool = draws.Pool(Data(units, range(400)), np.arange(400) >= 300, None)
+        samples = torch.arange(400.0)[:, None]
+        pool = draws.Pool(Data(samples, range(400)), np.arange(400) >= 300, None)
         settings = SourceSettings("a table without kinds", largest=100, anomalies=40)
         tests = []
         for contamination in (0.0, 0.1, 0.2):
@@ -177,7 +177,7 @@ class TestMethods:
         fitted = methods.fit(SMOKE, draw, Method("gaussian", refinement="Purify(keep=0.8)"), 0)
         assert int((fitted.outcome.weights == 0).sum()) == len(draw.train) - round(0.8 * len(draw.train))
         both = methods.fit(SMOKE, draw, Method("gaussian", "", "auto", "Purify(keep=0.8)"), 0)
-        again = methods.scorer(methods.aligned(both, draw.train, "auto"))
+        again = methods.scorer(methods.with_scores(both, draw.train, "auto"))
         assert np.allclose(again(draw.train), again(None), atol=1e-4)
         keys = [str(SMOKE.settings(conditions(), Method("gaussian", refinement=text))) for text in ("", "Purify()")]
         assert "refinement" not in keys[0]
@@ -197,11 +197,11 @@ class TestMethods:
     def test_the_oracle_gives_every_kind_the_same_weight(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
         outcome = methods.fit(SMOKE, draw, Method("gaussian", "oracle"), 0).outcome
-        assert draw.train_kinds is not None
-        sums = [float(outcome.weights[torch.from_numpy(draw.train_kinds == kind)].sum()) for kind in draw.order]
+        assert draw.train_groups is not None
+        sums = [float(outcome.weights[torch.from_numpy(draw.train_groups == kind)].sum()) for kind in draw.order]
         assert np.allclose(sums, sums[0])
 
-    def test_yardsticks_leave_a_training_unit_out_of_its_own_score(self, pool: draws.Pool) -> None:
+    def test_yardsticks_leave_a_training_sample_out_of_its_own_score(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
         score = methods.yardstick(draw, "kNN")
         assert (score(None) > score(draw.train)).all()
@@ -214,7 +214,7 @@ class TestRows:
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
         assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
         found = rows.read_rows(target)
-        plain = [row for row in found if not row["alignment"]]
+        plain = [row for row in found if row["scores"] == "own"]
         assert [row["status"] for row in plain] == ["ok"] * 30
         assert not [row for row in found if row["status"] == "failed"]
         assert {row["draw"] for row in found} == {1, 2}
@@ -222,7 +222,7 @@ class TestRows:
         assert all(set(row["versions"]) >= {"torch", "tailwise"} for row in found)
         assert os.environ.get("OMP_NUM_THREADS") == threads
         left = runner.jobs(SMOKE, "default", "development", target)
-        assert all(method.alignment for each in left for method in each.methods)
+        assert all(method.scores for each in left for method in each.methods)
         assert "54 cells" in capsys.readouterr().err
 
     def test_an_interrupted_line_is_tolerated_and_done_again(self, tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ class TestRows:
         assert len(again) == 2
         assert [row["metrics"] for row in again] == [json.loads(line)["metrics"] for line in whole.splitlines()]
 
-    def test_methods_of_a_draw_see_the_same_units_and_plain_rows_repeat(self, tmp_path: Path) -> None:
+    def test_methods_of_a_draw_see_the_same_samples_and_plain_rows_repeat(self, tmp_path: Path) -> None:
         chosen = (Method("autoencoder", "uniform"), Method("autoencoder", "oracle"))
         for folder in ("one", "two"):
             runner.run_job(job(tmp_path / folder, *chosen, suite=replace(SMOKE, fit={"epochs": 2})))
@@ -364,11 +364,11 @@ class TestSuites:
 
 
 def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, Any]:
-    modes = [{"kind": "a", "train": 9, "test": 5, "auroc": aupr}]
+    groups = [{"kind": "a", "train": 9, "test": 5, "auroc": aupr}]
     row = {
         "suite": "s", "status": "ok", "source": "made", "part": "development", "draw": draw, "imbalance": 100,
-        "contamination": 0.0, "detector": "autoencoder", "weighting": weighting, "alignment": "",
-        "metrics": {"aupr": aupr, "auroc_rarest": aupr}, "modes": modes, "seconds_fit": 1.0, "peak_memory_mb": 100.0,
+        "contamination": 0.0, "detector": "autoencoder", "weighting": weighting, "scores": "own",
+        "metrics": {"aupr": aupr, "auroc_rarest": aupr}, "groups": groups, "seconds_fit": 1.0, "peak_memory_mb": 100.0,
     } | other  # fmt: skip
     return row | {"settings": {"draw": draw, "weighting": weighting, **other}}
 

@@ -16,7 +16,7 @@ DETECTORS = list(registry.entries("detector"))
 CASES = [
     pytest.param(name, SHAPES[dims], contract, id=f"{name}-{dims}d-{contract}")
     for name in DETECTORS
-    for dims in registry.find("detector", name).unit_dims
+    for dims in registry.find("detector", name).sample_dims
     for contract in CONTRACTS
 ]
 
@@ -31,15 +31,15 @@ class Sound(Detector):
 
     mean: Tensor
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.register_buffer("mean", torch.zeros(unit_shape))
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.register_buffer("mean", torch.zeros(sample_shape))
 
     def solve(self, data: Data, w: Tensor) -> None:
-        units = data.read(torch.arange(len(data)))
-        self.mean = torch.tensordot(w / w.sum(), units, dims=1)
+        samples = data.read(torch.arange(len(data)))
+        self.mean = torch.tensordot(w / w.sum(), samples, dims=1)
 
     def score(self, batch: Batch) -> Tensor:
-        return (batch.units - self.mean).square().flatten(1).sum(1)
+        return (batch.samples - self.mean).square().flatten(1).sum(1)
 
 
 class Learner(Sound):
@@ -47,12 +47,12 @@ class Learner(Sound):
 
     solve = None  # type: ignore[assignment]
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.point = torch.nn.Parameter(torch.randn(unit_shape))
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.point = torch.nn.Parameter(torch.randn(sample_shape))
         self.mean = self.point
 
     def losses(self, batch: Batch) -> Tensor:
-        return (batch.units - self.point).square().flatten(1).sum(1)
+        return (batch.samples - self.point).square().flatten(1).sum(1)
 
     def score(self, batch: Batch) -> Tensor:
         return self.losses(batch)
@@ -68,7 +68,7 @@ class SumsWeights(Sound):
         self.mean = torch.tensordot(w, data.read(torch.arange(len(data))), dims=1)
 
 
-class CountsUnits(Sound):
+class CountsSamples(Sound):
     def solve(self, data: Data, w: Tensor) -> None:
         super().solve(data, w + 1 / len(data))
 
@@ -117,7 +117,7 @@ class ReducesTheLoss(Learner):
 
 class NeverTrains(Learner):
     def losses(self, batch: Batch) -> Tensor:
-        return super().losses(batch) * 0 + (self.point * 0).sum() + batch.units.flatten(1).square().sum(1)
+        return super().losses(batch) * 0 + (self.point * 0).sum() + batch.samples.flatten(1).square().sum(1)
 
 
 class LossAgainstScore(Learner):
@@ -129,10 +129,10 @@ BROKEN = [
     (IgnoresWeights, "weight_is_copies"),
     (IgnoresWeights, "zero_weight_is_absence"),
     (SumsWeights, "scale_of_weights_cancels"),
-    (CountsUnits, "zero_weight_is_absence"),
-    (ReducesTheBatch, "one_number_per_unit"),
+    (CountsSamples, "zero_weight_is_absence"),
+    (ReducesTheBatch, "one_number_per_sample"),
     (LooksAtTheBatch, "batch_size_does_not_matter"),
-    (LooksAtTheBatch, "one_number_per_unit"),
+    (LooksAtTheBatch, "one_number_per_sample"),
     (SignReversed, "higher_is_more_anomalous"),
     (HiddenState, "saved_and_loaded_is_equal"),
     (Unseeded, "same_seed_same_scores"),
@@ -143,7 +143,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize("contract", sorted(set(CONTRACTS) - {"maps_fit_their_units"}))
+@pytest.mark.parametrize("contract", sorted(set(CONTRACTS) - {"maps_fit_their_samples"}))
 def test_a_sound_detector_passes(contract: str) -> None:
     CONTRACTS[contract](Case(Sound))
 
@@ -157,24 +157,24 @@ def test_a_broken_detector_is_caught(detector: type[Detector], contract: str) ->
 def test_gaussian_is_the_mahalanobis_distance_of_scikit_learn() -> None:
     from sklearn.covariance import EmpiricalCovariance
 
-    units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) @ torch.randn(6, 6)
+    samples = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) @ torch.randn(6, 6)
     detector = registry.find("detector", "gaussian")(shrinkage=0.0)
-    data = Data(units, [str(i) for i in range(200)])
+    data = Data(samples, [str(i) for i in range(200)])
     fit(detector, data)
-    expected = EmpiricalCovariance().fit(units.double().numpy()).mahalanobis(units.double().numpy())
+    expected = EmpiricalCovariance().fit(samples.double().numpy()).mahalanobis(samples.double().numpy())
     assert torch.allclose(inference.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
 
 
 def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
     from sklearn.neighbors import NearestNeighbors
 
-    units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    samples = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
     fresh = torch.randn(50, 6, generator=torch.Generator().manual_seed(1))
     detector = registry.find("detector", "nearest-neighbours")(neighbours=4)
-    fit(detector, Data(units, [str(i) for i in range(200)]))
-    scale = units.std(0, correction=0)
+    fit(detector, Data(samples, [str(i) for i in range(200)]))
+    scale = samples.std(0, correction=0)
     expected = (
-        NearestNeighbors(n_neighbors=4).fit((units / scale).numpy()).kneighbors((fresh / scale).numpy())[0].mean(1)
+        NearestNeighbors(n_neighbors=4).fit((samples / scale).numpy()).kneighbors((fresh / scale).numpy())[0].mean(1)
     )
     scores = inference.score(detector, Data(fresh, [str(i) for i in range(50)]))
     assert torch.allclose(scores, torch.from_numpy(expected).float(), rtol=1e-4)
@@ -182,8 +182,8 @@ def test_nearest_neighbours_are_those_of_scikit_learn() -> None:
 
 def test_gaussian_weighs_the_rare_kind_up() -> None:
     generator = torch.Generator().manual_seed(0)
-    units = torch.cat([torch.randn(300, 4, generator=generator), 4 + 0.5 * torch.randn(10, 4, generator=generator)])
-    data = Data(units, [str(i) for i in range(310)])
+    samples = torch.cat([torch.randn(300, 4, generator=generator), 4 + 0.5 * torch.randn(10, 4, generator=generator)])
+    data = Data(samples, [str(i) for i in range(310)])
     plain, balanced = (registry.find("detector", "gaussian")() for _ in range(2))
     fit(plain, data)
     fit(balanced, data, base_weights=torch.cat([torch.full((300,), 1 / 300), torch.full((10,), 1 / 10)]))

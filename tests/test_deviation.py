@@ -24,8 +24,8 @@ def rand(*shape, seed=0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def as_data(units):
-    return Data(units, [str(i) for i in range(len(units))])
+def as_data(samples):
+    return Data(samples, [str(i) for i in range(len(samples))])
 
 
 def whole(data):
@@ -41,7 +41,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("contract", ["one_number_per_unit", "weight_is_copies", "zero_weight_is_absence"])
+@pytest.mark.parametrize("contract", ["one_number_per_sample", "weight_is_copies", "zero_weight_is_absence"])
 @pytest.mark.parametrize(("make", "options"), OPTIONS)
 def test_contracts_hold_with_other_options_too(make, options, contract):
     CONTRACTS[contract](Case(lambda: make(**options), (6,)))
@@ -49,7 +49,7 @@ def test_contracts_hold_with_other_options_too(make, options, contract):
 
 
 def flat_dev_net(value, anomalies, **options):
-    """A DevNet that gives every unit the score `value`."""
+    """A DevNet that gives every sample the score `value`."""
     detector = DevNet(**options)
     detector.start((4,))
     detector.know(Labelled(as_data(anomalies)))
@@ -82,7 +82,7 @@ def test_of_many_anomalies_every_one_has_its_turn_and_their_order_does_not_matte
     seen = torch.cat([detector.known.at(step) for step in range(5)])
     assert seen.bincount().tolist() == [2] * 80
     shuffled = flat_dev_net(0.0, anomalies.flip(0))
-    assert torch.equal(shuffled.known.units, detector.known.units)
+    assert torch.equal(shuffled.known.samples, detector.known.samples)
     few = flat_dev_net(0.0, anomalies[:7])
     assert few.known.at(3).tolist() == list(range(7))
 
@@ -91,22 +91,22 @@ def test_of_many_anomalies_every_one_has_its_turn_and_their_order_does_not_matte
 def test_the_explanation_of_dev_net_is_the_finite_difference(shape):
     case = Case(DevNet, shape)
     detector = case.fit(case.data()).double()
-    units = case.data(3, seed=5).read(torch.arange(3)).double()
-    batch = Batch(units, torch.arange(3))
+    samples = case.data(3, seed=5).read(torch.arange(3)).double()
+    batch = Batch(samples, torch.arange(3))
     explained = detector.explain(batch) / detector.standardise.scale
     for place in np.ndindex(*shape):
-        moved = units.clone()
+        moved = samples.clone()
         moved[(slice(None), *place)] += 1e-6
         difference = (detector.score(Batch(moved, batch.index)) - detector.score(batch)) / 1e-6
         assert torch.allclose(explained[(slice(None), *place)], difference, rtol=1e-4, atol=1e-7)
 
 
 def test_gradients_are_there_where_they_are_switched_off():
-    units = rand(3, 2, 4, 4)
+    samples = rand(3, 2, 4, 4)
     with torch.no_grad():
-        found = gradients(lambda x: x.square().flatten(1).sum(1), units)
-    assert torch.allclose(found, 2 * units)
-    assert not units.requires_grad
+        found = gradients(lambda x: x.square().flatten(1).sum(1), samples)
+    assert torch.allclose(found, 2 * samples)
+    assert not samples.requires_grad
 
 
 def test_a_map_has_its_score_as_its_largest_value_where_the_gradient_is():
@@ -152,7 +152,7 @@ def test_soft_targets_let_go_of_what_looks_anomalous_and_never_push_it():
     assert torch.autograd.grad(loss.sum(), deviation)[0].item() == pytest.approx(-1 / 48, rel=0.05)
 
 
-def test_opinions_are_given_by_the_side_of_half_the_margin_to_three_fifths_of_the_units():
+def test_opinions_are_given_by_the_side_of_half_the_margin_to_three_fifths_of_the_samples():
     deviation = torch.tensor([0.0, 4.9, 5.1, 10.0]).repeat_interleave(500)
     opinions = untrained(ADL)._opinion(deviation, torch.arange(2_000)).view(4, 500)
     assert opinions[:2].abs().sum() == 0
@@ -175,14 +175,14 @@ def test_cues_rise_with_conviction_unless_as_published(published):
 
 
 def test_the_bank_does_not_depend_on_order_copies_or_weights():
-    units = rand(700, 3, 4, 4)
-    plain = lenders(as_data(units), torch.ones(700))
+    samples = rand(700, 3, 4, 4)
+    plain = lenders(as_data(samples), torch.ones(700))
     assert plain.shape == (256, 3, 4, 4)
-    again = lenders(as_data(torch.cat([units.flip(0), units[:300]])), torch.rand(1_000) + 0.1)
+    again = lenders(as_data(torch.cat([samples.flip(0), samples[:300]])), torch.rand(1_000) + 0.1)
     assert torch.equal(again, plain)
     dropped = torch.ones(700)
     dropped[100:] = 0
-    assert torch.equal(lenders(as_data(units), dropped), lenders(as_data(units[:100]), torch.ones(100)))
+    assert torch.equal(lenders(as_data(samples), dropped), lenders(as_data(samples[:100]), torch.ones(100)))
 
 
 def smooth_images(count, seed, marked):
@@ -250,7 +250,7 @@ def test_the_highest_place_of_a_map_is_the_score_below_0_too():
     torch.testing.assert_close(maps, torch.tensor([[-5.25, -3, -4.5], [0.75, 3, 1.5]]))
 
 
-def test_masks_finer_than_the_unit_mark_every_place_they_touch():
+def test_masks_finer_than_the_sample_mark_every_place_they_touch():
     detector = MultiCue()
     detector.start((1, 4, 4))
     mask = np.zeros((16, 16), bool)

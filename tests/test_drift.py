@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from tailwise.calibration.drift import Sample, drift
+from tailwise.calibration.drift import Population, drift
 from tailwise.cli import main
 from tailwise.errors import InputError
 from tailwise.runs import store
@@ -16,12 +16,12 @@ SHARES = np.array([0.6, 0.3, 0.08, 0.02])
 
 
 def sample(n, seed, shares=SHARES, shift=None, held=1.0):
-    """Units in four kinds; `shift` is added to the scores of each kind, which are known of a share of them."""
+    """Samples in four kinds; `shift` is added to the scores of each kind, which are known of a share of them."""
     generator = np.random.default_rng(seed)
-    modes = generator.choice(len(shares), n, p=shares / shares.sum())
-    scores = generator.normal(size=n) + (np.zeros(4) if shift is None else np.array(shift))[modes]
+    clusters = generator.choice(len(shares), n, p=shares / shares.sum())
+    scores = generator.normal(size=n) + (np.zeros(4) if shift is None else np.array(shift))[clusters]
     scores[generator.random(n) > held] = np.nan
-    return Sample(modes, generator.random(n) < 0.05, scores)
+    return Population(clusters, generator.random(n) < 0.05, scores)
 
 
 def test_a_kind_that_doubled_is_named_and_no_other():
@@ -29,7 +29,7 @@ def test_a_kind_that_doubled_is_named_and_no_other():
     assert [row.name for row in found.named] == ["kind 3"]
     assert found.named[0].drifted == ("share",)
     assert found.alarm
-    assert "kind 3: share of all units 2.0 % -> 4.0 %" in str(found)
+    assert "kind 3: share of all samples 2.0 % -> 4.0 %" in str(found)
 
 
 def test_a_kind_whose_scores_rose_is_named_and_no_other():
@@ -37,26 +37,26 @@ def test_a_kind_whose_scores_rose_is_named_and_no_other():
     assert [(row.name, row.drifted) for row in found.named] == [("kind 2", ("score",))]
 
 
-def test_a_kind_with_strange_units_is_named():
+def test_a_kind_with_strange_samples_is_named():
     batch = sample(1_000, 1)
-    batch.unknown[batch.modes == 1] |= np.random.default_rng(0).random((batch.modes == 1).sum()) < 0.2
+    batch.unknown[batch.clusters == 1] |= np.random.default_rng(0).random((batch.clusters == 1).sum()) < 0.2
     found = drift(sample(4_000, 0), batch)
     assert [(row.name, row.drifted) for row in found.named] == [("kind 1", ("unknown",))]
 
 
 def placed(n, seed, move=0.0, dims=6):
-    """Units of `sample` without scores, with places about their kind's corner; kind 2 moves away by `move`."""
+    """Samples of `sample` without scores, with places about their kind's corner; kind 2 moves away by `move`."""
     found = sample(n, seed, held=0.0)
-    places = np.random.default_rng(seed).standard_t(5, size=(n, dims)) + 10 * found.modes[:, None]
-    places[found.modes == 2, 3] += move
-    return Sample(found.modes, found.unknown, found.scores, places)
+    places = np.random.default_rng(seed).standard_t(5, size=(n, dims)) + 10 * found.clusters[:, None]
+    places[found.clusters == 2, 3] += move
+    return Population(found.clusters, found.unknown, found.scores, places)
 
 
 def test_a_kind_whose_middle_moved_is_named_and_no_other():
     batch = placed(1_000, 1, move=1.0)
-    found = drift(placed(4_000, 0), Sample(batch.modes, batch.unknown, np.zeros(1_000), batch.places))
+    found = drift(placed(4_000, 0), Population(batch.clusters, batch.unknown, np.zeros(1_000), batch.places))
     assert [(row.name, row.drifted) for row in found.named] == [("kind 2", ("place",))]
-    # One unit along one of six axes, each of variance 5/3.
+    # One sample along one of six axes, each of variance 5/3.
     assert found.named[0].moved == pytest.approx(1 / 10**0.5, abs=0.15)
     assert "its middle moved by 0.3" in str(found)
 
@@ -65,7 +65,9 @@ def test_without_a_move_alarms_are_rarer_than_the_level():
     alarms = 0
     for i in range(100):
         batch = placed(300, 2 * i + 1)
-        alarms += drift(placed(1_000, 2 * i), Sample(batch.modes, batch.unknown, np.zeros(300), batch.places)).alarm
+        alarms += drift(
+            placed(1_000, 2 * i), Population(batch.clusters, batch.unknown, np.zeros(300), batch.places)
+        ).alarm
     assert alarms < 11
 
 
@@ -73,7 +75,7 @@ def test_an_axis_along_which_nothing_differs_says_nothing():
     reference, batch = placed(1_000, 0), placed(400, 1)
     for one, value in ((reference, 0.0), (batch, 1e-9)):
         one.places[:, 0] = value
-    assert not drift(reference, Sample(batch.modes, batch.unknown, np.zeros(400), batch.places)).alarm
+    assert not drift(reference, Population(batch.clusters, batch.unknown, np.zeros(400), batch.places)).alarm
 
 
 @pytest.mark.parametrize("size", [50, 1_000])
@@ -93,11 +95,11 @@ def test_one_unlucky_reference_does_not_alarm_at_every_batch():
 
 
 def test_p_values_are_those_of_fisher_before_they_are_corrected():
-    reference = Sample(np.repeat([0, 1], [90, 10]), np.zeros(100, bool), np.full(100, np.nan))
-    batch = Sample(np.repeat([0, 1], [20, 12]), np.zeros(32, bool), np.arange(32.0))
+    reference = Population(np.repeat([0, 1], [90, 10]), np.zeros(100, bool), np.full(100, np.nan))
+    batch = Population(np.repeat([0, 1], [20, 12]), np.zeros(32, bool), np.arange(32.0))
     by_name = {row.name: row for row in drift(reference, batch).rows}
     exact = stats.fisher_exact([[12, 20], [10, 90]]).pvalue
-    # Two tests of shares and three of unlike units; the reference has no scores or places to hold a batch against.
+    # Two tests of shares and three of unlike samples; the reference has no scores or places to hold a batch against.
     assert by_name["kind 1"].p_values == {"share": pytest.approx(5 * exact), "unknown": 1}
     assert by_name["kind 1"].medians == (None, pytest.approx(25.5))
 
@@ -106,23 +108,23 @@ def test_a_table_and_plain_data_of_it():
     found = drift(sample(500, 0), sample(500, 1, shift=[0, 3, 0, 0]), examples={1: ["a|b.png"]})
     plain = json.loads(json.dumps(found.as_dict()))
     assert plain["named"] == ["kind 1"]
-    assert [row["name"] for row in plain["rows"]][:2] == ["all units", "kind 1"]
+    assert [row["name"] for row in plain["rows"]][:2] == ["all samples", "kind 1"]
     assert "a\\|b.png" in found.to_markdown()
     lengths = {line.replace("\\|", "").count("|") for line in found.to_markdown().splitlines()[2:]}
     assert lengths == {13}
 
 
-def test_a_new_mode_and_an_empty_one_are_fine():
-    found = drift(sample(300, 0), Sample(np.full(40, -1), np.ones(40, bool), np.zeros(40)))
+def test_a_new_cluster_and_an_empty_one_are_fine():
+    found = drift(sample(300, 0), Population(np.full(40, -1), np.ones(40, bool), np.zeros(40)))
     assert {row.name for row in found.named} >= {"no kind", "kind 0"}
     assert "no drift" in str(drift(sample(300, 0), sample(1, 1)))
 
 
 def test_bad_input_is_named():
-    with pytest.raises(InputError, match="at least one unit: got 0"):
-        Sample(np.zeros(0), np.zeros(0, bool), np.zeros(0))
+    with pytest.raises(InputError, match="at least one sample: got 0"):
+        Population(np.zeros(0), np.zeros(0, bool), np.zeros(0))
     with pytest.raises(InputError, match="2 scores of the batch"):
-        drift(sample(9, 0), Sample(np.zeros(3, int), np.zeros(3, bool), np.array([1, np.nan, np.inf])))
+        drift(sample(9, 0), Population(np.zeros(3, int), np.zeros(3, bool), np.array([1, np.nan, np.inf])))
     with pytest.raises(InputError, match="between 0 and 1"):
         drift(sample(9, 0), sample(9, 1), level=0.0)
 
@@ -139,9 +141,9 @@ def test_the_command_names_the_kind_and_its_status_tells(tmp_path, capsys):
     run = str(tmp_path / "run")
     fitted = table_of(tmp_path / "train.csv", (300, 100, 20), 0)
     assert main.run(["fit", fitted, "--out", run, "--detector", "gaussian"]) == 0
-    kinds, scores = store.open_run(run).kinds(), store.open_run(run).scores()
+    kinds, scores = store.open_run(run).clusters(), store.open_run(run).scores()
     assert kinds.count == 3
-    assert scores["mode"].value_counts().tolist() == [300, 100, 20]
+    assert scores["cluster"].value_counts().tolist() == [300, 100, 20]
     capsys.readouterr()
     assert main.run(["drift", run, table_of(tmp_path / "same.csv", (150, 50, 10), 1)]) == 0
     assert "no drift" in capsys.readouterr().out
@@ -157,14 +159,14 @@ def test_a_run_of_before_says_so(tmp_path, capsys):
     run = str(tmp_path / "run")
     assert main.run(["fit", table_of(tmp_path / "t.csv", (60, 30, 20), 0), "--out", run, "--detector", "gaussian"]) == 0
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
-    del settings["digests"]["kinds.safetensors"]
+    del settings["digests"]["clusters.safetensors"]
     settings["seal"] = store._seal(settings)
     (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
-    assert store.open_run(run).kinds() is None
+    assert store.open_run(run).clusters() is None
     assert main.run(["drift", run, str(tmp_path / "t.csv")]) == 2
     assert "before runs kept their kinds" in capsys.readouterr().err
     assert main.run(["score", run, str(tmp_path / "t.csv")]) == 0
-    assert capsys.readouterr().out.startswith("unit,score,threshold,flagged,p_value,standardised\n")
+    assert capsys.readouterr().out.startswith("sample,score,threshold,flagged,p_value,standardised\n")
 
 
 def test_a_crossed_run_raises_no_alarm_by_the_scores_of_other_detectors(tmp_path, capsys):
@@ -181,7 +183,7 @@ def test_a_crossed_run_raises_no_alarm_by_the_scores_of_other_detectors(tmp_path
         run,
         "--detector",
         "gaussian",
-        "--alignment",
+        "--scores",
         "",
         "--cross",
         "5",

@@ -26,11 +26,11 @@ def rand(*shape, seed=0):
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (5, 1, 4), (5, 3, 4, 4)])
-def test_errors_are_one_number_a_unit(shape):
-    units, rebuilt = rand(*shape), rand(*shape, seed=1)
+def test_errors_are_one_number_a_sample(shape):
+    samples, rebuilt = rand(*shape), rand(*shape, seed=1)
     for loss, peer in ((squared_error, nn.functional.mse_loss), (absolute_error, nn.functional.l1_loss)):
         assert torch.allclose(
-            loss(units, rebuilt), torch.stack([peer(a, b) for a, b in zip(units, rebuilt, strict=True)])
+            loss(samples, rebuilt), torch.stack([peer(a, b) for a, b in zip(samples, rebuilt, strict=True)])
         )
 
 
@@ -113,12 +113,12 @@ def test_batches_longer_than_the_buffer_and_batches_of_one():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: ImportanceWeightedLoss("Accumulate()"), "Accumulate needs each unit's own past"),
-        (lambda: ImportanceWeightedLoss("auto"), "Accumulate needs each unit's own past"),
+        (lambda: ImportanceWeightedLoss("Accumulate()"), "Accumulate needs each sample's own past"),
+        (lambda: ImportanceWeightedLoss("auto"), "Accumulate needs each sample's own past"),
         (lambda: ImportanceWeightedLoss(buffer=1), "at least 2 scores"),
         (lambda: ImportanceWeightedLoss(warmup=99)(torch.tensor([1.0, math.nan])), "1 of 2 are not"),
         (lambda: ImportanceWeightedLoss()(torch.ones(3), torch.ones(2)), r"one score per loss: got \(2,\) for \(3,\)"),
-        (lambda: ImportanceWeightedLoss()(torch.tensor(1.0)), r"one loss per unit: got \(\)"),
+        (lambda: ImportanceWeightedLoss()(torch.tensor(1.0)), r"one loss per sample: got \(\)"),
     ],
 )
 def test_bad_input_is_named(make, said):
@@ -130,7 +130,7 @@ def test_deviation_losses_at_known_deviations():
     deviation = torch.tensor([-2.0, 0.0, 3.0, 7.0])
     assert deviation_loss(deviation, 0.0, 5.0).tolist() == [2, 0, 3, 7]
     assert deviation_loss(deviation, 1.0, 5.0).tolist() == [7, 5, 2, 0]
-    # Between 0 and the margin a target of a half cannot tell: the loss is half of the margin wherever the unit is.
+    # Between 0 and the margin a target of a half cannot tell: the loss is half of the margin wherever the sample is.
     assert deviation_loss(torch.linspace(0, 5, 11), 0.5, 5.0).tolist() == pytest.approx([2.5] * 11)
     soft = deviation_loss(deviation, torch.tensor([0.25, 0.5, 0.75, 1.0]), 5.0)
     assert soft.tolist() == pytest.approx([0.75 * 2 + 0.25 * 7, 2.5, 0.25 * 3 + 0.75 * 2, 0])

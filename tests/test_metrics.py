@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from tailwise.errors import InputError
-from tailwise.numerics.metrics import aupr, auroc, bootstrap_interval, fpr_at_tpr, per_mode
+from tailwise.numerics.metrics import aupr, auroc, bootstrap_interval, fpr_at_tpr, per_group
 
 # Few distinct values, so that ties are the rule.
 cases = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=40)
@@ -49,11 +49,11 @@ def test_many_scores_agree_too():
     assert aupr(labels, scores) == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
 
 
-def test_each_mode_is_judged_against_all_anomalies():
+def test_each_group_is_judged_against_all_anomalies():
     labels = np.array([0, 0, 0, 0, 1, 1], bool)
-    modes = np.array(["a", "a", "b", "b", "x", "x"])
+    groups = np.array(["a", "a", "b", "b", "x", "x"])
     scores = np.array([0, 1, 5, 6, 3, 4.0])
-    assert per_mode(auroc, labels, scores, modes) == {"a": 1.0, "b": 0.0}
+    assert per_group(auroc, labels, scores, groups) == {"a": 1.0, "b": 0.0}
 
 
 def test_a_bootstrap_interval_covers_and_repeats():

@@ -67,7 +67,7 @@ def test_copies_find_each_other_and_nobody_finds_itself():
 
 @pytest.fixture(scope="module")
 def large():
-    """20,000 units of 20 kinds, three of them with 20 units only, and their exact and searched neighbours."""
+    """20,000 samples of 20 kinds, three of them with 20 samples only, and their exact and searched neighbours."""
     points, kinds = clustered([1_500] * 12 + [300] * 4 + [740, 20, 20, 20, 0])
     order = torch.randperm(len(points), generator=torch.Generator().manual_seed(5))
     points, kinds = points[order], kinds[order]
@@ -82,7 +82,7 @@ def test_large_sets_find_four_fifths_of_the_true_neighbours(large):
     assert recall >= 0.8
 
 
-def test_the_units_of_a_rare_kind_find_each_other(large):
+def test_the_samples_of_a_rare_kind_find_each_other(large):
     _, kinds, found = large
     rare = torch.isin(kinds, torch.tensor([17, 18, 19]))
     assert rare.sum() == 60
@@ -97,7 +97,7 @@ def test_neighbours_are_others_and_named_once(large):
     assert torch.equal(found[:50], nearest_within(points, 20)[:50])
 
 
-def test_the_first_unit_is_found_like_any_other():
+def test_the_first_sample_is_found_like_any_other():
     points = torch.cat([torch.zeros(1, 4), 0.01 * normal(10, 4), 50 + normal(8_500, 4)])
     found = nearest_within(points, 10)
     assert (found[1:11] == 0).any(1).all()
@@ -105,43 +105,45 @@ def test_the_first_unit_is_found_like_any_other():
 
 @pytest.mark.parametrize("d", [10, 40])
 def test_components_of_rows_are_scikit_learns_on_standardised_features(d):
-    units = normal(500, d) @ normal(d, d, seed=1) * torch.logspace(-3, 3, d) + 5
-    peer = PCA(8).fit_transform(StandardScaler().fit_transform(units.double()))
-    ours = principal_components(units, 8)
+    samples = normal(500, d) @ normal(d, d, seed=1) * torch.logspace(-3, 3, d) + 5
+    peer = PCA(8).fit_transform(StandardScaler().fit_transform(samples.double()))
+    ours = principal_components(samples, 8)
     assert np.allclose(ours.abs(), np.abs(peer), atol=2e-3 * np.abs(peer).max())
 
 
 @pytest.mark.parametrize("shape", [(60, 1, 8, 8), (40, 3, 32, 32)])
 def test_components_of_images_are_scikit_learns_on_raw_pixels(shape):
-    units = normal(*shape)
-    units[:, :, 0] += 3 * normal(shape[0], 1, 1)
-    peer = PCA(4, svd_solver="full").fit_transform(units.flatten(1).double())
-    ours = principal_components(units, 4)
+    samples = normal(*shape)
+    samples[:, :, 0] += 3 * normal(shape[0], 1, 1)
+    peer = PCA(4, svd_solver="full").fit_transform(samples.flatten(1).double())
+    ours = principal_components(samples, 4)
     assert np.allclose(ours.abs(), np.abs(peer), atol=2e-3 * np.abs(peer).max())
 
 
-def test_components_do_not_mind_constant_features_or_units_of_measure():
-    units = normal(300, 6)
-    wide = torch.cat([units, torch.full((300, 1), 7.0)], 1)
-    assert torch.allclose(principal_components(wide, 6).abs(), principal_components(units, 6).abs(), atol=1e-3)
-    assert torch.allclose(principal_components(units * 1e5, 6).abs(), principal_components(units, 6).abs(), atol=1e-3)
+def test_components_do_not_mind_constant_features_or_samples_of_measure():
+    samples = normal(300, 6)
+    wide = torch.cat([samples, torch.full((300, 1), 7.0)], 1)
+    assert torch.allclose(principal_components(wide, 6).abs(), principal_components(samples, 6).abs(), atol=1e-3)
+    assert torch.allclose(
+        principal_components(samples * 1e5, 6).abs(), principal_components(samples, 6).abs(), atol=1e-3
+    )
 
 
 def test_a_feature_that_is_constant_in_the_sample_does_not_drown_the_others():
-    units = torch.cat([normal(6_000, 3), torch.zeros(6_000, 1)], 1)
+    samples = torch.cat([normal(6_000, 3), torch.zeros(6_000, 1)], 1)
     sampled = torch.randperm(6_000, generator=torch.Generator().manual_seed(0))[:5_000]
     missed = torch.ones(6_000, dtype=torch.bool).index_fill(0, sampled, False).nonzero()[0, 0]
-    units[missed, 3] = 1.0
-    assert principal_components(units, 32).abs().max() < 100
+    samples[missed, 3] = 1.0
+    assert principal_components(samples, 32).abs().max() < 100
 
 
-def test_a_walk_between_equal_units_or_of_few_says_nothing():
+def test_a_walk_between_equal_samples_or_of_few_says_nothing():
     assert torch.equal(walk_reach(torch.ones(50, 3)), torch.ones(50))
     assert torch.equal(walk_reach(torch.rand(2, 3)), torch.ones(2))
 
 
 def test_a_long_walk_reaches_its_own_kind_and_no_other():
-    """Also where there are more units than walks, which then stand for those nearest to them."""
+    """Also where there are more samples than walks, which then stand for those nearest to them."""
     generator = torch.Generator().manual_seed(0)
     kinds = torch.repeat_interleave(torch.arange(2), torch.tensor([2_700, 300]))
     points = 50.0 * kinds[:, None] + torch.randn(3_000, 4, generator=generator)
@@ -152,8 +154,8 @@ def test_a_long_walk_reaches_its_own_kind_and_no_other():
 
 @pytest.mark.parametrize("answer", ["raises", "not finite"])
 def test_where_float32_does_not_converge_axes_are_found_in_double(monkeypatch, answer):
-    units = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 7, 5, 3, 2, 1])
-    plain = principal_components(units, 3)
+    samples = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 7, 5, 3, 2, 1])
+    plain = principal_components(samples, 3)
     eigh = torch.linalg.eigh
 
     def fails_in_single(matrix):
@@ -164,4 +166,4 @@ def test_where_float32_does_not_converge_axes_are_found_in_double(monkeypatch, a
         return SimpleNamespace(eigenvectors=torch.full_like(matrix, torch.nan))
 
     monkeypatch.setattr(torch.linalg, "eigh", fails_in_single)
-    torch.testing.assert_close(principal_components(units, 3).abs(), plain.abs(), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(principal_components(samples, 3).abs(), plain.abs(), rtol=1e-3, atol=1e-3)

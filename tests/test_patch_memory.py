@@ -20,8 +20,8 @@ def maps(*counts, seed=0, shape=(6, 8, 8), spread=0.3):
     generator = torch.Generator().manual_seed(seed)
     centres = 3 * torch.randn(len(counts), *shape, generator=torch.Generator().manual_seed(1))
     kinds = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
-    units = centres[kinds] + spread * torch.randn(len(kinds), *shape, generator=generator)
-    return Data(units, [str(i) for i in range(len(kinds))])
+    samples = centres[kinds] + spread * torch.randn(len(kinds), *shape, generator=generator)
+    return Data(samples, [str(i) for i in range(len(kinds))])
 
 
 def fitted(data, **settings):
@@ -65,15 +65,15 @@ def test_scores_are_distances_to_a_memory_of_everything(standardise):
     data, fresh = maps(20), maps(5, seed=2)
     detector = fitted(data, share=1.0, standardise=standardise)
 
-    def patches(units):
-        padded = torch.nn.functional.pad(units, (1, 1, 1, 1), value=torch.nan)
+    def patches(samples):
+        padded = torch.nn.functional.pad(samples, (1, 1, 1, 1), value=torch.nan)
         means = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4).nanmean(4)
         return means.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
 
-    known = patches(data.units)
+    known = patches(data.samples)
     mean, scale = known.mean(0), known.std(0) if standardise else known.var(0).mean() ** 0.5
     search = NearestNeighbors(n_neighbors=1).fit((known - mean) / scale)
-    expected = search.kneighbors((patches(fresh.units) - mean) / scale)[0].reshape(5, 8, 8)
+    expected = search.kneighbors((patches(fresh.samples) - mean) / scale)[0].reshape(5, 8, 8)
     found = inference.over_batches(detector, fresh, detector.score_map)
     assert np.allclose(found, expected, rtol=1e-3)
 
@@ -81,7 +81,7 @@ def test_scores_are_distances_to_a_memory_of_everything(standardise):
 def test_the_map_peaks_where_a_patch_is_changed():
     data, fresh = maps(30), maps(4, seed=2)
     detector = fitted(data, share=0.2)
-    changed = fresh.units.clone()
+    changed = fresh.samples.clone()
     changed[:, :, 5:7, 1:3] += 4
     peak = inference.over_batches(detector, Data(changed, fresh.names), detector.score_map).flatten(1).argmax(1)
     assert all(4 <= place // 8 <= 7 and place % 8 <= 3 for place in peak.tolist())
@@ -99,7 +99,7 @@ def test_outlier_factors_are_those_of_scikit_learn(k):
 
 def test_denoising_leaves_out_the_hidden_anomaly_and_spares_the_rare_kind():
     data = maps(60, 4)
-    dirty = data.units.clone()
+    dirty = data.samples.clone()
     dirty[3, :, 3, 3] += 20  # with its neighbourhood 9 of 64 patches
     dirty = Data(dirty, data.names)
     anomaly = dirty.take([3])
@@ -163,7 +163,7 @@ def test_reweighing_follows_the_paper():
     detector = fitted(maps(20), share=0.05, reweigh=3)
     plain = fitted(maps(20), share=0.05)
     fresh = maps(1, seed=4)
-    patches = detector._patches(fresh.units)[0].double()
+    patches = detector._patches(fresh.samples)[0].double()
     memory = detector.memory.double()
     between = torch.cdist(patches, memory)
     place = int(between.amin(1).argmax())
@@ -199,11 +199,11 @@ def test_the_memory_option_is_the_setting():
 
 @pytest.mark.parametrize("side", [1, 3, 5])
 def test_a_patch_is_the_mean_of_its_neighbourhood_inside_the_map(side):
-    unit = maps(1, shape=(6, 7, 5)).units
+    sample = maps(1, shape=(6, 7, 5)).samples
     detector = PatchMemory(share=1.0, neighbourhood=side)
-    fit(detector, Data(torch.cat([unit, 0 * unit]), ["0", "1"]))
-    found = (detector._patches(unit) * detector.scale + detector.mean).unflatten(1, (7, 5))[0]
+    fit(detector, Data(torch.cat([sample, 0 * sample]), ["0", "1"]))
+    found = (detector._patches(sample) * detector.scale + detector.mean).unflatten(1, (7, 5))[0]
     far = side // 2
     for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):
-        part = unit[0, :, max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
+        part = sample[0, :, max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
         torch.testing.assert_close(found[row, column], part.mean((1, 2)), rtol=1e-4, atol=1e-4)

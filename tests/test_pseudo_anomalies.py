@@ -1,4 +1,4 @@
-"""Randomness that depends on a unit's content alone, and what Perlin masks, textures and altered rows look like."""
+"""Randomness that depends on a sample's content alone, and what Perlin masks, textures and altered rows look like."""
 
 import math
 
@@ -21,20 +21,20 @@ def test_numbers_are_uniform_and_gaussian_and_streams_unrelated():
     u, v, g = uniforms(seeds, 500, 1), uniforms(seeds, 500, 2), normals(seeds, 500, 3)
     assert stats.kstest(u.flatten().numpy(), "uniform").pvalue > 1e-3
     assert stats.kstest(g.flatten().numpy(), "norm").pvalue > 1e-3
-    # Between streams, between neighbouring numbers, and between units of neighbouring numbers.
+    # Between streams, between neighbouring numbers, and between samples of neighbouring numbers.
     for a, b in ((u, v), (u[:, 1:], u[:, :-1]), (u[1:], u[:-1])):
         assert abs(np.corrcoef(a.flatten(), b.flatten())[0, 1]) < 5 / math.sqrt(a.numel())
 
 
-def test_the_smallest_change_of_a_unit_or_of_the_step_gives_another_seed():
-    unit = rand(1, 200)
-    changed = unit.repeat(200, 1)
-    changed[range(200), range(200)] = torch.nextafter(unit[0], torch.tensor(9.0))
-    seeds = torch.cat([seeds_of(unit), seeds_of(changed), *(seeds_of(unit, step) for step in range(1, 50))])
+def test_the_smallest_change_of_a_sample_or_of_the_step_gives_another_seed():
+    sample = rand(1, 200)
+    changed = sample.repeat(200, 1)
+    changed[range(200), range(200)] = torch.nextafter(sample[0], torch.tensor(9.0))
+    seeds = torch.cat([seeds_of(sample), seeds_of(changed), *(seeds_of(sample, step) for step in range(1, 50))])
     assert len(seeds.unique()) == 250
-    swapped = unit.clone()
-    swapped[0, :2] = unit[0, [1, 0]]
-    assert seeds_of(swapped) != seeds_of(unit)
+    swapped = sample.clone()
+    swapped[0, :2] = sample[0, [1, 0]]
+    assert seeds_of(swapped) != seeds_of(sample)
 
 
 def altered_by_range(rows, seeds, bank):
@@ -42,22 +42,22 @@ def altered_by_range(rows, seeds, bank):
 
 
 @pytest.mark.parametrize("make", [altered_by_range, altered_images])
-def test_a_unit_is_altered_alike_alone_and_in_a_batch(make):
-    units = rand(9, 5) if make is altered_by_range else rand(9, 2, 16, 12)
-    seeds = seeds_of(units, 3)
-    together, where = make(units, seeds, units[:4])
+def test_a_sample_is_altered_alike_alone_and_in_a_batch(make):
+    samples = rand(9, 5) if make is altered_by_range else rand(9, 2, 16, 12)
+    seeds = seeds_of(samples, 3)
+    together, where = make(samples, seeds, samples[:4])
     for i in (0, 4, 8):
-        alone, place = make(units[i : i + 1], seeds[i : i + 1], units[:4])
+        alone, place = make(samples[i : i + 1], seeds[i : i + 1], samples[:4])
         assert torch.allclose(alone[0], together[i], atol=1e-6)
         assert torch.equal(place[0], where[i])
-    assert not torch.equal(make(units, seeds_of(units, 4), units[:4])[0], together)
+    assert not torch.equal(make(samples, seeds_of(samples, 4), samples[:4])[0], together)
 
 
 @pytest.mark.parametrize("make", [altered_by_range, altered_images])
 def test_only_what_is_marked_is_altered_and_something_always_is(make):
-    units = rand(200, 7) if make is altered_by_range else rand(64, 2, 16, 12)
-    made, where = make(units, seeds_of(units), units[:16])
-    touched = (made != units).any(1) if units.dim() == 4 else made != units
+    samples = rand(200, 7) if make is altered_by_range else rand(64, 2, 16, 12)
+    made, where = make(samples, seeds_of(samples), samples[:16])
+    touched = (made != samples).any(1) if samples.dim() == 4 else made != samples
     assert not bool((touched & ~where).any())
     assert bool(touched.flatten(1).any(1).all())
     assert float(touched[where].float().mean()) > 0.95
@@ -91,15 +91,15 @@ def test_masks_know_no_direction():
     assert stats.ttest_rel(down.numpy(), right.numpy()).pvalue > 1e-3
 
 
-def test_every_kind_of_texture_is_made_and_one_is_a_moved_unit():
+def test_every_kind_of_texture_is_made_and_one_is_a_moved_sample():
     bank = rand(3, 2, 8, 8, seed=1)
     made = pseudo_anomalies.textures(seeds_of(rand(100, 3)), (2, 8, 8), bank)
-    sets = {tuple(sorted(unit.flatten().tolist())) for unit in bank}
-    moved = [tuple(sorted(unit.flatten().tolist())) in sets for unit in made]
+    sets = {tuple(sorted(sample.flatten().tolist())) for sample in bank}
+    moved = [tuple(sorted(sample.flatten().tolist())) in sets for sample in made]
     assert 10 < sum(moved) < 45
-    two_coloured = [len(unit[0].unique()) == 2 for unit in made]
+    two_coloured = [len(sample[0].unique()) == 2 for sample in made]
     assert 10 < sum(two_coloured) < 45
-    assert len({tuple(unit.flatten().tolist()) for unit in made}) == 100
+    assert len({tuple(sample.flatten().tolist()) for sample in made}) == 100
 
 
 def test_rows_lose_any_share_of_their_features_to_values_of_a_range_twice_as_wide():

@@ -28,7 +28,7 @@ SETTINGS = {
     "detector": "Autoencoder()",
     "weighting": "Importance(target=Gaussian(shift=1.0))",
     "seed": 0,
-    "units": "images",
+    "samples": "images",
     "n_train": 200,
     "n_held_out": 40,
     "seconds": 3.2,
@@ -41,15 +41,15 @@ SETTINGS = {
 
 def training(n=200, seed=0, **columns):
     generator = np.random.default_rng(seed)
-    mode = np.sort(generator.choice(3, n, p=[0.7, 0.22, 0.08]))
+    cluster = np.sort(generator.choice(3, n, p=[0.7, 0.22, 0.08]))
     table = pd.DataFrame(
         {
-            "unit": [f"good/{i:05d}.png" for i in range(n)],
-            "score": np.exp(generator.normal(size=n) * 0.4 + 0.8 * (mode == 2)),
-            "first_score": np.exp(generator.normal(size=n) * 0.4 + 1.5 * (mode == 2) + 1),
+            "sample": [f"good/{i:05d}.png" for i in range(n)],
+            "score": np.exp(generator.normal(size=n) * 0.4 + 0.8 * (cluster == 2)),
+            "first_score": np.exp(generator.normal(size=n) * 0.4 + 1.5 * (cluster == 2) + 1),
             "weight": generator.random(n) + 0.5,
             "held_out": np.arange(n) % 5 == 0,
-            "mode": mode,
+            "cluster": cluster,
         }
     )
     return table.assign(**columns).assign(trained_score=lambda table: columns.get("trained_score", table["score"]))
@@ -59,7 +59,7 @@ def judged(n=80, seed=1, **columns):
     generator = np.random.default_rng(seed)
     labels = generator.random(n) < 0.4
     scores = np.exp(generator.normal(size=n) * 0.4 + labels)
-    return pd.DataFrame({"unit": range(n), "score": scores, "label": labels}).assign(**columns)
+    return pd.DataFrame({"sample": range(n), "score": scores, "label": labels}).assign(**columns)
 
 
 def summary(train=None, test=None, **other):
@@ -128,8 +128,8 @@ def test_numbers_are_those_of_other_libraries():
     assert found["scores"]["skewness_before"] == pytest.approx(stats.skew(np.log(fitted["first_score"])))
     assert found["scores"]["skewness_after"] == pytest.approx(stats.skew(np.log(fitted["score"])))
     assert found["weights"]["effective"] == pytest.approx(fitted["weight"].sum() ** 2 / (fitted["weight"] ** 2).sum())
-    for row in found["modes"]:
-        part = train[train["mode"] == int(row["name"])]
+    for row in found["clusters"]:
+        part = train[train["cluster"] == int(row["name"])]
         assert row["size"] == len(part)
         assert row["mean_score"] == pytest.approx(part["score"].mean())
         assert row["rejected"]["count"] == (part["score"] > 1.9).sum()
@@ -167,7 +167,7 @@ def test_weighted_density_follows_the_target_for_exact_weights():
 
 
 def test_the_sentence_says_the_decision_and_who_pays():
-    train = training(score=1.0, mode=[0] * 180 + [1] * 20)
+    train = training(score=1.0, cluster=[0] * 180 + [1] * 20)
     train.loc[[*range(9), *range(180, 190)], "score"] = 2.0
     text = summary(train, threshold=1.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
@@ -191,7 +191,7 @@ def test_the_sentence_says_the_decision_and_who_pays():
 
 def test_known_kinds_of_the_test_data_are_the_only_basis_where_there_are_any():
     """A found kind that is rejected often in training says nothing about new data of known kinds."""
-    train = training(score=1.0, mode=[0] * 180 + [1] * 20)
+    train = training(score=1.0, cluster=[0] * 180 + [1] * 20)
     train.loc[range(180, 200), "score"] = 2.0
     even = judged(group=np.where(np.arange(80) % 2, "mono", "poly"), score=1.0, label=np.arange(80) < 10)
     text = summary(train, even, threshold=1.5)["sentence"]
@@ -203,7 +203,7 @@ def test_known_kinds_of_the_test_data_are_the_only_basis_where_there_are_any():
 
 def test_page_loads_nothing_and_runs_nothing():
     train = training(group=["mono"] * 150 + ["poly"] * 50)
-    pictures = dict.fromkeys(statistics.units_to_show(train), PICTURE)
+    pictures = dict.fromkeys(statistics.samples_to_show(train), PICTURE)
     text = to_html(summary(train, judged(), thumbnails=pictures))
     page = Page(text)
     assert page.open == []
@@ -222,9 +222,9 @@ def test_page_loads_nothing_and_runs_nothing():
 
 def test_hostile_names_stay_text():
     train = training()
-    train.loc[train["score"].idxmax(), "unit"] = HOSTILE
+    train.loc[train["score"].idxmax(), "sample"] = HOSTILE
     train["group"] = ["<b>|x"] * 100 + ["y"] * 100
-    pictures = {HOSTILE: "https://example.org/x.png", train["unit"][0]: "javascript:alert(1)"}
+    pictures = {HOSTILE: "https://example.org/x.png", train["sample"][0]: "javascript:alert(1)"}
     found = summary(train, thumbnails=pictures, examples={HOSTILE: "<i>1</i>"}, notes=["<u>"])
     assert found["thumbnails"] == {}
     page = Page(to_html(found))
@@ -245,8 +245,8 @@ def test_failed_checks_are_shown_and_passed_ones_collapsed():
 
 
 EDGES = {
-    "two units": {"train": training(2, held_out=False, mode=-1)},
-    "no unit held out": {"train": training(held_out=False)},
+    "two samples": {"train": training(2, held_out=False, cluster=-1)},
+    "no sample held out": {"train": training(held_out=False)},
     "constant scores": {"train": training(score=1.0, first_score=1.0)},
     "constant zero": {"train": training(score=0.0, first_score=0.0)},
     "negative scores": {"train": training(score=np.linspace(-3, 3, 200))},
@@ -255,7 +255,7 @@ EDGES = {
     "no first scores": {"train": training(first_score=np.nan)},
     "a score missing": {"train": training(score=[np.nan, np.inf, *range(198)])},
     "uniform": {"settings": SETTINGS | {"weighting": ""}, "train": training(weight=1.0)},
-    "one hundred kinds": {"train": training(mode=np.arange(200) // 2)},
+    "one hundred kinds": {"train": training(cluster=np.arange(200) // 2)},
     "groups partly known": {"train": training(group=["a", None] * 100)},
     "numbered groups": {"train": training(group=np.arange(200) % 3)},
     "unlabelled test": {"test": judged(label=None)},
@@ -295,24 +295,24 @@ def test_a_picture_is_the_same_every_time_and_draws_all_that_it_refers_to():
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r' id="([^"]+)"', text))
 
 
-def test_many_units_stay_a_small_page():
+def test_many_samples_stay_a_small_page():
     train = training(100_000)
-    pictures = dict.fromkeys(statistics.units_to_show(train), PICTURE + "A" * 200000)
+    pictures = dict.fromkeys(statistics.samples_to_show(train), PICTURE + "A" * 200000)
     text = to_html(summary(train, judged(2_000), thumbnails=pictures))
     assert len(text.encode()) < 5_000_000
 
 
 def of_kinds():
-    """A crossed run of two kinds with thresholds 1 and 5, and test units held to them."""
+    """A cross-fitted run of two kinds with thresholds 1 and 5, and test samples held to them."""
     calibration = np.r_[np.linspace(0, 1.2, 160), np.linspace(2, 4.9, 8)]
     kind = np.repeat(["a", "b"], [160, 8])
     train = training(168, score=calibration - 0.1, calibration=calibration, held_out=False, held_to=kind, group=kind)
-    train["mode"], train["threshold"] = -1, np.where(kind == "a", 1.0, 5.0)
+    train["cluster"], train["threshold"] = -1, np.where(kind == "a", 1.0, 5.0)
     test = judged(40, held_to=["a", "b"] * 20, group=["a", "b"] * 20)
     return train, test.assign(score=3.0, threshold=[1.0, 5.0] * 20, label=[False] * 20 + [True] * 20)
 
 
-def test_thresholds_of_kinds_are_told_by_kind_and_used_for_every_unit():
+def test_thresholds_of_kinds_are_told_by_kind_and_used_for_every_sample():
     train, test = of_kinds()
     found = summary(train, test, threshold=1.1)
     rows = {row["false_alarms"]: row for row in found["thresholds"]}
@@ -324,12 +324,12 @@ def test_thresholds_of_kinds_are_told_by_kind_and_used_for_every_unit():
     assert (small["name"], small["size"], small["threshold"] > 4.9, small["promised"]) == ("b", 8, True, False)
     assert small["smallest"] == pytest.approx(1 / 9)
     assert small["expected"]["low"] == 0
-    # Of every kind's test units the score is 3: above 1 and below 5.
+    # Of every kind's test samples the score is 3: above 1 and below 5.
     assert [row["normals"]["share"] for row in run["kinds"]] == [1, 0]
     assert found["test"]["caught"]["share"] == 0.5
     assert "kinds" not in rows[0.1]
     assert rows[0.1]["lowest"] < rows[0.01]["lowest"]
-    top = {row["unit"]: row for row in found["top"]}
+    top = {row["sample"]: row for row in found["top"]}
     highest = train.loc[train["calibration"].nlargest(12).index]
     assert [row["score"] for row in found["top"]] == highest["calibration"].tolist()[:12]
     assert [row["rejected"] for row in top.values()] == [kind == "a" for kind in highest["held_to"]]
@@ -352,7 +352,7 @@ def test_the_gate_of_false_alarms_is_a_sentence(broken):
     text = found["gate"]["text"].replace("\N{NO-BREAK SPACE}", " ")
     assert found["gate"]["ok"] == (not broken)
     assert ("'b' in 15 % (3 of 20), above the 10 %" in text) == bool(broken)
-    assert text.endswith("Too few units to tell of kind tiny")
+    assert text.endswith("Too few samples to tell of kind tiny")
     failed = to_html(found).split('<ul class="failed">')[1].split("</ul>")[0]
     assert ("falsely" in failed.lower()) == bool(broken)
     assert ("**Failed: Falsely" in to_markdown(found)) == bool(broken)
@@ -387,11 +387,11 @@ def test_drawing_leaves_matplotlib_alone():
 
 
 def test_small_kinds_are_told_of_and_what_cannot_be_known():
-    said = statistics.rare_or_hidden(training(mode=[0] * 150 + [1] * 40 + [2] * 10))
-    assert "2 (10 units)" in said
+    said = statistics.rare_or_hidden(training(cluster=[0] * 150 + [1] * 40 + [2] * 10))
+    assert "2 (10 samples)" in said
     assert "1 (" not in said
-    assert statistics.rare_or_hidden(training(mode=[0] * 100 + [1] * 100)) == ""
-    assert statistics.rare_or_hidden(training(mode=-1)) == ""
+    assert statistics.rare_or_hidden(training(cluster=[0] * 100 + [1] * 100)) == ""
+    assert statistics.rare_or_hidden(training(cluster=-1)) == ""
 
 
 def shares(*counts):
@@ -400,7 +400,7 @@ def shares(*counts):
     ]
 
 
-def test_one_rejected_unit_of_a_tiny_kind_is_chance():
+def test_one_rejected_sample_of_a_tiny_kind_is_chance():
     assert decision.worst_kind(shares((1, 1), *[(0, 1)] * 60, *[(1, 58)])) is None
     assert decision.worst_kind(shares((1, 2), (4, 100))) is None
     row, others = decision.worst_kind(shares((5, 10), (5, 100)))
@@ -408,25 +408,25 @@ def test_one_rejected_unit_of_a_tiny_kind_is_chance():
     assert (others["count"], others["of"]) == (5, 100)
 
 
-def test_units_are_suspect_among_their_like_only():
-    """Held-out units that all score above the fitted ones are not suspects; one of each sort that stands out is."""
+def test_samples_are_suspect_among_their_like_only():
+    """Held-out samples that all score above the fitted ones are not suspects; one of each sort that stands out is."""
     generator = np.random.default_rng(0)
     scores = np.concatenate([generator.normal(size=80), 30 + generator.normal(size=20)])
     held = np.arange(100) >= 80
-    table = pd.DataFrame({"unit": [f"u{i}" for i in range(100)], "score": scores, "held_out": held, "mode": 0})
+    table = pd.DataFrame({"sample": [f"u{i}" for i in range(100)], "score": scores, "held_out": held, "cluster": 0})
     assert len(data_checks.suspects(table)) <= 1
     table.loc[[3, 90], "score"] = [12.0, 60.0]
-    assert set(data_checks.suspects(table)["unit"][:2]) == {"u3", "u90"}
+    assert set(data_checks.suspects(table)["sample"][:2]) == {"u3", "u90"}
 
 
 @pytest.mark.parametrize(("shift", "ok"), [(0.0, True), (30.0, False), (-30.0, False)])
-def test_a_detector_that_knows_its_training_units_by_heart_is_told(shift, ok):
+def test_a_detector_that_knows_its_training_samples_by_heart_is_told(shift, ok):
     generator = np.random.default_rng(0)
-    units = torch.from_numpy(generator.normal(size=(100, 3))).float()
+    samples = torch.from_numpy(generator.normal(size=(100, 3))).float()
     held = np.arange(100) >= 80
-    table = pd.DataFrame({"score": generator.normal(size=100) + shift * held, "held_out": held, "mode": 0})
-    table["unit"] = [str(i) for i in range(100)]
-    problem = Problem(Data(units, range(100)), Facts("made"))
+    table = pd.DataFrame({"score": generator.normal(size=100) + shift * held, "held_out": held, "cluster": 0})
+    table["sample"] = [str(i) for i in range(100)]
+    problem = Problem(Data(samples, range(100)), Facts("made"))
     (check,) = [each for each in data_checks.of_problem(problem, table) if each["name"] == data_checks.HEART]
     assert check["ok"] == ok
     assert ("by heart" in check["message"]) != ok

@@ -23,7 +23,7 @@ from PIL import Image
 from tailwise.core.data import Data
 from tailwise.report import review_page, statistics
 from tailwise.report import summary as report_summary
-from tailwise.report.pictures import data_uri, of_units
+from tailwise.report.pictures import data_uri, of_samples
 from tailwise.sources.auto import open_source
 from tailwise.workflows import pages, triage
 from tailwise.workflows.fit import fit_run
@@ -49,12 +49,12 @@ def noise(side: int, seed: int) -> np.ndarray:
 def report_page() -> str:
     """A page with every section: kinds, pictures, maps, warnings, failed checks, test data."""
     train = training(group=["mono"] * 150 + ["poly"] * 50)
-    shown = {unit: data_uri(noise(32, i)) for i, unit in enumerate(statistics.units_to_show(train))}
-    unit = {"unit": "a.png", "score": 2.0, "rejected": True, "picture": data_uri(noise(40, 0)), "flagged": 0.1}
+    shown = {sample: data_uri(noise(32, i)) for i, sample in enumerate(statistics.samples_to_show(train))}
+    sample = {"sample": "a.png", "score": 2.0, "rejected": True, "picture": data_uri(noise(40, 0)), "flagged": 0.1}
     gallery = {
         "scale": {"usual": 0.1, "threshold": 0.5, "full": 1.0},
         "colours": ["#808080", "#4060ff", "#ffd000", "#800000"],
-        "sections": [{"title": "Worst misses", "said": "The lowest first.", "units": [unit | {"highest": 1.0}]}],
+        "sections": [{"title": "Worst misses", "said": "The lowest first.", "samples": [sample | {"highest": 1.0}]}],
         "training": {},
     }
     data = [
@@ -306,18 +306,18 @@ def test_every_page_is_light(page: str) -> None:
 
 
 def test_a_page_of_2000_pictures_is_under_5_megabytes() -> None:
-    train = training(2_000, mode=np.arange(2_000) % 40, group=[f"kind {i % 30}" for i in range(2_000)])
-    data = Data(Noise(), train["unit"].tolist())
-    pictures, _ = of_units(None, data, train)  # type: ignore[arg-type]
+    train = training(2_000, cluster=np.arange(2_000) % 40, group=[f"kind {i % 30}" for i in range(2_000)])
+    data = Data(Noise(), train["sample"].tolist())
+    pictures, _ = of_samples(None, data, train)  # type: ignore[arg-type]
     drawn = data_uri(np.concatenate([noise(200, 0), noise(200, 1)], 1))
-    units = [
-        {"unit": f"{i}", "score": 2.0, "rejected": True, "picture": drawn, "flagged": 0.1, "highest": 1.0}
+    samples = [
+        {"sample": f"{i}", "score": 2.0, "rejected": True, "picture": drawn, "flagged": 0.1, "highest": 1.0}
         for i in range(40)
     ]
     gallery = {
         "scale": {"usual": 0.1, "threshold": 0.5, "full": 1.0}, "colours": ["#808080", "#800000"],
-        "sections": [{"title": "Worst misses", "said": "", "units": units}],
-        "training": dict.fromkeys(train["unit"][:12], drawn),
+        "sections": [{"title": "Worst misses", "said": "", "samples": samples}],
+        "training": dict.fromkeys(train["sample"][:12], drawn),
     }  # fmt: skip
     assert sum(map(len, pictures.values())) > 500_000
     test = judged(2_000, group=[f"kind {i % 30}" for i in range(2_000)])

@@ -55,7 +55,7 @@ def test_a_run_holds_everything(finished: store.Run, table: Path) -> None:
     assert {"settings.json", "model.safetensors", "scores.parquet", "history.jsonl", "report.html"} <= names
     assert "checkpoint.safetensors" not in names
     scores = finished.scores()
-    assert list(scores["unit"]) == [str(i) for i in range(372)]
+    assert list(scores["sample"]) == [str(i) for i in range(372)]
     assert scores["held_out"].sum() == 38
     assert scores.loc[~scores["held_out"], "weight"].mean() == pytest.approx(1, rel=1e-5)
     assert set(scores["group"]) == {"a", "b", "c"}
@@ -65,14 +65,14 @@ def test_a_run_holds_everything(finished: store.Run, table: Path) -> None:
 
 def test_scoring_needs_nothing_but_the_run(finished: store.Run, table: Path) -> None:
     scored = score.score_data(finished.path, str(table))
-    assert list(scored.columns) == ["unit", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
-    # In another batch the distances between units differ in their last digit.
+    assert list(scored.columns) == ["sample", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
+    # In another batch the distances between samples differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
     assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()
 
 
 def test_a_detectors_own_scores_are_those_of_the_fit(table: Path, tmp_path: Path) -> None:
-    plain = fit_run(request(table, alignment=""), tmp_path / "plain")
+    plain = fit_run(request(table, scores="own"), tmp_path / "plain")
     assert np.array_equal(score.score_data(plain.path, str(table))["score"], plain.scores()["score"])
     trained = plain.scores().loc[~plain.scores()["held_out"]]
     assert np.array_equal(trained["score"], trained["trained_score"])
@@ -80,7 +80,7 @@ def test_a_detectors_own_scores_are_those_of_the_fit(table: Path, tmp_path: Path
 
 @pytest.fixture(scope="module")
 def fair(table: Path, tmp_path_factory: pytest.TempPathFactory) -> store.Run:
-    return fit_run(request(table, detector="gaussian", per_kind=True), tmp_path_factory.mktemp("fair") / "run")
+    return fit_run(request(table, detector="gaussian", per_cluster=True), tmp_path_factory.mktemp("fair") / "run")
 
 
 def test_a_threshold_for_every_kind(fair: store.Run, table: Path) -> None:
@@ -113,10 +113,10 @@ def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
     frame.drop(columns="kind").to_csv(tmp_path / "nameless.csv", index=False)
     nameless = score.score_data(run.path, str(tmp_path / "nameless.csv"))
     assert (nameless["threshold"] == run.settings["threshold"]).all()
-    both = request(table, per_group=True, per_kind=True)
+    both = request(table, per_group=True, per_cluster=True)
     for wrong, said in (
         (both, "found kinds or of known groups"),
-        (replace(both, per_kind=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs known groups"),
+        (replace(both, per_cluster=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs known groups"),
         (request(table, cross=1), "cross must be 0 or at least 2: got 1"),
         (request(table, cross=2, patience=3), "holds none out"),
         (request(table, max_group_fpr=6.0), "max_group_fpr must lie between 0 and 1: got 6.0"),
@@ -126,7 +126,7 @@ def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "wrong").exists()
 
 
-def test_p_values_of_held_out_units_are_their_ranks(finished: store.Run, table: Path) -> None:
+def test_p_values_of_held_out_samples_are_their_ranks(finished: store.Run, table: Path) -> None:
     scores = finished.scores()
     held = scores["held_out"]
     assert scores["calibration"].notna().equals(held)
@@ -139,13 +139,13 @@ def test_p_values_of_held_out_units_are_their_ranks(finished: store.Run, table: 
 
 
 def test_a_kind_that_is_rejected_too_often_fails_the_run(table: Path, tmp_path: Path) -> None:
-    """Widely scattered units of a kind are rejected by a threshold for all."""
+    """Widely scattered samples of a kind are rejected by a threshold for all."""
     frame = pd.read_csv(table)
     rare = frame["kind"] == "b"
     columns = [f"f{i}" for i in range(6)]
     frame.loc[rare, columns] = 4 + 3 * (frame.loc[rare, columns] - 4)
     frame.to_csv(tmp_path / "wide.csv", index=False)
-    asked = request(tmp_path / "wide.csv", detector="gaussian", alignment="", cross=3, max_group_fpr=0.1)
+    asked = request(tmp_path / "wide.csv", detector="gaussian", scores="own", cross=3, max_group_fpr=0.1)
     run = fit_run(asked, tmp_path / "run")
     said = run.settings["group_fpr"]
     assert said["broken"] == ["b"]
@@ -158,15 +158,15 @@ def test_a_kind_that_is_rejected_too_often_fails_the_run(table: Path, tmp_path: 
 
 
 def test_test_normals_of_a_kind_can_break_the_limit_too(table: Path, tmp_path: Path) -> None:
-    """Of thresholds that were made of the calibration units these alone can tell."""
+    """Of thresholds that were made of the calibration samples these alone can tell."""
     frame = pd.read_csv(table)
     shifted = frame[frame["kind"] == "a"].tail(40).assign(bad=0)
     shifted[[f"f{i}" for i in range(6)]] += 5
     pd.concat([frame.assign(bad=0), shifted.assign(bad=1).head(3)]).to_csv(tmp_path / "train.csv", index=False)
-    asked = request(tmp_path / "train.csv", detector="gaussian", alignment="", per_group=True, max_group_fpr=0.1)
+    asked = request(tmp_path / "train.csv", detector="gaussian", scores="own", per_group=True, max_group_fpr=0.1)
     problem = replace(asked.source, labels="bad").load()
-    units = torch.tensor(shifted[[f"f{i}" for i in range(6)]].to_numpy(), dtype=torch.float32)
-    normals = Labelled(Data(units, [str(i) for i in range(40)]), np.zeros(40, dtype=bool), np.full(40, "a"))
+    samples = torch.tensor(shifted[[f"f{i}" for i in range(6)]].to_numpy(), dtype=torch.float32)
+    normals = Labelled(Data(samples, [str(i) for i in range(40)]), np.zeros(40, dtype=bool), np.full(40, "a"))
     run = fit_run(asked, tmp_path / "run", problem=replace(problem, test=normals))
     assert run.settings["group_fpr"]["broken"] == ["a in the test"]
 

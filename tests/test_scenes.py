@@ -25,9 +25,9 @@ MAP_INFO = "map info = {UTM, 1.000, 1.000, 500000.000,\n 4649000.000, 30.0, 30.0
 
 
 def data_of(*cubes):
-    units = torch.cat([torch.from_numpy(cube.reshape(-1, 1, cube.shape[2])) for cube in cubes])
-    scenes = Scenes(units, tuple(cube.shape[:2] for cube in cubes))
-    return Data(units, [str(i) for i in range(len(units))], context=scenes)
+    samples = torch.cat([torch.from_numpy(cube.reshape(-1, 1, cube.shape[2])) for cube in cubes])
+    scenes = Scenes(samples, tuple(cube.shape[:2] for cube in cubes))
+    return Data(samples, [str(i) for i in range(len(samples))], context=scenes)
 
 
 def fitted(name, data, **settings):
@@ -174,7 +174,7 @@ def test_fit_and_score_a_scene_by_its_surroundings(tmp_path, capsys):
     assert command(["fit", str(tmp_path / "scene.npy"), "--detector", "LocalRX(outer=9)", "--out", str(out)]) == 0
     table = open_run(out).scores()
     expected = scores("local-rx", data_of(CUBE), outer=9).numpy()
-    assert table.unit.tolist()[WIDTH + 2] == "1,2"
+    assert table.sample.tolist()[WIDTH + 2] == "1,2"
     assert np.allclose(table.score, expected, rtol=1e-5)
     assert command(["score", str(out), str(tmp_path / "scene.npy"), "--out", str(tmp_path / "map.npy")]) == 0
     assert np.allclose(np.load(tmp_path / "map.npy").ravel(), expected, rtol=1e-5)
@@ -212,11 +212,11 @@ def interrupt_after(monkeypatch, blocks):
     """Let so many blocks be scored, and give the list of those that are."""
     seen, real = [], score_cube._scores
 
-    def scored(detector, units, index, *rest):
+    def scored(detector, samples, index, *rest):
         if len(seen) == blocks:
             raise Interrupted
         seen.append(int(index[0]))
-        return real(detector, units, index, *rest)
+        return real(detector, samples, index, *rest)
 
     monkeypatch.setattr(score_cube, "_scores", scored)
     return seen

@@ -33,8 +33,8 @@ def family(tmp_path):
 def test_idx_classes(family):
     problem = Idx(str(family), normal=(0, 2)).load()
     assert problem.train_groups.tolist() == [str(k) for k in KINDS[:20] if k != 1]
-    assert torch.equal(problem.train.units[0, 0], torch.from_numpy(PIXELS[0]) / 255)
-    assert problem.train.unit_shape == (1, 5, 4)
+    assert torch.equal(problem.train.samples[0, 0], torch.from_numpy(PIXELS[0]) / 255)
+    assert problem.train.sample_shape == (1, 5, 4)
     assert problem.test.labels.tolist() == (KINDS[20:] == 1).tolist()
     assert problem.train.names[:3] == ["train/0", "train/2", "train/3"]
 
@@ -67,10 +67,10 @@ def test_broken_idx(tmp_path, content, said):
 
 
 def test_cut_gz_missing_labels_and_unknown_class(family):
-    with pytest.raises(InputError, match="no training unit is of class '7'"):
+    with pytest.raises(InputError, match="no training sample is of class '7'"):
         Idx(str(family), normal=(7,)).load()
     (family / "train-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(InputError, match="classes of the units are not there"):
+    with pytest.raises(InputError, match="classes of the samples are not there"):
         Idx(str(family), normal=(0,)).load()
     file = family / "train-images-idx3-ubyte.gz"
     file.write_bytes(file.read_bytes()[:40])
@@ -86,7 +86,7 @@ def test_npz_parts(tmp_path):
     problem = ArrayFile(str(path), normal=(0,)).load()
     assert problem.train_groups.tolist() == ["cat", "cat"]
     assert problem.test.labels.tolist() == [False, True, True]
-    np.testing.assert_allclose(problem.train.units[1, 2].numpy() * 255, colour[3, :, :, 2], rtol=1e-6)
+    np.testing.assert_allclose(problem.train.samples[1, 2].numpy() * 255, colour[3, :, :, 2], rtol=1e-6)
     everything = ArrayFile(str(path), normal=(1, 2)).load_all()
     assert everything.labels.tolist() == [True, False, False] * 3
     np.savez(path, X=colour)
@@ -100,7 +100,7 @@ def test_from_arrays_copies_and_splits():
     assert len(problem.train) == 3
     assert problem.test.labels.sum() == 4
     plain = from_arrays(torch.from_numpy(x).float(), test=x[:2], test_labels=[0, 1])
-    plain.train.units.zero_()
+    plain.train.samples.zero_()
     assert x.any()
     assert plain.test.labels.tolist() == [False, True]
 
@@ -110,12 +110,12 @@ def test_from_arrays_copies_and_splits():
     [
         ({"x": [1.0, 2.0]}, r"x has shape \[2\]"),
         ({"x": [["a"]]}, "not an array of numbers"),
-        ({"x": [[0.0], [np.nan]]}, "unit 1 holds NaN"),
-        ({"x": [[0.0], [1e300]]}, "unit 1 holds"),
-        ({"x": np.eye(3), "groups": [1]}, "one for each of 3 units"),
-        ({"x": np.eye(3), "test": np.eye(2)}, r"units of test are \[2\]: those of x are \[3\]"),
+        ({"x": [[0.0], [np.nan]]}, "sample 1 holds NaN"),
+        ({"x": [[0.0], [1e300]]}, "sample 1 holds"),
+        ({"x": np.eye(3), "groups": [1]}, "one for each of 3 samples"),
+        ({"x": np.eye(3), "test": np.eye(2)}, r"samples of test are \[2\]: those of x are \[3\]"),
         ({"x": np.eye(3), "labels": [0, 0, 1], "test": np.eye(3)}, "test_labels instead"),
-        ({"x": np.zeros((0, 3))}, "no units"),
+        ({"x": np.zeros((0, 3))}, "no samples"),
     ],
 )
 def test_from_arrays_refuses(options, said):
@@ -139,7 +139,7 @@ def test_long_tail_uses_what_the_kinds_allow():
     for seed in range(5):
         sizes = dict(zip(*np.unique(groups[long_tail(groups, 10, seed=seed)], return_counts=True), strict=True))
         assert sorted(sizes.values()) in ([50, 500], [5, 50])
-    with pytest.raises(InputError, match="kind 'b' has 50 units"):
+    with pytest.raises(InputError, match="kind 'b' has 50 samples"):
         long_tail(groups, 2, largest=200)
     with pytest.raises(InputError, match=r"at least 1: got 0\.5"):
         long_tail(groups, 0.5)

@@ -37,7 +37,7 @@ def write(path, values=VALUES, **options):
             store.create_array(name, data=array)
     else:
         envi = pytest.importorskip("spectral.io.envi")
-        header = {"wavelength": (WAVES / 1_000).tolist(), "wavelength units": "Micrometers", **options}
+        header = {"wavelength": (WAVES / 1_000).tolist(), "wavelength samples": "Micrometers", **options}
         envi.save_image(str(path), values, interleave=header.pop("layout", "bil"), dtype=values.dtype, metadata=header)
     return str(path)
 
@@ -49,7 +49,7 @@ def expected(values=VALUES):
 @pytest.mark.parametrize("name", ["a b.mat", "ä.npz", "a.npy", "a.tif", "a.hdr", "a b.zarr"])
 def test_every_format_gives_the_same_pixels(tmp_path, name):
     problem = Cube(write(tmp_path / name)).load()
-    assert torch.equal(problem.train.units, expected())
+    assert torch.equal(problem.train.samples, expected())
     assert problem.layout == {"height": 4, "width": 5}
     assert [problem.train.names[i] for i in (0, 7, -1)] == ["0,0", "1,2", "3,4"]
     assert list(problem.train.names)[:6] == ["0,0", "0,1", "0,2", "0,3", "0,4", "1,0"]
@@ -79,7 +79,7 @@ def test_a_store_as_xarray_writes_it(tmp_path):
     cube.attrs.update({"_ARRAY_DIMENSIONS": ["wavelength", "y", "x"], "scale_factor": 0.5})
     store.create_array("wavelength", data=WAVES)
     train = Cube(str(tmp_path / "a.zarr")).load().train
-    assert torch.equal(train.units, expected() * 0.5)
+    assert torch.equal(train.samples, expected() * 0.5)
     assert train.features[1] == "500.5"
     cube.attrs["add_offset"] = 3.0
     with pytest.raises(InputError, match=r"moved by 3\.0"):
@@ -111,7 +111,7 @@ def test_matlab_7_3(tmp_path, block):
     with h5py.File(tmp_path / "a.mat", "w", userblock_size=block) as file:
         file["cube"], file["gt"] = VALUES.T, MASK.T
     everything = Cube(str(tmp_path / "a.mat")).load_all()
-    assert torch.equal(everything.data.units, expected())
+    assert torch.equal(everything.data.samples, expected())
     assert np.array_equal(everything.labels.reshape(4, 5), MASK == 1)
 
 
@@ -127,7 +127,7 @@ def test_envi_streams_the_same_pixels(tmp_path, monkeypatch, layout):
 
 def test_the_data_file_of_an_envi_pair(tmp_path):
     write(tmp_path / "a.hdr")
-    assert torch.equal(Cube(str(tmp_path / "a.img")).load().train.units, expected())
+    assert torch.equal(Cube(str(tmp_path / "a.img")).load().train.samples, expected())
 
 
 def test_labels_of_the_scene(tmp_path):
@@ -154,7 +154,7 @@ def test_bad_bands_leave_their_wavelengths_out(tmp_path):
     source = Cube(write(tmp_path / "a.hdr", bbl=[1, 1, 1, 1, 1, 0]), bad_bands=[0, [2, 3]])
     train = source.load().train
     assert train.features == ("500.5", "800")
-    assert torch.equal(train.units, expected()[:, :, [1, 4]])
+    assert torch.equal(train.samples, expected()[:, :, [1, 4]])
     assert parse(repr(source), ("source",)) == (source,)
     with pytest.raises(InputError, match=r"\(4, 6\) is not among the bands 0 to 5"):
         Cube(source.path, bad_bands=((4, 6),)).load()
@@ -190,12 +190,12 @@ def test_a_folder_of_cubes(tmp_path, monkeypatch):
     write(tmp_path / "b2.npy")
     source = Cube(str(tmp_path))
     problem = source.load()
-    assert torch.equal(problem.train.units, torch.cat([expected(), expected(VALUES[:2])]))
+    assert torch.equal(problem.train.samples, torch.cat([expected(), expected(VALUES[:2])]))
     assert [problem.train.names[i] for i in (19, 20)] == ["b2.npy:3,4", "b10.npy:0,0"]
     assert [scene["height"] for scene in problem.layout["cubes"]] == [4, 2]
     monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 10)
     index = torch.tensor([25, 1, 19, 20])
-    assert torch.equal(source.load().train.read(index), problem.train.units[index])
+    assert torch.equal(source.load().train.read(index), problem.train.samples[index])
     write(tmp_path / "c.npy", VALUES[:, :, :3])
     with pytest.raises(InputError, match=r"c\.npy has 3 bands, b2\.npy has 6"):
         source.load()
@@ -207,8 +207,8 @@ def test_training_and_test_folders(tmp_path):
     Image.fromarray(MASK * 255).save(tmp_path / "test/b_mask.png")
     source = Cube(str(tmp_path))
     problem = source.load()
-    assert torch.equal(problem.train.units, expected())
-    assert torch.equal(problem.test.data.units, expected(VALUES[::-1].copy()))
+    assert torch.equal(problem.train.samples, expected())
+    assert torch.equal(problem.test.data.samples, expected(VALUES[::-1].copy()))
     assert problem.test.labels.sum() == 2
     assert source.load_all().labels.tolist() == MASK.ravel().astype(bool).tolist() + [False] * 20
     write(tmp_path / "test/c.npy")
@@ -232,7 +232,7 @@ def test_which_array_is_the_cube(tmp_path, arrays, said):
 
 def test_key_chooses(tmp_path):
     np.savez(tmp_path / "a.npz", first=VALUES, second=VALUES[:, :, ::-1])
-    assert torch.equal(Cube(str(tmp_path / "a.npz"), key="first").load().train.units, expected())
+    assert torch.equal(Cube(str(tmp_path / "a.npz"), key="first").load().train.samples, expected())
     with pytest.raises(InputError, match="did you mean 'second'"):
         Cube(str(tmp_path / "a.npz"), key="secnd").load()
 

@@ -15,9 +15,9 @@ def test_chosen_digits_train_and_others_are_anomalies() -> None:
     assert problem.test.groups is not None
     assert np.array_equal(problem.test.labels, ~np.isin(problem.test.groups, ["3", "8"]))
     assert not set(problem.train.names) & set(problem.test.data.names)
-    units = problem.train.units
-    assert tuple(units.shape[1:]) == (64,)
-    assert (float(units.min()), float(units.max())) == (0, 1)  # type: ignore[union-attr]
+    samples = problem.train.samples
+    assert tuple(samples.shape[1:]) == (64,)
+    assert (float(samples.min()), float(samples.max())) == (0, 1)  # type: ignore[union-attr]
 
 
 def test_all_rows_with_their_kinds() -> None:
@@ -29,7 +29,7 @@ def test_all_rows_with_their_kinds() -> None:
     from sklearn.datasets import load_digits
 
     expected = load_digits().data.mean(0) / 16
-    assert np.allclose(everything.data.units.mean(0), expected, atol=1e-6)  # type: ignore[union-attr]
+    assert np.allclose(everything.data.samples.mean(0), expected, atol=1e-6)  # type: ignore[union-attr]
 
 
 def test_digits_are_at_no_other_path() -> None:

@@ -9,7 +9,7 @@ from PIL import Image
 from tailwise.backbones import networks
 from tailwise.core.registry import parse
 from tailwise.errors import InputError
-from tailwise.sources import image_files, image_units
+from tailwise.sources import image_files, image_samples
 from tailwise.sources.auto import open_source
 from tailwise.sources.images import ImageFolder
 
@@ -61,9 +61,9 @@ def test_every_depth_and_mode_is_the_same_ramp(tmp_path, name, samples, channels
         tifffile.imwrite(tmp_path / name, samples, photometric="rgb")
     else:
         save(tmp_path / name, samples)
-    unit = ImageFolder(str(tmp_path), size=32, channels=channels).load().train.units[0]
-    assert unit.shape == (channels, 32, 32)
-    np.testing.assert_allclose(unit.numpy(), np.broadcast_to(RAMP, unit.shape), atol=0.006)
+    sample = ImageFolder(str(tmp_path), size=32, channels=channels).load().train.samples[0]
+    assert sample.shape == (channels, 32, 32)
+    np.testing.assert_allclose(sample.numpy(), np.broadcast_to(RAMP, sample.shape), atol=0.006)
 
 
 def test_one_bit_and_transparency(tmp_path):
@@ -71,7 +71,7 @@ def test_one_bit_and_transparency(tmp_path):
     clear = np.zeros((32, 32, 4), np.uint8)
     clear[:16, :, 3] = 255
     save(tmp_path / "b.png", clear)
-    first, second = ImageFolder(str(tmp_path), size=32, channels=1).load().train.units[:, 0]
+    first, second = ImageFolder(str(tmp_path), size=32, channels=1).load().train.samples[:, 0]
     assert torch.equal(first, torch.from_numpy(RAMP > 0.5).float())
     assert bool((second[:16] == 0).all())
     assert bool((second[16:] == 1).all())
@@ -81,22 +81,22 @@ def test_exif_rotation_is_applied(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(tmp_path / "a.png", exif=exif)
-    upright = ImageFolder(str(tmp_path), size=32, channels=1).load().train.units[0, 0].numpy()
+    upright = ImageFolder(str(tmp_path), size=32, channels=1).load().train.samples[0, 0].numpy()
     np.testing.assert_allclose(upright, np.rot90(RAMP, -1), atol=0.006)
 
 
 def test_colour_keeps_its_order(tmp_path):
     save(tmp_path / "a.png", np.full((8, 8, 3), (255, 0, 51), np.uint8))
-    unit = ImageFolder(str(tmp_path), size=16).load().train.units[0]
-    np.testing.assert_allclose(unit.mean((1, 2)).numpy(), [1, 0, 0.2], atol=1e-6)
+    sample = ImageFolder(str(tmp_path), size=16).load().train.samples[0]
+    np.testing.assert_allclose(sample.mean((1, 2)).numpy(), [1, 0, 0.2], atol=1e-6)
 
 
 def test_mixed_sizes_are_resized_and_means_kept(tmp_path):
     save(tmp_path / "a.png", Image.fromarray((RAMP * 255).astype(np.uint8)).resize((200, 90)))
     save(tmp_path / "b.png")
-    units = ImageFolder(str(tmp_path)).load().train.units
-    assert units.shape == (2, 3, 128, 128)
-    np.testing.assert_allclose(units.mean((1, 2, 3)).numpy(), 0.5, atol=0.01)
+    samples = ImageFolder(str(tmp_path)).load().train.samples
+    assert samples.shape == (2, 3, 128, 128)
+    np.testing.assert_allclose(samples.mean((1, 2, 3)).numpy(), 0.5, atol=0.01)
 
 
 def test_names_order_links_and_what_is_ignored(tmp_path):
@@ -144,7 +144,7 @@ def test_groups_file(mvtec):
 def test_streamed_and_in_memory_agree(mvtec, monkeypatch):
     source = ImageFolder(str(mvtec), size=16)
     held = source.load().train
-    monkeypatch.setattr(image_units, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(image_samples, "IN_MEMORY_BYTES", 100)
     streamed = source.load().train
     assert held.in_memory
     assert not streamed.in_memory
@@ -224,9 +224,9 @@ def test_any_number_of_bands_of_any_depth(tmp_path, kind, form, bands):
     else:
         tifffile.imwrite(path, first, photometric="minisblack")
     source = open_source(tmp_path, channels=bands, size=32)
-    unit = source.load().train.units[0].numpy()
-    np.testing.assert_allclose(unit, np.moveaxis(BANDS[..., :bands], 2, 0), atol=0.003)
-    assert open_source(path, channels=bands, size=32).load_all().data.unit_shape == (bands, 32, 32)
+    sample = source.load().train.samples[0].numpy()
+    np.testing.assert_allclose(sample, np.moveaxis(BANDS[..., :bands], 2, 0), atol=0.003)
+    assert open_source(path, channels=bands, size=32).load_all().data.sample_shape == (bands, 32, 32)
     assert source.picture(form).shape == source.picture(form).expand(3, 32, 32).shape
     with pytest.raises(InputError, match=rf"has {bands} bands: asked for were 7.*channels={bands}"):
         open_source(tmp_path, channels=7).load()
@@ -236,11 +236,11 @@ def test_opacity_is_data_only_where_four_channels_are_asked_for(tmp_path):
     samples = (BANDS[..., :4] * 255).round().astype(np.uint8)
     save(tmp_path / "a.png", samples)
     save(tmp_path / "b.png", samples[..., :3])
-    four = ImageFolder(str(tmp_path), size=32, channels=4).load().train.units.numpy()
+    four = ImageFolder(str(tmp_path), size=32, channels=4).load().train.samples.numpy()
     np.testing.assert_allclose(four[0], np.moveaxis(BANDS[..., :4], 2, 0), atol=0.003)
     np.testing.assert_array_equal(four[1, :3], four[0, :3])
     assert (four[1, 3] == 1).all()
-    three = ImageFolder(str(tmp_path), size=32).load().train.units.numpy()
+    three = ImageFolder(str(tmp_path), size=32).load().train.samples.numpy()
     alpha = BANDS[..., 3]
     np.testing.assert_allclose(three[0], np.moveaxis(BANDS[..., :3], 2, 0) * alpha + 1 - alpha, atol=0.006)
 
@@ -250,8 +250,8 @@ def test_opacity_is_data_only_where_four_channels_are_asked_for(tmp_path):
 def test_arrays_are_images_where_there_are_no_others(tmp_path, channels, samples):
     np.save(tmp_path / "a.npy", samples)
     source = ImageFolder(str(tmp_path), size=32, channels=channels)
-    unit = source.load().train.units[0].numpy()
-    np.testing.assert_allclose(unit, np.broadcast_to(samples.reshape(32, 32, -1)[..., 0], unit.shape), atol=1e-6)
+    sample = source.load().train.samples[0].numpy()
+    np.testing.assert_allclose(sample, np.broadcast_to(samples.reshape(32, 32, -1)[..., 0], sample.shape), atol=1e-6)
     save(tmp_path / "b.png")
     assert list(source.load().train.names) == ["b.png"]
 
@@ -269,9 +269,9 @@ def test_any_shape_and_its_spelling(tmp_path):
     source = ImageFolder(str(tmp_path), size="64x160", channels=1)
     assert source.size == (64, 160)
     assert parse(repr(source), ("source",)) == (source,)
-    np.testing.assert_array_equal((source.load().train.units[0, 0].numpy() * 255).round(), wide)
+    np.testing.assert_array_equal((source.load().train.samples[0, 0].numpy() * 255).round(), wide)
     assert ImageFolder(str(tmp_path), size="64") == ImageFolder(str(tmp_path), size=64)
-    assert open_source(tmp_path, size="16x40", read="pixels").load().train.unit_shape == (3, 16, 40)
+    assert open_source(tmp_path, size="16x40", read="pixels").load().train.sample_shape == (3, 16, 40)
     assert "resized to 64 x 160" in source.load().facts.notes[0]
 
 
@@ -280,7 +280,7 @@ def test_streamed_images_of_another_shape_and_many_bands_agree(tmp_path, monkeyp
         np.save(tmp_path / f"{number}.npy", np.roll(BANDS, number, 0))
     source = ImageFolder(str(tmp_path), size=(16, 24), channels=6)
     held = source.load().train
-    monkeypatch.setattr(image_units, "IN_MEMORY_BYTES", 100)
+    monkeypatch.setattr(image_samples, "IN_MEMORY_BYTES", 100)
     streamed = source.load().train
     assert not streamed.in_memory
     assert torch.equal(held.read(torch.tensor([2, 0])), streamed.read(torch.tensor([2, 0])))
@@ -295,7 +295,7 @@ def test_detectors_take_any_number_of_channels(tmp_path, detector):
     for number in range(24):
         np.save(tmp_path / f"parts/{number}.npy", generator.random((16, 24, 5)).astype(np.float32))
     run = fit(str(tmp_path / "parts"), detector=detector, channels=5, size="16x24", epochs=2, out=tmp_path / "run")
-    assert run.settings["unit_shape"] == [5, 16, 24]
+    assert run.settings["sample_shape"] == [5, 16, 24]
     table = score(run.path, str(tmp_path / "parts"), maps=tmp_path / "maps")
     assert len(table) == 24
     assert tifffile.imread(tmp_path / "maps/3.npy.map.tiff").shape == (16, 24)
@@ -315,7 +315,7 @@ def test_spelling_round_trip():
 @pytest.mark.skipif(not networks.installed("efficientnet-lite0"), reason="needs the packages of EfficientNet-Lite0")
 def test_features_are_those_of_the_backbone(mvtec):
     source = ImageFolder(str(mvtec), read="efficientnet-lite0", size=64)
-    rows = source.load().train.units
+    rows = source.load().train.samples
     pixels = torch.stack([image_files.read_picture(mvtec / f"train/good/{n}.png", 64, 3) for n in (1, 2, 10)])
     assert torch.equal(rows, networks.pooled("efficientnet-lite0")(pixels))
 

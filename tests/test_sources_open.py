@@ -13,7 +13,7 @@ import scipy.io
 from PIL import Image
 
 from tailwise.errors import InputError
-from tailwise.sources import image_units, solar
+from tailwise.sources import image_samples, solar
 from tailwise.sources.arrays import ArrayFile
 from tailwise.sources.auto import open_source
 from tailwise.sources.cube import Cube
@@ -71,7 +71,7 @@ def shelf(tmp_path):
     ],
 )
 def test_the_kind_is_found_and_loads(shelf, monkeypatch, name, kind):
-    monkeypatch.setattr(image_units.backbones(), "installed", lambda name: False)
+    monkeypatch.setattr(image_samples.backbones(), "installed", lambda name: False)
     source = open_source(shelf / name)
     assert type(source) is kind
     assert source.path == str(shelf / name)
@@ -82,7 +82,7 @@ def test_the_kind_is_found_and_loads(shelf, monkeypatch, name, kind):
 
 
 def test_images_are_read_by_the_backbone_where_it_is_installed(shelf, monkeypatch):
-    monkeypatch.setattr(image_units.backbones(), "installed", lambda name: True)
+    monkeypatch.setattr(image_samples.backbones(), "installed", lambda name: True)
     assert open_source(shelf / "photos") == ImageFolder(str(shelf / "photos"), read="efficientnet-lite0")
     assert open_source(shelf / "photos", read="pixels", size=32) == ImageFolder(str(shelf / "photos"), size=32)
 
@@ -141,7 +141,7 @@ def test_solar_cells_are_drawn_without_overlap():
     assert len(set(problem.test.data.names)) == 60
     good = problem.test.groups[~problem.test.labels].tolist()
     assert (good.count("mono"), good.count("poly"), int(problem.test.labels.sum())) == (20, 20, 20)
-    assert problem.train.unit_shape == (1, 16, 16)
+    assert problem.train.sample_shape == (1, 16, 16)
     assert list(source.load().train.names) == list(problem.train.names)
     other = SolarCells(mono=30, poly=5, read="pixels", size=16, test=60, seed=1).load()
     assert set(other.train.names) != set(problem.train.names)
@@ -154,7 +154,7 @@ def test_solar_labels_are_those_of_the_package():
     table = pd.read_csv(folder / "labels.csv", sep=r"\s+", header=None, names=["file", "probability", "kind"])
     cells = solar._read_labels()
     assert np.array_equal(cells.probability, table.probability)
-    assert np.array_equal(cells.kind, table.kind.to_numpy(str))
+    assert np.array_equal(cells.group, table.kind.to_numpy(str))
 
 
 @here

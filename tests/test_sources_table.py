@@ -29,8 +29,8 @@ def write(frame, path):
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".parquet"])
 def test_every_format_gives_the_same_rows(frame, tmp_path, suffix):
     problem = Table(write(frame, tmp_path / f"my päth{suffix}")).load()
-    np.testing.assert_allclose(problem.train.units.numpy(), frame.astype(float).to_numpy(), rtol=1e-6)
-    assert problem.train.units.dtype == torch.float32
+    np.testing.assert_allclose(problem.train.samples.numpy(), frame.astype(float).to_numpy(), rtol=1e-6)
+    assert problem.train.samples.dtype == torch.float32
     assert problem.train.features == ("a", "b", "c", "ok")
     assert problem.train.names[:3] == ["0", "1", "2"]
     assert problem.test is None
@@ -62,20 +62,20 @@ def test_npz_labels_are_found(tmp_path):
     everything = source.load_all()
     assert everything.labels.tolist() == [False] * 6 + [True] * 4
     assert everything.groups.tolist() == list("aabbaabbaa")
-    assert everything.data.unit_shape == (2,)
+    assert everything.data.sample_shape == (2,)
     assert len(source.load().train) == 3
 
 
 def test_npy_is_a_table(tmp_path):
     np.save(tmp_path / "t.npy", np.eye(4))
-    assert torch.equal(Table(str(tmp_path / "t.npy")).load().train.units, torch.eye(4))
+    assert torch.equal(Table(str(tmp_path / "t.npy")).load().train.samples, torch.eye(4))
 
 
 def test_columns_choose_and_order(frame, tmp_path):
     frame["note"] = "text"
     path = write(frame[["c", "note", "b", "a"]], tmp_path / "t.csv")
     problem = Table(path, columns=("a", "c")).load()
-    np.testing.assert_allclose(problem.train.units.numpy(), frame[["a", "c"]].to_numpy(), rtol=1e-6)
+    np.testing.assert_allclose(problem.train.samples.numpy(), frame[["a", "c"]].to_numpy(), rtol=1e-6)
 
 
 def test_at_keeps_what_the_other_table_has(frame, tmp_path):
@@ -129,7 +129,7 @@ def test_labels_cannot_be_a_feature():
 
 def test_all_anomalous_is_refused(tmp_path):
     np.savez(tmp_path / "t.npz", X=np.eye(4), y=np.array([-1, 1, 1, -1]))
-    with pytest.raises(InputError, match="0 of 4 units are labelled normal"):
+    with pytest.raises(InputError, match="0 of 4 samples are labelled normal"):
         Table(str(tmp_path / "t.npz")).load()
 
 
@@ -194,20 +194,20 @@ def test_a_frame_is_the_problem_of_its_table(tmp_path):
     given = {"labels": "odd", "groups": "board", "columns": ("mass", "width")}
     found = from_frame(frame, **given)
     expected = Table(str(tmp_path / "parts.parquet"), **given).load()
-    assert torch.equal(found.train.units, expected.train.units)
+    assert torch.equal(found.train.samples, expected.train.samples)
     assert found.train.names == expected.train.names
     assert found.train.features == ("mass", "width")
     assert found.train_groups.tolist() == expected.train_groups.tolist()
-    assert torch.equal(found.test.data.units, expected.test.data.units)
+    assert torch.equal(found.test.data.samples, expected.test.data.samples)
     assert found.test.labels.tolist() == expected.test.labels.tolist()
 
 
-def test_units_of_a_frame_have_the_names_of_its_index():
+def test_samples_of_a_frame_have_the_names_of_its_index():
     frame = frame_of_parts()[["width", "mass"]].set_axis([f"part {i}" for i in range(40)])
     found = from_frame(frame)
     assert found.train.names[7] == "part 7"
     frame.iloc[0, 0] = 99
-    assert found.train.units[0, 0] != 99
+    assert found.train.samples[0, 0] != 99
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Tiles of large images: where they lie, that they learn as units of their own, and how their maps are joined."""
+"""Tiles of large images: where they lie, that they learn as samples of their own, and how their maps are joined."""
 
 import numpy as np
 import pytest
@@ -21,23 +21,23 @@ from tailwise.training.fit import fit
 class Brightness(Detector):
     """Scores what it sees; what it was shown is remembered."""
 
-    def build(self, unit_shape):
-        self.register_buffer("seen", torch.zeros(1, *unit_shape))
+    def build(self, sample_shape):
+        self.register_buffer("seen", torch.zeros(1, *sample_shape))
         self.register_buffer("w", torch.zeros(1))
 
     def solve(self, data, w):
         self.seen, self.w = data.read(torch.arange(len(data))), w
 
     def score(self, batch):
-        return batch.units.flatten(1).amax(1)
+        return batch.samples.flatten(1).amax(1)
 
     def score_map(self, batch):
-        return batch.units.mean(1)
+        return batch.samples.mean(1)
 
 
 def pictures(count, height=23, width=37, channels=2, seed=0):
-    units = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(seed))
-    return Data(units, [f"{i}.png" for i in range(count)])
+    samples = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(seed))
+    return Data(samples, [f"{i}.png" for i in range(count)])
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
@@ -55,7 +55,7 @@ def test_every_pixel_is_in_a_tile_and_tiles_overlap():
     windows = {tuple(tile.flatten().tolist()) for tile in seen}
     expected = {
         tuple(image[:, row : row + 10, column : column + 10].flatten().tolist())
-        for image in data.units
+        for image in data.samples
         for row in (0, 6, 13)
         for column in (0, 7, 14, 20, 27)
     }
@@ -70,8 +70,8 @@ def test_joined_maps_of_pixels_are_the_picture(tile, overlap):
     data = pictures(4)
     fit(detector, data)
     batch = next(data.batches(4))
-    torch.testing.assert_close(detector.score_map(batch), data.units.mean(1))
-    torch.testing.assert_close(detector.score(batch), data.units.amax((1, 2, 3)))
+    torch.testing.assert_close(detector.score_map(batch), data.samples.mean(1))
+    torch.testing.assert_close(detector.score(batch), data.samples.amax((1, 2, 3)))
 
 
 def test_an_image_no_larger_than_a_tile_is_scored_as_without_tiles():
@@ -99,14 +99,14 @@ def test_tiles_are_cut_from_the_disk_an_image_at_a_time():
     asked = []
 
     class Streamed:
-        shape = held.units.shape
+        shape = held.samples.shape
 
         def __getitem__(self, index):
             asked.append(index.tolist())
-            return held.units[index]
+            return held.samples[index]
 
     detector = Tiles(Brightness(), tile=10)
-    detector.start(held.unit_shape)
+    detector.start(held.sample_shape)
     parts, _ = detector.divide(Data(Streamed(), held.names), torch.Generator())
     whole, _ = detector.divide(held, torch.Generator())
     index = torch.tensor([40, 3, 5, 29, 0])

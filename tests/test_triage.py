@@ -26,7 +26,7 @@ from tailwise.workflows.triage import sheet, triage, with_deep_maps
 
 
 def planted(seed=0):
-    """300 normals, a tight kind of 12 far away, and 25 anomalies each on its own: units and what each is."""
+    """300 normals, a tight kind of 12 far away, and 25 anomalies each on its own: samples and what each is."""
     generator = np.random.default_rng(seed)
     normal = generator.normal(size=(300, 8))
     rare = 0.3 * generator.normal(size=(12, 8)) + 7
@@ -50,9 +50,9 @@ def triaged(tmp_path_factory):
 def test_anomalies_come_first_and_the_rare_kind_is_not_called_one(triaged):
     folder, truth = triaged
     found = pd.read_csv(folder / "sheet" / "review.csv")
-    assert list(found.columns[:4]) == ["unit", "rank", "score", "verdict"]
+    assert list(found.columns[:4]) == ["sample", "rank", "score", "verdict"]
     assert found["rank"].tolist() == list(range(1, len(truth) + 1))
-    of = truth[found["unit"].to_numpy()]
+    of = truth[found["sample"].to_numpy()]
     top = of[: round(0.15 * len(of))]
     assert (top == "odd").sum() >= 0.8 * 25
     said = found["verdict"].to_numpy()
@@ -65,7 +65,7 @@ def test_anomalies_come_first_and_the_rare_kind_is_not_called_one(triaged):
 def test_the_page_loads_nothing_and_names_the_first(triaged):
     folder, _ = triaged
     page = (folder / "sheet" / "review.html").read_text(encoding="utf-8")
-    first = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)["unit"].iloc[0]
+    first = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)["sample"].iloc[0]
     assert f"<b>{first}</b>" in page
     assert 'src="http' not in page
     assert "<script" not in page
@@ -75,24 +75,24 @@ def test_the_page_loads_nothing_and_names_the_first(triaged):
 def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
     folder, _ = triaged
     found = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)
-    dropped = found["unit"].head(10).tolist()
+    dropped = found["sample"].head(10).tolist()
     found.loc[:9, "verdict"] = " Anomaly"
     found.loc[10, "verdict"] = "normal"
     found.to_csv(folder / "edited.csv", index=False)
     run, data = str(folder / "run"), str(folder / "parts.csv")
     fit = ["fit", data, "--detector", "gaussian", "--reviewed", str(folder / "edited.csv"), "--out", run]
     assert main.run(fit) == 0
-    assert not set(store.open_run(folder / "run").scores()["unit"].astype(str)) & set(dropped)
+    assert not set(store.open_run(folder / "run").scores()["sample"].astype(str)) & set(dropped)
     again = ["triage", data, "--reviewed", str(folder / "edited.csv"), "--out", str(folder / "second")]
     assert main.run(again) == 0
     second = pd.read_csv(folder / "second" / "review.csv", dtype=str)
     # The newest sheet holds all decisions: those of before come last.
-    assert second["unit"].tail(len(dropped)).tolist() == dropped
+    assert second["sample"].tail(len(dropped)).tolist() == dropped
     assert set(second["verdict"].tail(len(dropped))) == {"anomaly"}
-    assert not set(second["unit"][: -len(dropped)]) & set(dropped)
+    assert not set(second["sample"][: -len(dropped)]) & set(dropped)
     assert main.run([*fit[:-3], str(folder / "second" / "review.csv"), "--out", str(folder / "run-2")]) == 0
-    assert not set(store.open_run(folder / "run-2").scores()["unit"].astype(str)) & set(dropped)
-    assert second.loc[second["unit"] == found["unit"][10], "verdict"].tolist() == ["normal"]
+    assert not set(store.open_run(folder / "run-2").scores()["sample"].astype(str)) & set(dropped)
+    assert second.loc[second["sample"] == found["sample"][10], "verdict"].tolist() == ["normal"]
 
 
 def test_an_edited_sheet_is_not_written_over(triaged, capsys):
@@ -113,26 +113,26 @@ class Made:
         return Problem(Data(images, [f"{i:02d}.png" for i in range(60)]), Facts("made", "images"))
 
 
-def reds(page, unit):
-    """Where the picture of a unit on the page is red: [h, w]."""
-    (shown,) = re.findall(f'src="data:image/jpeg;base64,([^"]+)" alt="{unit}"', page)
+def reds(page, sample):
+    """Where the picture of a sample on the page is red: [h, w]."""
+    (shown,) = re.findall(f'src="data:image/jpeg;base64,([^"]+)" alt="{sample}"', page)
     pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(shown))).convert("RGB")).astype(int)
     return pixels[..., 0] - pixels[..., 1:].max(2) > 80
 
 
 def test_a_line_goes_around_what_stands_out_in_a_picture():
-    found = triage(Request(source=Made(), detector="PaDiM(dims=3)", weighting="", alignment=""))
-    assert set(found.sheet["unit"][:3]) == {"00.png", "01.png", "02.png"}
+    found = triage(Request(source=Made(), detector="PaDiM(dims=3)", weighting="", scores="own"))
+    assert set(found.sheet["sample"][:3]) == {"00.png", "01.png", "02.png"}
     assert set(found.sheet["verdict"][:3]) == {PROBABLY_ANOMALY}
     page = to_html(found)
-    for unit in ("00.png", "01.png", "02.png"):
-        red = reds(page, unit)
+    for sample in ("00.png", "01.png", "02.png"):
+        red = reds(page, sample)
         rows, columns = (np.flatnonzero(red.any(axis)) / len(red) for axis in (1, 0))
         assert len(rows)
         assert len(columns)
         assert min(rows.min(), columns.min()) > 0.5
         assert not red[int(0.75 * len(red)) : int(0.85 * len(red)), int(0.75 * len(red)) : int(0.85 * len(red))].any()
-    usual = found.sheet.loc[found.sheet["verdict"] == PROBABLY_NORMAL, "unit"].iloc[0]
+    usual = found.sheet.loc[found.sheet["verdict"] == PROBABLY_NORMAL, "sample"].iloc[0]
     assert not reds(page, usual).any()
     assert "red line" in page
 
@@ -165,9 +165,9 @@ def test_labelled_anomalies_are_taken_out_of_the_test():
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("unit,score\na,1\n", "verdict"),
-        ("unit,verdict\nzz,anomaly\n", "zz"),
-        ("unit,verdict\n" + "".join(f"{n},anomaly\n" for n in "abcde"), "at least 2"),
+        ("sample,score\na,1\n", "verdict"),
+        ("sample,verdict\nzz,anomaly\n", "zz"),
+        ("sample,verdict\n" + "".join(f"{n},anomaly\n" for n in "abcde"), "at least 2"),
     ],
 )
 def test_a_sheet_of_other_data_is_refused(tmp_path, content, said):
@@ -186,7 +186,7 @@ def test_verdicts_of_the_library_decide_nothing(tmp_path):
 
 
 def test_a_verdict_that_is_no_verdict_is_refused(tmp_path):
-    (tmp_path / "review.csv").write_text("unit,verdict\na,anomaly\nb,anomalous\n")
+    (tmp_path / "review.csv").write_text("sample,verdict\na,anomaly\nb,anomalous\n")
     with pytest.raises(InputError, match="'anomalous' of 'b'"):
         reviews.read(tmp_path / "review.csv")
 

@@ -172,7 +172,7 @@ def test_weights_have_mean_one_no_gradient_and_follow_a_permutation(step):
 
 
 @pytest.mark.parametrize("step", [Importance(), Focal(), Trim(), Clip()], ids=repr)
-def test_the_scores_unit_of_measure_does_not_matter(step):
+def test_the_scores_sample_of_measure_does_not_matter(step):
     scores = torch.as_tensor(draw("log-normal", 500))
     assert torch.allclose(weigh(1_000 * scores, step), weigh(scores, step), rtol=1e-5)
 
@@ -205,11 +205,11 @@ def test_bad_references_and_embeddings_are_named():
         importance_weights(scores, reference=[1.0, math.nan])
     with pytest.raises(InputError, match="it needs an embedding"):
         importance_weights(scores, "Smooth()")
-    with pytest.raises(InputError, match=r"one place a unit, \[3, d\]: got \[2, 2\]"):
+    with pytest.raises(InputError, match=r"one place a sample, \[3, d\]: got \[2, 2\]"):
         importance_weights(scores, "Smooth()", embedding=np.zeros((2, 2)))
     with pytest.raises(InputError, match="places in the embedding must be finite: 1 of 3"):
         importance_weights(scores, "Smooth()", embedding=[[0.0], [math.nan], [1.0]])
-    with pytest.raises(InputError, match="no unit is left with a weight"):
+    with pytest.raises(InputError, match="no sample is left with a weight"):
         weigh(torch.zeros(3), Focal())
 
 
@@ -385,7 +385,7 @@ def test_the_count_may_divide_and_an_all_zero_batch_says_nothing():
 @pytest.mark.parametrize(
     ("losses", "w", "divide_by", "said"),
     [
-        (torch.ones(2, 2), None, "weight", r"one loss per unit: got \(2, 2\)"),
+        (torch.ones(2, 2), None, "weight", r"one loss per sample: got \(2, 2\)"),
         (torch.ones(64), torch.ones(32), "weight", r"one weight per loss: got \(32,\) for \(64,\)"),
         (torch.ones(2), torch.ones(2), "mean", "divide_by must be 'weight' or 'count': got 'mean'"),
     ],
@@ -445,7 +445,7 @@ def test_guard_leaves_only_weights_that_change_the_training_set():
 
 def test_logistic_is_one_half_at_the_median_whatever_the_scale_of_the_scores():
     scores = torch.tensor([0.0, 1, 2, 3, 4])
-    expected = 1 / (1 + torch.exp(torch.tensor([-1.0, -0.5, 0, 0.5, 1])))  # the shorter side spans one unit
+    expected = 1 / (1 + torch.exp(torch.tensor([-1.0, -0.5, 0, 0.5, 1])))  # the shorter side spans one sample
     assert torch.allclose(Logistic()(torch.ones(5), Context(scores, scores)), expected)
     moved = 7 * scores - 3
     assert torch.allclose(Logistic()(torch.ones(5), Context(moved, moved)), expected)
@@ -468,7 +468,7 @@ def test_alpha_divergence_weights_make_the_weighted_loss_smallest():
     given = torch.from_numpy(scores / scores.mean())
     w = step(torch.ones(4, dtype=torch.float64), Context(given, given))
     w = (4 * w / w.sum()).numpy()
-    # The multiplier that belongs to these weights: s - scale * alpha * w ** (alpha - 1) is the same for every unit.
+    # The multiplier that belongs to these weights: s - scale * alpha * w ** (alpha - 1) is the same for every sample.
     slope = w ** (alpha - 1)
     scale = np.polyfit(slope, scores, 1)[0] / alpha
     best = optimize.minimize(objective, np.zeros(4), tol=1e-12).x
@@ -503,9 +503,9 @@ def test_reject_drops_what_is_out_of_line_and_nothing_of_one_lump():
 
 
 def test_negative_weights_are_for_gradient_steps_only():
-    units = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
-    units[:6] += 9
-    data = Data(units, range(60))
+    samples = torch.randn(60, 4, generator=torch.Generator().manual_seed(0))
+    samples[:6] += 9
+    data = Data(samples, range(60))
     hard = Weighting(LatentOutliers(share=0.1, soft=False))
     with pytest.raises(InputError, match="negative"):
         fit(registry.find("detector", "gaussian")(), data, hard)
@@ -513,7 +513,7 @@ def test_negative_weights_are_for_gradient_steps_only():
     assert float(outcome.weights.min()) < 0
 
 
-def test_auto_depends_on_the_units():
+def test_auto_depends_on_the_samples():
     assert choose_weighting("auto", (205,)) == choose_weighting("auto", (3, 8, 8)) == AUTO
     assert choose_weighting("auto", (1, 205)) == AUTO_SPECTRA
     assert choose_weighting("Trim(share=0.1)", (1, 205)) == Weighting(Trim(0.1))
@@ -542,7 +542,7 @@ def test_latent_outliers_need_scores_of_0_and_more():
         importance_weights([-1.0, 2, 3, 4, 5, 6, 7, 8, 9, 10], "LatentOutliers(share=0.1)")
 
 
-def test_units_cannot_be_drawn_by_weights_below_0():
+def test_samples_cannot_be_drawn_by_weights_below_0():
     data = Data(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), range(100))
     with pytest.raises(InputError, match="negative"):
-        fit(AutoEncoder(hidden=(8,), code=2), data, Weighting(LatentOutliers(soft=False)), epochs=3, sample=True)
+        fit(AutoEncoder(hidden=(8,), code=2), data, Weighting(LatentOutliers(soft=False)), epochs=3, resample=True)

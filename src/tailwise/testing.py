@@ -20,7 +20,7 @@ from torch import Tensor
 from .core import inference
 from .core.context import Scenes
 from .core.data import Batch, Data
-from .core.detector import Detector, Mapping2d, Solvable, Trainable
+from .core.detector import ClosedForm, Detector, Mapping2d, Trainable
 from .core.problem import Labelled
 from .errors import InputError
 from .runs.files import tensor_bytes
@@ -29,7 +29,7 @@ from .weights.densities import Gaussian
 from .weights.steps import Importance
 from .weights.weighting import Context, Weighting, weighted_mean
 
-_UNITS = 48
+_SAMPLES = 48
 _KINDS = 3
 # More than any case has, in parts too.
 _EVERYTHING = 1_000_000
@@ -39,33 +39,33 @@ _PIXELS = 81
 
 @dataclass(frozen=True)
 class Case:
-    """A detector and the shape of the units that it is tried on."""
+    """A detector and the shape of the samples that it is tried on."""
 
     make: Callable[[], Detector]
-    unit_shape: tuple[int, ...] = (12,)
+    sample_shape: tuple[int, ...] = (12,)
 
-    def data(self, units: int = _UNITS, seed: int = 0) -> Data:
+    def data(self, samples: int = _SAMPLES, seed: int = 0) -> Data:
         """Normals of three kinds, one of them rare; the pixels of a scene, for a detector that needs one."""
         if self.make().needs_context is Scenes:
-            units = math.ceil(math.sqrt(max(units, _PIXELS))) ** 2
+            samples = math.ceil(math.sqrt(max(samples, _PIXELS))) ** 2
         generator = torch.Generator().manual_seed(1)
-        centres = torch.randn(_KINDS, *self.unit_shape, generator=generator)
+        centres = torch.randn(_KINDS, *self.sample_shape, generator=generator)
         generator.manual_seed(seed + 2)
-        kind = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), units, replacement=True, generator=generator)
-        return self.around(centres[kind] + 0.3 * torch.randn(units, *self.unit_shape, generator=generator))
+        kind = torch.multinomial(torch.tensor([0.6, 0.3, 0.1]), samples, replacement=True, generator=generator)
+        return self.around(centres[kind] + 0.3 * torch.randn(samples, *self.sample_shape, generator=generator))
 
     def around(self, values: Tensor) -> Data:
-        """Units [n, *unit] as data, in the surroundings that the detector needs."""
+        """Samples [n, *sample] as data, in the surroundings that the detector needs."""
         side = math.isqrt(len(values))
         context = Scenes(values, ((side, side),)) if self.make().needs_context is Scenes else None
         return Data(values, [str(i) for i in range(len(values))], context=context)
 
     def anomalies(self, detector: Detector) -> Labelled | None:
-        """A few units far from every kind, for a detector that needs them."""
+        """A few samples far from every kind, for a detector that needs them."""
         if not detector.needs_labels:
             return None
-        units = self.data(4, seed=11)
-        return Labelled(Data(units.read(torch.arange(4)) * 5 + 20, units.names))
+        samples = self.data(4, seed=11)
+        return Labelled(Data(samples.read(torch.arange(4)) * 5 + 20, samples.names))
 
     def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3) -> Detector:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
@@ -77,23 +77,25 @@ class Case:
         return detector.eval()
 
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
-        """Scores of fresh units by a detector trained on `data`."""
+        """Scores of fresh samples by a detector trained on `data`."""
         return inference.score(self.fit(data, w), self.data(20, seed=7))
 
 
-def one_number_per_unit(case: Case) -> None:
-    """Losses and scores are [unit], finite and unreduced; those of one unit do not depend on the others."""
+def one_number_per_sample(case: Case) -> None:
+    """Losses and scores are [sample], finite and unreduced; those of one sample do not depend on the others."""
     data = case.data()
     detector = case.fit(data)
     functions = [detector.score, *([detector.losses] if isinstance(detector, Trainable) else [])]
     whole = next(data.batches(len(data)))
     for function in functions:
         together = function(whole).detach()
-        assert together.shape == (len(data),), f"{function.__name__} gave {tuple(together.shape)} for {len(data)} units"
+        assert together.shape == (len(data),), (
+            f"{function.__name__} gave {tuple(together.shape)} for {len(data)} samples"
+        )
         assert bool(torch.isfinite(together).all()), f"{function.__name__} gave numbers that are not finite"
-        if not detector.couples_units:
+        if not detector.couples_samples:
             alone = torch.cat([function(batch).detach() for batch in data.batches(1)])
-            _close(together, alone, f"{function.__name__} of a unit depends on the other units in its batch")
+            _close(together, alone, f"{function.__name__} of a sample depends on the other samples in its batch")
 
 
 def weight_is_copies(case: Case) -> None:
@@ -105,7 +107,7 @@ def weight_is_copies(case: Case) -> None:
 
 
 def zero_weight_is_absence(case: Case) -> None:
-    """A weight of zero is the same as leaving the unit out."""
+    """A weight of zero is the same as leaving the sample out."""
     data = case.data()
     kept = torch.arange(len(data)).remainder(4) > 0
     expected = case.scores(data.take(kept.nonzero().flatten()))
@@ -120,8 +122,8 @@ def scale_of_weights_cancels(case: Case) -> None:
     scores = []
     for scale in (1, 1_000):  # fit normalises weights, so what the detector itself does with them is asked too
         detector = case.make()
-        detector.start(data.unit_shape)
-        if isinstance(detector, Solvable):
+        detector.start(data.sample_shape)
+        if isinstance(detector, ClosedForm):
             detector.solve(data, scale * w)
             scores.append(inference.score(detector, data))
     if scores:
@@ -132,15 +134,15 @@ def gradients_are_weighted(case: Case) -> None:
     """The gradient of the weighted mean of the losses is that of copies (Trainable only)."""
     data = case.data()
     detector = case.fit(data, epochs=1)
-    if not isinstance(detector, Trainable) or detector.couples_units:
+    if not isinstance(detector, Trainable) or detector.couples_samples:
         return
     w = torch.arange(len(data)).remainder(3)
     copies = data.take(torch.arange(len(data)).repeat_interleave(w))
     gradients = []
-    for units, weights in ((data, w.float()), (copies, None)):
+    for samples, weights in ((data, w.float()), (copies, None)):
         detector.zero_grad()
-        losses = detector.losses(next(units.batches(len(units))))
-        assert losses.shape == (len(units),), f"losses gave {tuple(losses.shape)} for {len(units)} units"
+        losses = detector.losses(next(samples.batches(len(samples))))
+        assert losses.shape == (len(samples),), f"losses gave {tuple(losses.shape)} for {len(samples)} samples"
         weighted_mean(losses, weights).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in detector.parameters() if p.grad is not None]))
     _close(gradients[0], gradients[1], "the gradient of weighted losses differs from that of copies")
@@ -172,22 +174,22 @@ def saved_and_loaded_is_equal(case: Case) -> None:
     data = case.data()
     detector = case.fit(data)
     again = case.make()
-    again.restore(data.unit_shape, safetensors.torch.load(tensor_bytes(detector.state_dict(), {})))
+    again.restore(data.sample_shape, safetensors.torch.load(tensor_bytes(detector.state_dict(), {})))
     assert repr(again) == repr(detector), f"settings changed: {detector!r} became {again!r}"
     equal = torch.equal(inference.score(detector, data), inference.score(again.eval(), data))
     assert equal, "a loaded detector scores differently"
 
 
 def higher_is_more_anomalous(case: Case) -> None:
-    """Units far from every kind score above the normals."""
+    """Samples far from every kind score above the normals."""
     data = case.data()
     detector = case.fit(data, epochs=30)
     # In a scene, far-off pixels beside each other would be each other's background.
     places = torch.tensor([len(data) // 2]) if detector.needs_context else torch.arange(10)
-    units = data.read(torch.arange(len(data)))
-    units[places] = units[places] * 5 + 20
-    normal, anomalous = inference.score(detector, data), inference.score(detector, case.around(units))[places]
-    assert float(anomalous.min()) > float(normal.median()), "far-off units do not score above normals"
+    samples = data.read(torch.arange(len(data)))
+    samples[places] = samples[places] * 5 + 20
+    normal, anomalous = inference.score(detector, data), inference.score(detector, case.around(samples))[places]
+    assert float(anomalous.min()) > float(normal.median()), "far-off samples do not score above normals"
 
 
 def learns(case: Case) -> None:
@@ -215,27 +217,27 @@ def weighted_scores_follow_target(case: Case) -> None:
 
 
 def refuses_other_shapes(case: Case) -> None:
-    """A unit shape that the detector does not take is refused by the detector's name."""
+    """A sample shape that the detector does not take is refused by the detector's name."""
     detector = case.make()
-    shape = (2,) * (max(detector.unit_dims) + 1)
+    shape = (2,) * (max(detector.sample_dims) + 1)
     refusal = ""
     try:
         detector.start(shape)
     except InputError as error:
         refusal = str(error)
-    assert refusal, f"units of shape {shape} were not refused"
+    assert refusal, f"samples of shape {shape} were not refused"
     assert type(detector).__name__ in refusal, f"the refusal does not name the detector: {refusal}"
 
 
-def maps_fit_their_units(case: Case) -> None:
+def maps_fit_their_samples(case: Case) -> None:
     """A score map of an image has the image's height and width."""
     data = case.data()
     detector = case.fit(data)
-    if len(case.unit_shape) != 3 or not isinstance(detector, Mapping2d):
+    if len(case.sample_shape) != 3 or not isinstance(detector, Mapping2d):
         return
     batch: Batch = next(data.batches(4))
     scores = detector.score_map(batch)
-    assert scores.shape == (4, *case.unit_shape[1:]), f"a map of shape {tuple(scores.shape)} for {case.unit_shape}"
+    assert scores.shape == (4, *case.sample_shape[1:]), f"a map of shape {tuple(scores.shape)} for {case.sample_shape}"
 
 
 def _close(a: Tensor, b: Tensor, complaint: str, tolerance: float = 2e-3) -> None:
@@ -248,7 +250,7 @@ def _close(a: Tensor, b: Tensor, complaint: str, tolerance: float = 2e-3) -> Non
 CONTRACTS: dict[str, Callable[[Case], None]] = {
     contract.__name__: contract
     for contract in (
-        one_number_per_unit,
+        one_number_per_sample,
         weight_is_copies,
         zero_weight_is_absence,
         scale_of_weights_cancels,
@@ -260,6 +262,6 @@ CONTRACTS: dict[str, Callable[[Case], None]] = {
         learns,
         weighted_scores_follow_target,
         refuses_other_shapes,
-        maps_fit_their_units,
+        maps_fit_their_samples,
     )
 }

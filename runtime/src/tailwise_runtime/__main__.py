@@ -1,4 +1,4 @@
-"""python -m tailwise_runtime model.onnx units.npy --out scores.csv. Exit status 0, or 2 for what cannot be used."""
+"""python -m tailwise_runtime model.onnx samples.npy --out scores.csv. Exit status 0, or 2 for what cannot be used."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from . import Model, ModelError, __version__, load
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Score units and write a table: unit, score, threshold, flagged."""
+    """Score samples and write a table: sample, score, threshold, flagged."""
     parser = argparse.ArgumentParser(prog="tailwise-runtime", description=main.__doc__)
     parser.add_argument("model", type=Path, help="a file that tailwise export wrote")
-    parser.add_argument("units", type=Path, help="an .npy array [n, *unit], or a .csv with the columns of the fit")
+    parser.add_argument("samples", type=Path, help="an .npy array [n, *sample], or a .csv with the columns of the fit")
     parser.add_argument("--out", type=Path, help="a .csv file; standard output otherwise")
     parser.add_argument("--maps", type=Path, help="an .npy file for the score maps [n, height, width]")
     parser.add_argument("--threads", type=int, default=1)
@@ -25,10 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         model = load(options.model, options.threads)
-        units = _read(options.units, model)
-        scores = model.score(units)
+        samples = _read(options.samples, model)
+        scores = model.score(samples)
         if options.maps is not None:
-            np.save(options.maps, model.maps(units), allow_pickle=False)
+            np.save(options.maps, model.maps(samples), allow_pickle=False)
         _write(options.out, model, scores)
     except (ModelError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -73,9 +73,9 @@ def _number(text: str | None, where: str) -> float:
 
 
 def _write(path: Path | None, model: Model, scores: np.ndarray) -> None:
-    lines = ["unit,score,threshold,flagged"]
-    for unit, score in enumerate(scores.astype(float).tolist()):
-        lines.append(f"{unit},{score!r},{model.threshold!r},{score > model.threshold}")
+    lines = ["sample,score,threshold,flagged"]
+    for sample, score in enumerate(scores.astype(float).tolist()):
+        lines.append(f"{sample},{score!r},{model.threshold!r},{score > model.threshold}")
     text = "\n".join(lines) + "\n"
     if path is None:
         sys.stdout.write(text)

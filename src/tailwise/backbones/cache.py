@@ -112,8 +112,8 @@ def preview(path: Path, reading: str, picture: Callable[[], Tensor]) -> Tensor:
 
 def of_images(images: Tensor, backbone: str, resize: Callable[[Tensor], Tensor]) -> Tensor:
     """Pooled features [n, d] of images [n, 1 or 3, height, width] in 0..1 that are at hand, after `resize`."""
-    sample = resize(images[:1])
-    described = f"pixels {tuple(images.shape[1:])} to {tuple(sample.shape[1:])}"
+    first = resize(images[:1])
+    described = f"pixels {tuple(images.shape[1:])} to {tuple(first.shape[1:])}"
     extractor = Extractor(backbone, (), described, cache_folder())
     rows = []
     for image in images.split(1):

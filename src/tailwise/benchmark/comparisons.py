@@ -16,13 +16,13 @@ from .suites import AS_GIVEN
 
 _BOOTSTRAPS = 2_000
 _WHERE = ("suite", "source", "imbalance", "contamination")
-_METHOD = ("detector", "weighting", "alignment")
+_METHOD = ("detector", "weighting", "scores")
 Row = dict[str, Any]
 Choice = dict[str, str]
-PLAIN = {"weighting": "uniform", "alignment": ""}
-WEIGHTED = {"weighting": "auto", "alignment": ""}
-AUTO = {"weighting": "auto", "alignment": "auto"}
-ORACLE = {"weighting": "oracle", "alignment": ""}
+PLAIN = {"weighting": "uniform", "scores": "own"}
+WEIGHTED = {"weighting": "auto", "scores": "own"}
+AUTO = {"weighting": "auto", "scores": "auto"}
+ORACLE = {"weighting": "oracle", "scores": "own"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def by_cell(rows: list[Row], method: Choice, metric: str = "aupr") -> dict[tuple
 
 def long_tailed(rows: list[Row]) -> list[Row]:
     """Rows of each source at its strongest imbalance, without hidden anomalies; sources that know no kinds are out."""
-    rows = [row for row in rows if not row["contamination"] and row["modes"] and row["imbalance"] != 1]
+    rows = [row for row in rows if not row["contamination"] and row["groups"] and row["imbalance"] != 1]
     strongest = {row["source"]: 0.0 for row in rows}
     for row in rows:
         if row["imbalance"] != AS_GIVEN:
@@ -119,7 +119,7 @@ def part_of(rows: Iterable[Row]) -> str:
 
 
 def name_of(row: Row) -> tuple[str, ...]:
-    """(detector, weighting, alignment)."""
+    """(detector, weighting, scores)."""
     return tuple(row[name] for name in _METHOD)
 
 

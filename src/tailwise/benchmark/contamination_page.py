@@ -16,9 +16,9 @@ _WORTH, _AT, _STEEP = 0.02, 0.1, 50
 _HEAD = """# Contaminated training data
 
 Written by `tailwise bench contamination` from results/contamination.jsonl. Anomalies are hidden among the training
-units; those shown in the test, those hidden and the ten that `dev-net` and `multi-cue` are told have none in common.
-On one draw every method gets the same units, seed and budget. `trim` and `loe` are told a share of a tenth, whatever
-is hidden; `Purify` a fifth; `Iterate` is told nothing. With a `judge` units go by distances, not by the detector that
+samples; those shown in the test, those hidden and the ten that `dev-net` and `multi-cue` are told have none in common.
+On one draw every method gets the same samples, seed and budget. `trim` and `loe` are told a share of a tenth, whatever
+is hidden; `Purify` a fifth; `Iterate` is told nothing. With a `judge` samples go by distances, not by the detector that
 is trained on the rest. Budgets are a third of the default. `deviation` is
 the network of `adl` without its soft targets. In brackets: 95 % intervals over draws, paired with the plain detector.
 """
@@ -82,7 +82,7 @@ def _draw(rows: list[Row], axes: Axes) -> Axes:
 
 def _method(row: Row) -> tuple[str, ...]:
     weighting = "" if row["weighting"] in ("", "uniform") else row["weighting"]
-    return row["detector"], weighting, row.get("refinement", ""), row["alignment"] and "mode-fair"
+    return row["detector"], weighting, row.get("refinement", ""), "local" if row["scores"] != "own" else ""
 
 
 def _plain_of(method: tuple[str, ...]) -> tuple[str, ...]:

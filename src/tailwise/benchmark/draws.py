@@ -29,20 +29,20 @@ class Draw:
     """One draw.
 
     Attributes:
-        train, train_kinds: training units, and their kinds ("" for a hidden anomaly), None where not known.
-        held: training units held out for a threshold; None if the suite wants none.
-        test, labels, test_kinds: test units; True is an anomaly; the kinds of normals.
+        train, train_groups: training samples, and their kinds ("" for a hidden anomaly), None where not known.
+        held: training samples held out for a threshold; None if the suite wants none.
+        test, labels, test_groups: test samples; True is an anomaly; the kinds of normals.
         order: the normal kinds, frequent first.
-        in_sample: the test units are the training units.
+        in_sample: the test samples are the training samples.
         known: labelled anomalies, in neither training nor test, for detectors that need some.
     """
 
     train: Data
-    train_kinds: np.ndarray | None
+    train_groups: np.ndarray | None
     held: Data | None
     test: Data
     labels: np.ndarray
-    test_kinds: np.ndarray | None
+    test_groups: np.ndarray | None
     order: tuple[str, ...] = ()
     in_sample: bool = False
     known: Labelled | None = None
@@ -50,11 +50,11 @@ class Draw:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
-    """Every unit of a source in memory; `width` is that of a cube, else 0."""
+    """Every sample of a source in memory; `width` is that of a cube, else 0."""
 
     data: Data
     labels: np.ndarray | None
-    kinds: np.ndarray | None
+    groups: np.ndarray | None
     width: int = 0
 
 
@@ -64,10 +64,10 @@ def make(pool: Pool, settings: SourceSettings, conditions: Conditions, calibrati
     The anomalies shown in the test, those hidden in the training data and those `labelled` have none in common.
 
     Raises:
-        InputError: the pool has too few units or anomalies for it.
+        InputError: the pool has too few samples or anomalies for it.
     """
     generator = np.random.default_rng(conditions.draw)
-    if settings.split == "kinds":
+    if settings.split == "groups":
         return _of_kinds(pool, settings, conditions, calibration, labelled, generator)
     if pool.labels is None or not pool.width:
         raise InputError(f"split {settings.split!r} needs one cube with a mask: got {settings.source}")
@@ -87,17 +87,17 @@ def _of_kinds(
     labelled: int,
     generator: np.random.Generator,
 ) -> Draw:
-    if pool.kinds is None and pool.labels is None:
+    if pool.groups is None and pool.labels is None:
         raise InputError(f"{settings.source} knows no kinds to draw from")
-    known_kinds = np.full(len(pool.data), "normal") if pool.kinds is None else pool.kinds
-    pool = replace(pool, kinds=known_kinds)
+    known_groups = np.full(len(pool.data), "normal") if pool.groups is None else pool.groups
+    pool = replace(pool, groups=known_groups)
     order = settings.order or _drawn_kinds(pool, settings, generator)
-    members = {kind: generator.permutation(_normals(pool, kind)) for kind in order}
-    test_sizes = {kind: min(settings.test, int(_TEST_SHARE * len(m))) for kind, m in members.items()}
-    tested = np.concatenate([m[: test_sizes[kind]] for kind, m in members.items()])
-    left = {kind: m[test_sizes[kind] :] for kind, m in members.items()}
-    sizes = _sizes([len(left[kind]) for kind in order], settings.largest, conditions.imbalance)
-    train = np.concatenate([left[kind][:size] for kind, size in zip(order, sizes, strict=True)])
+    members = {group: generator.permutation(_normals(pool, group)) for group in order}
+    test_sizes = {group: min(settings.test, int(_TEST_SHARE * len(m))) for group, m in members.items()}
+    tested = np.concatenate([m[: test_sizes[group]] for group, m in members.items()])
+    left = {group: m[test_sizes[group] :] for group, m in members.items()}
+    sizes = _sizes([len(left[group]) for group in order], settings.largest, conditions.imbalance)
+    train = np.concatenate([left[group][:size] for group, size in zip(order, sizes, strict=True)])
     order = tuple(order[i] for i in np.argsort([-size for size in sizes], kind="stable"))
     anomalous = generator.permutation(_anomalies(pool, order))
     hidden_count = round(conditions.contamination / (1 - conditions.contamination) * len(train))
@@ -107,43 +107,43 @@ def _of_kinds(
         raise InputError(f"{len(anomalous)} anomalies are too few to hide {hidden_count} of them in the training data")
     hidden = anomalous[shown : shown + hidden_count]
     # No kind is held out whole: it would be tested as normal without ever having been seen.
-    firsts = np.array([left[kind][0] for kind in order])
+    firsts = np.array([left[group][0] for group in order])
     train, held = _hold_out(np.concatenate([train, hidden]), calibration, generator, firsts)
     test = np.concatenate([tested, anomalous[:shown]])
-    kinds = np.where(np.isin(np.arange(len(pool.data)), hidden), "", known_kinds)
+    groups = np.where(np.isin(np.arange(len(pool.data)), hidden), "", known_groups)
     return Draw(
-        pool.data.take(train), kinds[train], _taken(pool, held),
-        pool.data.take(test), np.arange(len(test)) >= len(tested), known_kinds[test], order,
+        pool.data.take(train), groups[train], _taken(pool, held),
+        pool.data.take(test), np.arange(len(test)) >= len(tested), known_groups[test], order,
         known=Labelled(pool.data.take(told)) if labelled else None,
     )  # fmt: skip
 
 
 def _drawn_kinds(pool: Pool, settings: SourceSettings, generator: np.random.Generator) -> tuple[str, ...]:
-    assert pool.kinds is not None
-    normal = pool.kinds if pool.labels is None else pool.kinds[~pool.labels]
-    kinds = generator.permutation(np.unique(normal))
-    if pool.labels is None and (settings.normals is None or settings.normals >= len(kinds)):
-        raise InputError(f"of {len(kinds)} kinds some must be left to be anomalies: normals is {settings.normals}")
-    return tuple(kinds[: settings.normals].tolist())
+    assert pool.groups is not None
+    normal = pool.groups if pool.labels is None else pool.groups[~pool.labels]
+    groups = generator.permutation(np.unique(normal))
+    if pool.labels is None and (settings.normals is None or settings.normals >= len(groups)):
+        raise InputError(f"of {len(groups)} kinds some must be left to be anomalies: normals is {settings.normals}")
+    return tuple(groups[: settings.normals].tolist())
 
 
-def _normals(pool: Pool, kind: str) -> np.ndarray:
-    chosen = pool.kinds == kind
+def _normals(pool: Pool, group: str) -> np.ndarray:
+    chosen = pool.groups == group
     members = np.flatnonzero(chosen if pool.labels is None else chosen & ~pool.labels)
     if len(members) < 4:
-        raise InputError(f"kind {kind!r} has {len(members)} normal units: at least 4 are needed")
+        raise InputError(f"kind {group!r} has {len(members)} normal samples: at least 4 are needed")
     return members
 
 
 def _anomalies(pool: Pool, order: tuple[str, ...]) -> np.ndarray:
-    """Labelled anomalies of the drawn kinds or of no known kind; without labels, units of the other kinds."""
-    assert pool.kinds is not None
-    drawn = np.isin(pool.kinds, order)
-    return np.flatnonzero(~drawn if pool.labels is None else pool.labels & (drawn | (pool.kinds == "")))
+    """Labelled anomalies of the drawn kinds or of no known kind; without labels, samples of the other kinds."""
+    assert pool.groups is not None
+    drawn = np.isin(pool.groups, order)
+    return np.flatnonzero(~drawn if pool.labels is None else pool.labels & (drawn | (pool.groups == "")))
 
 
 def _sizes(available: list[int], largest: int, imbalance: float | str) -> list[int]:
-    """Training units of each kind: geometric from the first to the last, scaled down where a kind has too few."""
+    """Training samples of each kind: geometric from the first to the last, scaled down where a kind has too few."""
     if imbalance == AS_GIVEN:
         return available
     shares = [float(imbalance) ** -(place / max(1, len(available) - 1)) for place in range(len(available))]
@@ -154,7 +154,7 @@ def _sizes(available: list[int], largest: int, imbalance: float | str) -> list[i
 def _hold_out(
     train: np.ndarray, calibration: float, generator: np.random.Generator, kept: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Units to train on and units held out; those `kept` train whatever is drawn."""
+    """Samples to train on and samples held out; those `kept` train whatever is drawn."""
     free = train if kept is None else np.setdiff1d(train, kept)
     held = generator.permutation(free)[: math.ceil(calibration * len(train))]
     return np.setdiff1d(train, held), held
@@ -180,24 +180,24 @@ def _first_half(pool: Pool, flipped: bool) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def load(settings: SourceSettings, scene: str) -> Pool:
-    """Every unit of a suite's source. Kept, because one process makes many draws of it.
+    """Every sample of a suite's source. Kept, because one process makes many draws of it.
 
     Raises:
         InputError: the data is not there, or cannot be read.
     """
-    if settings.kinds:
-        parts = [_read(settings.source.replace("{kind}", kind)) for kind in settings.kinds]
+    if settings.groups:
+        parts = [_read(settings.source.replace("{group}", group)) for group in settings.groups]
         counts = [len(part.data) for part, _ in parts]
-        units = torch.cat([_in_memory(part) for part, _ in parts])
+        samples = torch.cat([_in_memory(part) for part, _ in parts])
         labels = None if parts[0][0].labels is None else np.concatenate([part.labels for part, _ in parts])
-        found = Labelled(_named(units), labels, np.repeat(np.array(settings.kinds), counts))
+        found = Labelled(_named(samples), labels, np.repeat(np.array(settings.groups), counts))
         width = 0
     else:
         found, width = _read(settings.source.replace("{scene}", scene))
-    units = _in_memory(found)
+    samples = _in_memory(found)
     if settings.features:
-        units = cache.of_images(units, settings.features, lambda images: _resized(images, settings.size))
-    data = _named(units.flatten(1) if settings.flatten else units)
+        samples = cache.of_images(samples, settings.features, lambda images: _resized(images, settings.size))
+    data = _named(samples.flatten(1) if settings.flatten else samples)
     return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
 
 
@@ -209,17 +209,17 @@ def scene_of(settings: SourceSettings, draw: int) -> str:
 def _read(text: str) -> tuple[Labelled, int]:
     (source,) = registry.parse(text, ("source",))
     everything = source.load_all()
-    if len(everything.data.unit_shape) != 2:
+    if len(everything.data.sample_shape) != 2:
         return everything, 0
     return everything, int(source.load().layout.get("width", 0))
 
 
 def _in_memory(part: Labelled) -> Tensor:
-    return torch.cat([batch.units for batch in part.data.batches(1_024)])
+    return torch.cat([batch.samples for batch in part.data.batches(1_024)])
 
 
-def _named(units: Tensor) -> Data:
-    return Data(units, range(len(units)))  # type: ignore[arg-type]
+def _named(samples: Tensor) -> Data:
+    return Data(samples, range(len(samples)))  # type: ignore[arg-type]
 
 
 def _resized(images: Tensor, size: int | None) -> Tensor:

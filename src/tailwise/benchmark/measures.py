@@ -21,7 +21,7 @@ CAUGHT = 0.8
 
 
 def measure(draw: Draw, scores: np.ndarray, held_scores: np.ndarray | None) -> dict[str, Any]:
-    """The figures of one row, and `modes`: a list with the kinds' own, frequent first.
+    """The figures of one row, and `groups`: a list with the kinds' own, frequent first.
 
     Raises:
         InputError: scores are not finite, or the test lacks normals or anomalies.
@@ -33,33 +33,33 @@ def measure(draw: Draw, scores: np.ndarray, held_scores: np.ndarray | None) -> d
     if threshold is not None:
         plain["detected"] = float((scores[labels] > threshold).mean())
         plain["false_alarms"] = float((scores[~labels] > threshold).mean())
-    if not draw.order or draw.test_kinds is None:
-        return {"metrics": plain, "modes": []}
-    modes = [_mode(draw, scores, kind, threshold, caught) for kind in draw.order]
-    even = _weights(draw, np.ones(len(modes)))
-    trained = _weights(draw, np.array([mode["train"] for mode in modes], dtype=float))
+    if not draw.order or draw.test_groups is None:
+        return {"metrics": plain, "groups": []}
+    groups = [_group(draw, scores, group, threshold, caught) for group in draw.order]
+    even = _weights(draw, np.ones(len(groups)))
+    trained = _weights(draw, np.array([group["train"] for group in groups], dtype=float))
     figures = plain | {
         "auroc": float(roc_auc_score(labels, scores, sample_weight=even)),
         "aupr": float(average_precision_score(labels, scores, sample_weight=even)),
         "auroc_at_training_frequencies": float(roc_auc_score(labels, scores, sample_weight=trained)),
         "aupr_at_training_frequencies": float(average_precision_score(labels, scores, sample_weight=trained)),
-        "auroc_head": modes[0]["auroc"],
-        "auroc_rarest": modes[-1]["auroc"],
-        "auroc_worst": min(mode["auroc"] for mode in modes),
-        "rejected_head_at_80": modes[0]["rejected_at_80"],
-        "rejected_rarest_at_80": modes[-1]["rejected_at_80"],
+        "auroc_head": groups[0]["auroc"],
+        "auroc_rarest": groups[-1]["auroc"],
+        "auroc_worst": min(group["auroc"] for group in groups),
+        "rejected_head_at_80": groups[0]["rejected_at_80"],
+        "rejected_rarest_at_80": groups[-1]["rejected_at_80"],
     }
     if threshold is not None:
-        shares = [mode["false_alarms"] for mode in modes]
+        shares = [group["false_alarms"] for group in groups]
         figures |= {"false_alarms": float(np.mean(shares)), "false_alarms_head": shares[0]}
         figures |= {"false_alarms_rarest": shares[-1], "false_alarms_worst": max(shares)}
-    return {"metrics": figures, "modes": modes}
+    return {"metrics": figures, "groups": groups}
 
 
 def at_threshold(draw: Draw, scores: np.ndarray, threshold: float, prefix: str) -> dict[str, float]:
     """Share of anomalies detected and of normals of each kind rejected at this threshold: mean and worst kind."""
     normal = ~draw.labels
-    shares = [float((scores[normal & (draw.test_kinds == kind)] > threshold).mean()) for kind in draw.order]
+    shares = [float((scores[normal & (draw.test_groups == group)] > threshold).mean()) for group in draw.order]
     return {
         f"{prefix}detected": float((scores[draw.labels] > threshold).mean()),
         f"{prefix}false_alarms": float(np.mean(shares)),
@@ -67,27 +67,27 @@ def at_threshold(draw: Draw, scores: np.ndarray, threshold: float, prefix: str) 
     }
 
 
-def _mode(draw: Draw, scores: np.ndarray, kind: str, threshold: float | None, caught: float) -> dict[str, Any]:
-    assert draw.test_kinds is not None
-    assert draw.train_kinds is not None
-    own = ~draw.labels & (draw.test_kinds == kind)
+def _group(draw: Draw, scores: np.ndarray, group: str, threshold: float | None, caught: float) -> dict[str, Any]:
+    assert draw.test_groups is not None
+    assert draw.train_groups is not None
+    own = ~draw.labels & (draw.test_groups == group)
     chosen = own | draw.labels
-    mode = {
-        "kind": kind,
-        "train": int((draw.train_kinds == kind).sum()),
+    figures = {
+        "group": group,
+        "train": int((draw.train_groups == group).sum()),
         "test": int(own.sum()),
         "auroc": metrics.auroc(draw.labels[chosen], scores[chosen]),
         "rejected_at_80": float((scores[own] >= caught).mean()),
     }
-    return mode if threshold is None else mode | {"false_alarms": float((scores[own] > threshold).mean())}
+    return figures if threshold is None else figures | {"false_alarms": float((scores[own] > threshold).mean())}
 
 
 def _weights(draw: Draw, shares: np.ndarray) -> np.ndarray:
-    """Weights of the test units: the normals of each kind share out `shares`, their mean weight is 1."""
+    """Weights of the test samples: the normals of each kind share out `shares`, their mean weight is 1."""
     weights = np.ones(len(draw.labels))
     normal = ~draw.labels
-    for kind, share in zip(draw.order, shares / shares.sum(), strict=True):
-        own = normal & (draw.test_kinds == kind)
+    for group, share in zip(draw.order, shares / shares.sum(), strict=True):
+        own = normal & (draw.test_groups == group)
         weights[own] = share * normal.sum() / own.sum()
     return weights
 

@@ -1,4 +1,4 @@
-"""Methods: a fitted detector with its weighting and alignment, or a yardstick, as something that scores a draw."""
+"""Methods: a fitted detector with its weighting and scores, or a yardstick, as something that scores a draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..calibration import clustering, conformal
 from ..core import embedding, inference, registry
 from ..core.data import Data
 from ..errors import InputError
-from ..training import alignment, cleaning
+from ..training import cleaning, local_scores
 from ..training import fit as training_fit
 from ..training.cross_fitting import Fitted
 from ..weights.default import choose_weighting, parse_weighting
@@ -25,9 +25,9 @@ from .suites import ORACLE, Method, Suite
 
 _NEIGHBOURS, _LOF_NEIGHBOURS = 5, 20
 _QUANTILE = 0.95
-# On the scale of mode-fair scores, where 3 is far out.
+# On the scale of local scores, where 3 is far out.
 _FAR_OUT, _MOST_FAR_OUT = 5.0, 0.01
-# Scores [q] of data, higher more anomalous; of the training units themselves, each left out, when given None.
+# Scores [q] of data, higher more anomalous; of the training samples themselves, each left out, when given None.
 Scorer = Callable[[Data | None], np.ndarray]
 
 
@@ -38,10 +38,10 @@ class Missing(InputError):
 def check(suite: Suite, draw: Draw, method: Method) -> None:
     """Raise Missing before any work for a method that cannot be used: an unknown step, or kinds that are not known."""
     text = suite.weighting_text(method.weighting)
-    if draw.train_kinds is None and (text == ORACLE or method.detector == "per-group kNN"):
+    if draw.train_groups is None and (text == ORACLE or method.detector == "per-group kNN"):
         raise Missing("the kinds of normal are not known")
     try:
-        alignment.parse(method.alignment)
+        local_scores.parse(method.scores)
         cleaning.parse(method.refinement)
         if text != ORACLE:
             parse_weighting(text)
@@ -52,10 +52,11 @@ def check(suite: Suite, draw: Draw, method: Method) -> None:
 def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does.
 
-    It is aligned only where it is refined too, because rounds read scores as they will be read; see `aligned`.
+    Its scores are local only where it is refined too, because rounds read scores as they will be read; see
+    `with_scores`.
     """
     text = suite.weighting_text(method.weighting)
-    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.unit_shape)
+    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.sample_shape)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
     rounds = cleaning.parse(method.refinement)
 
@@ -64,15 +65,15 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
         known = draw.known if detector.needs_labels else None
         outcome = training_fit.fit(detector, data, weighting, base_weights=w, anomalies=known, seed=seed, **suite.fit)
         fitted = Fitted(detector, outcome, outcome.scores)
-        return aligned(fitted, data, method.alignment) if rounds else fitted
+        return with_scores(fitted, data, method.scores) if rounds else fitted
 
     return train(draw.train, base, seed) if rounds is None else rounds(train, draw.train, base, seed).fitted
 
 
-def aligned(fitted: Fitted, data: Data, spelling: str) -> Fitted:
-    """What was fitted to `data` with its scores aligned, if this spelling aligns such units."""
-    chosen = alignment.choose(spelling, data.unit_shape)
-    if chosen is None or isinstance(fitted.detector, alignment.Aligned):
+def with_scores(fitted: Fitted, data: Data, spelling: str) -> Fitted:
+    """What was fitted to `data` with local scores, if this spelling gives them to such samples."""
+    chosen = local_scores.choose(spelling, data.sample_shape)
+    if chosen is None or isinstance(fitted.detector, local_scores.LocallyScored):
         return fitted
     detector = chosen.fit(fitted.detector, data)
     return Fitted(detector, fitted.outcome, detector.training_scores)
@@ -83,25 +84,25 @@ def scorer(fitted: Fitted) -> Scorer:
     return lambda data: (fitted.scores if data is None else inference.score(fitted.detector, data)).double().numpy()
 
 
-def per_kind_threshold(draw: Draw, held_scores: np.ndarray, training_scores: np.ndarray) -> float:
-    """The raised threshold for the kinds that are found among the training units."""
+def per_cluster_threshold(draw: Draw, held_scores: np.ndarray, training_scores: np.ndarray) -> float:
+    """The raised threshold for the kinds that are found among the training samples."""
     return raised_threshold(held_scores, training_scores, clustering.find(embedding.embedding_of(draw.train)).numpy())
 
 
-def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, kinds: np.ndarray) -> float:
-    """One threshold raised until it is to hold for every kind found among the training units.
+def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, groups: np.ndarray) -> float:
+    """One threshold raised until it is to hold for every kind found among the training samples.
 
     It is the highest of that of the held-out scores and of the same for the training scores of each kind large enough,
-    both mode-fair. It costs no training and promises nothing, because training scores are a little low. Scores above 5,
+    both local. It costs no training and promises nothing, because training scores are a little low. Scores above 5,
     far out for any kind, have no say; where they are more than 1 % of all, no kind has a say of its own.
     """
-    if len(training_scores) != len(kinds):
-        raise InputError(f"one kind a training score: got {len(kinds)} for {len(training_scores)}")
+    if len(training_scores) != len(groups):
+        raise InputError(f"one kind a training score: got {len(groups)} for {len(training_scores)}")
     threshold = conformal.conformal_threshold(held_scores, FALSE_ALARMS)
     usual = training_scores <= _FAR_OUT
     if 1 - usual.mean() > _MOST_FAR_OUT:
         return threshold
-    own = [training_scores[usual & (kinds == kind)] for kind in np.unique(kinds[kinds >= 0])]
+    own = [training_scores[usual & (groups == group)] for group in np.unique(groups[groups >= 0])]
     enough = [scores for scores in own if conformal.reachable(len(scores)) <= FALSE_ALARMS]
     return max([threshold, *(conformal.conformal_threshold(scores, FALSE_ALARMS) for scores in enough)])
 
@@ -127,8 +128,8 @@ def _knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndar
 
 def _per_group_knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
     """Told the kinds: each kind's fifth-neighbour distance over its own leave-one-out 95 % quantile, the smallest."""
-    kinds = _kinds_without_hidden(train, draw)
-    groups = [train[kinds == kind] for kind in np.unique(kinds)]
+    group_of = _groups_without_hidden(train, draw)
+    groups = [train[group_of == group] for group in np.unique(group_of)]
     # A kind of one has no distance within; it is read on the scale of the others.
     scales = [np.quantile(_distance(group, None), _QUANTILE) if len(group) > 1 else np.nan for group in groups]
     usual = float(np.nanmedian(scales)) if np.isfinite(scales).any() else 1.0
@@ -151,28 +152,28 @@ def _distance(train: np.ndarray, query: np.ndarray | None) -> np.ndarray:
 
 def _balanced(draw: Draw) -> Tensor:
     """Weights that give each kind the same total; a hidden anomaly counts as the kind that it is nearest to."""
-    kinds = _kinds_without_hidden(_scaler(draw.train)(draw.train), draw)
-    _, place, count = np.unique(kinds, return_inverse=True, return_counts=True)
+    groups = _groups_without_hidden(_scaler(draw.train)(draw.train), draw)
+    _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
     return torch.from_numpy(1 / count[place])
 
 
-def _kinds_without_hidden(train: np.ndarray, draw: Draw) -> np.ndarray:
-    assert draw.train_kinds is not None  # `check` has seen to it
-    kinds = draw.train_kinds.copy()
-    hidden = kinds == ""
+def _groups_without_hidden(train: np.ndarray, draw: Draw) -> np.ndarray:
+    assert draw.train_groups is not None  # `check` has seen to it
+    groups = draw.train_groups.copy()
+    hidden = groups == ""
     if hidden.any():
         near = NearestNeighbors(n_neighbors=1).fit(train[~hidden]).kneighbors(train[hidden])[1][:, 0]
-        kinds[hidden] = kinds[~hidden][near]
-    return kinds
+        groups[hidden] = groups[~hidden][near]
+    return groups
 
 
 def _scaler(train: Data) -> Callable[[Data], np.ndarray]:
     """Features differ in their units of measure and are standardised; pixels and bands do not and are not."""
-    if len(train.unit_shape) > 1:
+    if len(train.sample_shape) > 1:
         return _rows
     scaler = StandardScaler().fit(_rows(train))
     return lambda data: scaler.transform(_rows(data))
 
 
 def _rows(data: Data) -> np.ndarray:
-    return torch.cat([batch.units.flatten(1) for batch in data.batches(4_096)]).numpy()
+    return torch.cat([batch.samples.flatten(1) for batch in data.batches(4_096)]).numpy()

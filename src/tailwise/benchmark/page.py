@@ -92,7 +92,7 @@ def _first_screen(rows: list[Row]) -> str:
     steep = [row for row in neural if row["imbalance"] == _STEEP]
     if not neural:
         return "There are no finished rows with a long tail yet: `make bench` makes them.\n"
-    auto, name = (AUTO, "weighting and mode-fair scores") if has(neural, AUTO) else (WEIGHTED, "weighting")
+    auto, name = (AUTO, "weighting and local scores") if has(neural, AUTO) else (WEIGHTED, "weighting")
     lines = [
         f"**Does it help?** Left on (`auto`: {name}), autoencoder and deep-svdd change by "
         f"{say(neural, 'aupr', auto)} AUPR and {say(neural, 'auroc_rarest', auto)} AUROC of the rarest kind, "
@@ -182,13 +182,13 @@ _PART_NOTES = {
     "confirmation": "Reported are confirmation draws, on which nothing was chosen.",
     "development": "Reported are development draws, on which defaults are chosen; none to confirm them have been run.",
 }
-_PROTOCOL = """On one draw every method gets the same units, seed and budget. Kinds
-of normal are drawn anew, and thinned so that their sizes fall off geometrically; *imbalance* is the largest over the
-smallest. The test holds equally many normals of each kind, or weighs them so. Thresholds for *good units rejected* are
-taken at 5 % from training units that were held out; the last two columns use the threshold that catches 80 % of the
-anomalies instead. *oracle* trains with the kinds' labels, each kind weighed the same; *per-group kNN* is told them too.
-*median-rejection* drops the half with the highest scores. Spectra are never mode-fair by `auto`, whatever a row says:
-its scores are then the detector's own. Rows hold settings, versions, commit, seconds and memory."""
+_PROTOCOL = """On one draw every method gets the same samples, seed and budget. Kinds of normal are drawn anew, and
+thinned so that their sizes fall off geometrically; *imbalance* is the largest over the smallest. The test holds equally
+many normals of each kind, or weighs them so. Thresholds for *good samples rejected* are taken at 5 % from training
+samples that were held out; the last two columns use the threshold that catches 80 % of the anomalies instead. *oracle*
+trains with the kinds' labels, each kind weighed the same; *per-group kNN* is told them too. *median-rejection* drops
+the half with the highest scores. Spectra are never local by `auto`, whatever a row says: its scores are then the
+detector's own. Rows hold settings, versions, commit, seconds and memory."""
 
 
 def _not_run(rows: Sequence[Row]) -> str:

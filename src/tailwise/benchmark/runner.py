@@ -25,7 +25,7 @@ from ..weights.weighting import effective_sample_size
 from . import draws, measures
 from . import methods as benchmark_methods
 from . import rows as benchmark_rows
-from .methods import Missing, aligned, check, fit, per_kind_threshold, yardstick
+from .methods import Missing, check, fit, per_cluster_threshold, with_scores, yardstick
 from .rows import commit, is_done, key, mend, peak_memory_mb, read_rows, reset_peak_memory, versions
 from .suites import Conditions, Method, Suite
 
@@ -112,19 +112,19 @@ def run_methods(job: Job, draw: draws.Draw) -> None:
     """Append a row for each of the job's methods on a draw, which may come from anywhere."""
     fitted: dict[Method, Any] = {}
     for method in sorted(job.methods, key=_order):
-        # Plain and aligned scores are of the same fit; only the newest is kept.
+        # Own and local scores are of the same fit; only the newest is kept.
         same = _same_fit(method)
         fitted = {same: fitted[same]} if same in fitted else {}
         _run_method(job, draw, method, fitted)
 
 
 def _order(method: Method) -> tuple[str, ...]:
-    return method.detector, method.weighting, method.refinement, method.alignment
+    return method.detector, method.weighting, method.refinement, method.scores
 
 
 def _same_fit(method: Method) -> Method:
-    """What the methods that share a fit have in common: rounds read aligned scores, a plain fit knows of none."""
-    return method if method.refinement else replace(method, alignment="")
+    """What the methods that share a fit have in common: rounds read local scores, a plain fit knows of none."""
+    return method if method.refinement else replace(method, scores="own")
 
 
 def home_of(suite: Path) -> Path:
@@ -153,14 +153,14 @@ def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[Method,
             weights = made.outcome.weights
             facts["effective_sample_share"] = effective_sample_size(weights) / len(weights)
             started = time.process_time()
-            scorer = benchmark_methods.scorer(aligned(made, draw.train, method.alignment))
+            scorer = benchmark_methods.scorer(with_scores(made, draw.train, method.scores))
         scores = scorer(None if draw.in_sample else draw.test)
         held = None if draw.held is None else scorer(draw.held)
         facts["seconds_score"] = time.process_time() - started
         facts |= measures.measure(draw, np.asarray(scores, dtype=float), held)
-        if job.suite.per_kind and method.alignment and held is not None:
-            limit = per_kind_threshold(draw, held, scorer(None))
-            facts["metrics"] |= measures.at_threshold(draw, np.asarray(scores, dtype=float), limit, "per_kind_")
+        if job.suite.per_cluster and method.scores != "own" and held is not None:
+            limit = per_cluster_threshold(draw, held, scorer(None))
+            facts["metrics"] |= measures.at_threshold(draw, np.asarray(scores, dtype=float), limit, "per_cluster_")
     except Missing as error:
         return job.append(method, "skipped", {"error": error.message})
     except Exception as error:

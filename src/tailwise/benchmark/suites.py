@@ -1,6 +1,6 @@
 """Suites: which data, methods and draws are compared, as written in a TOML file.
 
-A suite names sources, detectors, weightings and alignments by their spellings, and crosses them in grids. A cell is
+A suite names sources, detectors, weightings and scores by their spellings, and crosses them in grids. A cell is
 one method on one draw of one source. Development draws are for choosing defaults, confirmation draws for reporting
 them; a suite keeps their seeds apart and every row says which it belongs to.
 """
@@ -18,41 +18,41 @@ from typing import Any
 from ..core import registry
 from ..errors import InputError, did_you_mean
 from ..training import cleaning
-from ..training.alignment import parse
+from ..training.local_scores import parse
 from ..weights.default import AUTO, AUTO_SPECTRA, parse_weighting
 
 PARTS = ("development", "confirmation")
 ORACLE = "oracle"
 YARDSTICKS = ("LOF", "kNN", "per-group kNN")
 AS_GIVEN = "as given"
-_SPLITS = ("kinds", "halves", "scene")
+_SPLITS = ("groups", "halves", "scene")
 
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """A suite's source: where the units come from, and how a draw is made of them.
+    """A suite's source: where the samples come from, and how a draw is made of them.
 
     Attributes:
         source: spelling of the source; {kind} or {scene} in it stand for each of `kinds` or for one of `scenes`.
-        kinds: read once for each and pooled; the kind of a unit is the reading that it came from.
+        kinds: read once for each and pooled; the kind of a sample is the reading that it came from.
         scenes: a draw takes one of them, by its seed.
         split: "kinds" draws normal kinds and thins them to a long tail, "halves" trains on the normal pixels of one
             half of a cube and tests on the other, "scene" trains and tests on all pixels, anomalies inside.
         normals: how many kinds are normal, drawn; None is all. In a source without labels the others are anomalies.
         order: the normal kinds, frequent first, instead of a drawn order.
-        largest: units of the most frequent kind, fewer where the kinds at hand do not allow so many.
-        test: the most test units of a normal kind; no more than three tenths of the kind are taken.
+        largest: samples of the most frequent kind, fewer where the kinds at hand do not allow so many.
+        test: the most test samples of a normal kind; no more than three tenths of the kind are taken.
         anomalies: the most anomalies in the test.
-        flatten: units are handed over as rows.
+        flatten: samples are handed over as rows.
         features: images become pooled features of this backbone, kept in the cache; "" leaves them.
         size: images are resized to size x size before the backbone; None leaves them.
         draws: how many draws, whatever the profile says; None follows the profile.
     """
 
     source: str
-    kinds: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
-    split: str = "kinds"
+    split: str = "groups"
     normals: int | None = None
     order: tuple[str, ...] = ()
     largest: int = 2_000
@@ -66,7 +66,7 @@ class SourceSettings:
     def __post_init__(self) -> None:
         if self.split not in _SPLITS:
             raise InputError(f"split {self.split!r} is not known", did_you_mean(self.split, _SPLITS))
-        for name in ("kinds", "scenes", "order"):
+        for name in ("groups", "scenes", "order"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
 
 
@@ -81,7 +81,7 @@ class Grid:
     sources: tuple[str, ...]
     detectors: tuple[str, ...]
     weightings: tuple[str, ...] = ("uniform",)
-    alignments: tuple[str, ...] = ("",)
+    scores: tuple[str, ...] = ("own",)
     refinements: tuple[str, ...] = ("",)
     imbalances: tuple[float | str, ...] = (AS_GIVEN,)
     contaminations: tuple[float, ...] = (0.0,)
@@ -115,11 +115,11 @@ class Conditions:
 
 @dataclass(frozen=True)
 class Method:
-    """What is compared. A yardstick has no weighting, no alignment and no refinement."""
+    """What is compared. A yardstick has no weighting, no local scores and no refinement."""
 
     detector: str
     weighting: str = ""
-    alignment: str = ""
+    scores: str = "own"
     refinement: str = ""
 
     @property
@@ -133,10 +133,10 @@ class Suite:
 
     Attributes:
         detectors: spellings, by the names that grids and tables use; a name that is not here is the registry's own.
-        calibration: share of the training units held out for a threshold, 0 for none.
+        calibration: share of the training samples held out for a threshold, 0 for none.
         fit: options of `training.fit` for every detector.
         labelled: how many anomalies, in neither training nor test, a detector that needs labels is told.
-        per_kind: whether mode-fair scores also get a threshold that is to hold for every found kind.
+        per_cluster: whether local scores also get a threshold that is to hold for every found kind.
         reported: whether its rows are worth a page; those of a mere check stay out of results/.
     """
 
@@ -150,7 +150,7 @@ class Suite:
     calibration: float = 0.0
     fit: Mapping[str, Any] = field(default_factory=dict)
     labelled: int = 0
-    per_kind: bool = False
+    per_cluster: bool = False
     reported: bool = True
 
     def cells(self, profile: str, part: str) -> dict[Conditions, list[Method]]:
@@ -182,11 +182,11 @@ class Suite:
         source = {k: v for k, v in asdict(self.sources[conditions.source]).items() if k != "draws"}
         spelled = {
             "detector": self.detector_spelled(method.detector),
-            "weighting": self.weighting_spelled(method.weighting, spectra=source["split"] != "kinds"),
-            "alignment": alignment_spelled(method.alignment),
+            "weighting": self.weighting_spelled(method.weighting, spectra=source["split"] != "groups"),
+            "scores": scores_spelled(method.scores),
         }
         common: dict[str, Any] = {"calibration": self.calibration, "fit": dict(self.fit)}
-        common |= {"per_kind": True} if self.per_kind else {}
+        common |= {"per_cluster": True} if self.per_cluster else {}
         # Only what is used, so that cells of suites without it stay the cells that they were.
         common |= {"labelled": self.labelled} if self.labelled else {}
         common |= {"refinement": refinement_spelled(method.refinement)} if method.refinement else {}
@@ -204,16 +204,16 @@ class Suite:
         return self.weightings.get(name, "") if name else ""
 
     def weighting_spelled(self, name: str, spectra: bool = False) -> str:
-        """The same with its steps spelled out, as "auto" is for these units."""
+        """The same with its steps spelled out, as "auto" is for these samples."""
         text = self.weighting_text(name)
         if text == "auto":
             return repr(AUTO_SPECTRA if spectra else AUTO)
         return text if text == ORACLE else _or_itself(lambda: repr(parse_weighting(text)), text)
 
 
-def alignment_spelled(text: str) -> str:
-    """The alignment's own spelling; the text itself where this version has none."""
-    return _or_itself(lambda: repr(parse(text)), text) if text else ""
+def scores_spelled(text: str) -> str:
+    """The spelling of local scores; the text itself where this version has none."""
+    return "own" if text == "own" else _or_itself(lambda: repr(parse(text)), text)
 
 
 def refinement_spelled(text: str) -> str:
@@ -265,14 +265,14 @@ def _check(suite: Suite) -> None:
 
 
 def _methods(grid: Grid) -> Iterator[Method]:
-    yield from (Method(*names) for names in product(grid.detectors, grid.weightings, grid.alignments, grid.refinements))
+    yield from (Method(*names) for names in product(grid.detectors, grid.weightings, grid.scores, grid.refinements))
     if grid.yardsticks:
         yield from map(Method, YARDSTICKS)
 
 
-def _among(name: str, known: Any, kind: str) -> None:
+def _among(name: str, known: Any, group: str) -> None:
     if name not in known:
-        raise InputError(f"no {kind} is called {name!r}", did_you_mean(name, known))
+        raise InputError(f"no {group} is called {name!r}", did_you_mean(name, known))
 
 
 def _or_itself(spell: Any, text: str) -> str:

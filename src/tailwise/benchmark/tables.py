@@ -29,7 +29,7 @@ NEURAL = ("autoencoder", "deep-svdd")
 _WORTH = 0.02
 _ROW = ("detector", "weighting", "scores")
 _GROUP = 3
-_MODE_FAIR = {"weighting": "uniform", "alignment": "auto"}
+_LOCAL = {"weighting": "uniform", "scores": "auto"}
 
 
 def _by_source(rows: list[Row]) -> str:
@@ -42,7 +42,7 @@ def _rarest(rows: list[Row]) -> str:
 
 
 def _without_kinds(rows: list[Row]) -> str:
-    return _crossed([row for row in rows if not row["modes"]], "aupr", lambda row: row["source"])
+    return _crossed([row for row in rows if not row["groups"]], "aupr", lambda row: row["source"])
 
 
 def _false_alarms(rows: list[Row]) -> str:
@@ -61,7 +61,7 @@ def _false_alarms(rows: list[Row]) -> str:
 
 def _conditions(rows: list[Row]) -> str:
     """Change by auto at each imbalance and contamination."""
-    rows = [row for row in rows if row["modes"]]
+    rows = [row for row in rows if row["groups"]]
     lines = []
     for imbalance, contamination in sorted({(r["imbalance"], r["contamination"]) for r in rows}, key=str):
         here = [r for r in rows if (r["imbalance"], r["contamination"]) == (imbalance, contamination)]
@@ -97,15 +97,15 @@ def _cells(rows: list[Row]) -> str:
 
 
 def _caught(rows: list[Row]) -> str:
-    """Good units rejected at the threshold that catches 80 % of the anomalies, where two kinds are known."""
-    rows = [row for row in long_tailed(rows) if len(row["modes"]) == 2]
+    """Good samples rejected at the threshold that catches 80 % of the anomalies, where two kinds are known."""
+    rows = [row for row in long_tailed(rows) if len(row["groups"]) == 2]
     lines = []
     for source, detector in in_order((row["source"], row["detector"]) for row in rows):
         here = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
         cells = []
-        for method in (PLAIN, WEIGHTED, _MODE_FAIR, AUTO, ORACLE):
+        for method in (PLAIN, WEIGHTED, _LOCAL, AUTO, ORACLE):
             own = [row for row in here if all(row[name] == value for name, value in method.items())]
-            head, rare = (mean_over_sources(own, f"rejected_{kind}_at_80") for kind in ("head", "rarest"))
+            head, rare = (mean_over_sources(own, f"rejected_{group}_at_80") for group in ("head", "rarest"))
             cells.append("" if np.isnan(rare) else f"{head:.1%} / {rare:.1%}")
         if cells[1]:
             lines.append([source, detector, *cells])
@@ -145,11 +145,11 @@ def generated_tables(rows: list[Row]) -> str:
         here = [row for row in rows if row["source"] == source]
         for method in _methods(here):
             own = [row for row in here if name_of(row) == method]
-            kinds = [[mode["auroc"] for mode in row["modes"]] for row in own]
-            alarms = [[mode["false_alarms"] for mode in row["modes"]] for row in own]
+            groups = [[group["auroc"] for group in row["groups"]] for row in own]
+            alarms = [[group["false_alarms"] for group in row["groups"]] for row in own]
             lines.append([
-                source, *_shown(method), f"{np.mean([each[-_GROUP:] for each in kinds]):.3f}",
-                f"{np.mean([each[:_GROUP] for each in kinds]):.3f}", f"{np.mean(alarms):.1%}",
+                source, *_shown(method), f"{np.mean([each[-_GROUP:] for each in groups]):.3f}",
+                f"{np.mean([each[:_GROUP] for each in groups]):.3f}", f"{np.mean(alarms):.1%}",
                 f"{np.max(np.mean(alarms, axis=0)):.1%}", f"{np.mean([r['metrics']['detected'] for r in own]):.3f}",
                 *_per_kind(own), f"{np.median([row['seconds_fit'] for row in own]):.1f}", str(len(own)),
             ])  # fmt: skip
@@ -158,18 +158,20 @@ def generated_tables(rows: list[Row]) -> str:
         "worst kind (worst draw), raised threshold", "detected, raised threshold", "CPU s of fit", "draws",
     ]  # fmt: skip
     note = (
-        "\n\nThe raised threshold is one for all units, raised until it holds for every kind found among training "
-        "scores (`methods.per_kind_threshold`). It is not that of `--per-kind`, which gives every kind its own."
+        "\n\nThe raised threshold is one for all samples, raised until it holds for every kind found among training "
+        "scores (`methods.per_cluster_threshold`). It is not that of `--per-cluster`, which gives every kind its own."
     )
     return table(["table", *_ROW, *head], lines) + note
 
 
 def _per_kind(rows: list[Row]) -> list[str]:
     """Worst kind's false alarms, mean over draws and worst draw, and detection, at the threshold that is raised."""
-    worst = [row["metrics"]["per_kind_false_alarms_worst"] for row in rows if "per_kind_detected" in row["metrics"]]
+    worst = [
+        row["metrics"]["per_cluster_false_alarms_worst"] for row in rows if "per_cluster_detected" in row["metrics"]
+    ]
     if not worst:
         return ["", ""]
-    return [f"{np.mean(worst):.1%} ({max(worst):.1%})", f"{mean_over_sources(rows, 'per_kind_detected'):.3f}"]
+    return [f"{np.mean(worst):.1%} ({max(worst):.1%})", f"{mean_over_sources(rows, 'per_cluster_detected'):.3f}"]
 
 
 def cubes(rows: list[Row]) -> str:
@@ -195,10 +197,10 @@ def _cost(rows: list[Row]) -> str:
 SECTIONS: dict[str, Callable[[list[Row]], str]] = {
     "AUPR by source, long tail": _by_source,
     "AUROC of the rarest kind, long tail": _rarest,
-    "Good units rejected, long tail": _false_alarms,
+    "Good samples rejected, long tail": _false_alarms,
     "Change in AUPR by source and detector, long tail": _cells,
     "Change in AUPR by imbalance and hidden anomalies": _conditions,
-    "Good units rejected where 80 % of the defects are caught (frequent kind / rare kind)": _caught,
+    "Good samples rejected where 80 % of the defects are caught (frequent kind / rare kind)": _caught,
     "AUPR with anomalies hidden in training": _hidden,
     "AUPR where no kinds are known": _without_kinds,
     "Cost (medians over all rows)": _cost,
@@ -236,12 +238,13 @@ def _methods(rows: list[Row]) -> list[tuple[str, ...]]:
     found = in_order(map(name_of, rows))
     detectors = in_order(method[0] for method in found)
     weightings = ["uniform", "auto", *in_order(method[1] for method in found)]
-    return sorted(found, key=lambda m: (m[0] in YARDSTICKS, detectors.index(m[0]), m[2], weightings.index(m[1])))
+    order = {method: (method[0] in YARDSTICKS, detectors.index(method[0]), method[2] != "own") for method in found}
+    return sorted(found, key=lambda method: (order[method], weightings.index(method[1])))
 
 
 def _shown(method: tuple[str, ...]) -> list[str]:
-    detector, weighting, alignment = method
-    return [detector, weighting, "mode-fair" if alignment else ""]
+    detector, weighting, scores = method
+    return [detector, weighting, "local" if scores != "own" else ""]
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

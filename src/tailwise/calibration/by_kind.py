@@ -2,11 +2,11 @@
 
 A kind is held to its own scores as far as they reach (Mondrian conformal prediction, Vovk 2003): among m of them no
 chance below 1 / (m + 1) can be told. Farther out a kind borrows from all the others: scores are put on one scale by
-each kind's own middle and spread, drawn towards those of all where the kind is small. A unit of a small kind must lie
+each kind's own middle and spread, drawn towards those of all where the kind is small. A sample of a small kind must lie
 beyond its kind's own scores by as much as makes its chance small enough where chances fall exponentially, as they do in
 the outermost scores of all, and beyond the usual of all kinds: of two guesses the more careful one.
 
-What is guaranteed, for kinds that are given or were found without the calibration units: of new normals of a kind, at
+What is guaranteed, for kinds that are given or were found without the calibration samples: of new normals of a kind, at
 most alpha are flagged for every alpha of at least 1 / (m + 1), and at most 1 / (m + 1) for every other. What is
 borrowed is a choice of ours without a guarantee.
 """
@@ -25,7 +25,7 @@ from ..errors import InputError
 from . import conformal
 
 ALL = "all"
-# A kind of so many units has its own middle and spread in equal parts with those of all.
+# A kind of so many samples has its own middle and spread in equal parts with those of all.
 _PRIOR = 10
 _MAD_TO_STD = 1.4826
 # Beyond the last score chances fall as they do in the outermost part of the known ones, at least so many.
@@ -36,7 +36,7 @@ _OUTERMOST, _FEWEST_OUTERMOST = 0.1, 5
 class Calibration:
     """Scores [m] of normals that were not trained on, and their kinds [m], where thresholds are to be of kinds.
 
-    A kind is any value that numpy can sort. Units of a kind that is not among those here are held to all scores.
+    A kind is any value that numpy can sort. Samples of a kind that is not among those here are held to all scores.
     """
 
     scores: np.ndarray
@@ -52,15 +52,15 @@ class Calibration:
         """Above it a new normal of this kind is flagged."""
         return self._read(kind).threshold(false_alarms)
 
-    def thresholds_of(self, kinds: np.ndarray | None, false_alarms: float, units: int) -> np.ndarray:
-        """A threshold [n] for each of so many units of these kinds."""
-        return self._each(kinds, units, lambda reading, place: np.full(len(place), reading.threshold(false_alarms)))
+    def thresholds_of(self, kinds: np.ndarray | None, false_alarms: float, samples: int) -> np.ndarray:
+        """A threshold [n] for each of so many samples of these kinds."""
+        return self._each(kinds, samples, lambda reading, place: np.full(len(place), reading.threshold(false_alarms)))
 
     def p_values(self, scores: np.ndarray, kinds: np.ndarray | None = None) -> np.ndarray:
-        """The chance [n] that a normal of the unit's kind scores at least as high.
+        """The chance [n] that a normal of the sample's kind scores at least as high.
 
-        At most alpha for a unit above the threshold for alpha, and for no other, if all m scores together reach alpha:
-        no p-value is below 1 / (m + 1).
+        At most alpha for a sample above the threshold for alpha, and for no other, if all m scores together reach
+        alpha: no p-value is below 1 / (m + 1).
         """
         return self._each(kinds, len(scores), lambda reading, place: reading.p_values(scores[place]))
 
@@ -78,8 +78,8 @@ class Calibration:
 
         `promised` is the share of false alarms in the mean over calibrations, `low` and `high` hold that of one
         calibration in 95 % of them, `low` being 0 where the threshold is borrowed; `guaranteed` is whether the kind's
-        own scores reach the share that was asked for, so that nothing was borrowed. With `per_day` units a day, in the
-        shares that kinds have here, the expected false alarms a day.
+        own scores reach the share that was asked for, so that nothing was borrowed. With `per_day` samples a day, in
+        the shares that kinds have here, the expected false alarms a day.
         """
         rows = []
         for name, reading in self._rows():
@@ -127,12 +127,12 @@ class Calibration:
         largest = sorted(self._readings, key=lambda kind: -len(self._readings[kind].own))
         return [(str(kind), self._readings[kind]) for kind in largest]
 
-    def _each(self, kinds: np.ndarray | None, units: int, of: Any) -> np.ndarray:
+    def _each(self, kinds: np.ndarray | None, samples: int, of: Any) -> np.ndarray:
         if self.kinds is None or kinds is None:
-            return of(self._all, np.arange(units))
-        if len(kinds) != units:
-            raise InputError(f"one kind a unit: got {len(kinds)} for {units}")
-        found = np.empty(units)
+            return of(self._all, np.arange(samples))
+        if len(kinds) != samples:
+            raise InputError(f"one kind a sample: got {len(kinds)} for {samples}")
+        found = np.empty(samples)
         for kind in np.unique(kinds):
             place = np.flatnonzero(kinds == kind)
             found[place] = of(self._read(kind), place)

@@ -1,9 +1,9 @@
 """Kinds of normal, found in an embedding without labels, for thresholds and reports.
 
-Units that share nearest neighbours are joined, the closest groups first, for as long as two groups are tied to each
+Samples that share nearest neighbours are joined, the closest groups first, for as long as two groups are tied to each
 other more than a small share of what chance would give them: average linkage on the shared-nearest-neighbour graph
 (Jarvis & Patrick 1973) with the resolution of modularity (Reichardt & Bornholdt 2006) as its stop rule. Both the
-number of modes and their sizes come from the data; a kind of five units is a mode like any other.
+number of clusters and their sizes come from the data; a kind of five samples is a cluster like any other.
 
 Chance gives a rare kind few ties with anything, so that a few more than that join it to its neighbour. Where rare kinds
 matter more than whole ones, groups that keep most of their ties to themselves (a low conductance) are parted off again.
@@ -25,53 +25,55 @@ from ..numerics import neighbours
 
 # Chosen on development draws (long-tailed MNIST and Fashion-MNIST, digits, pooled object features, Gaussian blobs).
 _RESOLUTION = 0.05
-# A rare kind is parted off where it has at most this share of the units, and gives at most this share of its ties away.
+# A rare kind is parted off where it has at most this share of the samples, and gives at most this share of its ties
+# away.
 _RARE, _GIVEN_AWAY = 0.02, 0.1
 _FEW = 8
-# Joining is a loop over edges in Python; beyond this many units it sees a sample, and the rest follow their nearest.
-_MOST_UNITS = 4_000
+# Joining is a loop over edges in Python; beyond this many samples it sees a random part, and the rest follow their
+# nearest.
+_MOST_SAMPLES = 4_000
 
 
 def find(embedding: Tensor, *, smallest: int = 5, seed: int = 0, rare: bool = False) -> Tensor:
-    """Found modes [n] (int64) of embedded units [n, d], numbered from 0 by falling size; -1 belongs to none.
+    """Found clusters [n] (int64) of embedded samples [n, d], numbered from 0 by falling size; -1 belongs to none.
 
-    Modes with fewer than `smallest` units are none. Of more than 4,000 units a sample is searched, so the smallest
-    kind that can be found grows in proportion. Not every kind is found: one of about 20 units that overlaps another
-    is merged into it, and a large, uneven kind may come out as several.
+    Clusters with fewer than `smallest` samples are none. Of more than 4,000 samples a random part is searched, so the
+    smallest kind that can be found grows in proportion. Not every kind is found: one of about 20 samples that overlaps
+    another is merged into it, and a large, uneven kind may come out as several.
 
-    With `rare`, groups of at most 2 % that keep nine tenths of their ties to themselves are modes of their own: more
-    rare kinds are found, and more small modes that are parts of a kind.
+    With `rare`, groups of at most 2 % that keep nine tenths of their ties to themselves are clusters of their own: more
+    rare kinds are found, and more small clusters that are parts of a kind.
 
     Raises:
         InputError: the embedding is not [n, d] or holds a number that is not finite.
     """
     if embedding.dim() != 2:
-        raise InputError(f"modes are found in an embedding [n, d]: got shape {list(embedding.shape)}", "flatten it")
+        raise InputError(f"clusters are found in an embedding [n, d]: got shape {list(embedding.shape)}", "flatten it")
     if smallest < 2:
-        raise InputError(f"a mode needs at least 2 units: got smallest={smallest}")
+        raise InputError(f"a cluster needs at least 2 samples: got smallest={smallest}")
     check_finite(embedding, "the embedding's rows")
     points = embedding.detach().float().cpu()
     points = points - points.mean(0)
     if len(points) < smallest:
         return torch.full((len(points),), -1)
-    if len(points) <= _MOST_UNITS:
+    if len(points) <= _MOST_SAMPLES:
         return _found(points, smallest, seed, rare)
     generator = torch.Generator().manual_seed(seed)
-    chosen = torch.randperm(len(points), generator=generator)[:_MOST_UNITS]
+    chosen = torch.randperm(len(points), generator=generator)[:_MOST_SAMPLES]
     found = _found(points[chosen], smallest, seed, rare)
     return _numbered(assign(points, points[chosen], found).numpy(), smallest)
 
 
-def assign(embedding_new: Tensor, embedding: Tensor, modes: Tensor) -> Tensor:
-    """Modes [q] of new units [q, d]: each takes that of its nearest among units [n, d] of known modes [n]."""
-    if len(modes) != len(embedding) or embedding_new.shape[1:] != embedding.shape[1:]:
+def assign(embedding_new: Tensor, embedding: Tensor, clusters: Tensor) -> Tensor:
+    """Clusters [q] of new samples [q, d]: each takes that of its nearest among samples [n, d] of known clusters [n]."""
+    if len(clusters) != len(embedding) or embedding_new.shape[1:] != embedding.shape[1:]:
         raise InputError(
-            f"one mode a unit in one embedding: got {len(modes)} modes for {list(embedding.shape)}, "
-            f"new units {list(embedding_new.shape)}"
+            f"one cluster a sample in one embedding: got {len(clusters)} clusters for {list(embedding.shape)}, "
+            f"new samples {list(embedding_new.shape)}"
         )
     points, new = embedding.detach().float().cpu(), embedding_new.detach().float().cpu()
     centre = points.mean(0)
-    return modes.cpu()[neighbours.nearest(new - centre, points - centre, 1)[1][:, 0]]
+    return clusters.cpu()[neighbours.nearest(new - centre, points - centre, 1)[1][:, 0]]
 
 
 def _found(points: Tensor, smallest: int, seed: int, rare: bool) -> Tensor:
@@ -80,14 +82,14 @@ def _found(points: Tensor, smallest: int, seed: int, rare: bool) -> Tensor:
     if rare:
         for members in _parted(ties, smallest, max(_FEW, int(_RARE * len(points)))):
             around, counts = np.unique(groups[members], return_counts=True)
-            # What is most of a group already is a mode as it is.
+            # What is most of a group already is a cluster as it is.
             if counts.max() <= (groups == around[counts.argmax()]).sum() / 2:
                 groups[members] = groups.max() + 1
     return _numbered(groups, smallest)
 
 
 def _joined(ties: csr_matrix) -> np.ndarray:
-    """Group of each unit [n]: pairs are joined by falling tie / (degree x degree), down to the resolution."""
+    """Group of each sample [n]: pairs are joined by falling tie / (degree x degree), down to the resolution."""
     into = list(range(ties.shape[0]))
     least = _RESOLUTION / max(float(ties.sum()), 1e-30)
     for a, b, _ in _joins(ties, lambda tie, one, other: tie / (one * other), least):
@@ -99,8 +101,8 @@ def _joined(ties: csr_matrix) -> np.ndarray:
 
 
 def _parted(ties: csr_matrix, smallest: int, most: int) -> list[list[int]]:
-    """Groups of `smallest` to `most` units that give few of their ties away, the largest first, without overlap: among
-    those that form when pairs are joined by falling share of the smaller one's ties."""
+    """Groups of `smallest` to `most` samples that give few of their ties away, the largest first, without overlap:
+    among those that form when pairs are joined by falling share of the smaller one's ties."""
     members: list[list[int]] = [[i] for i in range(ties.shape[0])]
     degree: list[float] = np.asarray(ties.sum(1)).ravel().tolist()
     inner = [0.0] * len(members)

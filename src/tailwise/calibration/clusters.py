@@ -1,9 +1,10 @@
-"""Which kind of normal is a unit of? Modes found among training units, kept with what places new units among them.
+"""Which kind of normal is a sample of? Clusters found among training samples, kept with what places new samples among
+them.
 
-A new unit is of the mode of its nearest training unit. It is unlike every training unit where it lies far from those
-nearest to it and from the flat through them (as in local hyperplane distances, Vincent & Bengio 2001), by what is usual
-where it lies. How far is calibrated on the training units, each left out in turn, so that no more than a given share of
-new normals is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
+A new sample is of the cluster of its nearest training sample. It is unlike every training sample where it lies far from
+those nearest to it and from the flat through them (as in local hyperplane distances, Vincent & Bengio 2001), by what is
+usual where it lies. How far is calibrated on the training samples, each left out in turn, so that no more than a given
+share of new normals is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from . import clustering, conformal
 
 NONE, UNKNOWN = -1, -2
 # A random part of a larger training set is kept to compare with.
-_MOST_UNITS = 10_000
-# Modes are found among fewer axes than units are placed by, as everywhere; what a new kind differs in may lie in any.
-# But axes that a few units fill lie closer to these than to new ones: one for every so many units is enough.
-_AXES, _AXES_OF_MODES, _UNITS_PER_AXIS = 256, 32, 4
-# Chosen on development draws (benchmarks/modes.py): a flat through 40 units and the distance to the third, held to a
-# power of the distance to the tenth around the 10 nearest.
+_MOST_SAMPLES = 10_000
+# Clusters are found among fewer axes than samples are placed by, as everywhere; what a new kind differs in may lie in
+# any. But axes that a few samples fill lie closer to these than to new ones: one for every so many samples is enough.
+_AXES, _AXES_OF_MODES, _SAMPLES_PER_AXIS = 256, 32, 4
+# Chosen on development draws (benchmarks/clusters.py): a flat through 40 samples and the distance to the third, held to
+# a power of the distance to the tenth around the 10 nearest.
 _FLAT, _NEAR, _USUAL = 40, 3, 10
 _SHARE_OF_USUAL = 0.8
 # Of images that are shrunk to at most 32 pixels a side, chosen likewise: the standard deviation of their blur, and how
@@ -35,123 +36,124 @@ _SHARE_OF_USUAL = 0.8
 _BLUR, _PIXELS = 1.0, 0.5
 # Whether a kind moved is looked at along so many axes.
 _LEADING = 16
-# Units that differ by less, as a share of their distance from the centre, are the same unit.
+# Samples that differ by less, as a share of their distance from the centre, are the same sample.
 _ROUNDING = 1e-5
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """Where units were placed: the `mode` [n] of the nearest training unit, whether they are `unknown` [n], and their
-    leading coordinates `along` [n, k], NaN where they were not kept."""
+    """Where samples were placed: the cluster of the `nearest` training sample [n], whether they are `unknown` [n], and
+    their leading coordinates `along` [n, k], NaN where they were not kept."""
 
-    mode: Tensor
+    nearest: Tensor
     unknown: Tensor
     along: Tensor
 
     @property
-    def kind(self) -> Tensor:
-        """The kind [n] (int64) of each unit, as `Kinds` has it."""
-        return torch.where(self.unknown, UNKNOWN, self.mode)
+    def cluster(self) -> Tensor:
+        """[n] (int64) of each sample, as `Clusters` numbers them."""
+        return torch.where(self.unknown, UNKNOWN, self.nearest)
 
 
 @dataclass(eq=False)
-class Kinds:
-    """Found modes, ready to say of which kind any unit is.
+class Clusters:
+    """Found clusters, ready to say of which kind any sample is.
 
-    A kind is the number of a mode, from 0 by falling size; `NONE` (-1) for a unit that belongs to no found mode, as a
-    few alike do; `UNKNOWN` (-2) for one that is unlike every training unit.
+    A kind is the number of a cluster, from 0 by falling size; `NONE` (-1) for a sample that belongs to no found
+    cluster, as a few alike do; `UNKNOWN` (-2) for one that is unlike every training sample.
 
     Attributes:
-        unit_shape: int64, the shape of a unit.
-        centre, scale, axes: [d], [d], [d, k]: the principal components that units are placed by.
-        places: [m, k + 1] of training units, at most 10,000; the last is how far a unit lies off these components.
-        rows: [m] int64, which of the training units these are.
-        modes: [m] int64, their modes.
+        sample_shape: int64, the shape of a sample.
+        centre, scale, axes: [d], [d], [d, k]: the principal components that samples are placed by.
+        places: [m, k + 1] of training samples, at most 10,000; the last is how far a sample lies off these components.
+        rows: [m] int64, which of the training samples these are.
+        clusters: [m] int64, their clusters.
         usual: [m], how far each lies from its tenth nearest other.
-        limit: [], how far a new unit may lie from it, on the scale of `_strangeness`.
-        training: [n] int64, kinds of the training units: their modes. None where restored.
-        training_as_new: where they would be placed as new units, each left out. None where restored.
+        limit: [], how far a new sample may lie from it, on the scale of `_strangeness`.
+        training: [n] int64, kinds of the training samples: their clusters. None where restored.
+        training_as_new: where they would be placed as new samples, each left out. None where restored.
     """
 
-    unit_shape: Tensor
+    sample_shape: Tensor
     centre: Tensor
     scale: Tensor
     axes: Tensor
     places: Tensor
     rows: Tensor
-    modes: Tensor
+    clusters: Tensor
     usual: Tensor
     limit: Tensor
     training: Tensor | None = None
     training_as_new: Placed | None = None
 
     @classmethod
-    def learn(cls, data: Data, seed: int = 0, unknown: float = 0.05) -> Kinds:
-        """Find the modes of training units and what it takes to place others.
+    def learn(cls, data: Data, seed: int = 0, unknown: float = 0.05) -> Clusters:
+        """Find the clusters of training samples and what it takes to place others.
 
-        Training units keep their mode when they are asked for again. Copies of a unit count once. Beyond 10,000 a
-        sample is kept; the others have the mode of the nearest in it, and as many of them as of new normals are called
-        unknown.
+        Training samples keep their cluster when they are asked for again. Copies of a sample count once. Beyond 10,000
+        a random part is kept; the others have the cluster of the nearest in it, and as many of them as of new normals
+        are called unknown.
 
         Args:
-            data: the training units.
-            seed: draws the samples.
-            unknown: the share of new normals that may be called unknown. Fewer than 1 / unknown units cannot promise
+            data: the training samples.
+            seed: draws the parts.
+            unknown: the share of new normals that may be called unknown. Fewer than 1 / unknown samples cannot promise
                 it: then nothing is unknown that lies no farther out than the farthest of them.
 
         Raises:
-            InputError: a unit holds a number that is not finite, or `unknown` is no share.
+            InputError: a sample holds a number that is not finite, or `unknown` is no share.
         """
         if len(data) < 2:
-            raise InputError(f"kinds are found among at least 2 units: got {len(data)}")
+            raise InputError(f"kinds are found among at least 2 samples: got {len(data)}")
         if not 0 < unknown < 1:
             raise InputError(f"unknown must lie between 0 and 1: got {unknown}")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        kept = order[:_MOST_UNITS].sort().values
-        units = torch.cat([_compared(batch.units) for batch in _batches(data.take(kept))])
-        # Of equal units the first stands for all: a copy beside it would make what is new look farther out than it is.
-        distinct, standing = _distinct(units)
-        units, rows = units[distinct], kept[distinct]
-        first = modality.shrunk(next(_batches(data.take(kept[:1]))).units)
-        centre, scale, axes = _axes_of(units, first.numel() if first.dim() == 4 else 0, seed)
-        places = _placed(units, centre, scale, axes)
+        kept = order[:_MOST_SAMPLES].sort().values
+        samples = torch.cat([_compared(batch.samples) for batch in _batches(data.take(kept))])
+        # Of equal samples the first stands for all: a copy beside it would make what is new look farther out than it
+        # is.
+        distinct, standing = _distinct(samples)
+        samples, rows = samples[distinct], kept[distinct]
+        first = modality.shrunk(next(_batches(data.take(kept[:1]))).samples)
+        centre, scale, axes = _axes_of(samples, first.numel() if first.dim() == 4 else 0, seed)
+        places = _placed(samples, centre, scale, axes)
         found = clustering.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         distances, near = _others(places, places, torch.arange(len(places)))
         usual, next_usual = (_at(distances, place) for place in (_USUAL, _USUAL + 1))
         around = near[:, :_USUAL]
-        # What is usual around a unit is so without it: where it is among the ten, the next takes its place.
+        # What is usual around a sample is so without it: where it is among the ten, the next takes its place.
         among = (near[around][:, :, :_USUAL] == torch.arange(len(near))[:, None, None]).any(2)
         without = torch.where(among, next_usual[around], usual[around]).mean(1)
         strangeness = _strangeness(_reach(places, places, distances, near), without, usual)
         limit = torch.tensor(conformal.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
-        shape = torch.tensor(data.unit_shape)
-        kinds = cls(shape, centre, scale, axes, places, rows, found, usual, limit)
+        shape = torch.tensor(data.sample_shape)
+        clusters = cls(shape, centre, scale, axes, places, rows, found, usual, limit)
         training = torch.empty(len(data), dtype=torch.long)
-        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), kinds.along(len(data)))
+        as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), clusters.along(len(data)))
         each = found, found[near[:, 0]], strangeness > limit
-        training[kept], as_new.mode[kept], as_new.unknown[kept] = (values[standing] for values in each)
-        rest = order[_MOST_UNITS:]
+        training[kept], as_new.nearest[kept], as_new.unknown[kept] = (values[standing] for values in each)
+        rest = order[_MOST_SAMPLES:]
         if len(rest):
-            others = kinds.place(data.take(rest))
-            training[rest], as_new.mode[rest], as_new.unknown[rest] = others.mode, others.mode, others.unknown
-        kinds.training, kinds.training_as_new = training, as_new
-        return kinds
+            others = clusters.place(data.take(rest))
+            training[rest], as_new.nearest[rest], as_new.unknown[rest] = others.nearest, others.nearest, others.unknown
+        clusters.training, clusters.training_as_new = training, as_new
+        return clusters
 
     @classmethod
-    def restore(cls, state: Mapping[str, Tensor]) -> Kinds:
+    def restore(cls, state: Mapping[str, Tensor]) -> Clusters:
         """What `state` gave.
 
-        Raises:
-            InputError: a tensor is missing or more than is known, or an earlier version compared such units otherwise.
+        Raises: InputError: a tensor is missing or more than is known, or an earlier version compared such samples
+            otherwise.
         """
         names = [name for name in cls.__dataclass_fields__ if not name.startswith("training")]
         if set(state) != set(names):
             raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
         restored = {name: state[name] for name in names}
-        entries = _compared(torch.zeros(1, *state["unit_shape"].tolist())).flatten(1).shape[1]
+        entries = _compared(torch.zeros(1, *state["sample_shape"].tolist())).flatten(1).shape[1]
         if len(state["axes"]) != entries:
             raise InputError(
-                f"kinds compare these units by {entries} entries: got axes of {len(state['axes'])}",
+                f"kinds compare these samples by {entries} entries: got axes of {len(state['axes'])}",
                 "an earlier version of tailwise made them: fit again",
             )
         return cls(**restored)  # type: ignore[arg-type]
@@ -163,35 +165,37 @@ class Kinds:
 
     @property
     def count(self) -> int:
-        """How many modes were found."""
-        return int(self.modes.max()) + 1
+        """How many clusters were found."""
+        return int(self.clusters.max()) + 1
 
     def along(self, count: int) -> Tensor:
-        """Leading coordinates [count, k] of the training units, as many as there were, NaN where they were not kept."""
+        """Leading coordinates [count, k] of the training samples, as many as there were, NaN where they were not
+        kept."""
         found = torch.full((count, min(_LEADING, self.axes.shape[1])), torch.nan)
         found[self.rows] = self.places[:, : found.shape[1]]
         return found
 
     def of(self, data: Data) -> Tensor:
-        """The kind [n] (int64) of each unit.
+        """The kind [n] (int64) of each sample.
 
         Raises:
-            InputError: the units are not of the shape of the training units.
+            InputError: the samples are not of the shape of the training samples.
         """
-        return self.place(data).kind
+        return self.place(data).cluster
 
     def place(self, data: Data) -> Placed:
-        """Where each unit lies among the training units; of one that is unlike all, the mode of the nearest too."""
-        if data.unit_shape != tuple(self.unit_shape.tolist()):
+        """Where each sample lies among the training samples; of one that is unlike all, the cluster of the nearest
+        too."""
+        if data.sample_shape != tuple(self.sample_shape.tolist()):
             raise InputError(
-                f"kinds were found among units of shape {self.unit_shape.tolist()}: got {list(data.unit_shape)}",
+                f"kinds were found among samples of shape {self.sample_shape.tolist()}: got {list(data.sample_shape)}",
                 "give data of the same kind",
             )
-        parts = [self._place(batch.units) for batch in _batches(data)]
-        return Placed(*(torch.cat([getattr(part, name) for part in parts]) for name in ("mode", "unknown", "along")))
+        parts = [self._place(batch.samples) for batch in _batches(data)]
+        return Placed(*(torch.cat([getattr(part, name) for part in parts]) for name in ("nearest", "unknown", "along")))
 
-    def _place(self, units: Tensor) -> Placed:
-        places = _placed(_compared(units), self.centre, self.scale, self.axes)
+    def _place(self, samples: Tensor) -> Placed:
+        places = _placed(_compared(samples), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
         size = places.norm(dim=1)
         own = torch.where((distance <= _ROUNDING * size) & size.isfinite(), nearest, -1)
@@ -200,45 +204,45 @@ class Kinds:
         strangeness = _strangeness(_reach(places, self.places, distances, near), around, self.usual)
         # Nothing finite can be said of what lies beyond single precision.
         unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (own < 0)
-        return Placed(self.modes[nearest], unknown, places[:, :-1][:, :_LEADING])
+        return Placed(self.clusters[nearest], unknown, places[:, :-1][:, :_LEADING])
 
 
-def names_of(kinds: Tensor) -> list[str]:
-    """Kinds [n] as words for people: the number of a mode, "none" or "unknown"."""
+def names_of(clusters: Tensor) -> list[str]:
+    """Kinds [n] as words for people: the number of a cluster, "none" or "unknown"."""
     words = {NONE: "none", UNKNOWN: "unknown"}
-    return [words.get(kind, str(kind)) for kind in kinds.tolist()]
+    return [words.get(cluster, str(cluster)) for cluster in clusters.tolist()]
 
 
-def _placed(units: Tensor, centre: Tensor, scale: Tensor, axes: Tensor) -> Tensor:
-    """Coordinates [n, k] of units [n, ...] along k axes, and how far each lies off them: [n, k + 1]."""
-    standard = (units.flatten(1).float() - centre) / scale
+def _placed(samples: Tensor, centre: Tensor, scale: Tensor, axes: Tensor) -> Tensor:
+    """Coordinates [n, k] of samples [n, ...] along k axes, and how far each lies off them: [n, k + 1]."""
+    standard = (samples.flatten(1).float() - centre) / scale
     along = standard @ axes
     return torch.cat([along, (standard - along @ axes.T).norm(dim=1, keepdim=True)], 1)
 
 
-def _distinct(units: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of the units without their copies, in order, and for each unit [n] which of these it equals; all units
-    where fewer than 2 differ."""
-    _, standing = torch.unique(counter_rng.seeds_of(units), return_inverse=True)
+def _distinct(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the samples without their copies, in order, and for each sample [n] which of these it equals; all
+    samples where fewer than 2 differ."""
+    _, standing = torch.unique(counter_rng.seeds_of(samples), return_inverse=True)
     count = int(standing.max()) + 1
     if count < 2:
-        return torch.arange(len(units)), torch.arange(len(units))
-    first = torch.full((count,), len(units)).scatter_reduce(0, standing, torch.arange(len(units)), "amin")
+        return torch.arange(len(samples)), torch.arange(len(samples))
+    first = torch.full((count,), len(samples)).scatter_reduce(0, standing, torch.arange(len(samples)), "amin")
     order = first.argsort()
     return first[order], order.argsort()[standing]
 
 
-def _axes_for(units: int) -> int:
-    return min(_AXES, max(_AXES_OF_MODES, units // _UNITS_PER_AXIS))
+def _axes_for(samples: int) -> int:
+    return min(_AXES, max(_AXES_OF_MODES, samples // _SAMPLES_PER_AXIS))
 
 
 def _others(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances [n, k] of points [n, d] to the nearest among units [m, d], and which these are [n, k], nearest first.
+    """Distances [n, k] of points [n, d] to the nearest among samples [m, d], and which these are [n, k], nearest first.
 
-    None is its own neighbour: `own` [n] says which of the units each point is itself, -1 being none.
+    None is its own neighbour: `own` [n] says which of the samples each point is itself, -1 being none.
     """
     distances, indices = neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1)
-    # The unit itself goes last, and the last goes.
+    # The sample itself goes last, and the last goes.
     others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
     return distances.gather(1, others), indices.gather(1, others)
 
@@ -249,42 +253,44 @@ def _at(distances: Tensor, place: int) -> Tensor:
 
 
 def _reach(points: Tensor, known: Tensor, distances: Tensor, near: Tensor) -> Tensor:
-    """How far points [n, d] lie from the units that are nearest [n, k]: the geometric mean of the distances to the
+    """How far points [n, d] lie from the samples that are nearest [n, k]: the geometric mean of the distances to the
     third and to the flat through all, for in few dimensions a flat is everywhere."""
     return (_at(distances, _NEAR) * neighbours.beyond(points, known, near)).sqrt()
 
 
 def _strangeness(reach: Tensor, around: Tensor, usual: Tensor) -> Tensor:
-    """How far units reach [n] by what is usual around them [n] (float64), higher is stranger; `usual` [m] is of all."""
+    """How far samples reach [n] by what is usual around them [n] (float64), higher is stranger; `usual` [m] is of
+    all."""
     # Among duplicates nothing is far: a hundredth of the usual distance stands in for less than that.
     floor = (0.01 * usual.median()).clamp_min(1e-12).double()
     return torch.maximum(reach.double(), floor) / torch.maximum(around.double(), floor) ** _SHARE_OF_USUAL
 
 
-def _compared(units: Tensor) -> Tensor:
-    """Units as they are compared: rows as they are, spectra [n, 1, bands] by their angle, and images shrunk, as [n, 1,
-    d] of their oriented gradients and then their pixels, both blurred: moved by a pixel it is much the same image."""
-    small = modality.shrunk(units)
+def _compared(samples: Tensor) -> Tensor:
+    """Samples as they are compared: rows as they are, spectra [n, 1, bands] by their angle, and images shrunk, as [n,
+    1, d] of their oriented gradients and then their pixels, both blurred: moved by a pixel it is much the same
+    image."""
+    small = modality.shrunk(samples)
     if small.dim() == 4:
         parts = image_filters.oriented(small), image_filters.blurred(small.float(), _BLUR)
         return torch.cat([part.flatten(1) for part in parts], 1)[:, None]
     return modality.by_angle(small) if small.dim() == 3 else small
 
 
-def _axes_of(units: Tensor, pixels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """`neighbours.principal_axes` of compared units; of images the last `pixels` entries are scaled to vary a quarter
+def _axes_of(samples: Tensor, pixels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """`neighbours.principal_axes` of compared samples; of images the last `pixels` entries are scaled to vary a quarter
     as much, in all, as what comes before."""
-    count = _axes_for(len(units))
+    count = _axes_for(len(samples))
     if not pixels:
-        return neighbours.principal_axes(units, count, seed)
-    variances = units[:, 0].var(0, correction=0)
+        return neighbours.principal_axes(samples, count, seed)
+    variances = samples[:, 0].var(0, correction=0)
     drawn, bright = variances[:-pixels].sum(), variances[-pixels:].sum()
     scale = torch.ones_like(variances)
     if drawn > 0 and bright > 0:
         scale[-pixels:] = (bright / drawn).sqrt() / _PIXELS
-    centre, _, axes = neighbours.principal_axes(units / scale, count, seed)
+    centre, _, axes = neighbours.principal_axes(samples / scale, count, seed)
     return centre * scale, scale, axes
 
 
 def _batches(data: Data) -> Iterator[Batch]:
-    return data.batches(inference.batch_size_for(data.unit_shape, 1_024))
+    return data.batches(inference.batch_size_for(data.sample_shape, 1_024))

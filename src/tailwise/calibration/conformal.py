@@ -1,9 +1,9 @@
 """From scores of normals that were not trained on to p-values and thresholds that keep their promise.
 
 All of it rests on one assumption: calibration scores and those of new normals are exchangeable, as if drawn in one lot.
-Scores of units that a detector has learnt are not. A p-value is the chance that a normal scores at least so high; a
+Scores of samples that a detector has learnt are not. A p-value is the chance that a normal scores at least so high; a
 normal's is at most alpha with a chance of at most alpha (split conformal, Vovk et al. 2005). Hidden anomalies among
-the calibration units raise thresholds: fewer false alarms than promised, and fewer catches.
+the calibration samples raise thresholds: fewer false alarms than promised, and fewer catches.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ def p_values(
     own_weights: np.ndarray | float = 1.0,
     generator: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """The chance [n] that a normal scores at least as high as each unit: (1 + normals at or above it) / (m + 1).
+    """The chance [n] that a normal scores at least as high as each sample: (1 + normals at or above it) / (m + 1).
 
     Args:
         normal_scores: [m] of normals exchangeable with the new ones and not seen in training.
-        scores: [n] of the units in question.
-        weights: [m], how likely a unit like this one is among the new ones, against among the calibration normals,
+        scores: [n] of the samples in question.
+        weights: [m], how likely a sample like this one is among the new ones, against among the calibration normals,
             where the two differ (weighted conformal, Tibshirani et al. 2019). The promise is as good as the weights.
-        own_weights: [n] or one, the same for the units in question.
-        generator: draws where among equal scores, itself included, a unit stands: then the p-values of normals are
+        own_weights: [n] or one, the same for the samples in question.
+        generator: draws where among equal scores, itself included, a sample stands: then the p-values of normals are
             exactly uniform. Without it equals count as higher, which errs to fewer false alarms.
     """
     normal, asked = _finite(normal_scores, "scores of normals"), np.asarray(scores, dtype=float)
@@ -60,7 +60,7 @@ def p_values(
     w = np.ones(len(normal)) if weights is None else _finite(weights, "weights")
     own = np.broadcast_to(np.asarray(own_weights, dtype=float), asked.shape)
     if len(w) != len(normal) or (w < 0).any() or not (own > 0).all():
-        raise InputError(f"one weight of 0 or more a normal, and above 0 a unit: got {len(w)} for {len(normal)}")
+        raise InputError(f"one weight of 0 or more a normal, and above 0 a sample: got {len(w)} for {len(normal)}")
     order = np.argsort(normal, kind="stable")
     above = np.append(np.cumsum(w[order][::-1])[::-1], 0.0)  # [m + 1], weight of the k-th smallest and all beyond
     higher = above[np.searchsorted(normal[order], asked, "right")]
@@ -72,14 +72,14 @@ def p_values(
 def cross_p_values(normal_scores: np.ndarray, parts: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The p-values [n] of cross-conformal prediction (Vovk 2015), CV+ of Barber et al. (2021) for scores.
 
-    Each normal was scored by the detector that was trained without its part, and a unit in question is held against it
-    by that same detector. At most 2 alpha + sqrt(2 / m) of new normals have a p-value of at most alpha, of any data
+    Each normal was scored by the detector that was trained without its part, and a sample in question is held against
+    it by that same detector. At most 2 alpha + sqrt(2 / m) of new normals have a p-value of at most alpha, of any data
     and detector (2 alpha with a part for each normal, jackknife+); about alpha where the detectors are alike.
 
     Args:
-        normal_scores: [m] by the detector that has not learnt the unit.
+        normal_scores: [m] by the detector that has not learnt the sample.
         parts: [m] numbers 0 to k - 1 of the parts.
-        scores: [n, k] of the units in question by the k detectors.
+        scores: [n, k] of the samples in question by the k detectors.
     """
     normal, asked, parts = (
         _finite(normal_scores, "scores of normals"),
@@ -135,10 +135,10 @@ def law_of_false_alarms(normals: int, false_alarms: float) -> Any:
     return stats.beta(normals + 1 - place, place)
 
 
-def held_out_count(units: int, false_alarms: float) -> int:
-    """How many of the training units to keep for the threshold: a tenth, more when few, never above three tenths."""
-    wanted = max(math.ceil(units / 10), math.ceil(1 / false_alarms) - 1)
-    return min(wanted, int(0.3 * units))
+def held_out_count(samples: int, false_alarms: float) -> int:
+    """How many of the training samples to keep for the threshold: a tenth, more when few, never above three tenths."""
+    wanted = max(math.ceil(samples / 10), math.ceil(1 / false_alarms) - 1)
+    return min(wanted, int(0.3 * samples))
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:

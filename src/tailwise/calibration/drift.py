@@ -1,13 +1,14 @@
 """Has normal changed? A scored batch held against the training data, kind by kind, with tests.
 
 For every kind of normal: its share, by Fisher's exact test; its scores, by Mann and Whitney's (1947); how many of its
-units are unlike every training unit, by Fisher's test too, but for more of them only; and where its units lie in the
-middle, by Student's along the axis that they moved most along, corrected for the number of axes. Scores and unlike
-units for all together too. Holm's correction (1979) holds the chance that anything is named without cause to the level.
+samples are unlike every training sample, by Fisher's test too, but for more of them only; and where its samples lie in
+the middle, by Student's along the axis that they moved most along, corrected for the number of axes. Scores and unlike
+samples for all together too. Holm's correction (1979) holds the chance that anything is named without cause to the
+level.
 
 One reference serves every batch, and its luck must not become every batch's alarm: in the tests of scores and places
-the spreads of reference and batch are added, where the usual tests add their squares. Scores of units that were trained
-on are too low to be compared with, and have none here. What the reference has nothing of is not tested.
+the spreads of reference and batch are added, where the usual tests add their squares. Scores of samples that were
+trained on are too low to be compared with, and have none here. What the reference has nothing of is not tested.
 """
 
 from __future__ import annotations
@@ -24,52 +25,52 @@ from .clusters import NONE
 
 LEVEL = 0.05
 _ASPECTS = ("share", "score", "unknown", "place")
-# Means of fewer units say nothing of where a kind lies.
+# Means of fewer samples say nothing of where a kind lies.
 _FEWEST = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Sample:
-    """Units to compare.
+class Population:
+    """Samples to compare.
 
     Attributes:
-        modes: [n] the mode of the training unit nearest to each as a new unit, -1 being none.
-        unknown: [n] bool, whether it is unlike every training unit.
-        scores: [n], NaN where they cannot be compared, as of units that were trained on.
+        clusters: [n] the cluster of the training sample nearest to each as a new sample, -1 being none.
+        unknown: [n] bool, whether it is unlike every training sample.
+        scores: [n], NaN where they cannot be compared, as of samples that were trained on.
         places: [n, k], coordinates, NaN where they are not known; None where none are.
     """
 
-    modes: np.ndarray
+    clusters: np.ndarray
     unknown: np.ndarray
     scores: np.ndarray
     places: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if not len(self.modes) == len(self.unknown) == len(self.scores) > 0:
+        if not len(self.clusters) == len(self.unknown) == len(self.scores) > 0:
             raise InputError(
-                f"drift needs a mode, a flag and a score for at least one unit: got {len(self.modes)}, "
+                f"drift needs a cluster, a flag and a score for at least one sample: got {len(self.clusters)}, "
                 f"{len(self.unknown)} and {len(self.scores)}"
             )
 
     def __len__(self) -> int:
-        return len(self.modes)
+        return len(self.clusters)
 
 
 @dataclass(frozen=True)
-class KindDrift:
-    """One kind, or all units, then (the reference) and now (the batch).
+class ClusterDrift:
+    """One kind, or all samples, then (the reference) and now (the batch).
 
     Attributes:
-        kind: the number of a mode, -1 for units of none; None for all units.
-        counts, shares, medians, unknown: then and now: units; of all units; the median score, None without any; the
-            share of these units that is unlike every training unit.
+        kind: the number of a cluster, -1 for samples of none; None for all samples.
+        counts, shares, medians, unknown: then and now: samples; of all samples; the median score, None without any; the
+            share of these samples that is unlike every training sample.
         p_values: by aspect ("share", "score", "unknown", "place"), each corrected for how many are looked at (Holm).
-        moved: how far the mean of its units moved, by the spread of one unit then; None where it cannot be told.
+        moved: how far the mean of its samples moved, by the spread of one sample then; None where it cannot be told.
         drifted: the aspects in which it is called drifted.
-        examples: names of training units of this kind, to know it by.
+        examples: names of training samples of this kind, to know it by.
     """
 
-    kind: int | None
+    cluster: int | None
     counts: tuple[int, int]
     shares: tuple[float, float]
     medians: tuple[float | None, float | None]
@@ -82,17 +83,17 @@ class KindDrift:
     @property
     def name(self) -> str:
         """What people call it."""
-        if self.kind is None:
-            return "all units"
-        return "no kind" if self.kind == NONE else f"kind {self.kind}"
+        if self.cluster is None:
+            return "all samples"
+        return "no kind" if self.cluster == NONE else f"kind {self.cluster}"
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What changed between the training data and a batch: all units first, then the kinds, the surest first."""
+    """What changed between the training data and a batch: all samples first, then the kinds, the surest first."""
 
     level: float
-    rows: tuple[KindDrift, ...]
+    rows: tuple[ClusterDrift, ...]
 
     @property
     def alarm(self) -> bool:
@@ -100,9 +101,9 @@ class Drift:
         return any(row.drifted for row in self.rows)
 
     @property
-    def named(self) -> tuple[KindDrift, ...]:
+    def named(self) -> tuple[ClusterDrift, ...]:
         """The kinds that are called drifted, the surest first."""
-        return tuple(row for row in self.rows if row.drifted and row.kind is not None)
+        return tuple(row for row in self.rows if row.drifted and row.cluster is not None)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, as plain data."""
@@ -111,7 +112,7 @@ class Drift:
 
     def to_markdown(self) -> str:
         """A sentence, and a table."""
-        lines = [str(self).partition("\n")[0], "", "| | units then | now | share then | now | score then | now |"]
+        lines = [str(self).partition("\n")[0], "", "| | samples then | now | share then | now | score then | now |"]
         lines[-1] += " unknown then | now | moved | drifted in (p) | such as |"
         lines.append("|---|" + "---:|" * 9 + "---|---|")
         for row in self.rows:
@@ -131,16 +132,19 @@ class Drift:
 
 
 def drift(
-    reference: Sample, batch: Sample, *, level: float = LEVEL, examples: Mapping[int, Sequence[str]] | None = None
+    reference: Population,
+    batch: Population,
+    *,
+    level: float = LEVEL,
+    examples: Mapping[int, Sequence[str]] | None = None,
 ) -> Drift:
     """What changed from the reference to the batch.
 
-    Args:
-        reference: the training units, each placed as if it were new (`Kinds.training_as_new`), with scores where they
-            were held out.
-        batch: the units in question.
+    Args: reference: the training samples, each placed as if it were new (`Clusters.training_as_new`), with scores where
+            they were held out.
+        batch: the samples in question.
         level: the chance that anything is named where nothing has changed.
-        examples: names of units by kind, to show.
+        examples: names of samples by kind, to show.
 
     Raises:
         InputError: the level is no share, or a score of the batch is not a number.
@@ -149,47 +153,47 @@ def drift(
         raise InputError(f"level must lie between 0 and 1: got {level}")
     if not np.isfinite(batch.scores).all():
         raise InputError(f"{int((~np.isfinite(batch.scores)).sum())} scores of the batch are not finite numbers")
-    kinds: list[int | None] = [None, *np.union1d(reference.modes, batch.modes).tolist()]
+    clusters: list[int | None] = [None, *np.union1d(reference.clusters, batch.clusters).tolist()]
     raw: dict[tuple[int | None, str], float] = {}
-    for kind in kinds:
-        then, now = _members(reference, kind), _members(batch, kind)
-        if kind is not None:
-            raw[kind, "share"] = _share_p(then, now)
+    for cluster in clusters:
+        then, now = _members(reference, cluster), _members(batch, cluster)
+        if cluster is not None:
+            raw[cluster, "share"] = _share_p(then, now)
             if len(before := _places(reference, then)) >= _FEWEST:
-                raw[kind, "place"] = _place_p(before, _places(batch, now))
+                raw[cluster, "place"] = _place_p(before, _places(batch, now))
         if np.isfinite(reference.scores[then]).any():
-            raw[kind, "score"] = _score_p(reference.scores[then], batch.scores[now])
-        raw[kind, "unknown"] = _more_p(reference.unknown[then], batch.unknown[now])
+            raw[cluster, "score"] = _score_p(reference.scores[then], batch.scores[now])
+        raw[cluster, "unknown"] = _more_p(reference.unknown[then], batch.unknown[now])
     corrected = dict(zip(raw, _holm(np.array([*raw.values()])).tolist(), strict=True))
     rows = []
-    for kind in kinds:
-        p_values = {aspect: corrected[kind, aspect] for aspect in _ASPECTS if (kind, aspect) in corrected}
+    for cluster in clusters:
+        p_values = {aspect: corrected[cluster, aspect] for aspect in _ASPECTS if (cluster, aspect) in corrected}
         drifted = tuple(aspect for aspect, p in p_values.items() if p <= level)
-        known = () if kind is None or examples is None else tuple(examples.get(kind, ()))
-        rows.append(_row(reference, batch, kind, p_values, drifted, known))
-    least = {row.kind: min(raw[row.kind, aspect] for aspect in row.p_values) for row in rows}
-    return Drift(level, (rows[0], *sorted(rows[1:], key=lambda row: least[row.kind])))
+        known = () if cluster is None or examples is None else tuple(examples.get(cluster, ()))
+        rows.append(_row(reference, batch, cluster, p_values, drifted, known))
+    least = {row.cluster: min(raw[row.cluster, aspect] for aspect in row.p_values) for row in rows}
+    return Drift(level, (rows[0], *sorted(rows[1:], key=lambda row: least[row.cluster])))
 
 
 def _row(
-    reference: Sample,
-    batch: Sample,
-    kind: int | None,
+    reference: Population,
+    batch: Population,
+    cluster: int | None,
     p_values: Mapping[str, float],
     drifted: tuple[str, ...],
     examples: tuple[str, ...],
-) -> KindDrift:
-    members = [(sample, _members(sample, kind)) for sample in (reference, batch)]
+) -> ClusterDrift:
+    members = [(population, _members(population, cluster)) for population in (reference, batch)]
     counts = tuple(int(of.sum()) for _, of in members)
     shares = tuple(float(of.mean()) for _, of in members)
-    medians = tuple(_median(sample.scores[of]) for sample, of in members)
-    unknown = tuple(float(sample.unknown[of].mean()) if of.any() else None for sample, of in members)
-    moved = _moved(*(_places(sample, of) for sample, of in members)) if "place" in p_values else None
-    return KindDrift(kind, counts, shares, medians, unknown, p_values, drifted, moved, examples)  # type: ignore[arg-type]
+    medians = tuple(_median(population.scores[of]) for population, of in members)
+    unknown = tuple(float(population.unknown[of].mean()) if of.any() else None for population, of in members)
+    moved = _moved(*(_places(population, of) for population, of in members)) if "place" in p_values else None
+    return ClusterDrift(cluster, counts, shares, medians, unknown, p_values, drifted, moved, examples)  # type: ignore[arg-type]
 
 
-def _members(sample: Sample, kind: int | None) -> np.ndarray:
-    return np.full(len(sample), True) if kind is None else sample.modes == kind
+def _members(population: Population, cluster: int | None) -> np.ndarray:
+    return np.full(len(population), True) if cluster is None else population.clusters == cluster
 
 
 def _share_p(then: np.ndarray, now: np.ndarray) -> float:
@@ -214,11 +218,11 @@ def _score_p(then: np.ndarray, now: np.ndarray) -> float:
     return float(2 * stats.norm.sf(abs(higher - 0.5) / spread))
 
 
-def _places(sample: Sample, members: np.ndarray) -> np.ndarray:
-    """Known coordinates [m, k] of these units."""
-    if sample.places is None:
+def _places(population: Population, members: np.ndarray) -> np.ndarray:
+    """Known coordinates [m, k] of these samples."""
+    if population.places is None:
         return np.empty((0, 0))
-    places = sample.places[members].astype(float)
+    places = population.places[members].astype(float)
     return places[np.isfinite(places).all(1)]
 
 
@@ -235,7 +239,7 @@ def _place_p(then: np.ndarray, now: np.ndarray) -> float:
 
 
 def _moved(then: np.ndarray, now: np.ndarray) -> float | None:
-    """How far the mean moved, by the root mean square distance of a unit from it then."""
+    """How far the mean moved, by the root mean square distance of a sample from it then."""
     if not len(now):
         return None
     usual = float(np.sqrt(then.var(0).sum()))
@@ -256,14 +260,14 @@ def _median(scores: np.ndarray) -> float | None:
     return float(np.median(finite)) if len(finite) else None
 
 
-def _said(row: KindDrift, aspect: str) -> str:
+def _said(row: ClusterDrift, aspect: str) -> str:
     like = f", such as {', '.join(row.examples)}" if row.examples else ""
     if aspect == "place":
         return f"its middle moved by {_number(row.moved)} spreads (p = {row.p_values[aspect]:.2g}){like}"
     show, what, values = {
-        "share": (_percent, "share of all units", row.shares),
+        "share": (_percent, "share of all samples", row.shares),
         "score": (_number, "median score", row.medians),
-        "unknown": (_percent, "unlike every training unit", row.unknown),
+        "unknown": (_percent, "unlike every training sample", row.unknown),
     }[aspect]
     return f"{what} {show(values[0])} -> {show(values[1])} (p = {row.p_values[aspect]:.2g}){like}"
 

@@ -1,6 +1,6 @@
 """Where is the defect? Score maps of a whole data set, and the threshold above which a pixel of them is flagged.
 
-Maps are the detector's own, on its own scale: an alignment changes how a unit's score is read, not where in the unit
+Maps are the detector's own, on its own scale: local scores change how a sample's score is read, not where in the sample
 it comes from. A coarse grid (feature maps) is enlarged, and every map is smoothed a little, before anything else is
 done with it, so that the threshold, the figures and what is drawn are of the same map.
 """
@@ -34,7 +34,7 @@ _SMOOTH_SIDE = 224
 # Figures are computed on maps of at most this side.
 _MEASURED_SIDE = 256
 _BATCH_ENTRIES, _MOST_AT_ONCE = 4_000_000, 32
-# Units whose pixels say what is usual.
+# Samples whose pixels say what is usual.
 _USUAL_SAMPLE = 200
 
 
@@ -67,7 +67,7 @@ class Scale:
 
 
 def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Iterator[np.ndarray]:
-    """The smoothed map [h, w] of each unit, float32, in the data's order, one at a time.
+    """The smoothed map [h, w] of each sample, float32, in the data's order, one at a time.
 
     Args:
         detector: fitted, with maps.
@@ -76,7 +76,9 @@ def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Ite
     """
     check_smoothing(smoothing)
     if not detector.has_maps:
-        raise InputError(f"{type(detector).__name__} has no score maps of units of shape {list(detector.unit_shape)}")
+        raise InputError(
+            f"{type(detector).__name__} has no score maps of samples of shape {list(detector.sample_shape)}"
+        )
     for batch in _raw(detector, data):
         yield from smoothed(batch, smoothing).numpy()
 
@@ -119,9 +121,9 @@ def learn_scale(detector: Detector, normals: Data, false_alarms: float = 0.05, s
 def gather_known(
     detector: Detector, test: Labelled, smoothing: float = SMOOTHING
 ) -> tuple[pixel_metrics.Pixels, np.ndarray] | None:
-    """The pixels of the test units whose defects are known, and the largest of each of those without a defect.
+    """The pixels of the test samples whose defects are known, and the largest of each of those without a defect.
 
-    None where no defect has a mask. Units that are anomalous without one are left out. Maps and masks are compared on
+    None where no defect has a mask. Samples that are anomalous without one are left out. Maps and masks are compared on
     the map's grid, at most 256 pixels a side, so that every picture has the same say.
     """
     if test.masks is None or test.labels is None:
@@ -172,7 +174,7 @@ def _raw(detector: Detector, data: Data) -> Iterator[Tensor]:
     was_training = detector.training
     detector.eval()
     device = inference.device_of(detector)
-    size = max(1, min(_MOST_AT_ONCE, _BATCH_ENTRIES // math.prod(data.unit_shape)))
+    size = max(1, min(_MOST_AT_ONCE, _BATCH_ENTRIES // math.prod(data.sample_shape)))
     for batch in data.batches(size):
         yield detector.score_map(batch.to(device)).float().cpu()  # type: ignore[operator]
     detector.train(was_training)

@@ -23,7 +23,7 @@ def fit(
     *,
     detector: str = "autoencoder",
     weighting: str = "auto",
-    alignment: str = "auto",
+    scores: str = "auto",
     out: Path | None = None,
     false_alarms: float = 0.05,
     epochs: int | None = None,
@@ -31,12 +31,12 @@ def fit(
     lr: float = 1e-3,
     warmup: int | None = None,
     patience: int | None = None,
-    sample: bool = False,
+    resample: bool = False,
     labels: str | None = None,
     groups: str | None = None,
     columns: str = "",
     balance: bool = False,
-    per_kind: bool = False,
+    per_cluster: bool = False,
     per_group: bool = False,
     cross: int | None = None,
     max_group_fpr: float | None = None,
@@ -70,44 +70,45 @@ def fit(
             "SolarCells(mono=400, poly=40)".
         detector: a name, as `tailwise names` lists them, or a spelling such as "AutoEncoder(hidden=(64,), code=16)".
         weighting: how training is weighed: "auto", "" (uniform), or steps such as "Importance(), Clip(0.1, 10)".
-        alignment: how scores are read: "auto" compares each with those of the training units most like it, so that
+        scores: how scores are read: "auto" compares each with those of the training samples most like it, so that
             rare kinds are not rejected for being rare; "" takes the detector's own scores.
         out: the run folder; by default a new one below runs/.
         false_alarms: share of normals that the threshold may flag.
         epochs: passes over the data; by default about 1,500 steps' worth, 30 to 300.
-        batch_size: units in a step.
+        batch_size: samples in a step.
         lr: learning rate of Adam.
         warmup: epochs before weighing begins; by default a third.
         patience: stop after this many epochs without a lower loss on held-out normals. They also set the threshold,
             so the share of false alarms is then only approximately what was asked for.
-        sample: draw units by weight instead of weighing their losses.
+        resample: draw samples by weight instead of weighing their losses.
         labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
         groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
         columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
-        per_kind: let the share of false alarms hold for every found kind of normal, not only in the mean: each has a
+        per_cluster: let the share of false alarms hold for every found kind of normal, not only in the mean: each has a
             threshold of its own. Rare kinds are rejected less, and less is caught.
         per_group: the same for the known groups (needs groups); new data must name its groups too.
-        cross: how many more trainings give every unit a score by a detector that has not learnt it, for the thresholds,
-            so that none need be held out; 0 holds some out instead. By default 5 with per_kind or per_group, else 0.
+        cross: how many more trainings give every sample a score by a detector that has not learnt it, for the
+            thresholds, so that none need be held out; 0 holds some out instead. By default 5 with per_cluster or
+            per_group, else 0.
         max_group_fpr: fail (exit status 4, the run is kept) where a known group, or else a found kind, is falsely
-            rejected more often than this: among the units that calibrate, and among test normals of known groups where
-            chance does not explain it.
+            rejected more often than this: among the samples that calibrate, and among test normals of known groups
+            where chance does not explain it.
         refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
             see it find anomalous, "Iterate()" weighs it down.
         anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
-            kind, for images also a list of names (.txt, or .csv with the column unit), or how many of the labelled ones
-            to take out of the test data. Where the data at the path has labels, only what they call anomalies is
-            taken; the same units leave training and test.
+            kind, for images also a list of names (.txt, or .csv with the column sample), or how many of the labelled
+            ones to take out of the test data. Where the data at the path has labels, only what they call anomalies is
+            taken; the same samples leave training and test.
         reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on, and what it
             calls normal no refinement drops.
         balance: also weigh the known groups equally (needs groups).
         read: how images are read: "pixels" or the name of a backbone.
-        layers: blocks of the backbone whose maps make each image a unit [channels, height, width], as in "4,10"; by
+        layers: blocks of the backbone whose maps make each image a sample [channels, height, width], as in "4,10"; by
             default the usual ones for detectors of maps, such as patch-memory, and otherwise none: features are pooled.
         size: side in pixels that images are resized to, or height and width as in 256x512.
         channels: read images as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
         smoothing: how much score maps are smoothed, as a share of their side; 0 is not at all.
-        max_memory: what a fit may take, as in 2GB, for detectors that remember units, such as patch-memory.
+        max_memory: what a fit may take, as in 2GB, for detectors that remember samples, such as patch-memory.
         skip_bad: leave unreadable images out instead of refusing.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
         white: white reference of a cube.
@@ -134,10 +135,10 @@ def fit(
         skip_bad=skip_bad, bad_bands=options.parse_bands(bad_bands), white=white, dark=dark,
     )  # fmt: skip
     request = Request(
-        source=source, detector=detector, weighting=weighting, alignment=alignment, false_alarms=false_alarms,
-        epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, sample=sample, balance=balance,
-        per_kind=per_kind, per_group=per_group, cross=cross, max_group_fpr=max_group_fpr, refine=refine,
-        anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing, log=log,
+        source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
+        epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, resample=resample,
+        balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross, max_group_fpr=max_group_fpr,
+        refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing, log=log,
         seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, command=command,
     )  # fmt: skip
     return fit_run(request, out, overwrite)
@@ -157,14 +158,14 @@ def score(
     seed: int = 0,
     device: str = "cpu",
 ) -> DataFrame | Path:
-    """Score every unit of new data with a run: a table of scores, or the map of a cube.
+    """Score every sample of new data with a run: a table of scores, or the map of a cube.
 
-    Columns: unit, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
+    Columns: sample, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
     (the score on a scale where 3.0 means the same for every model and kind), kind, and, where thresholds are of kinds,
     held_to: the kind whose threshold it is.
 
-    The kind is the number of the found kind of normal that the unit is most like, as in the report; "none" where it is
-    most like a unit of no kind, "unknown" where it is unlike every training unit.
+    The kind is the number of the found kind of normal that the sample is most like, as in the report; "none" where it
+    is most like a sample of no kind, "unknown" where it is unlike every training sample.
 
     A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
 
@@ -174,13 +175,13 @@ def score(
         out: a .csv or .parquet file; standard output otherwise. For the scores of one cube as a map: an ENVI .hdr (with
             the map information of the cube's own), .mat, .npy or .tif file.
         threshold: flag above this score instead of the run's own threshold.
-        maps: a folder for where in each image the score comes from: UNIT.map.tiff (scores as 32-bit floats),
-            UNIT.overlay.png (for people) and UNIT.mask.png (255 where flagged), each in the image's own size.
+        maps: a folder for where in each image the score comes from: SAMPLE.map.tiff (scores as 32-bit floats),
+            SAMPLE.overlay.png (for people) and SAMPLE.mask.png (255 where flagged), each in the image's own size.
         map_threshold: flag pixels above this score of the map instead of the run's own threshold.
         false_discoveries: in place of the threshold, flag so that at most this share of all that is flagged is
             normal (Benjamini-Hochberg over their p-values).
         skip_bad: leave unreadable images out instead of refusing.
-        batch_size: units scored at once; scores are the same up to rounding.
+        batch_size: samples scored at once; scores are the same up to rounding.
         seed: fixes any chance in how the data is read; scoring itself has none.
         device: "cpu", "cuda" or "mps".
     """
@@ -210,7 +211,7 @@ def thresholds(run: Path, *, false_alarms: float | None = None, per_day: float =
     Args:
         run: a run folder.
         false_alarms: for this share of false alarms; by default that of the run, and .01, .05 and .1.
-        per_day: normal units a day.
+        per_day: normal samples a day.
     """
     from ..workflows.thresholds import table_of_run
 
@@ -229,9 +230,9 @@ def drift(
 ) -> Drift:
     """Has normal changed? Hold new data against a run's training data, kind by kind, and name the kinds that drifted.
 
-    Each found kind of normal is tested for its share of all units, for its scores, against those of held-out training
-    units where there are any, and for units that are unlike every training unit. The exit status is 4 where anything
-    drifted.
+    Each found kind of normal is tested for its share of all samples, for its scores, against those of held-out training
+    samples where there are any, and for samples that are unlike every training sample. The exit status is 4 where
+    anything drifted.
 
     Args:
         run: a run folder.
@@ -239,7 +240,7 @@ def drift(
         out: a .json or .md file with a row for each kind, changed or not.
         level: the chance that anything is named where nothing has changed, over all kinds and tests together.
         skip_bad: leave unreadable images out instead of refusing.
-        batch_size: units scored at once.
+        batch_size: samples scored at once.
         device: "cpu", "cuda" or "mps".
     """
     from ..workflows.drift import drift_of
@@ -250,14 +251,14 @@ def drift(
 def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
     """Add more normals to a run's detector without fitting it again, and leave a new run.
 
-    The detector must be one that can take in units, such as patch-memory. Some of the new units are held out for the
-    threshold, with those held out before.
+    The detector must be one that can take in samples, such as patch-memory. Some of the new samples are held out for
+    the threshold, with those held out before.
 
     Args:
         run: a run folder; it stays as it is.
         more: normals of the kind that the run was fitted on; they are read in the same way.
         out: the new run folder.
-        seed: draws the units that are held out.
+        seed: draws the samples that are held out.
         overwrite: replace what is in the new run folder.
     """
     from ..workflows.update import update_run
@@ -272,7 +273,7 @@ def triage(
     out: Path,
     detector: str | None = None,
     weighting: str = "",
-    alignment: str = "",
+    scores: str = "own",
     parts: int = 6,
     reviewed: Path | None = None,
     epochs: int | None = None,
@@ -286,7 +287,7 @@ def triage(
     seed: int = 0,
     device: str = "cpu",
 ) -> Path:
-    """Find what does not belong in the training data: a sheet to review, the most suspicious units first.
+    """Find what does not belong in the training data: a sheet to review, the most suspicious samples first.
 
     Leaves review.csv and review.html (with pictures) in a folder. Write "anomaly" or "normal" into the column verdict
     of what you have decided, and give the sheet to `tailwise fit --reviewed`.
@@ -294,18 +295,18 @@ def triage(
     Args:
         data: as for `tailwise fit`.
         out: the folder of the sheet.
-        detector: whose scores rank the units; by default padim for images where a backbone is installed, and
-            otherwise gaussian. Each unit is judged by detectors that were not trained on it.
+        detector: whose scores rank the samples; by default padim for images where a backbone is installed, and
+            otherwise gaussian. Each sample is judged by detectors that were not trained on it.
         weighting: how their training is weighed.
-        alignment: how their scores are read.
-        parts: how many detectors; each judges one part of the units and is trained on the others.
+        scores: how their scores are read.
+        parts: how many detectors; each judges one part of the samples and is trained on the others.
         reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
         epochs: passes over the data, for detectors that learn by gradient steps.
         groups: known kinds of normal: a column, a CSV of file and group, or "folder".
         columns: exactly these feature columns of a table.
         labels: the column (table) or map (cube) that is no feature.
         read: how images are read: "pixels" or the name of a backbone.
-        layers: blocks of the backbone whose maps are the units, as in "4,10"; without a detector the last blocks of
+        layers: blocks of the backbone whose maps are the samples, as in "4,10"; without a detector the last blocks of
             the two coarsest grids.
         size: side in pixels that images are resized to, or height and width as in 256x512.
         skip_bad: leave unreadable images out instead of refusing.
@@ -325,7 +326,7 @@ def triage(
     )  # fmt: skip
     source = triages.with_deep_maps(source) if detector is None else source
     request = Request(
-        source=source, detector=detector or triages.detector_for(source), weighting=weighting, alignment=alignment,
+        source=source, detector=detector or triages.detector_for(source), weighting=weighting, scores=scores,
         reviewed=str(reviewed or ""), epochs=epochs, seed=seed, device=device,
     )  # fmt: skip
     request.check()
@@ -336,29 +337,29 @@ def explain(
     run: Path,
     data: str | None = None,
     *,
-    unit: list[str] | None = None,
+    sample: list[str] | None = None,
     worst: int = 3,
     weights: bool = False,
     out: Path | None = None,
     seed: int = 0,
 ) -> Path | str:
-    """Say why units score what they do, or why training units were weighed up or down.
+    """Say why samples score what they do, or why training samples were weighed up or down.
 
     For a score: the normals of its kind that are most like it, and the features, bands or patches that drive it. The
     run's training data must still be where it was.
 
     Args:
         run: a run folder.
-        data: what to score, read as the run's own data was; by default the training units themselves.
-        unit: the name of a unit, as `tailwise score` prints it; may be given several times.
-        worst: without names, so many of the highest-scored units; of weights, of those raised and lowered most.
-        weights: explain the weights of training units instead of scores.
-        out: a .html page, with pictures where units are images, .md, .txt or .json; standard output otherwise.
-        seed: draws the orders in which the parts of a unit are tried.
+        data: what to score, read as the run's own data was; by default the training samples themselves.
+        sample: the name of a sample, as `tailwise score` prints it; may be given several times.
+        worst: without names, so many of the highest-scored samples; of weights, of those raised and lowered most.
+        weights: explain the weights of training samples instead of scores.
+        out: a .html page, with pictures where samples are images, .md, .txt or .json; standard output otherwise.
+        seed: draws the orders in which the parts of a sample are tried.
     """
     from ..workflows import pages
 
-    return pages.explain(run, data, unit or [], worst, weights, out, seed)
+    return pages.explain(run, data, sample or [], worst, weights, out, seed)
 
 
 def report(run: Path, *, out: Path | None = None) -> Path:
@@ -376,7 +377,7 @@ def report(run: Path, *, out: Path | None = None) -> Path:
 def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
     """Put runs side by side: settings, thresholds, false alarms of each kind, and test results in pairs.
 
-    Differences are to the first run, with a 95 % interval from resampling the test units that the runs share.
+    Differences are to the first run, with a 95 % interval from resampling the test samples that the runs share.
 
     Args:
         runs: two or more run folders.
@@ -388,7 +389,7 @@ def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
 
 
 def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
-    """Write a run as one ONNX file: units in; scores, flags and maps out. Needs tailwise[onnx].
+    """Write a run as one ONNX file: samples in; scores, flags and maps out. Needs tailwise[onnx].
 
     The scores of the file are compared with the run's before it is written. tailwise-runtime (in runtime/) loads it
     with onnxruntime and numpy alone.
@@ -404,9 +405,9 @@ def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
 
 
 def verify(run: Path, file: Path | None = None) -> Verdict:
-    """Compare the scores of 16 units with those that the fit gave them; exit status 1 if any differs by over 1e-4.
+    """Compare the scores of 16 samples with those that the fit gave them; exit status 1 if any differs by over 1e-4.
 
-    A difference is a share of the unit's score, or of the median of the 16 magnitudes where that is larger.
+    A difference is a share of the sample's score, or of the median of the 16 magnitudes where that is larger.
 
     Args:
         run: a run folder.

@@ -79,7 +79,7 @@ def _explained(error: Exception) -> tuple[str, str] | None:
         return error.message, error.hint
     # torch has no kind of its own for memory that is not there, but for that of a GPU.
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
-        return f"not enough memory: {error}", "use fewer or smaller units, a smaller network or a smaller batch"
+        return f"not enough memory: {error}", "use fewer or smaller samples, a smaller network or a smaller batch"
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}", ""
     return None

@@ -1,4 +1,4 @@
-"""What a unit is surrounded by, for detectors that look beyond the unit itself.
+"""What a sample is surrounded by, for detectors that look beyond the sample itself.
 
 A context belongs to `Data`, follows it through `take`, and reaches the detector in each `Batch`. A detector names the
 one that it cannot do without in `needs_context`.
@@ -18,25 +18,25 @@ from .readers import Reader, read
 
 
 class Context(Protocol):
-    """The surroundings of n units."""
+    """The surroundings of n samples."""
 
     def __len__(self) -> int:
         """n."""
         ...
 
     def take(self, index: Tensor) -> Context:
-        """The surroundings of the units at `index` [b]; what surrounds them is not cut."""
+        """The surroundings of the samples at `index` [b]; what surrounds them is not cut."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Scenes:
-    """Scenes of which the units are pixels.
+    """Scenes of which the samples are pixels.
 
     Attributes:
-        pixels: all pixels [N, *unit], scene after scene and row by row.
+        pixels: all pixels [N, *sample], scene after scene and row by row.
         sizes: (height, width) of each scene.
-        place: [n] of the units among the pixels; None is all of them in their order.
+        place: [n] of the samples among the pixels; None is all of them in their order.
 
     Raises:
         InputError: the scenes do not hold as many pixels.
@@ -54,11 +54,11 @@ class Scenes:
         return int(self.pixels.shape[0]) if self.place is None else len(self.place)
 
     def take(self, index: Tensor) -> Scenes:
-        """The scenes, with the places of the units at `index` [b]."""
+        """The scenes, with the places of the samples at `index` [b]."""
         return replace(self, place=index if self.place is None else self.place[index])
 
     def parts(self) -> Iterator[tuple[Tensor, Scene]]:
-        """For each scene that is touched: which of the units [k] lie in it, and the scene with their places."""
+        """For each scene that is touched: which of the samples [k] lie in it, and the scene with their places."""
         place, first = torch.arange(len(self)) if self.place is None else self.place, 0
         for height, width in self.sizes:
             which = ((place >= first) & (place < first + height * width)).nonzero().flatten()
@@ -78,6 +78,6 @@ class Scene:
     place: Tensor
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """The pixels of these rows [rows, width, *unit]."""
+        """The pixels of these rows [rows, width, *sample]."""
         index = torch.arange(self.first + start * self.width, self.first + stop * self.width)
         return read(self.pixels, index).unflatten(0, (stop - start, self.width))

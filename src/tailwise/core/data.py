@@ -1,6 +1,6 @@
-"""What a detector is given: units with their names, and batches that carry each unit's index and surroundings.
+"""What a detector is given: samples with their names, and batches that carry each sample's index and surroundings.
 
-The index finds a unit's weight through any shuffle. There is no place for a label here: `problem.Problem` adds what
+The index finds a sample's weight through any shuffle. There is no place for a label here: `problem.Problem` adds what
 only evaluation may see.
 """
 
@@ -20,9 +20,10 @@ from .readers import Reader, read, read_in_order, select
 
 @dataclass(frozen=True)
 class Batch:
-    """Units [b, *unit], their index [b] in the data that they come from, and their surroundings where they have any."""
+    """Samples [b, *sample], their index [b] in the data that they come from, and their surroundings where they have
+    any."""
 
-    units: Tensor
+    samples: Tensor
     index: Tensor
     context: Context | None = None
 
@@ -30,58 +31,58 @@ class Batch:
         return len(self.index)
 
     def to(self, device: torch.device | str) -> Batch:
-        units, index = (tensor.to(device, non_blocking=True) for tensor in (self.units, self.index))
-        return Batch(units, index, self.context)
+        samples, index = (tensor.to(device, non_blocking=True) for tensor in (self.samples, self.index))
+        return Batch(samples, index, self.context)
 
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Units without labels.
+    """Samples without labels.
 
     Attributes:
-        units: float32 [n, *unit], in memory or behind a Reader. The unit's shape says what it is: [d] a row of d
+        samples: float32 [n, *sample], in memory or behind a Reader. The sample's shape says what it is: [d] a row of d
             features, [1, bands] a spectrum, [channels, height, width] an image.
-        names: one name a unit: a row number, a relative path, a pixel's "row,column".
+        names: one name a sample: a row number, a relative path, a pixel's "row,column".
         features: names of the d features, or the wavelengths in nanometres, where known.
-        context: what the units are surrounded by, such as `Scenes` where they are pixels; None for anything else.
+        context: what the samples are surrounded by, such as `Scenes` where they are pixels; None for anything else.
     """
 
-    units: Tensor | Reader
+    samples: Tensor | Reader
     names: Sequence[str]
     features: tuple[str, ...] = ()
     context: Context | None = None
 
     def __post_init__(self) -> None:
         if not len(self):
-            raise InputError("there are no units in the data: at least 1 is needed")
+            raise InputError("there are no samples in the data: at least 1 is needed")
         if len(self.names) != len(self):
-            raise InputError(f"one name a unit: got {len(self.names)} names for {len(self)} units")
+            raise InputError(f"one name a sample: got {len(self.names)} names for {len(self)} samples")
         if self.context is not None and len(self.context) != len(self):
-            raise InputError(f"the context holds {len(self.context)} units, the data {len(self)}")
+            raise InputError(f"the context holds {len(self.context)} samples, the data {len(self)}")
 
     def __len__(self) -> int:
-        return int(self.units.shape[0])
+        return int(self.samples.shape[0])
 
     @property
-    def unit_shape(self) -> tuple[int, ...]:
-        return tuple(self.units.shape[1:])
+    def sample_shape(self) -> tuple[int, ...]:
+        return tuple(self.samples.shape[1:])
 
     @property
     def in_memory(self) -> bool:
-        return isinstance(self.units, Tensor)
+        return isinstance(self.samples, Tensor)
 
     def read(self, index: Tensor) -> Tensor:
-        """Units [b, *unit] at `index` [b], float32."""
-        return read(self.units, index)
+        """Samples [b, *sample] at `index` [b], float32."""
+        return read(self.samples, index)
 
     def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
-        """The units at `index`, as data of their own."""
+        """The samples at `index`, as data of their own."""
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
         names = [self.names[i] for i in index.tolist()]
-        return replace(self, units=select(self.units, index), names=names, context=self._around(index))
+        return replace(self, samples=select(self.samples, index), names=names, context=self._around(index))
 
     def batch(self, index: Tensor) -> Batch:
-        """The units at `index` [b]."""
+        """The samples at `index` [b]."""
         return Batch(self.read(index), index, self._around(index))
 
     def _around(self, index: Tensor) -> Context | None:
@@ -90,9 +91,9 @@ class Data:
     def batches(
         self, size: int, generator: torch.Generator | None = None, weights: Tensor | None = None
     ) -> Iterator[Batch]:
-        """Every unit once, in order, or shuffled when there is a generator.
+        """Every sample once, in order, or shuffled when there is a generator.
 
-        With `weights` [n] the units are drawn with replacement in proportion to them, as many as there are units.
+        With `weights` [n] the samples are drawn with replacement in proportion to them, as many as there are samples.
         """
         if weights is not None:
             order = torch.multinomial(weights.double().cpu(), len(self), replacement=True, generator=generator)
@@ -102,7 +103,7 @@ class Data:
             for start in range(0, len(self), size):
                 stop = min(start + size, len(self))
                 index = torch.arange(start, stop)
-                yield Batch(read_in_order(self.units, start, stop), index, self._around(index))
+                yield Batch(read_in_order(self.samples, start, stop), index, self._around(index))
             return
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size])

@@ -1,6 +1,6 @@
 """The seam between detectors and everything else.
 
-A detector gives one loss and one score per unit and never reduces them; it does not know that weights exist, except
+A detector gives one loss and one score per sample and never reduces them; it does not know that weights exist, except
 that `prepare` and `solve` take them to form means. Layer 2 knows detectors only by the protocols here. The contracts
 that every detector keeps are in `testing.py`.
 """
@@ -25,16 +25,16 @@ class Trainable(Protocol):
     """Learns by gradient steps on its losses."""
 
     def losses(self, batch: Batch) -> Tensor:
-        """[unit], unreduced."""
+        """[sample], unreduced."""
         ...
 
 
 @runtime_checkable
-class Solvable(Protocol):
+class ClosedForm(Protocol):
     """Learns in one step from weighted data: covariances, memories, forests."""
 
     def solve(self, data: Data, w: Tensor) -> None:
-        """Fit to the units of `data` with the weights `w` [n], of any scale."""
+        """Fit to the samples of `data` with the weights `w` [n], of any scale."""
         ...
 
 
@@ -49,30 +49,30 @@ class Supervised(Protocol):
 
 @runtime_checkable
 class Divisible(Protocol):
-    """Leaves the learning to a detector of its units' parts, such as an image's patches."""
+    """Leaves the learning to a detector of its samples' parts, such as an image's patches."""
 
     detector: Detector
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
-        """Parts as units of their own, and which unit of `data` each is a part of [m]."""
+        """Parts as samples of their own, and which sample of `data` each is a part of [m]."""
         ...
 
 
 @runtime_checkable
 class Contrasting(Protocol):
-    """Holds anomalies, known or made, against each unit, so that the loss of a unit says little of its score."""
+    """Holds anomalies, known or made, against each sample, so that the loss of a sample says little of its score."""
 
     def contrast(self, batch: Batch) -> Tensor:
-        """[m, *unit]: the anomalies that the losses hold against the units; once trained they score higher."""
+        """[m, *sample]: the anomalies that the losses hold against the samples; once trained they score higher."""
         ...
 
 
 @runtime_checkable
 class Mapping2d(Protocol):
-    """Says where in the unit the anomaly is."""
+    """Says where in the sample the anomaly is."""
 
     def score_map(self, batch: Batch) -> Tensor:
-        """[unit, *space], higher is more anomalous."""
+        """[sample, *space], higher is more anomalous."""
         ...
 
 
@@ -81,77 +81,77 @@ class Updatable(Protocol):
     """Takes in more normals without being fitted again. No score rises by it."""
 
     def update(self, data: Data, w: Tensor) -> None:
-        """Add the units of `data` with the weights `w` [n]."""
+        """Add the samples of `data` with the weights `w` [n]."""
         ...
 
 
 class Detector(nn.Module):
-    """What detectors share: settings that print, the unit's shape, and a state of plain tensors.
+    """What detectors share: settings that print, the sample's shape, and a state of plain tensors.
 
-    A subclass stores its constructor's parameters under their own names, lists the `unit_dims` that it can take
-    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable, Solvable
+    A subclass stores its constructor's parameters under their own names, lists the `sample_dims` that it can take
+    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable, ClosedForm
     or Divisible.
-    `couples_units` says why, in a detector whose loss for one unit depends on the others in its batch;
+    `couples_samples` says why, in a detector whose loss for one sample depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
-    `solved_once` spares a detector whose solution hardly follows the weights further solutions after the first;
-    `loss_is_score` spares a pass over the data in a detector that scores a unit by its loss;
-    `needs_context` names what the batches of a detector that looks beyond the unit must carry, such as `Scenes`;
-    `ignores_weights` says why weights have no say in a detector that learns nothing from training units;
+    `solve_once` spares a detector whose solution hardly follows the weights further solutions after the first;
+    `loss_is_score` spares a pass over the data in a detector that scores a sample by its loss;
+    `needs_context` names what the batches of a detector that looks beyond the sample must carry, such as `Scenes`;
+    `ignores_weights` says why weights have no say in a detector that learns nothing from training samples;
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0.
     """
 
-    unit_dims: tuple[int, ...] = (1, 2, 3)
+    sample_dims: tuple[int, ...] = (1, 2, 3)
     needs_labels: bool = False
-    couples_units: str = ""
+    couples_samples: str = ""
     wants_maps: bool = False
-    solved_once: bool = False
+    solve_once: bool = False
     loss_is_score: bool = False
     needs_context: type[Context] | None = None
     ignores_weights: str = ""
     maps_are_gradients: bool = False
     planned_steps: int = 0
-    unit_shape: tuple[int, ...] = ()
+    sample_shape: tuple[int, ...] = ()
 
     @property
     def has_maps(self) -> bool:
-        """Whether `score_map` says where in an image the anomaly is: units are images, and there is a map of them."""
-        return len(self.unit_shape) == 3 and isinstance(self, Mapping2d)
+        """Whether `score_map` says where in an image the anomaly is: samples are images, and there is a map of them."""
+        return len(self.sample_shape) == 3 and isinstance(self, Mapping2d)
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        """Make networks and buffers for units of this shape."""
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        """Make networks and buffers for samples of this shape."""
 
     def prepare(self, data: Data, w: Tensor) -> None:
         """Statistics that come before training (standardisation, a centre), with the weights [n] known by then."""
 
     def score(self, batch: Batch) -> Tensor:
-        """[unit], higher is more anomalous."""
+        """[sample], higher is more anomalous."""
         raise NotImplementedError(f"{type(self).__name__} has no score")
 
     def embed(self, batch: Batch) -> Tensor:
-        """[unit, d]: where the detector places a unit; the unit itself unless it learns better."""
-        return batch.units.flatten(1)
+        """[sample, d]: where the detector places a sample; the sample itself unless it learns better."""
+        return batch.samples.flatten(1)
 
-    def start(self, unit_shape: tuple[int, ...]) -> None:
+    def start(self, sample_shape: tuple[int, ...]) -> None:
         """Check the shape and build.
 
         Raises:
-            InputError: this detector cannot take units of this shape.
+            InputError: this detector cannot take samples of this shape.
         """
-        if len(unit_shape) not in self.unit_dims:
-            takes = " or ".join(_SHAPES[dims] for dims in self.unit_dims)
-            raise InputError(f"{type(self).__name__} takes {takes}: got units of shape {list(unit_shape)}")
-        self.unit_shape = tuple(unit_shape)
-        self.build(self.unit_shape)
+        if len(sample_shape) not in self.sample_dims:
+            takes = " or ".join(_SHAPES[dims] for dims in self.sample_dims)
+            raise InputError(f"{type(self).__name__} takes {takes}: got samples of shape {list(sample_shape)}")
+        self.sample_shape = tuple(sample_shape)
+        self.build(self.sample_shape)
 
-    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
         """Take over a saved state; what was solved may have any size, so buffers are replaced, not copied into.
 
         Raises:
             InputError: the state is not one of this detector.
         """
-        self.start(unit_shape)
+        self.start(sample_shape)
         own = self.state_dict()
         if set(own) != set(state):
             odd = sorted(set(own) ^ set(state))

@@ -22,7 +22,7 @@ def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tens
 
 
 def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
-    """The detector's places [n, d] of the units, on the CPU."""
+    """The detector's places [n, d] of the samples, on the CPU."""
     return over_batches(detector, data, detector.embed, batch_size)
 
 
@@ -30,19 +30,19 @@ def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tens
 def over_batches(
     detector: Detector, data: Data, function: Callable[[Batch], Tensor], batch_size: int | None = None
 ) -> Tensor:
-    """What `function` gives for each unit [n, ...], in evaluation mode, on the CPU, float32."""
+    """What `function` gives for each sample [n, ...], in evaluation mode, on the CPU, float32."""
     was_training = detector.training
     detector.eval()
     device = device_of(detector)
-    size = batch_size or batch_size_for(data.unit_shape)
+    size = batch_size or batch_size_for(data.sample_shape)
     results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
     detector.train(was_training)
     return torch.cat(results)
 
 
-def batch_size_for(unit_shape: tuple[int, ...], most: int = _SCORE_BATCH) -> int:
-    """How many units of this shape are held at once."""
-    return max(1, min(most, _SCORE_ENTRIES // math.prod(unit_shape)))
+def batch_size_for(sample_shape: tuple[int, ...], most: int = _SCORE_BATCH) -> int:
+    """How many samples of this shape are held at once."""
+    return max(1, min(most, _SCORE_ENTRIES // math.prod(sample_shape)))
 
 
 def place(detector: Detector, device: str) -> None:

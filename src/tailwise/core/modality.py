@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from ..numerics import export_ops
 
-# Units [channels, height, width] of more channels are feature maps; pictures have fewer.
+# Samples [channels, height, width] of more channels are feature maps; pictures have fewer.
 _PICTURE_CHANNELS = 16
 
 
-def is_map(unit_shape: tuple[int, ...]) -> bool:
-    """Whether units of this shape are feature maps rather than pictures."""
-    return len(unit_shape) == 3 and unit_shape[0] > _PICTURE_CHANNELS
+def is_map(sample_shape: tuple[int, ...]) -> bool:
+    """Whether samples of this shape are feature maps rather than pictures."""
+    return len(sample_shape) == 3 and sample_shape[0] > _PICTURE_CHANNELS
 
 
 def by_angle(spectra: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class Facts:
     """Where data comes from and what its numbers mean."""
 
     name: str
-    units: str = "units"
+    samples: str = "samples"
     licence: str = "not stated"
     citation: str = ""
     notes: tuple[str, ...] = ()
@@ -25,13 +25,13 @@ class Facts:
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Units with what evaluation may know of them; training never sees this.
+    """Samples with what evaluation may know of them; training never sees this.
 
     Attributes:
-        data: the units [m].
+        data: the samples [m].
         labels: [m] bool, True is an anomaly; None where unknown.
         groups: [m] names of the kinds of normal; None where unknown. Those of anomalies are not used.
-        masks: a defect mask [height, width] (bool) for each unit, or None for a unit without one.
+        masks: a defect mask [height, width] (bool) for each sample, or None for a sample without one.
     """
 
     data: Data
@@ -49,10 +49,10 @@ class Problem:
     """What a source yields: training data without labels, and test data with them where there is any.
 
     Attributes:
-        train: the units that a detector learns from.
+        train: the samples that a detector learns from.
         train_groups: [n] names of the kinds of normal where known: for evaluation, thresholds and reports, and for
             balanced weights only when asked.
-        test: the units that it is judged on.
+        test: the samples that it is judged on.
         layout: what score tables and maps need to find back to the source, such as a cube's height and width.
     """
 
@@ -70,11 +70,11 @@ class Source(Protocol):
     """Where data comes from: a frozen value that prints as itself and is registered under its class name."""
 
     def load(self) -> Problem:
-        """The training units, and the test units if the source has any."""
+        """The training samples, and the test samples if the source has any."""
         ...
 
     def load_all(self) -> Labelled:
-        """Every unit of the source in its own order, for scoring."""
+        """Every sample of the source in its own order, for scoring."""
         ...
 
     def at(self, path: str) -> Source:
@@ -84,4 +84,4 @@ class Source(Protocol):
 
 def _one_each(values: Any, data: Data, name: str) -> None:
     if values is not None and len(values) != len(data):
-        raise InputError(f"{name}: got {len(values)} for {len(data)} units")
+        raise InputError(f"{name}: got {len(values)} for {len(data)} samples")

@@ -1,4 +1,4 @@
-"""Units in memory or on disk, read the same way."""
+"""Samples in memory or on disk, read the same way."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from torch import Tensor
 
 
 class Reader(Protocol):
-    """Units that stay on disk until they are asked for."""
+    """Samples that stay on disk until they are asked for."""
 
-    shape: tuple[int, ...]  # [n, *unit]
+    shape: tuple[int, ...]  # [n, *sample]
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        """Units at `index` [b] -> float32 [b, *unit]."""
+        """Samples at `index` [b] -> float32 [b, *sample]."""
         ...
 
 
 class Selected:
-    """Some of a Reader's units, still on disk."""
+    """Some of a Reader's samples, still on disk."""
 
-    def __init__(self, units: Reader, index: Tensor) -> None:
-        self.of = units
+    def __init__(self, samples: Reader, index: Tensor) -> None:
+        self.of = samples
         self.index = index
-        self.shape = (len(index), *units.shape[1:])
+        self.shape = (len(index), *samples.shape[1:])
 
     def __getitem__(self, index: Tensor) -> Tensor:
         return self.of[self.index[index]]
 
 
-def read(units: Tensor | Reader, index: Tensor) -> Tensor:
-    """Units [b, *unit] at `index` [b], float32."""
+def read(samples: Tensor | Reader, index: Tensor) -> Tensor:
+    """Samples [b, *sample] at `index` [b], float32."""
     # For rows of a tensor index_select takes a quarter of the time of indexing, which counts in every step.
-    return (units.index_select(0, index) if isinstance(units, Tensor) else units[index]).float()
+    return (samples.index_select(0, index) if isinstance(samples, Tensor) else samples[index]).float()
 
 
-def read_in_order(units: Tensor | Reader, start: int, stop: int) -> Tensor:
-    """Units that follow each other: a view where they are in memory, which nobody may write to."""
-    return units[start:stop].float() if isinstance(units, Tensor) else read(units, torch.arange(start, stop))
+def read_in_order(samples: Tensor | Reader, start: int, stop: int) -> Tensor:
+    """Samples that follow each other: a view where they are in memory, which nobody may write to."""
+    return samples[start:stop].float() if isinstance(samples, Tensor) else read(samples, torch.arange(start, stop))
 
 
-def select(units: Tensor | Reader, index: Tensor) -> Tensor | Reader:
-    """The units at `index` [b]: a copy where they are in memory, a view where they are on disk."""
-    return units[index] if isinstance(units, Tensor) else Selected(units, index)
+def select(samples: Tensor | Reader, index: Tensor) -> Tensor | Reader:
+    """The samples at `index` [b]: a copy where they are in memory, a view where they are on disk."""
+    return samples[index] if isinstance(samples, Tensor) else Selected(samples, index)

@@ -25,7 +25,7 @@ _HOMES = {
     "source": "sources",
     "step": "weights.steps",
     "density": "weights.densities",
-    "alignment": "training.alignment",
+    "scores": "training.local_scores",
     "refinement": "training.cleaning",
 }
 # What the options of a kind may be made of.

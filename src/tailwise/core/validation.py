@@ -10,21 +10,21 @@ from ..errors import InputError
 from .data import Data
 
 
-def check_units(data: Data, least: int = 2) -> None:
+def check_samples(data: Data, least: int = 2) -> None:
     """Read everything once and refuse what no detector can learn from.
 
     Raises:
-        InputError: a unit holds NaN or infinity (the first is named), or there are fewer than `least` units.
+        InputError: a sample holds NaN or infinity (the first is named), or there are fewer than `least` samples.
     """
     if len(data) < least:
-        raise InputError(f"at least {least} units are needed to learn what is normal: got {len(data)}")
-    size = max(1, min(4_096, 50_000_000 // max(1, int(np.prod(data.unit_shape)))))
+        raise InputError(f"at least {least} samples are needed to learn what is normal: got {len(data)}")
+    size = max(1, min(4_096, 50_000_000 // max(1, int(np.prod(data.sample_shape)))))
     for batch in data.batches(size):
-        finite = torch.isfinite(batch.units).flatten(1).all(1)
+        finite = torch.isfinite(batch.samples).flatten(1).all(1)
         if not bool(finite.all()):
             bad = data.names[int(batch.index[~finite][0])]
             raise InputError(
-                f"unit {bad} holds NaN or infinity ({int((~finite).sum())} such units in its batch)",
+                f"sample {bad} holds NaN or infinity ({int((~finite).sum())} such samples in its batch)",
                 "fill or drop the missing values first",
             )
 

@@ -1,7 +1,7 @@
 """Adaptive Deviation Learning: a deviation network against pseudo-anomalies, on data that may hold hidden anomalies.
 
 Das, Pang & Bhuyan, WACV 2025 (arXiv 2411.09558), for images. The form for rows and spectra is ours, and so is all
-that makes a unit's loss its own: where the published code looks at a batch, the known scale of deviations is used.
+that makes a sample's loss its own: where the published code looks at a batch, the known scale of deviations is used.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from .components.adaptive_deviation import Adaptive, check_burn_in, check_margin
 
 @register("detector", "adl")
 class AdaptiveDeviation(Adaptive):
-    """Deviation of a unit, learnt by telling it from an anomaly made of it, with targets that grow soft.
+    """Deviation of a sample, learnt by telling it from an anomaly made of it, with targets that grow soft.
 
-    A unit's loss is that of itself, labelled normal, and of its pseudo-anomaly: soft deviation, cross-entropy of the
+    A sample's loss is that of itself, labelled normal, and of its pseudo-anomaly: soft deviation, cross-entropy of the
     probability head, and focal loss of the segmentation head, which says what was replaced. After the burn-in the
-    probability stands for the label in the deviation, and a unit beyond half the margin mostly counts as anomalous for
-    the probability, so that hidden anomalies stop being drawn to normal. The published code splits each batch in two
-    by k-means for that, whether or not there is an anomaly in it.
+    probability stands for the label in the deviation, and a sample beyond half the margin mostly counts as anomalous
+    for the probability, so that hidden anomalies stop being drawn to normal. The published code splits each batch in
+    two by k-means for that, whether or not there is an anomaly in it.
 
     Its companion is `--weighting "AlphaDivergence()"`, the paper's instance weights: here they are taken over all
-    units after each epoch, not over a batch at each step.
+    samples after each epoch, not over a batch at each step.
 
     Args:
         hidden: widths (rows, spectra) or channels (images). None is (64,), or (16, 32, 64) for images.
@@ -35,7 +35,7 @@ class AdaptiveDeviation(Adaptive):
             deviation network on pseudo-anomalies.
         as_published: the released code's sum, in which deviation and probability count 1/48 of what a weighted mean
             gives them, so that segmentation decides; a prior that is drawn anew at each step; targets that may forget
-            the label altogether. Its k-means is left out all the same: it would couple the units of a batch.
+            the label altogether. Its k-means is left out all the same: it would couple the samples of a batch.
     """
 
     def __init__(
@@ -59,4 +59,4 @@ class AdaptiveDeviation(Adaptive):
     def score_map(self, batch: Batch) -> Tensor:
         """Probability that a feature, band or pixel was replaced."""
         places = self.read(batch).places.sigmoid()
-        return places[:, 0] if self.unit_shape[:1] == (1,) and len(self.unit_shape) == 2 else places
+        return places[:, 0] if self.sample_shape[:1] == (1,) and len(self.sample_shape) == 2 else places

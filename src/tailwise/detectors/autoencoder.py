@@ -1,6 +1,6 @@
 """Autoencoder: what was not learnt cannot be rebuilt, so the reconstruction error is the score.
 
-Dense, convolutional or 1-D spectral by the unit's shape (Sakurada & Yairi 2014 for the use of the error).
+Dense, convolutional or 1-D spectral by the sample's shape (Sakurada & Yairi 2014 for the use of the error).
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .components.standardise import Standardise
 
 @register("detector", "autoencoder")
 class AutoEncoder(Detector):
-    """Mean squared reconstruction error of the standardised unit.
+    """Mean squared reconstruction error of the standardised sample.
 
     Args:
         hidden: widths (rows) or channels (spectra, images) of the encoder, outermost first; the decoder mirrors it.
-            None chooses by the unit's shape.
-        code: size of the bottleneck; None chooses by the unit's shape.
-        dense: fully connected over the whole unit, also for spectra and images: fast for small ones.
+            None chooses by the sample's shape.
+        code: size of the bottleneck; None chooses by the sample's shape.
+        dense: fully connected over the whole sample, also for spectra and images: fast for small ones.
     """
 
     loss_is_score = True
@@ -34,9 +34,9 @@ class AutoEncoder(Detector):
         self.code = code
         self.dense = dense
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        body = Body.of(unit_shape, self.hidden, self.code, self.dense)
-        self.standardise = Standardise(unit_shape)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        body = Body.of(sample_shape, self.hidden, self.code, self.dense)
+        self.standardise = Standardise(sample_shape)
         self.encoder = body.encoder()
         self.decoder = body.decoder()
 
@@ -44,17 +44,17 @@ class AutoEncoder(Detector):
         self.standardise.learn(data, w)
 
     def losses(self, batch: Batch) -> Tensor:
-        units = self.standardise(batch.units)
-        return squared_error(units, self.decoder(self.encoder(units)))
+        samples = self.standardise(batch.samples)
+        return squared_error(samples, self.decoder(self.encoder(samples)))
 
     def score(self, batch: Batch) -> Tensor:
         return self.losses(batch)
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.encoder(self.standardise(batch.units))
+        return self.encoder(self.standardise(batch.samples))
 
     def score_map(self, batch: Batch) -> Tensor:
         """Squared error at each feature, band or pixel, averaged over channels."""
-        units = self.standardise(batch.units)
-        error = (units - self.decoder(self.encoder(units))).square()
+        samples = self.standardise(batch.samples)
+        error = (samples - self.decoder(self.encoder(samples))).square()
         return error if error.dim() == 2 else error.mean(1)

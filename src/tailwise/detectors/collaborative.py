@@ -36,7 +36,7 @@ class Collaborative(Detector):
         regularisation: how much distant spectra are penalised.
     """
 
-    unit_dims = (2,)
+    sample_dims = (2,)
     needs_context = Scenes
     ignores_weights = "it compares each pixel with those around it"
 
@@ -49,8 +49,8 @@ class Collaborative(Detector):
         self.outer = outer
         self.regularisation = regularisation
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.register_buffer("bands", torch.tensor(unit_shape[1]))  # the file of a state cannot be empty
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.register_buffer("bands", torch.tensor(sample_shape[1]))  # the file of a state cannot be empty
 
     def solve(self, data: Data, w: Tensor) -> None:
         """Nothing to learn."""

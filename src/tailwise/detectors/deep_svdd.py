@@ -1,4 +1,4 @@
-"""Deep SVDD: a network that draws normal units towards one centre (Ruff et al., ICML 2018)."""
+"""Deep SVDD: a network that draws normal samples towards one centre (Ruff et al., ICML 2018)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _AWAY_FROM_ZERO = 0.1
 
 @register("detector", "deep-svdd")
 class DeepSVDD(Detector):
-    """Squared distance of a unit's code to the centre, averaged over the code's dimensions.
+    """Squared distance of a sample's code to the centre, averaged over the code's dimensions.
 
     The collapse to a constant map is guarded as in the paper: no biases, activations that do not saturate, and a
     fixed centre whose coordinates keep away from zero.
 
     Args:
-        hidden: widths (rows) or channels (spectra, images), outermost first. None chooses by the unit's shape.
-        code: size of the code; None chooses by the unit's shape.
-        dense: fully connected over the whole unit, also for spectra and images: fast for small ones.
+        hidden: widths (rows) or channels (spectra, images), outermost first. None chooses by the sample's shape.
+        code: size of the code; None chooses by the sample's shape.
+        dense: fully connected over the whole sample, also for spectra and images: fast for small ones.
     """
 
     loss_is_score = True
@@ -38,9 +38,9 @@ class DeepSVDD(Detector):
         self.code = code
         self.dense = dense
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        body = Body.of(unit_shape, self.hidden, self.code, self.dense)
-        self.standardise = Standardise(unit_shape)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        body = Body.of(sample_shape, self.hidden, self.code, self.dense)
+        self.standardise = Standardise(sample_shape)
         self.encoder = body.encoder(bias=False, activation=nn.LeakyReLU)
         self.register_buffer("centre", torch.zeros(body.code))
 
@@ -63,4 +63,4 @@ class DeepSVDD(Detector):
         return self.losses(batch)
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.encoder(self.standardise(batch.units))
+        return self.encoder(self.standardise(batch.samples))

@@ -1,4 +1,4 @@
-"""Deviation network: a few labelled anomalies are pushed beyond a margin, all other units drawn to a prior's mean.
+"""Deviation network: a few labelled anomalies are pushed beyond a margin, all other samples drawn to a prior's mean.
 
 Rows: Pang, Shen & van den Hengel, KDD 2019. Images: Pang et al., arXiv 2108.00462.
 """
@@ -19,10 +19,10 @@ from .components.standardise import Standardise
 
 @register("detector", "dev-net")
 class DevNet(Detector):
-    """A score of its own for each unit, trained on |dev| of the units and max(0, margin - dev) of known anomalies.
+    """A score of its own for each sample, trained on |dev| of the samples and max(0, margin - dev) of known anomalies.
 
-    dev is the score in standard deviations of a standard Gaussian prior. A unit's loss holds both terms, the second as
-    a mean over the anomalies, so the two sorts balance at any batch size without drawing anomalies again and again.
+    dev is the score in standard deviations of a standard Gaussian prior. A sample's loss holds both terms, the second
+    as a mean over the anomalies, so the two sorts balance at any batch size without drawing anomalies again and again.
     The score of an image is the mean of the highest tenth of its places.
 
     Args:
@@ -46,11 +46,13 @@ class DevNet(Detector):
         self.margin = margin
         self.prior_draws = prior_draws
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(unit_shape)
-        self.trunk = deviation_network.Trunk(unit_shape, deviation_network.widths(unit_shape, self.hidden, rows=(20,)))
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.standardise = Standardise(sample_shape)
+        self.trunk = deviation_network.Trunk(
+            sample_shape, deviation_network.widths(sample_shape, self.hidden, rows=(20,))
+        )
         self.head = deviation_network.DeviationHead(self.trunk)
-        self.known = adaptive_deviation.Known(unit_shape)
+        self.known = adaptive_deviation.Known(sample_shape)
         draws = torch.randn(self.prior_draws)
         prior = torch.stack([draws.mean(), draws.std()]) if self.prior_draws else torch.tensor([0.0, 1.0])
         self.register_buffer("prior", prior)
@@ -63,36 +65,36 @@ class DevNet(Detector):
         self.standardise.learn(data, w)
 
     def losses(self, batch: Batch) -> Tensor:
-        anomalies = self.known.units
+        anomalies = self.known.samples
         if self.known.rotates:
             anomalies = anomalies[self.known.at(int(self.steps))]
             if self.training:
                 self.steps += 1
-        deviations = self._scores(torch.cat([batch.units, anomalies]))
+        deviations = self._scores(torch.cat([batch.samples, anomalies]))
         if self.prior_draws:
             deviations = (deviations - self.prior[0]) / self.prior[1]
-        units, pushed = deviations.split_with_sizes([len(batch), len(anomalies)])
+        samples, pushed = deviations.split_with_sizes([len(batch), len(anomalies)])
         # The two ends of losses.deviation_loss; spelled out, a step of a small network takes a tenth less.
-        return units.abs() + (self.margin - pushed).relu().mean()
+        return samples.abs() + (self.margin - pushed).relu().mean()
 
     def contrast(self, batch: Batch) -> Tensor:
         """The known anomalies."""
-        return self.known.units
+        return self.known.samples
 
     def score(self, batch: Batch) -> Tensor:
-        return self._scores(batch.units)
+        return self._scores(batch.samples)
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.trunk(self.standardise(batch.units)).whole
+        return self.trunk(self.standardise(batch.samples)).whole
 
     def explain(self, batch: Batch) -> Tensor:
-        """[n, *unit]: what raises the score: its gradient, for each standard deviation of the input."""
+        """[n, *sample]: what raises the score: its gradient, for each standard deviation of the input."""
         scale = self.standardise.scale
-        return input_gradients.gradients(self._scores, batch.units) * scale
+        return input_gradients.gradients(self._scores, batch.samples) * scale
 
     def score_map(self, batch: Batch) -> Tensor:
         """Magnitude of the score's gradient at each feature, band or pixel, with the score as its largest value."""
         return input_gradients.localised(self.explain(batch), self.score(batch))
 
-    def _scores(self, units: Tensor) -> Tensor:
-        return self.head(self.trunk(self.standardise(units)))
+    def _scores(self, samples: Tensor) -> Tensor:
+        return self.head(self.trunk(self.standardise(samples)))

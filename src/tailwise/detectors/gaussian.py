@@ -1,4 +1,4 @@
-"""A weighted Gaussian of the units: Mahalanobis distance on rows, RX on spectra (Reed & Yu, IEEE TASSP 1990)."""
+"""A weighted Gaussian of the samples: Mahalanobis distance on rows, RX on spectra (Reed & Yu, IEEE TASSP 1990)."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Gaussian(Detector):
     """Squared Mahalanobis distance to the weighted mean; of an image, the largest over its positions.
 
     The covariance is shrunk towards its own diagonal, (1 - a) S + a diag(S), so that the units of measure of the
-    features do not matter and S can be inverted with fewer units than features.
+    features do not matter and S can be inverted with fewer samples than features.
 
     Images get a Gaussian at each position with all channels in it: for pixels and maps of few channels. Where a
     backbone's features have many, `padim` needs less memory and fewer images.
 
     Args:
-        shrinkage: a in 0 to 1; None chooses by the unit's shape (rows and images 0.05, spectra 1e-6).
+        shrinkage: a in 0 to 1; None chooses by the sample's shape (rows and images 0.05, spectra 1e-6).
     """
 
     mean: Tensor
@@ -38,7 +38,7 @@ class Gaussian(Detector):
             raise InputError(f"shrinkage must lie in 0 to 1: got {shrinkage}")
         self.shrinkage = shrinkage
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
+    def build(self, sample_shape: tuple[int, ...]) -> None:
         self.register_buffer("mean", torch.zeros(1, dtype=torch.float64))  # [positions, d]
         self.register_buffer("whitening", torch.zeros(1, dtype=torch.float64))  # [positions, d, d]
 
@@ -52,18 +52,18 @@ class Gaussian(Detector):
         return self._distances(batch).amax(1).float()
 
     def score_map(self, batch: Batch) -> Tensor:
-        if len(self.unit_shape) != 3:
-            raise InputError(f"Gaussian has maps for images only: got units of shape {list(self.unit_shape)}")
-        return self._distances(batch).unflatten(1, self.unit_shape[1:]).float()
+        if len(self.sample_shape) != 3:
+            raise InputError(f"Gaussian has maps for images only: got samples of shape {list(self.sample_shape)}")
+        return self._distances(batch).unflatten(1, self.sample_shape[1:]).float()
 
     def _vectors(self, batch: Batch) -> Tensor:
-        return vectors(batch.units.double())
+        return vectors(batch.samples.double())
 
     def _distances(self, batch: Batch) -> Tensor:
         return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
 
     def _shrunk(self, covariance: Tensor) -> Tensor:
-        shrinkage = _SHRINKAGE[len(self.unit_shape)] if self.shrinkage is None else self.shrinkage
+        shrinkage = _SHRINKAGE[len(self.sample_shape)] if self.shrinkage is None else self.shrinkage
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         # A constant feature would have no inverse; against this floor any departure from it still scores high.
         floor = 1e-6 * diagonal.mean(1, keepdim=True).clamp_min(1e-12)
@@ -71,4 +71,4 @@ class Gaussian(Detector):
 
     @property
     def _step(self) -> int:
-        return 4_096 if len(self.unit_shape) < 3 else 32
+        return 4_096 if len(self.sample_shape) < 3 else 32

@@ -36,7 +36,7 @@ class LocalRX(Detector):
         outer: side of the window that is the background; it must hold more pixels than there are bands.
     """
 
-    unit_dims = (2,)
+    sample_dims = (2,)
     needs_context = Scenes
     ignores_weights = "it compares each pixel with those around it"
 
@@ -46,8 +46,8 @@ class LocalRX(Detector):
         self.inner = inner
         self.outer = outer
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        pixels, bands = self.outer**2 - self.inner**2, unit_shape[1]
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        pixels, bands = self.outer**2 - self.inner**2, sample_shape[1]
         if pixels <= bands:
             side = int(np.ceil(np.sqrt(bands + self.inner**2 + 1))) | 1
             raise InputError(

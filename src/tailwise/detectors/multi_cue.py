@@ -34,14 +34,14 @@ _BLUR = 8 / 256
 class MultiCue(Adaptive):
     """Adaptive deviation against pseudo-anomalies and known ones; deviation, doubt and segmentation are fused.
 
-    Against each unit stand its own pseudo-anomaly and the mean of the labelled anomalies, whose masks (where there are
-    any) teach the segmentation. The score is the weighted geometric mean of squashed cues, within 0..1.
+    Against each sample stand its own pseudo-anomaly and the mean of the labelled anomalies, whose masks (where there
+    are any) teach the segmentation. The score is the weighted geometric mean of squashed cues, within 0..1.
 
     Two things in the published score are put right unless `as_published`: the entropy of the probability is highest at
     1/2 and lowers the score of what is surely anomalous, so above 1/2 it is continued upwards, 2 ln 2 - H; and the
     deviation was cut off at 1 though anomalies are sent beyond 10, so it is cut off at the margin. The soft target of
-    an unlabelled unit, 0.95 sigmoid(5 (u - 1/2)), takes u as a share of the margin where the paper stretches each
-    batch onto 0..1, by which some unit of a clean batch always passes for anomalous.
+    an unlabelled sample, 0.95 sigmoid(5 (u - 1/2)), takes u as a share of the margin where the paper stretches each
+    batch onto 0..1, by which some sample of a clean batch always passes for anomalous.
 
     Args:
         hidden: widths (rows, spectra) or channels (images). None is (64,), or (16, 32, 64) for images.
@@ -74,20 +74,20 @@ class MultiCue(Adaptive):
         self.known_share = known_share
         self.as_published = as_published
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        super().build(unit_shape)
-        self.known = Known(unit_shape)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        super().build(sample_shape)
+        self.known = Known(sample_shape)
 
     def know(self, anomalies: Labelled) -> None:
         self.known.keep(anomalies)
 
     def contrast(self, batch: Batch) -> Tensor:
         """The known anomalies."""
-        return self.known.units
+        return self.known.samples
 
     def _anomalous_terms(self, pseudo: Tensor, step: int) -> Tensor:
         at = self.known.at(step)
-        reading = self.heads(self.standardise(self.known.units[at]))
+        reading = self.heads(self.standardise(self.known.samples[at]))
         known = self._terms(reading, 1.0, self.known.masks[at], step, masked=self.known.masked[at]).mean()
         share = _PUBLISHED_KNOWN_SHARE if self.as_published else self.known_share
         return (1 - share) * pseudo + share * known
@@ -108,8 +108,8 @@ class MultiCue(Adaptive):
         Taken before squashing and before the sigmoids, whose slope is nothing where an anomaly is beyond doubt; for
         the map of the entropy that makes no difference, its gradient being a multiple of the logit's.
         """
-        units = self.standardise(batch.units)
-        even = units.new_ones(len(units))
+        samples = self.standardise(batch.samples)
+        even = samples.new_ones(len(samples))
         heads: list[Callable[[Reading], Tensor]] = [
             lambda reading: reading.deviation,
             lambda reading: reading.logit,
@@ -117,7 +117,7 @@ class MultiCue(Adaptive):
         ]
 
         def part(head: Callable[[Reading], Tensor]) -> Tensor:
-            return localised(gradients(lambda x: head(self.heads(x)), units), even, _BLUR)
+            return localised(gradients(lambda x: head(self.heads(x)), samples), even, _BLUR)
 
         return localised(torch.stack([part(head) for head in heads]).mean(0), self.score(batch), 0.0)
 

@@ -1,4 +1,4 @@
-"""Distance to the nearest normal units in a weighted memory (Ramaswamy et al. 2000; Angiulli & Pizzuti 2002)."""
+"""Distance to the nearest normal samples in a weighted memory (Ramaswamy et al. 2000; Angiulli & Pizzuti 2002)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from ..errors import InputError
 from ..numerics.neighbours import nearest
 from .components.standardise import Standardise
 
-# A unit surrounded by feather-light ones would look through the whole memory for its neighbours' mass.
+# A sample surrounded by feather-light ones would look through the whole memory for its neighbours' mass.
 _MOST_NEIGHBOURS = 1_000
 
 
 @register("detector", "nearest-neighbours")
 class NearestNeighbours(Detector):
-    """Mean distance to the nearest memory units whose weights add up to `neighbours` average weights.
+    """Mean distance to the nearest memory samples whose weights add up to `neighbours` average weights.
 
-    Equal units are stored once with their weights added, so k copies are the same memory as a weight of k. A kind
+    Equal samples are stored once with their weights added, so k copies are the same memory as a weight of k. A kind
     that is weighed up is met sooner and scores lower.
 
     Args:
-        neighbours: the mass to look for, in average weights of distinct units.
+        neighbours: the mass to look for, in average weights of distinct samples.
     """
 
     memory: Tensor
@@ -38,8 +38,8 @@ class NearestNeighbours(Detector):
             raise InputError(f"at least 1 neighbour is needed: got {neighbours}")
         self.neighbours = neighbours
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(unit_shape)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.standardise = Standardise(sample_shape)
         self.register_buffer("memory", torch.zeros(1, 1))  # [m, d]
         self.register_buffer("mass", torch.ones(1))  # [m], mean 1
         self._reach = 1  # how far the search goes
@@ -48,39 +48,40 @@ class NearestNeighbours(Detector):
         self.standardise.learn(data, w)
         device = self.memory.device
         kept = (w > 0).nonzero().flatten().cpu()
-        units = torch.cat([self.embed(batch.to(device)) for batch in data.take(kept).batches(4_096)])
-        memory, place = torch.unique(units, dim=0, return_inverse=True)
+        samples = torch.cat([self.embed(batch.to(device)) for batch in data.take(kept).batches(4_096)])
+        memory, place = torch.unique(samples, dim=0, return_inverse=True)
         mass = torch.zeros(len(memory), dtype=torch.float64, device=device)
         mass.index_add_(0, place, w[kept.to(w.device)].double().to(device))
         self.memory = memory
         self.mass = (mass / mass.mean()).float()
         self._reach = self._sure_to_hold()
 
-    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        super().restore(unit_shape, state)
+    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        super().restore(sample_shape, state)
         self._reach = self._sure_to_hold()
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.standardise(batch.units).flatten(1)
+        return self.standardise(batch.samples).flatten(1)
 
     def score(self, batch: Batch) -> Tensor:
         return self._mean_distance(*nearest(self.embed(batch), self.memory, self._reach))
 
     def score_left_out(self, batch: Batch) -> Tensor:
-        """Scores of training units, each without its own place in the memory."""
+        """Scores of training samples, each without its own place in the memory."""
         reach = min(self._reach + 1, len(self.memory))
         distances, indices = nearest(self.embed(batch), self.memory, reach)
         mass = torch.where(distances == 0, 0, self.mass[indices])
         return self._mean_distance(distances, indices, mass)
 
     def _sure_to_hold(self) -> int:
-        """How many memory units are sure to hold the mass: the lightest ones, until they add up."""
+        """How many memory samples are sure to hold the mass: the lightest ones, until they add up."""
         lightest = self.mass.double().sort().values.cumsum(0)
         needed = int((lightest < self.neighbours).sum()) + 1
         return min(needed, len(self.memory), max(_MOST_NEIGHBOURS, self.neighbours))
 
     def _mean_distance(self, distances: Tensor, indices: Tensor, mass: Tensor | None = None) -> Tensor:
-        """Distances [n, k] averaged over the nearest mass; the last unit counts with the part that is still needed."""
+        """Distances [n, k] averaged over the nearest mass; the last sample counts with the part that is still
+        needed."""
         mass = self.mass[indices] if mass is None else mass
         before = mass.cumsum(1) - mass
         counted = torch.minimum(mass, (self.neighbours - before).clamp_min(0))

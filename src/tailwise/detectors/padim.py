@@ -28,7 +28,7 @@ class PaDiM(Detector):
         added: what is added to the variance of each channel, so that fewer images than channels are enough.
     """
 
-    unit_dims = (3,)
+    sample_dims = (3,)
     wants_maps = True
     kept: Tensor
     mean: Tensor
@@ -43,9 +43,9 @@ class PaDiM(Detector):
         self.dims = dims
         self.added = added
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(unit_shape)
-        channels = unit_shape[0]
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.standardise = Standardise(sample_shape)
+        channels = sample_shape[0]
         few = torch.randperm(channels)[: self.dims].sort().values if channels > self.dims else torch.arange(channels)
         self.register_buffer("kept", few)  # [d]
         self.register_buffer("mean", torch.zeros(1))  # [positions, d]
@@ -63,14 +63,14 @@ class PaDiM(Detector):
         return self._distances(batch).amax(1)
 
     def score_map(self, batch: Batch) -> Tensor:
-        return self._distances(batch).unflatten(1, self.unit_shape[1:])
+        return self._distances(batch).unflatten(1, self.sample_shape[1:])
 
     def embed(self, batch: Batch) -> Tensor:
-        """The mean of the kept channels over positions: [unit, d]."""
+        """The mean of the kept channels over positions: [sample, d]."""
         return self._vectors(batch).mean(1)
 
     def _vectors(self, batch: Batch) -> Tensor:
-        return vectors(self.standardise(batch.units)[:, self.kept])
+        return vectors(self.standardise(batch.samples)[:, self.kept])
 
     def _distances(self, batch: Batch) -> Tensor:
         return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]

@@ -1,6 +1,6 @@
 """A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned, if asked without losing rare kinds.
 
-The units are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood, or a larger one. The memory is a
+The samples are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood, or a larger one. The memory is a
 k-centre coreset, chosen greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in
 rounds, one matrix product for many patches; with `keep_tail` it is made twice, and the second time the patches of
 images that the others cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of
@@ -46,7 +46,7 @@ _MOST_STRETCH = 10.0
 class PatchMemory(Detector):
     """Mean distance of an image's farthest patches to the nearest of a memory of normal patches.
 
-    Equal units are taken once. The memory covers what is there, however often, so a weight above 0 changes only this:
+    Equal samples are taken once. The memory covers what is there, however often, so a weight above 0 changes only this:
     patches of an image of weight w count as farther away by the square root of w. It is solved once, with the weights
     known beforehand; those that scores would give are not waited for.
 
@@ -66,9 +66,9 @@ class PatchMemory(Detector):
         max_memory: bytes that a fit may take, such as "2GB". More images than fit are thinned in blocks, then together.
     """
 
-    unit_dims = (3,)
+    sample_dims = (3,)
     wants_maps = True
-    solved_once = True
+    solve_once = True
     memory: Tensor
     owner: Tensor
     mean: Tensor
@@ -109,8 +109,8 @@ class PatchMemory(Detector):
         self.neighbourhood = neighbourhood
         self.max_memory = max_memory
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        channels = unit_shape[0]
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        channels = sample_shape[0]
         self.register_buffer("memory", torch.zeros(1, channels))  # [m, channels], centred and scaled
         self.register_buffer("owner", torch.zeros(1, dtype=torch.long))  # [m], which image a patch was seen in
         self.register_buffer("mean", torch.zeros(channels))
@@ -133,7 +133,7 @@ class PatchMemory(Detector):
 
     def _choose(self, distinct: _Distinct, stretch: Tensor, spared: Tensor) -> None:
         """Fill the memory; `stretch` [n] of the images, and those [n] that are not denoised."""
-        images, positions = len(distinct.data), math.prod(self.unit_shape[1:])
+        images, positions = len(distinct.data), math.prod(self.sample_shape[1:])
         wanted = min(self.most, max(1, round(self.share * images * positions)))
         blocks = torch.arange(images).split(max(1, self._block_images))
         kept = []
@@ -150,8 +150,8 @@ class PatchMemory(Detector):
     def _cover(self, images: Data) -> Tensor:
         """How far [n, positions] an image's patches are from the nearest of the memory that is of another image."""
         found = []
-        for batch in images.batches(max(1, BLOCK_ENTRIES // math.prod(self.unit_shape))):
-            for index, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
+        for batch in images.batches(max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))):
+            for index, patches in zip(batch.index.tolist(), self._patches(batch.samples.to(self.memory)), strict=True):
                 others = self.owner != index
                 found.append(self._nearest(patches, others if bool(others.any()) else None)[0])
         return torch.stack(found)
@@ -161,7 +161,7 @@ class PatchMemory(Detector):
         """Add what is new in more normals: their patches, farthest first, until all lie within the radius."""
         first = int(self.owner.max()) + 1
         for batch in data.take((w > 0).nonzero().flatten().cpu()).batches(max(1, self._block_images)):
-            for image, patches in zip(batch.index.tolist(), self._patches(batch.units.to(self.memory)), strict=True):
+            for image, patches in zip(batch.index.tolist(), self._patches(batch.samples.to(self.memory)), strict=True):
                 near = self._nearest(patches)[0]
                 added: list[int] = []
                 while float(near.max()) > float(self.radius) and len(added) < len(patches):
@@ -171,14 +171,14 @@ class PatchMemory(Detector):
                 self.owner = torch.cat([self.owner, torch.full_like(self.owner[:1], first + image).expand(len(added))])
 
     def score(self, batch: Batch) -> Tensor:
-        patches = self._patches(batch.units.to(self.memory))
+        patches = self._patches(batch.samples.to(self.memory))
         distances, indices = self._nearest(patches.flatten(0, 1))
         return self._of_image(patches, distances.reshape(patches.shape[:2]), indices.reshape(patches.shape[:2]))
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training images, each without its own patches in the memory."""
         scores = []
-        for patches in self._patches(batch.units.to(self.memory)):
+        for patches in self._patches(batch.samples.to(self.memory)):
             distances, indices = self._nearest(patches)
             # One of its patches that is in the memory tells which image this is.
             own = self.owner[indices[distances <= _SAME_PATCH * patches.norm(dim=1)]].unique()
@@ -200,34 +200,34 @@ class PatchMemory(Detector):
         return scores * self._rarity(patches[rows, place], distances[rows, place].to(patches), indices[rows, place])
 
     def score_map(self, batch: Batch) -> Tensor:
-        patches = self._patches(batch.units.to(self.memory))
+        patches = self._patches(batch.samples.to(self.memory))
         distances = self._nearest(patches.flatten(0, 1))[0]
-        return distances.to(patches).reshape(patches.shape[0], *batch.units.shape[2:])
+        return distances.to(patches).reshape(patches.shape[0], *batch.samples.shape[2:])
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean patch."""
-        return self._patches(batch.units.to(self.memory)).mean(1)
+        return self._patches(batch.samples.to(self.memory)).mean(1)
 
     @property
     def _block_images(self) -> int:
         """How many images' patches are held at once."""
-        channels, positions = self.unit_shape[0], math.prod(self.unit_shape[1:])
+        channels, positions = self.sample_shape[0], math.prod(self.sample_shape[1:])
         return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + min(channels, DIRECTIONS))))
 
-    def _patches(self, units: Tensor) -> Tensor:
+    def _patches(self, samples: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
-        return (pooling.means_around(units, self.neighbourhood) - self.mean) / self.scale
+        return (pooling.means_around(samples, self.neighbourhood) - self.mean) / self.scale
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
-        """One pass: the distinct units in order, their weights, and moments of their patches."""
+        """One pass: the distinct samples in order, their weights, and moments of their patches."""
         place: dict[bytes, int] = {}
         first: list[int] = []
         mass: list[float] = []
         sums, squares = torch.zeros(1), torch.zeros(1)
-        for batch in data.batches(max(1, BLOCK_ENTRIES // math.prod(self.unit_shape))):
+        for batch in data.batches(max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))):
             new = []
             for row, index in enumerate(batch.index.tolist()):
-                digest = hashlib.blake2b(batch.units[row].contiguous().numpy().tobytes(), digest_size=16).digest()
+                digest = hashlib.blake2b(batch.samples[row].contiguous().numpy().tobytes(), digest_size=16).digest()
                 if digest not in place:
                     place[digest] = len(first)
                     first.append(index)
@@ -235,10 +235,10 @@ class PatchMemory(Detector):
                     new.append(row)
                 mass[place[digest]] += float(w[index])
             if new:
-                patches = pooling.means_around(batch.units[new], self.neighbourhood).double()
+                patches = pooling.means_around(batch.samples[new], self.neighbourhood).double()
                 sums = sums + patches.sum((0, 1))
                 squares = squares + patches.square().sum((0, 1))
-        count = len(first) * math.prod(self.unit_shape[1:])
+        count = len(first) * math.prod(self.sample_shape[1:])
         mean = sums / count
         variance = (squares / count - mean.square()).clamp_min(0)
         # Sums of squares are exact to about this share of the mean's square.
@@ -249,11 +249,11 @@ class PatchMemory(Detector):
 
     def _block(self, images: Data, block: Tensor, spared: Tensor) -> tuple[Tensor, Tensor]:
         """Patches [m, channels] of the images of a block, less the outliers, and which image each is of."""
-        positions, channels = math.prod(self.unit_shape[1:]), self.unit_shape[0]
+        positions, channels = math.prod(self.sample_shape[1:]), self.sample_shape[0]
         patches = self.memory.new_empty(len(block), positions, channels)
-        step = max(1, BLOCK_ENTRIES // math.prod(self.unit_shape))
+        step = max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))
         for batch in images.take(block).batches(step):
-            patches[batch.index.to(patches.device)] = self._patches(batch.units.to(patches))
+            patches[batch.index.to(patches.device)] = self._patches(batch.samples.to(patches))
         owner = block.to(patches.device).repeat_interleave(positions)
         if not self.denoise or bool(spared[block].all()):
             return patches.flatten(0, 1), owner

@@ -1,4 +1,4 @@
-"""Detectors of rows on the patches of images: each patch is a unit of its own, with a loss and a weight of its own.
+"""Detectors of rows on the patches of images: each patch is a sample of its own, with a loss and a weight of its own.
 
 A patch is a position of a feature map together with its neighbours, as in PatchCore (Roth et al., CVPR 2022), and is
 scored by a detector that takes rows.
@@ -34,7 +34,7 @@ class Patches(Detector):
         highest: how many of an image's patches its score is the mean of.
     """
 
-    unit_dims = (3,)
+    sample_dims = (3,)
     wants_maps = True
 
     def __init__(
@@ -51,15 +51,15 @@ class Patches(Detector):
         self.most = most
         self.highest = highest
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.detector.start(unit_shape[:1])
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.detector.start(sample_shape[:1])
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
-        positions = data.unit_shape[1] * data.unit_shape[2]
+        positions = data.sample_shape[1] * data.sample_shape[2]
         each = min(positions, max(1, self.most // len(data)))
         rows, place = [], []
         for batch in data.batches(_STEP):
-            found = self._patches(batch.units)  # [b, positions, channels]
+            found = self._patches(batch.samples)  # [b, positions, channels]
             order = torch.rand(len(batch), positions, generator=generator).argsort(1)[:, :each].sort(1).values
             rows.append(found.gather(1, order[..., None].expand(-1, -1, found.shape[2])).flatten(0, 1))
             place.append(order.flatten())
@@ -71,29 +71,31 @@ class Patches(Detector):
         return scores.topk(min(self.highest, scores.shape[1])).values.mean(1)
 
     def score_map(self, batch: Batch) -> Tensor:
-        return self.detector.score(self._as_rows(batch)).unflatten(0, (batch.units.shape[0], *self.unit_shape[1:]))
+        return self.detector.score(self._as_rows(batch)).unflatten(0, (batch.samples.shape[0], *self.sample_shape[1:]))
 
     def embed(self, batch: Batch) -> Tensor:
-        """The mean over the places of an image's patches: [unit, d]."""
-        return self.detector.embed(self._as_rows(batch)).unflatten(0, (batch.units.shape[0], -1)).mean(1)
+        """The mean over the places of an image's patches: [sample, d]."""
+        return self.detector.embed(self._as_rows(batch)).unflatten(0, (batch.samples.shape[0], -1)).mean(1)
 
-    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        self.start(unit_shape)
-        self.detector.restore(unit_shape[:1], {name.removeprefix("detector."): value for name, value in state.items()})
+    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        self.start(sample_shape)
+        self.detector.restore(
+            sample_shape[:1], {name.removeprefix("detector."): value for name, value in state.items()}
+        )
 
-    def _patches(self, units: Tensor) -> Tensor:
+    def _patches(self, samples: Tensor) -> Tensor:
         """[b, channels, height, width] -> [b, positions, channels]."""
-        return pooling.means_around(units, self.neighbourhood)
+        return pooling.means_around(samples, self.neighbourhood)
 
     def _as_rows(self, batch: Batch) -> Batch:
-        rows = self._patches(batch.units).flatten(0, 1)
+        rows = self._patches(batch.samples).flatten(0, 1)
         return Batch(rows, torch.arange(rows.shape[0], device=rows.device))
 
     def _names(self, data: Data, owner: Tensor, place: Tensor) -> list[str]:
-        """The unit's name, a hash sign, and the patch's row and column."""
-        width = data.unit_shape[2]
+        """The sample's name, a hash sign, and the patch's row and column."""
+        width = data.sample_shape[2]
         pairs = zip(owner.tolist(), place.tolist(), strict=True)
-        return [f"{data.names[unit]}#{at // width},{at % width}" for unit, at in pairs]
+        return [f"{data.names[sample]}#{at // width},{at % width}" for sample, at in pairs]
 
 
 class _OfFeatures(Patches):

@@ -25,7 +25,7 @@ from .components.covariance import weighted_moments
 _BATCH = 4_096
 # Blocks that stay in the processor's cache.
 _BLOCK = 512
-# Bands that tell different units apart.
+# Bands that tell different samples apart.
 _TOLD_BY = 8
 # A direction with less than this share of the largest variance holds rounding only, as of a band that is a copy.
 _LEAST_SHARE = 1e-14
@@ -45,7 +45,7 @@ class RX(Detector):
         features: how many random features of a Gaussian kernel stand in for the bands; 0 takes the bands themselves.
     """
 
-    unit_dims = (2,)
+    sample_dims = (2,)
     mean: Tensor
     whitening: Tensor
     centre: Tensor
@@ -60,8 +60,8 @@ class RX(Detector):
         self.leading = leading
         self.features = features
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        bands = math.prod(unit_shape)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        bands = math.prod(sample_shape)
         size = self.features or bands
         if self.leading >= size:
             raise InputError(f"RX cannot leave {self.leading} of {size} components out", "choose a smaller leading")
@@ -76,32 +76,32 @@ class RX(Detector):
     def solve(self, data: Data, w: Tensor) -> None:
         device = self.mean.device
         if self.features:
-            mean, covariance = weighted_moments(data, w, lambda batch: batch.units.double(), _BATCH)
+            mean, covariance = weighted_moments(data, w, lambda batch: batch.samples.double(), _BATCH)
             generator = torch.Generator().manual_seed(1)
             drawn = torch.randn(self.directions.shape, generator=generator, dtype=torch.float64)
             # The kernel is as wide as the spectra are spread.
             self.centre = mean[0].to(device)
             self.directions = (drawn / covariance[0].trace().clamp_min(1e-300).sqrt()).to(device)
-        mean, covariance = weighted_moments(data, w, lambda batch: self._vectors(batch.units)[:, None], _BATCH)
-        units = _distinct(data, w)
+        mean, covariance = weighted_moments(data, w, lambda batch: self._vectors(batch.samples)[:, None], _BATCH)
+        samples = _distinct(data, w)
         self.mean = mean[0].to(device)
-        self.whitening = self._whitening(covariance[0] * (units / max(units - 1, 1))).to(device)
+        self.whitening = self._whitening(covariance[0] * (samples / max(samples - 1, 1))).to(device)
 
     def score(self, batch: Batch) -> Tensor:
-        return torch.cat([self._distances(units) for units in export_ops.blocks(batch.units, _BLOCK)]).float()
+        return torch.cat([self._distances(samples) for samples in export_ops.blocks(batch.samples, _BLOCK)]).float()
 
-    def _distances(self, units: Tensor) -> Tensor:
-        """[n] of units [n, 1, bands]."""
-        centred = self._vectors(units).sub_(self.mean)
+    def _distances(self, samples: Tensor) -> Tensor:
+        """[n] of samples [n, 1, bands]."""
+        centred = self._vectors(samples).sub_(self.mean)
         if self.leading or centred.device.type != "cpu" or export_ops.tracing():
             return (centred @ self.whitening).square_().sum(1)
         # The whitening is zero below its diagonal: this product, in place, takes half of the time.
         whitened = dtrmm(1.0, self.whitening.numpy().T, centred.numpy().T, lower=1, overwrite_b=1).T
         return torch.from_numpy(whitened).square_().sum(1)
 
-    def _vectors(self, units: Tensor) -> Tensor:
+    def _vectors(self, samples: Tensor) -> Tensor:
         """[n, d]: the bands, or random features of them."""
-        bands = units.flatten(1).to(torch.float64, copy=True)  # it is written to
+        bands = samples.flatten(1).to(torch.float64, copy=True)  # it is written to
         if not self.features:
             return bands
         return ((bands - self.centre) @ self.directions + self.phases).cos()
@@ -116,15 +116,15 @@ class RX(Detector):
 
 
 def _distinct(data: Data, w: Tensor) -> int:
-    """How many different units carry weight: the n of the unbiased covariance, in which copies are one unit.
+    """How many different samples carry weight: the n of the unbiased covariance, in which copies are one sample.
 
-    A few bands tell them apart; two units that agree in these count as one, which n hardly feels.
+    A few bands tell them apart; two samples that agree in these count as one, which n hardly feels.
     """
-    every = math.ceil(data.unit_shape[-1] / _TOLD_BY)
+    every = math.ceil(data.sample_shape[-1] / _TOLD_BY)
     factors = torch.randint(2**62, (_TOLD_BY,), generator=torch.Generator().manual_seed(0)).tolist()
     digests: list[Any] = []
     for batch in data.batches(_BATCH):
-        bits = batch.units[:, 0, ::every].contiguous().view(torch.int32).T.contiguous().long()
+        bits = batch.samples[:, 0, ::every].contiguous().view(torch.int32).T.contiguous().long()
         digests.append(sum(row * factor for row, factor in zip(bits, factors, strict=False)))
     kept = np.sort(torch.cat(digests)[w.cpu() > 0].numpy())
     return 1 + int(np.count_nonzero(np.diff(kept)))

@@ -1,7 +1,7 @@
 """Student and teacher: a small network learns a frozen one's feature pyramid on normal images and fails on others.
 
 Wang et al., BMVC 2021 (feature pyramid matching). Departures: the student is a plain pyramid of convolutions, not
-the teacher's architecture, whose batch normalisation would couple units and whose steps cost more; the teacher's
+the teacher's architecture, whose batch normalisation would couple samples and whose steps cost more; the teacher's
 channels are standardised first, because loud ones would drown the others; and the levels are those whose maps other
 detectors see, two of EfficientNet-Lite0 where the paper has three of a ResNet-18. With a random teacher it is random
 network distillation (Burda et al., ICLR 2019).
@@ -36,7 +36,7 @@ _KEPT_BYTES = 1_000_000_000
 class StudentTeacher(Detector):
     """One less the cosine between the student's and the teacher's features at each position of its levels.
 
-    A unit's loss is the sum over levels of the mean over positions, its map the product over levels, as in the paper,
+    A sample's loss is the sum over levels of the mean over positions, its map the product over levels, as in the paper,
     and its score the map's maximum.
 
     Args:
@@ -45,7 +45,7 @@ class StudentTeacher(Detector):
         width: channels of the student's first stage; each stage after it has twice as many.
     """
 
-    unit_dims = (3,)
+    sample_dims = (3,)
 
     def __init__(self, teacher: str | None = None, width: int = 16) -> None:
         super().__init__()
@@ -54,14 +54,14 @@ class StudentTeacher(Detector):
         self.teacher = teacher
         self.width = width
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
+    def build(self, sample_shape: tuple[int, ...]) -> None:
         self._kept = _Kept(_KEPT_BYTES)
-        self.standardise = Standardise(unit_shape)
-        self.frozen = _random_pyramid(unit_shape[0]) if self.teacher is None else _named(self.teacher, unit_shape)
+        self.standardise = Standardise(sample_shape)
+        self.frozen = _random_pyramid(sample_shape[0]) if self.teacher is None else _named(self.teacher, sample_shape)
         with torch.no_grad():
-            self.shapes = [tuple(maps.shape[1:]) for maps in self.frozen(torch.zeros(1, *unit_shape))]
+            self.shapes = [tuple(maps.shape[1:]) for maps in self.frozen(torch.zeros(1, *sample_shape))]
         self.of_teacher = nn.ModuleList(Standardise(shape) for shape in self.shapes)
-        self.student = _Student(unit_shape, self.shapes, self.width)
+        self.student = _Student(sample_shape, self.shapes, self.width)
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
@@ -75,27 +75,27 @@ class StudentTeacher(Detector):
         return self.score_map(batch).flatten(1).amax(1)
 
     def score_map(self, batch: Batch) -> Tensor:
-        size = self.unit_shape[1:]
+        size = self.sample_shape[1:]
         gaps = [nn.functional.interpolate(gap[:, None], size, mode="bilinear") for gap in self._gaps(batch)]
         return torch.stack(gaps).prod(0)[:, 0]
 
     def embed(self, batch: Batch) -> Tensor:
         """The student's maps, each averaged over its positions."""
-        return torch.cat([maps.mean((2, 3)) for maps in self.student(self.standardise(batch.units))], 1)
+        return torch.cat([maps.mean((2, 3)) for maps in self.student(self.standardise(batch.samples))], 1)
 
     def _gaps(self, batch: Batch) -> list[Tensor]:
         """[n, height, width] at each level, 0 to 2."""
-        learnt = self.student(self.standardise(batch.units))
-        known = [of(maps) for of, maps in zip(self.of_teacher, self._known(batch.units), strict=True)]
+        learnt = self.student(self.standardise(batch.samples))
+        known = [of(maps) for of, maps in zip(self.of_teacher, self._known(batch.samples), strict=True)]
         return [1 - torch.cosine_similarity(a, b, dim=1) for a, b in zip(learnt, known, strict=True)]
 
     @torch.no_grad()
-    def _known(self, units: Tensor) -> list[Tensor]:
+    def _known(self, samples: Tensor) -> list[Tensor]:
         """The teacher's maps [n, channels, height, width], level by level; those of training are computed once."""
         see = self.frozen if self.teacher else lambda images: self.frozen(self.standardise(images))
         # Weighting scores the same images between epochs, in evaluation mode.
         looked_up = (self.training or self._kept.maps) and not export_ops.tracing()
-        return self._kept.look_up(units, see, keep=self.training) if looked_up else see(units)
+        return self._kept.look_up(samples, see, keep=self.training) if looked_up else see(samples)
 
 
 class _Kept:
@@ -105,12 +105,12 @@ class _Kept:
         self.left = most
         self.maps: dict[bytes, list[Tensor]] = {}
 
-    def look_up(self, units: Tensor, see: Callable[[Tensor], list[Tensor]], keep: bool) -> list[Tensor]:
-        keys = [hashlib.blake2b(unit.numpy().tobytes(), digest_size=16).digest() for unit in units.cpu()]
+    def look_up(self, samples: Tensor, see: Callable[[Tensor], list[Tensor]], keep: bool) -> list[Tensor]:
+        keys = [hashlib.blake2b(sample.numpy().tobytes(), digest_size=16).digest() for sample in samples.cpu()]
         unseen = [i for i, key in enumerate(keys) if key not in self.maps]
         found = {key: self.maps[key] for key in keys if key in self.maps}
         if unseen:
-            for i, *maps in zip(unseen, *see(units[unseen]), strict=True):
+            for i, *maps in zip(unseen, *see(samples[unseen]), strict=True):
                 found[keys[i]] = maps
                 if keep:
                     self._keep(keys[i], maps)
@@ -131,8 +131,8 @@ class _Level:
         self.shape: tuple[int, ...] = (len(data), *detector.shapes[level])
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        units = self.data.read(index).to(next(self.detector.parameters()).device)
-        return self.detector._known(units)[self.level].cpu()
+        samples = self.data.read(index).to(next(self.detector.parameters()).device)
+        return self.detector._known(samples)[self.level].cpu()
 
 
 class _Unsaved(nn.Module):
@@ -150,10 +150,10 @@ class _Unsaved(nn.Module):
         return self.network[0](images)
 
 
-def _named(name: str, unit_shape: tuple[int, ...]) -> nn.Module:
-    if unit_shape[0] not in (1, 3):
+def _named(name: str, sample_shape: tuple[int, ...]) -> nn.Module:
+    if sample_shape[0] not in (1, 3):
         raise InputError(
-            f"the teacher {name!r} takes images of 1 or 3 channels: got units of shape {list(unit_shape)}",
+            f"the teacher {name!r} takes images of 1 or 3 channels: got samples of shape {list(sample_shape)}",
             "give pixels to student-teacher, not features: the teacher makes its own",
         )
     # A copy, because the original serves others, who may need it on another device.
@@ -194,12 +194,12 @@ class _Student(nn.Module):
     """Halving stages, and at each of the teacher's sizes a head with the teacher's channels.
 
     Raises:
-        InputError: the teacher's maps are not the unit's size halved some times.
+        InputError: the teacher's maps are not the sample's size halved some times.
     """
 
-    def __init__(self, unit_shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]], width: int) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], shapes: Sequence[tuple[int, ...]], width: int) -> None:
         super().__init__()
-        size, before = tuple(unit_shape[1:]), unit_shape[0]
+        size, before = tuple(sample_shape[1:]), sample_shape[0]
         stages: list[nn.Module] = []
         heads: list[nn.Module] = []
         self.at: list[int] = []
@@ -209,7 +209,7 @@ class _Student(nn.Module):
                 stages.append(_halving(before, after, refined=bool(stages)))
                 size, before = tuple((side + 1) // 2 for side in size), after
             if size != tuple(wanted):
-                raise InputError(f"the teacher's maps of {wanted} are not {list(unit_shape[1:])} halved some times")
+                raise InputError(f"the teacher's maps of {wanted} are not {list(sample_shape[1:])} halved some times")
             self.at.append(len(stages) - 1)
             heads.append(nn.Conv2d(before, channels, 1))
         self.pyramid, self.heads = _Pyramid(stages), nn.ModuleList(heads)

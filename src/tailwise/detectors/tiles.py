@@ -1,4 +1,4 @@
-"""Large images tile by tile: each tile is a unit of its own, with a loss and a weight of its own.
+"""Large images tile by tile: each tile is a sample of its own, with a loss and a weight of its own.
 
 A detector that looks at a whole image spends its capacity on what is where; on tiles it learns what any part may look
 like, and an image of any size needs the memory of a tile.
@@ -32,7 +32,7 @@ class Tiles(Detector):
         overlap: the least share of its side that a tile has in common with the next.
     """
 
-    unit_dims = (3,)
+    sample_dims = (3,)
 
     def __init__(self, detector: Detector | None = None, tile: int = 128, overlap: float = 0.125) -> None:
         super().__init__()
@@ -48,11 +48,11 @@ class Tiles(Detector):
     def has_maps(self) -> bool:
         return self.detector.has_maps
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
+    def build(self, sample_shape: tuple[int, ...]) -> None:
         self.detector.start(self._tile_shape)
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
-        """Every tile of every unit, cut when it is asked for."""
+        """Every tile of every sample, cut when it is asked for."""
         places = self._places
         names = [f"{name}#{row},{column}" for name in data.names for row, column in places]
         owner = torch.arange(len(data)).repeat_interleave(len(places))
@@ -65,9 +65,9 @@ class Tiles(Detector):
         if not self.detector.has_maps:
             raise InputError(f"{type(self.detector).__name__} has no score maps")
         height, width = self._tile_shape[1:]
-        window = _tent(height, batch.units)[:, None] * _tent(width, batch.units)  # [height, width]
-        joined = batch.units.new_zeros(len(batch), *self.unit_shape[1:])
-        weight = batch.units.new_zeros(self.unit_shape[1:])
+        window = _tent(height, batch.samples)[:, None] * _tent(width, batch.samples)  # [height, width]
+        joined = batch.samples.new_zeros(len(batch), *self.sample_shape[1:])
+        weight = batch.samples.new_zeros(self.sample_shape[1:])
         for (row, column), tile in zip(self._places, self._tiles(batch), strict=True):
             rows, columns = slice(row, row + height), slice(column, column + width)
             joined[:, rows, columns] += window * self.detector.score_map(tile)  # type: ignore[operator]
@@ -75,23 +75,23 @@ class Tiles(Detector):
         return joined / weight
 
     def embed(self, batch: Batch) -> Tensor:
-        """The mean over the places of an image's tiles: [unit, d]."""
+        """The mean over the places of an image's tiles: [sample, d]."""
         return torch.stack([self.detector.embed(tile) for tile in self._tiles(batch)]).mean(0)
 
-    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        self.start(unit_shape)
+    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        self.start(sample_shape)
         own = {name.removeprefix("detector."): value for name, value in state.items()}
         self.detector.restore(self._tile_shape, own)
 
     @property
     def _tile_shape(self) -> tuple[int, int, int]:
-        channels, height, width = self.unit_shape
+        channels, height, width = self.sample_shape
         return channels, min(self.tile, height), min(self.tile, width)
 
     @property
     def _places(self) -> list[tuple[int, int]]:
         """Row and column of the first pixel of each tile."""
-        rows, columns = (self._starts(side) for side in self.unit_shape[1:])
+        rows, columns = (self._starts(side) for side in self.sample_shape[1:])
         return [(row, column) for row in rows for column in columns]
 
     def _starts(self, side: int) -> list[int]:
@@ -102,10 +102,10 @@ class Tiles(Detector):
         return torch.linspace(0, side - self.tile, math.ceil((side - self.tile) / step) + 1).round().long().tolist()
 
     def _tiles(self, batch: Batch) -> list[Batch]:
-        """One tile of every unit at a time, in the order of the places."""
+        """One tile of every sample at a time, in the order of the places."""
         height, width = self._tile_shape[1:]
         return [
-            Batch(batch.units[:, :, row : row + height, column : column + width], batch.index)
+            Batch(batch.samples[:, :, row : row + height, column : column + width], batch.index)
             for row, column in self._places
         ]
 

@@ -1,6 +1,6 @@
-"""A run as one ONNX file: units in, scores out, with the alignment, the threshold and the maps in the graph.
+"""A run as one ONNX file: samples in, scores out, with local scores, the threshold and the maps in the graph.
 
-What the file needs to be used and checked travels in its metadata: the shape of a unit, the threshold, what made it,
+What the file needs to be used and checked travels in its metadata: the shape of a sample, the threshold, what made it,
 and the run's fingerprint. The package tailwise-runtime (in runtime/) reads it without torch.
 """
 
@@ -38,7 +38,7 @@ KEY = "tailwise"
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _FORMAT = 1
 _OPSET = 18
-# Numbers of units at which the file is tried; the fastest is what the loader takes at a time.
+# Numbers of samples at which the file is tried; the fastest is what the loader takes at a time.
 _BATCHES = (1, 4, 16, 64, 256, 1_024)
 _SLOW_SECONDS = 0.25
 # scipy's Gaussian filter ends at so many standard deviations.
@@ -49,7 +49,7 @@ def export(run: Path, to: str, out: Path) -> Path:
     """Write a run's detector as an ONNX file, whose scores have been compared; see `commands.export`.
 
     Raises:
-        InputError: the run's detector has no graph of one unit alone, or the scores of the file are not the run's.
+        InputError: the run's detector has no graph of one sample alone, or the scores of the file are not the run's.
     """
     if to != "onnx":
         raise InputError(f"a run is exported to onnx: got {to!r}", "leave --to out, or say --to onnx")
@@ -63,7 +63,7 @@ def export(run: Path, to: str, out: Path) -> Path:
     if own := _own_thresholds(opened.settings):
         warnings.warn(
             f"the file flags above one threshold for all, {opened.settings['threshold']:.6g}, not above those of the "
-            f"run's {len(own)} kinds, which a graph of units cannot know: its metadata holds them, under thresholds",
+            f"run's {len(own)} kinds, which a graph of samples cannot know: its metadata holds them, under thresholds",
             stacklevel=2,
         )
     return out
@@ -74,19 +74,19 @@ def to_onnx(detector: Detector, settings: Mapping[str, Any], kept: Fingerprint |
     if fingerprint.looks_around(detector):
         raise InputError(
             f"{settings['detector']} cannot be exported: it scores a pixel by the scene around it, and a file "
-            "takes units alone",
+            "takes samples alone",
             "score cubes with tailwise score, or export a run of rx or another detector of single spectra",
         )
     kept = kept or _made_up(detector)
     graph = Graph(detector, settings["threshold"], float(settings.get("smoothing", 0.0))).eval()
-    model = _traced(graph, kept.units.float())
+    model = _traced(graph, kept.samples.float())
     facts = _facts(settings, graph, kept)
     facts["batch_size"] = _compare(_bytes(model, facts), graph, kept)
     return _bytes(model, facts)
 
 
 class Graph(nn.Module):
-    """What is traced: units [n, *unit] -> scores [n], whether they are flagged [n], and the smoothed map [n, h, w].
+    """What is traced: samples [n, *sample] -> scores [n], whether they are flagged [n], and the smoothed map [n, h, w].
 
     A second input says whether maps are wanted; where they are not, they are nought. In the file it need not be given.
     """
@@ -103,10 +103,10 @@ class Graph(nn.Module):
 
     @property
     def inputs(self) -> list[str]:
-        return ["units", *(["with_map"] if self.with_maps else [])]
+        return ["samples", *(["with_map"] if self.with_maps else [])]
 
-    def forward(self, units: Tensor, with_map: Tensor | None = None) -> tuple[Tensor, ...]:
-        batch = Batch(units, torch.arange(units.shape[0], device=units.device))
+    def forward(self, samples: Tensor, with_map: Tensor | None = None) -> tuple[Tensor, ...]:
+        batch = Batch(samples, torch.arange(samples.shape[0], device=samples.device))
         scores = self.detector.score(batch).float()
         found = (scores, scores.double() > self.threshold)
         if with_map is None:
@@ -123,7 +123,7 @@ class Graph(nn.Module):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `verify` found: a row for each unit, with the score that was kept, the one now and their difference."""
+    """What `verify` found: a row for each sample, with the score that was kept, the one now and their difference."""
 
     table: pd.DataFrame
     what: str
@@ -145,7 +145,7 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
     """Compare the scores of a run, or of a file exported from it, with those of the fit; see `commands.verify`.
 
     Raises:
-        InputError: the run has no fingerprint, or the file is not an ONNX file of such units.
+        InputError: the run has no fingerprint, or the file is not an ONNX file of such samples.
     """
     opened = store.open_run(run)
     kept = opened.fingerprint()
@@ -157,13 +157,13 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # opening a run says in a line what is shown here in a table
             detector = opened.detector()
-        found = fingerprint.of(detector, kept.units).scores
+        found = fingerprint.of(detector, kept.samples).scores
     else:
-        found = torch.from_numpy(_scores_of(session(file), kept.units.float().numpy()))
+        found = torch.from_numpy(_scores_of(session(file), kept.samples.float().numpy()))
     differences = kept.differences(found)
     table = pd.DataFrame(
         {
-            "unit": np.arange(len(found)),
+            "sample": np.arange(len(found)),
             "fitted": kept.scores.double().numpy(),
             "now": found.double().numpy(),
             "difference": differences.numpy(),
@@ -197,19 +197,19 @@ def session(file: Path | bytes, threads: int = 1) -> Any:
         ) from error
 
 
-def _scores_of(opened: Any, units: np.ndarray) -> np.ndarray:
-    given: dict[str, Any] = {opened.get_inputs()[0].name: units}
+def _scores_of(opened: Any, samples: np.ndarray) -> np.ndarray:
+    given: dict[str, Any] = {opened.get_inputs()[0].name: samples}
     if any(value.name == "with_map" for value in opened.get_overridable_initializers()):
         given["with_map"] = np.array(False)
     try:
         return opened.run(["score"], given)[0]
     except Exception as error:  # its errors share no class but this
-        raise InputError(f"the ONNX file does not take units of shape {list(units.shape[1:])}: {error}") from error
+        raise InputError(f"the ONNX file does not take samples of shape {list(samples.shape[1:])}: {error}") from error
 
 
 def _made_up(detector: Detector) -> Fingerprint:
-    """For a run that kept none: units that are noise, with the detector's scores of them."""
-    shape = (fingerprint.COUNT, *detector.unit_shape)
+    """For a run that kept none: samples that are noise, with the detector's scores of them."""
+    shape = (fingerprint.COUNT, *detector.sample_shape)
     return fingerprint.of(detector, torch.randn(shape, generator=torch.Generator().manual_seed(0)))
 
 
@@ -234,13 +234,13 @@ def _smoothed(scores: Tensor, smoothing: float) -> Tensor:
     return functional.conv2d(functional.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])[:, 0]
 
 
-def _traced(graph: Graph, units: Tensor) -> Any:
-    """The model of a graph, as onnx has it, for any number of units."""
+def _traced(graph: Graph, samples: Tensor) -> Any:
+    """The model of a graph, as onnx has it, for any number of samples."""
     # A batch of one would be taken for a constant.
-    units = units[:4] if len(units) > 1 else units.repeat(2, *(1,) * (units.dim() - 1))
+    samples = samples[:4] if len(samples) > 1 else samples.repeat(2, *(1,) * (samples.dim() - 1))
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
-            graph, (units, torch.tensor(True)) if graph.with_maps else (units,), dynamo=True,
+            graph, (samples, torch.tensor(True)) if graph.with_maps else (samples,), dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("n")}, *([None] if graph.with_maps else [])),
             input_names=graph.inputs, output_names=graph.outputs, opset_version=_OPSET, verbose=False,
             custom_translation_table={torch.ops.tailwise.solve.default: _solved},
@@ -266,8 +266,8 @@ def _quiet() -> Iterator[None]:
 def _solved(matrices: Any, right: Any) -> Any:
     """`tracing.solve` in ONNX: elimination without exchanges, as positive definite systems need none.
 
-    Units go last, so that each step is a few operations on long runs of numbers. The row of each pivot goes to the end,
-    and its column is dropped; after as many steps as rows the solution is what is left.
+    Samples go last, so that each step is a few operations on long runs of numbers. The row of each pivot goes to the
+    end, and its column is dropped; after as many steps as rows the solution is what is left.
     """
     op = getattr(importlib.import_module("onnxscript"), f"opset{_OPSET}")
     k = right.shape[1]
@@ -292,23 +292,23 @@ def _facts(settings: Mapping[str, Any], graph: Graph, kept: Fingerprint) -> dict
         "versions": {name: importlib.import_module(name).__version__ for name in ("torch", *_NEEDED)},
         "made_with": settings.get("versions"),
         "detector": settings["detector"],
-        "alignment": settings.get("alignment", ""),
+        "scores": settings.get("scores", "own"),
         "source": settings.get("source", ""),
-        "unit_shape": list(graph.detector.unit_shape),
+        "sample_shape": list(graph.detector.sample_shape),
         "features": settings.get("features") or [],
         "threshold": settings["threshold"],
         "thresholds": _own_thresholds(settings),
         "map_threshold": None if scale is None else scale.threshold,
         "fingerprint": settings.get("fingerprint"),
-        "units": _text(kept.units),
-        "scores": _text(kept.scores),
+        "fingerprint_samples": _text(kept.samples),
+        "fingerprint_scores": _text(kept.scores),
         "tolerance": TOLERANCE,
     }
 
 
 def _own_thresholds(settings: Mapping[str, Any]) -> dict[str, float]:
-    """The threshold of each kind, where a run has them; a graph of units cannot choose among them."""
-    if not (settings.get("per_kind") or settings.get("per_group")):
+    """The threshold of each kind, where a run has them; a graph of samples cannot choose among them."""
+    if not (settings.get("per_cluster") or settings.get("per_group")):
         return {}
     return {str(row["kind"]): float(row["threshold"]) for row in settings["thresholds"]}
 
@@ -346,11 +346,11 @@ def _bytes(model: Any, facts: dict[str, Any]) -> bytes:
 
 
 def _compare(content: bytes, graph: Graph, kept: Fingerprint) -> int:
-    """Hold the file's scores and maps against the detector's own; how many units at a time it is fastest with."""
+    """Hold the file's scores and maps against the detector's own; how many samples at a time it is fastest with."""
     opened = session(content)
     data = kept.data
-    units = data.read(torch.arange(len(data)))
-    found = dict(zip(graph.outputs, opened.run(graph.outputs, {"units": units.numpy()}), strict=True))
+    samples = data.read(torch.arange(len(data)))
+    found = dict(zip(graph.outputs, opened.run(graph.outputs, {"samples": samples.numpy()}), strict=True))
     worst = float(kept.differences(torch.from_numpy(found["score"])).max())
     if worst > TOLERANCE:
         raise InputError(
@@ -362,15 +362,15 @@ def _compare(content: bytes, graph: Graph, kept: Fingerprint) -> int:
         gap = float(np.abs(found["map"] - expected).max() / max(np.abs(expected).max(), 1e-12))
         if gap > TOLERANCE:
             raise InputError(f"the exported file would give other maps, by {100 * gap:.2g} %: nothing was written")
-    return _fastest(opened, units)
+    return _fastest(opened, samples)
 
 
-def _fastest(opened: Any, units: Tensor) -> int:
+def _fastest(opened: Any, samples: Tensor) -> int:
     best, size = float("inf"), 1
     for count in _BATCHES:
-        if count > inference.batch_size_for(tuple(units.shape[1:])):
+        if count > inference.batch_size_for(tuple(samples.shape[1:])):
             break
-        some = units[torch.arange(count) % len(units)].numpy()
+        some = samples[torch.arange(count) % len(samples)].numpy()
         seconds = []
         for _ in range(3):
             # Of this thread alone: on a busy machine only short runs are left in peace.

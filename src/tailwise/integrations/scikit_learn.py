@@ -1,7 +1,7 @@
 """The scikit-learn faces: any estimator, weighed; and tailwise's own detectors.
 
 Everywhere else in this library a higher score is more anomalous. Here alone the sign is scikit-learn's, because its
-estimator checks demand it: `score_samples` and `decision_function` are lower for more anomalous units, and `predict`
+estimator checks demand it: `score_samples` and `decision_function` are lower for more anomalous samples, and `predict`
 gives -1 for anomalies and 1 for normals.
 """
 
@@ -29,7 +29,7 @@ from ..errors import InputError
 from ..numerics import neighbours
 from ..training import cleaning, cross_fitting
 from ..training import fit as training_fit
-from ..training.alignment import ModeFair, choose
+from ..training.local_scores import LocalScores, choose
 from ..weights.default import parse_weighting
 from ..weights.weighting import Context, Weighting, effective_sample_size
 
@@ -72,22 +72,22 @@ class _Thresholded(OutlierMixin, BaseEstimator):
 
 
 class Reweighted(MetaEstimatorMixin, _Thresholded):
-    """Fit an estimator, weigh the units by its scores, fit it anew, and so on.
+    """Fit an estimator, weigh the samples by its scores, fit it anew, and so on.
 
     The weights reach an estimator whose `fit` takes `sample_weight` that way, and any other by resampling. PyOD's
     detectors fit as they are. IsolationForest draws by the weights, so they say nothing to a forest whose
-    `max_samples` takes every unit, as it does by default up to 256.
+    `max_samples` takes every sample, as it does by default up to 256.
 
     Args:
         estimator: anything with `score_samples` or `decision_function` after `fit(X)`; LocalOutlierFactor needs
             `novelty=True`.
         weighting: a Weighting or its spelling.
-        rounds: how often units are weighed and the estimator is fitted again. "auto" moves a little in each; a
+        rounds: how often samples are weighed and the estimator is fitted again. "auto" moves a little in each; a
             weighting without Accumulate forgets the round before and is best given one.
-        resample: "thin" keeps each unit at most once, as many as the effective sample size, so that no distance
-            becomes 0 where neighbours are counted; "copy" draws as many units as there are, heavy ones repeatedly;
+        resample: "thin" keeps each sample at most once, as many as the effective sample size, so that no distance
+            becomes 0 where neighbours are counted; "copy" draws as many samples as there are, heavy ones repeatedly;
             None passes `sample_weight` where `fit` takes it and thins where it does not.
-        contamination: share of training units beyond the threshold `offset_`.
+        contamination: share of training samples beyond the threshold `offset_`.
         random_state: of the resampling, and of an estimator that has a random state and leaves it None.
 
     Attributes:
@@ -113,7 +113,7 @@ class Reweighted(MetaEstimatorMixin, _Thresholded):
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit to units X [n, d]; y is not used.
+        """Fit to samples X [n, d]; y is not used.
 
         Raises:
             InputError: an option is off, or the estimator has no scores.
@@ -166,16 +166,17 @@ class AnomalyDetector(_Thresholded):
     Args:
         detector: a registered name, a spelling such as "AutoEncoder(code=4)", or a Detector, of which a copy is used.
         weighting: a Weighting or its spelling.
-        alignment: how scores are read: "auto", "" for the detector's own, or a spelling; see `alignment.ModeFair`.
-        false_alarms: share of new normals beyond the threshold, which comes from units held out from training.
+        scores: how scores are read: "auto", "own" for the detector's own, or a spelling; see
+            `local_scores.LocalScores`.
+        false_alarms: share of new normals beyond the threshold, which comes from samples held out from training.
         epochs, batch_size, lr: see `training.fit`.
         refine: rounds on data that may hold anomalies, such as "Purify()"; see `refine`.
         anomalies: rows [m, d] of a few known anomalies, for "dev-net" and "multi-cue".
-        random_state: of the networks, of the batches and of the units that are held out.
+        random_state: of the networks, of the batches and of the samples that are held out.
 
     Attributes:
-        detector_: the fitted detector, with its alignment.
-        weights_: [n] final training weights; 0 for the units held out.
+        detector_: the fitted detector, with its local scores.
+        weights_: [n] final training weights; 0 for the samples held out.
         history_, checks_: see `training.Outcome`; a check that failed is also a warning.
         offset_: `score_samples` below it are anomalies.
     """
@@ -184,7 +185,7 @@ class AnomalyDetector(_Thresholded):
         self,
         detector: str | Detector = "gaussian",
         weighting: Weighting | str = "auto",
-        alignment: str = "auto",
+        scores: str = "auto",
         false_alarms: float = 0.05,
         epochs: int | None = None,
         batch_size: int = 256,
@@ -195,7 +196,7 @@ class AnomalyDetector(_Thresholded):
     ) -> None:
         self.detector = detector
         self.weighting = weighting
-        self.alignment = alignment
+        self.scores = scores
         self.false_alarms = false_alarms
         self.epochs = epochs
         self.batch_size = batch_size
@@ -219,7 +220,7 @@ class AnomalyDetector(_Thresholded):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         held, kept = order.tensor_split([conformal.held_out_count(len(rows), self.false_alarms)])
         kept = kept.sort().values
-        rule = choose(self.alignment, rows.unit_shape)
+        rule = choose(self.scores, rows.sample_shape)
         rounds, fit = cleaning.parse(self.refine), self._fitter(weighting, rule)
         base = torch.ones(len(kept))
         fitted = fit(rows.take(kept), base, seed) if rounds is None else rounds(fit, rows.take(kept), base, seed).fitted
@@ -234,14 +235,14 @@ class AnomalyDetector(_Thresholded):
         judged = rows.take(held if len(held) else kept)
         scores = _exact_scores(self.detector_, judged)
         threshold = conformal.conformal_threshold(scores, self.false_alarms)
-        # The unit that sets the threshold lies on it, and its last digits change with the rows it is scored with.
+        # The sample that sets the threshold lies on it, and its last digits change with the rows it is scored with.
         self.offset_ = -float(threshold + _LAST_DIGITS * max(abs(threshold), float(np.median(np.abs(scores)))))
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
         return _exact_scores(self.detector_, _data(X))
 
-    def _fitter(self, weighting: Weighting, rule: ModeFair | None) -> cross_fitting.Fit:
+    def _fitter(self, weighting: Weighting, rule: LocalScores | None) -> cross_fitting.Fit:
         known = None
         if self.anomalies is not None:
             known = Labelled(_data(validate_data(self, self.anomalies, reset=False, dtype=[np.float64, np.float32])))
@@ -284,7 +285,7 @@ def native_scores(estimator: Any, X: np.ndarray) -> np.ndarray:
 
 
 def thinned(weights: np.ndarray, start: float) -> np.ndarray:
-    """Indices of units, each at most once and with a chance in proportion to its weight, up to 1.
+    """Indices of samples, each at most once and with a chance in proportion to its weight, up to 1.
 
     Their number is the effective sample size: all of them when the weights are equal. `start` in 0 to 1 is the only
     random number of the draw (systematic sampling, Madow 1949).
@@ -292,7 +293,7 @@ def thinned(weights: np.ndarray, start: float) -> np.ndarray:
     wanted = max(2, round(effective_sample_size(torch.from_numpy(weights))))
     chance = np.zeros(len(weights))
     full = np.zeros(len(weights), dtype=bool)
-    while True:  # units that are certain leave the others a larger share
+    while True:  # samples that are certain leave the others a larger share
         rest = weights[~full].sum()
         chance[~full] = weights[~full] * ((wanted - full.sum()) / rest) if rest > 0 else 0
         over = chance > 1
@@ -304,20 +305,20 @@ def thinned(weights: np.ndarray, start: float) -> np.ndarray:
 
 
 def copies(weights: np.ndarray, start: float) -> np.ndarray:
-    """Indices of as many units as there are weights, each as often as its weight says, give or take less than one."""
+    """Indices of as many samples as there are weights, each as often as its weight says, give or take less than one."""
     return np.repeat(np.arange(len(weights)), _counts(weights / weights.mean(), start))
 
 
 def _counts(expected: np.ndarray, start: float) -> np.ndarray:
     """Whole numbers [n] within 1 of the expected ones, and so are their running sums (systematic sampling)."""
-    # Rounding keeps sums such as 2.9999999 from losing a unit that is certain.
+    # Rounding keeps sums such as 2.9999999 from losing a sample that is certain.
     return np.diff(np.floor(np.round(np.cumsum(expected), 9) + start), prepend=np.floor(start)).astype(int)
 
 
 def _training_scores(estimator: Any, X: np.ndarray, copied: bool) -> np.ndarray:
-    """Native scores of the units that the estimator was fitted on; without themselves where neighbours are counted.
+    """Native scores of the samples that the estimator was fitted on; without themselves where neighbours are counted.
 
-    What was fitted on copies keeps the scores of as many units, but of others than these.
+    What was fitted on copies keeps the scores of as many samples, but of others than these.
     """
     for name, sign in () if copied else (("decision_scores_", 1), ("negative_outlier_factor_", -1)):
         own = getattr(estimator, name, None)
@@ -334,7 +335,7 @@ def _exact_scores(detector: Detector, rows: Data) -> np.ndarray:
     """
     exact = copy.deepcopy(detector).double().eval()
     batches = rows.batches(_SCORE_BATCH)
-    return torch.cat([exact.score(Batch(b.units.double(), b.index)).double() for b in batches]).numpy()
+    return torch.cat([exact.score(Batch(b.samples.double(), b.index)).double() for b in batches]).numpy()
 
 
 def _drawn_seed(random_state: Any) -> int:

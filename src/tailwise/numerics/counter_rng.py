@@ -13,10 +13,10 @@ _FIRST = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND = 0x94D049BB133111EB - 2**64
 
 
-def seeds_of(units: Tensor, step: int = 0) -> Tensor:
-    """[n] int64 from the numbers of each unit and the training step: equal units have equal seeds."""
-    bits = (units.float() + 0.0).contiguous().view(torch.int32).flatten(1).long()
-    places = _mixed(torch.arange(bits.shape[1], device=units.device) * _GOLDEN)
+def seeds_of(samples: Tensor, step: int = 0) -> Tensor:
+    """[n] int64 from the numbers of each sample and the training step: equal samples have equal seeds."""
+    bits = (samples.float() + 0.0).contiguous().view(torch.int32).flatten(1).long()
+    places = _mixed(torch.arange(bits.shape[1], device=samples.device) * _GOLDEN)
     return _mixed(_mixed(bits ^ places).sum(1) + step * 0x632BE5AB)
 
 

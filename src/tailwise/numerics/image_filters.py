@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 # Standard deviations in pixels: of what gradients are taken of, and of where they may lie. Chosen on development draws
-# of benchmarks/modes.py.
+# of benchmarks/clusters.py.
 _FINE, _COARSE = 0.5, 1.5
 
 

@@ -40,14 +40,14 @@ def fpr_at_tpr(labels: np.ndarray, scores: np.ndarray, tpr: float = 0.95) -> flo
     return float(alarms[at] / (len(labels) - labels.sum()))
 
 
-def per_mode(metric: Metric, labels: np.ndarray, scores: np.ndarray, modes: np.ndarray) -> dict[Any, float]:
-    """`metric` on each mode's normals against all anomalies; `modes` [n] of anomalies are ignored."""
+def per_group(metric: Metric, labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> dict[Any, float]:
+    """`metric` on each group's normals against all anomalies; `groups` [n] of anomalies are ignored."""
     labels, scores = _checked(labels, scores)
-    modes = np.asarray(modes)
+    groups = np.asarray(groups)
     return {
-        mode: metric(labels[chosen], scores[chosen])
-        for mode in np.unique(modes[~labels]).tolist()
-        if (chosen := labels | (modes == mode)).any()
+        group: metric(labels[chosen], scores[chosen])
+        for group in np.unique(groups[~labels]).tolist()
+        if (chosen := labels | (groups == group)).any()
     }
 
 
@@ -63,7 +63,7 @@ def bootstrap_difference(
     metric: Metric, labels: np.ndarray, first: np.ndarray, second: np.ndarray,
     *, level: float = 0.95, draws: int = 1_000, seed: int = 0,
 ) -> tuple[float, float]:  # fmt: skip
-    """Percentile interval of metric(second) - metric(first) on the same units, which are resampled together.
+    """Percentile interval of metric(second) - metric(first) on the same samples, which are resampled together.
 
     What is hard or easy for both cancels, so the interval is narrower than those of the two values suggest.
     """
@@ -78,7 +78,7 @@ def bootstrap_difference(
 def _resampled(
     value: Callable[[np.ndarray], float], labels: np.ndarray, level: float, draws: int, seed: int
 ) -> tuple[float, float]:
-    """Percentile interval of a value of the chosen units, normals and anomalies drawn apart."""
+    """Percentile interval of a value of the chosen samples, normals and anomalies drawn apart."""
     generator = np.random.default_rng(seed)
     parts = [np.flatnonzero(labels), np.flatnonzero(~labels)]
     values = [

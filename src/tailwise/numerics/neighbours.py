@@ -1,7 +1,7 @@
 """Nearest neighbours and the embedding they are looked up in.
 
 Distances are Euclidean. Small sets are searched exactly, in blocks. A set too large for that is parted into cells
-around centres by k-means, and a unit's neighbours are searched in the cells around its own (an inverted file, as in
+around centres by k-means, and a sample's neighbours are searched in the cells around its own (an inverted file, as in
 Sivic & Zisserman 2003), which costs O(n^1.5).
 """
 
@@ -17,27 +17,27 @@ from torch import Tensor
 
 from . import export_ops
 
-# Above this many units the search within one set goes through cells: exact search is quadratic.
-_EXACT_UNITS = 8_000
+# Above this many samples the search within one set goes through cells: exact search is quadratic.
+_EXACT_SAMPLES = 8_000
 _BLOCK_ENTRIES = 4_000_000
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
 # Along few axes the flat nearly fills the space, and what is left of a distance are the last digits of a number.
 _FEW_AXES = 128
 _CELL = 100
-# Each unit is compared with about this many. On three draws of 20,000 clustered units half as many found all true
+# Each sample is compared with about this many. On three draws of 20,000 clustered samples half as many found all true
 # neighbours of most, but fewer of those within kinds of 20; a quarter found three in four.
 _CANDIDATES = 3_200
 _ROUNDS = 4
-_SAMPLE = 5_000
+_PART = 5_000
 # So many more than are asked for are compared exactly: rounding must not decide who is among them.
 _SPARE = 8
-# Units are tied to so many of their neighbours (chosen with the modes, see there).
+# Samples are tied to so many of their neighbours (chosen with the clusters, see there).
 _TIED = 12
 # A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
 _NEAR = 3
 _REACH = 1.5
-# A walk is followed from each of at most so many units; the others are counted as the nearest of these.
+# A walk is followed from each of at most so many samples; the others are counted as the nearest of these.
 _WALKERS = 2_500
 _STAY = 0.05
 
@@ -93,12 +93,12 @@ def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     """Indices [n, k] of each point's k nearest other points; k is cut to n - 1."""
     k = min(k, len(points) - 1)
     points = points - points.mean(0)
-    if len(points) <= _EXACT_UNITS:
+    if len(points) <= _EXACT_SAMPLES:
         everyone = torch.arange(len(points), device=points.device)
         return _nearest_among(points, everyone, everyone, k)
     members, centres = _cells(points, torch.Generator(points.device).manual_seed(seed))
     wanted = max(_CANDIDATES, 4 * k)
-    # A crowded cell, as of many copies, is seen through an even sample of its members.
+    # A crowded cell, as of many copies, is seen through an even part of its members.
     seen = [cell[:: math.ceil(len(cell) / wanted)] for cell in members]
     seen_count = torch.tensor([len(cell) for cell in seen])
     indices = torch.empty(len(points), k, dtype=torch.long, device=points.device)
@@ -109,33 +109,33 @@ def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     return indices
 
 
-def principal_components(units: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None) -> Tensor:
-    """Coordinates [n, min(dims, ...)] of units [n, ...] along the leading principal components of a sample of them.
+def principal_components(samples: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None) -> Tensor:
+    """Coordinates [n, min(dims, ...)] of samples [n, ...] along the leading principal components of a part of them.
 
-    With `of` [m, ...] the components are those of other units of the same shape.
+    With `of` [m, ...] the components are those of other samples of the same shape.
 
     Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
     """
-    centre, scale, axes = principal_axes(units if of is None else of, dims, seed)
-    return (units.flatten(1).float() - centre) / scale @ axes
+    centre, scale, axes = principal_axes(samples if of is None else of, dims, seed)
+    return (samples.flatten(1).float() - centre) / scale @ axes
 
 
-def principal_axes(units: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other units by."""
-    flat = units.flatten(1).float()
+def principal_axes(samples: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other samples by."""
+    flat = samples.flatten(1).float()
     generator = torch.Generator(flat.device).manual_seed(seed)
-    sample = flat[torch.randperm(len(flat), generator=generator, device=flat.device)[:_SAMPLE]]
-    centre = sample.mean(0)
-    scale = sample.std(0, correction=0) if units.dim() == 2 else torch.ones_like(centre)
-    # What hardly varies in the sample has no scale of its own; dividing by it would blow up the few that differ.
+    part = flat[torch.randperm(len(flat), generator=generator, device=flat.device)[:_PART]]
+    centre = part.mean(0)
+    scale = part.std(0, correction=0) if samples.dim() == 2 else torch.ones_like(centre)
+    # What hardly varies in the part has no scale of its own; dividing by it would blow up the few that differ.
     scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, 1.0)
-    sample = (sample - centre) / scale
-    dims = min(dims, *sample.shape)
-    if sample.shape[1] <= 2_048:
-        axes = _eigenvectors(sample.T @ sample)[:, :dims]  # [d, dims]
+    part = (part - centre) / scale
+    dims = min(dims, *part.shape)
+    if part.shape[1] <= 2_048:
+        axes = _eigenvectors(part.T @ part)[:, :dims]  # [d, dims]
     else:
-        # Wide units: the small Gram matrix has the same spectrum.
-        axes = sample.T @ _eigenvectors(sample @ sample.T)[:, :dims]
+        # Wide samples: the small Gram matrix has the same spectrum.
+        axes = part.T @ _eigenvectors(part @ part.T)[:, :dims]
         axes = axes / axes.norm(dim=0).clamp_min(1e-12)
     return centre, scale, axes
 
@@ -166,18 +166,18 @@ def ties(points: Tensor, seed: int = 0) -> csr_matrix:
 
 
 def walk_reach(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
-    """How many units [n] a random walk along ties spreads over in 2^doublings steps, as a share of all.
+    """How many samples [n] a random walk along ties spreads over in 2^doublings steps, as a share of all.
 
-    It is the inverse of the sum of squared chances of being at each unit in the end. Ties within a kind are many and
-    those between kinds few, so a walk that starts in a rare kind stays in it and reaches few units.
+    It is the inverse of the sum of squared chances of being at each sample in the end. Ties within a kind are many and
+    those between kinds few, so a walk that starts in a rare kind stays in it and reaches few samples.
     """
     chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))[:_WALKERS]
     walkers = (points[chosen] if len(points) > _WALKERS else points).float().cpu()
-    # Equal units have no kinds, whatever the order in which their neighbours are listed.
+    # Equal samples have no kinds, whatever the order in which their neighbours are listed.
     if len(walkers) < 3 or bool((walkers == walkers[0]).all()):
         return torch.ones(len(points), device=points.device)
     step = torch.from_numpy(ties(walkers - walkers.mean(0), seed).toarray()).float()
-    # A unit without ties stays where it is.
+    # A sample without ties stays where it is.
     step.diagonal().add_(_STAY)
     step /= step.sum(1, keepdim=True)
     for _ in range(doublings):
@@ -207,12 +207,12 @@ def _nearest_among(points: Tensor, asking: Tensor, candidates: Tensor, k: int) -
 def _cells(points: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
     """Indices of the points in each cell, none empty, and the cells' centres [c, d]."""
     count = len(points) // max(_CELL, int(math.sqrt(len(points)) / 2))
-    sample = points[torch.randperm(len(points), generator=generator, device=points.device)[: 16 * count]]
-    centres = sample[:count]
+    part = points[torch.randperm(len(points), generator=generator, device=points.device)[: 16 * count]]
+    centres = part[:count]
     for _ in range(_ROUNDS):
-        own = _own_centre(sample, centres)
+        own = _own_centre(part, centres)
         size = torch.bincount(own, minlength=count)[:, None]
-        total = torch.zeros_like(centres).index_add_(0, own, sample)
+        total = torch.zeros_like(centres).index_add_(0, own, part)
         centres = torch.where(size > 0, total / size.clamp_min(1), centres)
     own = _own_centre(points, centres)
     size = torch.bincount(own, minlength=count)

@@ -1,6 +1,6 @@
 """Runs side by side: what they were asked, what each decides, and whether the difference is more than chance.
 
-Test scores are compared in pairs, on the units that both runs were tested on. Nothing here goes back into a fit.
+Test scores are compared in pairs, on the samples that both runs were tested on. Nothing here goes back into a fit.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
         "names": names,
         "warnings": _warnings(runs, names, reasons),
         "runs": [_decision(name, run, said) for name, run, said in zip(names, runs, reports, strict=True)],
-        "units": next((said["settings"].get("units") for said in reports), None) or "units",
+        "samples": next((said["settings"].get("samples") for said in reports), None) or "samples",
         "paired": paired,
         "paired_on": None if common is None else _counts(common),
         "kinds": _kinds(runs, reports, common),
@@ -96,7 +96,7 @@ def _decision(name: str, run: Run, said: Mapping[str, Any]) -> dict[str, Any]:
         "name": name,
         "detector": settings["detector"],
         "weighting": settings.get("weighting") or "uniform",
-        "alignment": settings["alignment"] or "none",
+        "scores": settings["scores"],
         "false_alarms": settings.get("false_alarms"),
         "threshold": settings["threshold"],
         "own": said.get("own"),
@@ -137,7 +137,7 @@ def _warnings(runs: Sequence[Run], names: Sequence[str], reasons: Sequence[str])
             "was read, and not to the other settings"
         )
     if len({run.settings.get("seed") for run in runs}) > 1:
-        found.append("the runs have different seeds: held-out units and the start of the training differ too")
+        found.append("the runs have different seeds: held-out samples and the start of the training differ too")
     found += [
         f"{name} failed its self-checks ({', '.join(failed)})"
         for name, run in zip(names, runs, strict=True)
@@ -147,10 +147,10 @@ def _warnings(runs: Sequence[Run], names: Sequence[str], reasons: Sequence[str])
 
 
 def _common(runs: Sequence[Run], tested: Sequence[pd.DataFrame | None]) -> tuple[list[pd.DataFrame] | None, list[str]]:
-    """The labelled test units that all runs were tested on, a table a run in one order; or why there are none."""
+    """The labelled test samples that all runs were tested on, a table a run in one order; or why there are none."""
     if any(table is None for table in tested):
         which = "no run" if all(table is None for table in tested) else "not every run"
-        return None, [f"{which} has stored test scores, so that test units cannot be compared in pairs"]
+        return None, [f"{which} has stored test scores, so that test samples cannot be compared in pairs"]
     tables = [_labelled(table) for table in tested if table is not None]
     same_values = len({run.settings.get("test_fingerprint") for run in runs}) == 1
     if not same_values and not _same_place(runs):
@@ -164,30 +164,30 @@ def _common(runs: Sequence[Run], tested: Sequence[pd.DataFrame | None]) -> tuple
     if any(not table["label"].equals(tables[0]["label"]) for table in tables):
         return None, ["the runs' test labels differ: their test results are not comparable, and are not paired"]
     if not len(shared) or tables[0]["label"].nunique() < 2:
-        return None, ["the runs have no test units of both labels in common: nothing can be compared in pairs"]
+        return None, ["the runs have no test samples of both labels in common: nothing can be compared in pairs"]
     most = max(len(table) for table in tested if table is not None)
-    reasons = [] if same_values else ["the test units were read differently, and are paired by their names"]
+    reasons = [] if same_values else ["the test samples were read differently, and are paired by their names"]
     if len(shared) < most:
         reasons.append(
-            f"pairs are formed of the {len(shared)} test units that all runs have labels of, out of up to {most}"
+            f"pairs are formed of the {len(shared)} test samples that all runs have labels of, out of up to {most}"
         )
     return tables, reasons
 
 
 def _flagged(run: Run) -> pd.DataFrame | None:
-    """The run's test units and whether its threshold rejects each."""
+    """The run's test samples and whether its threshold rejects each."""
     table = run.test_scores()
     return None if table is None else table.assign(flagged=over(table, run.settings["threshold"]))
 
 
 def _labelled(table: pd.DataFrame) -> pd.DataFrame:
     known = table[table["label"].notna() & np.isfinite(table["score"].to_numpy(dtype=float))]
-    known = known.assign(label=known["label"].astype(bool), unit=known["unit"].astype(str))
-    return known.drop_duplicates("unit").set_index("unit")
+    known = known.assign(label=known["label"].astype(bool), sample=known["sample"].astype(str))
+    return known.drop_duplicates("sample").set_index("sample")
 
 
 def _same_place(runs: Sequence[Run]) -> bool:
-    """Whether the sources read the same path, so that a unit's name is the same thing in all."""
+    """Whether the sources read the same path, so that a sample's name is the same thing in all."""
     sources = [run.spelled("source") for run in runs]
     places = {(type(source).__name__, getattr(source, "path", "")) for source in sources}
     # Rows are named by their number: in another selection of columns they are the same, in another split too.
@@ -196,11 +196,11 @@ def _same_place(runs: Sequence[Run]) -> bool:
 
 def _counts(common: Sequence[pd.DataFrame]) -> dict[str, int]:
     labels = common[0]["label"]
-    return {"units": len(labels), "anomalies": int(labels.sum()), "normals": int((~labels).sum())}
+    return {"samples": len(labels), "anomalies": int(labels.sum()), "normals": int((~labels).sum())}
 
 
 def _paired(names: Sequence[str], common: Sequence[pd.DataFrame], asked: float) -> list[dict[str, Any]]:
-    """Each run's test figures on the common units, and their differences to the first run's with a 95 % interval.
+    """Each run's test figures on the common samples, and their differences to the first run's with a 95 % interval.
 
     Runs whose thresholds reject different shares of the test normals are held against each other where all reject the
     share `asked` of them.
@@ -253,7 +253,7 @@ def _kinds(
         flagged = [table["flagged"].to_numpy(dtype=bool)[normals] for table in common]
         tables.append(_kinds_of("Known kinds, test normals", group, flagged))
     scores = [run.scores() for run in runs]
-    if all(list(table["unit"]) == list(scores[0]["unit"]) for table in scores):
+    if all(list(table["sample"]) == list(scores[0]["sample"]) for table in scores):
         flagged = [
             over(table, run.settings["threshold"]).to_numpy(dtype=bool) for table, run in zip(scores, runs, strict=True)
         ]
@@ -261,9 +261,9 @@ def _kinds(
             tables.append(
                 _kinds_of("Known kinds, training normals", scores[0]["group"].astype(str).to_numpy(), flagged)
             )
-        mode = scores[0]["mode"].to_numpy()
+        cluster = scores[0]["cluster"].to_numpy()
         title = "Found kinds, training normals, as the first run found them"
-        tables.append(_kinds_of(title, mode[mode >= 0], [hits[mode >= 0] for hits in flagged]))
+        tables.append(_kinds_of(title, cluster[cluster >= 0], [hits[cluster >= 0] for hits in flagged]))
     return [table for table in tables if len(table["rows"]) > 1]
 
 
@@ -310,7 +310,7 @@ def _sentence(found: Mapping[str, Any]) -> str:
             if run["held_out"] and run["held_out"]["of"]
         ]
         return (
-            f"No labelled test units are shared, so which run finds more is not known. {'; '.join(decisions)}".strip()
+            f"No labelled test samples are shared, so which run finds more is not known. {'; '.join(decisions)}".strip()
             + "."
         )
     rows = {row["name"]: row for row in found["paired"]}
@@ -329,4 +329,4 @@ def _sentence(found: Mapping[str, Any]) -> str:
 def _verdict(difference: Mapping[str, float]) -> str:
     if difference["low"] > 0:
         return "better by more than chance"
-    return "worse by more than chance" if difference["high"] < 0 else "not told apart by these units"
+    return "worse by more than chance" if difference["high"] < 0 else "not told apart by these samples"

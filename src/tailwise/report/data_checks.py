@@ -1,7 +1,7 @@
-"""Is something wrong with the data? Copies, features that stand still, units far out of line: told, never acted on.
+"""Is something wrong with the data? Copies, features that stand still, samples far out of line: told, never acted on.
 
-Test data is looked at for copies of training units, because those cannot judge a detector; nothing of it goes back into
-the fit.
+Test data is looked at for copies of training samples, because those cannot judge a detector; nothing of it goes back
+into the fit.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from ..weights.steps import rejection_threshold, usual_deviation
 from . import numbers
 
 _LISTED = 8
-# Near copies are looked for among at most so many units, because the search is exact.
-_MOST_UNITS = 8_000
+# Near copies are looked for among at most so many samples, because the search is exact.
+_MOST_SAMPLES = 8_000
 # Reading a picture again takes some milliseconds.
 _MOST_PICTURES = 4_000
-# A unit is held against its tenth neighbour, so that a burst of up to nine pictures of one thing is found.
+# A sample is held against its tenth neighbour, so that a burst of up to nine pictures of one thing is found.
 _NEIGHBOURS = 10
 # Of a hundred sets without copies one may name some.
 _CHANCE = 0.01
-# Two of a rare kind are alone together, and yet no copies: those are also closer than usual units are.
+# Two of a rare kind are alone together, and yet no copies: those are also closer than usual samples are.
 _CLOSE = 0.2
-# A feature with one value in this share of the units says nothing of the others.
+# A feature with one value in this share of the samples says nothing of the others.
 _STILL = 0.99
 _SAMPLE, _SAMPLE_OF_IMAGES = 2_000, 64
 # About two standard deviations of scores lie below; see `triage`.
 _SUSPICIOUS = 3.0
-# Where held-out units score above, or below, nearly all fitted ones, these say nothing of new ones.
+# Where held-out samples score above, or below, nearly all fitted ones, these say nothing of new ones.
 _APART, _FEWEST_HELD = 0.95, 5
 HEART = "fitted against held-out"
 
@@ -51,41 +51,41 @@ def of_problem(problem: Problem, table: pd.DataFrame, source: Source | None = No
     """Checks of the data, as dicts of `name`, `ok`, `count`, `message`, `examples` (lines of text) and `command`.
 
     Args:
-        table: a row a training unit, in order: `score`, `held_out` and `mode`, as of `workflow.Split.table`.
+        table: a row a training sample, in order: `score`, `held_out` and `cluster`, as of `workflow.Split.table`.
         source: where the data came from. Its pictures, if it has any, show copies that features of a backbone hide; its
             spelling goes into the command that looks harder.
     """
-    units = problem.facts.units
+    samples = problem.facts.samples
     test = None if problem.test is None else problem.test.data
     held_out = table["held_out"].to_numpy(dtype=bool)
     first = _first_of_each(problem.train)
-    found = [_within(problem.train, first, held_out, units)]
+    found = [_within(problem.train, first, held_out, samples)]
     if test is not None:
-        found.append(_between(problem, units))
+        found.append(_between(problem, samples))
     near = near_copies(*_as_seen(source, problem.train, test), np.unique(first))
-    found += [] if near is None else [_near(near, units)]
+    found += [] if near is None else [_near(near, samples)]
     still = still_features(problem.train)
     found += [] if still is None else [_still(still, problem)]
-    found.append(_suspects(table, units, "" if source is None else repr(source)))
-    return found if (heart := _by_heart(table, units)) is None else [*found, heart]
+    found.append(_suspects(table, samples, "" if source is None else repr(source)))
+    return found if (heart := _by_heart(table, samples)) is None else [*found, heart]
 
 
 def near_copies(train: Data, test: Data | None, distinct: np.ndarray) -> list[tuple[str, str]] | None:
-    """Pairs of a unit and the training unit that it is all but a copy of; exact copies are left out.
+    """Pairs of a sample and the training sample that it is all but a copy of; exact copies are left out.
 
-    A unit is a near copy if it lies closer to its nearest neighbour than chance would have it. Where units lie evenly
-    in d dimensions, the d-th powers of the distances to the first and the k-th neighbour have a ratio that is
+    A sample is a near copy if it lies closer to its nearest neighbour than chance would have it. Where samples lie
+    evenly in d dimensions, the d-th powers of the distances to the first and the k-th neighbour have a ratio that is
     distributed as the smallest of k - 1 uniform numbers, whatever the density; d comes from the median ratio of the
-    first two (after Facco et al. 2017). Distances are between principal components of all the units.
+    first two (after Facco et al. 2017). Distances are between principal components of all the samples.
 
     Args:
-        distinct: places of the training units without their copies.
+        distinct: places of the training samples without their copies.
 
     Returns:
-        None where there are too few or too many units to say, and for pixels, whose neighbours are alike anyway.
+        None where there are too few or too many samples to say, and for pixels, whose neighbours are alike anyway.
     """
     tested = 0 if test is None else len(test)
-    if len(train.unit_shape) == 2 or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_UNITS or tested > _MOST_UNITS:
+    if len(train.sample_shape) == 2 or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_SAMPLES or tested > _MOST_SAMPLES:
         return None
     places = embedding.embedding_of(train if test is None else _joined(train, test))
     own, others = places[: len(train)][distinct], places[len(train) :]
@@ -108,26 +108,26 @@ def near_copies(train: Data, test: Data | None, distinct: np.ndarray) -> list[tu
 
 
 def still_features(data: Data) -> list[tuple[str, float, float]] | None:
-    """Features, bands or channels with one value in nearly all units: name, that value and the share that has it.
+    """Features, bands or channels with one value in nearly all samples: name, that value and the share that has it.
 
-    None for units whose features have no meaning of their own, such as those of a backbone.
+    None for samples whose features have no meaning of their own, such as those of a backbone.
     """
     names = _feature_names(data)
     if not names:
         return None
-    step = max(1, len(data) // (_SAMPLE if len(data.unit_shape) < 3 else _SAMPLE_OF_IMAGES))
+    step = max(1, len(data) // (_SAMPLE if len(data.sample_shape) < 3 else _SAMPLE_OF_IMAGES))
     usual = _by_feature(data.read(torch.arange(0, len(data), step))).flatten(1).median(1).values  # [d]
     share = torch.zeros(len(names), dtype=torch.float64)
-    for batch in data.batches(inference.batch_size_for(data.unit_shape, _BATCH)):
-        share += (_by_feature(batch.units) == usual[:, None, None]).double().mean(2).sum(1)
+    for batch in data.batches(inference.batch_size_for(data.sample_shape, _BATCH)):
+        share += (_by_feature(batch.samples) == usual[:, None, None]).double().mean(2).sum(1)
     share /= len(data)
     return [(names[i], float(usual[i]), float(share[i])) for i in (share >= _STILL).nonzero()[:, 0].tolist()]
 
 
 def suspects(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the training units whose score is far out of line, the farthest first.
+    """Rows of the training samples whose score is far out of line, the farthest first.
 
-    Fitted units are held against fitted ones, and held-out against held-out: a detector knows the former too well.
+    Fitted samples are held against fitted ones, and held-out against held-out: a detector knows the former too well.
     """
     table = table.assign(score=deciding_scores(table))
     finite = table[np.isfinite(table["score"].to_numpy(dtype=float))]
@@ -142,71 +142,71 @@ def suspects(table: pd.DataFrame) -> pd.DataFrame:
 def _standard(scores: pd.Series) -> np.ndarray:
     """How many usual deviations each score lies above the median; 0 where all are equal."""
     values = torch.from_numpy(scores.to_numpy(dtype=float).copy())
-    # Scores of a detector are positive and skewed; those read against a unit's like are neither.
+    # Scores of a detector are positive and skewed; those read against a sample's like are neither.
     values = values.log() if float(values.min()) > 0 else values
     deviation = float(usual_deviation(values)) / 0.6745
     return ((values - values.median()) / deviation).numpy() if deviation > 0 else np.zeros(len(values))
 
 
 def _first_of_each(data: Data) -> np.ndarray:
-    """The place [n] of the first unit that is equal to each."""
+    """The place [n] of the first sample that is equal to each."""
     seen: dict[bytes, int] = {}
     return np.array([seen.setdefault(digest, place) for place, digest in enumerate(digests(data))])
 
 
-def _within(data: Data, first: np.ndarray, held_out: np.ndarray, units: str) -> dict[str, Any]:
+def _within(data: Data, first: np.ndarray, held_out: np.ndarray, samples: str) -> dict[str, Any]:
     groups: dict[int, list[int]] = defaultdict(list)
     for place, original in enumerate(first.tolist()):
         groups[original].append(place)
     copies = [places for places in groups.values() if len(places) > 1]
     count = sum(len(places) - 1 for places in copies)
     spoilt = sum(int(held_out[places].sum()) for places in copies if not held_out[places].all())
-    message = f"no two training {units} are the same"
+    message = f"no two training {samples} are the same"
     if copies:
-        message = f"{count} of {len(data)} training {units} repeat another to the last digit, and so count twice"
+        message = f"{count} of {len(data)} training {samples} repeat another to the last digit, and so count twice"
         if spoilt:
             message += (
-                f"; {spoilt} held-out {units} are among them, whose scores are too low to set the threshold: expect "
+                f"; {spoilt} held-out {samples} are among them, whose scores are too low to set the threshold: expect "
                 "more false alarms than promised"
             )
     lines = [" = ".join(str(data.names[i]) for i in places[:4]) for places in copies]
     return _check("copies in the training data", count, message, lines)
 
 
-def _between(problem: Problem, units: str) -> dict[str, Any]:
+def _between(problem: Problem, samples: str) -> dict[str, Any]:
     assert problem.test is not None
     test, labels = problem.test.data, problem.test.labels
     known = dict(zip(reversed(digests(problem.train)), reversed(list(problem.train.names)), strict=True))
     copies = [(i, known[digest]) for i, digest in enumerate(digests(test)) if digest in known]
-    message = f"no test {units} equal a training one"
+    message = f"no test {samples} equal a training one"
     if copies:
-        message = f"{len(copies)} of {len(test)} test {units} equal a training one: they cannot judge the detector"
+        message = f"{len(copies)} of {len(test)} test {samples} equal a training one: they cannot judge the detector"
         wrong = 0 if labels is None else int(sum(bool(labels[i]) for i, _ in copies))
         message += (
             f"; {wrong} of them are labelled anomalies, so the training data holds those anomalies" if wrong else ""
         )
     lines = [f"test {test.names[i]} = {name}" for i, name in copies]
-    return _check("training units in the test data", len(copies), message, lines)
+    return _check("training samples in the test data", len(copies), message, lines)
 
 
-def _near(pairs: Sequence[tuple[str, str]], units: str) -> dict[str, Any]:
-    message = f"no {units} are nearer to each other than chance would have it"
+def _near(pairs: Sequence[tuple[str, str]], samples: str) -> dict[str, Any]:
+    message = f"no {samples} are nearer to each other than chance would have it"
     if pairs:
         message = (
-            f"{len(pairs)} {units} are nearly the same as a training one, such as one thing pictured twice. Look at "
+            f"{len(pairs)} {samples} are nearly the same as a training one, such as one thing pictured twice. Look at "
             "these: where they are one thing, keep it on one side of the split"
         )
-    return _check("near copies", len(pairs), message, [f"{unit} ≈ {name}" for unit, name in pairs])
+    return _check("near copies", len(pairs), message, [f"{sample} ≈ {name}" for sample, name in pairs])
 
 
 def _still(still: Sequence[tuple[str, float, float]], problem: Problem) -> dict[str, Any]:
     train = problem.train
-    what = {1: "features", 2: "bands"}.get(len(train.unit_shape), "channels")
+    what = {1: "features", 2: "bands"}.get(len(train.sample_shape), "channels")
     message = f"every one of the {len(_feature_names(train))} {what} varies"
     if still:
         message = (
-            f"{len(still)} of {len(_feature_names(train))} {what} have one value in nearly all training units. Any "
-            "other value in them may make a unit an anomaly: leave out those without a meaning"
+            f"{len(still)} of {len(_feature_names(train))} {what} have one value in nearly all training samples. Any "
+            "other value in them may make a sample an anomaly: leave out those without a meaning"
         )
     lines = [
         f"{name}: {value:.6g} in {'all' if share >= 1 else f'{100 * share:.1f} %'}" for name, value, share in still
@@ -214,31 +214,32 @@ def _still(still: Sequence[tuple[str, float, float]], problem: Problem) -> dict[
     return _check(f"{what} that stand still", len(still), message, lines)
 
 
-def _suspects(table: pd.DataFrame, units: str, source: str) -> dict[str, Any]:
+def _suspects(table: pd.DataFrame, samples: str, source: str) -> dict[str, Any]:
     odd = suspects(table)
-    message = f"no training {units} score far out of line"
+    message = f"no training {samples} score far out of line"
     if len(odd):
         message = (
-            f"{len(odd)} of {len(table)} training {units} score far out of line. Look at these: each is an anomaly "
+            f"{len(odd)} of {len(table)} training {samples} score far out of line. Look at these: each is an anomaly "
             "that slipped in, or of a rare kind of normal"
         )
     message += ". A detector excuses what it has learnt; tailwise triage looks with detectors that have not"
     lines = [
-        f"{row['unit']}: score {row['score']:.4g}" + (f", kind {row['mode']}" if row["mode"] >= 0 else ", of no kind")
+        f"{row['sample']}: score {row['score']:.4g}"
+        + (f", kind {row['cluster']}" if row["cluster"] >= 0 else ", of no kind")
         for row in odd.to_dict("records")
     ]
     command = f"tailwise triage {numbers.quoted(source)} --out review" if source else ""
     return _check("suspects in the training data", len(odd), message, lines) | {"command": command}
 
 
-def _by_heart(table: pd.DataFrame, units: str) -> dict[str, Any] | None:
-    """Whether the units that were trained on score as those held out do; None where too few were held out to say."""
+def _by_heart(table: pd.DataFrame, samples: str) -> dict[str, Any] | None:
+    """Whether the samples that were trained on score as those held out do; None where too few were held out to say."""
     held = table["held_out"].to_numpy(dtype=bool)
     scores = table["score"].to_numpy(dtype=float)
     if held.sum() < _FEWEST_HELD or held.all() or not np.isfinite(scores).all():
         return None
     higher = metrics.auroc(held, scores)
-    message = f"held-out {units} score above the fitted ones in {higher:.0%} of pairs"
+    message = f"held-out {samples} score above the fitted ones in {higher:.0%} of pairs"
     apart = max(higher, 1 - higher) > _APART
     if apart:
         message += (
@@ -264,7 +265,7 @@ def _nearer_than_chance(distances: Tensor, dimension: float, usual: float) -> li
 
 
 def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Data, Data | None]:
-    """The units as small pictures, where the source has them: features take traces of compression for content."""
+    """The samples as small pictures, where the source has them: features take traces of compression for content."""
     wanted = [train] if test is None else [train, test]
     preview = getattr(source, "preview", None)
     if preview is None or sum(map(len, wanted)) > _MOST_PICTURES:
@@ -281,19 +282,19 @@ def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Dat
 
 def _joined(train: Data, test: Data) -> Data:
     """Both as one, in memory, made small where they are images."""
-    parts = [modality.shrunk(batch.units) for data in (train, test) for batch in data.batches(64)]
+    parts = [modality.shrunk(batch.samples) for data in (train, test) for batch in data.batches(64)]
     return Data(torch.cat(parts), [*train.names, *test.names])
 
 
-def _by_feature(units: Tensor) -> Tensor:
-    """Units as [d, n, values]: rows and spectra have one value a feature, images as many as pixels."""
-    if units.dim() < 4:
-        return units.flatten(1).T[:, :, None]
-    return units.flatten(2).transpose(0, 1)
+def _by_feature(samples: Tensor) -> Tensor:
+    """Samples as [d, n, values]: rows and spectra have one value a feature, images as many as pixels."""
+    if samples.dim() < 4:
+        return samples.flatten(1).T[:, :, None]
+    return samples.flatten(2).transpose(0, 1)
 
 
 def _feature_names(data: Data) -> list[str]:
-    shape = data.unit_shape
+    shape = data.sample_shape
     if len(shape) == 3:
         return [] if modality.is_map(shape) else [f"channel {i}" for i in range(shape[0])]
     if data.features:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from ..calibration.by_kind import Calibration
-from ..runs.table import by_size, calibrating, crossed, found_kind, kind_name, of_table, rejected
+from ..runs.table import by_size, calibrating, cross_fitted, found_cluster, kind_name, of_table, rejected
 from .numbers import counted, percent
 
 # The promises that every report shows, beside the run's own.
@@ -30,8 +30,9 @@ def threshold_rows(
     lists them in `kinds`. What is promised is as of `Calibration.together`: `promised` says whether the calibration
     scores are enough for the promise, `smallest` is what they can promise at best, and `expected` is the interval that
     the share of false alarms among new normals like these lies in with a chance of 95 %; None without any of these
-    where no unit is scored by a detector that has not learnt it. `held_out` is the share of the calibration units that
-    is rejected, `worst` the kind of normal that is rejected most; `caught` and `normals` are of labelled test units.
+    where no sample is scored by a detector that has not learnt it. `held_out` is the share of the calibration samples
+    that is rejected, `worst` the kind of normal that is rejected most; `caught` and `normals` are of labelled test
+    samples.
     """
     calibration = of_table(train)
     known = None if test is None else test[test["label"].notna()]
@@ -56,12 +57,12 @@ def threshold_rows(
     return rows
 
 
-def _held_to(calibration: Calibration, units: pd.DataFrame, share: float) -> pd.DataFrame:
-    """The units with the thresholds for another promise, where they have some of their own."""
-    if "threshold" not in units:
-        return units
-    kinds = units["held_to"].to_numpy().astype(str) if "held_to" in units else None
-    return units.assign(threshold=calibration.thresholds_of(kinds, share, len(units)))
+def _held_to(calibration: Calibration, samples: pd.DataFrame, share: float) -> pd.DataFrame:
+    """The samples with the thresholds for another promise, where they have some of their own."""
+    if "threshold" not in samples:
+        return samples
+    kinds = samples["held_to"].to_numpy().astype(str) if "held_to" in samples else None
+    return samples.assign(threshold=calibration.thresholds_of(kinds, share, len(samples)))
 
 
 def _limits(train: pd.DataFrame, test: pd.DataFrame | None, threshold: float) -> dict[str, Any]:
@@ -74,7 +75,7 @@ def _limits(train: pd.DataFrame, test: pd.DataFrame | None, threshold: float) ->
 
 
 def _promise(row: Mapping[str, Any], train: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """What `Calibration` says of a promise, nothing where every unit was learnt, and what is counted."""
+    """What `Calibration` says of a promise, nothing where every sample was learnt, and what is counted."""
     unseen = calibrating(train)
     if not len(unseen):
         return {"promised": False, "smallest": None, "expected": None, "held_out": None}
@@ -94,7 +95,7 @@ def _on_test(test: pd.DataFrame | None, threshold: float) -> dict[str, Any]:
 
 
 def _of_kind(row: Mapping[str, Any], train: pd.DataFrame, test: pd.DataFrame | None) -> dict[str, Any]:
-    """The row of one kind's own threshold, which its units carry."""
+    """The row of one kind's own threshold, which its samples carry."""
     own = train[train["held_to"].astype(str) == row["kind"]]
     tested = None if test is None else test[test["held_to"].astype(str) == row["kind"]]
     found = {"name": row["kind"], "size": row["normals"], "threshold": row["threshold"]}
@@ -108,7 +109,9 @@ def gate(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     rows, limit = [*said["kinds"], *said.get("test", [])], percent(said["limit"])
     over = [row for row in rows if row["name"] in said["broken"]]
-    text = f"No kind of normal is falsely rejected in more than {limit} (--max-group-fpr), as far as its units can tell"
+    text = (
+        f"No kind of normal is falsely rejected in more than {limit} (--max-group-fpr), as far as its samples can tell"
+    )
     if over:
         listed = ", ".join(f"'{row['name']}' in {counted(row)}" for row in over[:_LISTED])
         more = f" and {len(over) - _LISTED} more" if len(over) > _LISTED else ""
@@ -118,23 +121,23 @@ def gate(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         text += f"; the most is kind '{most['name']}' in {counted(most)}"
     if few := said["too_few"]:
         listed = ", ".join(few[:_LISTED]) + (f" and {len(few) - _LISTED} more" if len(few) > _LISTED else "")
-        text += f". Too few units to tell of kind {listed}"
+        text += f". Too few samples to tell of kind {listed}"
     return {"ok": not over, "text": text}
 
 
 def basis(train: pd.DataFrame) -> str:
     """What the thresholds come from, in words that follow a number."""
-    if crossed(train):
+    if cross_fitted(train):
         return "normals, each scored by a detector that was trained without it"
     return "held-out normals" if len(calibrating(train)) else ""
 
 
 def sentence(summary: Mapping[str, Any]) -> str:
     """The decision in plain words: what was asked for, what is found, what it costs, and who pays for it."""
-    units = summary["settings"].get("units") or "units"
-    own = {"per_kind": " in every found kind of normal", "per_group": " in every known kind of normal"}
+    samples = summary["settings"].get("samples") or "samples"
+    own = {"per_cluster": " in every found kind of normal", "per_group": " in every known kind of normal"}
     among = next((said for name, said in own.items() if summary["settings"].get(name)), "")
-    text = f"Set for {percent(summary['false_alarms'])} false alarms{among}, this detector {_found(summary, units)}"
+    text = f"Set for {percent(summary['false_alarms'])} false alarms{among}, this detector {_found(summary, samples)}"
     payer = _who_pays(summary)
     text += f"; {payer}." if payer else "."
     judged = summary["test"]
@@ -143,22 +146,24 @@ def sentence(summary: Mapping[str, Any]) -> str:
     return text
 
 
-def _found(summary: Mapping[str, Any], units: str) -> str:
+def _found(summary: Mapping[str, Any], samples: str) -> str:
     judged, held_out, promised = summary["test"], summary["held_out"], summary["false_alarms"]
     if judged and judged["anomalies"]:
         text = f"finds {counted(judged['caught'])} of the labelled anomalies"
         if not judged["normals"]:
             return text
-        text += f" and rejects {counted(judged['rejected'])} of the good test {units}"
+        text += f" and rejects {counted(judged['rejected'])} of the good test {samples}"
         return text + (", more than asked for" if judged["rejected"]["low"] > promised else "")
     if judged and judged["normals"]:
-        text = f"rejects {counted(judged['rejected'])} of the good test {units}"
+        text = f"rejects {counted(judged['rejected'])} of the good test {samples}"
         return text + (", more than asked for" if judged["rejected"]["low"] > promised else "")
     if held_out["of"] and summary["basis"].startswith("normals"):
         return f"rejects {counted(held_out)} of its training normals, each judged by a detector trained without it"
     if held_out["of"]:
         return f"rejects {counted(held_out)} of the held-out normals that its threshold was chosen on"
-    return f"rejects {counted(summary['rejected'])} of the {units} it was trained on; none was held out, so expect more"
+    return (
+        f"rejects {counted(summary['rejected'])} of the {samples} it was trained on; none was held out, so expect more"
+    )
 
 
 def _who_pays(summary: Mapping[str, Any]) -> str:
@@ -171,7 +176,7 @@ def _who_pays(summary: Mapping[str, Any]) -> str:
     if len(judged["groups"]) > 1:
         views, basis = [(judged["groups"], "'")], "the test normals"
     else:
-        views, basis = [(summary["groups"], "'"), (summary["modes"], "")], "your normals"
+        views, basis = [(summary["groups"], "'"), (summary["clusters"], "")], "your normals"
     for rows, quote in views:
         if found := worst_kind(rows):
             row, others = found
@@ -190,7 +195,7 @@ def _who_pays(summary: Mapping[str, Any]) -> str:
 
 def _trained(summary: Mapping[str, Any], rows: Sequence[Any], row: Mapping[str, Any]) -> str:
     """How much of the training data a kind of the test normals is, which may be why it is rejected."""
-    if rows is summary["groups"] or rows is summary["modes"]:
+    if rows is summary["groups"] or rows is summary["clusters"]:
         return ""
     known = next((group for group in summary["groups"] if group["name"] == row["name"]), None)
     share = known["share"] if known else 0.0 if summary["groups"] else None
@@ -221,19 +226,19 @@ def _most_rejected(train: pd.DataFrame, test: pd.DataFrame | None, threshold: fl
             return _worst_of(normals, normals["group"], threshold)
     if "group" in train and train["group"].nunique() > 1:
         return _worst_of(train, train["group"], threshold)
-    kind = found_kind(train)
+    kind = found_cluster(train)
     if kind.nunique() < 2:
         return None
     worst = _worst_of(train, kind, threshold)
     return worst | {"name": f"kind {worst['name']}"}
 
 
-def _worst_of(units: pd.DataFrame, kind: pd.Series, threshold: float) -> dict[str, Any]:
-    shares = {kind_name(name): rejected(units[kind == name], threshold) for name in by_size(kind)}
-    # By the lower end of the interval: of two units one may be rejected by chance.
+def _worst_of(samples: pd.DataFrame, kind: pd.Series, threshold: float) -> dict[str, Any]:
+    shares = {kind_name(name): rejected(samples[kind == name], threshold) for name in by_size(kind)}
+    # By the lower end of the interval: of two samples one may be rejected by chance.
     name = max(shares, key=lambda name: shares[name]["low"])
     return {"name": name} | shares[name]
 
 
-def _some(units: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
-    return rejected(units, threshold) if len(units) else None
+def _some(samples: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
+    return rejected(samples, threshold) if len(samples) else None

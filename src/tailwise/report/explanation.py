@@ -1,6 +1,6 @@
-"""Why does a unit score what it does, and why was a training unit weighed up or down?
+"""Why does a sample score what it does, and why was a training sample weighed up or down?
 
-For a score: the training units most like it of the same found kind, and what drives it: the features of a row, the
+For a score: the training samples most like it of the same found kind, and what drives it: the features of a row, the
 bands of a spectrum, the patches and the flagged regions of an image. For a weight: what each step of the weighting
 did to it. Everything is a plain dict first; `explanation_pages` lays it out. It needs the training data again, which
 the run names and a fingerprint recognises.
@@ -30,7 +30,7 @@ from ..core.problem import Labelled, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
 from ..runs import scorer, store
-from ..training.alignment import CUES, Aligned
+from ..training.local_scores import CUES, LocallyScored
 from ..weights.default import parse_weighting
 from ..weights.steps import Importance
 from ..weights.weighting import Context, unit_mean
@@ -40,7 +40,7 @@ _NEAREST = 5
 _WINDOWS, _CELLS = 32, 8
 _REGIONS = 3
 _LISTED = 12
-# A unit this near in the embedding, as a share of its distance from the middle, and of the same name is itself.
+# A sample this near in the embedding, as a share of its distance from the middle, and of the same name is itself.
 _ROUNDING = 1e-5
 # A replay of the weighting that is off by more than this factor is told of.
 _REPLAYED = 1.1
@@ -48,10 +48,10 @@ _REPLAYED = 1.1
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A run with the training units that it was fitted on, read again.
+    """A run with the training samples that it was fitted on, read again.
 
     Attributes:
-        table: a row a unit of `data`, as in scores.parquet.
+        table: a row a sample of `data`, as in scores.parquet.
         notes: what is not as it was when the run was made.
     """
 
@@ -63,82 +63,85 @@ class Known:
     notes: tuple[str, ...]
 
     @property
-    def units(self) -> Labelled:
-        """The training units, with their known groups where there are any."""
+    def samples(self) -> Labelled:
+        """The training samples, with their known groups where there are any."""
         groups = self.table["group"].to_numpy().astype(str) if "group" in self.table else None
         return Labelled(self.data, groups=groups)
 
     @cached_property
     def sizes(self) -> dict[int, int]:
-        """How many training units each found kind holds."""
-        return {int(kind): int(size) for kind, size in self.table["mode"].value_counts().items()}
+        """How many training samples each found kind holds."""
+        return {int(kind): int(size) for kind, size in self.table["cluster"].value_counts().items()}
 
-    def kind(self, mode: int) -> dict[str, Any] | None:
-        """A found kind and its size; None for units that belong to none."""
-        size, of = self.sizes.get(mode, 0), len(self.table)
-        return None if mode < 0 else {"name": mode, "size": size, "of": of, "share": size / of}
+    def kind(self, cluster: int) -> dict[str, Any] | None:
+        """A found kind and its size; None for samples that belong to none."""
+        size, of = self.sizes.get(cluster, 0), len(self.table)
+        return None if cluster < 0 else {"name": cluster, "size": size, "of": of, "share": size / of}
 
 
 def reopen(run: store.Run) -> Known:
     """Read the training data of a run again.
 
     Raises:
-        InputError: none of its units is there any more.
+        InputError: none of its samples is there any more.
     """
     source = run.spelled("source")
     train = source.load().train
     table = run.scores()
     place = {str(name): i for i, name in enumerate(train.names)}
-    there = table["unit"].astype(str).isin(place).to_numpy()
+    there = table["sample"].astype(str).isin(place).to_numpy()
     if not there.any():
         raise InputError(
-            f"none of the units that {run.path} was fitted on is in {source!r} any more",
+            f"none of the samples that {run.path} was fitted on is in {source!r} any more",
             "explanations need the training data: put it back, or fit again",
         )
-    places = [place[str(name)] for name in table["unit"][there]]
+    places = [place[str(name)] for name in table["sample"][there]]
     data = train if places == list(range(len(train))) else train.take(places)
-    if list(data.unit_shape) != run.settings["unit_shape"]:
-        raise InputError(f"{source!r} now holds units of shape {list(data.unit_shape)}", "put the data back")
+    if list(data.sample_shape) != run.settings["sample_shape"]:
+        raise InputError(f"{source!r} now holds samples of shape {list(data.sample_shape)}", "put the data back")
     notes = []
     if not there.all():
-        notes.append(f"{(~there).sum()} of the run's {len(there)} units are not in {source!r}: they are left out")
+        notes.append(f"{(~there).sum()} of the run's {len(there)} samples are not in {source!r}: they are left out")
     elif digest_of(data) != run.settings.get("fingerprint"):
-        notes.append("the training data has changed since the run was made: nearest units may have, too")
+        notes.append("the training data has changed since the run was made: nearest samples may have, too")
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 
 
-def explain_score(known: Known, units: Labelled, name: str, seed: int = 0) -> dict[str, Any]:
-    """Why the unit of this name in `units` scores what it does; of what is known of units only groups are looked at.
+def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> dict[str, Any]:
+    """Why the sample of this name in `samples` scores what it does; of what is known of samples only groups are looked
+    at.
 
-    Keys: `unit`, `score`, `threshold` that it is held to, `flagged`, `p_value`, whether it is `unlike` every training
-    unit; `kind` of normal that it is nearest to; `nearest` units of that kind, whose own nearest are at the
-    `usual_distance`; `usual`, the score of their average; `cues` of a mode-fair score; `drivers` with the
+    Keys: `sample`, `score`, `threshold` that it is held to, `flagged`, `p_value`, whether it is `unlike` every training
+    sample; `kind` of normal that it is nearest to; `nearest` samples of that kind, whose own nearest are at the
+    `usual_distance`; `usual`, the score of their average; `cues` of a local score; `drivers` with the
     `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
     """
-    at = _place(units.data, name)
-    one = units.data.take([at])
+    at = _place(samples.data, name)
+    one = samples.data.take([at])
     score = float(inference.score(known.detector, one)[0])
-    groups = None if units.groups is None else units.groups[[at]]
+    groups = None if samples.groups is None else samples.groups[[at]]
     held = scorer.scored(known.run, Labelled(one, groups=groups), np.array([score]), None, None).iloc[0]
-    near, distances, usual, mode = _nearest(known, one)
+    near, distances, usual, cluster = _nearest(known, one)
     notes = list(known.notes)
     found: dict[str, Any] = {
-        "unit": str(name),
+        "sample": str(name),
         "score": score,
         "threshold": float(held["threshold"]),
         "flagged": bool(held["flagged"]),
         "p_value": float(held["p_value"]),
         "unlike": held.get("kind") == names_of(torch.tensor([UNKNOWN]))[0],
-        "kind": known.kind(mode),
+        "kind": known.kind(cluster),
         "nearest": [
-            {"unit": str(known.table["unit"][i]), "distance": distance, "score": float(known.table["score"][i])}
+            {"sample": str(known.table["sample"][i]), "distance": distance, "score": float(known.table["score"][i])}
             for i, distance in zip(near, distances, strict=True)
         ],
         "usual_distance": usual,
     }
     found["cues"] = _cues(known.detector, one)
     if known.detector.needs_context:
-        notes.append("the detector reads a unit by those around it: what drives its score inside the unit is not asked")
+        notes.append(
+            "the detector reads a sample by those around it: what drives its score inside the sample is not asked"
+        )
         found |= {"usual": None, "drivers": None}
     else:
         reference = known.data.read(torch.tensor(near)).mean(0)
@@ -148,10 +151,10 @@ def explain_score(known: Known, units: Labelled, name: str, seed: int = 0) -> di
 
 
 def explain_weights(known: Known, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Why the training units of these names were weighed as they were.
+    """Why the training samples of these names were weighed as they were.
 
-    Keys: `unit`, `weight`, `held_out`, `first_score`, `trained_score`, `score`, and the `quantiles` of the first two
-    among the units trained on; `kind`; `density` of first scores there against the target's; `rounds`, the first and
+    Keys: `sample`, `weight`, `held_out`, `first_score`, `trained_score`, `score`, and the `quantiles` of the first two
+    among the samples trained on; `kind`; `density` of first scores there against the target's; `rounds`, the first and
     the last, whose `steps` have the weight `before` and `after`; `sentence`; `notes`.
     """
     fitted = known.table[~known.table["held_out"]].reset_index(drop=True)
@@ -159,24 +162,24 @@ def explain_weights(known: Known, names: Sequence[str]) -> list[dict[str, Any]]:
     return [_weight(known, fitted, replays, str(name)) for name in names]
 
 
-def worst_units(known: Known, units: Data, count: int) -> list[str]:
-    """Names of the units with the highest scores, highest first."""
-    scores = inference.score(known.detector, units)
+def worst_samples(known: Known, samples: Data, count: int) -> list[str]:
+    """Names of the samples with the highest scores, highest first."""
+    scores = inference.score(known.detector, samples)
     order = scores.argsort(descending=True, stable=True)[:count]
-    return [str(units.names[i]) for i in order.tolist()]
+    return [str(samples.names[i]) for i in order.tolist()]
 
 
 def extreme_weights(known: Known, count: int) -> list[str]:
-    """Names of the training units that were weighed up most, and of those weighed down most."""
+    """Names of the training samples that were weighed up most, and of those weighed down most."""
     fitted = known.table[~known.table["held_out"]].sort_values("weight", ascending=False, kind="stable")
-    up, down = fitted["unit"].head(count), fitted["unit"].tail(count)[::-1]
+    up, down = fitted["sample"].head(count), fitted["sample"].tail(count)[::-1]
     return list(dict.fromkeys([str(name) for name in [*up, *down]]))
 
 
-def _place(units: Data, name: str) -> int:
-    names = [str(each) for each in units.names]
+def _place(samples: Data, name: str) -> int:
+    names = [str(each) for each in samples.names]
     if str(name) not in names:
-        raise InputError(f"no unit is called {str(name)!r}", _hint(str(name), names))
+        raise InputError(f"no sample is called {str(name)!r}", _hint(str(name), names))
     return names.index(str(name))
 
 
@@ -184,52 +187,53 @@ def _hint(name: str, names: Sequence[str]) -> str:
     """The closest name, but not a list of thousands."""
     said = did_you_mean(name, names)
     return (
-        said if said.startswith("did") or len(names) <= _LISTED else "units are named as `tailwise score` prints them"
+        said if said.startswith("did") or len(names) <= _LISTED else "samples are named as `tailwise score` prints them"
     )
 
 
 def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, int]:
-    """Places of the training units most like the unit, of its kind; their distances; how far their own nearest are, in
-    the mean; and the kind. The unit itself is none of them."""
+    """Places of the training samples most like the sample, of its kind; their distances; how far their own nearest are,
+    in the mean; and the kind. The sample itself is none of them."""
     new, places = embedding_beside(one, known.data)
     distance, first = (found[0, 0] for found in neighbours.nearest(new, places, 1))
-    same_name = str(known.table["unit"][int(first)]) == str(one.names[0])
+    same_name = str(known.table["sample"][int(first)]) == str(one.names[0])
     itself = same_name and float(distance) <= _ROUNDING * max(1.0, float(new.norm()))
-    modes = known.table["mode"].to_numpy()
-    mode = int(modes[int(first)])
+    clusters = known.table["cluster"].to_numpy()
+    cluster = int(clusters[int(first)])
     # What belongs to no kind is held against everything.
-    allowed = np.flatnonzero(modes == mode) if mode >= 0 else np.arange(len(modes))
+    allowed = np.flatnonzero(clusters == cluster) if cluster >= 0 else np.arange(len(clusters))
     if itself and len(allowed) > 1:
         allowed = allowed[allowed != int(first)]
     distances, indices = neighbours.nearest(new, places[allowed], min(_NEAREST, len(allowed)))
     near = allowed[indices[0].numpy()]
     others = neighbours.nearest(places[near], places[allowed], min(_NEAREST + 1, len(allowed)))[0][:, 1:]
-    return near.tolist(), distances[0].tolist(), float(others.mean()) if others.numel() else 0.0, mode
+    return near.tolist(), distances[0].tolist(), float(others.mean()) if others.numel() else 0.0, cluster
 
 
 def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
-    """The parts of a mode-fair score, which is their mean; None for a detector's own."""
-    if not isinstance(detector, Aligned):
+    """The parts of a local score, which is their mean; None for a detector's own."""
+    if not isinstance(detector, LocallyScored):
         return None
     values = inference.over_batches(detector, one, lambda batch: detector.cues(batch).T)[0].tolist()
     return [{"name": name, "value": value} for name, value in zip(CUES, values, strict=True)]
 
 
 def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:
-    """The score of the reference, and what each part of the unit adds to it on the way to the unit's own."""
-    unit = one.read(torch.tensor([0]))[0]
+    """The score of the reference, and what each part of the sample adds to it on the way to the sample's own."""
+    sample = one.read(torch.tensor([0]))[0]
     part, named = parts_of(one)
 
-    def score(units: Tensor) -> Tensor:
-        return inference.score(detector, Data(units, list(map(str, range(len(units))))))
+    def score(samples: Tensor) -> Tensor:
+        return inference.score(detector, Data(samples, list(map(str, range(len(samples))))))
 
-    steps = shapley.steps_for(len(named), unit.numel())
-    gained = shapley.contributions(score, unit, reference, part, steps, seed).tolist()
+    steps = shapley.steps_for(len(named), sample.numel())
+    gained = shapley.contributions(score, sample, reference, part, steps, seed).tolist()
     rows = [
-        known | {"value": float(unit[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
+        known
+        | {"value": float(sample[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
         for i, (known, g) in enumerate(zip(named, gained, strict=True))
     ]
-    what = {1: "features", 2: "bands", 3: "patches"}[len(one.unit_shape)]
+    what = {1: "features", 2: "bands", 3: "patches"}[len(one.sample_shape)]
     return {
         "usual": float(score(reference[None])[0]),
         "drivers": {"what": what, "steps": steps, "rows": sorted(rows, key=lambda row: -abs(row["contribution"]))},
@@ -237,9 +241,9 @@ def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict
 
 
 def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Which part each entry of a unit belongs to, and a name for each part: a feature, a window of bands, or a cell of
-    an even grid over the image, with its place in shares of the height and width."""
-    shape = data.unit_shape
+    """Which part each entry of a sample belongs to, and a name for each part: a feature, a window of bands, or a cell
+    of an even grid over the image, with its place in shares of the height and width."""
+    shape = data.sample_shape
     if len(shape) == 1:
         names = data.features or tuple(f"feature {i}" for i in range(shape[0]))
         return torch.arange(shape[0]), [{"name": name} for name in names]
@@ -253,11 +257,11 @@ def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
 
 def _window(data: Data, inside: Tensor) -> dict[str, Any]:
     bands = inside.nonzero().flatten().tolist()
-    names = data.features or tuple(map(str, range(data.unit_shape[1])))
-    unit = " nm" if data.features else ""
+    names = data.features or tuple(map(str, range(data.sample_shape[1])))
+    sample = " nm" if data.features else ""
     first, last = names[bands[0]], names[bands[-1]]
     said = first if first == last else f"{first} to {last}"
-    return {"name": f"{said}{unit}" if unit else f"band {said}", "bands": [bands[0], bands[-1]]}
+    return {"name": f"{said}{sample}" if sample else f"band {said}", "bands": [bands[0], bands[-1]]}
 
 
 def _cell(inside: Tensor, number: int, across: int) -> dict[str, Any]:
@@ -314,7 +318,7 @@ class _Replay:
     weights: tuple[Tensor, ...]
 
     def at(self, place: int) -> list[dict[str, Any]]:
-        """What each step did to the weight of the unit at this place."""
+        """What each step did to the weight of the sample at this place."""
         own = [float(w[place]) for w in self.weights]
         return [
             {"step": name, "before": before, "after": after}
@@ -366,16 +370,16 @@ def _base(fitted: pd.DataFrame, balance: bool) -> Tensor:
 
 
 def _weight(known: Known, fitted: pd.DataFrame, replays: Sequence[_Replay], name: str) -> dict[str, Any]:
-    every = known.table["unit"].astype(str)
+    every = known.table["sample"].astype(str)
     if name not in set(every):
-        raise InputError(f"no training unit is called {name!r}", _hint(name, every.tolist()))
+        raise InputError(f"no training sample is called {name!r}", _hint(name, every.tolist()))
     row = known.table[every == name].iloc[0]
     numbers = {key: _number(row[key]) for key in ("weight", "score", "first_score", "trained_score")}
-    found: dict[str, Any] = {"unit": name, "held_out": bool(row["held_out"]), **numbers}
-    found |= {"kind": known.kind(int(row["mode"])), "quantiles": {}, "density": None, "rounds": []}
+    found: dict[str, Any] = {"sample": name, "held_out": bool(row["held_out"]), **numbers}
+    found |= {"kind": known.kind(int(row["cluster"])), "quantiles": {}, "density": None, "rounds": []}
     notes = list(known.notes)
     if not found["held_out"]:
-        at = int(np.flatnonzero(fitted["unit"].astype(str) == name)[0])
+        at = int(np.flatnonzero(fitted["sample"].astype(str) == name)[0])
         columns = {key: fitted[key].to_numpy(dtype=float) for key in ("first_score", "trained_score")}
         found["quantiles"] = {key: float((scores < scores[at]).mean()) for key, scores in columns.items()}
         found["rounds"] = [{"scores": replay.column, "steps": replay.at(at)} for replay in replays]
@@ -402,7 +406,7 @@ def _doubts(found: dict[str, Any]) -> list[str]:
         return []
     return [
         f"the steps, applied to the run's stored scores, come to {replayed:.3g}; the run's own weight of {weight:.3g} "
-        "also carries rounds whose scores are not kept, parts of units, or a refinement"
+        "also carries rounds whose scores are not kept, parts of samples, or a refinement"
     ]
 
 
@@ -415,12 +419,12 @@ def _sentence(found: dict[str, Any]) -> str:
     said = "raised" if weight > 1.02 else "lowered" if weight < 0.98 else "left as it is"
     first, last = (100 * found["quantiles"][key] for key in ("first_score", "trained_score"))
     text = f"Its weight of {weight:.3g} is {said}, the mean being 1."
-    text += f" Before any weighing {first:.0f} % of the training units scored lower; after training, {last:.0f} %."
+    text += f" Before any weighing {first:.0f} % of the training samples scored lower; after training, {last:.0f} %."
     if density := found["density"]:
         ratio = density["ratio"]
-        text += f" The target wants scores like its first one {ratio:.2g} times as often as the units had them."
+        text += f" The target wants scores like its first one {ratio:.2g} times as often as the samples had them."
     if kind := found["kind"]:
-        text += f" It is of kind {kind['name']}, which holds {kind['size']} of {kind['of']} units."
+        text += f" It is of kind {kind['name']}, which holds {kind['size']} of {kind['of']} samples."
     else:
         text += " It belongs to no found kind."
     if found["rounds"]:

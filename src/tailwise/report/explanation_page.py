@@ -28,123 +28,122 @@ _WHEN = {"first_score": "when weighing began", "trained_score": "by the end of t
 
 
 def of_scores(
-    known: Known, source: Source, units: Labelled, names: Sequence[str], seed: int = 0, pictured: bool = False
+    known: Known, source: Source, samples: Labelled, names: Sequence[str], seed: int = 0, pictured: bool = False
 ) -> dict[str, Any]:
-    """Explanations of the scores of these units of `units`, which `source` has read, as a plain dict."""
-    listed = [explanation.explain_score(known, units, name, seed) for name in names]
+    """Explanations of the scores of these samples of `samples`, which `source` has read, as a plain dict."""
+    listed = [explanation.explain_score(known, samples, name, seed) for name in names]
     if pictured:
-        place = {str(name): i for i, name in enumerate(units.data.names)}
+        place = {str(name): i for i, name in enumerate(samples.data.names)}
         for one in listed:
-            one["picture"] = _picture(known, source, units.data, place[one["unit"]], one)
-            one["spectra"] = _spectra(known, units.data, place[one["unit"]], one)
-        near = [row["unit"] for one in listed for row in one["nearest"]]
+            one["picture"] = _picture(known, source, samples.data, place[one["sample"]], one)
+            one["spectra"] = _spectra(known, samples.data, place[one["sample"]], one)
+        near = [row["sample"] for one in listed for row in one["nearest"]]
         pictures, texts = of_named(known.source, known.data, list(dict.fromkeys(near)))
         shown = {"pictures": within_budget(pictures, near), "texts": texts}
-        return _head(known, "scores") | {"units": listed} | shown
-    return _head(known, "scores") | {"units": listed}
+        return _head(known, "scores") | {"samples": listed} | shown
+    return _head(known, "scores") | {"samples": listed}
 
 
 def of_weights(known: Known, names: Sequence[str]) -> dict[str, Any]:
-    """Explanations of the weights of these training units, as a plain dict."""
-    units = explanation.explain_weights(known, names)
+    """Explanations of the weights of these training samples, as a plain dict."""
+    samples = explanation.explain_weights(known, names)
     pictures, texts = of_named(known.source, known.data, names)
     head = _head(known, "weights") | {"weighting": known.run.settings["weighting"]}
-    return head | {"units": units, "pictures": pictures, "texts": texts}
+    return head | {"samples": samples, "pictures": pictures, "texts": texts}
 
 
 def _head(known: Known, of: str) -> dict[str, Any]:
     settings = known.run.settings
-    return {"of": of} | {name: settings[name] for name in ("detector", "source", "alignment")}
+    return {"of": of} | {name: settings[name] for name in ("detector", "source", "scores")}
 
 
 def to_text(found: Mapping[str, Any]) -> str:
     """Lines for a terminal, which are Markdown too."""
     write = _score_lines if found["of"] == "scores" else _weight_lines
-    return "\n".join(line for unit in found["units"] for line in [*write(unit), ""])
+    return "\n".join(line for sample in found["samples"] for line in [*write(sample), ""])
 
 
 def to_html(found: dict[str, Any]) -> str:
     """One page that loads nothing and runs no script."""
     content = {"pictures": {}, "texts": {}} | found
-    units = [unit | {"figures": _figures(unit, number)} for number, unit in enumerate(found["units"])]
+    samples = [sample | {"figures": _figures(sample, number)} for number, sample in enumerate(found["samples"])]
     return page(
         "explanation.html",
-        content | {"units": units, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts},
+        content | {"samples": samples, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts},
     )
 
 
-def lead(unit: Mapping[str, Any]) -> str:
+def lead(sample: Mapping[str, Any]) -> str:
     """What a score is and how it compares, in a sentence."""
     number = numbers.number
-    text = f"Its score of {number(unit['score'])} is {'' if unit['flagged'] else 'not '}above the threshold of "
-    text += (
-        f"{number(unit['threshold'])}; {numbers.percent(unit['p_value'])} of new normals would score as high or higher."
-    )
-    if unit["unlike"]:
-        text += " It is unlike every training unit."
-    if kind := unit["kind"]:
-        text += f" It is most like kind {kind['name']} of normal, which holds {kind['size']} of {kind['of']} units."
+    text = f"Its score of {number(sample['score'])} is {'' if sample['flagged'] else 'not '}above the threshold of "
+    text += f"{number(sample['threshold'])}; "
+    text += f"{numbers.percent(sample['p_value'])} of new normals would score as high or higher."
+    if sample["unlike"]:
+        text += " It is unlike every training sample."
+    if kind := sample["kind"]:
+        text += f" It is most like kind {kind['name']} of normal, which holds {kind['size']} of {kind['of']} samples."
     else:
-        text += " The unit most like it belongs to no found kind of normal."
-    distance = sum(row["distance"] for row in unit["nearest"]) / len(unit["nearest"])
-    if unit["usual_distance"] > 0:
-        ratio = distance / unit["usual_distance"]
+        text += " The sample most like it belongs to no found kind of normal."
+    distance = sum(row["distance"] for row in sample["nearest"]) / len(sample["nearest"])
+    if sample["usual_distance"] > 0:
+        ratio = distance / sample["usual_distance"]
         text += f" Its nearest of these are {number(ratio)} times as far from it as their own nearest are from them."
-    if unit["usual"] is not None:
-        text += f" Their average would score {number(unit['usual'])}."
+    if sample["usual"] is not None:
+        text += f" Their average would score {number(sample['usual'])}."
     return text
 
 
-def _score_lines(unit: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {unit['unit']}", "", lead(unit), ""]
-    rows = [(row["unit"], numbers.number(row["distance"]), numbers.number(row["score"])) for row in unit["nearest"]]
+def _score_lines(sample: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {sample['sample']}", "", lead(sample), ""]
+    rows = [(row["sample"], numbers.number(row["distance"]), numbers.number(row["score"])) for row in sample["nearest"]]
     lines += _table(("nearest normals", "distance", "score"), rows)
-    if unit["drivers"]:
-        what = {"features": "feature", "bands": "bands", "patches": "patch"}[unit["drivers"]["what"]]
-        listed = unit["drivers"]["rows"]
+    if sample["drivers"]:
+        what = {"features": "feature", "bands": "bands", "patches": "patch"}[sample["drivers"]["what"]]
+        listed = sample["drivers"]["rows"]
         shown = [(row["name"], *map(numbers.number, _values(row))) for row in listed[:_ROWS]]
         if len(listed) > _ROWS:
             rest = sum(row["contribution"] for row in listed[_ROWS:])
             shown.append((f"{len(listed) - _ROWS} others", "", "", numbers.number(rest)))
-        shown.append(("all: score less that of the average", "", "", numbers.number(unit["score"] - unit["usual"])))
+        shown.append(("all: score less that of the average", "", "", numbers.number(sample["score"] - sample["usual"])))
         lines += _table((what, "here", "usual", "adds to the score"), shown)
-    if unit["cues"]:
-        cues = [(cue["name"], numbers.number(cue["value"])) for cue in unit["cues"]]
+    if sample["cues"]:
+        cues = [(cue["name"], numbers.number(cue["value"])) for cue in sample["cues"]]
         lines += _table(("read against its neighbours (the score is the mean)", "value"), cues)
-    if unit["regions"]:
+    if sample["regions"]:
         rows = [
             (row["name"], numbers.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
-            for row in unit["regions"]
+            for row in sample["regions"]
         ]
-        lines += _table(("region of the map", "highest", f"threshold {numbers.number(row_limit(unit))}"), rows)
-    return lines + [f"Note: {note}." for note in unit["notes"]]
+        lines += _table(("region of the map", "highest", f"threshold {numbers.number(row_limit(sample))}"), rows)
+    return lines + [f"Note: {note}." for note in sample["notes"]]
 
 
-def row_limit(unit: Mapping[str, Any]) -> float:
+def row_limit(sample: Mapping[str, Any]) -> float:
     """The threshold of the map's pixels."""
-    return float(unit["regions"][0]["threshold"])
+    return float(sample["regions"][0]["threshold"])
 
 
 def _values(row: Mapping[str, Any]) -> tuple[float, float, float]:
     return row["value"], row["usual"], row["contribution"]
 
 
-def _weight_lines(unit: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {unit['unit']}", "", unit["sentence"], ""]
+def _weight_lines(sample: Mapping[str, Any]) -> list[str]:
+    lines = [f"# {sample['sample']}", "", sample["sentence"], ""]
     number = numbers.number
-    for part in unit["rounds"]:
+    for part in sample["rounds"]:
         rows = [(step["step"], number(step["before"]), number(step["after"])) for step in part["steps"]]
         lines += _table((_WHEN[part["scores"]], "before", "after"), rows)
-    lines += _table(("of this unit", "value"), [(name, number(value)) for name, value in weight_facts(unit)])
-    return lines + [f"Note: {note}." for note in unit["notes"]]
+    lines += _table(("of this sample", "value"), [(name, number(value)) for name, value in weight_facts(sample)])
+    return lines + [f"Note: {note}." for note in sample["notes"]]
 
 
-def weight_facts(unit: Mapping[str, Any]) -> list[tuple[str, float | None]]:
+def weight_facts(sample: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     """The numbers behind a weight, by what they are."""
     names = {"weight": "weight in the run", "first_score": "score before weighing"}
     names |= {"trained_score": "score after training", "score": "final score"}
-    rows = [(said, unit[name]) for name, said in names.items()]
-    if density := unit["density"]:
+    rows = [(said, sample[name]) for name, said in names.items()]
+    if density := sample["density"]:
         rows += [("density of first scores there", density["scores"]), ("density of the target", density["target"])]
     return rows
 
@@ -163,25 +162,25 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], rule, *lines[1:], ""]
 
 
-def _picture(known: Known, source: Source, units: Data, at: int, unit: Mapping[str, Any]) -> str:
-    """The unit with the patches that add most, numbered, and beside it its map; "" where it is no picture."""
-    if len(units.unit_shape) != 3:
-        return _plain_picture(source, units, at)
+def _picture(known: Known, source: Source, samples: Data, at: int, sample: Mapping[str, Any]) -> str:
+    """The sample with the patches that add most, numbered, and beside it its map; "" where it is no picture."""
+    if len(samples.sample_shape) != 3:
+        return _plain_picture(source, samples, at)
     with suppress(InputError):  # the file may have gone away since
-        picture = _sized(pictures_of(source, units)(at))
-        parts = [_boxed(picture, unit)]
+        picture = _sized(pictures_of(source, samples)(at))
+        parts = [_boxed(picture, sample)]
         scale = score_maps.Scale.of(known.run.settings)
-        if scale is not None and unit["regions"]:
-            scores = next(iter(score_maps.of_data(known.detector, units.take([at]), known.run.settings["smoothing"])))
+        if scale is not None and sample["regions"]:
+            scores = next(iter(score_maps.of_data(known.detector, samples.take([at]), known.run.settings["smoothing"])))
             parts.append(np.full((len(picture), _GAP, 3), 255, dtype=np.uint8))
             parts.append(overlay(picture, fitted(scores, picture.shape[:2]), scale))
         return data_uri(np.concatenate(parts, 1))
     return ""
 
 
-def _plain_picture(source: Source, units: Data, at: int) -> str:
-    """The picture of a unit that is read as something else, such as pooled features."""
-    return next(iter(of_named(source, units, [str(units.names[at])])[0].values()), "")
+def _plain_picture(source: Source, samples: Data, at: int) -> str:
+    """The picture of a sample that is read as something else, such as pooled features."""
+    return next(iter(of_named(source, samples, [str(samples.names[at])])[0].values()), "")
 
 
 def _sized(picture: np.ndarray) -> np.ndarray:
@@ -192,12 +191,12 @@ def _sized(picture: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((size[0], size[1]), how))
 
 
-def _boxed(picture: np.ndarray, unit: Mapping[str, Any]) -> np.ndarray:
+def _boxed(picture: np.ndarray, sample: Mapping[str, Any]) -> np.ndarray:
     """The picture with the patches that add most to the score framed and numbered."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(size=_PLATE - 2)
-    rows = unit["drivers"]["rows"][:_BOXES] if unit["drivers"] else []
+    rows = sample["drivers"]["rows"][:_BOXES] if sample["drivers"] else []
     for number, row in enumerate(rows, 1):
         box = row.get("box")
         if box is None or row["contribution"] <= 0:
@@ -211,33 +210,33 @@ def _boxed(picture: np.ndarray, unit: Mapping[str, Any]) -> np.ndarray:
     return np.asarray(image)
 
 
-def _spectra(known: Known, units: Data, at: int, unit: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What a figure of a spectrum needs: the bands' places, the unit, and the average of its nearest normals."""
-    if len(units.unit_shape) != 2 or not unit["drivers"]:
+def _spectra(known: Known, samples: Data, at: int, sample: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a figure of a spectrum needs: the bands' places, the sample, and the average of its nearest normals."""
+    if len(samples.sample_shape) != 2 or not sample["drivers"]:
         return None
-    names = known.table["unit"].astype(str).tolist()
-    near = torch.tensor([names.index(row["unit"]) for row in unit["nearest"]])
-    x = [float(name) for name in units.features] or list(map(float, range(units.unit_shape[1])))
+    names = known.table["sample"].astype(str).tolist()
+    near = torch.tensor([names.index(row["sample"]) for row in sample["nearest"]])
+    x = [float(name) for name in samples.features] or list(map(float, range(samples.sample_shape[1])))
     return {
         "x": x,
-        "name": "wavelength in nm" if units.features else "band",
-        "unit": units.read(torch.tensor([at]))[0, 0].tolist(),
+        "name": "wavelength in nm" if samples.features else "band",
+        "sample": samples.read(torch.tensor([at]))[0, 0].tolist(),
         "usual": known.data.read(near).mean(0)[0].tolist(),
     }
 
 
-def _figures(unit: Mapping[str, Any], number: int) -> list[Markup]:
+def _figures(sample: Mapping[str, Any], number: int) -> list[Markup]:
     from . import plots
 
-    spectra = unit.get("spectra")
+    spectra = sample.get("spectra")
     if not spectra:
         return []
     x, name = spectra["x"], spectra["name"]
-    rows = unit["drivers"]["rows"]
+    rows = sample["drivers"]["rows"]
     edges = [(x[row["bands"][0]], x[min(row["bands"][1] + 1, len(x) - 1)]) for row in rows]
     added = [row["contribution"] for row in rows]
     draws = (
-        functools.partial(plots.spectrum, x, spectra["unit"], spectra["usual"], name=name),
+        functools.partial(plots.spectrum, x, spectra["sample"], spectra["usual"], name=name),
         functools.partial(plots.window_drivers, edges, added, name=name),
     )
-    return [Markup(plots.svg(draw, f"unit{number}figure{place}")) for place, draw in enumerate(draws)]
+    return [Markup(plots.svg(draw, f"sample{number}figure{place}")) for place, draw in enumerate(draws)]

@@ -1,4 +1,4 @@
-"""The units of a report that one should look at, each beside its score map: false alarms, misses, catches, kinds."""
+"""The samples of a report that one should look at, each beside its score map: false alarms, misses, catches, kinds."""
 
 from __future__ import annotations
 
@@ -27,41 +27,43 @@ def of_run(
     detector: Detector, source: Source, problem: Problem, train: pd.DataFrame, test: pd.DataFrame | None,
     threshold: float, scale: Scale, smoothing: float,
 ) -> dict[str, Any]:  # fmt: skip
-    """Sections of units with a picture and its map, and pictures of the highest-scored training units by name.
+    """Sections of samples with a picture and its map, and pictures of the highest-scored training samples by name.
 
     Args:
-        train, test: the tables of `report.summarise`, a row a unit in the data's order.
-        threshold: of the units' scores; `scale` has that of their pixels.
+        train, test: the tables of `report.summarise`, a row a sample in the data's order.
+        threshold: of the samples' scores; `scale` has that of their pixels.
     """
     sections = []
     if test is not None and problem.test is not None:
         masks = problem.test.masks
         for title, said, rows in chosen(test, threshold):
             drawn = _drawn(detector, source, problem.test.data, masks, rows.index.tolist(), scale, smoothing)
-            sections.append({"title": title, "said": said, "units": _units(rows, drawn, threshold)})
+            sections.append({"title": title, "said": said, "samples": _samples(rows, drawn, threshold)})
     highest = statistics.highest(with_finite_scores(train.assign(place=np.arange(len(train))))[0])
     drawn = _drawn(detector, source, problem.train, None, highest["place"].tolist(), scale, smoothing)
     return {
         "scale": {"usual": scale.usual, "threshold": scale.threshold, "full": scale.full},
         "colours": [_hex(score, scale) for score in np.linspace(scale.usual, scale.full, 41)],
         "sections": sections,
-        "training": {unit: found["picture"] for unit, found in zip(highest["unit"], drawn, strict=True) if found},
+        "training": {sample: found["picture"] for sample, found in zip(highest["sample"], drawn, strict=True) if found},
     }
 
 
 def chosen(test: pd.DataFrame, threshold: float) -> list[tuple[str, str, pd.DataFrame]]:
-    """What to look at among the test units: a title, what it means, and rows whose index is the unit's place."""
+    """What to look at among the test samples: a title, what it means, and rows whose index is the sample's place."""
     test = test.reset_index(drop=True)
     test = test[np.isfinite(test["score"].to_numpy(dtype=float))].sort_values("score", ascending=False, kind="stable")
     anomalous, normal = (test[(test["label"] == value).fillna(False).astype(bool)] for value in (True, False))
     above = over(test, threshold)
     if normal.empty and anomalous.empty:
-        return [("Highest-scored test units", "Nothing is known of them.", test.head(_KINDS))]
+        return [("Highest-scored test samples", "Nothing is known of them.", test.head(_KINDS))]
     found = []
     if len(alarms := normal[above[normal.index]]):
-        found.append(("Worst false alarms", "Good units above the threshold, the highest first.", alarms.head(_SHOWN)))
+        found.append(
+            ("Worst false alarms", "Good samples above the threshold, the highest first.", alarms.head(_SHOWN))
+        )
     else:
-        found.append(("Nearest to a false alarm", "No good unit is above the threshold.", normal.head(_SHOWN // 2)))
+        found.append(("Nearest to a false alarm", "No good sample is above the threshold.", normal.head(_SHOWN // 2)))
     misses, catches = anomalous[~above[anomalous.index]][::-1], anomalous[above[anomalous.index]]
     found.append(("Worst misses", "Anomalies that are not above the threshold, the lowest first.", misses.head(_SHOWN)))
     found.append(
@@ -73,13 +75,13 @@ def chosen(test: pd.DataFrame, threshold: float) -> list[tuple[str, str, pd.Data
     )
     if "group" in test and normal["group"].nunique() > 1:
         rows = normal[~normal["group"].duplicated()].head(_KINDS)
-        found.append(("Every kind of normal", "The highest-scored good unit of each known kind.", rows))
+        found.append(("Every kind of normal", "The highest-scored good sample of each known kind.", rows))
     return [section for section in found if len(section[2])]
 
 
 def _typical(catches: pd.DataFrame) -> pd.DataFrame:
-    """A few units in the middle of each kind's scores, kinds told apart by the folder of their units."""
-    folder = catches["unit"].map(lambda unit: str(PurePosixPath(str(unit)).parent))
+    """A few samples in the middle of each kind's scores, kinds told apart by the folder of their samples."""
+    folder = catches["sample"].map(lambda sample: str(PurePosixPath(str(sample)).parent))
     kinds = [catches[folder == name] for name in by_size(folder)[:_SHOWN]]
     if not kinds:
         return catches
@@ -92,7 +94,7 @@ def _drawn(
     detector: Detector, source: Source, data: Data, masks: Sequence[np.ndarray | None] | None, places: Sequence[int],
     scale: Scale, smoothing: float,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """Picture and flagged share of each unit; nothing for one whose picture went away since."""
+    """Picture and flagged share of each sample; nothing for one whose picture went away since."""
     if not len(places):
         return []
     picture = pictures.pictures_of(source, data)
@@ -110,8 +112,8 @@ def _drawn(
     return found
 
 
-def _units(rows: pd.DataFrame, drawn: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
-    columns = ["unit", "score", "threshold", "rejected", *(["group"] if "group" in rows else [])]
+def _samples(rows: pd.DataFrame, drawn: list[dict[str, Any]], threshold: float) -> list[dict[str, Any]]:
+    columns = ["sample", "score", "threshold", "rejected", *(["group"] if "group" in rows else [])]
     rows = rows.assign(threshold=rows.get("threshold", threshold), rejected=over(rows, threshold))
     return [row | found for row, found in zip(rows[columns].to_dict("records"), drawn, strict=True) if found]
 

@@ -69,7 +69,7 @@ def _cell(text: Any) -> str:
 
 
 def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
-    """The pictures of these units that fit into a page which opens at once; only such as are inside it."""
+    """The pictures of these samples that fit into a page which opens at once; only such as are inside it."""
     kept, size = {}, 0
     for name in used:
         picture = thumbnails.get(name, "")

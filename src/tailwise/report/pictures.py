@@ -1,4 +1,4 @@
-"""Small pictures, or lines of text, of the training units that a report shows."""
+"""Small pictures, or lines of text, of the training samples that a report shows."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SIDE = 96
 _FEATURES = 8
 
 
-def of_units(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
-    """Pictures, or the features as text, of the units that the report shows."""
-    return of_named(source, data, statistics.units_to_show(table))
+def of_samples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
+    """Pictures, or the features as text, of the samples that the report shows."""
+    return of_named(source, data, statistics.samples_to_show(table))
 
 
 def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Pictures, or the features as text, of the units of these names."""
+    """Pictures, or the features as text, of the samples of these names."""
     place = {name: i for i, name in enumerate(data.names)}
     pictures, texts = {}, {}
     for name in shown:
         if hasattr(source, "preview"):
             with suppress(InputError):  # a file that went away since; the report can do without its picture
                 pictures[name] = _thumbnail(source.preview(name).permute(1, 2, 0).numpy())
-        elif len(data.unit_shape) == 3 and data.unit_shape[0] in (1, 3):
+        elif len(data.sample_shape) == 3 and data.sample_shape[0] in (1, 3):
             pictures[name] = _thumbnail(data.read(torch.tensor([place[name]]))[0].permute(1, 2, 0).numpy())
-        elif len(data.unit_shape) == 1 and data.features:
+        elif len(data.sample_shape) == 1 and data.features:
             values = data.read(torch.tensor([place[name]]))[0].tolist()
             named = list(zip(data.features, values, strict=True))[:_FEATURES]
             texts[name] = ", ".join(f"{feature} {value:.4g}" for feature, value in named)
@@ -80,7 +80,8 @@ def small(picture: np.ndarray) -> np.ndarray:
 
 
 def pictures_of(source: Any, data: Data) -> Callable[[int], np.ndarray]:
-    """A function from a unit's place to its picture [h, w, 3] (0 to 255): the source's own, or else the unit itself."""
+    """A function from a sample's place to its picture [h, w, 3] (0 to 255): the source's own, or else the sample
+    itself."""
 
     def picture(place: int) -> np.ndarray:
         if hasattr(source, "picture"):

@@ -50,9 +50,9 @@ def score_density(curves: Mapping[str, Any], axes: Axes, *, log: bool, threshold
 def weight_curve(
     scores: Sequence[float], weights: Sequence[float], axes: Axes, *, log: bool, threshold: float | None = None
 ) -> Axes:
-    """Each unit's weight [n] against its score [n]; a weight of 1 is marked."""
+    """Each sample's weight [n] against its score [n]; a weight of 1 is marked."""
     axes.axhline(1, color=GREY, linewidth=1, linestyle=(0, (4, 2)), label="uniform")
-    axes.scatter(scores, weights, s=7, color=ORANGE, alpha=0.55, linewidths=0, label="units")
+    axes.scatter(scores, weights, s=7, color=ORANGE, alpha=0.55, linewidths=0, label="samples")
     low, high = float(np.min(scores)), float(np.max(scores))
     if threshold is not None and low < threshold < high:
         axes.axvline(threshold, color=RED, linewidth=1.1, label="threshold")
@@ -62,10 +62,10 @@ def weight_curve(
     return axes
 
 
-def spectrum(x: Sequence[float], unit: Sequence[float], usual: Sequence[float], axes: Axes, *, name: str) -> Axes:
+def spectrum(x: Sequence[float], sample: Sequence[float], usual: Sequence[float], axes: Axes, *, name: str) -> Axes:
     """A spectrum [bands] with the usual one, along `x`, which `name` says what it is."""
     axes.plot(x, usual, color=GREY, linewidth=1.4, linestyle=(0, (4, 2)), label="nearest normals")
-    axes.plot(x, unit, color=BLUE, linewidth=1.4, label="this unit")
+    axes.plot(x, sample, color=BLUE, linewidth=1.4, label="this sample")
     axes.set_xlabel(name)
     axes.set_ylabel("value")
     return axes
@@ -98,7 +98,7 @@ def training_curve(epochs: Sequence[float], values: Sequence[float | None], axes
 
 
 def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, threshold: float) -> Axes:
-    """Share of each kind's units by score [n], and the kind's share above the threshold.
+    """Share of each kind's samples by score [n], and the kind's share above the threshold.
 
     The axis is logarithmic where no score is negative.
     """
@@ -118,7 +118,7 @@ def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, thresh
 
 
 def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float, own: bool = False) -> Axes:
-    """Shares of groups of units by score, as `findings.decision_histogram` has them, and the threshold.
+    """Shares of groups of samples by score, as `findings.decision_histogram` has them, and the threshold.
 
     With `own` the scores are less the threshold of their kind.
     """
@@ -133,7 +133,7 @@ def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float
         axes.set_xlabel("score less the threshold of its kind")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
-    axes.set_ylabel("share of the units")
+    axes.set_ylabel("share of the samples")
     return axes
 
 

@@ -27,13 +27,14 @@ _SHOWN, _SHOWN_OF_KIND, _SHOWN_NORMAL = 120, 8, 12
 
 @dataclass(frozen=True, eq=False)
 class Triage:
-    """A review sheet: a row a unit, the most suspicious first.
+    """A review sheet: a row a sample, the most suspicious first.
 
-    Columns: `unit`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`, `kind`
-    (number of the found kind of normal, -1 is none), `alike` (units in that kind), `nearest` (the most similar other
-    unit). Anomalies of an earlier review come last, without a score, so that the newest sheet holds all decisions.
+    Columns: `sample`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`,
+    `cluster` (number of the found kind of normal, -1 is none), `alike` (samples in that kind), `nearest` (the most
+    similar other sample). Anomalies of an earlier review come last, without a score, so that the newest sheet holds all
+    decisions.
 
-    `usual` maps where images are unlike the units that are probably normal, which it was trained on, and `scale` says
+    `usual` maps where images are unlike the samples that are probably normal, which it was trained on, and `scale` says
     from where on their pixels stand out; None where the detector has no maps.
     """
 
@@ -51,21 +52,21 @@ def to_html(found: Triage, command: str = "") -> str:
     table = found.sheet
     anomalies = table[table["verdict"] == PROBABLY_ANOMALY].head(_SHOWN)
     rare = table[table["verdict"] == PROBABLY_RARE]
-    kinds = [rows.head(_SHOWN_OF_KIND) for _, rows in rare.groupby("kind", sort=False)]
+    clusters = [rows.head(_SHOWN_OF_KIND) for _, rows in rare.groupby("cluster", sort=False)]
     border = table[table["verdict"] == PROBABLY_NORMAL].head(_SHOWN_NORMAL)
-    shown = pd.concat([anomalies, *kinds, border])
-    names = list(dict.fromkeys([*shown["unit"], *shown["nearest"]]))
+    shown = pd.concat([anomalies, *clusters, border])
+    names = list(dict.fromkeys([*shown["sample"], *shown["nearest"]]))
     pictures, texts = of_named(found.source, found.problem.train, names)
-    pictures |= _ringed(found, [*anomalies["unit"], *(unit for rows in kinds for unit in rows["unit"])])
+    pictures |= _ringed(found, [*anomalies["sample"], *(sample for rows in clusters for sample in rows["sample"])])
     content = {
-        "units": found.problem.facts.units,
+        "samples": found.problem.facts.samples,
         "total": int((table["verdict"] != ANOMALY).sum()),
         "source": repr(found.source),
         "detector": found.detector,
         "command": command,
         "counts": table["verdict"].value_counts().to_dict(),
         "anomalies": anomalies.to_dict("records"),
-        "kinds": [{"rows": rows.to_dict("records"), "size": int(rows["alike"].iloc[0]) + 1} for rows in kinds],
+        "clusters": [{"rows": rows.to_dict("records"), "size": int(rows["alike"].iloc[0]) + 1} for rows in clusters],
         "border": border.to_dict("records"),
         "pictures": within_budget(pictures, names),
         "texts": texts,
@@ -75,7 +76,7 @@ def to_html(found: Triage, command: str = "") -> str:
 
 
 def _ringed(found: Triage, names: list[str]) -> dict[str, str]:
-    """Pictures of these units with a line around what stands out in them."""
+    """Pictures of these samples with a line around what stands out in them."""
     if found.usual is None or found.scale is None or not names:
         return {}
     data = found.problem.train

@@ -18,9 +18,9 @@ from ..numerics.intervals import share_of
 from ..runs.table import (
     by_size,
     calibrating,
-    crossed,
+    cross_fitted,
     deciding_scores,
-    found_kind,
+    found_cluster,
     kind_name,
     over,
     rejected,
@@ -31,9 +31,9 @@ from ..weights.densities import KDE, Fit, Gaussian, silverman
 from ..weights.steps import Importance
 from ..weights.weighting import effective_sample_size
 
-TOP_UNITS = 12
+TOP_SAMPLES = 12
 KINDS_SHOWN = 20
-WEIGHED_UNITS = 6
+WEIGHED_SAMPLES = 6
 _SMALL_KIND = 0.15
 _LISTED = 6
 _EXAMPLES = 4
@@ -46,7 +46,7 @@ _BOOTSTRAP_WORK = 2_000_000
 def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:
     """Skewness and densities of the scores before and after, on the scale that the weighting's densities see."""
     step = next((step for step in parse_weighting(weighting).steps if isinstance(step, Importance)), None)
-    # Held-out units are not what the densities were fitted on.
+    # Held-out samples are not what the densities were fitted on.
     fitted = train[~train["held_out"].astype(bool)]
     after, weights = _tensor(fitted["trained_score"]), _known(fitted["weight"]) if step else None
     before = _known(fitted["first_score"])
@@ -123,7 +123,7 @@ def _skewness(values: Tensor, weights: Tensor | None = None) -> float | None:
 
 
 def decision_histogram(train: pd.DataFrame, test: pd.DataFrame | None, threshold: float) -> dict[str, Any] | None:
-    """Shares of the scores that the threshold is held against: test normals and anomalies, or training units.
+    """Shares of the scores that the threshold is held against: test normals and anomalies, or training samples.
 
     None where all scores are equal. `edges` [m + 1] are logarithmic where no score is zero or below. Where every kind
     has a threshold of its own, scores are taken less it: those `above` 0 are rejected, and `own` says so.
@@ -133,7 +133,7 @@ def decision_histogram(train: pd.DataFrame, test: pd.DataFrame | None, threshold
     if known is not None and len(known):
         label = known["label"].astype(bool)
         parts = {"test normals": known[~label], "labelled anomalies": known[label]}
-    elif crossed(train):
+    elif cross_fitted(train):
         parts = {"normals by a detector without them": calibrating(train)}
     else:
         held = train["held_out"].astype(bool)
@@ -166,18 +166,18 @@ def decision_histogram(train: pd.DataFrame, test: pd.DataFrame | None, threshold
 
 
 def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
-    """Weight against score over the units that were trained on, and the effective sample size."""
+    """Weight against score over the samples that were trained on, and the effective sample size."""
     fitted = train[np.isfinite(train["weight"].to_numpy(dtype=float)) & ~train["held_out"].astype(bool)]
     w = _tensor(fitted["weight"])
     if not len(w) or float(w.sum()) <= 0:
-        return {"uniform": True, "units": len(w), "effective": None, "share": None, "score": [], "weight": []}
+        return {"uniform": True, "samples": len(w), "effective": None, "share": None, "score": [], "weight": []}
     effective = effective_sample_size(w)
     # Even ranks keep both ends, where weights differ most.
     order = np.argsort(fitted["trained_score"].to_numpy(), kind="stable")
     order = order[np.unique(np.linspace(0, len(order) - 1, min(_POINTS, len(order))).round().astype(int))]
     return {
         "uniform": float(w.max() - w.min()) <= 1e-6 * float(w.max()),
-        "units": len(w),
+        "samples": len(w),
         "effective": effective,
         "share": effective / len(w),
         "smallest": float(w.min()),
@@ -188,39 +188,39 @@ def weight_curve(train: pd.DataFrame) -> dict[str, Any]:
 
 
 def weighed(train: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """The units weighed `up` and `down` most, the farthest from 1 first; empty where all weigh the same."""
+    """The samples weighed `up` and `down` most, the farthest from 1 first; empty where all weigh the same."""
     fitted = train[np.isfinite(train["weight"].to_numpy(dtype=float)) & ~train["held_out"].astype(bool)]
     if not len(fitted) or float(fitted["weight"].max() - fitted["weight"].min()) < 1e-6:
         return {"up": [], "down": []}
-    columns = ["unit", "score", "weight", "mode", *(["group"] if "group" in train else [])]
+    columns = ["sample", "score", "weight", "cluster", *(["group"] if "group" in train else [])]
     ordered = fitted[columns].sort_values("weight", ascending=False, kind="stable")
     up, down = ordered[ordered["weight"] > 1], ordered[ordered["weight"] < 1][::-1]
-    return {"up": up.head(WEIGHED_UNITS).to_dict("records"), "down": down.head(WEIGHED_UNITS).to_dict("records")}
+    return {"up": up.head(WEIGHED_SAMPLES).to_dict("records"), "down": down.head(WEIGHED_SAMPLES).to_dict("records")}
 
 
 def rare_or_hidden(train: pd.DataFrame) -> str:
     """What cannot be known of the small kinds that were found; "" where there are none."""
-    kind = found_kind(train)
+    kind = found_cluster(train)
     small = [name for name in by_size(kind) if (kind == name).sum() < _SMALL_KIND * len(train)]
     if not small:
         return ""
-    listed = ", ".join(f"{int(name)} ({int((kind == name).sum())} units)" for name in small[:_LISTED])
+    listed = ", ".join(f"{int(name)} ({int((kind == name).sum())} samples)" for name in small[:_LISTED])
     more = f" and {len(small) - _LISTED} more" if len(small) > _LISTED else ""
     return (
         f"small kinds were found: {listed}{more}. Without labels a rare kind of normal and a cluster of anomalies "
-        "hidden in the training data look the same, and either is taken for normal: look at their units"
+        "hidden in the training data look the same, and either is taken for normal: look at their samples"
     )
 
 
-def typical(units: pd.DataFrame) -> list[str]:
-    """A few units spread over the kind's range of scores, lowest first."""
-    ordered = units.sort_values("score", kind="stable")["unit"].tolist()
+def typical(samples: pd.DataFrame) -> list[str]:
+    """A few samples spread over the kind's range of scores, lowest first."""
+    ordered = samples.sort_values("score", kind="stable")["sample"].tolist()
     places = np.linspace(0, len(ordered) - 1, min(_EXAMPLES, len(ordered)) * 2 + 1)[1::2].round().astype(int)
     return [ordered[place] for place in dict.fromkeys(places.tolist())]
 
 
 def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[str]) -> list[dict[str, Any]]:
-    """Each kind of normal, largest first: size, mean score, shares rejected, and typical units with a picture."""
+    """Each kind of normal, largest first: size, mean score, shares rejected, and typical samples with a picture."""
     rows: list[dict[str, Any]] = []
     unseen = calibrating(train).index
     for name in by_size(kind):
@@ -234,28 +234,31 @@ def kinds(train: pd.DataFrame, kind: pd.Series, threshold: float, pictured: set[
                 "mean_weight": _mean(part.loc[~part["held_out"].astype(bool), "weight"]),
                 "rejected": rejected(part, threshold),
                 "held_out": rejected(part[part.index.isin(unseen)], threshold),
-                "examples": [unit for unit in typical(part) if unit in pictured] if len(rows) < KINDS_SHOWN else [],
+                "examples": [sample for sample in typical(part) if sample in pictured]
+                if len(rows) < KINDS_SHOWN
+                else [],
             }
         )
     return rows
 
 
 def highest(train: pd.DataFrame) -> pd.DataFrame:
-    """The units with the highest scores, by detectors that have not learnt them where there are such, highest first."""
+    """The samples with the highest scores, by detectors that have not learnt them where there are such, highest
+    first."""
     scored = train.assign(score=deciding_scores(train))
-    return scored.sort_values("score", ascending=False, kind="stable").head(TOP_UNITS)
+    return scored.sort_values("score", ascending=False, kind="stable").head(TOP_SAMPLES)
 
 
 def highest_rows(train: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
-    """The highest-scored units as rows of a table, each with the threshold that it is held to."""
+    """The highest-scored samples as rows of a table, each with the threshold that it is held to."""
     found = highest(train)
-    columns = ["unit", "score", "weight", "mode", "held_out", *(["group"] if "group" in train else [])]
+    columns = ["sample", "score", "weight", "cluster", "held_out", *(["group"] if "group" in train else [])]
     rows = found[columns].assign(threshold=found.get("threshold", threshold), rejected=over(found, threshold))
     return rows.to_dict("records")
 
 
 def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
-    """What the run says of labelled test units: shares caught and rejected, per group, and metrics."""
+    """What the run says of labelled test samples: shares caught and rejected, per group, and metrics."""
     if not len(test):
         return None
     known = test[test["label"].notna()]
@@ -264,7 +267,7 @@ def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
     normals = known[~labels]
     groups = by_size(normals["group"]) if "group" in known else []
     found: dict[str, Any] = {
-        "units": len(test),
+        "samples": len(test),
         "flagged": rejected(test, threshold),
         "normals": len(normals),
         "anomalies": int(labels.sum()),
@@ -285,7 +288,7 @@ def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
 def pixel_results(pixels: pixel_metrics.Pixels, clean: np.ndarray, threshold: float) -> dict[str, Any]:
     """How well maps find the defects: over all thresholds, and at that of the maps.
 
-    `clean` [m] are the largest pixels of the units without a defect.
+    `clean` [m] are the largest pixels of the samples without a defect.
     """
     value, at = pixel_metrics.best_f1(pixels)
     return {
@@ -327,13 +330,13 @@ def _tensor(column: pd.Series) -> Tensor:
     return torch.from_numpy(column.to_numpy(dtype=float, na_value=np.nan).copy())
 
 
-def units_to_show(train: pd.DataFrame) -> list[str]:
-    """Names of the training units whose picture or text the report shows: the highest-scored, those weighed up and
+def samples_to_show(train: pd.DataFrame) -> list[str]:
+    """Names of the training samples whose picture or text the report shows: the highest-scored, those weighed up and
     down most, and some of each kind."""
     train = with_finite_scores(train)[0]
-    shown = highest(train)["unit"].tolist()
-    shown += [row["unit"] for rows in weighed(train).values() for row in rows]
-    for kind in [found_kind(train), *([train["group"]] if "group" in train else [])]:
+    shown = highest(train)["sample"].tolist()
+    shown += [row["sample"] for rows in weighed(train).values() for row in rows]
+    for kind in [found_cluster(train), *([train["group"]] if "group" in train else [])]:
         for name in by_size(kind)[:KINDS_SHOWN]:
             shown += typical(train[kind == name])
     return list(dict.fromkeys(shown))

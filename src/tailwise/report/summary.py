@@ -16,7 +16,7 @@ from ..calibration import score_maps
 from ..core.detector import Detector
 from ..core.problem import Problem, Source
 from ..runs.store import Run
-from ..runs.table import calibrating, found_kind, rejected, with_finite_scores
+from ..runs.table import calibrating, found_cluster, rejected, with_finite_scores
 from ..training.loop import Outcome
 from . import statistics
 from .data_checks import of_problem
@@ -24,8 +24,8 @@ from .decision import basis, gate, sentence, threshold_rows
 from .gallery import of_run
 from .numbers import counted, number
 from .page import figure, page, plain, text, within_budget
-from .pictures import of_units
-from .statistics import units_to_show
+from .pictures import of_samples
+from .statistics import samples_to_show
 
 # What summaries of earlier versions lack.
 _ABSENT: dict[str, Any] = {"thresholds": [], "data_checks": [], "weighed": {"up": [], "down": []}, "decision": None}
@@ -53,23 +53,23 @@ def summarise(
     """Everything that the report shows, as a plain dict of finite numbers, text and None.
 
     Args:
-        settings: how the run was made; `units` names what is scored, `weighting` is its spelling ("" is uniform).
+        settings: how the run was made; `samples` names what is scored, `weighting` is its spelling ("" is uniform).
         history: a row an epoch with `epoch`, `loss`, `score_mean`, `effective_sample_share`, `seconds`.
         checks: `name`, `ok`, `value` and `message` of each self-check.
-        train: `unit`, `score`, `trained_score` (of the detector alone), `first_score` (before any weighing), `weight`,
-            `held_out`, `mode` (-1 is none) and, where kinds are known, `group`.
-        test: `unit`, `score`, `label` (True is an anomaly, missing is unknown) and, where kinds are known, `group`.
-        thumbnails: data URI of a picture by unit name; `units_to_show` lists those that are used.
-        threshold: units that score above it are rejected.
+        train: `sample`, `score`, `trained_score` (of the detector alone), `first_score` (before any weighing),
+            `weight`, `held_out`, `cluster` (-1 is none) and, where kinds are known, `group`.
+        test: `sample`, `score`, `label` (True is an anomaly, missing is unknown) and, where kinds are known, `group`.
+        thumbnails: data URI of a picture by sample name; `samples_to_show` lists those that are used.
+        threshold: samples that score above it are rejected.
         false_alarms: the share of normals that the threshold was meant to reject.
-        examples: a line of text by unit name, for units without a picture.
-        pixels: what `findings.pixel_results` says of the test units' maps.
+        examples: a line of text by sample name, for samples without a picture.
+        pixels: what `findings.pixel_results` says of the test samples' maps.
         gallery: what `gallery.of_run` has drawn.
         data_checks: what `data_checks.of_problem` says of the data.
     """
     train, dropped = with_finite_scores(train)
     judged = None if test is None else with_finite_scores(test)[0]
-    used = units_to_show(train)
+    used = samples_to_show(train)
     rows = threshold_rows(train, judged, threshold, false_alarms)
     pictured = set(thumbnails)
     texts = examples or {}
@@ -77,7 +77,7 @@ def summarise(
         "settings": dict(settings),
         "threshold": threshold,
         "false_alarms": false_alarms,
-        "notes": [*notes, *([f"{dropped} units have no finite score and are left out"] if dropped else [])],
+        "notes": [*notes, *([f"{dropped} samples have no finite score and are left out"] if dropped else [])],
         "checks": [dict(check) for check in checks],
         "data_checks": [dict(check) for check in data_checks],
         "thresholds": rows,
@@ -89,7 +89,7 @@ def summarise(
         "decision": statistics.decision_histogram(train, judged, threshold),
         "weights": statistics.weight_curve(train),
         "weighed": statistics.weighed(train),
-        "modes": statistics.kinds(train, found_kind(train), threshold, pictured),
+        "clusters": statistics.kinds(train, found_cluster(train), threshold, pictured),
         "groups": statistics.kinds(train, train["group"], threshold, pictured) if "group" in train else [],
         "top": statistics.highest_rows(train, threshold),
         "test": None if judged is None else statistics.test_results(judged, threshold),
@@ -118,9 +118,9 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     from . import plots
 
     scores, weights, threshold = summary["scores"], summary["weights"], summary["threshold"]
-    # Mode-fair scores, which the threshold is of, are on another scale than the detector's own.
+    # Local scores, which the threshold is of, are on another scale than the detector's own.
     by_kind = summary["own"] is not None and summary["own"]["threshold"] is None
-    on_own_scale = None if summary["settings"].get("alignment") or by_kind else threshold
+    on_own_scale = None if summary["settings"].get("scores", "own") != "own" or by_kind else threshold
     figures = {}
 
     def add(name: str, alternative: str, draw: Callable[[Any], Any]) -> None:
@@ -143,7 +143,7 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         log = scores["log"] and min(weights["score"]) > 0
         points = weights["score"], weights["weight"]
         add("weights", alternative, functools.partial(plots.weight_curve, *points, log=log, threshold=on_own_scale))
-    # Every unit counts once: a weighted loss steps up where weights begin to favour high scores.
+    # Every sample counts once: a weighted loss steps up where weights begin to favour high scores.
     for name, label in (("score_mean", "mean score"), ("effective_sample_share", "effective sample share")):
         rows = [row for row in summary["history"] if row.get(name) is not None and row.get("epoch") is not None]
         if len(rows) > 1:
@@ -156,17 +156,17 @@ def _figures(summary: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def _hung(gallery: Mapping[str, Any]) -> dict[str, Any]:
     """The gallery with as many pictures as the page has room for."""
-    listed = [unit for section in gallery["sections"] for unit in section["units"]]
-    pictures = {str(i): unit["picture"] for i, unit in enumerate(listed)}
+    listed = [sample for section in gallery["sections"] for sample in section["samples"]]
+    pictures = {str(i): sample["picture"] for i, sample in enumerate(listed)}
     pictures |= {f"training {name}": picture for name, picture in gallery["training"].items()}
     kept = within_budget(pictures, pictures)
     number = iter(range(len(listed)))
     sections = [
-        {**section, "units": [unit for unit in section["units"] if str(next(number)) in kept]}
+        {**section, "samples": [sample for sample in section["samples"] if str(next(number)) in kept]}
         for section in gallery["sections"]
     ]
     training = {name: picture for name, picture in gallery["training"].items() if f"training {name}" in kept}
-    return {**gallery, "sections": [section for section in sections if section["units"]], "training": training}
+    return {**gallery, "sections": [section for section in sections if section["samples"]], "training": training}
 
 
 def update_summary(
@@ -175,7 +175,7 @@ def update_summary(
     """The summary of a run to which normals were added."""
     before, data = opened.report(), problem.train
     checks = of_problem(problem, rows, source)
-    pictures, examples = of_units(source, data, rows) if set(rows["unit"]) <= set(data.names) else ({}, {})
+    pictures, examples = of_samples(source, data, rows) if set(rows["sample"]) <= set(data.names) else ({}, {})
     return summarise(
         settings=settings,
         history=opened.history(),
@@ -192,8 +192,8 @@ def update_summary(
         ],
         notes=[
             *settings["notes"],
-            f"{len(rows)} units of {settings['updates'][-1]['source']} were added without fitting again; scores of "
-            "earlier units are those of the fit, which are not lower than they would be now",
+            f"{len(rows)} samples of {settings['updates'][-1]['source']} were added without fitting again; scores of "
+            "earlier samples are those of the fit, which are not lower than they would be now",
         ],
     )
 
@@ -210,7 +210,7 @@ def fit_summary(
     note: str,
 ) -> dict[str, Any]:
     """The summary of a finished fit."""
-    pictures, examples = of_units(source, problem.train, table)
+    pictures, examples = of_samples(source, problem.train, table)
     scale, drawn, known = score_maps.Scale.of(settings), None, None
     if scale is not None:
         drawn = of_run(detector, source, problem, table, test, settings["threshold"], scale, smoothing)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from .scorer import say
-from .table import by_size, found_kind, rejected
+from .table import by_size, found_cluster, rejected
 
 
 def shares(table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
@@ -17,7 +17,7 @@ def shares(table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
     `name`, and `count`, `of`, `share`, `low` and `high` as `findings.share_of`.
     """
     used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
-    kind = used["group"] if "group" in used else found_kind(used)
+    kind = used["group"] if "group" in used else found_cluster(used)
     parts = {_name(name): used[kind == name] for name in by_size(kind)}
     return [{"name": name} | rejected(part, threshold) for name, part in parts.items()]
 
@@ -39,7 +39,7 @@ def _name(name: Any) -> str:
 def broken(rows: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:
     """The kinds that are falsely rejected more often than the limit.
 
-    Of a kind with fewer units than 1 / limit a single one would break it, so that only counts which no such share
+    Of a kind with fewer samples than 1 / limit a single one would break it, so that only counts which no such share
     explains: the 95 % interval must lie above.
     """
     return [
@@ -66,9 +66,9 @@ def check_group_fpr(
         share = f"{100 * row['share']:.1f} % ({row['count']} of {row['of']})"
         say(f"error: kind {row['name']!r} is falsely rejected in {share}, above --max-group-fpr {100 * limit:g} %")
     if over:
-        say("hint: --per-kind or --per-group gives every kind its own threshold; the run is kept, marked as failed")
+        say("hint: --per-cluster or --per-group gives every kind its own threshold; the run is kept, marked as failed")
     if "held_to" in table and not tested:
-        say("note: kinds keep their own thresholds on the units that made them; test normals of known kinds would tell")
+        say("note: thresholds hold on the samples that made them; test normals of known groups would tell more")
     if few:
-        say(f"note: too few units to hold {', '.join(few[:6])} to --max-group-fpr {100 * limit:g} %")
+        say(f"note: too few samples to hold {', '.join(few[:6])} to --max-group-fpr {100 * limit:g} %")
     return {"limit": limit, "kinds": rows, "test": tested, "broken": [row["name"] for row in over], "too_few": few}

@@ -1,7 +1,7 @@
 """The calibration of a run: which scores make its thresholds, of which kinds, and whether every kind is treated fairly.
 
-A run's table of scores has a column `calibration`: the score of each unit by a detector that has not learnt it, missing
-for those that were only trained on. Where thresholds are of kinds, a column `held_to` says of which.
+A run's table of scores has a column `calibration`: the score of each sample by a detector that has not learnt it,
+missing for those that were only trained on. Where thresholds are of kinds, a column `held_to` says of which.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 
 from ..calibration import conformal
 from ..calibration.by_kind import Calibration
-from ..calibration.clusters import Kinds, names_of
+from ..calibration.clusters import Clusters, names_of
 from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
@@ -36,54 +36,55 @@ def source_like(opened: store.Run, data: str, skip_bad: bool = False) -> Source:
     return open_source(data) if spelled(data) else source.at(data)
 
 
-def units_like(opened: store.Run, source: Source) -> Data:
-    """Every unit of a source; see `labelled_like`."""
+def samples_like(opened: store.Run, source: Source) -> Data:
+    """Every sample of a source; see `labelled_like`."""
     return labelled_like(opened, source).data
 
 
 def labelled_like(opened: store.Run, source: Source) -> Labelled:
-    """Every unit of a source, with what is known of it.
+    """Every sample of a source, with what is known of it.
 
     Raises:
         InputError: they are not of the shape that the run was fitted on.
     """
     labelled = source.load_all()
-    units = labelled.data
-    expected = list(opened.settings["unit_shape"])
-    if list(units.unit_shape) != expected:
+    samples = labelled.data
+    expected = list(opened.settings["sample_shape"])
+    if list(samples.sample_shape) != expected:
         raise InputError(
-            f"the run was fitted on units of shape {expected}: those of {source!r} have {list(units.unit_shape)}",
+            f"the run was fitted on samples of shape {expected}: those of {source!r} have {list(samples.sample_shape)}",
             "score data of the same kind: as many columns, channels or bands",
         )
     return labelled
 
 
-def kinds_of(labelled: Labelled, found: Kinds | None) -> np.ndarray | None:
-    """The kind [n] that each unit is held to: the found one, else its known group; "" is none, None where none are."""
+def kinds_of(labelled: Labelled, found: Clusters | None) -> np.ndarray | None:
+    """The kind [n] that each sample is held to: the found one, else its known group; "" is none, None where none
+    are."""
     if found is not None:
         return np.array(names_of(closest(found).of(labelled.data)))
     return None if labelled.groups is None else np.asarray(labelled.groups).astype(str)
 
 
-def closest(found: Kinds) -> Kinds:
-    """The same kinds, but every unit is of the kind that it is nearest to.
+def closest(found: Clusters) -> Clusters:
+    """The same kinds, but every sample is of the kind that it is nearest to.
 
-    Odd units would be a kind of their own otherwise, whose high scores excuse whatever is odd.
+    Odd samples would be a kind of their own otherwise, whose high scores excuse whatever is odd.
     """
-    kept = found.modes >= 0
+    kept = found.clusters >= 0
     if not kept.any():
         kept = torch.ones_like(kept)
     unlimited = torch.full_like(found.limit, torch.inf)
-    parts = {name: getattr(found, name)[kept] for name in ("places", "rows", "modes", "usual")}
+    parts = {name: getattr(found, name)[kept] for name in ("places", "rows", "clusters", "usual")}
     return replace(found, **parts, limit=unlimited)
 
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """What each unit is held to, as columns of its table: its found kind, else its known group, and its threshold."""
+    """What each sample is held to, as columns of its table: its found kind, else its known group, and its threshold."""
 
     calibration: Calibration
-    found: Kinds | None
+    found: Clusters | None
     false_alarms: float
 
     def __call__(self, labelled: Labelled) -> dict[str, np.ndarray]:
@@ -92,23 +93,23 @@ class Limits:
         return found if kinds is None else {"held_to": kinds} | found
 
 
-def kinds_of_new(run: Run, units: Labelled) -> np.ndarray | None:
-    """The kinds [n] that new units are held to by a run; None where its threshold is one for all."""
-    if run.settings.get("per_kind"):
-        return kinds_of(units, run.kinds())
+def kinds_of_new(run: Run, samples: Labelled) -> np.ndarray | None:
+    """The kinds [n] that new samples are held to by a run; None where its threshold is one for all."""
+    if run.settings.get("per_cluster"):
+        return kinds_of(samples, run.clusters())
     if not run.settings.get("per_group"):
         return None
-    if units.groups is None:
+    if samples.groups is None:
         say("warning: the run's thresholds are of known groups, which these data do not name: one threshold for all")
-    return kinds_of(units, None)
+    return kinds_of(samples, None)
 
 
 def scored(
-    run: Run, units: Labelled, scores: np.ndarray, threshold: float | None, false_discoveries: float | None
+    run: Run, samples: Labelled, scores: np.ndarray, threshold: float | None, false_discoveries: float | None
 ) -> pd.DataFrame:
-    """A row for each unit: `unit`, `score`, `threshold`, `flagged`, `p_value`, `standardised`, its `kind` where
+    """A row for each sample: `sample`, `score`, `threshold`, `flagged`, `p_value`, `standardised`, its `kind` where
     kinds were kept, and what it is `held_to` where thresholds are of kinds; see `commands.score`."""
-    calibration, kinds = of_run(run), kinds_of_new(run, units)
+    calibration, kinds = of_run(run), kinds_of_new(run, samples)
     limits = np.full(len(scores), threshold if threshold is not None else run.settings["threshold"])
     if threshold is None and kinds is not None:
         limits = calibration.thresholds_of(kinds, run.settings["false_alarms"], len(scores))
@@ -116,26 +117,26 @@ def scored(
     flagged = scores > limits
     if false_discoveries is not None:
         if threshold is not None:
-            raise InputError("units are flagged by a threshold or by a share of false discoveries", "leave one out")
+            raise InputError("samples are flagged by a threshold or by a share of false discoveries", "leave one out")
         flagged = conformal.benjamini_hochberg(p, false_discoveries)
         least = conformal.reachable(len(calibration.scores))
         needed = math.ceil(len(p) * least / false_discoveries)
         if not flagged.any() and needed > 1:
             say(
-                f"note: nothing is flagged: of {len(p)} units at least {needed} would have to score above all "
+                f"note: nothing is flagged: of {len(p)} samples at least {needed} would have to score above all "
                 f"{len(calibration.scores)} calibration normals; more of these, or a smaller batch, tell more"
             )
-    table = pd.DataFrame({"unit": list(units.data.names), "score": scores, "threshold": limits, "flagged": flagged})
+    table = pd.DataFrame({"sample": list(samples.data.names), "score": scores, "threshold": limits, "flagged": flagged})
     table = table.assign(p_value=p, standardised=calibration.standardised(scores, kinds))
-    found = run.kinds()
-    table = table if found is None else table.assign(kind=names_of(found.of(units.data)))
+    found = run.clusters()
+    table = table if found is None else table.assign(kind=names_of(found.of(samples.data)))
     return table if kinds is None else table.assign(held_to=kinds)
 
 
 def table_of_test(detector: Detector, test: Labelled, limits: Limits | None) -> pd.DataFrame:
     """A row for each test sample: its score, its label and, where known, its group."""
     table = pd.DataFrame(
-        {"unit": list(test.data.names), "score": inference.score(detector, test.data).double().numpy()}
+        {"sample": list(test.data.names), "score": inference.score(detector, test.data).double().numpy()}
     )
     table["label"] = pd.array([None] * len(table) if test.labels is None else test.labels.astype(bool), dtype="boolean")
     if test.groups is not None:

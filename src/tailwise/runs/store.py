@@ -1,14 +1,12 @@
 """The run folder: what a fit leaves, and how it stays whole through crashes.
 
     settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
-    model.safetensors  the detector's state
-    fingerprint.safetensors  16 units with their scores, by which a detector that scores otherwise is noticed
-    scores.parquet     a row for each training unit
-    kinds.safetensors  the kinds of normal that were found; runs of before have none
-    test_scores.parquet      a row for each test unit, where there were any: for evaluation only, nothing learns from it
-    history.jsonl      a line for each epoch
-    report.json/.html  the report, as a plain dict and as a page
-    checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
+    model.safetensors  the detector's state fingerprint.safetensors  16 samples with their scores, by which a detector
+    that scores otherwise is noticed scores.parquet     a row for each training sample clusters.safetensors  the kinds
+    of normal that were found; runs of before have none test_scores.parquet      a row for each test sample, where there
+    were any: for evaluation only, nothing learns from it history.jsonl      a line for each epoch report.json/.html
+    the report, as a plain dict and as a page checkpoint.safetensors   only while a fit is unfinished: the same command
+    resumes from it
 
 Every file is written beside its place and moved there, so that each is whole or absent. Nothing here is ever
 unpickled; digests in settings.json tell when a file was changed.
@@ -32,22 +30,22 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from ..calibration.clusters import Kinds
+from ..calibration.clusters import Clusters
 from ..core.detector import Detector
 from ..core.registry import parse
 from ..errors import InputError
-from ..training import alignment
+from ..training import local_scores
 from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
 from .fingerprint import TOLERANCE, Fingerprint, of, read
 
 FORMAT = 1
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
-TEST_SCORES, KINDS, FINGERPRINT = "test_scores.parquet", "kinds.safetensors", "fingerprint.safetensors"
+TEST_SCORES, CLUSTERS, FINGERPRINT = "test_scores.parquet", "clusters.safetensors", "fingerprint.safetensors"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
-_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (KINDS, TEST_SCORES, FINGERPRINT)
+_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (CLUSTERS, TEST_SCORES, FINGERPRINT)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
-    "status": str, "detector": str, "alignment": str, "source": str, "unit_shape": list, "threshold": (int, float),
+    "status": str, "detector": str, "scores": str, "source": str, "sample_shape": list, "threshold": (int, float),
     "digests": dict, "checks": list,
 }  # fmt: skip
 
@@ -62,22 +60,22 @@ class Run:
     def detector(self) -> Detector:
         """The trained detector, ready to score."""
         detector = self.spelled("detector")
-        rule = alignment.parse(self.settings["alignment"])
-        detector = detector if rule is None else alignment.Aligned(rule, detector)
-        detector.restore(tuple(self.settings["unit_shape"]), read_tensors(self._checked(MODEL))[0])
+        rule = local_scores.parse(self.settings["scores"])
+        detector = detector if rule is None else local_scores.LocallyScored(rule, detector)
+        detector.restore(tuple(self.settings["sample_shape"]), read_tensors(self._checked(MODEL))[0])
         kept = self.fingerprint()
         if kept is not None:
             self._compare(kept, detector)
         return detector.eval()
 
     def fingerprint(self) -> Fingerprint | None:
-        """Units with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
+        """Samples with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
         if FINGERPRINT not in self.settings["digests"]:
             return None
         return read(self._checked(FINGERPRINT))
 
     def _compare(self, kept: Fingerprint, detector: Detector) -> None:
-        worst = float(kept.differences(of(detector, kept.units).scores).max())
+        worst = float(kept.differences(of(detector, kept.samples).scores).max())
         if worst > TOLERANCE:
             versions = self.settings.get("versions") or {}
             made = ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -95,19 +93,19 @@ class Run:
         return found[0]
 
     def scores(self) -> pd.DataFrame:
-        """The training units: unit, three scores, weight, held_out, mode, where a new unit like it would be placed
-        (mode_as_new, unknown_as_new), group where known, calibration (the score by a detector that has not learnt the
-        unit), and held_to and threshold where thresholds are of kinds."""
+        """The training samples: sample, three scores, weight, held_out, cluster, where a new sample like it would be
+        placed (cluster_as_new, unknown_as_new), group where known, calibration (the score by a detector that has not
+        learnt the sample), and held_to and threshold where thresholds are of kinds."""
         return pd.read_parquet(self._checked(SCORES))
 
-    def kinds(self) -> Kinds | None:
-        """The kinds of normal that were found among the training units; None for a run made before they were kept."""
-        if KINDS not in self.settings["digests"]:
+    def clusters(self) -> Clusters | None:
+        """The kinds of normal that were found among the training samples; None for a run made before they were kept."""
+        if CLUSTERS not in self.settings["digests"]:
             return None
-        return Kinds.restore(read_tensors(self._checked(KINDS))[0])
+        return Clusters.restore(read_tensors(self._checked(CLUSTERS))[0])
 
     def test_scores(self) -> pd.DataFrame | None:
-        """The test units: unit, score, label, and group where known; None where there were none. For evaluation."""
+        """The test samples: sample, score, label, and group where known; None where there were none. For evaluation."""
         return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings["digests"] else None
 
     def history(self) -> list[dict[str, float]]:
@@ -214,9 +212,9 @@ class Writer:
         history: Iterable[Mapping[str, float]],
         report: Mapping[str, Any],
         page: str,
-        kinds: Kinds | None = None,
+        clusters: Clusters | None = None,
         test_scores: pd.DataFrame | None = None,
-        fingerprint_units: Tensor | None = None,
+        fingerprint_samples: Tensor | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -225,9 +223,9 @@ class Writer:
         write(self.path / REPORT_DATA, _json_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
         optional = {
-            KINDS: None if kinds is None else tensor_bytes(kinds.state, {}),
+            CLUSTERS: None if clusters is None else tensor_bytes(clusters.state, {}),
             TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),
-            FINGERPRINT: None if fingerprint_units is None else self._fingerprint(settings, fingerprint_units),
+            FINGERPRINT: None if fingerprint_samples is None else self._fingerprint(settings, fingerprint_samples),
         }
         present = {name: content for name, content in optional.items() if content is not None}
         for name, content in present.items():
@@ -238,11 +236,11 @@ class Writer:
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         return open_run(self.path)
 
-    def _fingerprint(self, settings: Mapping[str, Any], units: Tensor) -> bytes:
-        """Units with their scores by the detector as it will be read back, on the CPU."""
+    def _fingerprint(self, settings: Mapping[str, Any], samples: Tensor) -> bytes:
+        """Samples with their scores by the detector as it will be read back, on the CPU."""
         digests = {MODEL: file_digest(self.path / MODEL)}
         again = Run(self.path, {**_plain(dict(settings)), "digests": digests}).detector()
-        return of(again, units).as_bytes()
+        return of(again, samples).as_bytes()
 
     def _write_settings(self, settings: Mapping[str, Any]) -> None:
         full = _plain({"format": FORMAT, **settings})

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..calibration import drift
 from ..calibration.by_kind import Calibration
-from ..calibration.clusters import Kinds
+from ..calibration.clusters import Clusters
 from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
@@ -22,10 +22,10 @@ from .store import Run
 
 
 def with_calibration(
-    table: pd.DataFrame, crossed: np.ndarray | None = None, kinds: np.ndarray | None = None
+    table: pd.DataFrame, cross_fitted: np.ndarray | None = None, kinds: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """The table with its columns of calibration: out-of-fold scores [n], or else those of held-out units."""
-    scores = table["score"].where(table["held_out"].astype(bool)) if crossed is None else pd.Series(crossed)
+    """The table with its columns of calibration: out-of-fold scores [n], or else those of held-out samples."""
+    scores = table["score"].where(table["held_out"].astype(bool)) if cross_fitted is None else pd.Series(cross_fitted)
     if scores.isna().all():
         scores = table["score"]
     found = table.assign(calibration=scores.to_numpy())
@@ -52,23 +52,25 @@ def of_run(run: Run) -> Calibration:
 _EXAMPLES = 3
 
 
-def reference_of(table: pd.DataFrame, kinds: Kinds) -> drift.Sample:
-    """What a batch is held against: training units as if they were new, with the scores of those that were held out,
+def reference_of(table: pd.DataFrame, kinds: Clusters) -> drift.Population:
+    """What a batch is held against: training samples as if they were new, with the scores of those that were held out,
     and the places that were kept. Out-of-fold scores are of other detectors than the one that scores the batch: they
     lie a little higher, which a large batch would tell, and are left out."""
     held = table["score"].where(table["held_out"].astype(bool))
     scores = held.to_numpy(dtype=float)
     places = kinds.along(len(table)).numpy()
-    return drift.Sample(table["mode_as_new"].to_numpy(), table["unknown_as_new"].to_numpy(dtype=bool), scores, places)
+    return drift.Population(
+        table["cluster_as_new"].to_numpy(), table["unknown_as_new"].to_numpy(dtype=bool), scores, places
+    )
 
 
 def examples_of(table: pd.DataFrame) -> dict[int, list[str]]:
-    """For each mode the names of the units whose scores are in the middle of its own."""
+    """For each cluster the names of the samples whose scores are in the middle of its own."""
     examples = {}
-    for mode, part in table.groupby("mode"):
+    for cluster, part in table.groupby("cluster"):
         off = (part["score"] - part["score"].median()).abs().to_numpy()
-        examples[int(str(mode))] = (
-            part["unit"].astype(str).to_numpy()[np.argsort(off, kind="stable")][:_EXAMPLES].tolist()
+        examples[int(str(cluster))] = (
+            part["sample"].astype(str).to_numpy()[np.argsort(off, kind="stable")][:_EXAMPLES].tolist()
         )
     return examples
 
@@ -77,42 +79,43 @@ def with_finite_scores(table: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     """The rows whose score is finite, and how many were not."""
     finite = np.isfinite(table["score"].to_numpy(dtype=float))
     kept = table[finite].reset_index(drop=True)
-    return kept.assign(unit=kept["unit"].astype(str)), int((~finite).sum())
+    return kept.assign(sample=kept["sample"].astype(str)), int((~finite).sum())
 
 
-def rejected(units: pd.DataFrame, threshold: float) -> dict[str, Any]:
-    """The share of units whose score lies above the threshold, or above their kind's own where they have one.
+def rejected(samples: pd.DataFrame, threshold: float) -> dict[str, Any]:
+    """The share of samples whose score lies above the threshold, or above their kind's own where they have one.
 
     See `deciding_scores` for which score counts.
     """
-    return share_of(over(units, threshold))
+    return share_of(over(samples, threshold))
 
 
-def over(units: pd.DataFrame, threshold: float) -> pd.Series:
-    """Which of the units are rejected, as `rejected` counts them."""
-    return deciding_scores(units) > units.get("threshold", threshold)
+def over(samples: pd.DataFrame, threshold: float) -> pd.Series:
+    """Which of the samples are rejected, as `rejected` counts them."""
+    return deciding_scores(samples) > samples.get("threshold", threshold)
 
 
-def deciding_scores(units: pd.DataFrame) -> pd.Series:
-    """The score of each unit by a detector that has not learnt it (`calibration`) where there is one, else its own."""
-    return units["calibration"].fillna(units["score"]) if "calibration" in units else units["score"]
+def deciding_scores(samples: pd.DataFrame) -> pd.Series:
+    """The score of each sample by a detector that has not learnt it (`calibration`) where there is one, else its
+    own."""
+    return samples["calibration"].fillna(samples["score"]) if "calibration" in samples else samples["score"]
 
 
 def calibrating(train: pd.DataFrame) -> pd.DataFrame:
-    """The units that the threshold comes from: those held out, or all where each was left out in turn."""
-    return train[train["calibration"].notna()] if crossed(train) else train[train["held_out"].astype(bool)]
+    """The samples that the threshold comes from: those held out, or all where each was left out in turn."""
+    return train[train["calibration"].notna()] if cross_fitted(train) else train[train["held_out"].astype(bool)]
 
 
-def crossed(train: pd.DataFrame) -> bool:
-    """Whether each unit was left out in turn, so that none need be held out."""
+def cross_fitted(train: pd.DataFrame) -> bool:
+    """Whether each sample was left out in turn, so that none need be held out."""
     if "calibration" not in train or train["held_out"].astype(bool).any():
         return False
     return bool((train["calibration"] != train["score"]).any())
 
 
-def found_kind(train: pd.DataFrame) -> pd.Series:
-    """The found mode of each unit, missing where it belongs to none."""
-    return train["mode"].where(train["mode"] >= 0)
+def found_cluster(train: pd.DataFrame) -> pd.Series:
+    """The found cluster of each sample, missing where it belongs to none."""
+    return train["cluster"].where(train["cluster"] >= 0)
 
 
 def by_size(kind: pd.Series) -> list[Any]:
@@ -128,7 +131,7 @@ def kind_name(name: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The training units of a problem, less those held out for the threshold."""
+    """The training samples of a problem, less those held out for the threshold."""
 
     problem: Problem
     held: np.ndarray
@@ -143,17 +146,17 @@ class Split:
 
     @property
     def labelled(self) -> Labelled:
-        """Every training unit, with its known group."""
+        """Every training sample, with its known group."""
         return Labelled(self.problem.train, groups=self.problem.train_groups)
 
     @property
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Kinds) -> pd.DataFrame:
-        """A row for each training unit, held-out ones too, in the source's order.
+    def table(self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Clusters) -> pd.DataFrame:
+        """A row for each training sample, held-out ones too, in the source's order.
 
-        `scores` are those of the units trained on by `detector`, which may be aligned; `trained_score` and
+        `scores` are those of the samples trained on by `detector`, whose scores may be local; `trained_score` and
         `first_score` are by the detector that it wraps, after and before any weighing.
         """
         n = len(self.problem.train)
@@ -166,12 +169,12 @@ class Split:
             columns[name][self.chosen] = values.double().numpy()
         if len(self.held):
             columns["score"][self.held] = inference.score(detector, self.held_out).double().numpy()
-        table = pd.DataFrame({"unit": list(self.problem.train.names), **columns})
+        table = pd.DataFrame({"sample": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
         assert kinds.training is not None
         assert kinds.training_as_new is not None
-        table["mode"] = kinds.training.numpy()
-        table["mode_as_new"] = kinds.training_as_new.mode.numpy()
+        table["cluster"] = kinds.training.numpy()
+        table["cluster_as_new"] = kinds.training_as_new.nearest.numpy()
         table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
         if self.problem.train_groups is not None:
             table["group"] = np.asarray(self.problem.train_groups).astype(str)

@@ -32,10 +32,10 @@ def from_arrays(
     """A problem from numpy arrays or tensors.
 
     Args:
-        x: units [n, ...]: rows [n, d], spectra [n, 1, bands] or images [n, channels, height, width].
+        x: samples [n, ...]: rows [n, d], spectra [n, 1, bands] or images [n, channels, height, width].
         labels: [n], 0 or False is normal: half of the normals of x then train, and the rest of x is the test.
         groups: [n] known kinds of normal.
-        test: units to test on [m, ...]; not together with `labels`.
+        test: samples to test on [m, ...]; not together with `labels`.
         test_labels, test_groups: what is known of them [m].
         features: names of the columns of x.
         name: what the problem is called in reports.
@@ -45,19 +45,19 @@ def from_arrays(
     """
     data = _data(x, "x", features)
     facts = Facts(name)
-    kinds = None if groups is None else _each(groups, data, "groups").astype(str)
+    groups = None if groups is None else _each(groups, data, "groups").astype(str)
     if labels is not None:
         if test is not None:
             raise InputError("labels split x into training and test, and test is given too", "give test_labels instead")
-        return one_class(data, anomalies(_each(labels, data, "labels")), kinds, facts)
+        return one_class(data, anomalies(_each(labels, data, "labels")), groups, facts)
     if test is None:
-        return Problem(data, facts, kinds)
+        return Problem(data, facts, groups)
     tested = _data(test, "test", features)
-    if tested.unit_shape != data.unit_shape:
-        raise InputError(f"units of test are {list(tested.unit_shape)}: those of x are {list(data.unit_shape)}")
+    if tested.sample_shape != data.sample_shape:
+        raise InputError(f"samples of test are {list(tested.sample_shape)}: those of x are {list(data.sample_shape)}")
     known = None if test_labels is None else anomalies(_each(test_labels, tested, "test_labels"), "test_labels")
-    test_kinds = None if test_groups is None else _each(test_groups, tested, "test_groups").astype(str)
-    return Problem(data, facts, kinds, Labelled(tested, known, test_kinds))
+    test_groups = None if test_groups is None else _each(test_groups, tested, "test_groups").astype(str)
+    return Problem(data, facts, groups, Labelled(tested, known, test_groups))
 
 
 @register("source", "ArrayFile")
@@ -69,7 +69,7 @@ class ArrayFile(Value):
 
     Args:
         path: the file.
-        normal: the values of y that train; every test unit of another class is an anomaly. () trains on all.
+        normal: the values of y that train; every test sample of another class is an anomaly. () trains on all.
     """
 
     path: str
@@ -82,25 +82,25 @@ class ArrayFile(Value):
     def load(self) -> Problem:
         path = find_path(self.path)
         arrays = read_numpy(path)
-        train, train_kinds = self._part(arrays, "train")
+        train, train_groups = self._part(arrays, "train")
         if train is None:
             raise InputError(
                 f"{path} has no array x_train: it holds {', '.join(arrays)}", "rows X and labels y are a Table"
             )
-        test, test_kinds = self._part(arrays, "test")
+        test, test_groups = self._part(arrays, "test")
         normal = set(_named(np.array(self.normal), arrays).tolist()) if self.normal else set()
-        return by_class(train, train_kinds, test, test_kinds, normal, Facts(path.stem))
+        return by_class(train, train_groups, test, test_groups, normal, Facts(path.stem))
 
     def load_all(self) -> Labelled:
         problem = replace(self, normal=()).load()
         tested = problem.test
         parts = [problem.train] if tested is None else [problem.train, tested.data]
-        units = torch.cat([torch.as_tensor(part.units) for part in parts])
-        data = Data(units, [name for part in parts for name in part.names])
-        kinds = [problem.train_groups] if tested is None else [problem.train_groups, tested.groups]
-        if any(kind is None for kind in kinds):
+        samples = torch.cat([torch.as_tensor(part.samples) for part in parts])
+        data = Data(samples, [name for part in parts for name in part.names])
+        groups = [problem.train_groups] if tested is None else [problem.train_groups, tested.groups]
+        if any(group is None for group in groups):
             return Labelled(data)
-        together = np.concatenate([kind for kind in kinds if kind is not None])
+        together = np.concatenate([group for group in groups if group is not None])
         if not self.normal:
             return Labelled(data, None, together)
         normal = _named(np.array(self.normal), read_numpy(find_path(self.path)))
@@ -138,27 +138,27 @@ def _images(x: np.ndarray) -> np.ndarray:
 
 def _data(x: Any, name: str, features: tuple[str, ...] = (), prefix: str = "") -> Data:
     try:
-        units = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))
+        samples = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers: {error}") from error
-    if units.dim() < 2:
-        raise InputError(f"{name} has shape {list(units.shape)}: units [n, ...] were needed", "reshape to [n, 1]")
+    if samples.dim() < 2:
+        raise InputError(f"{name} has shape {list(samples.shape)}: samples [n, ...] were needed", "reshape to [n, 1]")
     # Copied, so that nothing that is done here reaches the caller's array.
-    units = units.detach().to("cpu", torch.float32, copy=True)
-    finite = torch.isfinite(units).flatten(1).all(1)
+    samples = samples.detach().to("cpu", torch.float32, copy=True)
+    finite = torch.isfinite(samples).flatten(1).all(1)
     if not bool(finite.all()):
         raise InputError(
-            f"{name}: unit {int((~finite).nonzero()[0])} holds NaN, infinity or what float32 cannot hold "
-            f"({int((~finite).sum())} such units)",
+            f"{name}: sample {int((~finite).nonzero()[0])} holds NaN, infinity or what float32 cannot hold "
+            f"({int((~finite).sum())} such samples)",
             "fill, rescale or drop them first",
         )
-    if features and (len(features) != units.shape[1] or units.dim() != 2):
-        raise InputError(f"{len(features)} features are named for units of shape {list(units.shape[1:])}")
-    return Data(units, [f"{prefix}{row}" for row in range(len(units))], tuple(features))
+    if features and (len(features) != samples.shape[1] or samples.dim() != 2):
+        raise InputError(f"{len(features)} features are named for samples of shape {list(samples.shape[1:])}")
+    return Data(samples, [f"{prefix}{row}" for row in range(len(samples))], tuple(features))
 
 
 def _each(values: Any, data: Data, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.shape != (len(data),):
-        raise InputError(f"{name}: one for each of {len(data)} units was needed: got shape {list(values.shape)}")
+        raise InputError(f"{name}: one for each of {len(data)} samples was needed: got shape {list(values.shape)}")
     return values

@@ -48,7 +48,7 @@ def open_source(
         groups: the column, or the file of an image folder, that names the known kinds of normal.
         columns: tables: exactly these feature columns; () takes all but labels and groups.
         read: images: "pixels" or a backbone; None is efficientnet-lite0 where its packages are installed.
-        layers: images: blocks of the backbone whose maps are the units; () pools.
+        layers: images: blocks of the backbone whose maps are the samples; () pools.
         maps: take the backbone's usual maps where neither layers are named nor pixels asked for.
         size: images are resized to size x size, or to height and width as in (256, 512) or "256x512".
         channels: images are read as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
@@ -69,7 +69,7 @@ def open_source(
         return _as_maps(_with(_parsed(str(where)), options), maps)
     path = find_path(where)
     if channels is not None and _may_be_images(path):
-        # What would be a cube, of pixels that are units, is now an image: its bands are channels.
+        # What would be a cube, of pixels that are samples, is now an image: its bands are channels.
         kind = "ImageFolder"
         options.setdefault("read", "pixels")
     else:
@@ -117,13 +117,13 @@ def _as_maps(source: Any, maps: bool) -> Source:
     """The source with its backbone's usual maps, if maps are wanted and it reads by a backbone and names no layers."""
     if not maps or getattr(source, "layers", None) != () or source.read == "pixels":
         return source
-    from .image_units import backbones
+    from .image_samples import backbones
 
     return replace(source, layers=backbones().map_layers(source.read))
 
 
 def _default_reading() -> str:
-    from .image_units import backbones
+    from .image_samples import backbones
 
     return "efficientnet-lite0" if backbones().installed("efficientnet-lite0") else "pixels"
 

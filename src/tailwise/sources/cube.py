@@ -1,4 +1,4 @@
-"""Hyperspectral cubes: every pixel's spectrum is a unit."""
+"""Hyperspectral cubes: every pixel's spectrum is a sample."""
 
 from __future__ import annotations
 
@@ -111,16 +111,16 @@ class Cube(Value):
         if not len(kept):
             raise InputError(f"all {scenes[0].bands} bands of {scenes[0].path} are left out as bad")
         readers = [self._reader(scene, kept) for scene in scenes]
-        units: Any = Pixels(readers) if len(readers) > 1 else readers[0]
-        if units.shape[0] * len(kept) * 4 <= IN_MEMORY_BYTES:
-            units = torch.cat([reader.whole() for reader in readers])
+        samples: Any = Pixels(readers) if len(readers) > 1 else readers[0]
+        if samples.shape[0] * len(kept) * 4 <= IN_MEMORY_BYTES:
+            samples = torch.cat([reader.whole() for reader in readers])
         names_of_pixels = PixelNames(
             [(name, scene.height, scene.width) for name, scene in zip(names, scenes, strict=True)]
         )
         wavelengths = scenes[0].wavelengths
         features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
         sizes = tuple((scene.height, scene.width) for scene in scenes)
-        data = Data(units, names_of_pixels, features, Scenes(units, sizes))
+        data = Data(samples, names_of_pixels, features, Scenes(samples, sizes))
         return Labelled(data, self._labels(names, scenes))
 
     def _labels(self, names: list[str], scenes: list[Scene]) -> np.ndarray | None:
@@ -168,7 +168,7 @@ class Cube(Value):
 
 
 class ScenePixels:
-    """The pixels of one cube, calibrated: a Reader of units [1, bands]."""
+    """The pixels of one cube, calibrated: a Reader of samples [1, bands]."""
 
     def __init__(self, scene: Scene, kept: np.ndarray, white: np.ndarray | None, dark: np.ndarray | None) -> None:
         self.scene, self.kept = scene, kept
@@ -185,18 +185,18 @@ class ScenePixels:
         rows, columns = np.divmod(place, self.scene.width)
         if len(place) and (np.diff(place) == 1).all():
             lines = np.asarray(self.scene.cube[rows[0] : rows[-1] + 1]).reshape(-1, self.scene.bands)
-            units = self._units(lines[columns[0] : columns[0] + len(place)], rows, columns)
+            samples = self._samples(lines[columns[0] : columns[0] + len(place)], rows, columns)
         else:
-            units = self._units(np.asarray(self.scene.cube[rows, columns]), rows, columns)
+            samples = self._samples(np.asarray(self.scene.cube[rows, columns]), rows, columns)
         self.scene.release()
-        return units
+        return samples
 
     def whole(self) -> Tensor:
         """All pixels [n, 1, bands]."""
         rows, columns = np.divmod(np.arange(self.shape[0]), self.scene.width)
-        return self._units(np.asarray(self.scene.cube).reshape(self.shape[0], -1), rows, columns)
+        return self._samples(np.asarray(self.scene.cube).reshape(self.shape[0], -1), rows, columns)
 
-    def _units(self, spectra: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Tensor:
+    def _samples(self, spectra: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Tensor:
         spectra = spectra[:, self.kept].astype(np.float32) / np.float32(self.scene.scale)
         if self.dark is not None:
             spectra -= self.dark[columns % len(self.dark)]

@@ -79,7 +79,7 @@ def open_scene(path: Path, key: str | None = None) -> Scene:
 
 
 def read_reference(path: Path, scene: Scene) -> np.ndarray:
-    """A white or dark reference, averaged over its lines -> float32 [width or 1, bands], in the cube's units.
+    """A white or dark reference, averaged over its lines -> float32 [width or 1, bands], in the cube's samples.
 
     Raises:
         InputError: its bands or its width are not those of the cube.
@@ -122,11 +122,11 @@ def _open_envi(path: Path, key: str | None) -> Scene:
     header = image.metadata
     bands = cube.shape[2]
     good = _per_band(header.get("bbl"), bands)
-    units = str(header.get("wavelength units", ""))
+    samples = str(header.get("wavelength samples", ""))
     return Scene(
         path,
         cube,
-        _nanometres(_per_band(header.get("wavelength"), bands), units),
+        _nanometres(_per_band(header.get("wavelength"), bands), samples),
         np.zeros(bands, dtype=bool) if good is None else good == 0,
         float(image.scale_factor or 1.0),
     )
@@ -250,11 +250,11 @@ def _per_band(values: Any, bands: int) -> np.ndarray | None:
         return None
 
 
-def _nanometres(wavelengths: np.ndarray | None, units: str = "") -> np.ndarray | None:
+def _nanometres(wavelengths: np.ndarray | None, samples: str = "") -> np.ndarray | None:
     if wavelengths is None:
         return None
-    # Where the unit is not stated: no sensor works at 100 nm, and none at 100 micrometres.
-    micrometres = units.lower().startswith(("micro", "um", "µm")) or (
-        not units.lower().startswith("nano") and wavelengths.max() < 100
+    # Where the sample is not stated: no sensor works at 100 nm, and none at 100 micrometres.
+    micrometres = samples.lower().startswith(("micro", "um", "µm")) or (
+        not samples.lower().startswith("nano") and wavelengths.max() < 100
     )
     return wavelengths * 1_000 if micrometres else wavelengths

@@ -16,7 +16,7 @@ from .splits import by_class
 
 _FACTS = Facts(
     name="digits",
-    units="rows",
+    samples="rows",
     licence="CC BY 4.0",
     citation="Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998",
 )
@@ -44,9 +44,9 @@ class Digits(Value):
 
     def load_all(self) -> Labelled:
         pixels, digits = load_digits(return_X_y=True)
-        units = torch.from_numpy((pixels / 16).astype(np.float32))
+        samples = torch.from_numpy((pixels / 16).astype(np.float32))
         labels = ~np.isin(digits, self.normal) if self.normal else None
-        return Labelled(Data(units, [str(row) for row in range(len(units))]), labels, digits.astype(str))
+        return Labelled(Data(samples, [str(row) for row in range(len(samples))]), labels, digits.astype(str))
 
     def at(self, path: str) -> Digits:
         raise InputError(f"Digits come with scikit-learn and are read from no path: got {path!r}")

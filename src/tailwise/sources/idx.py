@@ -44,26 +44,26 @@ class Idx(Value):
 
     def load(self) -> Problem:
         parts = self._parts()
-        (train, train_kinds), rest = parts[0], parts[1:]
-        test, test_kinds = rest[0] if rest else (None, None)
+        (train, train_groups), rest = parts[0], parts[1:]
+        test, test_groups = rest[0] if rest else (None, None)
         facts = Facts(find_path(self.path).resolve().name, "images")
-        return by_class(train, train_kinds, test, test_kinds, self._wanted, facts)
+        return by_class(train, train_groups, test, test_groups, self._wanted, facts)
 
     def load_all(self) -> Labelled:
         parts = self._parts()
-        units = torch.cat([torch.as_tensor(data.units) for data, _ in parts])
+        samples = torch.cat([torch.as_tensor(data.samples) for data, _ in parts])
         names = [name for data, _ in parts for name in data.names]
-        found = [kinds for _, kinds in parts if kinds is not None]
-        kinds = np.concatenate(found) if len(found) == len(parts) else None
-        labels = ~np.isin(kinds, list(self._wanted)) if self.normal and kinds is not None else None
-        return Labelled(Data(units, names), labels, kinds)
+        found = [groups for _, groups in parts if groups is not None]
+        groups = np.concatenate(found) if len(found) == len(parts) else None
+        labels = ~np.isin(groups, list(self._wanted)) if self.normal and groups is not None else None
+        return Labelled(Data(samples, names), labels, groups)
 
     def at(self, path: str) -> Idx:
         return replace(self, path=path)
 
     @property
     def _wanted(self) -> set[str]:
-        return {str(kind) for kind in self.normal}
+        return {str(group) for group in self.normal}
 
     def _parts(self) -> list[tuple[Data, np.ndarray | None]]:
         path = find_path(self.path)
@@ -92,16 +92,16 @@ def _read_part(path: Path, prefix: str) -> tuple[Data, np.ndarray | None]:
     pixels = read_idx(path)
     if pixels.ndim != 3:
         raise InputError(f"{path} has {pixels.ndim} axes: images [n, height, width] were needed")
-    units = torch.from_numpy(pixels).unsqueeze(1).float().div_(255)
-    data = Data(units, [f"{prefix}{row}" for row in range(len(pixels))])
+    samples = torch.from_numpy(pixels).unsqueeze(1).float().div_(255)
+    data = Data(samples, [f"{prefix}{row}" for row in range(len(pixels))])
     beside = path.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
     labels = next((path.with_name(beside + end) for end in ("", ".gz") if path.with_name(beside + end).is_file()), None)
     if labels is None or labels == path:
         return data, None
-    kinds = read_idx(labels)
-    if kinds.shape != (len(pixels),):
-        raise InputError(f"{labels} has labels of shape {list(kinds.shape)} for {len(pixels)} images")
-    return data, kinds.astype(str)
+    groups = read_idx(labels)
+    if groups.shape != (len(pixels),):
+        raise InputError(f"{labels} has labels of shape {list(groups.shape)} for {len(pixels)} images")
+    return data, groups.astype(str)
 
 
 def read_idx(path: Path) -> np.ndarray:

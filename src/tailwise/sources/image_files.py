@@ -74,12 +74,12 @@ def check_picture(path: Path, channels: int) -> None:
     read_picture(path, 8, channels)
 
 
-def for_people(unit: Tensor) -> Tensor:
+def for_people(sample: Tensor) -> Tensor:
     """Channels [n, h, w] as red, green and blue: the first three of 3 or 4, otherwise their mean, stretched."""
-    if len(unit) in (3, 4):
-        return unit[:3]
-    grey = unit.mean(0, keepdim=True)
-    if len(unit) > 1:
+    if len(sample) in (3, 4):
+        return sample[:3]
+    grey = sample.mean(0, keepdim=True)
+    if len(sample) > 1:
         grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp_min(1e-12)
     return grey.expand(3, -1, -1)
 
@@ -140,7 +140,7 @@ def _plain(picture: Image.Image) -> Image.Image:
 
 
 def _open_tiff(path: Path) -> Image.Image | np.ndarray:
-    """Deep colour TIFF, which Pillow does not know: [h, w, 3] of 16-bit or float samples."""
+    """Deep colour TIFF, which Pillow does not know: [h, w, 3] of 16-bit or float values."""
     return _as_colour(_scaled(_read_tiff(path)))
 
 
@@ -148,23 +148,23 @@ def _open_bands(path: Path, channels: int) -> np.ndarray:
     """Every band of an image as it is: float [h, w, channels]."""
     suffix = path.suffix.lower()
     if suffix in ARRAYS:
-        samples = _read_npy(path)
+        values = _read_npy(path)
     elif suffix in (".tif", ".tiff"):
-        samples = _read_tiff(path)
+        values = _read_tiff(path)
     else:
         with Image.open(path) as file:
             file.load()
             picture: Image.Image = ImageOps.exif_transpose(file)
-            samples = np.asarray(picture.convert("RGBA") if channels == 4 and picture.mode in _TO_RGBA else picture)
-    if samples.ndim == 2:
-        samples = samples[..., None]
-    if samples.ndim != 3:
-        raise ValueError(f"an array of shape {list(samples.shape)} is not an image")
-    if samples.shape[2] != channels and samples.shape[0] == channels:
-        samples = np.moveaxis(samples, 0, 2)  # a page or plane for each band
-    if samples.shape[2] != channels:
-        raise _OtherBands(min(samples.shape[0], samples.shape[2]), channels)
-    return _scaled(samples)
+            values = np.asarray(picture.convert("RGBA") if channels == 4 and picture.mode in _TO_RGBA else picture)
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3:
+        raise ValueError(f"an array of shape {list(values.shape)} is not an image")
+    if values.shape[2] != channels and values.shape[0] == channels:
+        values = np.moveaxis(values, 0, 2)  # a page or plane for each band
+    if values.shape[2] != channels:
+        raise _OtherBands(min(values.shape[0], values.shape[2]), channels)
+    return _scaled(values)
 
 
 # Modes of 8-bit images that have colours or an opacity, or may be given them.
@@ -177,45 +177,45 @@ def _read_tiff(path: Path) -> np.ndarray:
     except ImportError as error:
         raise ValueError("this kind of TIFF needs tifffile: pip install 'tailwise[hyperspectral]'") from error
     try:
-        samples: np.ndarray = tifffile.imread(path)
+        values: np.ndarray = tifffile.imread(path)
     except Exception as error:
         # tifffile raises a kind of its own for what is no TIFF, and others for what is broken.
         raise ValueError(str(error)) from error
-    return samples
+    return values
 
 
 def _read_npy(path: Path) -> np.ndarray:
-    samples: np.ndarray = np.load(path, allow_pickle=False)
-    if samples.dtype.kind not in "buif" or not samples.size:
-        raise ValueError(f"an array of {samples.dtype} with shape {list(samples.shape)} is not an image")
-    return samples
+    values: np.ndarray = np.load(path, allow_pickle=False)
+    if values.dtype.kind not in "buif" or not values.size:
+        raise ValueError(f"an array of {values.dtype} with shape {list(values.shape)} is not an image")
+    return values
 
 
-def _as_colour(samples: np.ndarray) -> Image.Image | np.ndarray:
-    if samples.ndim == 3 and samples.shape[2] == 1:
-        samples = samples[..., 0]
-    if samples.ndim == 2:
-        return Image.fromarray(samples)
-    if samples.ndim == 3 and samples.shape[2] in (3, 4):
-        colour = samples[..., :3]
-        return colour if samples.shape[2] == 3 else colour * samples[..., 3:] + 1 - samples[..., 3:]
+def _as_colour(values: np.ndarray) -> Image.Image | np.ndarray:
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[..., 0]
+    if values.ndim == 2:
+        return Image.fromarray(values)
+    if values.ndim == 3 and values.shape[2] in (3, 4):
+        colour = values[..., :3]
+        return colour if values.shape[2] == 3 else colour * values[..., 3:] + 1 - values[..., 3:]
     raise ValueError(
-        f"an array of shape {list(samples.shape)} is no grey or colour image; choose channels to take its bands"
+        f"an array of shape {list(values.shape)} is no grey or colour image; choose channels to take its bands"
     )
 
 
-def _scaled(samples: np.ndarray) -> np.ndarray:
+def _scaled(values: np.ndarray) -> np.ndarray:
     """Samples of any depth in 0..1: whole numbers are divided by the largest that their type holds."""
-    if samples.dtype == bool:
-        return samples.astype(np.float32)
-    return _in_range(samples, float(np.iinfo(samples.dtype).max) if samples.dtype.kind in "ui" else 1.0)
+    if values.dtype == bool:
+        return values.astype(np.float32)
+    return _in_range(values, float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0)
 
 
-def _in_range(samples: np.ndarray, largest: float = 1.0) -> np.ndarray:
-    low, high = float(samples.min()), float(samples.max())
+def _in_range(values: np.ndarray, largest: float = 1.0) -> np.ndarray:
+    low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= largest):
         raise _OutOfRange(low, high)
-    return samples.astype(np.float32) / np.float32(largest)
+    return values.astype(np.float32) / np.float32(largest)
 
 
 class _OutOfRange(Exception):
@@ -243,7 +243,7 @@ def _fitted(picture: Image.Image | np.ndarray, size: Size, channels: int) -> np.
     for plane in planes:
         if size is not None and plane.size != sides(size)[::-1]:
             plane = plane.resize(sides(size)[::-1], Image.Resampling.BILINEAR)
-        samples = np.asarray(plane, dtype=np.float32) / np.float32(1 if plane.mode == "F" else 255)
-        arrays.append(np.moveaxis(samples, -1, 0) if samples.ndim == 3 else samples[None])
+        values = np.asarray(plane, dtype=np.float32) / np.float32(1 if plane.mode == "F" else 255)
+        arrays.append(np.moveaxis(values, -1, 0) if values.ndim == 3 else values[None])
     result = np.concatenate(arrays)
     return np.array(np.broadcast_to(result, (channels, *result.shape[1:])))

@@ -17,7 +17,7 @@ from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import Value, register
 from ..errors import InputError
-from . import image_files, image_units
+from . import image_files, image_samples
 from .paths import find_path, list_files
 
 _PREVIEW_SIDE = 128
@@ -34,7 +34,7 @@ class ImageFolder(Value):
     Args:
         path: the folder, or one image.
         read: "pixels", or the name of a backbone, whose pooled features make each image a row.
-        layers: blocks of the backbone whose maps make each image a unit [channels, height, width] instead; coarser
+        layers: blocks of the backbone whose maps make each image a sample [channels, height, width] instead; coarser
             maps are resized to the finest. () pools.
         size: every image is resized to size x size, or to (height, width), whatever its shape; None is 128 for pixels,
             224 for a backbone.
@@ -55,7 +55,7 @@ class ImageFolder(Value):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
-        object.__setattr__(self, "layers", image_units.check_layers(self.read, self.layers))
+        object.__setattr__(self, "layers", image_samples.check_layers(self.read, self.layers))
         object.__setattr__(self, "size", image_files.check_size(self.size))
         if type(self.channels) is not int or self.channels < 1:
             raise InputError(f"channels must be a whole number from 1: got {self.channels!r}")
@@ -94,14 +94,14 @@ class ImageFolder(Value):
         return replace(other, groups=None)
 
     def preview(self, name: str) -> Tensor:
-        """The picture [3, height, width] of one unit, small, for people to look at."""
+        """The picture [3, height, width] of one sample, small, for people to look at."""
         reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels"
-        return image_units.features().preview(
+        return image_samples.features().preview(
             self._path_of(name), reading_of, lambda: self._shown_at(name, _PREVIEW_SIDE)
         )
 
     def picture(self, name: str) -> Tensor:
-        """The picture [3, height, width] of one unit in its own size, upright."""
+        """The picture [3, height, width] of one sample in its own size, upright."""
         return self._shown_at(name, None)
 
     def _shown_at(self, name: str, size: int | None) -> Tensor:
@@ -114,7 +114,7 @@ class ImageFolder(Value):
 
     @property
     def _size(self) -> int | tuple[int, int]:
-        return image_units.side(self.read, self.size)
+        return image_samples.side(self.read, self.size)
 
     def _names(self) -> tuple[Path, list[str]]:
         root = find_path(self.path)
@@ -130,14 +130,16 @@ class ImageFolder(Value):
 
     def _data(self, root: Path, names: list[str]) -> Data:
         files = [root / name for name in names]
-        return Data(image_units.image_units(files, self.read, self._size, self.channels, self.layers), _shown(names))
+        return Data(
+            image_samples.image_samples(files, self.read, self._size, self.channels, self.layers), _shown(names)
+        )
 
     def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
         data = self._data(root, names)
-        kinds = None if groups is None else np.array([groups.get(name, "") for name in names])
+        given = None if groups is None else np.array([groups.get(name, "") for name in names])
         if not known:
-            return Labelled(data, None, kinds)
-        return Labelled(data, np.array([_anomalous(name) for name in names]), kinds, Masks(root, names))
+            return Labelled(data, None, given)
+        return Labelled(data, np.array([_anomalous(name) for name in names]), given, Masks(root, names))
 
     def _groups(self, root: Path, names: Iterable[str]) -> dict[str, str] | None:
         """The kind of each of these names, which must all have one."""
@@ -201,7 +203,7 @@ def _anomalous(name: str) -> bool:
 
 def _readable(root: Path, names: list[str], channels: int) -> list[str]:
     good, bad = [], []
-    for name in image_units.progress(names, "checking images"):
+    for name in image_samples.progress(names, "checking images"):
         try:
             image_files.check_picture(root / name, channels)
             good.append(name)
@@ -221,8 +223,8 @@ def _read_groups(path: Path) -> dict[str, str]:
         columns = list(rows.fieldnames or ())
         if len(columns) != 2 or "file" not in columns:
             raise InputError(f"{path} has the columns {columns}: needed are 'file' and one that names the group")
-        kind = next(column for column in columns if column != "file")
-        return {row["file"]: row[kind] or "" for row in rows}
+        group = next(column for column in columns if column != "file")
+        return {row["file"]: row[group] or "" for row in rows}
 
 
 def _shown(names: Sequence[str]) -> list[str]:

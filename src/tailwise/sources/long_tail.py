@@ -13,9 +13,9 @@ from ..errors import InputError
 
 
 def long_tail(groups: Any, imbalance: float, largest: int | None = None, seed: int = 0) -> np.ndarray:
-    """Indices, ascending, of units whose K kinds have sizes largest * imbalance^(-k / (K - 1)), k = 0..K-1.
+    """Indices, ascending, of samples whose K kinds have sizes largest * imbalance^(-k / (K - 1)), k = 0..K-1.
 
-    Which kind is frequent and which units are kept is drawn from `seed`. A kind keeps at least 1 unit.
+    Which kind is frequent and which samples are kept is drawn from `seed`. A kind keeps at least 1 sample.
 
     Args:
         groups: [n] names of the kinds.
@@ -23,26 +23,26 @@ def long_tail(groups: Any, imbalance: float, largest: int | None = None, seed: i
         largest: size of the most frequent kind; None is as large as the kinds at hand allow.
 
     Raises:
-        InputError: imbalance below 1, or a kind has too few units.
+        InputError: imbalance below 1, or a kind has too few samples.
     """
     if not imbalance >= 1:
         raise InputError(f"imbalance must be at least 1: got {imbalance}")
-    kinds, counts = np.unique(np.asarray(groups), return_counts=True)
+    names, counts = np.unique(np.asarray(groups), return_counts=True)
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(kinds))
-    shares = float(imbalance) ** -(np.arange(len(kinds)) / max(1, len(kinds) - 1))
+    order = generator.permutation(len(names))
+    shares = float(imbalance) ** -(np.arange(len(names)) / max(1, len(names) - 1))
     most = int((counts[order] / shares).min()) if largest is None else largest
     if most < 1:
-        raise InputError(f"the most frequent kind needs at least 1 unit: got {most}")
+        raise InputError(f"the most frequent kind needs at least 1 sample: got {most}")
     chosen = []
     for place, share in zip(order, shares, strict=True):
         wanted = max(1, round(most * share))
         if wanted > counts[place]:
             raise InputError(
-                f"kind {str(kinds[place])!r} has {counts[place]} units: {wanted} are needed",
+                f"kind {str(names[place])!r} has {counts[place]} samples: {wanted} are needed",
                 "lower largest or change seed",
             )
-        members = np.flatnonzero(np.asarray(groups) == kinds[place])
+        members = np.flatnonzero(np.asarray(groups) == names[place])
         chosen.append(generator.permutation(members)[:wanted])
     return np.sort(np.concatenate(chosen))
 
@@ -50,7 +50,7 @@ def long_tail(groups: Any, imbalance: float, largest: int | None = None, seed: i
 @register("source", "LongTail")
 @dataclass(frozen=True, repr=False)
 class LongTail(Value):
-    """Another source whose training units are thinned to a long tail of its known kinds; its test stays as it is.
+    """Another source whose training samples are thinned to a long tail of its known kinds; its test stays as it is.
 
     Args:
         source: any source with known kinds, as in LongTail(source=Idx(path='mnist', normal=(0, 1, 2))).
@@ -78,7 +78,7 @@ class LongTail(Value):
         if problem.train_groups is None:
             raise InputError(f"LongTail needs the kinds of normal, and {self.source!r} knows none", "give it groups=")
         chosen = long_tail(problem.train_groups, self.imbalance, self.largest, self.seed)
-        note = f"training units thinned to a long tail at {self.imbalance:g}:1 (seed {self.seed})"
+        note = f"training samples thinned to a long tail at {self.imbalance:g}:1 (seed {self.seed})"
         return replace(
             problem,
             train=problem.train.take(chosen),

@@ -14,11 +14,11 @@ from ..core.problem import Facts, Labelled, Problem, Source
 from ..core.registry import Value, find, register
 from ..errors import InputError
 from .image_files import read_picture
-from .image_units import check_layers, image_units, side
+from .image_samples import check_layers, image_samples, side
 
 _FACTS = Facts(
     name="solar cells",
-    units="images",
+    samples="images",
     licence="CC BY-NC-SA 4.0",
     citation="Deitsch et al., Segmentation of photovoltaic module cells in uncalibrated electroluminescence images, "
     "Machine Vision and Applications 32, 2021",
@@ -37,7 +37,7 @@ class SolarCells(Value):
     Args:
         mono, poly: good cells of each kind to train on.
         read: the name of a backbone, or "pixels" (grey).
-        layers: blocks of the backbone whose maps are the units; () pools.
+        layers: blocks of the backbone whose maps are the samples; () pools.
         size: cells are resized to size x size; None is 224 for a backbone, 128 for pixels.
         seed: which cells are drawn.
         test: the most cells to test on.
@@ -61,21 +61,21 @@ class SolarCells(Value):
     def load(self) -> Problem:
         cells = _read_labels()
         generator = np.random.default_rng(self.seed)
-        good = {kind: generator.permutation(cells.good(kind)) for kind in ("mono", "poly")}
+        good = {group: generator.permutation(cells.good(group)) for group in ("mono", "poly")}
         defective = generator.permutation(np.flatnonzero(cells.probability == 1))
         wanted = {"mono": self.mono, "poly": self.poly}
-        for kind, count in wanted.items():
-            if not 0 <= count < len(good[kind]):
-                raise InputError(f"SolarCells {kind} must be from 0 to {len(good[kind]) - 1} good cells: got {count}")
+        for group, count in wanted.items():
+            if not 0 <= count < len(good[group]):
+                raise InputError(f"SolarCells {group} must be from 0 to {len(good[group]) - 1} good cells: got {count}")
         if sum(wanted.values()) < 2 or self.test < 3:
             raise InputError(f"SolarCells needs at least 2 cells to train and 3 to test: got {self!r}")
-        train = np.sort(np.concatenate([good[kind][:count] for kind, count in wanted.items()]))
-        unseen = [good[kind][count:][: self.test // 3] for kind, count in wanted.items()]
+        train = np.sort(np.concatenate([good[group][:count] for group, count in wanted.items()]))
+        unseen = [good[group][count:][: self.test // 3] for group, count in wanted.items()]
         tested = np.sort(np.concatenate([*unseen, defective[: self.test - sum(map(len, unseen))]]))
         return Problem(
             train=self._data(cells, train),
             facts=_FACTS,
-            train_groups=cells.kind[train],
+            train_groups=cells.group[train],
             test=self._labelled(cells, tested),
             layout={"size": side(self.read, self.size), "read": self.read, "layers": self.layers},
         )
@@ -94,11 +94,11 @@ class SolarCells(Value):
 
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]
-        units = image_units(files, self.read, side(self.read, self.size), 1, self.layers)
-        return Data(units, [str(cells.file[i]) for i in chosen])
+        samples = image_samples(files, self.read, side(self.read, self.size), 1, self.layers)
+        return Data(samples, [str(cells.file[i]) for i in chosen])
 
     def _labelled(self, cells: _Cells, chosen: np.ndarray) -> Labelled:
-        return Labelled(self._data(cells, chosen), cells.probability[chosen] == 1, cells.kind[chosen])
+        return Labelled(self._data(cells, chosen), cells.probability[chosen] == 1, cells.group[chosen])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +106,10 @@ class _Cells:
     folder: Path
     file: np.ndarray
     probability: np.ndarray
-    kind: np.ndarray
+    group: np.ndarray
 
-    def good(self, kind: str) -> np.ndarray:
-        return np.flatnonzero((self.probability == 0) & (self.kind == kind))
+    def good(self, group: str) -> np.ndarray:
+        return np.flatnonzero((self.probability == 0) & (self.group == group))
 
 
 def _folder() -> Path:
@@ -122,5 +122,5 @@ def _folder() -> Path:
 def _read_labels() -> _Cells:
     folder = _folder()
     rows = [line.split() for line in (folder / "labels.csv").read_text().splitlines() if line.strip()]
-    file, probability, kind = zip(*rows, strict=True)
-    return _Cells(folder, np.array(file), np.array(probability, dtype=float), np.array(kind))
+    file, probability, group = zip(*rows, strict=True)
+    return _Cells(folder, np.array(file), np.array(probability, dtype=float), np.array(group))

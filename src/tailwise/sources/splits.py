@@ -36,7 +36,7 @@ def anomalies(labels: Any, name: str = "labels") -> np.ndarray:
 def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: Facts, seed: int = 0) -> Problem:
     """Half of the normals train, drawn with `seed`; the other half and all anomalies test. Order is kept.
 
-    Labels pick the units that train and never reach training.
+    Labels pick the samples that train and never reach training.
 
     Raises:
         InputError: fewer than 2 normals.
@@ -44,7 +44,7 @@ def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: 
     normal = np.flatnonzero(~labels)
     if len(normal) < 2:
         raise InputError(
-            f"{len(normal)} of {len(labels)} units are labelled normal: at least 2 are needed",
+            f"{len(normal)} of {len(labels)} samples are labelled normal: at least 2 are needed",
             "normal is 0, False, 'normal' or 'good'; everything else is an anomaly",
         )
     drawn = np.random.default_rng(seed).permutation(normal)[: (len(normal) + 1) // 2]
@@ -60,28 +60,30 @@ def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: 
 
 def by_class(
     train: Data,
-    train_kinds: np.ndarray | None,
+    train_groups: np.ndarray | None,
     test: Data | None,
-    test_kinds: np.ndarray | None,
+    test_groups: np.ndarray | None,
     normal: set[str],
     facts: Facts,
 ) -> Problem:
-    """The classes in `normal` train; every test unit of another class is an anomaly. With no `normal`, all train.
+    """The classes in `normal` train; every test sample of another class is an anomaly. With no `normal`, all train.
 
     Raises:
         InputError: `normal` names a class that is not there, or the classes are not known.
     """
     if not normal:
-        return Problem(train, facts, train_kinds, None if test is None else Labelled(test, None, test_kinds))
-    if train_kinds is None or (test is not None and test_kinds is None):
-        raise InputError("normal classes were chosen, but the classes of the units are not there", "leave out normal=")
-    unknown = sorted(normal - set(train_kinds.tolist()))
+        return Problem(train, facts, train_groups, None if test is None else Labelled(test, None, test_groups))
+    if train_groups is None or (test is not None and test_groups is None):
+        raise InputError(
+            "normal classes were chosen, but the classes of the samples are not there", "leave out normal="
+        )
+    unknown = sorted(normal - set(train_groups.tolist()))
     if unknown:
         raise InputError(
-            f"no training unit is of class {unknown[0]!r}", f"classes: {', '.join(sorted(set(train_kinds)))}"
+            f"no training sample is of class {unknown[0]!r}", f"classes: {', '.join(sorted(set(train_groups)))}"
         )
-    chosen = np.flatnonzero(np.isin(train_kinds, list(normal)))
+    chosen = np.flatnonzero(np.isin(train_groups, list(normal)))
     labelled = None
-    if test is not None and test_kinds is not None:
-        labelled = Labelled(test, ~np.isin(test_kinds, list(normal)), test_kinds)
-    return Problem(train.take(chosen), facts, train_kinds[chosen], labelled)
+    if test is not None and test_groups is not None:
+        labelled = Labelled(test, ~np.isin(test_groups, list(normal)), test_groups)
+    return Problem(train.take(chosen), facts, train_groups[chosen], labelled)

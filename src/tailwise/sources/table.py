@@ -1,4 +1,4 @@
-"""Tables: CSV, TSV, parquet, npz and npy, one unit a row."""
+"""Tables: CSV, TSV, parquet, npz and npy, one sample a row."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".npz", ".npy")
 @register("source", "Table")
 @dataclass(frozen=True, repr=False)
 class Table(Value):
-    """Rows of numbers; units are named by their row, counted from 0.
+    """Rows of numbers; samples are named by their row, counted from 0.
 
     With labels, half of the normals train (drawn with a fixed seed) and the other half tests with all anomalies:
     the usual one-class protocol. Labels pick the rows; they never reach training. Without labels every row trains.
@@ -124,7 +124,7 @@ def from_frame(
     columns: tuple[str, ...] = (),
     name: str = "frame",
 ) -> Problem:
-    """A problem from a DataFrame, its units named by its index; labels, groups and columns as of a `Table`.
+    """A problem from a DataFrame, its samples named by its index; labels, groups and columns as of a `Table`.
 
     Raises:
         InputError: a feature is no number, a value is missing, or two rows or columns have one name.

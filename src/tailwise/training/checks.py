@@ -99,13 +99,13 @@ def _agreement(detector: Any, batch: Batch) -> Check:
 
 @torch.no_grad()
 def _contrast(detector: Any, batch: Batch) -> Check:
-    """The anomalies that training held against the units must score higher; those of another sort may not."""
+    """The anomalies that training held against the samples must score higher; those of another sort may not."""
     anomalies = detector.contrast(batch)
-    units = detector.score(batch).cpu()
+    samples = detector.score(batch).cpu()
     stood_against = detector.score(Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))).cpu()
-    labels = np.repeat([False, True], [len(units), len(stood_against)])
-    above = auroc(labels, torch.cat([units, stood_against]).numpy())
-    message = f"the anomalies that it was trained against score above the units with an AUROC of {above:.2f}"
+    labels = np.repeat([False, True], [len(samples), len(stood_against)])
+    above = auroc(labels, torch.cat([samples, stood_against]).numpy())
+    message = f"the anomalies that it was trained against score above the samples with an AUROC of {above:.2f}"
     return Check("anomalies of training stand out", above >= _LEAST_CONTRAST, above, message)
 
 
@@ -114,14 +114,14 @@ def _collapse(detector: Detector, batch: Batch) -> Check:
     codes = detector.embed(batch).flatten(1)
     size = codes.square().mean(0).sum().sqrt().clamp_min(1e-12)
     spread = float(codes.std(0, correction=0).norm() / size)
-    message = f"codes vary by {100 * spread:.3g} % of their size over the units"
+    message = f"codes vary by {100 * spread:.3g} % of their size over the samples"
     return Check("the representation did not collapse", spread >= _LEAST_SPREAD, spread, message)
 
 
 def _effective(weights: Tensor) -> Check:
     share = effective_sample_size(weights) / len(weights)
-    message = f"the weighted units count as {share * len(weights):.0f} of {len(weights)}"
-    return Check("enough units carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
+    message = f"the weighted samples count as {share * len(weights):.0f} of {len(weights)}"
+    return Check("enough samples carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
 
 
 def _gaussian(weighting: Weighting, outcome: Any) -> list[Check]:

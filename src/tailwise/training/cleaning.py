@@ -1,10 +1,10 @@
 """Training in rounds on data that may hold unnoticed anomalies: see who does not belong, and start again.
 
-`Purify` drops units that detectors which did not see them find anomalous (LLBNAD, Zhang et al., arXiv 2508.07441; by
-votes, SRR, Yoon et al., TMLR 2022). `Iterate` keeps all units and weighs each by the scores of the round before (IRAD,
-Kim et al., TNNLS 2024). Both work with every detector, weighting and alignment, because all they know of training is a
-function. Both take a rare kind of normal for anomalous unless the scores that they are given are fair to it, or a
-person has settled that it is normal: units of the names in `settled` keep their weight.
+`Purify` drops samples that detectors which did not see them find anomalous (LLBNAD, Zhang et al., arXiv 2508.07441; by
+votes, SRR, Yoon et al., TMLR 2022). `Iterate` keeps all samples and weighs each by the scores of the round before
+(IRAD, Kim et al., TNNLS 2024). Both work with every detector, weighting and reading of scores, because all they know of
+training is a function. Both take a rare kind of normal for anomalous unless the scores that they are given are fair to
+it, or a person has settled that it is normal: samples of the names in `settled` keep their weight.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from ..errors import InputError
 from ..weights.steps import Logistic, rejection_threshold
 from ..weights.weighting import Context, Step, Weighting
 from . import fit as training_fit
-from .alignment import Aligned
 from .cross_fitting import Fit, Fitted, out_of_fold
+from .local_scores import LocallyScored
 
-# Scores below this quantile never speak against a unit: an estimate must not eat up the data.
+# Scores below this quantile never speak against a sample: an estimate must not eat up the data.
 _LEAST_KEPT = 0.5
 
 
@@ -37,7 +37,7 @@ class Refined:
     """What a refinement leaves.
 
     Attributes:
-        fitted: the last training, or the best; over all units [n], also those that it did not see.
+        fitted: the last training, or the best; over all samples [n], also those that it did not see.
         weights: [n] base weights that it was trained with; 0 is dropped.
         suspicion: [n] what the weights were made from; higher is more suspicious.
         rounds: a row a training: what it was and how much it changed.
@@ -52,15 +52,15 @@ class Refined:
 @register("refinement", "Purify")
 @dataclass(frozen=True, repr=False)
 class Purify(Value):
-    """Drop the units that are most anomalous to detectors which were not trained on them, then train on the rest.
+    """Drop the samples that are most anomalous to detectors which were not trained on them, then train on the rest.
 
-    The units are dealt into `parts`; a detector is trained on each, and a unit's suspicion is its mean score, in units
-    of each detector's own spread, by those that did not see it. The published code lets each detector judge its own
-    units too, and selects other units than it scored; here original places are kept throughout.
+    The samples are dealt into `parts`; a detector is trained on each, and a sample's suspicion is its mean score, in
+    units of each detector's own spread, by those that did not see it. The published code lets each detector judge its
+    own samples too, and selects other samples than it scored; here original places are kept throughout.
 
     Args:
         parts: how many detectors are trained before the last.
-        keep: share of units kept; None drops what is out of line (see `Reject`), whatever its share.
+        keep: share of samples kept; None drops what is out of line (see `Reject`), whatever its share.
         votes: instead of the mean: drop what at least this share of the judging detectors puts among the 1 - `keep`
             highest; needs `keep`.
         judge: another detector that judges, such as "nearest-neighbours"; "" is the one that is purified.
@@ -92,7 +92,7 @@ class Purify(Value):
         index = kept.nonzero().flatten()
         fitted = fit(data.take(index), base[index], seed)
         rounds: list[dict[str, Any]] = [{"round": f"part {part + 1} of {self.parts}"} for part in range(self.parts)]
-        rounds.append({"round": "kept units", "units": len(index), "dropped": len(data) - len(index)})
+        rounds.append({"round": "kept samples", "samples": len(index), "dropped": len(data) - len(index)})
         return Refined(_over_all(fitted, data, index), base * kept, suspicion, rounds)
 
     def _limit(self, suspicion: Tensor) -> float:
@@ -106,7 +106,7 @@ class Purify(Value):
         return out_of_fold(fit, data, base, self.parts, seed)
 
     def _voted(self, fit: Fit, data: Data, base: Tensor, seed: int) -> Tensor:
-        """Share [n] of the judging detectors that put a unit among their 1 - keep highest."""
+        """Share [n] of the judging detectors that put a sample among their 1 - keep highest."""
         assert self.keep is not None
         keep = self.keep
         return out_of_fold(fit, data, base, self.parts, seed, lambda scores: (scores > scores.quantile(keep)).float())
@@ -115,9 +115,9 @@ class Purify(Value):
 @register("refinement", "Iterate")
 @dataclass(frozen=True, repr=False)
 class Iterate(Value):
-    """Train, weigh each unit by its score, and train afresh, until the halves of the ranking stop exchanging units.
+    """Train, weigh each sample by its score, and train afresh, until the halves of the ranking stop exchanging samples.
 
-    Between rounds, the share of units whose rank crosses the middle is counted. Rounds end when it is below `settled`
+    Between rounds, the share of samples whose rank crosses the middle is counted. Rounds end when it is below `settled`
     or rises again, and the detector of the round with the fewest crossings is kept (the published stop rule, with
     ranks, and from the second round on, when there are two rankings to compare). Each round begins from scratch; rounds
     that go on from the network of the round before are what the step as a weighting is, `weighting="Logistic()"`.
@@ -197,23 +197,23 @@ def parse(text: str) -> Purify | Iterate | None:
 
 
 def _among(data: Data, settled: Collection[str]) -> Tensor:
-    """Which units [n] have one of these names."""
+    """Which samples [n] have one of these names."""
     return torch.tensor([str(name) in settled for name in data.names])
 
 
 def _crossings(before: Tensor, after: Tensor) -> float:
-    """Share of units that are in the upper half of one ranking and not of the other."""
+    """Share of samples that are in the upper half of one ranking and not of the other."""
     upper = [scores.argsort(stable=True).argsort() >= len(scores) / 2 for scores in (before, after)]
     return float((upper[0] != upper[1]).float().mean())
 
 
 def _over_all(fitted: Fitted, data: Data, index: Tensor) -> Fitted:
-    """What was fitted to the units at `index` as of all units; the others are scored, and have no weight."""
+    """What was fitted to the samples at `index` as of all samples; the others are scored, and have no weight."""
     rest = torch.ones(len(data), dtype=torch.bool).index_fill_(0, index, False).nonzero().flatten()
     if not len(rest):
         return fitted
     others = data.take(rest)
-    own = fitted.detector.detector if isinstance(fitted.detector, Aligned) else fitted.detector
+    own = fitted.detector.detector if isinstance(fitted.detector, LocallyScored) else fitted.detector
     plain = inference.score(own, others)
 
     def whole(values: Tensor, filling: Tensor) -> Tensor:

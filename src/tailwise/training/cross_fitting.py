@@ -1,9 +1,10 @@
-"""Scores of training units by detectors that have not learnt them: every unit can calibrate, and every unit trains.
+"""Scores of training samples by detectors that have not learnt them: every sample can calibrate, and every sample
+trains.
 
-The units are dealt into parts; for each a detector is trained on all the others and scores it. A detector trained on
-all units gives new normals scores like these, a little lower in the mean, since it has learnt more. That new normals
+The samples are dealt into parts; for each a detector is trained on all the others and scores it. A detector trained on
+all samples gives new normals scores like these, a little lower in the mean, since it has learnt more. That new normals
 keep a threshold made of these scores is what stable detectors give, not a theorem of every one (Barber et al. 2021);
-`thresholds.cross_p_values` has one, and needs the detectors of all parts for every new unit.
+`thresholds.cross_p_values` has one, and needs the detectors of all parts for every new sample.
 """
 
 from __future__ import annotations
@@ -20,39 +21,39 @@ from ..core.data import Data
 from ..core.detector import Detector
 from ..errors import InputError
 from ..weights.steps import usual_deviation
-from .alignment import Aligned, ModeFair
+from .local_scores import LocallyScored, LocalScores
 from .loop import Outcome
 
-# As many trainings as pay: of 5 each learns 80 % of the units.
+# As many trainings as pay: of 5 each learns 80 % of the samples.
 USUAL = 5
 
 
-def parts_of(units: int, parts: int, seed: int = 0) -> Tensor:
-    """The part [n] of each unit, dealt at random, their sizes equal up to 1.
+def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
+    """The part [n] of each sample, dealt at random, their sizes equal up to 1.
 
     Raises:
-        InputError: there are not 2 units for every part.
+        InputError: there are not 2 samples for every part.
     """
-    if parts < 2 or units < 2 * parts:
-        raise InputError(f"at least 2 parts of 2 units or more are needed: got {parts} for {units} units")
-    order = torch.randperm(units, generator=torch.Generator().manual_seed(seed))
-    return torch.empty(units, dtype=torch.long).index_copy_(0, order, torch.arange(units) % parts)
+    if parts < 2 or samples < 2 * parts:
+        raise InputError(f"at least 2 parts of 2 samples or more are needed: got {parts} for {samples} samples")
+    order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
+    return torch.empty(samples, dtype=torch.long).index_copy_(0, order, torch.arange(samples) % parts)
 
 
 @dataclass(frozen=True, eq=False)
-class Crossed:
-    """Scores [n] (float64) of each unit by a detector that has not learnt it; the detector of the last part, and the
-    units that it has not seen."""
+class CrossFitted:
+    """Scores [n] (float64) of each sample by a detector that has not learnt it; the detector of the last part, and the
+    samples that it has not seen."""
 
     scores: np.ndarray
     detector: Detector
     unseen: Data
 
 
-def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> Crossed:
-    """Each unit scored by the detector that was trained without its part [n].
+def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> CrossFitted:
+    """Each sample scored by the detector that was trained without its part [n].
 
-    With `final`, which was trained on all units, scores are put on the scale of its own.
+    With `final`, which was trained on all samples, scores are put on the scale of its own.
     """
     scores = np.empty(len(data))
     for number in range(int(part.max()) + 1):
@@ -60,16 +61,16 @@ def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final:
         fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
         factor = 1.0 if final is None else _on_scale(fitted, final)
         scores[outside.numpy()] = factor * inference.score(fitted.detector, unseen).double().numpy()
-    return Crossed(scores, fitted.detector, unseen)
+    return CrossFitted(scores, fitted.detector, unseen)
 
 
 def _on_scale(fitted: Fitted, final: Fitted) -> float:
     """Put the scores of one training on the scale of another; by what they still have to be multiplied.
 
-    Networks of one-class losses choose their own scale. Mode-fair scores count in deviations of the training units'
-    cues: of few units with many features these are small, and differ much between trainings, where new units' do not.
+    Networks of one-class losses choose their own scale. Local scores count in deviations of the training samples' cues:
+    of few samples with many features these are small, and differ much between trainings, where new samples' do not.
     """
-    if isinstance(fitted.detector, Aligned) and isinstance(final.detector, Aligned):
+    if isinstance(fitted.detector, LocallyScored) and isinstance(final.detector, LocallyScored):
         fitted.detector.count_as(final.detector)
         return 1.0
     middles = [float(each.scores.double().median()) for each in (final, fitted)]
@@ -79,25 +80,25 @@ def _on_scale(fitted: Fitted, final: Fitted) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained detector, the outcome of its training, and the scores [n] of its training units as it gives them,
-    which are aligned where the detector is."""
+    """A trained detector, the outcome of its training, and the scores [n] of its training samples as it gives them,
+    which are local where the detector's are."""
 
     detector: Detector
     outcome: Outcome
     scores: Tensor
 
     @classmethod
-    def read_by(cls, rule: ModeFair | None, detector: Detector, outcome: Outcome, data: Data, seed: int) -> Fitted:
-        """What was trained on `data`, aligned where there is a rule."""
+    def read_by(cls, rule: LocalScores | None, detector: Detector, outcome: Outcome, data: Data, seed: int) -> Fitted:
+        """What was trained on `data`, with local scores where there is a rule."""
         if rule is None:
             return cls(detector, outcome, outcome.scores)
-        aligned = rule.fit(detector, data, seed)
-        return cls(aligned, outcome, aligned.training_scores)
+        scored = rule.fit(detector, data, seed)
+        return cls(scored, outcome, scored.training_scores)
 
 
-# Trains a fresh detector on units with base weights [n] and a seed.
+# Trains a fresh detector on samples with base weights [n] and a seed.
 Fit = Callable[[Data, Tensor, int], Fitted]
-_FEWEST_UNITS = 4
+_FEWEST_SAMPLES = 4
 
 
 def out_of_fold(
@@ -109,19 +110,19 @@ def out_of_fold(
     read: Callable[[Tensor], Tensor] | None = None,
     on_others: bool = False,
 ) -> Tensor:
-    """Mean score [n] of each unit by detectors trained on parts that it is not in.
+    """Mean score [n] of each sample by detectors trained on parts that it is not in.
 
-    `read` puts one detector's scores of the units that it did not see on a scale; by default their robust z-score.
+    `read` puts one detector's scores of the samples that it did not see on a scale; by default their robust z-score.
     With `on_others` each detector is trained on all parts but one and judges that one, which takes longer and lets it
     know more normals.
 
     Raises:
-        InputError: too few units to deal out.
+        InputError: too few samples to deal out.
     """
     if parts < 2:
         raise InputError(f"at least 2 parts are needed: got {parts}")
-    if len(data) < _FEWEST_UNITS or len(data) < 2 * parts:
-        raise InputError(f"{parts} parts need at least {max(_FEWEST_UNITS, 2 * parts)} units: got {len(data)}")
+    if len(data) < _FEWEST_SAMPLES or len(data) < 2 * parts:
+        raise InputError(f"{parts} parts need at least {max(_FEWEST_SAMPLES, 2 * parts)} samples: got {len(data)}")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(len(data))
     for number, part in enumerate(order.tensor_split(parts)):

@@ -1,9 +1,9 @@
 """The one training loop: it alone knows both detectors and weights, and knows detectors only by their protocols.
 
-A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean
-nothing) every epoch ends with new weights from the units' newest scores. A Solvable is solved with weights 1, scored,
-and solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the
-detector of its parts trained in one of these ways, on the parts.
+A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean nothing)
+every epoch ends with new weights from the samples' newest scores. A ClosedForm is solved with weights 1, scored, and
+solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the detector
+of its parts trained in one of these ways, on the parts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Data
-from ..core.detector import Detector, Divisible, Solvable, Supervised, Trainable
+from ..core.detector import ClosedForm, Detector, Divisible, Supervised, Trainable
 from ..core.embedding import embedding_of
 from ..core.problem import Labelled
-from ..core.validation import check_units
+from ..core.validation import check_samples
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean
 from .checks import run_checks
@@ -47,7 +47,7 @@ def fit(
     weight_decay: float = 1e-6,
     warmup: int | None = None,
     reference: str = "newest",
-    sample: bool = False,
+    resample: bool = False,
     base_weights: Tensor | None = None,
     anomalies: Labelled | None = None,
     held_out: Data | None = None,
@@ -59,16 +59,16 @@ def fit(
     keeper: Keeper | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> Outcome:
-    """Train `detector` in place on the units of `data`, weighed by `weighting`.
+    """Train `detector` in place on the samples of `data`, weighed by `weighting`.
 
     Args:
-        batch_size: how many units a step sees; of a detector of parts, how many parts.
+        batch_size: how many samples a step sees; of a detector of parts, how many parts.
         epochs: passes over the data; None takes about 1,500 steps, within 30 to 300 epochs.
         lr, weight_decay: of Adam.
         warmup: epochs with base weights only; None is a third of the epochs.
         reference: "newest" weighs by the scores that the epoch's own steps gave (free), "full" by a pass after each
             epoch.
-        sample: draw units in proportion to their weights instead of weighing the loss.
+        resample: draw samples in proportion to their weights instead of weighing the loss.
         base_weights: [n] weights known beforehand, such as balanced groups; every weight is multiplied by them.
         anomalies: a few known ones, for a detector that needs them; the only labels that training ever sees.
         held_out: normals that are not trained on, for early stopping: after `patience` epochs without a lower mean
@@ -78,7 +78,7 @@ def fit(
         progress: called with (epochs done, epochs, newest history row).
 
     Raises:
-        InputError: the detector cannot take these units, an option is off, or the loss stopped being finite.
+        InputError: the detector cannot take these samples, an option is off, or the loss stopped being finite.
     """
     if (held_out is None) != (patience is None):
         raise InputError("early stopping takes both held_out normals and patience")
@@ -97,7 +97,7 @@ def fit(
         raise InputError(f"{type(detector).__name__} cannot be weighed: {detector.ignores_weights}", 'weighting=""')
     base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
     with _threads(threads), _seeded(seed):
-        detector.start(data.unit_shape)
+        detector.start(data.sample_shape)
         inference.place(detector, device)
         if anomalies is not None and isinstance(detector, Supervised):
             _check_anomalies(anomalies, data)
@@ -107,20 +107,20 @@ def fit(
             parts, owner = detector.divide(data, generator)
             learnt = fit(
                 detector.detector, parts, weighting, epochs=epochs, batch_size=batch_size, lr=lr,
-                weight_decay=weight_decay, warmup=warmup, reference=reference, sample=sample, base_weights=base[owner],
-                held_out=None if held_out is None else detector.divide(held_out, generator)[0], patience=patience,
-                seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, keeper=keeper,
-                progress=progress,
+                weight_decay=weight_decay, warmup=warmup, reference=reference, resample=resample,
+                base_weights=base[owner], patience=patience,
+                held_out=None if held_out is None else detector.divide(held_out, generator)[0], device=device,
+                mixed_precision=mixed_precision, threads=threads, keeper=keeper, progress=progress,
             )  # fmt: skip
             return _put_together(detector, data, learnt, owner)
-        if isinstance(detector, Solvable):
+        if isinstance(detector, ClosedForm):
             _refuse_negative(base)
             outcome = _solve(detector, data, weighting, base, progress)
         elif isinstance(detector, Trainable):
             epochs = default_epochs(len(data), batch_size) if epochs is None else epochs
             plan = Plan(
                 epochs, batch_size, lr, weight_decay, epochs // 3 if warmup is None else warmup, seed,
-                sample, patience, reference == "full" or not detector.loss_is_score, mixed_precision,
+                resample, patience, reference == "full" or not detector.loss_is_score, mixed_precision,
             )  # fmt: skip
             outcome = Loop(detector, data, weighting, base, plan, held_out, keeper, progress).run()
         else:
@@ -130,7 +130,7 @@ def fit(
 
 
 def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor) -> Outcome:
-    """The outcome over the units, from that over their parts: a unit's weight is the mean of its parts'.
+    """The outcome over the samples, from that over their parts: a sample's weight is the mean of its parts'.
 
     Its first score is the highest of the parts that were learnt from, which need not be all of them.
     """
@@ -141,10 +141,10 @@ def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor)
     return replace(parts, scores=scores, first_scores=first, weights=weights)
 
 
-def default_epochs(units: int, batch_size: int) -> int:
+def default_epochs(samples: int, batch_size: int) -> int:
     """Epochs that make about 1,500 steps, within bounds."""
     fewest, most = _EPOCHS
-    return min(most, max(fewest, math.ceil(_STEPS_WANTED / math.ceil(units / batch_size))))
+    return min(most, max(fewest, math.ceil(_STEPS_WANTED / math.ceil(samples / batch_size))))
 
 
 def _solve(
@@ -160,7 +160,7 @@ def _solve(
     scores: list[Tensor] = []
     cache: dict[Any, Tensor] = {}
     embedding = embedding_of(data) if weighting.needs_embedding else None
-    rounds = 1 if not weighting.steps or detector.solved_once else _SOLUTIONS if weighting.needs_past else 2
+    rounds = 1 if not weighting.steps or detector.solve_once else _SOLUTIONS if weighting.needs_past else 2
     for round in range(rounds):
         started = time.perf_counter()
         if round:
@@ -183,12 +183,12 @@ def _solve(
 
 
 def _check_anomalies(anomalies: Labelled, data: Data) -> None:
-    check_units(anomalies.data, least=1)
-    shape, needed = list(anomalies.data.unit_shape), list(data.unit_shape)
+    check_samples(anomalies.data, least=1)
+    shape, needed = list(anomalies.data.sample_shape), list(data.sample_shape)
     if shape != needed:
         raise InputError(
             f"the labelled anomalies have the shape {shape}: {needed} was needed",
-            "read them as the training units are read",
+            "read them as the training samples are read",
         )
 
 

@@ -31,7 +31,7 @@ class Keeper(Protocol):
 
 @dataclass(eq=False)
 class Outcome:
-    """What a fit leaves besides the trained detector. All over the training units [n], higher score more anomalous.
+    """What a fit leaves besides the trained detector. All over the training samples [n], higher score more anomalous.
 
     `first_scores` are by the same detector before any weight differed from the base weights; so many epochs were
     `unweighted_epochs`, None being all.
@@ -55,7 +55,7 @@ class Plan:
     weight_decay: float
     warmup: int
     seed: int
-    sample: bool
+    resample: bool
     patience: int | None
     full_reference: bool
     mixed_precision: bool
@@ -117,20 +117,20 @@ class Loop:
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
         generator = torch.Generator().manual_seed(_mixed(self.plan.seed, epoch))
-        drawn = self.weights if self.plan.sample else None
+        drawn = self.weights if self.plan.resample else None
         order, seen, weights = [], [], self.weights.to(self.device)
         for batch in self.data.batches(self.plan.batch_size, generator, drawn):
             order.append(batch.index)
             batch = batch.to(self.device)
             with self._precision():
                 losses = self.detector.losses(batch).float()
-            mean = weighted_mean(losses, None if self.plan.sample else weights.index_select(0, batch.index))
+            mean = weighted_mean(losses, None if self.plan.resample else weights.index_select(0, batch.index))
             self.optimizer.step(mean)
             seen.append(losses.detach())
         index = torch.cat(order)
         losses = torch.cat(seen).cpu()
         if len(seen) > 1:
-            mean = weighted_mean(losses, None if self.plan.sample else self.weights[index])
+            mean = weighted_mean(losses, None if self.plan.resample else self.weights[index])
         loss = float(mean.detach())
         if not math.isfinite(loss):
             raise InputError(f"the loss is not finite in epoch {epoch + 1}", "lower the learning rate (lr)")
@@ -148,8 +148,8 @@ class Loop:
     def _reweigh(self, round: int) -> None:
         if not self.weighting.steps:
             return
-        # A sampled epoch passes some units by, so the scores of its own steps would be stale for them.
-        if self.plan.full_reference or self.plan.sample or round == 0:
+        # A sampled epoch passes some samples by, so the scores of its own steps would be stale for them.
+        if self.plan.full_reference or self.plan.resample or round == 0:
             self.scores = inference.score(self.detector, self.data)
             self.detector.train()
         if round == 0:
@@ -157,7 +157,7 @@ class Loop:
         previous = None if round == 0 else self.weights / self.base.clamp_min(1e-12)
         context = Context(self.scores, self.scores, self.embedding, previous, round, self.cache)
         weights = unit_mean(self.weighting(context) * self.base)
-        if self.plan.sample:
+        if self.plan.resample:
             _refuse_negative(weights)
         self._weigh(weights)
 

@@ -23,13 +23,13 @@ def parse_weighting(text: str) -> Weighting:
     return AUTO if text.strip() == "auto" else Weighting(*parse(text, ("step", "density")))
 
 
-def choose_weighting(text: str, unit_shape: tuple[int, ...]) -> Weighting:
-    """The weighting that prints as `text` for units of this shape: "auto" differs for spectra.
+def choose_weighting(text: str, sample_shape: tuple[int, ...]) -> Weighting:
+    """The weighting that prints as `text` for samples of this shape: "auto" differs for spectra.
 
     The pixels of a scene are a continuum, and its hardest are mixtures and anomalies: weights that rise with
     scores cost. A kind is raised only if it is cut off from all others and rare.
     """
-    return AUTO_SPECTRA if text.strip() == "auto" and len(unit_shape) == 2 else parse_weighting(text)
+    return AUTO_SPECTRA if text.strip() == "auto" and len(sample_shape) == 2 else parse_weighting(text)
 
 
 def importance_weights(
@@ -41,7 +41,7 @@ def importance_weights(
         scores: tensor, array or sequence of finite numbers.
         weighting: a Weighting or its spelling.
         reference: the scores [m] that densities are fitted on, when not `scores` themselves.
-        embedding: the units' places [n, d], for steps that look at neighbours.
+        embedding: the samples' places [n, d], for steps that look at neighbours.
 
     Raises:
         InputError: scores are not one row of finite numbers, or a step cannot be used on them.

@@ -141,7 +141,7 @@ class KDE(Value):
     def __call__(self, reference: Tensor) -> Grid:
         width = self.bandwidth * silverman(reference)
         step = width / _STEPS_PER_BANDWIDTH
-        middle = float(_sample(reference).median())
+        middle = float(_part(reference).median())
         reach = step * _MOST_BINS / 2
         low, high = (float(x) for x in reference.aminmax())
         # Four bandwidths of margin, so that the smoothed counts fall to nothing inside the grid.
@@ -200,29 +200,29 @@ class Mixture(Value):
             raise InputError(f"Mixture needs at least 1 component: got {self.components}")
 
     def __call__(self, reference: Tensor) -> MixtureDensity:
-        sample = _sample(reference)
-        centre = sample.median()
-        # Measured in robust units, so that neither the size of the scores nor a far one sets the widths.
-        unit = _positive(_spread(sample))
-        sample = (sample - centre) / unit
-        sample = sample[sample.abs() <= _FAR]  # likelihood would spend a component on a lone far score
-        share, means, stds = self._maximised(sample)
-        return MixtureDensity(share, Normal(means * unit + centre, stds * unit))
+        part = _part(reference)
+        centre = part.median()
+        # Measured in robust samples, so that neither the size of the scores nor a far one sets the widths.
+        spread = _positive(_spread(part))
+        part = (part - centre) / spread
+        part = part[part.abs() <= _FAR]  # likelihood would spend a component on a lone far score
+        share, means, stds = self._maximised(part)
+        return MixtureDensity(share, Normal(means * spread + centre, stds * spread))
 
-    def _maximised(self, sample: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _maximised(self, part: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Shares, means and standard deviations, [k] each."""
-        levels = (torch.arange(self.components, device=sample.device, dtype=sample.dtype) + 0.5) / self.components
-        means = sample.quantile(levels)
+        levels = (torch.arange(self.components, device=part.device, dtype=part.dtype) + 0.5) / self.components
+        means = part.quantile(levels)
         stds = torch.full_like(means, 1 / self.components)
         share = torch.full_like(means, 1 / self.components)
         for _ in range(self.iterations):
-            joint = Normal(means, stds).log_prob(sample[:, None]) + share.log()  # [m, k]
+            joint = Normal(means, stds).log_prob(part[:, None]) + share.log()  # [m, k]
             belongs = joint.softmax(1)
-            mass = belongs.sum(0).clamp_min(torch.finfo(sample.dtype).tiny)
+            mass = belongs.sum(0).clamp_min(torch.finfo(part.dtype).tiny)
             share = mass / mass.sum()
-            means = (belongs * sample[:, None]).sum(0) / mass
+            means = (belongs * part[:, None]).sum(0) / mass
             # A floor on the width keeps a component from closing on a single score.
-            stds = ((belongs * (sample[:, None] - means).square()).sum(0) / mass).sqrt().clamp_min(0.01)
+            stds = ((belongs * (part[:, None] - means).square()).sum(0) / mass).sqrt().clamp_min(0.01)
         return share, means, stds
 
 
@@ -244,21 +244,21 @@ def crossing(scores: Tensor) -> float:
 
 def silverman(reference: Tensor) -> float:
     """Silverman's rule-of-thumb bandwidth for these scores [m]."""
-    sample = _sample(reference)
+    part = _part(reference)
     std = float(reference.std())
-    spread = min(std, float(_spread(sample)) or std)
+    spread = min(std, float(_spread(part)) or std)
     # The floor follows the bulk: one far score must not widen it.
-    return max(0.9 * spread * len(reference) ** -0.2, _tiny_width(float(sample.abs().median()), reference.dtype))
+    return max(0.9 * spread * len(reference) ** -0.2, _tiny_width(float(part.abs().median()), reference.dtype))
 
 
-def _spread(sample: Tensor) -> Tensor:
+def _spread(part: Tensor) -> Tensor:
     """Standard deviation by the quartiles, or by the moments where those coincide; a scalar."""
-    quartiles = sample.quantile(torch.tensor([0.25, 0.75], dtype=sample.dtype, device=sample.device))
+    quartiles = part.quantile(torch.tensor([0.25, 0.75], dtype=part.dtype, device=part.device))
     iqr = quartiles[1] - quartiles[0]
-    return torch.where(iqr > 0, iqr / 1.34, sample.std())
+    return torch.where(iqr > 0, iqr / 1.34, part.std())
 
 
-def _sample(reference: Tensor) -> Tensor:
+def _part(reference: Tensor) -> Tensor:
     """Every k-th score, few enough that sorting them costs nothing; quartiles need no more."""
     return reference[:: max(1, len(reference) // _QUARTILE_SAMPLE)]
 

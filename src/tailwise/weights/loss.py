@@ -1,4 +1,4 @@
-"""Losses that keep one number per unit, and the importance-weighted loss as a module for anyone's training loop."""
+"""Losses that keep one number per sample, and the importance-weighted loss as a module for anyone's training loop."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class ImportanceWeightedLoss(nn.Module):
     """Reduce a batch's unreduced losses with weights that draw the score distribution towards the target.
 
         criterion = ImportanceWeightedLoss()
-        loss = criterion(losses)            # losses [b], one a unit; scores may be given when they differ
+        loss = criterion(losses)            # losses [b], one a sample; scores may be given when they differ
         loss.backward()
 
     The densities are fitted on the newest scores, kept in a ring buffer that travels with the module's state. Until
     `warmup` scores have been seen every weight is 1: the scores of an untrained network mean nothing.
 
     Args:
-        weighting: a Weighting or its spelling; steps that need a unit's own past cannot be used.
+        weighting: a Weighting or its spelling; steps that need a sample's own past cannot be used.
         buffer: how many scores are kept; about one epoch is a good choice.
         warmup: how many scores are seen before weighing begins; None is twice the buffer.
         divide_by: see `weighted_mean`.
@@ -44,7 +44,7 @@ class ImportanceWeightedLoss(nn.Module):
         self.weighting = parse_weighting(weighting) if isinstance(weighting, str) else weighting
         if self.weighting.needs_past:
             raise InputError(
-                "Accumulate needs each unit's own past: a batch carries none", "leave it out, or use tailwise.fit"
+                "Accumulate needs each sample's own past: a batch carries none", "leave it out, or use tailwise.fit"
             )
         if buffer < 2:
             raise InputError(f"the buffer must hold at least 2 scores: got {buffer}")
@@ -58,7 +58,9 @@ class ImportanceWeightedLoss(nn.Module):
         """Losses [b], scores [b] (the losses unless given) and embedding [b, d] -> the weighted mean, a scalar."""
         scores = (losses if scores is None else scores).detach()
         if losses.dim() != 1:
-            raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "use reduction='none' and mean the rest")
+            raise InputError(
+                f"one loss per sample: got {tuple(losses.shape)}", "use reduction='none' and mean the rest"
+            )
         if scores.shape != losses.shape:
             raise InputError(f"one score per loss: got {tuple(scores.shape)} for {tuple(losses.shape)}")
         check_finite(scores, "scores")  # one that is not would stay in the memory

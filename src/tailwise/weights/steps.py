@@ -1,7 +1,7 @@
 """From anomaly scores to weights of a training loss.
 
 Normal data with rare kinds has a right-skewed score distribution: training follows the frequent kinds and the rare
-ones keep high scores. Drawn from the density q, a unit with the weight g(s) / q(s) counts as if it had been drawn
+ones keep high scores. Drawn from the density q, a sample with the weight g(s) / q(s) counts as if it had been drawn
 from the target g, so the weighted training set has scores distributed as the target (importance sampling; the
 importance-weighted loss, Lee et al., IJCNN 2025, arXiv 2601.02440). No labels of the kinds are needed. The paper's
 estimator, constants and schedule are not public in a form that we could read: those here are ours, chosen on our own
@@ -88,7 +88,7 @@ class Importance(Value):
 @register("step", "Smooth")
 @dataclass(frozen=True, repr=False)
 class Smooth(Value):
-    """Average each weight with those of the unit's nearest others in the embedding.
+    """Average each weight with those of the sample's nearest others in the embedding.
 
     A kind of normal is raised as a whole; a lone outlier among light neighbours is not.
     """
@@ -109,11 +109,11 @@ class Smooth(Value):
 @register("step", "Rarity")
 @dataclass(frozen=True, repr=False)
 class Rarity(Value):
-    """Divide by the size of the unit's kind, to the power `power`.
+    """Divide by the size of the sample's kind, to the power `power`.
 
-    The size is the share of units that a random walk between neighbours of the embedding spreads over in 2^doublings
+    The size is the share of samples that a random walk between neighbours of the embedding spreads over in 2^doublings
     steps (`walk_reach`). It sees rare kinds that are not hard, which a score does not. A long walk leaves every kind
-    that is not cut off from the others. With `common`, kinds of at least this share of the median unit's kind all
+    that is not cut off from the others. With `common`, kinds of at least this share of the median sample's kind all
     count as common; where everything falls into small pieces, no piece is rare.
     """
 
@@ -180,7 +180,7 @@ class Accumulate(Value):
 @register("step", "Focal")
 @dataclass(frozen=True, repr=False)
 class Focal(Value):
-    """Multiply by score ** gamma: hard units count more. Scores must not be negative."""
+    """Multiply by score ** gamma: hard samples count more. Scores must not be negative."""
 
     gamma: float = 1.0
 
@@ -213,7 +213,7 @@ class Clip(Value):
 @register("step", "Guard")
 @dataclass(frozen=True, repr=False)
 class Guard(Value):
-    """Make every weight 1 where they are all but equal: where the effective share of units is at least `share`.
+    """Make every weight 1 where they are all but equal: where the effective share of samples is at least `share`.
 
     So little can be gained from such weights that what a network does differently with them is chance.
     """
@@ -232,7 +232,7 @@ class Guard(Value):
 @register("step", "Trim")
 @dataclass(frozen=True, repr=False)
 class Trim(Value):
-    """Drop the `share` of units with the highest scores. Cleans contaminated data, and cuts rare normals off."""
+    """Drop the `share` of samples with the highest scores. Cleans contaminated data, and cuts rare normals off."""
 
     share: float = 0.05
 
@@ -255,8 +255,8 @@ class Trim(Value):
 class Logistic(Value):
     """Multiply by a falling logistic curve of the score: the weights of IRAD (Kim et al., TNNLS 2024).
 
-    The curve is 1/2 at the quantile `normals` of the scores (the median as published, which takes half of the data
-    for contaminated; the share of normals where it is known or estimated), and spans one unit, times 1 / `tau`, on the
+    The curve is 1/2 at the quantile `normals` of the scores (the median as published, which takes half of the data for
+    contaminated; the share of normals where it is known or estimated), and spans a width of 1, times 1 / `tau`, on the
     shorter side of the scores. Made for `refine.Iterate`. Rare kinds of normal are weighed down with the anomalies.
     """
 
@@ -286,7 +286,7 @@ class AlphaDivergence(Value):
 
     The weights, within an alpha-divergence of uniform ones, that make the weighted mean of losses smallest: those of
     Adaptive Deviation Learning (Das et al., WACV 2025), whose constants these are. High scores count little. Scores
-    are divided by their mean so that their unit does not matter; the published form takes them as they are.
+    are divided by their mean so that their sample does not matter; the published form takes them as they are.
     """
 
     alpha: float = 0.1
@@ -311,12 +311,12 @@ class AlphaDivergence(Value):
 @register("step", "LatentOutliers")
 @dataclass(frozen=True, repr=False)
 class LatentOutliers(Value):
-    """Push the `share` of units with the highest scores away instead of learning them: LOE (Qiu et al., ICML 2022).
+    """Push the `share` of samples with the highest scores away instead of learning them: LOE (Qiu et al., ICML 2022).
 
     LOE trains them on a loss for anomalies, here m^2 / l with m the median score, as it does for one-class networks;
     the gradient of that is that of l times -(m / l)^2, so it is a weight. `soft` gives half of each loss, which the
     paper prefers where the two sorts overlap; without it weights are negative, and only detectors that learn by
-    gradient steps can take them. Ranks are over all units, not over a batch.
+    gradient steps can take them. Ranks are over all samples, not over a batch.
     """
 
     share: float = 0.1
@@ -343,7 +343,7 @@ class LatentOutliers(Value):
 @register("step", "Reject")
 @dataclass(frozen=True, repr=False)
 class Reject(Value):
-    """Drop units whose score is out of line, however many: no share to guess (after AAR, Lee et al., 2511.21378).
+    """Drop samples whose score is out of line, however many: no share to guess (after AAR, Lee et al., 2511.21378).
 
     Out is a modified z-score, 0.6745 (s - median) / MAD, above `limit` (Iglewicz & Hoaglin 1993), and whatever two
     Gaussians fitted to the scores give to the upper one, where they are far enough apart to be two. The paper's own
@@ -362,12 +362,12 @@ class Reject(Value):
 
 
 def rejection_threshold(scores: Tensor, limit: float = 3.5) -> float:
-    """The score [of n] above which a unit is out of line, as `Reject` says; infinity where none is."""
+    """The score [of n] above which a sample is out of line, as `Reject` says; infinity where none is."""
     deviation = usual_deviation(scores)
     if float(deviation) <= 0:
         return math.inf
     threshold = float(scores.median() + limit * deviation / 0.6745)
-    # The mixture sees what the outermost units hide when they are left in.
+    # The mixture sees what the outermost samples hide when they are left in.
     return min(threshold, crossing(scores[scores <= threshold]))
 
 

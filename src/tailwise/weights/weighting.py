@@ -18,8 +18,8 @@ from ..numerics.neighbours import nearest_within
 def _refuse_negative(weights: Tensor) -> None:
     if bool((weights < 0).any()):
         raise InputError(
-            f"{int((weights < 0).sum())} weights are negative: only gradient steps take them, and no drawing of units",
-            "use LatentOutliers(soft=True), or another detector, or leave out sample",
+            f"{int((weights < 0).sum())} weights are negative: only gradient steps take them, no resampling",
+            "use LatentOutliers(soft=True), or another detector, or leave out resample",
         )
 
 
@@ -30,7 +30,7 @@ Step = Callable[[Tensor, "Context"], Tensor]
 class Context:
     """What a step may look at. `scores` [n] and `reference` [m]: higher is more anomalous.
 
-    `embedding` [n, d] places the units, `previous` [n] are the weights of the round before, `round` counts from 0.
+    `embedding` [n, d] places the samples, `previous` [n] are the weights of the round before, `round` counts from 0.
     """
 
     scores: Tensor
@@ -42,7 +42,7 @@ class Context:
     cache: dict[Any, Tensor] = field(default_factory=dict, repr=False)
 
     def neighbours(self, k: int) -> Tensor:
-        """Indices [n, k] of each unit's nearest others in the embedding."""
+        """Indices [n, k] of each sample's nearest others in the embedding."""
         return self.of_embedding(k, lambda places: nearest_within(places, k))
 
     def of_embedding(self, key: Any, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -63,10 +63,10 @@ class Weighting:
         self.steps = steps
 
     def __call__(self, context: Context) -> Tensor:
-        """Weights [n] of the context's units.
+        """Weights [n] of the context's samples.
 
         Raises:
-            InputError: a score or a place is not finite, or no unit is left with a weight.
+            InputError: a score or a place is not finite, or no sample is left with a weight.
         """
         return self.trace(context)[-1]
 
@@ -109,7 +109,9 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
     0 count as what they are in the first sum alone: those of one batch may add up to nothing.
     """
     if losses.dim() != 1:
-        raise InputError(f"one loss per unit: got {tuple(losses.shape)}", "reduce each unit's own axes, not the units")
+        raise InputError(
+            f"one loss per sample: got {tuple(losses.shape)}", "reduce each sample's own axes, not the samples"
+        )
     if divide_by not in ("weight", "count"):
         raise InputError(f"divide_by must be 'weight' or 'count': got {divide_by!r}")
     if w is None:
@@ -122,7 +124,7 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
 
 
 def effective_sample_size(w: Tensor) -> float:
-    """How many equally weighted units would estimate a mean as well: sum(w)^2 / sum(w^2) (Kish 1965)."""
+    """How many equally weighted samples would estimate a mean as well: sum(w)^2 / sum(w^2) (Kish 1965)."""
     w = w.double()
     return float(w.sum().square() / w.square().sum().clamp_min(1e-300))
 
@@ -131,7 +133,7 @@ def unit_mean(w: Tensor) -> Tensor:
     """Weights scaled to mean 1."""
     mean = w.mean()
     if not bool(torch.isfinite(mean)) or float(mean) <= 0:
-        raise InputError("no unit is left with a weight", "soften the weighting, as with Clip(0.1, 10)")
+        raise InputError("no sample is left with a weight", "soften the weighting, as with Clip(0.1, 10)")
     return w / mean
 
 
@@ -140,5 +142,5 @@ def _check_embedding(context: Context) -> None:
     if places is None:  # the step itself says what it needs
         return
     if places.dim() != 2 or len(places) != n:
-        raise InputError(f"the embedding must hold one place a unit, [{n}, d]: got {list(places.shape)}")
+        raise InputError(f"the embedding must hold one place a sample, [{n}, d]: got {list(places.shape)}")
     check_finite(torch.where(torch.isfinite(places).all(1), 0.0, torch.nan), "places in the embedding")

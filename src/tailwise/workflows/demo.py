@@ -1,7 +1,7 @@
-"""The demo: what weighting and mode-fair scores do for rare good product, on real solar cells.
+"""The demo: what weighting and local scores do for rare good product, on real solar cells.
 
 400 good monocrystalline and 40 good polycrystalline cells train; unseen good cells of both kinds and defective ones
-test. Plain and weighted training get the same cells, network and budget; mode-fair scores are of the weighted one.
+test. Plain and weighted training get the same cells, network and budget; local scores are of the weighted one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..numerics import metrics
 from ..report import plots
 from ..runs import files, store
 from ..sources.solar import SolarCells
-from ..training import alignment
+from ..training import local_scores
 from ..training.fit import fit
 from ..weights.default import parse_weighting
 from .fit import fit_run, split_of
@@ -31,7 +31,7 @@ from .request import Request, make_detector
 FREQUENT, RARE = "mono", "poly"
 _FREQUENT_REJECTED = 0.05
 _STARTS = 5
-WAYS = ("plain", "weighted", "weighted, mode-fair")
+WAYS = ("plain", "weighted", "weighted, local")
 FIGURES = {
     "auroc": "AUROC",
     "aupr": "AUPR",
@@ -42,7 +42,7 @@ RESULTS, FIGURE = "demo.json", "demo.svg"
 
 
 def run(out: Path, seed: int, overwrite: bool) -> store.Run:
-    """Compare them, print the table, and leave a run with both weighting and mode-fair scores."""
+    """Compare them, print the table, and leave a run with both weighting and local scores."""
     with store.hold(out, overwrite):
         pass  # a folder that cannot be used is told of before the minute of reading, not after it
     print("reading 1,040 solar cells through the backbone (about a minute) ...", file=sys.stderr)
@@ -69,7 +69,7 @@ def compare(problem: Problem, seed: int) -> tuple[list[dict[str, Any]], dict[str
         plain, weighted = (make_detector(request.detector) for _ in range(2))
         fit(plain, cells, seed=start)
         fit(weighted, cells, parse_weighting("auto"), seed=start)
-        for name, detector in zip(WAYS, (plain, weighted, alignment.AUTO.fit(weighted, cells, start)), strict=True):
+        for name, detector in zip(WAYS, (plain, weighted, local_scores.AUTO.fit(weighted, cells, start)), strict=True):
             scores = inference.score(detector, problem.test.data).double().numpy()
             first.setdefault(name, scores)
             rows.append({"training": name, "start": start, **measure(problem.test, scores)})

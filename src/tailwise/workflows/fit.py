@@ -21,12 +21,12 @@ from torch import Tensor
 
 from .. import __version__
 from ..calibration import conformal, score_maps
-from ..calibration.clusters import Kinds
+from ..calibration.clusters import Clusters
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.identity import digest_of
 from ..core.problem import Labelled, Problem
-from ..core.validation import check_units
+from ..core.validation import check_samples
 from ..errors import InputError
 from ..integrations import trackers
 from ..report import review_page, statistics
@@ -34,7 +34,7 @@ from ..report.summary import fit_summary, to_html
 from ..runs import fingerprint, group_gate, scorer, store
 from ..runs.scorer import table_of_test
 from ..runs.table import Split, of_table, with_calibration
-from ..training import alignment, cleaning, cross_fitting
+from ..training import cleaning, cross_fitting, local_scores
 from ..training import fit as training_fit
 from ..training.loop import Keeper
 from ..weights.default import choose_weighting
@@ -54,12 +54,12 @@ def fit_run(
     with store.hold(out, overwrite) as writer, trackers.tracking(request.log, out) as tracker:
         started = time.perf_counter()
         problem = request.source.load() if problem is None else problem
-        check_units(problem.train)
+        check_samples(problem.train)
         problem, known, settled = _with_what_is_known(request, problem, detector)
-        weighting = choose_weighting(request.weighting, problem.train.unit_shape)
+        weighting = choose_weighting(request.weighting, problem.train.sample_shape)
         if detector.ignores_weights and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
-        rule = alignment.choose(request.alignment, problem.train.unit_shape)
+        rule = local_scores.choose(request.scores, problem.train.sample_shape)
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for every group needs known groups", "name them by --groups")
         settings = _settings(request, detector, weighting, rule, problem)
@@ -79,18 +79,18 @@ def fit_run(
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
             again = fitter(request, weighting, rule, known=known, progress=progress)
-            crossed = _crossed(request, again, split.training, base, fitted, settled)
+            cross_fitted = _cross_fitted(request, again, split.training, base, fitted, settled)
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        kinds = Kinds.learn(problem.train, request.seed)
-        found = kinds if request.per_kind else None
+        kinds = Clusters.learn(problem.train, request.seed)
+        found = kinds if request.per_cluster else None
         table = split.table(detector, outcome, fitted.scores, kinds)
-        own = scorer.kinds_of(split.labelled, found) if request.per_kind or request.per_group else None
-        table = with_calibration(table, None if crossed is None else crossed.scores, own)
-        thresholds.warn(table, request.false_alarms, crossed is not None)
+        own = scorer.kinds_of(split.labelled, found) if request.per_cluster or request.per_group else None
+        table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, own)
+        thresholds.warn(table, request.false_alarms, cross_fitted is not None)
         calibration = of_table(table)
         settings["threshold"] = calibration.threshold(request.false_alarms)
         settings["thresholds"] = calibration.table(request.false_alarms)
@@ -98,8 +98,8 @@ def fit_run(
             table["threshold"] = calibration.thresholds_of(own, request.false_alarms, len(table))
         if detector.has_maps:
             mapped, normals = detector, split.held_out if len(split.held) else split.training
-            if crossed is not None:
-                mapped, normals = crossed.detector, crossed.unseen
+            if cross_fitted is not None:
+                mapped, normals = cross_fitted.detector, cross_fitted.unseen
             settings |= score_maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         limits = None if own is None else scorer.Limits(calibration, found, request.false_alarms)
@@ -118,15 +118,15 @@ def fit_run(
         return run
 
 
-def _crossed(
+def _cross_fitted(
     request: Request,
     fit: cross_fitting.Fit,
     data: Data,
     base: Tensor,
     final: cross_fitting.Fitted,
     settled: Collection[str],
-) -> cross_fitting.Crossed | None:
-    """Out-of-fold scores of the training units, refined as the final detector was."""
+) -> cross_fitting.CrossFitted | None:
+    """Out-of-fold scores of the training samples, refined as the final detector was."""
     if not request.parts:
         return None
     rounds = cleaning.parse(request.refine)
@@ -141,21 +141,21 @@ def _crossed(
 def fitter(
     request: Request,
     weighting: Weighting,
-    rule: alignment.ModeFair | None,
+    rule: local_scores.LocalScores | None,
     *,
     held_out: Data | None = None,
     known: Labelled | None = None,
     keeper: Keeper | None = None,
     progress: Callable[[int, int, dict[str, float]], None] | None = None,
 ) -> cross_fitting.Fit:
-    """What trains a fresh detector as the request says, and aligns it where there is a rule."""
+    """What trains a fresh detector as the request says, with local scores where there is a rule."""
 
     def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
         detector = make_detector(request.detector)
         outcome = training_fit.fit(
             detector, data, weighting,
             epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
-            sample=request.sample, base_weights=base, anomalies=known, held_out=held_out, patience=request.patience,
+            resample=request.resample, base_weights=base, anomalies=known, held_out=held_out, patience=request.patience,
             seed=seed, device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
             keeper=keeper, progress=progress,
         )  # fmt: skip
@@ -188,7 +188,7 @@ def _with_what_is_known(
 
 
 def _settings(
-    request: Request, detector: Detector, weighting: Weighting, rule: alignment.ModeFair | None, problem: Problem
+    request: Request, detector: Detector, weighting: Weighting, rule: local_scores.LocalScores | None, problem: Problem
 ) -> dict[str, Any]:
     source = request.source
     if hasattr(source, "columns") and problem.train.features:
@@ -201,12 +201,12 @@ def _settings(
         "source": repr(source),
         "detector": repr(detector),
         "weighting": repr(weighting),
-        "alignment": "" if rule is None else repr(rule),
-        "units": problem.facts.units,
+        "scores": "own" if rule is None else repr(rule),
+        "samples": problem.facts.samples,
         "licence": problem.facts.licence,
         "citation": problem.facts.citation,
         "notes": problem.facts.notes,
-        "unit_shape": problem.train.unit_shape,
+        "sample_shape": problem.train.sample_shape,
         "features": problem.train.features,
         "fingerprint": digest_of(problem.train),
         "test_fingerprint": None if problem.test is None else digest_of(problem.test.data),
@@ -216,11 +216,12 @@ def _settings(
 
 
 def split_of(problem: Problem, request: Request) -> Split:
-    """Hold some of the training units out for the threshold, drawn by the request's seed; none where it is crossed."""
-    units = len(problem.train)
-    count = 0 if request.parts else conformal.held_out_count(units, request.false_alarms)
+    """Hold some of the training samples out for the threshold, drawn by the request's seed; none where it is
+    cross_fitted."""
+    samples = len(problem.train)
+    count = 0 if request.parts else conformal.held_out_count(samples, request.false_alarms)
     generator = torch.Generator().manual_seed(request.seed)
-    return Split(problem, torch.randperm(units, generator=generator)[:count].sort().values.numpy())
+    return Split(problem, torch.randperm(samples, generator=generator)[:count].sort().values.numpy())
 
 
 def _balanced(split: Split, balance: bool) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Score maps as files: the scores, an overlay for people, and the mask of what is flagged, one set a unit."""
+"""Score maps as files: the scores, an overlay for people, and the mask of what is flagged, one set a sample."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def check_folder(folder: Path, source: Any) -> None:
 def write_maps(
     folder: Path, data: Data, scores: Iterable[np.ndarray], scale: Scale, picture: Callable[[int], np.ndarray]
 ) -> None:
-    """Write `<unit>.map.tiff` (float scores), `.overlay.png` and `.mask.png` (255 where flagged) in the picture's size.
+    """Write `<sample>.map.tiff` (float scores), `.overlay.png` and `.mask.png` (255 where flagged) in the picture's
+    size.
 
     Args:
-        folder: made if it is missing, with the folders in the units' names; each file is whole or absent.
-        data: the units, for their names.
+        folder: made if it is missing, with the folders in the samples' names; each file is whole or absent.
+        data: the samples, for their names.
         scores: their maps.
         scale: the threshold, and the colours.
-        picture: the picture [h, w, 3] (0 to 255) of the unit at a place.
+        picture: the picture [h, w, 3] (0 to 255) of the sample at a place.
     """
     for place, (name, found) in enumerate(zip(data.names, scores, strict=True)):
         background = picture(place)
@@ -60,10 +61,10 @@ def write_maps(
 
 
 def _inside(name: str) -> PurePosixPath:
-    """A unit's name as a path that stays in its folder."""
+    """A sample's name as a path that stays in its folder."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.name:
-        raise InputError(f"the unit {name!r} cannot name a file", "rename it")
+        raise InputError(f"the sample {name!r} cannot name a file", "rename it")
     return path
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.validation import check_units
+from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import comparison, explanation, explanation_page, summary
 from ..report.page import to_json
@@ -33,7 +33,7 @@ def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
 def explain(
     run: Path, data: str | None, names: Sequence[str], worst: int, weights: bool, out: Path | None, seed: int = 0
 ) -> Path | str:
-    """Explain scores of `data`, or weights of the training units; see `commands.explain`."""
+    """Explain scores of `data`, or weights of the training samples; see `commands.explain`."""
     if worst < 1:
         raise InputError(f"worst must be 1 or more: got {worst}")
     writers: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -45,19 +45,19 @@ def explain(
     if out is not None and out.suffix not in writers:
         raise InputError(f"an explanation is .html, .md, .txt or .json: got {out.name}")
     if weights and data is not None:
-        raise InputError("weights are of the training units, which the run names itself", "leave DATA out")
+        raise InputError("weights are of the training samples, which the run names itself", "leave DATA out")
     known = explanation.reopen(store.open_run(run))
     if weights:
         found = explanation_page.of_weights(known, names or explanation.extreme_weights(known, worst))
     else:
-        source, units = known.source, known.units
+        source, samples = known.source, known.samples
         if data is not None:
             source = scorer.source_like(known.run, data)
-            units = scorer.labelled_like(known.run, source)
-            check_units(units.data, least=1)
-        names = names or explanation.worst_units(known, units.data, worst)
+            samples = scorer.labelled_like(known.run, source)
+            check_samples(samples.data, least=1)
+        names = names or explanation.worst_samples(known, samples.data, worst)
         found = explanation_page.of_scores(
-            known, source, units, names, seed, pictured=out is not None and out.suffix == ".html"
+            known, source, samples, names, seed, pictured=out is not None and out.suffix == ".html"
         )
     if out is None:
         return explanation_page.to_text(found).rstrip("\n")

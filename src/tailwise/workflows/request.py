@@ -14,7 +14,7 @@ from ..core.problem import Source
 from ..errors import InputError
 from ..integrations import trackers
 from ..training import cleaning, cross_fitting
-from ..training.alignment import parse
+from ..training.local_scores import parse
 from ..weights.default import parse_weighting
 from ..weights.weighting import Weighting
 
@@ -28,7 +28,7 @@ def check_options(false_alarms: float, cross: int | None, max_group_fpr: float |
         validation.check_share(max_group_fpr, "max_group_fpr")
 
 
-_SPELLED = ("source", "detector", "weighting", "alignment")
+_SPELLED = ("source", "detector", "weighting", "scores")
 # Where a fit is logged is no part of it: it may be resumed with another log.
 _APART = ("log",)
 
@@ -40,16 +40,16 @@ class Request:
     source: Source
     detector: str = "autoencoder"
     weighting: str = "auto"
-    alignment: str = "auto"
+    scores: str = "auto"
     false_alarms: float = 0.05
     epochs: int | None = None
     batch_size: int = 256
     lr: float = 1e-3
     warmup: int | None = None
     patience: int | None = None
-    sample: bool = False
+    resample: bool = False
     balance: bool = False
-    per_kind: bool = False
+    per_cluster: bool = False
     per_group: bool = False
     cross: int | None = None
     max_group_fpr: float | None = None
@@ -75,22 +75,24 @@ class Request:
         if self.lr == math.inf:
             raise InputError("lr must be finite")
         check_options(self.false_alarms, self.cross, self.max_group_fpr)
-        if self.per_kind and self.per_group:
-            raise InputError("thresholds are of found kinds or of known groups", "choose --per-kind or --per-group")
+        if self.per_cluster and self.per_group:
+            raise InputError("thresholds are of found kinds or of known groups", "choose --per-cluster or --per-group")
         if self.patience and self.parts:
-            raise InputError("patience needs held-out units, and a crossed fit holds none out", "leave it or --cross 0")
+            raise InputError(
+                "patience needs held-out samples, and a cross-fitted fit holds none out", "leave it or --cross 0"
+            )
         _check_seed(self.seed)
         score_maps.check_smoothing(self.smoothing)
         inference.check_device(self.device)
-        parse(self.alignment)
+        parse(self.scores)
         cleaning.parse(self.refine)
         trackers.parse(self.log, Path())
         return make_detector(self.detector), parse_weighting(self.weighting)
 
     @property
     def parts(self) -> int:
-        """How many trainings make out-of-fold scores; with 0 some units are held out instead."""
-        own = self.per_kind or self.per_group
+        """How many trainings make out-of-fold scores; with 0 some samples are held out instead."""
+        own = self.per_cluster or self.per_group
         return (cross_fitting.USUAL if own else 0) if self.cross is None else self.cross
 
 

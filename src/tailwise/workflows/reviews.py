@@ -1,4 +1,4 @@
-"""What people say of units, and how it changes what a detector learns from."""
+"""What people say of samples, and how it changes what a detector learns from."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _VERDICTS = ("", ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORM
 
 
 def read(path: Path) -> dict[str, str]:
-    """The decided units of an edited review sheet and what each is: "anomaly" or "normal".
+    """The decided samples of an edited review sheet and what each is: "anomaly" or "normal".
 
     Raises:
-        InputError: no such file, it lacks the columns unit and verdict, or a verdict is another word.
+        InputError: no such file, it lacks the columns sample and verdict, or a verdict is another word.
     """
     if not path.is_file():
         raise InputError(f"there is no file {path}")
@@ -36,32 +36,32 @@ def read(path: Path) -> dict[str, str]:
         sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable table: {error}") from error
-    missing = [name for name in ("unit", "verdict") if name not in sheet]
+    missing = [name for name in ("sample", "verdict") if name not in sheet]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}", "give the review.csv that tailwise triage wrote")
     verdicts = sheet["verdict"].str.strip().str.lower()
     if len(odd := np.flatnonzero(~verdicts.isin(_VERDICTS))):
         raise InputError(
-            f"{path} says {sheet['verdict'].iloc[odd[0]]!r} of {sheet['unit'].iloc[odd[0]]!r} ({len(odd)} such units)",
+            f"{path} says {sheet['verdict'].iloc[odd[0]]!r} of {sheet['sample'].iloc[odd[0]]!r} ({len(odd)} such rows)",
             f"write {ANOMALY} or {NORMAL}, or leave what stands there",
         )
     decided = verdicts.isin([ANOMALY, NORMAL])
     if not decided.any():
         warnings.warn(f"{path} decides nothing: no verdict in it is {ANOMALY} or {NORMAL}", stacklevel=2)
-    return dict(zip(sheet.loc[decided, "unit"], verdicts[decided], strict=True))
+    return dict(zip(sheet.loc[decided, "sample"], verdicts[decided], strict=True))
 
 
 def apply(problem: Problem, verdicts: Mapping[str, str]) -> tuple[Problem, Labelled | None]:
-    """The problem without the units that are anomalies, and these, None where there are none.
+    """The problem without the samples that are anomalies, and these, None where there are none.
 
     Raises:
-        InputError: the verdicts are of other data, or leave fewer than 2 units.
+        InputError: the verdicts are of other data, or leave fewer than 2 samples.
     """
     names = [str(name) for name in problem.train.names]
     strange = set(verdicts) - set(names)
     if strange:
         raise InputError(
-            f"the review names {min(strange)!r} ({len(strange)} such units), which is not among the training units",
+            f"the review names {min(strange)!r} ({len(strange)} such samples), which is not among the training samples",
             "review and fit the same data",
         )
     anomalous = np.array([verdicts.get(name) == ANOMALY for name in names])
@@ -76,24 +76,24 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
 
     They are read as the source reads. Below the source's own folder they have the labels and masks that they have
     there; where labels are known, only what they call an anomaly is taken. For images the path may also be a list of
-    their names: a .txt with one a line, or a .csv with a column `unit`. Units are known again by their content.
+    their names: a .txt with one a line, or a .csv with a column `sample`. Samples are known again by their content.
 
     Raises:
-        InputError: there is no anomaly, or fewer than 2 units are left to train on.
+        InputError: there is no anomaly, or fewer than 2 samples are left to train on.
     """
     if hasattr(source, "columns") and problem.train.features:
         source = replace(cast(Any, source), columns=tuple(problem.train.features))
     found = _below(source, path)
     if found.labels is not None:
         if not np.any(found.labels):
-            raise InputError(f"{path} holds no unit that is labelled as an anomaly: all {len(found.data)} are normal")
+            raise InputError(f"{path} holds no sample that is labelled as an anomaly: all {len(found.data)} are normal")
         found = _taken(found, np.flatnonzero(found.labels))
     own = _among(problem.train, found.data)
     if own.any():
-        warnings.warn(f"{own.sum()} training units are among the labelled anomalies and are left out", stacklevel=2)
+        warnings.warn(f"{own.sum()} training samples are among the labelled anomalies and are left out", stacklevel=2)
         problem = _trained_on(problem, np.flatnonzero(~own), path)
     if problem.test is not None and (shown := _among(problem.test.data, found.data)).any():
-        warnings.warn(f"{shown.sum()} test units are among the labelled anomalies and are left out", stacklevel=2)
+        warnings.warn(f"{shown.sum()} test samples are among the labelled anomalies and are left out", stacklevel=2)
         left = np.flatnonzero(~shown)
         problem = replace(problem, test=_taken(problem.test, left) if len(left) else None)
     return problem, found
@@ -122,13 +122,14 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     """Several sets of anomalies as one, in memory."""
     if len(parts) == 1:
         return parts[0]
-    units = torch.cat([batch.units for part in parts for batch in part.data.batches(64)])
+    samples = torch.cat([batch.samples for part in parts for batch in part.data.batches(64)])
     masks = [None if part.masks is None else part.masks[i] for part in parts for i in range(len(part.data))]
-    return Labelled(Data(units, [name for part in parts for name in part.data.names]), masks=masks)
+    return Labelled(Data(samples, [name for part in parts for name in part.data.names]), masks=masks)
 
 
 def _below(source: Source, path: str) -> Labelled:
-    """The units at a path as the source knows them where it lies in the source's own folder, or else as found there."""
+    """The samples at a path as the source knows them where it lies in the source's own folder, or else as found
+    there."""
     if not hasattr(source, "path"):
         return source.at(path).load_all()
     own, there = find_path(source.path).resolve(), find_path(path).resolve()
@@ -142,33 +143,33 @@ def _below(source: Source, path: str) -> Labelled:
 
 
 def _listed(whole: Labelled, path: Path) -> Labelled:
-    """The units that a file names, one a line, or in the column `unit` of a .csv."""
+    """The samples that a file names, one a line, or in the column `sample` of a .csv."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            names = pd.read_csv(io.StringIO(text), dtype=str)["unit"].tolist()
+            names = pd.read_csv(io.StringIO(text), dtype=str)["sample"].tolist()
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (KeyError, ValueError) as error:
         raise InputError(
-            f"{path} is no list of units: {error}", "a .txt with one a line, or a .csv with the column unit"
+            f"{path} is no list of samples: {error}", "a .txt with one a line, or a .csv with the column sample"
         ) from error
     place = {str(name): i for i, name in enumerate(whole.data.names)}
     if strange := [name for name in names if name not in place]:
-        raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such units), which is not in the data")
+        raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such samples), which is not in the data")
     found = _taken(whole, np.array([place[name] for name in names]))
     return replace(found, labels=None)
 
 
 def _among(data: Data, known: Data) -> np.ndarray:
-    """Which units [n] equal one of those known."""
+    """Which samples [n] equal one of those known."""
     seen = set(digests(known))
     return np.array([digest in seen for digest in digests(data)])
 
 
 def _trained_on(problem: Problem, kept: np.ndarray, why: str) -> Problem:
     if len(kept) < 2:
-        raise InputError(f"{why} leaves {len(kept)} units to train on: at least 2 are needed")
+        raise InputError(f"{why} leaves {len(kept)} samples to train on: at least 2 are needed")
     groups = None if problem.train_groups is None else np.asarray(problem.train_groups)[kept]
     return replace(problem, train=problem.train.take(kept), train_groups=groups)
 

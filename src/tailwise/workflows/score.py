@@ -13,7 +13,7 @@ from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.problem import Source
-from ..core.validation import check_units
+from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import pictures
 from ..runs import scorer, store
@@ -34,7 +34,7 @@ def score_data(
     map_threshold: float | None = None,
     false_discoveries: float | None = None,
 ) -> pd.DataFrame:
-    """Scores of every unit of `data`, and their maps in a folder; see `commands.score`."""
+    """Scores of every sample of `data`, and their maps in a folder; see `commands.score`."""
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be above 0: got {batch_size}")
     if threshold is not None and math.isnan(threshold):
@@ -47,29 +47,29 @@ def score_data(
     if map_folder is not None:
         map_files.check_folder(map_folder, source)
     labelled = labelled_like(opened, source)
-    units = labelled.data
-    check_units(units, least=1)
+    samples = labelled.data
+    check_samples(samples, least=1)
     detector = opened.detector()
     inference.place(detector, device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores = inference.score(detector, units, batch_size).double().numpy()
+        scores = inference.score(detector, samples, batch_size).double().numpy()
         if map_folder is not None:
-            _write_maps(map_folder, opened, detector, units, source, map_threshold)
+            _write_maps(map_folder, opened, detector, samples, source, map_threshold)
     return scorer.scored(opened, labelled, scores, threshold, false_discoveries)
 
 
 def _write_maps(
-    folder: Path, run: store.Run, detector: Detector, units: Data, source: Source, threshold: float | None
+    folder: Path, run: store.Run, detector: Detector, samples: Data, source: Source, threshold: float | None
 ) -> None:
     if not detector.has_maps:
         raise InputError(
-            f"the run's detector has no score maps of its units: {run.settings['detector']}",
+            f"the run's detector has no score maps of its samples: {run.settings['detector']}",
             "fit images with one that has, such as autoencoder or gaussian",
         )
     scale = score_maps.Scale.of(run.settings)
     if scale is None:
         raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
     scale = scale if threshold is None else score_maps.Scale(min(scale.usual, threshold), threshold)
-    found = score_maps.of_data(detector, units, run.settings["smoothing"])
-    map_files.write_maps(folder, units, found, scale, pictures.pictures_of(source, units))
+    found = score_maps.of_data(detector, samples, run.settings["smoothing"])
+    map_files.write_maps(folder, samples, found, scale, pictures.pictures_of(source, samples))

@@ -62,8 +62,8 @@ def write_map(
         raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     opened = open_run(run)
     source = scorer.source_like(opened, data)
-    units = scorer.units_like(opened, source)
-    sizes = units.context.sizes if isinstance(units.context, Scenes) else ()
+    samples = scorer.samples_like(opened, source)
+    sizes = samples.context.sizes if isinstance(samples.context, Scenes) else ()
     if len(sizes) != 1:
         holds = f"{len(sizes)} of them" if sizes else "something else"
         raise InputError(f"a map is of one cube: {data} holds {holds}", "write a table to a .csv or .parquet file")
@@ -79,19 +79,19 @@ def write_map(
     detector = opened.detector()
     inference.place(detector, device)
     height, width = sizes[0]
-    rows = max(1, _BLOCK_ENTRIES // (width * units.unit_shape[1]))
+    rows = max(1, _BLOCK_ENTRIES // (width * samples.sample_shape[1]))
     belongs = {
         "model": file_digest(opened.path / MODEL),
         "detector": opened.settings["detector"],
         "source": repr(source),
         "files": [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in _beside(path) if p not in files],
-        "shape": [height, *units.unit_shape, width],
+        "shape": [height, *samples.sample_shape, width],
         "batch_size": batch_size,
         "block": rows,
         "device": device,
     }
     part = Part(out, belongs, rows * width)
-    part.fill(len(units), lambda index: _scores(detector, units, index, batch_size, device))
+    part.fill(len(samples), lambda index: _scores(detector, samples, index, batch_size, device))
     limit = opened.settings["threshold"] if threshold is None else threshold
     _WRITERS[out.suffix](part.path, out, _Map(height, width, limit, header))
     part.discard()
@@ -108,7 +108,7 @@ class Part:
         self.belongs = json.dumps(belongs, sort_keys=True)
         self.block = block
 
-    def fill(self, units: int, scores: Callable[[torch.Tensor], np.ndarray]) -> None:
+    def fill(self, samples: int, scores: Callable[[torch.Tensor], np.ndarray]) -> None:
         """Score block after block, from the first that is not there yet.
 
         Raises:
@@ -116,7 +116,7 @@ class Part:
         """
         try:
             with FileLock(self.lock, timeout=0):
-                self._fill(units, scores)
+                self._fill(samples, scores)
         except Timeout as error:
             raise InputError(
                 f"another process is writing {self.path.name}", "wait for it, or choose another"
@@ -132,22 +132,22 @@ class Part:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
 
-    def _fill(self, units: int, scores: Callable[[torch.Tensor], np.ndarray]) -> None:
-        done = self._done(units)
+    def _fill(self, samples: int, scores: Callable[[torch.Tensor], np.ndarray]) -> None:
+        done = self._done(samples)
         if done:
-            print(f"resuming after {done:,} of {units:,} pixels", file=sys.stderr)
+            print(f"resuming after {done:,} of {samples:,} pixels", file=sys.stderr)
         else:
             self.path.unlink(missing_ok=True)
             write(self.facts, self.belongs.encode())
         with open(self.path, "ab") as file:
             file.truncate(done * _BYTES)
-            for start in range(done, units, self.block):
-                found = scores(torch.arange(start, min(start + self.block, units)))
+            for start in range(done, samples, self.block):
+                found = scores(torch.arange(start, min(start + self.block, samples)))
                 file.write(found.astype("<f4").tobytes())
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _done(self, units: int) -> int:
+    def _done(self, samples: int) -> int:
         """How many scores of a part like this one can be kept: whole blocks only."""
         try:
             if self.facts.read_text() != self.belongs:
@@ -155,7 +155,7 @@ class Part:
             found = self.path.stat().st_size // _BYTES
         except (OSError, ValueError):
             return 0
-        return units if found >= units else found // self.block * self.block
+        return samples if found >= samples else found // self.block * self.block
 
 
 @dataclass(frozen=True)
@@ -168,12 +168,12 @@ class _Map:
     header: Path | None
 
 
-def _scores(detector: Detector, units: Data, index: torch.Tensor, batch_size: int | None, device: str) -> np.ndarray:
+def _scores(detector: Detector, samples: Data, index: torch.Tensor, batch_size: int | None, device: str) -> np.ndarray:
     """[k] of the pixels at these places, which follow each other."""
     if detector.needs_context:
         with torch.no_grad():
-            return detector.score(units.batch(index).to(device)).cpu().numpy()
-    block = Data(units.read(index), range(len(index)))  # type: ignore[arg-type]
+            return detector.score(samples.batch(index).to(device)).cpu().numpy()
+    block = Data(samples.read(index), range(len(index)))  # type: ignore[arg-type]
     return inference.score(detector, block, batch_size).numpy()
 
 

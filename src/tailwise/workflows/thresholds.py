@@ -31,22 +31,22 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
             whole = calibration.together(share)
             own = [whole | {"per_day": whole["promised"] * per_day}, *own]
         rows += own
-    if runs_table.crossed(table):
+    if runs_table.cross_fitted(table):
         say("note: out-of-fold scores promise about as much where trainings are alike; no theorem guarantees it")
         rows = [row | {"guaranteed": False} for row in rows]
     return pd.DataFrame(rows)
 
 
-def warn(table: pd.DataFrame, false_alarms: float, crossed: bool) -> None:
-    """Say what the units are too few for."""
+def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
+    """Say what the samples are too few for."""
     calibration = of_table(table)
     promise = conformal.reachable(len(calibration.scores))
-    if not crossed and not table["held_out"].any():
-        say("warning: too few units to hold any out: the threshold comes from training scores and is too low")
+    if not cross_fitted and not table["held_out"].any():
+        say("warning: too few samples to hold any out: the threshold comes from training scores and is too low")
     elif promise > false_alarms:
-        what = "out-of-fold scores" if crossed else "held-out units"
+        what = "out-of-fold scores" if cross_fitted else "held-out samples"
         text = f"warning: {len(calibration.scores)} {what} can promise at best {100 * promise:.1f} % false alarms"
-        say(f"{text}, not {100 * false_alarms:g} %{'' if crossed else '; --cross 5 makes every unit count'}")
+        say(f"{text}, not {100 * false_alarms:g} %{'' if cross_fitted else '; --cross 5 makes every sample count'}")
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
     if small and calibration.kinds is not None:
         listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])

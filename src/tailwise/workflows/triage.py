@@ -1,9 +1,9 @@
-"""Which training units should a person look at first, and what may each be?
+"""Which training samples should a person look at first, and what may each be?
 
-Units are ranked by detectors that were not trained on them (`refine.out_of_fold`), so that none is excused by having
-been learnt. A suspicious unit that lies in a small kind of units much like it is probably a rare kind of normal; one
-that lies alone, or among units of a large kind, is probably an anomaly. Where anomalies of one sort form a kind of
-their own, nothing in the data tells them from rare normals: the sheet shows them side by side, and a person decides
+Samples are ranked by detectors that were not trained on them (`refine.out_of_fold`), so that none is excused by having
+been learnt. A suspicious sample that lies in a small kind of samples much like it is probably a rare kind of normal;
+one that lies alone, or among samples of a large kind, is probably an anomaly. Where anomalies of one sort form a kind
+of their own, nothing in the data tells them from rare normals: the sheet shows them side by side, and a person decides
 once for all of them.
 """
 
@@ -24,13 +24,13 @@ from ..core import embedding
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.problem import Problem, Source
-from ..core.validation import check_units
+from ..core.validation import check_samples
 from ..errors import InputError
 from ..numerics import neighbours
 from ..report import review_page
 from ..report.review_page import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
 from ..runs import files
-from ..training import alignment, cross_fitting
+from ..training import cross_fitting, local_scores
 from ..weights.default import choose_weighting
 from ..weights.steps import rejection_threshold
 from . import reviews
@@ -47,7 +47,7 @@ _WHOLE = 0.5
 
 
 def detector_for(source: Source) -> str:
-    """The detector that ranks a source's units where the user names none: positions see small defects."""
+    """The detector that ranks a source's samples where the user names none: positions see small defects."""
     return "PaDiM(dims=200, added=0.3)" if getattr(source, "layers", ()) else "gaussian"
 
 
@@ -60,18 +60,18 @@ def with_deep_maps(source: Source) -> Source:
 
 
 def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
-    """Rank the training units of the request's source; what its review calls an anomaly or normal is settled.
+    """Rank the training samples of the request's source; what its review calls an anomaly or normal is settled.
 
     Raises:
         InputError: the data cannot be read, or is too little to deal into `parts`.
     """
     problem = request.source.load() if problem is None else problem
-    check_units(problem.train)
+    check_samples(problem.train)
     settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
     problem, _ = reviews.apply(problem, settled)
     data = problem.train
-    rule = alignment.choose(request.alignment, data.unit_shape)
-    fit = fitter(request, choose_weighting(request.weighting, data.unit_shape), rule)
+    rule = local_scores.choose(request.scores, data.sample_shape)
+    fit = fitter(request, choose_weighting(request.weighting, data.sample_shape), rule)
     suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
     table = sheet(data, suspicion.numpy(), settled)
     return Triage(
@@ -82,10 +82,10 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
 def _usual(
     fit: cross_fitting.Fit, data: Data, table: pd.DataFrame, request: Request
 ) -> tuple[Detector | None, score_maps.Scale | None]:
-    """A detector of the units that are probably normal, and the scale of its maps, from some of them held out."""
-    if len(data.unit_shape) != 3:
+    """A detector of the samples that are probably normal, and the scale of its maps, from some of them held out."""
+    if len(data.sample_shape) != 3:
         return None, None
-    normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, review_page.NORMAL)), "unit"]
+    normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, review_page.NORMAL)), "sample"]
     place = np.flatnonzero(np.isin([str(name) for name in data.names], normal))
     place = np.random.default_rng(request.seed).permutation(place)
     count = conformal.held_out_count(len(place), request.false_alarms)
@@ -97,35 +97,35 @@ def _usual(
 
 
 def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None = None) -> pd.DataFrame:
-    """The sheet of these units for suspicions [n], and of what else is settled; see `Triage`."""
+    """The sheet of these samples for suspicions [n], and of what else is settled; see `Triage`."""
     places = embedding.embedding_of(data)
-    kind = clustering.find(places).numpy()
-    size = np.array([(kind == each).sum() if each >= 0 else 1 for each in kind])
+    cluster = clustering.find(places).numpy()
+    size = np.array([(cluster == each).sum() if each >= 0 else 1 for each in cluster])
     near = neighbours.nearest_within(places, 1)[:, 0].numpy()
-    verdict = _verdicts(suspicion, kind, size)
+    verdict = _verdicts(suspicion, cluster, size)
     names = [str(name) for name in data.names]
     known = {name: said for name, said in (settled or {}).items() if said == review_page.NORMAL}
     verdict = np.array([known.get(name, said) for name, said in zip(names, verdict, strict=True)])
     table = pd.DataFrame(
-        {"unit": names, "score": suspicion, "verdict": verdict, "kind": kind, "alike": size - 1}
+        {"sample": names, "score": suspicion, "verdict": verdict, "cluster": cluster, "alike": size - 1}
         | {"nearest": [names[i] for i in near]}
     )
     # Rare kinds come after anomalies: what a person is asked first should be what most likely has to go.
     later = {PROBABLY_ANOMALY: 0, PROBABLY_RARE: 1, PROBABLY_NORMAL: 1, review_page.NORMAL: 2}
     order = np.lexsort((-suspicion, np.array([later[said] for said in verdict])))
     gone = [name for name, said in (settled or {}).items() if said == review_page.ANOMALY]
-    decided = pd.DataFrame({"unit": gone, "verdict": review_page.ANOMALY, "kind": -1, "alike": 0, "nearest": ""})
+    decided = pd.DataFrame({"sample": gone, "verdict": review_page.ANOMALY, "cluster": -1, "alike": 0, "nearest": ""})
     table = pd.concat([table.iloc[order], decided], ignore_index=True) if gone else table.iloc[order]
     table = table.reset_index(drop=True)
     table.insert(1, "rank", np.arange(1, len(table) + 1))
     return table
 
 
-def _verdicts(suspicion: np.ndarray, kind: np.ndarray, size: np.ndarray) -> np.ndarray:
-    # Where good and bad overlap, the mixture's limit may lie among the usual units.
+def _verdicts(suspicion: np.ndarray, cluster: np.ndarray, size: np.ndarray) -> np.ndarray:
+    # Where good and bad overlap, the mixture's limit may lie among the usual samples.
     suspicious = suspicion > max(rejection_threshold(torch.from_numpy(suspicion)), _SUSPICIOUS)
-    whole = np.array([suspicious[kind == each].mean() >= _WHOLE for each in kind])
-    rare = (kind >= 0) & (size <= _RARE * len(size)) & whole
+    whole = np.array([suspicious[cluster == each].mean() >= _WHOLE for each in cluster])
+    rare = (cluster >= 0) & (size <= _RARE * len(size)) & whole
     return np.where(rare, PROBABLY_RARE, np.where(suspicious, PROBABLY_ANOMALY, PROBABLY_NORMAL))
 
 

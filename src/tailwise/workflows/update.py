@@ -12,12 +12,12 @@ import pandas as pd
 import torch
 
 from ..calibration import clustering, conformal
-from ..calibration.clusters import Kinds
+from ..calibration.clusters import Clusters
 from ..core import embedding, inference
 from ..core.data import Data
 from ..core.detector import Detector, Updatable
 from ..core.identity import digest_of
-from ..core.validation import check_units
+from ..core.validation import check_samples
 from ..errors import InputError
 from ..report.summary import to_html, update_summary
 from ..runs import fingerprint, group_gate, store
@@ -35,31 +35,31 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
     source = open_source(more) if spelled(more) else opened.spelled("source").at(more)
     detector = opened.detector()
     if not isinstance(detector, Updatable):
-        kind = type(getattr(detector, "detector", detector)).__name__
-        aligned = bool(opened.settings["alignment"])
+        local = " with local scores" if opened.settings["scores"] != "own" else ""
+        name = type(getattr(detector, "detector", detector)).__name__
         raise InputError(
-            f"{kind}{' with mode-fair scores' if aligned else ''} cannot take in more units: it is fitted as a whole",
-            "fit patch-memory without an --alignment, or fit again with all data",
+            f"{name}{local} cannot take in more samples: it is fitted as a whole",
+            "fit patch-memory with --scores own, or fit again with all data",
         )
-    if opened.settings.get("per_kind") or opened.settings.get("per_group"):
-        raise InputError("a run whose thresholds are of kinds cannot take in more units", "fit again with all data")
-    # Test data beside the new units is not looked at: it is not what the run was tested on.
+    if opened.settings.get("per_cluster") or opened.settings.get("per_group"):
+        raise InputError("a run whose thresholds are of kinds cannot take in more samples", "fit again with all data")
+    # Test data beside the new samples is not looked at: it is not what the run was tested on.
     problem = replace(source.load(), test=None)
     data = problem.train
-    expected = tuple(opened.settings["unit_shape"])
-    if data.unit_shape != expected:
+    expected = tuple(opened.settings["sample_shape"])
+    if data.sample_shape != expected:
         raise InputError(
-            f"the run was fitted on units of shape {list(expected)}: those of {more} have {list(data.unit_shape)}",
+            f"the run was fitted on samples of shape {list(expected)}: those of {more} have {list(data.sample_shape)}",
             "add data of the same kind",
         )
-    check_units(data, least=1)
+    check_samples(data, least=1)
     settings = {name: value for name, value in opened.settings.items() if name not in _OWN}
     with store.hold(out, overwrite) as writer:
         held = _held_out(len(data), settings["false_alarms"], seed)
         chosen = np.setdiff1d(np.arange(len(data)), held)
-        first, kinds = inference.score(detector, data), opened.kinds()
+        first, clusters = inference.score(detector, data), opened.clusters()
         detector.update(data.take(chosen), torch.ones(len(chosen)))
-        rows = _rows(detector, data, held, first.double().numpy(), opened.scores(), kinds)
+        rows = _rows(detector, data, held, first.double().numpy(), opened.scores(), clusters)
         table = pd.concat([opened.scores(), rows], ignore_index=True)
         calibration = of_table(table)
         settings["threshold"] = calibration.threshold(settings["false_alarms"])
@@ -73,33 +73,35 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             "group_fpr": group_gate.check_group_fpr(table, None, settings["threshold"], settings.get("max_group_fpr")),
             "n_train": settings["n_train"] + len(chosen),
             "n_held_out": settings["n_held_out"] + len(held),
-            "updates": [*settings.get("updates", []), {"source": repr(source), "units": len(data)}],
+            "updates": [*settings.get("updates", []), {"source": repr(source), "samples": len(data)}],
         }
         writer.start(settings, overwrite)
         summary = update_summary(opened, settings, source, problem, rows, table)
         kept = fingerprint.choose(detector, data.take(chosen), seed)
         page = to_html(summary)
-        return writer.finish(settings, detector, table, opened.history(), summary, page, kinds, fingerprint_units=kept)
+        return writer.finish(
+            settings, detector, table, opened.history(), summary, page, clusters, fingerprint_samples=kept
+        )
 
 
-def _held_out(units: int, false_alarms: float, seed: int) -> np.ndarray:
-    """Some of the new units, for the threshold. A single one is taken in."""
+def _held_out(samples: int, false_alarms: float, seed: int) -> np.ndarray:
+    """Some of the new samples, for the threshold. A single one is taken in."""
     generator = torch.Generator().manual_seed(seed)
-    count = conformal.held_out_count(units, false_alarms)
-    return torch.randperm(units, generator=generator)[:count].sort().values.numpy()
+    count = conformal.held_out_count(samples, false_alarms)
+    return torch.randperm(samples, generator=generator)[:count].sort().values.numpy()
 
 
 def _rows(
-    detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, before: pd.DataFrame, kinds: Kinds | None
+    detector: Detector, data: Data, held: np.ndarray, first: np.ndarray, before: pd.DataFrame, clusters: Clusters | None
 ) -> pd.DataFrame:
-    """A row for each new unit, as in scores.parquet. `first` are the scores before the update."""
+    """A row for each new sample, as in scores.parquet. `first` are the scores before the update."""
     after = inference.score(detector, data).double().numpy()
     out = np.isin(np.arange(len(data)), held)
-    known = set(before["unit"])
+    known = set(before["sample"])
     rounds = sum(name.startswith("+") for name in known)
     names = [f"+{rounds}/{name}" if name in known else name for name in data.names]
     found = clustering.find(embedding.embedding_of(data)).numpy() if len(data) > 2 else np.full(len(data), -1)
-    rows = pd.DataFrame({"unit": names, "score": after})
+    rows = pd.DataFrame({"sample": names, "score": after})
     for column, values in (("trained_score", after), ("first_score", first), ("weight", np.ones(len(data)))):
         rows[column] = np.where(out, np.nan, values)
     rows["held_out"] = out
@@ -107,12 +109,12 @@ def _rows(
         # Earlier scores are those of the fit: a larger memory can only have lowered them, so they err to the side of
         # fewer false alarms.
         rows["calibration"] = np.where(out, after, np.nan)
-    # Kinds are found among the new units alone, and numbered on.
-    rows["mode"] = np.where(found < 0, -1, found + 1 + int(before["mode"].max()))
-    if kinds is not None:
+    # Kinds are found among the new samples alone, and numbered on.
+    rows["cluster"] = np.where(found < 0, -1, found + 1 + int(before["cluster"].max()))
+    if clusters is not None:
         # The run's kinds stay those of its fit: what is new to them stays unknown to them.
-        placed = kinds.place(data)
-        rows["mode_as_new"], rows["unknown_as_new"] = placed.mode.numpy(), placed.unknown.numpy()
+        placed = clusters.place(data)
+        rows["cluster_as_new"], rows["unknown_as_new"] = placed.nearest.numpy(), placed.unknown.numpy()
     if "group" in before:
         rows["group"] = "added"
     return rows

@@ -20,7 +20,7 @@ def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
     table = _read_table(path)
     numeric = [str(name) for name in table.select_dtypes("number").columns]
     if not numeric or not len(table):
-        raise InputError(f"{path} has no column of numbers", "a column of scores was needed, one row a unit")
+        raise InputError(f"{path} has no column of numbers", "a column of scores was needed, one row a sample")
     if column is None:
         column = "score" if "score" in numeric else numeric[0] if len(numeric) == 1 else None
     if column is None:

@@ -1,7 +1,7 @@
-"""What the detectors that score by deviation share: networks with heads, a bank of units, known anomalies, gradients.
+"""What the detectors that score by deviation share: networks with heads, a bank of samples, known anomalies, gradients.
 
-A deviation is a score counted in standard deviations of a prior for normal units (Pang et al., KDD 2019): normal units
-are drawn to 0, anomalies pushed beyond a margin.
+A deviation is a score counted in standard deviations of a prior for normal samples (Pang et al., KDD 2019): normal
+samples are drawn to 0, anomalies pushed beyond a margin.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .standardise import Standardise
 
 # Anomalies are few; of many, a step sees so many, and the next step the next ones.
 _KNOWN_AT_A_STEP = 32
-# Units that lend their values or textures: distinct ones, chosen by their content alone.
-_BANK_UNITS = 256
+# Samples that lend their values or textures: distinct ones, chosen by their content alone.
+_BANK_SAMPLES = 256
 _BANK_ENTRIES = 4_000_000
 _RANGE = (0.01, 0.99)
 # How many steps are made with hard labels; of a short training at most a share of all, but the first ones always.
@@ -38,43 +38,43 @@ _PUBLISHED_DRAWS = 5_000
 class Known(nn.Module):
     """A few labelled anomalies. They train only: they are no part of the saved state."""
 
-    units: Tensor
+    samples: Tensor
     masks: Tensor
     masked: Tensor
 
-    def __init__(self, unit_shape: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...]) -> None:
         super().__init__()
-        places = unit_shape[1:] if len(unit_shape) == 3 else unit_shape
-        self.register_buffer("units", torch.zeros(0, *unit_shape), persistent=False)
+        places = sample_shape[1:] if len(sample_shape) == 3 else sample_shape
+        self.register_buffer("samples", torch.zeros(0, *sample_shape), persistent=False)
         self.register_buffer("masks", torch.zeros(0, *places), persistent=False)
         self.register_buffer("masked", torch.zeros(0, dtype=torch.bool), persistent=False)
 
     def keep(self, anomalies: Labelled) -> None:
-        """Take over the units, in an order of their content's, and the masks of images that have one."""
-        device = self.units.device
-        units = anomalies.data.read(torch.arange(len(anomalies.data)))
-        order = counter_rng.seeds_of(units).argsort()
+        """Take over the samples, in an order of their content's, and the masks of images that have one."""
+        device = self.samples.device
+        samples = anomalies.data.read(torch.arange(len(anomalies.data)))
+        order = counter_rng.seeds_of(samples).argsort()
         places = tuple(self.masks.shape[1:])
-        masks = torch.zeros(len(units), *places)
-        masked = torch.zeros(len(units), dtype=torch.bool)
+        masks = torch.zeros(len(samples), *places)
+        masked = torch.zeros(len(samples), dtype=torch.bool)
         for at, mask in enumerate(anomalies.masks or ()):
-            if mask is not None and units.dim() == 4:
+            if mask is not None and samples.dim() == 4:
                 whole = (torch.as_tensor(np.asarray(mask)) > 0).float()[None, None]
-                # Of a mask that is finer than the unit, a place is touched if any of it is.
+                # Of a mask that is finer than the sample, a place is touched if any of it is.
                 masks[at] = nn.functional.adaptive_max_pool2d(whole, places)[0, 0]
                 masked[at] = True
-        self.units, self.masks, self.masked = (value[order].to(device) for value in (units, masks, masked))
+        self.samples, self.masks, self.masked = (value[order].to(device) for value in (samples, masks, masked))
 
     def at(self, step: int) -> Tensor:
         """Indices of those that this step sees."""
-        count = min(len(self.units), _KNOWN_AT_A_STEP)
+        count = min(len(self.samples), _KNOWN_AT_A_STEP)
         start = step * count if self.rotates else 0
-        return (start + torch.arange(count, device=self.units.device)) % max(1, len(self.units))
+        return (start + torch.arange(count, device=self.samples.device)) % max(1, len(self.samples))
 
     @property
     def rotates(self) -> bool:
         """Whether there are more than a step sees."""
-        return len(self.units) > _KNOWN_AT_A_STEP
+        return len(self.samples) > _KNOWN_AT_A_STEP
 
 
 class Adaptive(Detector):
@@ -90,10 +90,10 @@ class Adaptive(Detector):
     bank: Tensor
     steps: Tensor
 
-    def build(self, unit_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(unit_shape)
-        self.heads = ThreeHeads(unit_shape, widths(unit_shape, self.hidden))
-        self.register_buffer("bank", torch.zeros(2, *unit_shape), persistent=False)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.standardise = Standardise(sample_shape)
+        self.heads = ThreeHeads(sample_shape, widths(sample_shape, self.hidden))
+        self.register_buffer("bank", torch.zeros(2, *sample_shape), persistent=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def prepare(self, data: Data, w: Tensor) -> None:
@@ -115,21 +115,21 @@ class Adaptive(Detector):
 
     def losses(self, batch: Batch) -> Tensor:
         step = self._step()
-        seeds = counter_rng.seeds_of(batch.units, step)
-        units = self.standardise(batch.units)
-        made, mask = self._altered(units, seeds)
-        real, pseudo = self.heads(torch.cat([units, made])).split(len(units))
-        mask = mask.to(units)
+        seeds = counter_rng.seeds_of(batch.samples, step)
+        samples = self.standardise(batch.samples)
+        made, mask = self._altered(samples, seeds)
+        real, pseudo = self.heads(torch.cat([samples, made])).split(len(samples))
+        mask = mask.to(samples)
         normal = self._terms(real, 0.0, torch.zeros_like(mask), step, seeds)
         return normal + self._anomalous_terms(self._terms(pseudo, 1.0, mask, step), step)
 
     def contrast(self, batch: Batch) -> Tensor:
-        """The pseudo-anomalies [n, *unit] of units, as evaluation mode makes them."""
-        made, _ = self._altered(self.standardise(batch.units), counter_rng.seeds_of(batch.units, int(self.steps)))
+        """The pseudo-anomalies [n, *sample] of samples, as evaluation mode makes them."""
+        made, _ = self._altered(self.standardise(batch.samples), counter_rng.seeds_of(batch.samples, int(self.steps)))
         return self.standardise.undo(made)
 
     def _anomalous_terms(self, pseudo: Tensor, step: int) -> Tensor:
-        """Losses of anomalies that stand against each unit: here those of its own pseudo-anomaly [n]."""
+        """Losses of anomalies that stand against each sample: here those of its own pseudo-anomaly [n]."""
         return pseudo
 
     def _step(self) -> int:
@@ -139,11 +139,11 @@ class Adaptive(Detector):
             self.steps += 1
         return step
 
-    def _altered(self, units: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        if units.dim() == 4:
-            return pseudo_anomalies.altered_images(units, seeds, self.bank)
-        rows, mask = pseudo_anomalies.altered_rows(units.flatten(1), seeds, *self.bank.flatten(1))
-        return rows.view_as(units), mask.view_as(units)
+    def _altered(self, samples: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        if samples.dim() == 4:
+            return pseudo_anomalies.altered_images(samples, seeds, self.bank)
+        rows, mask = pseudo_anomalies.altered_rows(samples.flatten(1), seeds, *self.bank.flatten(1))
+        return rows.view_as(samples), mask.view_as(samples)
 
     def _terms(
         self,
@@ -154,9 +154,9 @@ class Adaptive(Detector):
         seeds: Tensor | None = None,
         masked: Tensor | None = None,
     ) -> Tensor:
-        """Deviation, probability and segmentation losses [n] of units with one label.
+        """Deviation, probability and segmentation losses [n] of samples with one label.
 
-        `seeds` are those of unlabelled units, for which the label is only an assumption; `masked` says whose mask
+        `seeds` are those of unlabelled samples, for which the label is only an assumption; `masked` says whose mask
         is known.
         """
         burning = step < self.burn_in
@@ -175,7 +175,7 @@ class Adaptive(Detector):
     def _softened(self, labels: Tensor, probability: Tensor) -> Tensor:
         """What stands for the labels in the deviation: the probability, but a label keeps at least half of its say.
 
-        Without that, as published, a network that has not learnt may call every unit anomalous, and is then rewarded
+        Without that, as published, a network that has not learnt may call every sample anomalous, and is then rewarded
         for it: its own opinion would push what it should draw.
         """
         if self.as_published:
@@ -191,7 +191,7 @@ class Adaptive(Detector):
         return (reading.deviation - draws.mean()) / draws.std()
 
     def _opinion(self, deviation: Tensor, seeds: Tensor) -> Tensor:
-        """What the probability head is taught of an unlabelled unit [n]: mostly the side that its deviation is on."""
+        """What the probability head is taught of an unlabelled sample [n]: mostly the side that its deviation is on."""
         asked = counter_rng.uniforms(seeds, 1, 41)[:, 0] < _OPINION_SHARE
         return torch.where(asked, self._side(deviation), 0.0)
 
@@ -200,11 +200,11 @@ class Adaptive(Detector):
         return (deviation > self.margin / 2).to(deviation)
 
     def read(self, batch: Batch) -> Reading:
-        """What the three heads say of units."""
-        return self.heads(self.standardise(batch.units))
+        """What the three heads say of samples."""
+        return self.heads(self.standardise(batch.samples))
 
     def embed(self, batch: Batch) -> Tensor:
-        return self.heads.trunk(self.standardise(batch.units)).whole
+        return self.heads.trunk(self.standardise(batch.samples)).whole
 
 
 def check_burn_in(steps: int | None) -> None:
@@ -220,14 +220,15 @@ def check_margin(margin: float) -> None:
 
 
 def lenders(data: Data, w: Tensor) -> Tensor:
-    """Distinct units of weight above 0, those whose content comes first in a fixed disorder: weights do not matter."""
-    count = max(2, min(_BANK_UNITS, _BANK_ENTRIES // max(1, torch.Size(data.unit_shape).numel())))
+    """Distinct samples of weight above 0, those whose content comes first in a fixed disorder: weights do not
+    matter."""
+    count = max(2, min(_BANK_SAMPLES, _BANK_ENTRIES // max(1, torch.Size(data.sample_shape).numel())))
     kept = (w > 0).nonzero().flatten().cpu()
-    best, units = torch.zeros(0, dtype=torch.long), torch.zeros(0, *data.unit_shape)
+    best, samples = torch.zeros(0, dtype=torch.long), torch.zeros(0, *data.sample_shape)
     for batch in data.take(kept).batches(max(count, 64)):
-        seeds = torch.cat([best, counter_rng.seeds_of(batch.units)])
-        units = torch.cat([units, batch.units])
+        seeds = torch.cat([best, counter_rng.seeds_of(batch.samples)])
+        samples = torch.cat([samples, batch.samples])
         best, inverse = torch.unique(seeds, return_inverse=True)  # sorted
         first = torch.zeros(len(best), dtype=torch.long).scatter_(0, inverse, torch.arange(len(seeds)))
-        best, units = best[:count], units[first[:count]]
-    return units
+        best, samples = best[:count], samples[first[:count]]
+    return samples

@@ -14,13 +14,13 @@ from ...core.data import Batch, Data
 _ROUNDING = 1e-12
 
 
-def vectors(units: Tensor) -> Tensor:
-    """[n, *unit] -> [n, positions, d]: an image has a vector of channels at each position, anything else is one."""
-    return units.flatten(2).transpose(1, 2) if units.dim() == 4 else units.flatten(1)[:, None]
+def vectors(samples: Tensor) -> Tensor:
+    """[n, *sample] -> [n, positions, d]: an image has a vector of channels at each position, anything else is one."""
+    return samples.flatten(2).transpose(1, 2) if samples.dim() == 4 else samples.flatten(1)[:, None]
 
 
 def weighted_moments(data: Data, w: Tensor, read: Callable[[Batch], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
-    """Mean [p, d] and covariance [p, d, d] of what `read` makes of the units [n, p, d], weighed by `w` [n].
+    """Mean [p, d] and covariance [p, d, d] of what `read` makes of the samples [n, p, d], weighed by `w` [n].
 
     In one pass and in double precision, on the CPU; what `read` makes is overwritten. The covariance is divided by
     the sum of the weights.
@@ -31,7 +31,8 @@ def weighted_moments(data: Data, w: Tensor, read: Callable[[Batch], Tensor], bat
         values = read(batch).cpu().double().transpose(0, 1)  # [p, n, d]
         part = share[batch.index]
         if not len(origin):
-            # Sums are taken about the mean of some units, so that a large offset does not eat the digits of the spread.
+            # Sums are taken about the mean of some samples, so that a large offset does not eat the digits of the
+            # spread.
             origin = values.mean(1, keepdim=True)
             first = torch.zeros(len(values), values.shape[2], dtype=torch.float64)
             second = np.zeros((*first.shape, first.shape[1]))

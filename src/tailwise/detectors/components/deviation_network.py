@@ -18,7 +18,7 @@ _VIEWS = 10
 
 @dataclass(frozen=True)
 class Features:
-    """What a trunk gives: at each place [n, c, ...] and of the whole unit [n, d]."""
+    """What a trunk gives: at each place [n, c, ...] and of the whole sample [n, d]."""
 
     places: Tensor
     whole: Tensor
@@ -27,30 +27,30 @@ class Features:
 class Trunk(nn.Module):
     """Dense for rows and spectra; for images strided convolutions whose levels are brought to one size and stacked."""
 
-    def __init__(self, unit_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.dense = len(unit_shape) < 3
+        self.dense = len(sample_shape) < 3
         if self.dense:
-            body = Body(unit_shape, hidden[:-1], hidden[-1], dense=True)
+            body = Body(sample_shape, hidden[:-1], hidden[-1], dense=True)
             self.layers: nn.Module = nn.Sequential(body.encoder(), nn.ReLU())
             self.places = hidden[-1]
             return
         self.levels = nn.ModuleList()
-        side = min(unit_shape[1:])
-        for before, after in zip((unit_shape[0], *hidden), hidden, strict=False):
+        side = min(sample_shape[1:])
+        for before, after in zip((sample_shape[0], *hidden), hidden, strict=False):
             stride = 2 if side > _SMALLEST_MAP else 1
             self.levels.append(nn.Sequential(started(nn.Conv2d(before, after, 3, stride, 1)), nn.ReLU()))
             side = -(-side // stride)
         self.places = sum(hidden)
 
-    def forward(self, units: Tensor) -> Features:
+    def forward(self, samples: Tensor) -> Features:
         if self.dense:
-            whole = self.layers(units)
+            whole = self.layers(samples)
             return Features(whole, whole)
         levels = []
         for layer in self.levels:
-            units = layer(units)
-            levels.append(units)
+            samples = layer(samples)
+            levels.append(samples)
         # The second level is fine enough to tell places and a quarter of the cost of the first.
         height, width = levels[min(1, len(levels) - 1)].shape[2:]
         return Features(torch.cat([_resized(level, (height, width)) for level in levels], 1), levels[-1].mean((2, 3)))
@@ -83,7 +83,7 @@ class Reading:
     places: Tensor
 
     def split(self, count: int) -> tuple[Reading, Reading]:
-        """The first `count` units, and the others."""
+        """The first `count` samples, and the others."""
         parts = zip(*(value.tensor_split([count]) for value in (self.deviation, self.logit, self.places)), strict=True)
         first, second = (Reading(*part) for part in parts)
         return first, second
@@ -92,34 +92,34 @@ class Reading:
 class ThreeHeads(nn.Module):
     """Deviation, probability and segmentation on one trunk (Das et al., WACV 2025)."""
 
-    def __init__(self, unit_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.unit_shape = unit_shape
-        self.trunk = Trunk(unit_shape, hidden)
+        self.sample_shape = sample_shape
+        self.trunk = Trunk(sample_shape, hidden)
         self.deviation = DeviationHead(self.trunk, _VIEWS)
         self.probability = nn.Linear(hidden[-1], 1)
         if self.trunk.dense:
-            width = torch.Size(unit_shape).numel()
-            self.segmentation: nn.Module = nn.Sequential(nn.Linear(hidden[-1], width), nn.Unflatten(1, unit_shape))
+            width = torch.Size(sample_shape).numel()
+            self.segmentation: nn.Module = nn.Sequential(nn.Linear(hidden[-1], width), nn.Unflatten(1, sample_shape))
         else:
             middle = started(nn.Conv2d(self.trunk.places, hidden[0], 3, 1, 1))
             self.segmentation = nn.Sequential(middle, nn.ReLU(), nn.Conv2d(hidden[0], 1, 1))
 
-    def forward(self, units: Tensor) -> Reading:
-        """Of standardised units [n, *unit]."""
-        features = self.trunk(units)
+    def forward(self, samples: Tensor) -> Reading:
+        """Of standardised samples [n, *sample]."""
+        features = self.trunk(samples)
         places = self.segmentation(features.places)
         if not self.trunk.dense:
-            places = nn.functional.interpolate(places, self.unit_shape[1:], mode="bilinear")[:, 0]
+            places = nn.functional.interpolate(places, self.sample_shape[1:], mode="bilinear")[:, 0]
         return Reading(self.deviation(features), self.probability(features.whole)[:, 0], places)
 
 
 def widths(
-    unit_shape: tuple[int, ...], hidden: tuple[int, ...] | None, rows: tuple[int, ...] = (64,)
+    sample_shape: tuple[int, ...], hidden: tuple[int, ...] | None, rows: tuple[int, ...] = (64,)
 ) -> tuple[int, ...]:
     """The widths (rows, spectra) or channels (images) asked for, or the default for this shape."""
-    default = (16, 32, 64) if len(unit_shape) == 3 else rows
-    return Body.of(unit_shape, hidden or default).widths
+    default = (16, 32, 64) if len(sample_shape) == 3 else rows
+    return Body.of(sample_shape, hidden or default).widths
 
 
 def started(layer: nn.Conv2d) -> nn.Conv2d:

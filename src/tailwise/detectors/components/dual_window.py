@@ -84,11 +84,11 @@ def scores_by_strip(batch: Batch, inner: int, outer: int, function: Callable[[St
     """What `function` gives for each pixel of the batch [k], from all that lies in its windows -> float32 [b].
 
     Raises:
-        InputError: the units are not the pixels of scenes.
+        InputError: the samples are not the pixels of scenes.
     """
     if not isinstance(batch.context, Scenes):
         raise InputError(
-            f"{name} looks at the pixels around a pixel: these units are not the pixels of a cube",
+            f"{name} looks at the pixels around a pixel: these samples are not the pixels of a cube",
             "score a cube, or give Data(..., context=Scenes(pixels, ((height, width),)))",
         )
     result = torch.empty(len(batch))
@@ -100,7 +100,7 @@ def scores_by_strip(batch: Batch, inner: int, outer: int, function: Callable[[St
             pixels = scene.rows(first, last)[:, :, 0].double().numpy()
             found = function(Strip(pixels, first, row, column, down, across))
             result[which[part]] = torch.from_numpy(found).float()
-    return result.to(batch.units.device)
+    return result.to(batch.samples.device)
 
 
 def _by_rows(scene: Scene) -> Iterator[tuple[Tensor, np.ndarray, np.ndarray]]:

@@ -1,6 +1,6 @@
-"""Several scores of one unit become one: squashed onto a common scale, then their weighted geometric mean.
+"""Several scores of one sample become one: squashed onto a common scale, then their weighted geometric mean.
 
-Nothing is fitted: unlike ranks or z-scores, the result of a unit does not depend on the other units (Das & Bhuyan,
+Nothing is fitted: unlike ranks or z-scores, the result of a sample does not depend on the other samples (Das & Bhuyan,
 arXiv 2601.22913, whose form of squashing this is). Works for the scores of any detector.
 """
 

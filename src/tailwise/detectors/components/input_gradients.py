@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 
 
-def gradients(function: Callable[[Tensor], Tensor], units: Tensor) -> Tensor:
-    """d function / d units for a function [n, *unit] -> [n], also where gradients are switched off: [n, *unit]."""
+def gradients(function: Callable[[Tensor], Tensor], samples: Tensor) -> Tensor:
+    """d function / d samples for a function [n, *sample] -> [n], also where gradients are switched off: [n,
+    *sample]."""
     with torch.enable_grad():
-        units = units.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(function(units).sum(), units)
+        samples = samples.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(function(samples).sum(), samples)
     return gradient
 
 
 def localised(gradient: Tensor, scores: Tensor, blur: float = 0.01) -> Tensor:
-    """Where a score [n] comes from, of the gradient [n, *unit]: magnitudes, summed over channels and smoothed.
+    """Where a score [n] comes from, of the gradient [n, *sample]: magnitudes, summed over channels and smoothed.
 
-    The largest value of a map is its unit's score, below 0 too, so that maps of different units can be compared; the
-    published codes stretch each map onto 0..1, a good unit's too. `blur` is the Gaussian's deviation in shares of the
-    side.
+    The largest value of a map is its sample's score, below 0 too, so that maps of different samples can be compared;
+    the published codes stretch each map onto 0..1, a good sample's too. `blur` is the Gaussian's deviation in shares of
+    the side.
     """
     maps = gradient.abs()
     if maps.dim() == 4:

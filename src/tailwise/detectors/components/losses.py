@@ -6,20 +6,20 @@ import torch
 from torch import Tensor, nn
 
 
-def squared_error(units: Tensor, rebuilt: Tensor) -> Tensor:
-    """Mean squared difference over each unit's own axes: [n, ...], [n, ...] -> [n]."""
+def squared_error(samples: Tensor, rebuilt: Tensor) -> Tensor:
+    """Mean squared difference over each sample's own axes: [n, ...], [n, ...] -> [n]."""
     # One operation where the formula spelled out is two; small networks feel each.
-    return nn.functional.mse_loss(rebuilt, units, reduction="none").flatten(1).mean(1)
+    return nn.functional.mse_loss(rebuilt, samples, reduction="none").flatten(1).mean(1)
 
 
-def absolute_error(units: Tensor, rebuilt: Tensor) -> Tensor:
-    """Mean absolute difference over each unit's own axes: [n, ...], [n, ...] -> [n]."""
-    return (units - rebuilt).abs().flatten(1).mean(1)
+def absolute_error(samples: Tensor, rebuilt: Tensor) -> Tensor:
+    """Mean absolute difference over each sample's own axes: [n, ...], [n, ...] -> [n]."""
+    return (samples - rebuilt).abs().flatten(1).mean(1)
 
 
-def spectral_angle(units: Tensor, rebuilt: Tensor) -> Tensor:
+def spectral_angle(samples: Tensor, rebuilt: Tensor) -> Tensor:
     """Angle in radians between two spectra: [n, ...], [n, ...] -> [n]; blind to brightness (Kruse et al. 1993)."""
-    cosine = torch.cosine_similarity(units.flatten(1), rebuilt.flatten(1), dim=1)
+    cosine = torch.cosine_similarity(samples.flatten(1), rebuilt.flatten(1), dim=1)
     # arccos has an infinite slope at 1, which a perfect reconstruction would meet.
     return cosine.clamp(-1 + 1e-6, 1 - 1e-6).arccos()
 
@@ -32,7 +32,8 @@ def distance_to(centre: Tensor, codes: Tensor) -> Tensor:
 def deviation_loss(deviation: Tensor, target: Tensor | float, margin: float) -> Tensor:
     """(1 - t) |dev| + t max(0, margin - dev): deviations [n] in standard deviations of the prior, t [n] in 0..1 -> [n].
 
-    t is 0 for a normal unit, 1 for an anomaly (Pang et al., KDD 2019), and between for soft targets (Das et al. 2025).
+    t is 0 for a normal sample, 1 for an anomaly (Pang et al., KDD 2019), and between for soft targets (Das et al.
+    2025).
     """
     return (1 - target) * deviation.abs() + target * (margin - deviation).clamp_min(0)
 

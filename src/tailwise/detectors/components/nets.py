@@ -1,8 +1,8 @@
-"""Small networks whose form follows the unit's shape: dense for rows, 1-D convolutions for spectra, 2-D for images.
+"""Small networks whose form follows the sample's shape: dense for rows, 1-D convolutions for spectra, 2-D for images.
 
-`dense` makes them fully connected over the whole unit whatever its shape, which is fast for small images.
+`dense` makes them fully connected over the whole sample whatever its shape, which is fast for small images.
 
-None of them couples the units of a batch (no batch normalisation), so a weight of k is the same as k copies.
+None of them couples the samples of a batch (no batch normalisation), so a weight of k is the same as k copies.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ...errors import InputError
 # Widths and code sizes when the user names none: rows (features), spectra and images (channels).
 _WIDTHS = {1: (64,), 2: (16, 32), 3: (16, 32, 64)}
 _CODES = {1: 32, 2: 8, 3: 64}
-# A code as large as the unit would let everything through.
+# A code as large as the sample would let everything through.
 _LARGEST_CODE = 0.5
 Activation = Callable[[], nn.Module]
 
 
 @dataclass(frozen=True)
 class Body:
-    """The form of an encoder for units of one shape, and of the decoder that mirrors it."""
+    """The form of an encoder for samples of one shape, and of the decoder that mirrors it."""
 
-    unit_shape: tuple[int, ...]
+    sample_shape: tuple[int, ...]
     widths: tuple[int, ...]
     code: int
     dense: bool = False
 
     @staticmethod
     def of(
-        unit_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None, dense: bool = False
+        sample_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None, dense: bool = False
     ) -> Body:
         """The given widths and code size, or the default for this shape.
 
@@ -46,44 +46,45 @@ class Body:
         for size in (*(widths if isinstance(widths, (tuple, list)) else [widths]), code):
             if size is not None and (type(size) is not int or size < 1):
                 raise InputError(f"hidden and code are whole numbers above 0: got {size!r}", "as in hidden=(64, 32)")
-        dense = dense or len(unit_shape) == 1
-        dims = 1 if dense else len(unit_shape)
-        default = max(1, min(_CODES[dims], math.ceil(_LARGEST_CODE * math.prod(unit_shape))))
-        return Body(tuple(unit_shape), (*(widths or _WIDTHS[dims]),), code or default, dense)
+        dense = dense or len(sample_shape) == 1
+        dims = 1 if dense else len(sample_shape)
+        default = max(1, min(_CODES[dims], math.ceil(_LARGEST_CODE * math.prod(sample_shape))))
+        return Body(tuple(sample_shape), (*(widths or _WIDTHS[dims]),), code or default, dense)
 
     @property
     def small(self) -> tuple[int, ...]:
         """The spatial size after every halving, rounded up."""
-        return tuple(math.ceil(side / 2 ** len(self.widths)) for side in self.unit_shape[1:])
+        return tuple(math.ceil(side / 2 ** len(self.widths)) for side in self.sample_shape[1:])
 
     def encoder(self, bias: bool = True, activation: Activation = nn.ReLU) -> nn.Module:
-        """[n, *unit] -> [n, code]."""
+        """[n, *sample] -> [n, code]."""
         if self.dense:
-            sizes = (math.prod(self.unit_shape), *self.widths, self.code)
+            sizes = (math.prod(self.sample_shape), *self.widths, self.code)
             return nn.Sequential(nn.Flatten(), *_dense(sizes, bias, activation))
-        convolution = nn.Conv1d if len(self.unit_shape) == 2 else nn.Conv2d
+        convolution = nn.Conv1d if len(self.sample_shape) == 2 else nn.Conv2d
         layers: list[nn.Module] = [Pad(self.small, 2 ** len(self.widths))]
-        for before, after in zip((self.unit_shape[0], *self.widths), self.widths, strict=False):
+        for before, after in zip((self.sample_shape[0], *self.widths), self.widths, strict=False):
             layers += [convolution(before, after, 4, stride=2, padding=1, bias=bias), activation()]
         return nn.Sequential(*layers, nn.Flatten(), nn.Linear(self._flat, self.code, bias=bias))
 
     def decoder(self, activation: Activation = nn.ReLU) -> nn.Module:
-        """[n, code] -> [n, *unit]."""
+        """[n, code] -> [n, *sample]."""
         layers: list[nn.Module]
         if self.dense:
-            sizes = (self.code, *reversed(self.widths), math.prod(self.unit_shape))
+            sizes = (self.code, *reversed(self.widths), math.prod(self.sample_shape))
             layers = _dense(sizes, True, activation)
-            # The output is not rectified: PyTorch's own, smaller start leaves it closer to zero, the mean of the units.
+            # The output is not rectified: PyTorch's own, smaller start leaves it closer to zero, the mean of the
+            # samples.
             layers[-1] = nn.Linear(sizes[-2], sizes[-1])
-            return nn.Sequential(*layers, nn.Unflatten(1, self.unit_shape))
-        convolution = nn.ConvTranspose1d if len(self.unit_shape) == 2 else nn.ConvTranspose2d
+            return nn.Sequential(*layers, nn.Unflatten(1, self.sample_shape))
+        convolution = nn.ConvTranspose1d if len(self.sample_shape) == 2 else nn.ConvTranspose2d
         layers = [nn.Linear(self.code, self._flat), activation()]
         layers.append(nn.Unflatten(1, (self.widths[-1], *self.small)))
         downwards = tuple(reversed(self.widths))
         for before, after in itertools.pairwise(downwards):
             layers += [convolution(before, after, 4, stride=2, padding=1), activation()]
-        layers.append(convolution(downwards[-1], self.unit_shape[0], 4, stride=2, padding=1))
-        return nn.Sequential(*layers, Crop(self.unit_shape[1:]))
+        layers.append(convolution(downwards[-1], self.sample_shape[0], 4, stride=2, padding=1))
+        return nn.Sequential(*layers, Crop(self.sample_shape[1:]))
 
     @property
     def _flat(self) -> int:
@@ -97,9 +98,9 @@ class Pad(nn.Module):
         super().__init__()
         self.size = tuple(side * factor for side in small)
 
-    def forward(self, units: Tensor) -> Tensor:
-        ends = [(0, full - side) for full, side in zip(self.size, units.shape[2:], strict=True)]
-        return nn.functional.pad(units, [end for pair in reversed(ends) for end in pair])
+    def forward(self, samples: Tensor) -> Tensor:
+        ends = [(0, full - side) for full, side in zip(self.size, samples.shape[2:], strict=True)]
+        return nn.functional.pad(samples, [end for pair in reversed(ends) for end in pair])
 
 
 class Crop(nn.Module):
@@ -109,9 +110,9 @@ class Crop(nn.Module):
         super().__init__()
         self.size = size
 
-    def forward(self, units: Tensor) -> Tensor:
+    def forward(self, samples: Tensor) -> Tensor:
         kept: tuple[Any, ...] = (..., *(slice(side) for side in self.size))
-        return units[kept]
+        return samples[kept]
 
 
 def _dense(sizes: Sequence[int], bias: bool, activation: Activation) -> list[nn.Module]:

@@ -1,11 +1,11 @@
-"""Anomalies made from normal units: patches of foreign texture in images, foreign values in rows.
+"""Anomalies made from normal samples: patches of foreign texture in images, foreign values in rows.
 
 Images after DRAEM (Zavrtanik et al., ICCV 2021), as Adaptive Deviation Learning uses it: Perlin noise above a threshold
 is a mask, and inside it the image gives way to a texture. Theirs is a folder of photographs; here textures are
-generated, or moved parts of other units, so that nothing is downloaded. The form for rows is ours.
+generated, or moved parts of other samples, so that nothing is downloaded. The form for rows is ours.
 
-All randomness is a function of seeds, one a unit, that are made from the unit's own numbers: copies of a unit get the
-same pseudo-anomaly, whatever batch they are in, and whoever runs it.
+All randomness is a function of seeds, one a sample, that are made from the sample's own numbers: copies of a sample get
+the same pseudo-anomaly, whatever batch they are in, and whoever runs it.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def perlin_noise(seeds: Tensor, size: torch.Size | tuple[int, ...]) -> Tensor:
 
 
 def textures(seeds: Tensor, shape: torch.Size | tuple[int, ...], bank: Tensor) -> Tensor:
-    """[n, c, h, w] of standardised textures: stripes, chequers, noise of some spectrum, or a moved unit of `bank`."""
+    """[n, c, h, w] of standardised textures: stripes, chequers, noise of some spectrum, or a moved sample of `bank`."""
     channels, *size = shape
     kinds = (uniforms(seeds, 1, 20)[:, 0] * (len(_PATTERNS) + 1)).long()
     ends = _COLOURS * normals(seeds, 2 * channels, 21).view(-1, 2, channels, 1, 1)
@@ -131,13 +131,13 @@ def _ramps(seeds: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _moved(bank: Tensor, seeds: Tensor) -> Tensor:
-    """A random unit of the bank for each seed, shifted around its edges and half of the time mirrored."""
+    """A random sample of the bank for each seed, shifted around its edges and half of the time mirrored."""
     height, width = bank.shape[2:]
-    unit, down, right, mirrored = uniforms(seeds, 4, 35).T
+    sample, down, right, mirrored = uniforms(seeds, 4, 35).T
     rows = (torch.arange(height, device=bank.device) + (down * height).long()[:, None]) % height
     columns = (torch.arange(width, device=bank.device) + (right * width).long()[:, None]) % width
     columns = torch.where((mirrored < 0.5)[:, None], columns, columns.flip(1))
-    chosen = bank[(unit * len(bank)).long()]
+    chosen = bank[(sample * len(bank)).long()]
     at = torch.arange(len(seeds), device=bank.device)[:, None, None]
     return chosen[at, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 

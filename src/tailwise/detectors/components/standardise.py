@@ -14,10 +14,10 @@ class Standardise(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, unit_shape: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.axes = (1, 2) if len(unit_shape) == 3 else ()
-        shape = (unit_shape[0], 1, 1) if len(unit_shape) == 3 else unit_shape
+        self.axes = (1, 2) if len(sample_shape) == 3 else ()
+        shape = (sample_shape[0], 1, 1) if len(sample_shape) == 3 else sample_shape
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
@@ -26,14 +26,14 @@ class Standardise(nn.Module):
         total = float(w.double().sum())
         first = torch.zeros(self.mean.shape, dtype=torch.float64)
         second = torch.zeros_like(first)
-        # Sums are taken about the first unit, so that a large offset does not eat the digits of a small spread.
+        # Sums are taken about the first sample, so that a large offset does not eat the digits of a small spread.
         origin = data.read(torch.zeros(1, dtype=torch.long))[0].double()
         origin = origin.mean(self.axes, keepdim=True) if self.axes else origin
         for batch in data.batches(4_096 if len(self.axes) == 0 else 64):
             part = w[batch.index.to(w.device)].double().cpu()
-            units = batch.units.double() - origin
-            first += _weighted_sum(units.mean(self.axes_of_batch, keepdim=True) if self.axes else units, part)
-            squares = units.square()
+            samples = batch.samples.double() - origin
+            first += _weighted_sum(samples.mean(self.axes_of_batch, keepdim=True) if self.axes else samples, part)
+            squares = samples.square()
             second += _weighted_sum(squares.mean(self.axes_of_batch, keepdim=True) if self.axes else squares, part)
         mean = first / total
         variance = (second / total - mean.square()).clamp_min(0)
@@ -45,13 +45,13 @@ class Standardise(nn.Module):
     def axes_of_batch(self) -> tuple[int, ...]:
         return tuple(axis + 1 for axis in self.axes)
 
-    def forward(self, units: Tensor) -> Tensor:
-        return (units - self.mean) / self.scale
+    def forward(self, samples: Tensor) -> Tensor:
+        return (samples - self.mean) / self.scale
 
-    def undo(self, units: Tensor) -> Tensor:
-        """Standardised units in their own measure again."""
-        return units * self.scale + self.mean
+    def undo(self, samples: Tensor) -> Tensor:
+        """Standardised samples in their own measure again."""
+        return samples * self.scale + self.mean
 
 
-def _weighted_sum(units: Tensor, w: Tensor) -> Tensor:
-    return torch.tensordot(w, units, dims=1)
+def _weighted_sum(samples: Tensor, w: Tensor) -> Tensor:
+    return torch.tensordot(w, samples, dims=1)

@@ -25,7 +25,7 @@ from tailwise.integrations.onnx import _quiet, _solved, to_onnx
 from tailwise.numerics import export_ops
 from tailwise.runs import fingerprint, store
 from tailwise.testing import Case
-from tailwise.training import alignment
+from tailwise.training import local_scores
 
 pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
@@ -36,11 +36,11 @@ sys.path.insert(0, str(RUNTIME / "src"))
 import tailwise_runtime  # noqa: E402
 
 SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
-# Every detector in each shape that it takes; with mode-fair scores those that stand for the ways of scoring.
+# Every detector in each shape that it takes; with local scores those that stand for the ways of scoring.
 PLAIN = [
     pytest.param(name, SHAPES[dims], False, id=f"{name}-{dims}d")
     for name in registry.entries("detector")
-    for dims in registry.find("detector", name).unit_dims
+    for dims in registry.find("detector", name).sample_dims
 ]
 FAIR = [
     pytest.param(name, SHAPES[dims], True, id=f"{name}-{dims}d-fair")
@@ -50,7 +50,7 @@ FAIR = [
 FAIR.append(pytest.param("dev-net", (1, 64, 64), True, id="dev-net-large-fair"))
 SMOOTHING = 0.02
 # Few neighbours make a small graph: elimination goes step by step.
-RULE = alignment.ModeFair(neighbours=5, nearest=3)
+RULE = local_scores.LocalScores(neighbours=5, nearest=3)
 # These are computed in double precision to the end, or differ by elementary operations alone.
 CLOSED = ("gaussian", "patch-memory", "rx")
 
@@ -85,17 +85,17 @@ def loaded(tmp_path_factory):
 
 
 def asked(name: str, shape: tuple[int, ...], count: int) -> torch.Tensor:
-    """Fresh units, among them some of training, a constant one, and one far from everything."""
+    """Fresh samples, among them some of training, a constant one, and one far from everything."""
     case = Case(registry.find("detector", name), shape)
-    units = case.data(count, seed=5).read(torch.arange(count))
+    samples = case.data(count, seed=5).read(torch.arange(count))
     special = [case.data(100).read(torch.arange(3)), torch.zeros(1, *shape), 1e3 * torch.ones(1, *shape)]
-    return torch.cat([*special, units])[:count]
+    return torch.cat([*special, samples])[:count]
 
 
 def apart(found: np.ndarray, expected: torch.Tensor, least: float = 0.01) -> float:
     """The largest difference, as a share of the score; near nought, of `least` times the usual score.
 
-    A mode-fair score of a network passes through nought, where torch itself gives other shares with other batches.
+    A local score of a network passes through nought, where torch itself gives other shares with other batches.
     """
     expected_values = expected.double().numpy()
     size = np.maximum(np.abs(expected_values), least * np.median(np.abs(expected_values)))
@@ -109,14 +109,14 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
             loaded(name, shape, fair)
         return
     detector, model = fitted(name, shape, fair), loaded(name, shape, fair)
-    assert model.unit_shape == shape
+    assert model.sample_shape == shape
     for count in (1, 7, 300):
-        units = asked(name, shape, count)
-        expected = inference.score(detector, Data(units, [str(i) for i in range(count)]))
-        found = model.score(units.numpy())
+        samples = asked(name, shape, count)
+        expected = inference.score(detector, Data(samples, [str(i) for i in range(count)]))
+        found = model.score(samples.numpy())
         assert found.dtype == np.float32
         assert apart(found, expected, 0.0 if name in CLOSED else 0.01) < 1e-4
-        assert np.array_equal(model.flagged(units.numpy()), found > 1.0)
+        assert np.array_equal(model.flagged(samples.numpy()), found > 1.0)
     few = asked(name, shape, 9)
     if not model.has_maps:
         gradients = any(getattr(part, "maps_are_gradients", False) for part in detector.modules())
@@ -159,13 +159,13 @@ def test_equal_neighbours_have_one_order() -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
-    """A run of a table, with mode-fair scores."""
+    """A run of a table, with local scores."""
     folder = tmp_path_factory.mktemp("runs")
     generator = np.random.default_rng(0)
     values = generator.normal(size=(120, 5)) + 4 * generator.integers(0, 2, size=(120, 1))
     pd.DataFrame(values, columns=list("abcde")).to_csv(folder / "table.csv", index=False)
     command = ["fit", str(folder / "table.csv"), "--out", str(folder / "run"), "--detector", "gaussian"]
-    command += ["--alignment", repr(RULE)]
+    command += ["--scores", repr(RULE)]
     assert run(command) == 0
     return folder / "run"
 
@@ -180,11 +180,11 @@ def exported(finished: Path) -> Path:
 def test_a_run_keeps_sixteen_scores_and_is_verified(finished: Path, capsys) -> None:
     kept = store.open_run(finished).fingerprint()
     assert kept is not None
-    assert kept.units.shape == (16, 5)
-    table = store.open_run(finished).scores().set_index("unit")["score"]
+    assert kept.samples.shape == (16, 5)
+    table = store.open_run(finished).scores().set_index("sample")["score"]
     trained = pd.read_csv(finished.with_name("table.csv")).to_numpy(np.float32)
-    for unit, score in zip(kept.units.numpy(), kept.scores.tolist(), strict=True):
-        (row,) = np.flatnonzero((trained == unit).all(1))
+    for sample, score in zip(kept.samples.numpy(), kept.scores.tolist(), strict=True):
+        (row,) = np.flatnonzero((trained == sample).all(1))
         assert score == pytest.approx(table.iloc[row], abs=1e-4)
     assert run(["verify", str(finished)]) == 0
     assert "the 16 scores of the fit" in capsys.readouterr().out
@@ -208,7 +208,7 @@ def test_an_exported_run_is_verified_and_scores_on_the_command_line(finished: Pa
 @pytest.mark.filterwarnings("default")
 def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: Path, tmp_path, capsys) -> None:
     command = ["fit", str(finished.with_name("table.csv")), "--out", str(tmp_path / "run"), "--detector", "gaussian"]
-    assert run([*command, "--per-kind", "--cross", "0"]) == 0
+    assert run([*command, "--per-cluster", "--cross", "0"]) == 0
     capsys.readouterr()
     assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "kinds.onnx")]) == 0
     assert "one threshold for all" in capsys.readouterr().err
@@ -229,8 +229,8 @@ def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: P
 def test_the_loader_says_what_it_cannot_read(exported: Path, tmp_path, capsys, content: bytes, said: str) -> None:
     from tailwise_runtime.__main__ import main
 
-    (tmp_path / "units.csv").write_bytes(content)
-    assert main([str(exported), str(tmp_path / "units.csv")]) == 2
+    (tmp_path / "samples.csv").write_bytes(content)
+    assert main([str(exported), str(tmp_path / "samples.csv")]) == 2
     assert said in capsys.readouterr().err
 
 
@@ -319,12 +319,12 @@ def test_a_broken_file_is_refused(content: bytes, finished: Path, tmp_path) -> N
         tailwise_runtime.load(path)
 
 
-def test_the_loader_refuses_other_units(exported: Path, tmp_path) -> None:
+def test_the_loader_refuses_other_samples(exported: Path, tmp_path) -> None:
     model = tailwise_runtime.load(exported)
     assert len(model.score(np.zeros((0, 5)))) == 0
-    for units in (np.zeros(5), np.zeros((2, 4)), np.full((2, 5), np.nan)):
+    for samples in (np.zeros(5), np.zeros((2, 4)), np.full((2, 5), np.nan)):
         with pytest.raises(tailwise_runtime.ModelError):
-            model.score(units)
+            model.score(samples)
     with pytest.raises(tailwise_runtime.ModelError, match="without maps"):
         model.maps(np.zeros((2, 5)))
     with pytest.raises(tailwise_runtime.ModelError, match="no file"):
@@ -361,9 +361,9 @@ def test_the_loader_has_the_version_of_the_package() -> None:
 @pytest.mark.parametrize(
     ("side", "kind", "count"), [(8, torch.float32, 16), (400, torch.float16, 16), (2_000, torch.float16, 1)]
 )
-def test_large_units_are_kept_smaller(side: int, kind: torch.dtype, count: int) -> None:
+def test_large_samples_are_kept_smaller(side: int, kind: torch.dtype, count: int) -> None:
     shape = (1, side, side)
-    units = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
-    kept = fingerprint.choose(fitted("gaussian", (12,), False), Data(units, [str(i) for i in range(20)]))
+    samples = torch.rand(20, *shape, generator=torch.Generator().manual_seed(0))
+    kept = fingerprint.choose(fitted("gaussian", (12,), False), Data(samples, [str(i) for i in range(20)]))
     assert kept is not None
     assert (kept.dtype, len(kept)) == (kind, count)

@@ -14,7 +14,7 @@ from tailwise.core.data import Data
 from tailwise.errors import InputError
 from tailwise.report import explanation, explanation_page
 from tailwise.testing import Case
-from tailwise.training.alignment import ModeFair
+from tailwise.training.local_scores import LocalScores
 from tailwise.weights.steps import Clip, Importance, Trim
 from tailwise.weights.weighting import Context, Weighting, unit_mean
 
@@ -23,7 +23,7 @@ SHAPES = {1: (6,), 2: (1, 20), 3: (2, 12, 10)}
 ASKED = [
     pytest.param(name, SHAPES[dims], id=f"{name}-{dims}d")
     for name in registry.entries("detector")
-    for dims in registry.find("detector", name).unit_dims
+    for dims in registry.find("detector", name).sample_dims
     if not registry.find("detector", name)().needs_context
 ]
 
@@ -41,22 +41,22 @@ def test_what_drives_a_score_adds_up_for_every_detector(name, shape):
     assert added == pytest.approx(score - found["usual"], rel=1e-4, abs=1e-4 * abs(score))
 
 
-def test_mode_fair_scores_add_up_in_both_ways():
+def test_cluster_fair_scores_add_up_in_both_ways():
     case = Case(registry.find("detector", "gaussian"), (6,))
     data = case.data(120)
-    aligned = ModeFair().fit(case.fit(data), data)
+    scored = LocalScores().fit(case.fit(data), data)
     one = Data(data.read(torch.tensor([3])) + 2, ["odd"])
-    score = float(inference.score(aligned, one)[0])
-    found = explanation.drivers(aligned, one, data.read(torch.arange(5)).mean(0), seed=0)
+    score = float(inference.score(scored, one)[0])
+    found = explanation.drivers(scored, one, data.read(torch.arange(5)).mean(0), seed=0)
     added = sum(row["contribution"] for row in found["drivers"]["rows"])
     assert added == pytest.approx(score - found["usual"], rel=1e-4)
-    cues = inference.over_batches(aligned, one, lambda batch: aligned.cues(batch).T)[0]
+    cues = inference.over_batches(scored, one, lambda batch: scored.cues(batch).T)[0]
     assert float(cues.mean()) == pytest.approx(score, rel=1e-5)
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    """A common kind of 150 and a rare one of 24 far away; three new units, each with one planted fault."""
+    """A common kind of 150 and a rare one of 24 far away; three new samples, each with one planted fault."""
     folder = tmp_path_factory.mktemp("parts")
     generator = np.random.default_rng(0)
     common, rare = generator.normal(size=(150, 5)), generator.normal(size=(24, 5)) + 7
@@ -77,11 +77,11 @@ def explained(folder, *arguments):
     """The JSON that the command writes."""
     out = folder / "explained.json"
     assert main.run(["explain", str(folder / "run"), *arguments, "--out", str(out)]) == 0
-    return json.loads(out.read_text(encoding="utf-8"))["units"]
+    return json.loads(out.read_text(encoding="utf-8"))["samples"]
 
 
 def test_a_planted_fault_is_what_drives_the_score(parts):
-    found = {unit["unit"]: unit for unit in explained(parts, str(parts / "new.csv"), "--worst", "3")}
+    found = {sample["sample"]: sample for sample in explained(parts, str(parts / "new.csv"), "--worst", "3")}
     for name, feature in (("0", "gloss"), ("2", "height")):
         rows = found[name]["drivers"]["rows"]
         assert rows[0]["name"] == feature
@@ -94,8 +94,8 @@ def test_a_planted_fault_is_what_drives_the_score(parts):
     assert [found[str(i)]["score"] for i in range(3)] == pytest.approx(scored["score"].tolist())
 
 
-@pytest.mark.parametrize(("option", "column"), [("--per-kind", "kind"), ("--per-group", "board")])
-def test_a_unit_is_held_to_the_threshold_of_its_kind(tmp_path, option, column, capsys):
+@pytest.mark.parametrize(("option", "column"), [("--per-cluster", "kind"), ("--per-group", "board")])
+def test_a_sample_is_held_to_the_threshold_of_its_kind(tmp_path, option, column, capsys):
     generator = np.random.default_rng(0)
     kinds = [generator.normal(size=(400, 5)), 3 * generator.normal(size=(400, 5)) + 20]
     table = pd.DataFrame(np.concatenate(kinds), columns=FEATURES).assign(board=["a"] * 400 + ["b"] * 400)
@@ -105,17 +105,17 @@ def test_a_unit_is_held_to_the_threshold_of_its_kind(tmp_path, option, column, c
     assert main.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
     scored = commands.score(tmp_path / "run", str(tmp_path / "new.csv"))
     assert scored["threshold"].nunique() == 2
-    found = {unit["unit"]: unit for unit in explained(tmp_path, str(tmp_path / "new.csv"), "--worst", "4")}
+    found = {sample["sample"]: sample for sample in explained(tmp_path, str(tmp_path / "new.csv"), "--worst", "4")}
     for row in scored.to_dict("records"):
         for key in ("threshold", "flagged", "p_value"):
-            assert found[str(row["unit"])][key] == pytest.approx(row[key])
+            assert found[str(row["sample"])][key] == pytest.approx(row[key])
 
 
 def test_nearest_normals_are_of_the_kind_and_nearest(parts):
-    found = {unit["unit"]: unit for unit in explained(parts, str(parts / "new.csv"), "--worst", "3")}
+    found = {sample["sample"]: sample for sample in explained(parts, str(parts / "new.csv"), "--worst", "3")}
     train, new = (pd.read_csv(parts / name)[FEATURES].to_numpy() for name in ("parts.csv", "new.csv"))
     for name, members, kind in (("0", range(150), 150), ("2", range(150, 174), 24)):
-        near = [int(row["unit"]) for row in found[name]["nearest"]]
+        near = [int(row["sample"]) for row in found[name]["nearest"]]
         distances = [row["distance"] for row in found[name]["nearest"]]
         # Standardised features in 5 components of 5 are the features turned, so their distances are theirs.
         expected = np.linalg.norm((train - new[int(name)]) / train.std(0), axis=1)[list(members)]
@@ -124,15 +124,17 @@ def test_nearest_normals_are_of_the_kind_and_nearest(parts):
         assert found[name]["kind"]["size"] == kind
 
 
-def test_a_training_unit_is_not_its_own_neighbour(parts):
-    unit = explained(parts, "--unit", "7")[0]
-    assert "7" not in [row["unit"] for row in unit["nearest"]]
-    assert unit["score"] == pytest.approx(open_run(parts / "run").scores().set_index("unit")["score"]["7"], abs=1e-4)
-    assert unit["notes"] == []
+def test_a_training_sample_is_not_its_own_neighbour(parts):
+    sample = explained(parts, "--sample", "7")[0]
+    assert "7" not in [row["sample"] for row in sample["nearest"]]
+    assert sample["score"] == pytest.approx(
+        open_run(parts / "run").scores().set_index("sample")["score"]["7"], abs=1e-4
+    )
+    assert sample["notes"] == []
 
 
 def test_every_way_of_writing_it_says_the_same(parts, capsys):
-    assert main.run(["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--unit", "2"]) == 0
+    assert main.run(["explain", str(parts / "run"), str(parts / "new.csv"), "--sample", "0", "--sample", "2"]) == 0
     text = capsys.readouterr().out
     assert text.index("# 0") < text.index("# 2")
     assert [len(line) for line in text.splitlines() if line.startswith("| gloss")] == [
@@ -140,7 +142,7 @@ def test_every_way_of_writing_it_says_the_same(parts, capsys):
     ]
     for ending in ("md", "html", "txt"):
         out = parts / f"explained.{ending}"
-        arguments = ["explain", str(parts / "run"), str(parts / "new.csv"), "--unit", "0", "--out", str(out)]
+        arguments = ["explain", str(parts / "run"), str(parts / "new.csv"), "--sample", "0", "--out", str(out)]
         assert main.run(arguments) == 0
         written = out.read_text(encoding="utf-8")
         assert "gloss" in written
@@ -156,9 +158,9 @@ def test_changed_and_missing_training_data_are_told(parts, tmp_path):
     table = pd.read_csv(tmp_path / "parts.csv")
     table.loc[0, "width"] += 1
     table.to_csv(tmp_path / "parts.csv", index=False)
-    assert "has changed" in explained(tmp_path, "--unit", "5")[0]["notes"][0]
+    assert "has changed" in explained(tmp_path, "--sample", "5")[0]["notes"][0]
     table.iloc[:100].to_csv(tmp_path / "parts.csv", index=False)
-    assert explained(tmp_path, "--unit", "5")[0]["notes"][0].startswith("74 of the run's 174 units are not in")
+    assert explained(tmp_path, "--sample", "5")[0]["notes"][0].startswith("74 of the run's 174 samples are not in")
     (tmp_path / "parts.csv").unlink()
     assert main.run(["explain", str(tmp_path / "run")]) == 2
 
@@ -166,9 +168,9 @@ def test_changed_and_missing_training_data_are_told(parts, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["{new}", "--unit", "nine"], "no unit is called 'nine'"),
-        (["--weights", "--unit", "999"], "no training unit is called '999'"),
-        (["{new}", "--weights"], "weights are of the training units"),
+        (["{new}", "--sample", "nine"], "no sample is called 'nine'"),
+        (["--weights", "--sample", "999"], "no training sample is called '999'"),
+        (["{new}", "--weights"], "weights are of the training samples"),
         (["{new}", "--worst", "0"], "worst must be 1 or more"),
         (["{new}", "--out", "why.pdf"], "why.pdf"),
     ],
@@ -201,12 +203,12 @@ def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
     for weighting, more in (("Importance(), Smooth(), Clip(0.2, 5)", []), ("Rarity()", ["--balance"])):
         known = fitted(parts, weighting, *more)
         rows = known.table[~known.table["held_out"]]
-        names = rows["unit"].tolist()[::20]
+        names = rows["sample"].tolist()[::20]
         for found in explanation.explain_weights(known, names):
             steps = found["rounds"][-1]["steps"]
             assert steps[0]["before"] == 1
             assert [step["before"] for step in steps[1:]] == [step["after"] for step in steps[:-1]]
-            stored = float(rows.set_index("unit")["weight"][found["unit"]])
+            stored = float(rows.set_index("sample")["weight"][found["sample"]])
             assert steps[-1]["after"] == pytest.approx(stored, rel=1e-4)
             assert found["notes"] == []
         assert (steps[-1]["step"] == "known groups balanced") == bool(more)
@@ -215,28 +217,28 @@ def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
 def test_weights_of_the_rare_kind_are_raised_and_said_to_be(parts):
     known = fitted(parts, "auto")
     raised, lowered = explanation.explain_weights(known, explanation.extreme_weights(known, 1))
-    assert int(raised["unit"]) >= 150 > int(lowered["unit"])
+    assert int(raised["sample"]) >= 150 > int(lowered["sample"])
     assert "raised" in raised["sentence"]
-    assert "holds 24 of 174 units" in raised["sentence"]
+    assert "holds 24 of 174 samples" in raised["sentence"]
     assert "lowered" in lowered["sentence"]
     # The ratio that is told is the one that the step by itself weighs by, where alpha is 0.
     rows = known.table[~known.table["held_out"]]
     scores = torch.tensor(rows["first_score"].to_numpy())
     plain = Importance(alpha=0.0)(torch.ones(len(scores), dtype=torch.float64), Context(scores, scores))
-    at = rows["unit"].tolist().index(raised["unit"])
+    at = rows["sample"].tolist().index(raised["sample"])
     assert raised["density"]["ratio"] == pytest.approx(float(plain[at]), rel=1e-6)
     assert float(unit_mean(plain)[at]) > 1
 
 
-def test_held_out_and_unweighed_units(parts):
+def test_held_out_and_unweighed_samples(parts):
     known = fitted(parts, "")
-    held = known.table[known.table["held_out"]]["unit"].iloc[0]
-    used = known.table[~known.table["held_out"]]["unit"].iloc[0]
+    held = known.table[known.table["held_out"]]["sample"].iloc[0]
+    used = known.table[~known.table["held_out"]]["sample"].iloc[0]
     found = explanation.explain_weights(known, [held, used])
     assert "held out" in found[0]["sentence"]
     assert found[1]["rounds"] == []
     assert "left as it is" in found[1]["sentence"]
-    with pytest.raises(InputError, match="no training unit"):
+    with pytest.raises(InputError, match="no training sample"):
         explanation.explain_weights(known, ["999"])
 
 
@@ -264,18 +266,18 @@ def pictures(tmp_path_factory):
 
 
 def test_the_patch_and_the_region_are_where_the_spot_is(pictures):
-    unit = explained(pictures, str(pictures / "new.npz"))[0]
-    for box in (unit["drivers"]["rows"][0]["box"], unit["regions"][0]["box"]):
+    sample = explained(pictures, str(pictures / "new.npz"))[0]
+    for box in (sample["drivers"]["rows"][0]["box"], sample["regions"][0]["box"]):
         assert box["left"] <= 4.5 / 24 <= box["right"]
         assert box["top"] <= 19.5 / 24 <= box["bottom"]
-    assert unit["regions"][0]["flagged"]
-    assert unit["drivers"]["rows"][0]["name"] == "row 7, column 2"
+    assert sample["regions"][0]["flagged"]
+    assert sample["drivers"]["rows"][0]["name"] == "row 7, column 2"
 
 
 def test_pictures_are_on_the_page(pictures):
     out = pictures / "why.html"
     assert commands.explain(pictures / "run", str(pictures / "new.npz"), out=out) == out
-    assert out.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 6  # the unit, and its five nearest
+    assert out.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 6  # the sample, and its five nearest
 
 
 def test_the_band_that_is_off_drives_a_spectrum(tmp_path):
@@ -285,9 +287,9 @@ def test_the_band_that_is_off_drives_a_spectrum(tmp_path):
     np.save(tmp_path / "cube.npy", cube.astype(np.float32))
     fit = ["fit", str(tmp_path / "cube.npy"), "--detector", "rx", "--out", str(tmp_path / "run")]
     assert main.run(fit) == 0
-    unit = explained(tmp_path, "--worst", "1")[0]
-    assert unit["unit"] == "5,7"
-    first, last = unit["drivers"]["rows"][0]["bands"]
+    sample = explained(tmp_path, "--worst", "1")[0]
+    assert sample["sample"] == "5,7"
+    first, last = sample["drivers"]["rows"][0]["bands"]
     assert first <= 22 <= last
     out = tmp_path / "why.html"
     commands.explain(tmp_path / "run", worst=1, out=out)
@@ -299,7 +301,7 @@ def test_a_detector_of_surroundings_says_what_it_cannot_say(tmp_path):
     np.save(tmp_path / "cube.npy", generator.normal(size=(15, 15, 4)).astype(np.float32))
     fit = ["fit", str(tmp_path / "cube.npy"), "--detector", "LocalRX(inner=3, outer=9)"]
     assert main.run([*fit, "--out", str(tmp_path / "run")]) in (0, 3)
-    unit = explained(tmp_path, "--worst", "1")[0]
-    assert unit["drivers"] is None
-    assert "around it" in unit["notes"][0]
-    assert len(unit["nearest"]) == 5
+    sample = explained(tmp_path, "--worst", "1")[0]
+    assert sample["drivers"] is None
+    assert "around it" in sample["notes"][0]
+    assert len(sample["nearest"]) == 5

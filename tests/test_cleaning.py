@@ -21,9 +21,9 @@ from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
 from tailwise.training import cleaning
 from tailwise.training import fit as training_fit
-from tailwise.training.alignment import ModeFair
 from tailwise.training.cleaning import Iterate, Purify
 from tailwise.training.cross_fitting import Fitted, out_of_fold
+from tailwise.training.local_scores import LocalScores
 from tailwise.weights.densities import KDE
 from tailwise.weights.steps import Logistic, Rarity, Trim
 from tailwise.workflows import reviews
@@ -34,15 +34,15 @@ class Centre(Detector):
 
     mean: Tensor
 
-    def build(self, unit_shape):
-        self.register_buffer("mean", torch.zeros(unit_shape))
+    def build(self, sample_shape):
+        self.register_buffer("mean", torch.zeros(sample_shape))
 
     def solve(self, data, w):
-        units = data.read(torch.arange(len(data)))
-        self.mean = torch.tensordot(w / w.sum(), units, dims=1)
+        samples = data.read(torch.arange(len(data)))
+        self.mean = torch.tensordot(w / w.sum(), samples, dims=1)
 
     def score(self, batch):
-        return (batch.units - self.mean).norm(dim=1)
+        return (batch.samples - self.mean).norm(dim=1)
 
 
 def fit(data, w, seed):
@@ -52,11 +52,11 @@ def fit(data, w, seed):
 
 
 def contaminated(normals=180, hidden=20, seed=0):
-    """Normals around 0, and as the last units a lump of anomalies: [n, 6] and whether each is hidden."""
+    """Normals around 0, and as the last samples a lump of anomalies: [n, 6] and whether each is hidden."""
     generator = torch.Generator().manual_seed(seed)
-    units = torch.randn(normals + hidden, 6, generator=generator)
-    units[normals:] += 6
-    return Data(units, range(len(units))), torch.arange(len(units)) >= normals
+    samples = torch.randn(normals + hidden, 6, generator=generator)
+    samples[normals:] += 6
+    return Data(samples, range(len(samples))), torch.arange(len(samples)) >= normals
 
 
 def test_purify_keeps_the_original_places_and_drops_the_contaminants():
@@ -65,7 +65,7 @@ def test_purify_keeps_the_original_places_and_drops_the_contaminants():
     assert torch.equal(refined.weights == 0, hidden)
     expected = data.read(torch.arange(180)).mean(0)
     assert torch.allclose(refined.fitted.detector.mean, expected, atol=1e-5)
-    assert torch.allclose(refined.fitted.scores, (data.units - expected).norm(dim=1), atol=1e-4)
+    assert torch.allclose(refined.fitted.scores, (data.samples - expected).norm(dim=1), atol=1e-4)
     assert float(refined.fitted.outcome.weights[hidden].sum()) == 0
 
 
@@ -78,7 +78,7 @@ def test_purify_finds_the_share_itself_and_leaves_clean_data_nearly_whole():
     assert int((Purify()(fit, clean, torch.ones(180)).weights == 0).sum()) <= 18
 
 
-def test_no_unit_is_judged_by_a_detector_that_saw_it():
+def test_no_sample_is_judged_by_a_detector_that_saw_it():
     data, _ = contaminated(30, 0)
     seen = []
 
@@ -88,8 +88,8 @@ def test_no_unit_is_judged_by_a_detector_that_saw_it():
         score = fitted.detector.score
 
         def judge(batch):
-            judged = {float(value) for value in batch.units[:, 0]}
-            own = {float(data.units[name, 0]) for name in seen[-1]}
+            judged = {float(value) for value in batch.samples[:, 0]}
+            own = {float(data.samples[name, 0]) for name in seen[-1]}
             assert not judged & own
             return score(batch)
 
@@ -101,14 +101,14 @@ def test_no_unit_is_judged_by_a_detector_that_saw_it():
     assert sum(map(len, seen)) == 30
 
 
-def test_votes_are_shares_of_the_detectors_that_did_not_see_a_unit():
+def test_votes_are_shares_of_the_detectors_that_did_not_see_a_sample():
     data, hidden = contaminated()
     refined = Purify(parts=4, keep=0.85, votes=0.6)(fit, data, torch.ones(len(data)))
     assert set((refined.suspicion * 3).round().tolist()) <= {0, 1, 2, 3}
     assert bool((refined.weights[hidden] == 0).all())
 
 
-def test_base_weights_and_dropped_units_stay_apart():
+def test_base_weights_and_dropped_samples_stay_apart():
     data, hidden = contaminated()
     base = torch.ones(len(data))
     base[:90] = 3.0
@@ -158,7 +158,7 @@ def test_refinements_print_as_themselves():
         (lambda: Purify(keep=1.5), "keep"),
         (lambda: Purify(votes=0.5), "votes"),
         (lambda: Iterate(rounds=1), "rounds"),
-        (lambda: Purify()(fit, contaminated(3, 0)[0], torch.ones(3)), "units"),
+        (lambda: Purify()(fit, contaminated(3, 0)[0], torch.ones(3)), "samples"),
     ],
 )
 def test_what_cannot_be_is_refused(make, said):
@@ -166,16 +166,16 @@ def test_what_cannot_be_is_refused(make, said):
         make()
 
 
-def test_aligned_detectors_are_refined_too():
+def test_scored_detectors_are_refined_too():
     data, _ = contaminated()
 
-    def aligned(part, w, seed):
+    def scored(part, w, seed):
         detector = find("detector", "gaussian")()
         outcome = training_fit.fit(detector, part, base_weights=w, seed=seed)
-        wrapped = ModeFair().fit(detector, part, seed)
+        wrapped = LocalScores().fit(detector, part, seed)
         return Fitted(wrapped, outcome, wrapped.training_scores)
 
-    refined = Purify(keep=0.9)(aligned, data, torch.ones(len(data)))
+    refined = Purify(keep=0.9)(scored, data, torch.ones(len(data)))
     assert torch.isfinite(refined.fitted.scores).all()
     kept = (refined.weights > 0).nonzero().flatten()
     again = inference.score(refined.fitted.detector, data)
@@ -185,7 +185,7 @@ def test_aligned_detectors_are_refined_too():
 
 def labelled_table(folder):
     data, hidden = contaminated()
-    table = pd.DataFrame(data.units.numpy(), columns=list("abcdef"))
+    table = pd.DataFrame(data.samples.numpy(), columns=list("abcdef"))
     table["bad"] = hidden.numpy().astype(int)
     table.to_csv(folder / "parts.csv", index=False)
     table[list("abcdef")].to_csv(folder / "all.csv", index=False)
@@ -195,7 +195,7 @@ def labelled_table(folder):
 def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
     _, everything, _ = labelled_table(tmp_path)
     run = tmp_path / "run"
-    options = ["--detector", "gaussian", "--alignment", "", "--refine", "Purify(keep=0.85)", "--out", str(run)]
+    options = ["--detector", "gaussian", "--scores", "own", "--refine", "Purify(keep=0.85)", "--out", str(run)]
     assert main.run(["fit", everything, *options]) == 0
     opened = store.open_run(run)
     scores = opened.scores()
@@ -210,7 +210,7 @@ def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
 @pytest.mark.filterwarnings("default")
 def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path, capsys):
     parts, everything, hidden = labelled_table(tmp_path)
-    fit = ["fit", parts, "--labels", "bad", "--detector", "dev-net", "--epochs", "20", "--alignment", ""]
+    fit = ["fit", parts, "--labels", "bad", "--detector", "dev-net", "--epochs", "20", "--scores", "own"]
     assert main.run([*fit, "--anomalies", "5", "--out", str(tmp_path / "five")]) in (0, 3)
     assert main.run([*fit, "--out", str(tmp_path / "none")]) == 2
     pd.read_csv(everything)[hidden.numpy()].to_csv(tmp_path / "bad.csv", index=False)
@@ -221,13 +221,13 @@ def test_labelled_anomalies_from_the_test_or_from_a_file(tmp_path, capsys):
         "dev-net",
         "--epochs",
         "20",
-        "--alignment",
-        "",
+        "--scores",
+        "own",
         "--out",
         str(tmp_path / "file"),
     ]
     assert main.run([*normals, "--anomalies", str(tmp_path / "bad.csv")]) in (0, 3)
-    assert "20 training units are among the labelled anomalies" in capsys.readouterr().err
+    assert "20 training samples are among the labelled anomalies" in capsys.readouterr().err
     assert len(store.open_run(tmp_path / "file").scores()) == len(hidden) - 20
     assert main.run(["fit", everything, "--detector", "gaussian", "--anomalies", str(tmp_path / "bad.csv")]) == 2
 
@@ -240,7 +240,7 @@ class TestAnomaliesAtAPath:
         other = pd.read_csv(parts)[[*"fedcba", "bad"]]
         other.iloc[150:].to_csv(tmp_path / "other.csv", index=False)
         source = Table(parts, labels="bad")
-        with pytest.warns(UserWarning, match="test units are among the labelled anomalies"):
+        with pytest.warns(UserWarning, match="test samples are among the labelled anomalies"):
             left, found = reviews.anomalies_at(source.load(), source, str(tmp_path / "other.csv"))
         rows = pd.read_csv(parts)
         expected = rows[(rows["bad"] == 1) & (rows.index >= 150)][list("abcdef")].to_numpy()
@@ -251,7 +251,7 @@ class TestAnomaliesAtAPath:
         parts, _, hidden = labelled_table(tmp_path)
         pd.read_csv(parts)[~hidden.numpy()].to_csv(tmp_path / "good.csv", index=False)
         source = Table(parts, labels="bad")
-        with pytest.raises(InputError, match="no unit that is labelled as an anomaly"):
+        with pytest.raises(InputError, match="no sample that is labelled as an anomaly"):
             reviews.anomalies_at(source.load(), source, str(tmp_path / "good.csv"))
 
     @pytest.fixture
@@ -270,7 +270,7 @@ class TestAnomaliesAtAPath:
     @pytest.mark.parametrize("inside", ["test/dent", "test"])
     def test_below_the_sources_folder_they_have_its_labels_and_masks(self, photos, inside):
         source = ImageFolder(str(photos), size=8)
-        with pytest.warns(UserWarning, match="4 test units are among the labelled anomalies"):
+        with pytest.warns(UserWarning, match="4 test samples are among the labelled anomalies"):
             left, found = reviews.anomalies_at(source.load(), source, str(photos / inside))
         assert list(found.data.names) == [f"test/dent/{i}.png" for i in range(4)]
         assert all(mask is not None and mask.any() for mask in found.masks)
@@ -278,13 +278,13 @@ class TestAnomaliesAtAPath:
         assert len(left.train) == 6
 
     @pytest.mark.parametrize(
-        "content", ["unit\ntest/dent/1.png\ntest/dent/3.png\n", "test/dent/1.png\n\ntest/dent/3.png"]
+        "content", ["sample\ntest/dent/1.png\ntest/dent/3.png\n", "test/dent/1.png\n\ntest/dent/3.png"]
     )
     def test_a_list_names_them(self, photos, tmp_path, content):
-        path = tmp_path / ("bad.csv" if content.startswith("unit") else "bad.txt")
+        path = tmp_path / ("bad.csv" if content.startswith("sample") else "bad.txt")
         path.write_text(content)
         source = ImageFolder(str(photos), size=8)
-        with pytest.warns(UserWarning, match="2 test units"):
+        with pytest.warns(UserWarning, match="2 test samples"):
             left, found = reviews.anomalies_at(source.load(), source, str(path))
         assert list(found.data.names) == ["test/dent/1.png", "test/dent/3.png"]
         assert found.masks[0] is not None
@@ -295,7 +295,7 @@ class TestAnomaliesAtAPath:
 
     def test_in_a_flat_folder_they_are_no_longer_trained_on(self, photos):
         source = ImageFolder(str(photos / "test"), size=8)
-        with pytest.warns(UserWarning, match="4 training units are among the labelled anomalies"):
+        with pytest.warns(UserWarning, match="4 training samples are among the labelled anomalies"):
             left, found = reviews.anomalies_at(source.load(), source, str(photos / "test" / "dent"))
         assert list(left.train.names) == [f"good/{i}.png" for i in range(3)]
         assert len(found.data) == 4
@@ -319,13 +319,13 @@ def test_steps_that_look_at_neighbours_work_in_rounds_and_densities_do_not():
         Iterate(step=KDE())
 
 
-def test_half_of_equal_units_do_not_hide_the_others():
+def test_half_of_equal_samples_do_not_hide_the_others():
     """Their median deviation is 0."""
     data, hidden = contaminated()
-    units = data.read(torch.arange(len(data))).clone()
+    samples = data.read(torch.arange(len(data))).clone()
     normal = (~hidden).nonzero().flatten()
-    units[normal[: int(0.7 * len(data))]] = units[normal[0]].clone()
-    refined = Purify()(fit, Data(units, data.names), torch.ones(len(data)))
+    samples[normal[: int(0.7 * len(data))]] = samples[normal[0]].clone()
+    refined = Purify()(fit, Data(samples, data.names), torch.ones(len(data)))
     assert (refined.weights[hidden] == 0).float().mean() > 0.8
     assert refined.suspicion.abs().max() < 1e4
 
@@ -336,7 +336,7 @@ def test_one_part_is_refused():
         out_of_fold(fit, data, torch.ones(len(data)), parts=1)
 
 
-def test_on_others_every_unit_is_judged_once_by_what_it_did_not_teach():
+def test_on_others_every_sample_is_judged_once_by_what_it_did_not_teach():
     data, _ = contaminated()
     taught: list[set[int]] = []
 
@@ -345,23 +345,23 @@ def test_on_others_every_unit_is_judged_once_by_what_it_did_not_teach():
         return fit(part, w, seed)
 
     whole = out_of_fold(watched, data, torch.ones(len(data)), parts=4, on_others=True, read=lambda scores: scores)
-    # Of four parts each unit teaches three judges; the fourth is the mean of all units outside its own part.
+    # Of four parts each sample teaches three judges; the fourth is the mean of all samples outside its own part.
     assert sorted(len(each) for each in taught) == [150] * 4
-    units = data.read(torch.arange(len(data)))
+    samples = data.read(torch.arange(len(data)))
     for names in taught:
-        centre = units[sorted(names)].mean(0)
+        centre = samples[sorted(names)].mean(0)
         judged = sorted(set(range(len(data))) - names)
-        torch.testing.assert_close(whole[judged], (units[judged] - centre).norm(dim=1))
+        torch.testing.assert_close(whole[judged], (samples[judged] - centre).norm(dim=1))
 
 
 def lump(normals=200, hidden=20, seed=0):
     """Two wide kinds of normal, and between them anomalies that lie closer together than any normals."""
     generator = torch.Generator().manual_seed(seed)
-    units = torch.randn(normals + hidden, 3, generator=generator)
-    units[: normals // 2] += 5
-    units[normals // 2 : normals] -= 5
-    units[normals:] *= 0.02
-    return Data(units, [str(i) for i in range(len(units))]), torch.arange(len(units)) >= normals
+    samples = torch.randn(normals + hidden, 3, generator=generator)
+    samples[: normals // 2] += 5
+    samples[normals // 2 : normals] -= 5
+    samples[normals:] *= 0.02
+    return Data(samples, [str(i) for i in range(len(samples))]), torch.arange(len(samples)) >= normals
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
-"""Mode-fair scores: a unit is read against the training units most like it, so that rare kinds are not outvoted.
+"""Local scores: a sample is read against the training samples most like it, so that rare kinds are not outvoted.
 
 One threshold for all kinds is fair only if their scores live on one scale, and they do not: a rare kind is rebuilt
-worse, and a sparse kind lies farther apart. An alignment wraps a fitted detector and needs no labels of the kinds.
+worse, and a sparse kind lies farther apart. They wrap a fitted detector and needs no labels of the kinds.
 The rule was chosen on development draws; LOG.md has the figures, of what was left out too.
 """
 
@@ -23,8 +23,8 @@ from ..numerics import neighbours as numerics_neighbours
 from ..numerics.neighbours import beyond
 from ..weights.steps import Importance
 
-# A random part of a larger training set is searched: kinds that matter have more than one unit in it.
-_MOST_UNITS = 20_000
+# A random part of a larger training set is searched: kinds that matter have more than one sample in it.
+_MOST_SAMPLES = 20_000
 _MOST_AXES = 512
 _PRINCIPAL = 32
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
@@ -37,25 +37,25 @@ CUES = (
     "distance to neighbours, leading components",
     "distance to the flat through neighbours",
 )
-# Units that differ by less, as a share of their distance from the centre, are the same unit.
+# Samples that differ by less, as a share of their distance from the centre, are the same sample.
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
 _MAD_TO_STD = 1.4826
 
 
-@register("alignment", "ModeFair")
+@register("scores", "LocalScores")
 @dataclass(frozen=True, repr=False)
-class ModeFair(Value):
-    """The mean of five standardised cues, each a log quantity of the unit less its mean over training neighbours.
+class LocalScores(Value):
+    """The mean of five standardised cues, each a log quantity of the sample less its mean over training neighbours.
 
-    The detector's score; the distance to the `nearest`-th neighbour among the units (features standardised), among
-    whitened units and among their leading principal components; and the distance to the flat through the
-    `neighbours` nearest units (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred and scaled
-    by median and median absolute deviation over the training units, so the result is about 0 for a usual normal of
+    The detector's score; the distance to the `nearest`-th neighbour among the samples (features standardised), among
+    whitened samples and among their leading principal components; and the distance to the flat through the
+    `neighbours` nearest samples (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred and scaled
+    by median and median absolute deviation over the training samples, so the result is about 0 for a usual normal of
     any kind and 3 is far out.
 
     Args:
-        neighbours: how many training units a score is read against.
+        neighbours: how many training samples a score is read against.
         nearest: which neighbour's distance is taken, and how many such distances it is read against.
     """
 
@@ -65,53 +65,53 @@ class ModeFair(Value):
     def __post_init__(self) -> None:
         self.check_numbers()
         if not 1 <= self.nearest <= self.neighbours:
-            raise InputError(f"ModeFair needs 1 <= nearest <= neighbours: got {self.nearest} and {self.neighbours}")
+            raise InputError(f"LocalScores needs 1 <= nearest <= neighbours: got {self.nearest} and {self.neighbours}")
 
-    def fit(self, detector: Detector, data: Data, seed: int = 0) -> Aligned:
-        """Look at the training units with a detector that is fitted on them.
+    def fit(self, detector: Detector, data: Data, seed: int = 0) -> LocallyScored:
+        """Look at the training samples with a detector that is fitted on them.
 
         Raises:
-            InputError: fewer than 2 units.
+            InputError: fewer than 2 samples.
         """
         if len(data) < 2:
-            raise InputError(f"at least 2 training units are needed to compare with: got {len(data)}")
+            raise InputError(f"at least 2 training samples are needed to compare with: got {len(data)}")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        kept, rest = (part.sort().values for part in order.tensor_split([_MOST_UNITS]))
-        aligned = Aligned(self, detector)
-        aligned.training_scores = torch.empty(len(data))
-        aligned.training_scores[kept] = aligned.learn(data.take(kept))
+        kept, rest = (part.sort().values for part in order.tensor_split([_MOST_SAMPLES]))
+        scored = LocallyScored(self, detector)
+        scored.training_scores = torch.empty(len(data))
+        scored.training_scores[kept] = scored.learn(data.take(kept))
         if len(rest):
-            aligned.training_scores[rest] = inference.score(aligned, data.take(rest))
-        return aligned
+            scored.training_scores[rest] = inference.score(scored, data.take(rest))
+        return scored
 
 
-# The alignment that serves pixels and features, autoencoders and Deep SVDD alike.
-AUTO = ModeFair()
+# What serves pixels and features, autoencoders and Deep SVDD alike.
+AUTO = LocalScores()
 
 
-def parse(text: str) -> ModeFair | None:
-    """The alignment that prints as `text`; "" is none and "auto" the library's default."""
-    if not text.strip():
+def parse(text: str) -> LocalScores | None:
+    """The local scores that print as `text`; "own" is none of them and "auto" the library's default."""
+    if text.strip() == "own":
         return None
-    return AUTO if text.strip() == "auto" else parse_one(text, "alignment")
+    return AUTO if text.strip() == "auto" else parse_one(text, "scores")
 
 
-def choose(text: str, unit_shape: tuple[int, ...]) -> ModeFair | None:
-    """The alignment of this spelling for units of this shape: "auto" leaves spectra and feature maps as they are.
+def choose(text: str, sample_shape: tuple[int, ...]) -> LocalScores | None:
+    """The local scores of this spelling for samples of this shape: "auto" leaves spectra and feature maps as they are.
 
     A small defect hardly moves the mean of a map's channels, which four of the five cues look at: they cost more than
     they gave. The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is
     often several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors
     knew.
     """
-    alone = len(unit_shape) == 2 or modality.is_map(unit_shape)
+    alone = len(sample_shape) == 2 or modality.is_map(sample_shape)
     return None if text.strip() == "auto" and alone else parse(text)
 
 
-class Aligned(Detector):
-    """A fitted detector whose scores are mode-fair; itself a detector, so it scores, moves and is saved as one.
+class LocallyScored(Detector):
+    """A fitted detector whose scores are local; itself a detector, so it scores, moves and is saved as one.
 
-    `training_scores` [n] are of the units that it was fitted on; a restored one has none.
+    `training_scores` [n] are of the samples that it was fitted on; a restored one has none.
     """
 
     training_scores: Tensor
@@ -119,26 +119,28 @@ class Aligned(Detector):
     middle: Tensor
     spread: Tensor
 
-    def __init__(self, rule: ModeFair, detector: Detector) -> None:
+    def __init__(self, rule: LocalScores, detector: Detector) -> None:
         super().__init__()
         self.rule, self.detector = rule, detector
-        self.unit_shape = detector.unit_shape
+        self.sample_shape = detector.sample_shape
         self.memory = Memory(rule)
         self._floor: float | None = None
-        self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training units
+        self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer("middle", torch.zeros(5))
         self.register_buffer("spread", torch.ones(5))
 
     @torch.no_grad()
     def learn(self, data: Data) -> Tensor:
-        """Remember these training units and how their cues are distributed; their scores."""
-        units = torch.cat([_flat(batch) for batch in data.batches(inference.batch_size_for(data.unit_shape, 1_024))])
-        vectors = len(data.unit_shape) == 1 or modality.is_map(data.unit_shape)
+        """Remember these training samples and how their cues are distributed; their scores."""
+        samples = torch.cat(
+            [_flat(batch) for batch in data.batches(inference.batch_size_for(data.sample_shape, 1_024))]
+        )
+        vectors = len(data.sample_shape) == 1 or modality.is_map(data.sample_shape)
         score = getattr(self.detector, "score_left_out", self.detector.score)
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
-        near, local = self.memory.learn(units, standardise=vectors)  # [m, many], [4, m]
+        near, local = self.memory.learn(samples, standardise=vectors)  # [m, many], [4, m]
         cues = self._cues(self.scores, near, local)  # [5, m]
         middle = cues.median(1).values
         spread = _MAD_TO_STD * (cues - middle[:, None]).abs().median(1).values
@@ -152,14 +154,14 @@ class Aligned(Detector):
         return self.cues(batch).mean(0).to(self.scores)
 
     def cues(self, batch: Batch) -> Tensor:
-        """[5, unit]: each cue, standardised; the score is their mean."""
+        """[5, sample]: each cue, standardised; the score is their mean."""
         near, local, own = self.memory(_flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own].to(scores))
         return self._standard(self._cues(scores, near, local))
 
-    def count_as(self, other: Aligned) -> None:
-        """Standardise cues by the middle and spread of another's training units from now on."""
+    def count_as(self, other: LocallyScored) -> None:
+        """Standardise cues by the middle and spread of another's training samples from now on."""
         self.middle, self.spread = other.middle.to(self.middle), other.spread.to(self.spread)
 
     def embed(self, batch: Batch) -> Tensor:
@@ -170,15 +172,15 @@ class Aligned(Detector):
         return self.detector.has_maps
 
     def score_map(self, batch: Batch) -> Tensor:
-        """The wrapped detector's own map, on its own scale: what is fair to kinds is when a unit is rejected, not where
-        in it the score comes from."""
+        """The wrapped detector's own map, on its own scale: what is fair to kinds is when a sample is rejected, not
+        where in it the score comes from."""
         if not isinstance(self.detector, Mapping2d):
             raise InputError(f"{type(self.detector).__name__} has no score maps")
         return self.detector.score_map(batch)
 
-    def restore(self, unit_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        self.detector.start(unit_shape)
-        super().restore(unit_shape, state)
+    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+        self.detector.start(sample_shape)
+        super().restore(sample_shape, state)
         self._compare_with(self.raw)
         self.memory.project()
 
@@ -200,12 +202,12 @@ class Aligned(Detector):
 
 
 class Memory(nn.Module):
-    """The training units in three spaces, and how far each lies from its neighbours, which a new unit is held to.
+    """The training samples in three spaces, and how far each lies from its neighbours, which a new sample is held to.
 
-    `reach` is on a logarithmic scale, and of each unit without itself.
+    `reach` is on a logarithmic scale, and of each sample without itself.
     """
 
-    units: Tensor
+    samples: Tensor
     mean: Tensor
     scale: Tensor
     axes: Tensor
@@ -215,10 +217,10 @@ class Memory(nn.Module):
     whitened: Tensor
     principal: Tensor
 
-    def __init__(self, rule: ModeFair) -> None:
+    def __init__(self, rule: LocalScores) -> None:
         super().__init__()
         self.rule = rule
-        self.register_buffer("units", torch.zeros(1, 1))  # [m, d], standardised
+        self.register_buffer("samples", torch.zeros(1, 1))  # [m, d], standardised
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("axes", torch.zeros(1, 1))  # [d, few]
@@ -229,35 +231,35 @@ class Memory(nn.Module):
         self.register_buffer("whitened", torch.zeros(1, 1), persistent=False)
         self.register_buffer("principal", torch.zeros(1, 1), persistent=False)
 
-    def learn(self, units: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
-        """Remember units [m, d]. Of each without itself: its neighbours [m, many], and its local distances [4, m]."""
-        self.mean = units.mean(0)
-        std = units.std(0, correction=0)
+    def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
+        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances [4, m]."""
+        self.mean = samples.mean(0)
+        std = samples.std(0, correction=0)
         # Features differ in their units of measure; pixels and bands do not.
         useful = (std > 1e-6 * std.max().clamp_min(1e-30)) & standardise
         self.scale = torch.where(useful, std, 1.0)
-        self.units = (units - self.mean) / self.scale
-        values, axes = _principal(self.units)
-        added = _SHRINKAGE * values.sum() / units.shape[1]
+        self.samples = (samples - self.mean) / self.scale
+        values, axes = _principal(self.samples)
+        added = _SHRINKAGE * values.sum() / samples.shape[1]
         self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
         self.axes = axes[:, :_PRINCIPAL]
         self.project()
         distances, near, _ = self._distances(self._spaces)
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
-        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12).to(units)
+        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12).to(samples)
         reach = self._log(distances)
-        self.reach = reach.to(units)
+        self.reach = reach.to(samples)
         return near[0], self._local(reach, near)
 
-    def forward(self, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For units [n, d] their neighbours among the training units [n, many], their local distances [4, n], and
-        which training unit each is itself [n], -1 being none."""
-        distances, near, own = self._distances(self._projected((units - self.mean) / self.scale))
+    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """For samples [n, d] their neighbours among the training samples [n, many], their local distances [4, n], and
+        which training sample each is itself [n], -1 being none."""
+        distances, near, own = self._distances(self._projected((samples - self.mean) / self.scale))
         return near[0], self._local(self._log(distances), near), own
 
     def project(self) -> None:
-        """Put the training units into the other spaces."""
-        _, self.whitened, self.principal = self._projected(self.units)
+        """Put the training samples into the other spaces."""
+        _, self.whitened, self.principal = self._projected(self.samples)
 
     def _projected(self, standard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         # In double precision, so that no other way of adding up gives other distances, however alike they all are.
@@ -267,13 +269,13 @@ class Memory(nn.Module):
 
     @property
     def _spaces(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.units, self.whitened, self.principal
+        return self.samples, self.whitened, self.principal
 
     def _distances(self, asked: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Distances [4, n]: to the few-th neighbour in each space, and to the flat through the many nearest units;
-        the neighbours in each space; and which training unit each is itself [n]. None is its own neighbour, so a
-        training unit scores the same whenever it is scored."""
-        many = min(self.rule.neighbours, len(self.units) - 1)
+        """Distances [4, n]: to the few-th neighbour in each space, and to the flat through the many nearest samples;
+        the neighbours in each space; and which training sample each is itself [n]. None is its own neighbour, so a
+        training sample scores the same whenever it is scored."""
+        many = min(self.rule.neighbours, len(self.samples) - 1)
         few = min(self.rule.nearest, many)
         rows: list[Tensor] = []
         near: list[Tensor] = []
@@ -283,17 +285,17 @@ class Memory(nn.Module):
             if not near:
                 same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
                 own = torch.where(same, indices[:, 0], -1)
-            # The unit itself goes last, and the last goes.
+            # The sample itself goes last, and the last goes.
             others = export_ops.smallest((indices == own[:, None]).float(), k)[1]
             rows.append(distances.gather(1, others)[:, few - 1])
             near.append(indices.gather(1, others))
-        return torch.stack([*rows, beyond(asked[0], self.units, near[0])]), near, own
+        return torch.stack([*rows, beyond(asked[0], self.samples, near[0])]), near, own
 
     def _log(self, distances: Tensor) -> Tensor:
         return torch.maximum(distances, self.floor[:, None]).log()
 
     def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
-        """Less the mean over the nearest units' own."""
+        """Less the mean over the nearest samples' own."""
         few = near[1].shape[1]
         of_each = zip(self.reach.to(reach), (*near, near[0]), strict=True)
         usual = [own[of[:, :few]].mean(1) for own, of in of_each]
@@ -301,12 +303,12 @@ class Memory(nn.Module):
 
 
 def _flat(batch: Batch) -> Tensor:
-    return modality.shrunk(batch.units).flatten(1)
+    return modality.shrunk(batch.samples).flatten(1)
 
 
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:
     """Variances [k], falling, and axes [d, k] of the leading principal components."""
-    sample = standard[:: max(1, len(standard) // 5_000)]
-    _, singular, axes = torch.linalg.svd(sample, full_matrices=False)
+    part = standard[:: max(1, len(standard) // 5_000)]
+    _, singular, axes = torch.linalg.svd(part, full_matrices=False)
     kept = min(_MOST_AXES if standard.shape[1] > 2 * _MOST_AXES else len(singular), len(singular))
-    return singular[:kept].square() / len(sample), axes[:kept].T
+    return singular[:kept].square() / len(part), axes[:kept].T

@@ -15,9 +15,9 @@ def rows(n, d, seed=0):
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def rough(units):
+def rough(samples):
     """Neither smooth, nor even, nor a sum over features."""
-    flat = units.flatten(1)
+    flat = samples.flatten(1)
     return flat.prod(1).abs().sqrt() + flat.amax(1).floor() + 3 * (flat[:, 0] > flat[:, 1])
 
 
@@ -28,11 +28,11 @@ def own_parts(d):
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("shape", [(5,), (1, 12), (3, 6, 4)])
 def test_contributions_add_up_whatever_the_score(steps, shape):
-    unit, reference = rows(2, int(np.prod(shape))).view(2, *shape)
+    sample, reference = rows(2, int(np.prod(shape))).view(2, *shape)
     part = torch.arange(int(np.prod(shape))).view(shape) % 4
-    found = contributions(rough, unit, reference, part, steps)
+    found = contributions(rough, sample, reference, part, steps)
     assert len(found) == 4
-    assert float(found.sum()) == pytest.approx(float(rough(unit[None]) - rough(reference[None])), abs=1e-12)
+    assert float(found.sum()) == pytest.approx(float(rough(sample[None]) - rough(reference[None])), abs=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 4])
@@ -41,43 +41,44 @@ def test_a_diagonal_gaussian_is_driven_by_squared_z_scores(steps):
     detector = Gaussian(shrinkage=1.0)
     detector.start((5,))
     detector.solve(Data(data, range(400)), torch.ones(400))
-    unit = torch.tensor([4.0, 9.0, 3.0, 3.4, -1.0])
-    score = lambda units: detector.score(Batch(units, torch.arange(len(units))))  # noqa: E731
-    found = contributions(score, unit, detector.mean[0].float(), own_parts(5), steps)
-    z = (unit.numpy() - data.numpy().mean(0)) / data.numpy().std(0)
+    sample = torch.tensor([4.0, 9.0, 3.0, 3.4, -1.0])
+    score = lambda samples: detector.score(Batch(samples, torch.arange(len(samples))))  # noqa: E731
+    found = contributions(score, sample, detector.mean[0].float(), own_parts(5), steps)
+    z = (sample.numpy() - data.numpy().mean(0)) / data.numpy().std(0)
     assert found.numpy() == pytest.approx(z**2, rel=1e-3, abs=1e-4)
 
 
 def test_a_quadratic_score_is_attributed_exactly_in_one_step():
     """Both Shapley and Aumann-Shapley give delta_j (P (x + r - 2 m))_j; a sampled order alone does not."""
-    root, (unit, reference, mean) = rows(6, 6, 1), rows(3, 6, 2)
+    root, (sample, reference, mean) = rows(6, 6, 1), rows(3, 6, 2)
     precision = root @ root.T
-    score = lambda units: torch.einsum("nd,de,ne->n", units - mean, precision, units - mean)  # noqa: E731
-    expected = (unit - reference) * (precision @ (unit + reference - 2 * mean))
+    score = lambda samples: torch.einsum("nd,de,ne->n", samples - mean, precision, samples - mean)  # noqa: E731
+    expected = (sample - reference) * (precision @ (sample + reference - 2 * mean))
     for seed in range(3):
-        found = contributions(score, unit, reference, own_parts(6), 1, seed)
+        found = contributions(score, sample, reference, own_parts(6), 1, seed)
         assert found.numpy() == pytest.approx(expected.numpy(), rel=1e-10)
 
 
 def test_many_steps_come_to_integrated_gradients():
-    unit, reference = rows(2, 4, 3)
+    sample, reference = rows(2, 4, 3)
     mix = rows(4, 4, 4)
-    score = lambda units: torch.tanh(units @ mix).prod(1) + (units @ mix[0]).exp()  # noqa: E731
+    score = lambda samples: torch.tanh(samples @ mix).prod(1) + (samples @ mix[0]).exp()  # noqa: E731
     places = torch.linspace(0, 1, 4_001, dtype=torch.float64)
-    path = (reference + (unit - reference) * ((places[1:] + places[:-1]) / 2)[:, None]).requires_grad_()
+    path = (reference + (sample - reference) * ((places[1:] + places[:-1]) / 2)[:, None]).requires_grad_()
     score(path).sum().backward()
-    expected = (unit - reference) * path.grad.mean(0)
+    expected = (sample - reference) * path.grad.mean(0)
     errors = [
-        float((contributions(score, unit, reference, own_parts(4), steps) - expected).abs().max()) for steps in (1, 64)
+        float((contributions(score, sample, reference, own_parts(4), steps) - expected).abs().max())
+        for steps in (1, 64)
     ]
     assert errors[1] < 1e-3 * float(expected.abs().max())
     assert errors[1] < errors[0] / 10
 
 
 def test_a_part_without_a_say_gets_nothing_and_the_seed_decides_the_rest():
-    unit, reference = rows(2, 4, 5)
-    score = lambda units: rough(units[:, :3])  # noqa: E731
-    one, same, other = (contributions(score, unit, reference, own_parts(4), 1, seed) for seed in (0, 0, 1))
+    sample, reference = rows(2, 4, 5)
+    score = lambda samples: rough(samples[:, :3])  # noqa: E731
+    one, same, other = (contributions(score, sample, reference, own_parts(4), 1, seed) for seed in (0, 0, 1))
     assert one[3] == 0
     assert torch.equal(one, same)
     assert not torch.equal(one, other)

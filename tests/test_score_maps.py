@@ -22,8 +22,8 @@ from tailwise.errors import InputError
 from tailwise.report import gallery
 from tailwise.report import pictures as report_pictures
 from tailwise.report.pictures import colours, truth
-from tailwise.training import alignment
 from tailwise.training import fit as training_fit
+from tailwise.training import local_scores
 
 SIDE = 16
 SCALE = Scale(usual=1.0, threshold=4.0)
@@ -75,27 +75,27 @@ def run(folder, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted():
-    units = torch.from_numpy(pictures(200)).float()[:, None] / 255
-    data = Data(units, [str(i) for i in range(len(units))])
+    samples = torch.from_numpy(pictures(200)).float()[:, None] / 255
+    data = Data(samples, [str(i) for i in range(len(samples))])
     detector = Gaussian()
     training_fit.fit(detector, data)
     return detector.eval(), data
 
 
-def test_an_alignment_has_the_map_of_what_it_wraps(fitted):
+def test_local_scores_have_the_map_of_what_it_wraps(fitted):
     detector, data = fitted
-    aligned = alignment.AUTO.fit(detector, data)
-    assert isinstance(aligned, Mapping2d)
-    assert aligned.has_maps
+    scored = local_scores.AUTO.fit(detector, data)
+    assert isinstance(scored, Mapping2d)
+    assert scored.has_maps
     batch = next(data.batches(3))
-    assert torch.equal(aligned.score_map(batch), detector.score_map(batch))
+    assert torch.equal(scored.score_map(batch), detector.score_map(batch))
     without = DeepSVDD()
     without.start((1, SIDE, SIDE))
-    wrapped = alignment.Aligned(alignment.AUTO, without)
+    wrapped = local_scores.LocallyScored(local_scores.AUTO, without)
     assert not wrapped.has_maps
     with pytest.raises(InputError, match="DeepSVDD has no score maps"):
         wrapped.score_map(batch)
-    with pytest.raises(InputError, match="no score maps of units"):
+    with pytest.raises(InputError, match="no score maps of samples"):
         next(score_maps.of_data(wrapped, data))
 
 
@@ -148,11 +148,11 @@ def test_the_threshold_keeps_its_promise_for_whole_images(fitted):
 
 def test_known_pixels_leave_out_anomalies_without_a_mask(fitted):
     detector, _ = fitted
-    units = torch.from_numpy(np.concatenate([pictures(2, 7), pictures(2, 8, DEFECT)])).float()[:, None] / 255
+    samples = torch.from_numpy(np.concatenate([pictures(2, 7), pictures(2, 8, DEFECT)])).float()[:, None] / 255
     mask = np.zeros((SIDE * 3, SIDE * 3), dtype=bool)
     mask[9:21, 27:42] = True
     labels = np.array([False, False, True, True])
-    test = Labelled(Data(units, list("abcd")), labels, masks=[None, None, mask, None])
+    test = Labelled(Data(samples, list("abcd")), labels, masks=[None, None, mask, None])
     pixels, clean = score_maps.gather_known(detector, test)
     side = 224
     assert len(clean) == 2
@@ -215,7 +215,7 @@ def test_a_run_has_a_threshold_for_pixels_and_its_report_the_figures(run):
     assert found["pixels"]["clean"]["of"] == 6
     titles = [section["title"] for section in found["gallery"]["sections"]]
     assert titles[-1] == "Typical catches"
-    assert {unit["unit"].split("/")[1] for unit in found["gallery"]["sections"][-1]["units"]} == {"dent é"}
+    assert {sample["sample"].split("/")[1] for sample in found["gallery"]["sections"][-1]["samples"]} == {"dent é"}
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "Where is the defect?" in page
     assert page.count("and its score map: score") >= 12
@@ -229,18 +229,18 @@ def test_maps_are_written_beside_nothing_of_the_users(run, folder, tmp_path):
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
     assert len(list(out.rglob("*"))) == 3 * len(table) + 2  # and two folders
     limit = run.settings["map_threshold"]
-    for unit in table["unit"]:
-        scores = tifffile.imread(out / f"{unit}.map.tiff")
-        mask = read(out / f"{unit}.mask.png")
+    for sample in table["sample"]:
+        scores = tifffile.imread(out / f"{sample}.map.tiff")
+        mask = read(out / f"{sample}.mask.png")
         assert scores.dtype == np.float32
         assert scores.shape == mask.shape == (SIDE, 2 * SIDE)
         np.testing.assert_array_equal(mask == 255, scores > limit)
-        if "dent" in unit:
+        if "dent" in sample:
             inner = np.zeros((SIDE, 2 * SIDE), dtype=bool)
             inner[4:6, 20:26] = True
             assert mask[inner].all()
             assert not mask[~ndimage.binary_dilation(inner, iterations=6)].any()
-        with Image.open(out / f"{unit}.overlay.png") as overlay:
+        with Image.open(out / f"{sample}.overlay.png") as overlay:
             assert overlay.width > 2 * SIDE  # the bar of colours
     for threshold, share in ((1e9, 0), (-1.0, 1)):
         again = score(run.path, str(folder / "test"), maps=out, map_threshold=threshold)
@@ -267,7 +267,7 @@ def test_runs_without_maps_say_so(folder, tmp_path):
     plain = fit(str(folder), detector="nearest-neighbours", read="pixels", size=SIDE, out=tmp_path / "run")
     assert plain.settings.get("map_threshold") is None
     assert plain.report()["gallery"] is None
-    with pytest.raises(InputError, match=r"no score maps of its units: NearestNeighbours\(\).*such as"):
+    with pytest.raises(InputError, match=r"no score maps of its samples: NearestNeighbours\(\).*such as"):
         score(plain.path, str(folder), maps=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
 
@@ -287,7 +287,7 @@ def test_what_is_chosen_for_the_gallery():
 
     table = pd.DataFrame(
         {
-            "unit": [f"test/{kind}/{i}" for i, kind in enumerate(["good"] * 4 + ["cut"] * 3 + ["dent"] * 3)],
+            "sample": [f"test/{kind}/{i}" for i, kind in enumerate(["good"] * 4 + ["cut"] * 3 + ["dent"] * 3)],
             "score": [1.0, 6.0, 9.0, np.nan, 2.0, 6.5, 7.0, 3.0, 8.0, 9.0],
             "label": [False] * 4 + [True] * 6,
             "group": ["a", "a", "b", "b"] + [""] * 6,
@@ -296,11 +296,11 @@ def test_what_is_chosen_for_the_gallery():
     found = {title: rows.index.tolist() for title, _, rows in gallery.chosen(table, 5.0)}
     assert found["Worst false alarms"] == [2, 1]
     assert found["Worst misses"] == [4, 7]
-    assert {"cut", "dent"} == {table["unit"][i].split("/")[1] for i in found["Typical catches"]}
+    assert {"cut", "dent"} == {table["sample"][i].split("/")[1] for i in found["Typical catches"]}
     assert set(found["Typical catches"]) <= {5, 6, 8, 9}
     assert found["Every kind of normal"] == [2, 1]
     calm = {title: rows.index.tolist() for title, _, rows in gallery.chosen(table, 50.0)}
     assert calm["Nearest to a false alarm"] == [2, 1, 0]
     assert "Typical catches" not in calm
     unknown = gallery.chosen(table.assign(label=None), 5.0)
-    assert [(title, rows.index[0]) for title, _, rows in unknown] == [("Highest-scored test units", 2)]
+    assert [(title, rows.index[0]) for title, _, rows in unknown] == [("Highest-scored test samples", 2)]

@@ -4,12 +4,12 @@ import torch
 
 from tailwise.core.data import Data
 from tailwise.core.problem import Facts, Labelled, Problem
-from tailwise.core.validation import check_units
+from tailwise.core.validation import check_samples
 from tailwise.errors import InputError
 
 
 class Counting:
-    """A Reader whose unit i holds the number i; it counts what was read."""
+    """A Reader whose sample i holds the number i; it counts what was read."""
 
     def __init__(self, n):
         self.shape = (n, 2)
@@ -31,14 +31,14 @@ def generator(seed):
 @pytest.mark.parametrize("data", [rows(23), Data(Counting(23), range(23))], ids=["memory", "reader"])
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("size", [1, 5, 23, 100])
-def test_batches_cover_each_unit_once_and_carry_its_index(data, seed, size):
+def test_batches_cover_each_sample_once_and_carry_its_index(data, seed, size):
     batches = list(data.batches(size, None if seed is None else generator(seed)))
     index = torch.cat([batch.index for batch in batches])
     assert sorted(index.tolist()) == list(range(23))
     assert all(len(batch) <= size for batch in batches)
     for batch in batches:
-        assert batch.units.dtype == torch.float32
-        assert torch.equal(batch.units[:, 0], batch.index.float())
+        assert batch.samples.dtype == torch.float32
+        assert torch.equal(batch.samples[:, 0], batch.index.float())
     assert (index.tolist() == list(range(23))) == (seed is None)
 
 
@@ -58,13 +58,13 @@ def test_weighted_batches_draw_in_proportion_and_never_weight_zero():
 
 
 @pytest.mark.parametrize("data", [rows(9), Data(Counting(9), [f"row {i}" for i in range(9)])], ids=["memory", "reader"])
-def test_taken_units_keep_their_names(data):
+def test_taken_samples_keep_their_names(data):
     for index in ([7, 2], np.array([7, 2]), torch.tensor([7, 2])):
         part = data.take(index)
         assert len(part) == 2
         assert list(part.names) == ["row 7", "row 2"]
         assert part.read(torch.tensor([1]))[0, 0] == 2
-        assert part.unit_shape == (2,)
+        assert part.sample_shape == (2,)
     assert data.take([7, 2]).take([1]).read(torch.tensor([0]))[0, 0] == 2
 
 
@@ -77,19 +77,22 @@ def test_a_reader_is_read_only_where_asked():
 
 
 def test_data_has_no_place_for_labels():
-    assert set(Data.__dataclass_fields__) == {"units", "names", "features", "context"}
+    assert set(Data.__dataclass_fields__) == {"samples", "names", "features", "context"}
 
 
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: rows(0), "no units in the data"),
-        (lambda: Data(torch.ones(3, 2), ["a"]), "got 1 names for 3 units"),
-        (lambda: Labelled(rows(3), labels=np.zeros(2, bool)), "labels: got 2 for 3 units"),
-        (lambda: Labelled(rows(3), masks=[None]), "masks: got 1 for 3 units"),
-        (lambda: Problem(rows(3), Facts("x"), train_groups=np.zeros(4)), "train_groups: got 4 for 3 units"),
-        (lambda: check_units(rows(1)), "at least 2 units are needed to learn what is normal: got 1"),
-        (lambda: check_units(Data(torch.tensor([[1.0], [np.nan], [np.inf]]), "abc")), r"unit b holds NaN or infinity"),
+        (lambda: rows(0), "no samples in the data"),
+        (lambda: Data(torch.ones(3, 2), ["a"]), "got 1 names for 3 samples"),
+        (lambda: Labelled(rows(3), labels=np.zeros(2, bool)), "labels: got 2 for 3 samples"),
+        (lambda: Labelled(rows(3), masks=[None]), "masks: got 1 for 3 samples"),
+        (lambda: Problem(rows(3), Facts("x"), train_groups=np.zeros(4)), "train_groups: got 4 for 3 samples"),
+        (lambda: check_samples(rows(1)), "at least 2 samples are needed to learn what is normal: got 1"),
+        (
+            lambda: check_samples(Data(torch.tensor([[1.0], [np.nan], [np.inf]]), "abc")),
+            r"sample b holds NaN or infinity",
+        ),
     ],
 )
 def test_bad_input_is_named(make, said):

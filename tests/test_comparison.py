@@ -25,14 +25,14 @@ def data(values: np.ndarray, start: str) -> Data:
 
 
 def checks() -> dict[str, dict[str, object]]:
-    """Six features of 200 units: a copy, a near copy, a test unit from training, a still one."""
+    """Six features of 200 samples: a copy, a near copy, a test sample from training, a still one."""
     generator = np.random.default_rng(0)
     train, test = generator.normal(size=(200, 6)), generator.normal(size=(20, 6))
     train[:, 5] = 7
     train[1] = train[0]
     train[3] = train[2] + np.array([1e-4] * 5 + [0])
     test[:, 5], test[4] = 7, train[50]
-    table = pd.DataFrame({"unit": [f"a{i}" for i in range(200)], "score": generator.normal(size=200), "mode": -1})
+    table = pd.DataFrame({"sample": [f"a{i}" for i in range(200)], "score": generator.normal(size=200), "cluster": -1})
     table["held_out"] = np.arange(200) == 1
     table.loc[9, "score"] = 40.0
     labels = np.arange(20) < 5
@@ -44,13 +44,13 @@ def test_what_was_planted_is_named_and_nothing_else() -> None:
     found = {name: (check["ok"], check["count"], check["examples"]) for name, check in checks().items()}
     assert found == {
         "copies in the training data": (False, 1, ["a0 = a1"]),
-        "training units in the test data": (False, 1, ["test b4 = a50"]),
+        "training samples in the test data": (False, 1, ["test b4 = a50"]),
         "near copies": (False, 1, ["a2 ≈ a3"]),
         "features that stand still": (False, 1, ["f: 7 in all"]),
         "suspects in the training data": (False, 1, ["a9: score 40, of no kind"]),
     }
-    assert "1 held-out units are among them" in str(checks()["copies in the training data"]["message"])
-    assert "1 of them are labelled anomalies" in str(checks()["training units in the test data"]["message"])
+    assert "1 held-out samples are among them" in str(checks()["copies in the training data"]["message"])
+    assert "1 of them are labelled anomalies" in str(checks()["training samples in the test data"]["message"])
 
 
 def test_the_interval_of_a_difference_is_delongs() -> None:
@@ -100,7 +100,7 @@ def test_runs_of_the_same_data_are_paired(runs: list[Path]) -> None:
     found = comparison.compare([store.open_run(run) for run in runs[:2]])
     assert found["warnings"] == []
     assert [row["name"] for row in found["differs"]] == ["detector"]
-    assert found["paired_on"] == {"units": 90, "anomalies": 30, "normals": 60}
+    assert found["paired_on"] == {"samples": 90, "anomalies": 30, "normals": 60}
     auroc = found["paired"][0]
     assert auroc["differences"][0]["value"] == pytest.approx(auroc["values"][1] - auroc["values"][0])
     assert comparison.to_markdown(found).startswith("# 2 runs side by side")

@@ -17,6 +17,6 @@ def test_spectra_are_placed_by_their_shape_and_not_by_their_brightness():
 
 
 def test_a_black_spectrum_has_a_place():
-    units = torch.rand(10, 1, 5, generator=torch.Generator().manual_seed(0))
-    units[3] = 0
-    assert bool(torch.isfinite(embedding_of(Data(units, range(10)))).all())
+    samples = torch.rand(10, 1, 5, generator=torch.Generator().manual_seed(0))
+    samples[3] = 0
+    assert bool(torch.isfinite(embedding_of(Data(samples, range(10)))).all())

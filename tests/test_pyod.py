@@ -44,7 +44,7 @@ def test_a_contamination_sets_the_threshold_as_pyod_does():
 
 def test_it_can_be_weighed_again_without_losing_its_sign():
     X, far = rows().to_numpy(), np.full((3, 3), 30.0)
-    model = Reweighted(AsPyOD(AnomalyDetector(weighting="", alignment="")), rounds=1, random_state=0).fit(X)
+    model = Reweighted(AsPyOD(AnomalyDetector(weighting="", scores="own")), rounds=1, random_state=0).fit(X)
     assert (model.predict(far) == -1).all()
     assert native_scores(model, far).min() > native_scores(model, X).max()
 

@@ -20,7 +20,7 @@ from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
 from tailwise.integrations.scikit_learn import AnomalyDetector, Reweighted, copies, native_scores, thinned
 from tailwise.training import fit as training_fit
-from tailwise.training.alignment import AUTO
+from tailwise.training.local_scores import AUTO
 from tailwise.weights.default import parse_weighting
 
 SMALL_NET = "AutoEncoder(hidden=(8,), code=2)"
@@ -79,7 +79,7 @@ def test_scikit_learns_own_checks_pass(estimator, check):
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: type(e).__name__)
-def test_far_units_are_anomalies_for_every_estimator_whatever_its_sign(estimator):
+def test_far_samples_are_anomalies_for_every_estimator_whatever_its_sign(estimator):
     model = Reweighted(estimator, random_state=0).fit(kinds())
     far = np.full((5, 4), 40.0)
     assert (model.predict(far) == -1).all()
@@ -150,8 +150,8 @@ def test_draws_are_in_proportion_over_the_starts():
     assert thinned(np.ones(9), 0.7).tolist() == copies(np.ones(9), 0.7).tolist() == list(range(9))
 
 
-def test_training_scores_of_neighbour_methods_leave_the_unit_out():
-    """With itself among its neighbours a unit's distance is one neighbour too small."""
+def test_training_scores_of_neighbour_methods_leave_the_sample_out():
+    """With itself among its neighbours a sample's distance is one neighbour too small."""
     X = kinds()
     weighting = parse_weighting("Focal()")
     own = Neighbourly().fit(X).decision_scores_
@@ -175,7 +175,7 @@ def test_what_cannot_be_reweighted_is_named(options, said):
         Reweighted(**{"estimator": KernelDensity(), **options}).fit(kinds())
 
 
-def test_constant_units_weigh_one_with_a_warning():
+def test_constant_samples_weigh_one_with_a_warning():
     with pytest.warns(RuntimeWarning, match="constant"):
         model = Reweighted(KernelDensity(), rounds=1).fit(np.ones((20, 3)))
     assert (model.weights_ == 1).all()
@@ -203,11 +203,11 @@ def test_the_scores_are_trainings_with_the_sign_turned():
     fair = AUTO.fit(detector, data, seed=5)
     assert np.allclose(model.score_samples(kinds(seed=1)), -inference.score(fair, rows), atol=1e-3)
     assert np.allclose(model.score_samples(X[kept]), -fair.training_scores, atol=1e-3)
-    plain = AnomalyDetector(alignment="", random_state=5).fit(X)
+    plain = AnomalyDetector(scores="own", random_state=5).fit(X)
     assert np.allclose(plain.score_samples(kinds(seed=1)), -inference.score(detector, rows), rtol=1e-5)
 
 
-def test_false_alarms_among_new_units_keep_the_promise():
+def test_false_alarms_among_new_samples_keep_the_promise():
     shares = []
     for seed in range(20):
         model = AnomalyDetector(random_state=seed, false_alarms=0.1).fit(kinds(seed=seed))
@@ -227,8 +227,8 @@ def test_detectors_by_name_by_spelling_and_by_value(detector):
 
 def test_a_given_detector_is_copied():
     detector = Gaussian(shrinkage=0.2)
-    model = AnomalyDetector(detector, alignment="").fit(kinds())
-    assert detector.unit_shape == ()
+    model = AnomalyDetector(detector, scores="own").fit(kinds())
+    assert detector.sample_shape == ()
     assert model.detector_.shrinkage == 0.2
     assert np.array_equal(model.offset_, clone(model).fit(kinds()).offset_)
 
@@ -258,7 +258,7 @@ def test_bad_options_are_named(options, said):
 def test_known_anomalies_reach_the_detectors_that_learn_from_them():
     X = np.random.default_rng(0).normal(size=(300, 4))
     odd = np.random.default_rng(1).normal(size=(40, 4)) + 3
-    detector = AnomalyDetector("dev-net", weighting="", alignment="", epochs=100, anomalies=odd[:10]).fit(X)
+    detector = AnomalyDetector("dev-net", weighting="", scores="own", epochs=100, anomalies=odd[:10]).fit(X)
     assert roc_auc_score([0] * 300 + [1] * 30, -detector.score_samples(np.concatenate([X, odd[10:]]))) > 0.95
     with pytest.raises(InputError, match="needs a few labelled anomalies"):
         AnomalyDetector("dev-net").fit(X)
@@ -269,14 +269,14 @@ def test_known_anomalies_reach_the_detectors_that_learn_from_them():
 def test_refinement_drops_a_lump_of_hidden_anomalies():
     generator = np.random.default_rng(0)
     X = np.concatenate([generator.normal(size=(300, 4)), generator.normal(size=(20, 4)) + 9])
-    detector = AnomalyDetector("gaussian", weighting="", alignment="", refine="Purify()").fit(X)
+    detector = AnomalyDetector("gaussian", weighting="", scores="own", refine="Purify()").fit(X)
     assert detector.weights_[300:].max() == 0
     assert (detector.weights_[:300] > 0).mean() > 0.7
     assert clone(detector).get_params()["refine"] == "Purify()"
 
 
 def test_copies_are_weighed_by_their_own_scores():
-    """What an estimator keeps of the copies that it was fitted on is of other units."""
+    """What an estimator keeps of the copies that it was fitted on is of other samples."""
     X = np.random.default_rng(0).normal(size=(200, 3))
     X[:10] *= 4
     found = Reweighted(LocalOutlierFactor(novelty=True), "Importance()", rounds=3, resample="copy", random_state=0).fit(
@@ -292,7 +292,7 @@ def test_one_gross_value_does_not_move_the_threshold():
     for value in (X[7].copy(), -999_999.0):
         X[7] = value
         fits = [
-            AnomalyDetector("gaussian", alignment="", weighting="", false_alarms=0.1, random_state=seed).fit(X).offset_
+            AnomalyDetector("gaussian", scores="own", weighting="", false_alarms=0.1, random_state=seed).fit(X).offset_
             for seed in range(8)
         ]
         limits.append(max(-each for each in fits))
@@ -301,7 +301,7 @@ def test_one_gross_value_does_not_move_the_threshold():
 
 def test_what_single_precision_cannot_hold_is_refused():
     X = np.random.default_rng(0).normal(size=(50, 3))
-    detector = AnomalyDetector("gaussian", alignment="").fit(X)
+    detector = AnomalyDetector("gaussian", scores="own").fit(X)
     for data in (np.where(X > 2, 1e200, X), np.full((1, 3), 1e150)):
         with pytest.raises(InputError, match="beyond single precision"):
             detector.score_samples(data)

@@ -1,13 +1,13 @@
 """Are hidden kinds of normal found, rare ones too, and is a new kind called unknown? JSON lines.
 
-    python benchmarks/modes.py [mnist|boards|objects ...] [--seeds 51 52 53 54 55 56 57 58 59 60]
+    python benchmarks/clusters.py [mnist|boards|objects ...] [--seeds 51 52 53 54 55 56 57 58 59 60]
 
 A draw takes five digits of MNIST, ten of the eleven boards, or six objects of MVTec-AD (ResNet-18 features), in sizes
 that fall off geometrically to a rarest kind of 1 to 2 % (of the boards: those there are, one of them thinned to that).
 One more kind is left out and asked for as the new one. Labels only judge. A row holds
 
-    ari             the adjusted Rand index of the found modes and the hidden kinds
-    rare_found      whether one mode holds more than half of the rarest kind, which is more than half of that mode
+    ari             the adjusted Rand index of the found clusters and the hidden kinds
+    rare_found      whether one cluster holds more than half of the rarest kind, which is more than half of that cluster
     false_unknown   the share of fresh normals, in the proportions of training, that are called unknown
     new_unknown     the share of the new kind that is called unknown
 
@@ -28,7 +28,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from tailwise.benchmark import draws
 from tailwise.benchmark.suites import SourceSettings
-from tailwise.calibration.clusters import UNKNOWN, Kinds
+from tailwise.calibration.clusters import UNKNOWN, Clusters
 from tailwise.core.data import Data
 
 OBJECTS = (
@@ -49,7 +49,7 @@ FRESH = 0.2
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """Units of a draw: training, fresh normals in the same proportions, and the new kind; the kinds of the first."""
+    """Samples of a draw: training, fresh normals in the same proportions, and the new kind; the kinds of the first."""
 
     train: Data
     kinds: np.ndarray
@@ -69,7 +69,7 @@ def draw(name: str, seed: int) -> Draw:
     count = settings.normals or len(known) - 1
     members = {kind: generator.permutation(np.flatnonzero(normal & (pool.kinds == kind))) for kind in known}
     share = generator.uniform(0.01, 0.02)
-    # Kinds of few units cannot be the frequent ones.
+    # Kinds of few samples cannot be the frequent ones.
     order = sorted(known[:count], key=lambda kind: -min(len(members[kind]), settings.largest))
     sizes = _sizes([int(len(members[kind]) / (1 + FRESH)) for kind in order], settings, share)
     parts = [members[kind][: round(size * (1 + FRESH))] for kind, size in zip(order, sizes, strict=True)]
@@ -81,7 +81,7 @@ def draw(name: str, seed: int) -> Draw:
 
 
 def _sizes(available: list[int], settings: SourceSettings, share: float) -> list[int]:
-    """Units of each kind, the last one rarest with this share of all."""
+    """Samples of each kind, the last one rarest with this share of all."""
     if settings.normals is None:
         return [*available[:-1], min(available[-1], round(share / (1 - share) * sum(available[:-1])))]
     place = np.arange(len(available)) / (len(available) - 1)
@@ -97,14 +97,20 @@ def _sizes(available: list[int], settings: SourceSettings, share: float) -> list
 def run(name: str, seed: int) -> dict[str, object]:
     drawn = draw(name, seed)
     started = time.process_time()
-    kinds = Kinds.learn(drawn.train, seed=seed)
+    kinds = Clusters.learn(drawn.train, seed=seed)
     assert kinds.training is not None
     found = kinds.training.numpy()
     fresh, new = kinds.of(drawn.fresh).numpy(), kinds.of(drawn.new).numpy()
     seconds = round(time.process_time() - started, 2)
     _, sizes = np.unique(drawn.kinds, return_counts=True)
-    row: dict[str, object] = {"set": name, "seed": seed, "units": len(found), "kinds": len(sizes), "modes": kinds.count}
-    row |= {"rarest": drawn.rarest, "rarest_units": int((drawn.kinds == drawn.rarest).sum())}
+    row: dict[str, object] = {
+        "set": name,
+        "seed": seed,
+        "samples": len(found),
+        "kinds": len(sizes),
+        "clusters": kinds.count,
+    }
+    row |= {"rarest": drawn.rarest, "rarest_samples": int((drawn.kinds == drawn.rarest).sum())}
     row["rarest_share"] = round(float((drawn.kinds == drawn.rarest).mean()), 4)
     row["ari"] = round(float(adjusted_rand_score(drawn.kinds, found)), 3)
     row["rare_found"] = holds(found, drawn.kinds == drawn.rarest)
@@ -114,11 +120,11 @@ def run(name: str, seed: int) -> dict[str, object]:
 
 
 def holds(found: np.ndarray, rare: np.ndarray) -> bool:
-    """Whether one mode holds more than half of the rare kind, which is more than half of that mode."""
-    modes, counts = np.unique(found[rare & (found >= 0)], return_counts=True)
-    if not len(modes):
+    """Whether one cluster holds more than half of the rare kind, which is more than half of that cluster."""
+    clusters, counts = np.unique(found[rare & (found >= 0)], return_counts=True)
+    if not len(clusters):
         return False
-    most = modes[counts.argmax()]
+    most = clusters[counts.argmax()]
     return bool(counts.max() > rare.sum() / 2 and counts.max() > (found == most).sum() / 2)
 
 

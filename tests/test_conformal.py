@@ -15,7 +15,7 @@ from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.training import alignment, cross_fitting
+from tailwise.training import cross_fitting, local_scores
 from tailwise.training import fit as training_fit
 
 # Few distinct values, so that ties are the rule.
@@ -24,7 +24,7 @@ shares = st.sampled_from([0.01, 0.05, 0.1, 0.25, 0.5])
 
 
 @given(few, few, shares)
-def test_a_unit_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, alpha):
+def test_a_sample_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, alpha):
     normal, scores = np.array(normal), np.array(scores)
     flagged = scores > conformal_threshold(normal, alpha)
     if conformal.reachable(len(normal)) <= alpha:
@@ -119,20 +119,20 @@ def test_cross_p_values_are_those_of_one_part_where_there_is_one():
 
 
 def test_cross_p_values_keep_alpha_with_detectors_that_overfit():
-    """The score is the distance to the mean of 8 learnt units: in-sample thresholds are broken, crossed ones hold."""
+    """The score is the distance to the mean of 8 learnt samples: in-sample thresholds break, cross-fitted hold."""
     generator = np.random.default_rng(4)
-    alpha, crossed, learnt = 0.2, [], []
+    alpha, cross_fitted, learnt = 0.2, [], []
     for _ in range(600):
-        units, fresh = generator.normal(size=(10, 8)), generator.normal(size=(20, 8))
+        samples, fresh = generator.normal(size=(10, 8)), generator.normal(size=(20, 8))
         parts = np.arange(10) % 5
-        middle = np.array([units[parts != part].mean(0) for part in range(5)])
-        own = np.linalg.norm(units - middle[parts], axis=1)
+        middle = np.array([samples[parts != part].mean(0) for part in range(5)])
+        own = np.linalg.norm(samples - middle[parts], axis=1)
         asked = np.linalg.norm(fresh[:, None] - middle, axis=2)
-        crossed.append((cross_p_values(own, parts, asked) <= alpha).mean())
-        inside = np.linalg.norm(units - units.mean(0), axis=1)
-        learnt.append((np.linalg.norm(fresh - units.mean(0), axis=1) > conformal_threshold(inside, alpha)).mean())
+        cross_fitted.append((cross_p_values(own, parts, asked) <= alpha).mean())
+        inside = np.linalg.norm(samples - samples.mean(0), axis=1)
+        learnt.append((np.linalg.norm(fresh - samples.mean(0), axis=1) > conformal_threshold(inside, alpha)).mean())
     assert np.mean(learnt) > 1.5 * alpha
-    assert np.mean(crossed) < 1.1 * alpha
+    assert np.mean(cross_fitted) < 1.1 * alpha
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40), shares)
@@ -271,8 +271,9 @@ def test_bad_input_is_named(call, said):
         call()
 
 
-def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
-    """The score is whether the detector has seen the unit, so nothing but 1 may come back; and every unit is asked."""
+def test_left_out_scores_are_by_detectors_that_have_not_seen_the_sample():
+    """The score is whether the detector has seen the sample, so nothing but 1 may come back; and every sample is
+    asked."""
     from tailwise.core.data import Data
     from tailwise.core.detector import Detector
     from tailwise.training import cross_fitting
@@ -280,11 +281,11 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
 
     class Seen(Detector):
         def score(self, batch):
-            return 1 + torch.isin(batch.units[:, 0], self.units).float()
+            return 1 + torch.isin(batch.samples[:, 0], self.samples).float()
 
     def fit(data, base, seed):
         detector = Seen()
-        detector.units = data.units[:, 0]
+        detector.samples = data.samples[:, 0]
         assert len(data) == len(base) == 8
         return Fitted(detector, None, 3 * torch.ones(len(data)))  # type: ignore[arg-type]
 
@@ -293,11 +294,11 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_unit():
     assert part.bincount().tolist() == [2] * 5
     found = cross_fitting.left_out(fit, data, torch.ones(10), part, 0)
     assert (found.scores == 1).all()
-    assert (found.unseen.units[:, 0] == torch.arange(10.0)[part == 4]).all()
+    assert (found.unseen.samples[:, 0] == torch.arange(10.0)[part == 4]).all()
     # A training whose scores are twice as large is brought to the scale of the final one.
     final = Fitted(Seen(), None, 6 * torch.ones(10))  # type: ignore[arg-type]
     assert (cross_fitting.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
-    with pytest.raises(InputError, match="got 5 for 9 units"):
+    with pytest.raises(InputError, match="got 5 for 9 samples"):
         cross_fitting.parts_of(9, 5)
 
 
@@ -314,12 +315,12 @@ def test_what_is_no_number_is_refused():
     assert p_values(np.arange(9.0), np.array([np.inf]))[0] == 0.1
 
 
-@pytest.mark.parametrize("alignment_of", ["", "auto"])
-def test_out_of_fold_thresholds_hold_for_few_units_with_many_features(alignment_of):
-    """Mode-fair scores count in deviations of the training units, which differ between trainings on few units."""
+@pytest.mark.parametrize("scores_of", ["own", "auto"])
+def test_out_of_fold_thresholds_hold_for_few_samples_with_many_features(scores_of):
+    """Local scores count in deviations of the training samples, which differ between trainings on few samples."""
     generator = torch.Generator().manual_seed(0)
     train, new = (Data(torch.randn(n, 200, generator=generator), range(n)) for n in (60, 400))
-    rule = alignment.parse(alignment_of)
+    rule = local_scores.parse(scores_of)
 
     def fit(data, base, seed):
         detector = Gaussian()

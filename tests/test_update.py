@@ -31,7 +31,7 @@ def write(folder: Path, counts: dict[int, int], first: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
     photos = write(tmp_path_factory.mktemp("data") / "photos", {2: 60})
-    return fitted(photos, tmp_path_factory.mktemp("runs") / "run", alignment="")
+    return fitted(photos, tmp_path_factory.mktemp("runs") / "run", scores="own")
 
 
 def fitted(photos: Path, out: Path, **options: object) -> store.Run:
@@ -60,15 +60,15 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: store.Run, tmp_path: 
     new = update_run(run.path, str(more), tmp_path / "new", 0, False, "tailwise update")
     table = new.scores()
     assert len(table) == 90
-    assert table["unit"].is_unique
+    assert table["sample"].is_unique
     assert new.settings["n_train"] + new.settings["n_held_out"] == 90
     assert new.settings["n_held_out"] == table["held_out"].sum() == run.settings["n_held_out"] + 9
     held = np.sort(table.loc[table["held_out"], "score"])
     assert new.settings["threshold"] in held
     assert new.settings["fingerprint"] != run.settings["fingerprint"]
     assert "added without fitting" in new.report()["notes"][-1]
-    assert store.open_run(new.path).settings["updates"][0]["units"] == 30
-    # Nothing says that the new detector was tested, and the added units were looked at.
+    assert store.open_run(new.path).settings["updates"][0]["samples"] == 30
+    # Nothing says that the new detector was tested, and the added samples were looked at.
     assert new.test_scores() is None
     assert new.settings["test_fingerprint"] is None
     checks = {check["name"]: check for check in new.report()["data_checks"]}
@@ -77,7 +77,7 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: store.Run, tmp_path: 
     assert (added["count"], added["examples"]) == (1, ["5-0.png = copy.png"])
     again = update_run(new.path, str(more), tmp_path / "again", 0, False, "tailwise update")
     assert len(again.settings["updates"]) == 2
-    assert again.scores()["unit"].is_unique
+    assert again.scores()["sample"].is_unique
     # The same normals a second time hold nothing new but those that were held out.
     memory = [files.read_tensors(each.path / store.MODEL)[0]["memory"] for each in (run, new, again)]
     assert len(memory[0]) < len(memory[1])
@@ -86,13 +86,13 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: store.Run, tmp_path: 
 
 def test_what_cannot_be_updated_says_so(run: store.Run, tmp_path: Path) -> None:
     photos = write(tmp_path / "photos", {2: 30})
-    other = fitted(photos, tmp_path / "gaussian", detector="gaussian", alignment="")
-    with pytest.raises(InputError, match="Gaussian cannot take in more units"):
+    other = fitted(photos, tmp_path / "gaussian", detector="gaussian", scores="own")
+    with pytest.raises(InputError, match="Gaussian cannot take in more samples"):
         update_run(other.path, str(photos), tmp_path / "new", 0, False, "")
     small = write(tmp_path / "none", {2: 3})
-    aligned = fitted(photos, tmp_path / "aligned", alignment="ModeFair()")
-    with pytest.raises(InputError, match="with mode-fair scores cannot"):
-        update_run(aligned.path, str(small), tmp_path / "new", 0, False, "")
+    scored = fitted(photos, tmp_path / "scored", scores="LocalScores()")
+    with pytest.raises(InputError, match="with local scores cannot"):
+        update_run(scored.path, str(small), tmp_path / "new", 0, False, "")
     with pytest.raises(InputError, match="no file or folder"):
         update_run(run.path, str(tmp_path / "absent"), tmp_path / "new", 0, False, "")
     assert not (tmp_path / "new").exists()

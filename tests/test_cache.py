@@ -41,8 +41,8 @@ def folder(tmp_path):
     return place
 
 
-def units(folder, layers=(1,)):
-    return ImageFolder(str(folder), read=NAME, layers=layers, size=16).load().train.units
+def samples(folder, layers=(1,)):
+    return ImageFolder(str(folder), read=NAME, layers=layers, size=16).load().train.samples
 
 
 def entries(tmp_path):
@@ -51,62 +51,62 @@ def entries(tmp_path):
 
 @pytest.mark.parametrize("layers", [(), (1,)])
 def test_a_second_reading_asks_the_backbone_for_nothing(folder, calls, layers):
-    first = units(folder, layers)
+    first = samples(folder, layers)
     assert len(calls) == 3
-    assert torch.equal(first, units(folder, layers))
+    assert torch.equal(first, samples(folder, layers))
     assert len(calls) == 3
 
 
 def test_maps_are_kept_to_half_precision(folder, calls):
-    pixels = ImageFolder(str(folder), size=16).load().train.units
-    assert torch.equal(units(folder), torch.cat([pixels, pixels / 2], 1).half().float())
+    pixels = ImageFolder(str(folder), size=16).load().train.samples
+    assert torch.equal(samples(folder), torch.cat([pixels, pixels / 2], 1).half().float())
 
 
 def test_a_range_beyond_half_precision_is_kept_in_single(folder, calls, monkeypatch):
     monkeypatch.setattr(networks, "mapped", lambda name, layers: lambda images: images * 1e6)
-    pixels = ImageFolder(str(folder), size=16).load().train.units
-    assert torch.equal(units(folder), pixels * 1e6)
-    assert torch.equal(units(folder), pixels * 1e6)
+    pixels = ImageFolder(str(folder), size=16).load().train.samples
+    assert torch.equal(samples(folder), pixels * 1e6)
+    assert torch.equal(samples(folder), pixels * 1e6)
 
 
 def test_a_changed_image_is_computed_again(folder, calls):
-    before = units(folder)
+    before = samples(folder)
     Image.new("RGB", (16, 16), "white").save(folder / "1.png")
-    after = units(folder)
+    after = samples(folder)
     assert len(calls) == 4
     assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True]
     (folder / "1.png").rename(folder / "renamed.png")  # the content counts, not the name
-    units(folder)
+    samples(folder)
     assert len(calls) == 4
 
 
 def test_other_weights_layers_or_size_are_computed_again(folder, calls, monkeypatch):
-    units(folder)
-    units(folder, (1, 2))
+    samples(folder)
+    samples(folder, (1, 2))
     assert len(calls) == 6
     ImageFolder(str(folder), read=NAME, layers=(1,), size=8).load()
     assert len(calls) == 9
     monkeypatch.setattr(networks, "identity", lambda name: f"{name} weights 2")
-    units(folder)
+    samples(folder)
     assert len(calls) == 12
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
 def test_a_damaged_entry_is_computed_again_and_mended(folder, calls, tmp_path, damage):
-    first = units(folder)
+    first = samples(folder)
     entry = entries(tmp_path)[1]
     content = entry.read_bytes()
     entry.write_bytes(content[:-1] + bytes([content[-1] ^ 1]) if damage is None else damage)
-    assert torch.equal(first, units(folder))
+    assert torch.equal(first, samples(folder))
     assert len(calls) == 4
     assert entry.read_bytes() == content
 
 
 def test_nothing_unfinished_is_left_and_a_cache_that_takes_nothing_costs_only_time(folder, calls, tmp_path):
     (tmp_path / "cache").write_text("a file, where a folder is needed")
-    first = units(folder)
+    first = samples(folder)
     asked = len(calls)
-    assert torch.equal(first, units(folder))
+    assert torch.equal(first, samples(folder))
     assert len(calls) == 2 * asked
     assert sorted(os.listdir(tmp_path)) == ["cache", "photos"]
 
@@ -128,25 +128,25 @@ def test_small_pictures_are_kept_and_a_changed_file_is_noticed(folder, calls, mo
 
 
 def test_an_emptied_cache_is_filled_again(folder, calls, tmp_path):
-    units(folder)
+    samples(folder)
     assert len(entries(tmp_path)) == 3
     for entry in entries(tmp_path):
         entry.unlink()
-    units(folder)
+    samples(folder)
     assert len(calls) == 6
 
 
 def test_off_keeps_nothing(folder, calls, monkeypatch, tmp_path):
     monkeypatch.setenv("TAILWISE_CACHE", "off")
-    units(folder)
+    samples(folder)
     asked = len(calls)
-    units(folder)
+    samples(folder)
     assert len(calls) == 2 * asked
     assert not (tmp_path / "cache").exists()
 
 
 def test_what_does_not_fit_in_memory_is_read_from_the_cache(folder, calls, monkeypatch):
-    whole = units(folder)
+    whole = samples(folder)
     monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 100)
     data = ImageFolder(str(folder), read=NAME, layers=(1,), size=16).load().train
     assert not data.in_memory

@@ -1,4 +1,4 @@
-"""Many images as units: pixels in memory, pixels on disk, or features of a frozen network, kept in a cache."""
+"""Many images as samples: pixels in memory, pixels on disk, or features of a frozen network, kept in a cache."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IN_MEMORY_BYTES = 1_000_000_000
 
 
 class Pictures:
-    """Images that are decoded when they are asked for: a Reader of units [channels, height, width]."""
+    """Images that are decoded when they are asked for: a Reader of samples [channels, height, width]."""
 
     def __init__(self, files: Sequence[Path], size: int | tuple[int, int], channels: int) -> None:
         self.files = files
@@ -32,7 +32,7 @@ class Pictures:
         return torch.stack([read_picture(self.files[i], (size[0], size[1]), channels) for i in index.tolist()])
 
 
-def image_units(
+def image_samples(
     files: list[Path], read: str, size: int | tuple[int, int], channels: int, layers: tuple[int, ...] = ()
 ) -> Tensor | Reader:
     """Pixels [n, channels, height, width]; or of the backbone `read` pooled features [n, d], or its maps [n, d, h, w]
