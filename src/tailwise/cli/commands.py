@@ -60,62 +60,65 @@ def fit(
     log: str = "",
     overwrite: bool = False,
 ) -> Run:
-    """Learn what is normal, and leave a run: detector, scores, threshold and report.
+    """Learn what is normal, and write a run: detector, scores, thresholds and report.
 
-    An interrupted fit is resumed by the same command.
+    Repeat the command to resume an interrupted fit.
 
     Args:
-        data: a folder of images (flat, or in MVTec layout: its train part), a table (CSV, parquet, npz), a
-            hyperspectral cube (.mat, .hdr, npz, tiff), a folder of IDX files, or a source such as
+        data: a folder of images (flat, or in MVTec layout, of which the train part is read), a table (CSV, parquet,
+            npz), a hyperspectral cube (.mat, .hdr, npz, tiff), a folder of IDX files, or a source such as
             "SolarCells(mono=400, poly=40)".
-        detector: a name, as `tailwise names` lists them, or a spelling such as "AutoEncoder(hidden=(64,), code=16)".
-        weighting: how training is weighed: "auto", "" (uniform), or steps such as "Importance(), Clip(0.1, 10)".
-        scores: how scores are read: "auto" compares each with those of the training samples most like it, so that
-            rare kinds are not rejected for being rare; "" takes the detector's own scores.
-        out: the run folder; by default a new one below runs/.
-        false_alarms: share of normals that the threshold may flag.
-        epochs: passes over the data; by default about 1,500 steps' worth, 30 to 300.
-        batch_size: samples in a step.
+        detector: a name that `tailwise names` lists, or a spelling such as "AutoEncoder(hidden=(64,), code=16)".
+        weighting: how training samples are weighed: "auto", "" (all alike), or steps such as "Importance(), Clip(0.1,
+            10)".
+        scores: "auto" compares each score with those of the most similar training samples (local scores), so that rare
+            kinds are not rejected for being rare; "own" uses the detector's scores as they are.
+        out: the run folder; by default a new one in runs/.
+        false_alarms: the share of normals that the threshold may flag.
+        epochs: passes over the data; by default 30 to 300, which make about 1,500 steps.
+        batch_size: samples in each step.
         lr: learning rate of Adam.
-        warmup: epochs before weighing begins; by default a third.
-        patience: stop after this many epochs without a lower loss on held-out normals. They also set the threshold,
-            so the share of false alarms is then only approximately what was asked for.
-        resample: draw samples by weight instead of weighing their losses.
-        labels: the column (table) or map (cube) that marks anomalies; for evaluation only.
-        groups: known kinds of normal, for evaluation and reports: a column, a CSV of file and group, or "folder".
-        columns: exactly these feature columns of a table, as in "width,height"; by default all but labels and groups.
-        per_cluster: let the share of false alarms hold for every found kind of normal, not only in the mean: each has a
-            threshold of its own. Rare kinds are rejected less, and less is caught.
-        per_group: the same for the known groups (needs groups); new data must name its groups too.
-        cross: how many more trainings give every sample a score by a detector that has not learnt it, for the
-            thresholds, so that none need be held out; 0 holds some out instead. By default 5 with per_cluster or
-            per_group, else 0.
-        max_group_fpr: fail (exit status 4, the run is kept) where a known group, or else a found kind, is falsely
-            rejected more often than this: among the samples that calibrate, and among test normals of known groups
-            where chance does not explain it.
-        refine: rounds of training for data with unnoticed anomalies in it: "Purify()" drops what detectors that did not
-            see it find anomalous, "Iterate()" weighs it down.
-        anomalies: a few known anomalies, for detectors that need some (dev-net, multi-cue): a path with data of that
-            kind, for images also a list of names (.txt, or .csv with the column sample), or how many of the labelled
-            ones to take out of the test data. Where the data at the path has labels, only what they call anomalies is
-            taken; the same samples leave training and test.
-        reviewed: the edited review.csv of `tailwise triage`: what it calls anomalies is not trained on, and what it
-            calls normal no refinement drops.
-        balance: also weigh the known groups equally (needs groups).
-        read: how images are read: "pixels" or the name of a backbone.
-        layers: blocks of the backbone whose maps make each image a sample [channels, height, width], as in "4,10"; by
-            default the usual ones for detectors of maps, such as patch-memory, and otherwise none: features are pooled.
-        size: side in pixels that images are resized to, or height and width as in 256x512.
-        channels: read images as pixels of so many channels: 1 is grey, 3 colour, others the bands of the files.
-        smoothing: how much score maps are smoothed, as a share of their side; 0 is not at all.
-        max_memory: what a fit may take, as in 2GB, for detectors that remember samples, such as patch-memory.
-        skip_bad: leave unreadable images out instead of refusing.
+        warmup: epochs before weighting starts; by default a third of all.
+        patience: stop when the loss on held-out normals has not fallen for this many epochs. The same normals set the
+            threshold, so the share of false alarms is then approximate.
+        resample: draw samples in proportion to their weights instead of weighing their losses.
+        labels: the column (table) or map (cube) that marks anomalies; used for evaluation only.
+        groups: the group of each sample: a column, a CSV of file and group, or "folder"; used for evaluation and
+            reports.
+        columns: use exactly these feature columns of a table, as in "width,height"; by default all but labels and
+            groups.
+        per_cluster: set a threshold for each cluster that the fit finds. Fewer rare normals are rejected, and fewer
+            anomalies are caught.
+        per_group: set a threshold for each group (needs groups). New data must name its groups too.
+        cross: set the threshold by k-fold cross-fitting, with this many folds; 0 sets it on held-out samples. By
+            default 5 with per_cluster or per_group, else 0.
+        max_group_fpr: fail (exit status 4, the run stays) if a group, or a cluster where there are no groups, has more
+            false alarms than this among the calibration samples, or clearly more among the test normals.
+        refine: train in rounds, for data with hidden anomalies: "Purify()" drops suspicious samples, "Iterate()" lowers
+            their weights.
+        anomalies: a few labelled anomalies, for detectors that need some (dev-net, multi-cue): a path to data of the
+            same sort, for images also a list of names (.txt, or .csv with the column sample), or how many to take from
+            the labelled test anomalies. If the data at the path has labels, only its anomalies are used. These samples
+            leave the training and the test data.
+        reviewed: the edited review.csv of `tailwise triage`. Its anomalies do not train; refinement drops none of its
+            normals.
+        balance: give all groups the same total weight as well (needs groups).
+        read: how to read images: "pixels", or the name of a backbone.
+        layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
+            height, width]. By default detectors of maps, such as patch-memory, read the usual blocks; all others read
+            pooled features.
+        size: resize images to this side in pixels, or to height and width as in 256x512.
+        channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
+            bands.
+        smoothing: how much to smooth score maps, as a share of their side; 0 is not at all.
+        max_memory: the most memory a fit may use, as in 2GB, for detectors that store samples, such as patch-memory.
+        skip_bad: skip unreadable images instead of refusing them.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
-        white: white reference of a cube.
-        dark: dark reference of a cube.
-        seed: same seed, same result.
+        white: the white reference of a cube.
+        dark: the dark reference of a cube.
+        seed: the same seed gives the same result.
         device: "cpu", "cuda" or "mps".
-        mixed_precision: half precision where the device gains from it.
+        mixed_precision: compute in half precision where that is faster on the device.
         threads: CPU threads for training; 1 is fastest for small networks.
         log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
         overwrite: replace what is in the run folder.
@@ -161,28 +164,29 @@ def score(
     """Score every sample of new data with a run: a table of scores, or the map of a cube.
 
     Columns: sample, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
-    (the score on a scale where 3.0 means the same for every model and kind), kind, and, where thresholds are of kinds,
-    held_to: the kind whose threshold it is.
+    (the score on a scale where 3.0 means the same for every detector and kind), kind, and held_to (the kind whose
+    threshold applies) if the run has a threshold for each kind.
 
-    The kind is the number of the found kind of normal that the sample is most like, as in the report; "none" where it
-    is most like a sample of no kind, "unknown" where it is unlike every training sample.
+    The kind is the number of the cluster that the sample is most like, as in the report. It is "none" if the most
+    similar training sample is in no cluster, and "unknown" if the sample is unlike every training sample.
 
-    A map is written block by block, whatever the size of the cube; an interrupted one is resumed by the same command.
+    The map of a cube is written block by block, so the cube may be of any size. Repeat the command to resume an
+    interrupted map.
 
     Args:
         run: a run folder.
-        data: data of the kind that the run was fitted on; it is read in the same way.
-        out: a .csv or .parquet file; standard output otherwise. For the scores of one cube as a map: an ENVI .hdr (with
-            the map information of the cube's own), .mat, .npy or .tif file.
-        threshold: flag above this score instead of the run's own threshold.
-        maps: a folder for where in each image the score comes from: SAMPLE.map.tiff (scores as 32-bit floats),
-            SAMPLE.overlay.png (for people) and SAMPLE.mask.png (255 where flagged), each in the image's own size.
-        map_threshold: flag pixels above this score of the map instead of the run's own threshold.
-        false_discoveries: in place of the threshold, flag so that at most this share of all that is flagged is
-            normal (Benjamini-Hochberg over their p-values).
-        skip_bad: leave unreadable images out instead of refusing.
-        batch_size: samples scored at once; scores are the same up to rounding.
-        seed: fixes any chance in how the data is read; scoring itself has none.
+        data: data of the same sort as the run's; it is read in the same way.
+        out: a .csv or .parquet file; by default standard output. For the map of one cube: an ENVI .hdr (with the cube's
+            map information), .mat, .npy or .tif file.
+        threshold: flag above this score instead of the run's threshold.
+        maps: a folder for score maps of images: SAMPLE.map.tiff (scores as 32-bit floats), SAMPLE.overlay.png (for
+            people) and SAMPLE.mask.png (255 where flagged), each in the size of its image.
+        map_threshold: flag pixels above this score of the map instead of the run's map threshold.
+        false_discoveries: instead of using the threshold, flag so that at most this share of the flagged samples is
+            normal (Benjamini-Hochberg on the p-values).
+        skip_bad: skip unreadable images instead of refusing them.
+        batch_size: samples scored at once; scores change by rounding only.
+        seed: fixes any chance in how the data is read; scoring has none.
         device: "cpu", "cuda" or "mps".
     """
     from ..errors import InputError
@@ -202,16 +206,17 @@ def score(
 
 
 def thresholds(run: Path, *, false_alarms: float | None = None, per_day: float = 1_000) -> DataFrame:
-    """What the thresholds of a run promise, for all normals or for each kind.
+    """Say what the thresholds of a run promise, for all normals or for each kind.
 
-    Columns: kind, normals (how many it was calibrated on), false_alarms (as asked), threshold, promised (in the mean
-    over calibrations), low and high (that of one calibration, in 95 % of them), reachable (the smallest share that so
-    many normals can promise), guaranteed (whether they reach what was asked), per_day (expected false alarms).
+    Columns: kind, normals (how many calibrate it), false_alarms (the share asked for), threshold, promised (the mean
+    share over calibration sets), low and high (the share for your calibration set lies between them with a chance of 95
+    %), reachable (the smallest share that so many normals can promise), guaranteed (whether that is small enough),
+    per_day (false alarms to expect each day).
 
     Args:
         run: a run folder.
-        false_alarms: for this share of false alarms; by default that of the run, and .01, .05 and .1.
-        per_day: normal samples a day.
+        false_alarms: the share of false alarms; by default the run's, and .01, .05 and .1.
+        per_day: how many normal samples come each day.
     """
     from ..workflows.thresholds import table_of_run
 
@@ -228,18 +233,17 @@ def drift(
     batch_size: int | None = None,
     device: str = "cpu",
 ) -> Drift:
-    """Has normal changed? Hold new data against a run's training data, kind by kind, and name the kinds that drifted.
+    """Has normal changed? Compare new data with a run's training data, and name the kinds that changed.
 
-    Each found kind of normal is tested for its share of all samples, for its scores, against those of held-out training
-    samples where there are any, and for samples that are unlike every training sample. The exit status is 4 where
-    anything drifted.
+    Each cluster is tested for its share of all samples, for its scores (against held-out training samples, if there are
+    any), and for samples that are unlike every training sample. The exit status is 4 if anything changed.
 
     Args:
         run: a run folder.
-        data: a batch of the kind that the run was fitted on, the more the better; it is read in the same way.
+        data: a batch of the same sort as the run's data, the more the better; it is read in the same way.
         out: a .json or .md file with a row for each kind, changed or not.
-        level: the chance that anything is named where nothing has changed, over all kinds and tests together.
-        skip_bad: leave unreadable images out instead of refusing.
+        level: the chance of a false alarm when nothing has changed, over all kinds and tests together.
+        skip_bad: skip unreadable images instead of refusing them.
         batch_size: samples scored at once.
         device: "cpu", "cuda" or "mps".
     """
@@ -249,16 +253,16 @@ def drift(
 
 
 def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
-    """Add more normals to a run's detector without fitting it again, and leave a new run.
+    """Add normals to a run's detector without fitting it again, and write a new run.
 
-    The detector must be one that can take in samples, such as patch-memory. Some of the new samples are held out for
-    the threshold, with those held out before.
+    Only detectors that store samples, such as patch-memory, can do this. Some of the new samples are held out. They and
+    the samples that were held out before set the new threshold.
 
     Args:
-        run: a run folder; it stays as it is.
-        more: normals of the kind that the run was fitted on; they are read in the same way.
+        run: a run folder; it does not change.
+        more: normals of the same sort as the run's data; they are read in the same way.
         out: the new run folder.
-        seed: draws the samples that are held out.
+        seed: draws the samples to hold out.
         overwrite: replace what is in the new run folder.
     """
     from ..workflows.update import update_run
@@ -289,28 +293,28 @@ def triage(
 ) -> Path:
     """Find what does not belong in the training data: a sheet to review, the most suspicious samples first.
 
-    Leaves review.csv and review.html (with pictures) in a folder. Write "anomaly" or "normal" into the column verdict
-    of what you have decided, and give the sheet to `tailwise fit --reviewed`.
+    Writes review.csv and review.html (with pictures) to a folder. Write "anomaly" or "normal" in the column verdict,
+    and give the sheet to `tailwise fit --reviewed`.
 
     Args:
         data: as for `tailwise fit`.
         out: the folder of the sheet.
-        detector: whose scores rank the samples; by default padim for images where a backbone is installed, and
-            otherwise gaussian. Each sample is judged by detectors that were not trained on it.
-        weighting: how their training is weighed.
-        scores: how their scores are read.
-        parts: how many detectors; each judges one part of the samples and is trained on the others.
-        reviewed: a sheet of before: its anomalies are left out, and its normals are settled.
+        detector: the detector that ranks the samples; by default padim for images if a backbone is installed, and
+            gaussian otherwise. No sample is judged by a detector that trained on it.
+        weighting: how training samples are weighed.
+        scores: "own", "auto" or a spelling, as for `tailwise fit`.
+        parts: how many detectors to train. Each judges one part of the samples and trains on the others.
+        reviewed: an earlier sheet: its anomalies are left out, and its normals stay normal.
         epochs: passes over the data, for detectors that learn by gradient steps.
-        groups: known kinds of normal: a column, a CSV of file and group, or "folder".
-        columns: exactly these feature columns of a table.
-        labels: the column (table) or map (cube) that is no feature.
-        read: how images are read: "pixels" or the name of a backbone.
-        layers: blocks of the backbone whose maps are the samples, as in "4,10"; without a detector the last blocks of
-            the two coarsest grids.
-        size: side in pixels that images are resized to, or height and width as in 256x512.
-        skip_bad: leave unreadable images out instead of refusing.
-        seed: same seed, same result.
+        groups: the group of each sample: a column, a CSV of file and group, or "folder".
+        columns: use exactly these feature columns of a table.
+        labels: the column (table) or map (cube) of labels, which is not a feature.
+        read: how to read images: "pixels", or the name of a backbone.
+        layers: the blocks of the backbone whose maps are read, as in "4,10"; without a detector the last blocks of the
+            two coarsest grids.
+        size: resize images to this side in pixels, or to height and width as in 256x512.
+        skip_bad: skip unreadable images instead of refusing them.
+        seed: the same seed gives the same result.
         device: "cpu", "cuda" or "mps".
     """
     from ..sources.auto import open_source
@@ -343,18 +347,18 @@ def explain(
     out: Path | None = None,
     seed: int = 0,
 ) -> Path | str:
-    """Say why samples score what they do, or why training samples were weighed up or down.
+    """Say why samples have their scores, or why training samples were weighed up or down.
 
-    For a score: the normals of its kind that are most like it, and the features, bands or patches that drive it. The
-    run's training data must still be where it was.
+    For each score: the most similar normals of its kind, and the features, bands or patches that raise it. The run's
+    training data must still be in its place.
 
     Args:
         run: a run folder.
-        data: what to score, read as the run's own data was; by default the training samples themselves.
-        sample: the name of a sample, as `tailwise score` prints it; may be given several times.
-        worst: without names, so many of the highest-scored samples; of weights, of those raised and lowered most.
+        data: the data to score, read in the same way as the run's; by default the training samples.
+        sample: the name of a sample, as `tailwise score` prints it; you may give several.
+        worst: without names, explain this many of the highest scores, or of the largest and the smallest weights.
         weights: explain the weights of training samples instead of scores.
-        out: a .html page, with pictures where samples are images, .md, .txt or .json; standard output otherwise.
+        out: a .html page, with pictures if samples are images, .md, .txt or .json; by default standard output.
         seed: draws the orders in which the parts of a sample are tried.
     """
     from ..workflows import pages
@@ -377,11 +381,12 @@ def report(run: Path, *, out: Path | None = None) -> Path:
 def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
     """Put runs side by side: settings, thresholds, false alarms of each kind, and test results in pairs.
 
-    Differences are to the first run, with a 95 % interval from resampling the test samples that the runs share.
+    Each run is compared with the first. The 95 % interval of a difference comes from resampling the test samples that
+    the runs share.
 
     Args:
         runs: two or more run folders.
-        out: a page (.html), text (.md) or data (.json); standard output, as text, otherwise.
+        out: a page (.html), text (.md) or data (.json); by default text on standard output.
     """
     from ..workflows import pages
 
@@ -391,8 +396,8 @@ def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
 def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
     """Write a run as one ONNX file: samples in; scores, flags and maps out. Needs tailwise[onnx].
 
-    The scores of the file are compared with the run's before it is written. tailwise-runtime (in runtime/) loads it
-    with onnxruntime and numpy alone.
+    The scores of the file are compared with the run's first; if they differ, nothing is written. tailwise-runtime (in
+    runtime/) loads the file with onnxruntime and numpy alone.
 
     Args:
         run: a run folder.
@@ -405,13 +410,13 @@ def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
 
 
 def verify(run: Path, file: Path | None = None) -> Verdict:
-    """Compare the scores of 16 samples with those that the fit gave them; exit status 1 if any differs by over 1e-4.
+    """Score 16 training samples again and compare with the fit; exit status 1 if a score differs by more than 1e-4.
 
-    A difference is a share of the sample's score, or of the median of the 16 magnitudes where that is larger.
+    A difference is a share of the sample's score, or of the median size of the 16 scores if that is larger.
 
     Args:
         run: a run folder.
-        file: an ONNX file that was exported from it; by default the run itself.
+        file: an ONNX file exported from the run; by default the run itself.
     """
     from ..integrations import onnx
 
@@ -421,13 +426,13 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
 def weigh(
     scores: Path, *, column: str | None = None, weighting: str = "Importance()", out: Path | None = None
 ) -> DataFrame:
-    """Weights for anyone's anomaly scores: the table with a column `weight` added, of mean 1.
+    """Compute weights from anomaly scores: the table, with a column `weight` of mean 1.
 
     Args:
-        scores: a CSV or parquet file with a column of scores, higher more anomalous.
+        scores: a CSV or parquet file with a column of scores, higher for more anomalous.
         column: the name of that column; by default `score`, or the only numeric one.
         weighting: steps that need no embedding, as in "Importance(), Clip(0.1, 10)".
-        out: a .csv or .parquet file; standard output otherwise.
+        out: a .csv or .parquet file; by default standard output.
     """
     from ..workflows.weigh import weigh_table, write_table
 
@@ -438,7 +443,7 @@ def weigh(
 
 
 def names(kind: str | None = None) -> dict[str, list[str]]:
-    """What can be chosen: detectors, sources, weighting steps and densities.
+    """List what you can choose: detectors, sources, weighting steps and densities.
 
     Args:
         kind: only this kind: detector, source, step or density.
@@ -449,10 +454,10 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
 
 
 def describe(name: str) -> str:
-    """What a detector, source, weighting step or density does, and its options.
+    """Say what a detector, source, weighting step or density does, and list its options.
 
     Args:
-        name: as `tailwise names` lists it.
+        name: a name that `tailwise names` lists.
     """
     from . import options
 
@@ -460,7 +465,7 @@ def describe(name: str) -> str:
 
 
 def demo(out: Path = Path("demo-run"), *, seed: int = 0, overwrite: bool = False) -> Run:
-    """Real solar cells, 400 mono and 40 poly: plain against weighted training, and a run with its report.
+    """Compare plain with weighted training on real solar cells, 400 mono and 40 poly, and write a run with its report.
 
     Args:
         out: the run folder of the weighted detector.
@@ -481,17 +486,17 @@ def bench(
     data: Path | None = None,
     processes: int = 2,
 ) -> Path:
-    """Compare methods on the draws of a suite: one JSON line a cell, and a page of tables.
+    """Compare methods on the draws of a suite: one JSON line for each cell, and a page of tables.
 
-    An interrupted run is resumed by the same command; a cell that has its row is not done again.
+    Repeat the command to resume an interrupted run; cells that have a row are not computed again.
 
     Args:
         suite: a TOML file, or the name of one in benchmarks/suites/, such as smoke or long_tail.
-        profile: how much of the suite is run; the suite names its profiles.
+        profile: how much of the suite to run; the suite names its profiles.
         draws: development (to choose by) or confirmation (to report).
-        rows: the file of rows; by default results/<suite>.jsonl beside the suites, from which the page is written.
-        data: the directory of the suite's data sets; by default the environment's TAILWISE_DATA.
-        processes: how many cells run at a time, each with one thread.
+        rows: the file of rows; by default results/<suite>.jsonl beside the suites. The page is written from these rows.
+        data: the folder of the suite's data sets; by default the environment variable TAILWISE_DATA.
+        processes: how many cells run at the same time, each with one thread.
     """
     from ..benchmark.page import run_suite
 
