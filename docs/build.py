@@ -1,4 +1,5 @@
-"""Write what is generated: docs/api.md from the docstrings, and the README's table from the demo's results.
+"""Write what is generated: docs/api.md from the docstrings, docs/architecture.svg from the imports, the README's table
+from the demo's results.
 
 A public class or function without a docstring is an error.
 
@@ -18,6 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import architecture
+
 import tailwise
 from tailwise.workflows import demo
 
@@ -31,21 +34,21 @@ HEAD = "# Names\n\nWritten by `make docs` from the docstrings; edit those.\n"
 
 def modules() -> Iterator[ModuleType]:
     """Every module of the package, by name."""
-    for found in sorted(pkgutil.walk_packages(tailwise.__path__, "tailwise."), key=lambda found: found.name):
-        if not found.name.rpartition(".")[2].startswith("_"):
-            yield importlib.import_module(found.name)
+    for info in sorted(pkgutil.walk_packages(tailwise.__path__, "tailwise."), key=lambda info: info.name):
+        if not info.name.rpartition(".")[2].startswith("_"):
+            yield importlib.import_module(info.name)
 
 
 def public(module: ModuleType) -> Iterator[tuple[str, type]]:
     """The classes and functions that the module itself defines, in the order of its text."""
-    own = [
+    members = [
         (name, member)
         for name, member in vars(module).items()
         if (inspect.isclass(member) or inspect.isfunction(member))
         and member.__module__ == module.__name__
         and not name.startswith("_")
     ]
-    yield from sorted(own, key=lambda item: inspect.getsourcelines(item[1])[1])
+    yield from sorted(members, key=lambda item: inspect.getsourcelines(item[1])[1])
 
 
 def docstring(name: str, member: type) -> str:
@@ -84,7 +87,7 @@ def readme() -> str:
 
 def main(arguments: list[str]) -> None:
     """Write the pages, or with --check leave with the names of those that are not current."""
-    pages = {PAGE: page(), README: readme()}
+    pages = {PAGE: page(), README: readme(), architecture.PICTURE: architecture.svg()}
     old = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" not in arguments:
         for path in old:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import pandas as pd
 import pytest
@@ -117,12 +118,17 @@ def test_every_detector_file_registers_and_so_meets_the_contracts() -> None:
     files = {path.stem for path in (ROOT / "src" / "tailwise" / "detectors").glob("*.py")} - {"__init__"}
     registered = registry.entries("detector").values()
     assert files == {entry.member.__module__.rpartition(".")[2] for entry in registered}
-    contracts = importlib.util.spec_from_file_location("contracts", ROOT / "tests" / "test_detectors.py")
-    assert contracts is not None
-    assert contracts.loader is not None
-    module = importlib.util.module_from_spec(contracts)
-    contracts.loader.exec_module(module)
-    assert {case.values[0] for case in module.CASES} == set(registry.entries("detector"))
+    cases = module_of(ROOT / "tests" / "test_detectors.py").CASES
+    assert {case.values[0] for case in cases} == set(registry.entries("detector"))
+
+
+def module_of(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def listed_files() -> set[str]:
@@ -159,6 +165,25 @@ def test_the_readme_shows_the_demo_results_that_are_kept() -> None:
     assert f"{rows['start'].nunique()} training seeds" in block
     pictures = re.findall(r"!\[.+\]\((.+)\)", block)
     assert [(ROOT / picture).suffix for picture in pictures if (ROOT / picture).exists()] == [".svg"]
+
+
+def test_the_floor_plan_shows_the_imports_of_today() -> None:
+    """The ids of the picture's arrows, closed under "imports", are the imports that the layer test reads."""
+    layers = module_of(ROOT / "tests" / "test_layers.py")
+    imports: dict[str, set[str]] = {}
+    for path in layers.FILES:
+        folder = layers.dotted(path)[0]
+        if folder not in layers.FACES:
+            imports.setdefault(folder, set()).update(name[0] for name in layers.ours(path) if name[0] != folder)
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    drawn = set(re.findall(r'<g id="([a-z]+)-([a-z]+)">', picture))
+    assert set(re.findall(r'<g id="([a-z]+)">', picture)) == set(imports)
+    assert drawn <= {(name, other) for name, others in imports.items() for other in others}
+    reached = {name: {name} for name in imports}
+    for _ in imports:
+        for name, other in drawn:
+            reached[name] |= reached[other]
+    assert {name: others - reached[name] for name, others in imports.items() if others - reached[name]} == {}
 
 
 def test_the_lock_pins_every_version_and_names_no_server() -> None:

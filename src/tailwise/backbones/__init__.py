@@ -1,4 +1,4 @@
-"""Frozen image networks, and the cache of what they see.
+"""Frozen image networks, and the cache of their features.
 
 This folder imports core and below.
 """

@@ -1,4 +1,4 @@
-"""Methods compared in pairs: suites, draws, rows that are appended, and pages made of rows.
+"""Methods compared in pairs: suites, draws, appended rows, and pages made from rows.
 
 This folder imports report, runs and below.
 """

@@ -1,4 +1,4 @@
-"""Detectors, one a file; a registered class here is found by name and tested by its existence.
+"""Detectors, one in each file; every class registered here has a name and is tested against the contracts.
 
 This folder imports backbones, core and below; knows no source, weighting or calibration.
 """

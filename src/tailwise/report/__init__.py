@@ -1,4 +1,4 @@
-"""What people read of a run: computed as plain dicts, then drawn, then laid out as pages.
+"""The pages about a run: plain dicts first, then drawings, then HTML and Markdown.
 
 This folder imports runs and below.
 """

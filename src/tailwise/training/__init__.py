@@ -1,4 +1,4 @@
-"""From a detector, data and a weighting to a trained detector: one loop, and what surrounds it.
+"""The training loop, cross-fitting, cleaning, local scores and self-checks.
 
 This folder imports weights, core and below; meets detectors by their protocols.
 """

@@ -1,4 +1,4 @@
-"""From anomaly scores to weights of a training loss; the only reduction of losses.
+"""From anomaly scores to weights of a training loss; the only place that reduces losses.
 
 This folder imports core and below; knows no detector, source or calibration.
 """

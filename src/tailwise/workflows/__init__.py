@@ -1,4 +1,4 @@
-"""What each command does, from its options to the files that it leaves.
+"""What each command does, from its options to the files that it writes.
 
 This folder imports everything but benchmark and cli.
 """
