@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from ..errors import InputError
 from . import conformal
@@ -189,8 +189,8 @@ class _Reading:
         above, below = np.maximum(scores - at[-1], 0), np.maximum(at[0] - scores, 0)
         upper, lower = (_outermost(self.borrowed, sign) for sign in (1, -1))
         # In logarithms, where chances of 1e-300 still differ.
-        high = -special.ndtri_exp(special.log_ndtr(-heights[-1]) - above / upper)
-        low = special.ndtri_exp(special.log_ndtr(heights[0]) - below / lower)
+        high = -scipy.special.ndtri_exp(scipy.special.log_ndtr(-heights[-1]) - above / upper)
+        low = scipy.special.ndtri_exp(scipy.special.log_ndtr(heights[0]) - below / lower)
         return np.where(above > 0, high, np.where(below > 0, low, middle))
 
     @cached_property
@@ -198,7 +198,7 @@ class _Reading:
         """Scores and the standardised values of what lies just above them, both strictly rising."""
         at = np.unique(np.concatenate([self.own, self.borrowed[self.borrowed > self.own[-1]]]))
         chance = self.p_values(np.nextafter(at, math.inf))
-        heights = -special.ndtri(chance)
+        heights = -scipy.special.ndtri(chance)
         first = np.append(True, np.diff(heights) > 0)
         return at[first], heights[first]
 
@@ -210,7 +210,7 @@ def _quantile(level: float, shares: np.ndarray, laws: list[Any]) -> float:
     mean = float(sum(share * law.mean() for share, law in zip(shares, laws, strict=True)))
     variance = float(sum(share**2 * law.var() for share, law in zip(shares, laws, strict=True)))
     size = mean * (1 - mean) / variance - 1
-    return float(stats.beta(mean * size, (1 - mean) * size).ppf(level))
+    return float(scipy.stats.beta(mean * size, (1 - mean) * size).ppf(level))
 
 
 def _middle_and_spread(scores: np.ndarray) -> tuple[float, float]:

@@ -15,8 +15,8 @@ import heapq
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_matrix
 from torch import Tensor
 
 from ..core.validation import check_finite
@@ -88,7 +88,7 @@ def _found(points: Tensor, smallest: int, seed: int, rare: bool) -> Tensor:
     return _numbered(groups, smallest)
 
 
-def _joined(ties: csr_matrix) -> np.ndarray:
+def _joined(ties: scipy.sparse.csr_matrix) -> np.ndarray:
     """Group of each sample [n]: pairs are joined by falling tie / (degree x degree), down to the resolution."""
     into = list(range(ties.shape[0]))
     least = _RESOLUTION / max(float(ties.sum()), 1e-30)
@@ -100,7 +100,7 @@ def _joined(ties: csr_matrix) -> np.ndarray:
     return np.array(into[: ties.shape[0]])
 
 
-def _parted(ties: csr_matrix, smallest: int, most: int) -> list[list[int]]:
+def _parted(ties: scipy.sparse.csr_matrix, smallest: int, most: int) -> list[list[int]]:
     """Groups of `smallest` to `most` samples that give few of their ties away, the largest first, without overlap:
     among those that form when pairs are joined by falling share of the smaller one's ties."""
     members: list[list[int]] = [[i] for i in range(ties.shape[0])]
@@ -122,7 +122,7 @@ def _parted(ties: csr_matrix, smallest: int, most: int) -> list[list[int]]:
 
 
 def _joins(
-    ties: csr_matrix, closeness: Callable[[float, float, float], float], least: float
+    ties: scipy.sparse.csr_matrix, closeness: Callable[[float, float, float], float], least: float
 ) -> Iterator[tuple[int, int, float]]:
     """The groups that are joined, the closest first, while closer than `least`, and the tie between them; the k-th two
     become group n + k. `closeness` is of a tie and the degrees of its two groups."""

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ..core.validation import check_share
 from ..errors import InputError
@@ -132,7 +132,7 @@ def law_of_false_alarms(normals: int, false_alarms: float) -> Any:
     continuous scores: with k calibration scores above the threshold, Beta(k + 1, m - k).
     """
     place = min(math.ceil((normals + 1) * (1 - false_alarms) - 1e-9), normals)
-    return stats.beta(normals + 1 - place, place)
+    return scipy.stats.beta(normals + 1 - place, place)
 
 
 def held_out_count(samples: int, false_alarms: float) -> int:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from ..errors import InputError
 from .clusters import NONE
@@ -198,13 +198,13 @@ def _members(population: Population, cluster: int | None) -> np.ndarray:
 
 def _share_p(then: np.ndarray, now: np.ndarray) -> float:
     """Whether a share of `then` is another than that of `now`, both bool: Fisher's exact test, two-sided."""
-    return float(stats.fisher_exact([[now.sum(), (~now).sum()], [then.sum(), (~then).sum()]]).pvalue)
+    return float(scipy.stats.fisher_exact([[now.sum(), (~now).sum()], [then.sum(), (~then).sum()]]).pvalue)
 
 
 def _more_p(then: np.ndarray, now: np.ndarray) -> float:
     """Whether a share grew: Fisher's exact test, one-sided."""
     table = [[now.sum(), (~now).sum()], [then.sum(), (~then).sum()]]
-    return float(stats.fisher_exact(table, alternative="greater").pvalue)
+    return float(scipy.stats.fisher_exact(table, alternative="greater").pvalue)
 
 
 def _score_p(then: np.ndarray, now: np.ndarray) -> float:
@@ -213,9 +213,9 @@ def _score_p(then: np.ndarray, now: np.ndarray) -> float:
     then = then[np.isfinite(then)]
     if not len(then) or not len(now):
         return 1.0
-    higher = stats.mannwhitneyu(now, then, method="asymptotic").statistic / (len(now) * len(then))
+    higher = scipy.stats.mannwhitneyu(now, then, method="asymptotic").statistic / (len(now) * len(then))
     spread = (1 / (12 * len(now))) ** 0.5 + (1 / (12 * len(then))) ** 0.5
-    return float(2 * stats.norm.sf(abs(higher - 0.5) / spread))
+    return float(2 * scipy.stats.norm.sf(abs(higher - 0.5) / spread))
 
 
 def _places(population: Population, members: np.ndarray) -> np.ndarray:
@@ -235,7 +235,7 @@ def _place_p(then: np.ndarray, now: np.ndarray) -> float:
     # Along an axis in which nothing differs there is only rounding.
     spread = np.maximum(spread, max(1e-4 * float(spread.max()), 1e-12))
     largest = float((np.abs(now.mean(0) - then.mean(0)) / spread).max())
-    return min(1.0, float(2 * then.shape[1] * stats.t.sf(largest, min(len(then), len(now)) - 1)))
+    return min(1.0, float(2 * then.shape[1] * scipy.stats.t.sf(largest, min(len(then), len(now)) - 1)))
 
 
 def _moved(then: np.ndarray, now: np.ndarray) -> float | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -89,7 +89,7 @@ def smoothed(maps: Tensor, smoothing: float = SMOOTHING) -> Tensor:
     maps = resized(maps, (maps.shape[1] * factor, maps.shape[2] * factor))
     if not width:
         return maps
-    return torch.from_numpy(ndimage.gaussian_filter(maps.numpy(), (0, width, width), mode="nearest"))
+    return torch.from_numpy(scipy.ndimage.gaussian_filter(maps.numpy(), (0, width, width), mode="nearest"))
 
 
 def enlargement(size: tuple[int, int], smoothing: float) -> tuple[int, float]:

@@ -191,16 +191,18 @@ def score(
     """
     from ..errors import InputError
     from ..workflows import score_cube
-    from ..workflows.score import score_data
-    from ..workflows.weigh import write_table
 
     if out is not None and out.suffix in score_cube.SUFFIXES:
         given = {"--maps": maps, "--map-threshold": map_threshold, "--false-discoveries": false_discoveries}
         if odd := [name for name, value in given.items() if value is not None]:
             raise InputError(f"{odd[0]} is not for the map of a cube", f"write scores to a .csv, or leave {odd[0]} out")
         return score_cube.write_map(run, data, out, threshold, batch_size, device)
+    from ..workflows.score import score_data
+
     table = score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries)
     if out is not None:
+        from ..workflows.weigh import write_table
+
         write_table(table, out)
     return table
 

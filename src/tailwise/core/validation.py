@@ -35,6 +35,12 @@ def check_share(value: float, name: str) -> None:
         raise InputError(f"{name} must lie between 0 and 1: got {value}")
 
 
+def check_seed(seed: int) -> None:
+    """Raise an InputError unless torch and numpy both take this seed."""
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be from 0 to 2^63 - 1: got {seed}")
+
+
 def check_finite(values: Tensor, name: str) -> None:
     """Raise an InputError that names the first entry of `values` that is not a finite number."""
     if not len(values):

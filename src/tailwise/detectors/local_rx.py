@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg.lapack import dpotrf
 from torch import Tensor
 
 from ..core.context import Scenes
@@ -151,7 +151,7 @@ def _distances(
     # Any number above the pixel's own product with the inverse will do: it is not read.
     factors[:, -1, -1] = 1e150
     # In place and one by one: numpy's copies into and out of the order of LAPACK cost as much as the factorisation.
-    failed = [dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)[1] != 0 for matrix in factors]
+    failed = [scipy.linalg.lapack.dpotrf(matrix.T, lower=1, clean=0, overwrite_a=1)[1] != 0 for matrix in factors]
     whitened = factors[:, 1:-1, -1]
     found = (count - 1) * np.einsum("kd,kd->k", whitened, whitened)
     diagonal = np.einsum("kdd->kd", factors)[:, 1:-1] ** 2

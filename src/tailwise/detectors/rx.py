@@ -11,8 +11,8 @@ import math
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg.blas import dtrmm
 from torch import Tensor
 
 from ..core.data import Batch, Data
@@ -96,7 +96,7 @@ class RX(Detector):
         if self.leading or centred.device.type != "cpu" or export_ops.tracing():
             return (centred @ self.whitening).square_().sum(1)
         # The whitening is zero below its diagonal: this product, in place, takes half of the time.
-        whitened = dtrmm(1.0, self.whitening.numpy().T, centred.numpy().T, lower=1, overwrite_b=1).T
+        whitened = scipy.linalg.blas.dtrmm(1.0, self.whitening.numpy().T, centred.numpy().T, lower=1, overwrite_b=1).T
         return torch.from_numpy(whitened).square_().sum(1)
 
     def _vectors(self, samples: Tensor) -> Tensor:

@@ -19,16 +19,20 @@ def blocks(rows: Tensor, size: int) -> tuple[Tensor, ...]:
     return (rows,) if tracing() else rows.split(size)
 
 
-@torch.library.custom_op("tailwise::solve", mutates_args=())
 def solve(matrices: Tensor, right: Tensor) -> Tensor:
-    """Solutions [n, k] of symmetric positive definite systems [n, k, k], [n, k].
+    """Solutions [n, k] of symmetric positive definite systems [n, k, k], [n, k]."""
+    # Outside a graph torch's own: the first call of our operation imports torch's compiler, which takes a second.
+    return solve_in_graph(matrices, right) if tracing() else torch.linalg.solve(matrices, right)
 
-    An operation of its own, because ONNX has none for it: what writes a graph says how it is done there.
-    """
+
+@torch.library.custom_op("tailwise::solve", mutates_args=())
+def solve_in_graph(matrices: Tensor, right: Tensor) -> Tensor:
+    """`solve` as an operation of its own, because ONNX has none for it: what writes a graph says how it is done
+    there."""
     return torch.linalg.solve(matrices, right)
 
 
-@solve.register_fake
+@solve_in_graph.register_fake
 def _(matrices: Tensor, right: Tensor) -> Tensor:
     return torch.empty_like(right)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
@@ -28,4 +28,6 @@ def oriented(images: Tensor) -> Tensor:
 
 def blurred(images: Tensor, deviation: float) -> Tensor:
     """Images [n, channels, h, w] under a Gaussian of this deviation in pixels."""
-    return torch.from_numpy(ndimage.gaussian_filter(images.cpu().numpy(), (0, 0, deviation, deviation))).to(images)
+    return torch.from_numpy(scipy.ndimage.gaussian_filter(images.cpu().numpy(), (0, 0, deviation, deviation))).to(
+        images
+    )

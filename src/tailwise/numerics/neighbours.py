@@ -11,8 +11,8 @@ import math
 from contextlib import suppress
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse import csr_matrix, identity
 from torch import Tensor
 
 from . import export_ops
@@ -150,19 +150,19 @@ def _eigenvectors(matrix: Tensor) -> Tensor:
     return torch.linalg.eigh(matrix.cpu().double()).eigenvectors.to(matrix).flip(1)
 
 
-def ties(points: Tensor, seed: int = 0) -> csr_matrix:
+def ties(points: Tensor, seed: int = 0) -> scipy.sparse.csr_matrix:
     """Ties [n, n] between neighbours: the squared share of their neighbourhoods that they have in common."""
     n = len(points)
     near = nearest_within(points, _TIED, seed)  # [n, k]
     distances = (points[:, None] - points[near]).norm(dim=2)
     limit = _REACH * distances[:, min(_NEAR, near.shape[1] - 1), None]
     row, column = (distances <= limit).nonzero(as_tuple=True)
-    links = csr_matrix((np.ones(len(row)), (row.numpy(), near[row, column].numpy())), (n, n))
-    around = links + identity(n, format="csr")
+    links = scipy.sparse.csr_matrix((np.ones(len(row)), (row.numpy(), near[row, column].numpy())), (n, n))
+    around = links + scipy.sparse.identity(n, format="csr")
     size = np.asarray(around.sum(1)).ravel()
     common = (around @ around.T).multiply((links + links.T) > 0).tocoo()
     share = common.data / (size[common.row] + size[common.col] - common.data)
-    return csr_matrix((share**2, (common.row, common.col)), (n, n))
+    return scipy.sparse.csr_matrix((share**2, (common.row, common.col)), (n, n))
 
 
 def walk_reach(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from ..errors import InputError
 
@@ -68,7 +68,7 @@ def gather(maps: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Pixels:
             raise InputError(
                 f"maps must be finite: {int((~np.isfinite(scores)).sum())} of {scores.size} pixels are not"
             )
-        numbers, count = ndimage.label(mask, _TOUCHING)
+        numbers, count = scipy.ndimage.label(mask, _TOUCHING)
         normal.append(scores[~mask])
         defect.append(scores[mask])
         region.append(numbers[mask] - 1 + regions)

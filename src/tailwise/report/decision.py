@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from scipy import stats
+import scipy
 
 from ..calibration.by_kind import Calibration
 from ..runs.table import by_size, calibrating, cross_fitted, found_cluster, kind_name, of_table, rejected
@@ -213,7 +213,7 @@ def worst_kind(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], di
         rest: dict[str, Any] = {"count": sum(o["count"] for o in others), "of": sum(o["of"] for o in others)}
         rest["share"] = rest["count"] / rest["of"] if rest["of"] else None
         table = [[each["count"], each["of"] - each["count"]] for each in (row["rejected"], rest)]
-        if rest["of"] and stats.fisher_exact(table, alternative="greater").pvalue <= _CHANCE / len(rows):
+        if rest["of"] and scipy.stats.fisher_exact(table, alternative="greater").pvalue <= _CHANCE / len(rows):
             worse.append((row, rest))
     return max(worse, key=lambda pair: pair[0]["rejected"]["share"], default=None)
 

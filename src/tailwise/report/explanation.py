@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ..calibration import score_maps
@@ -293,7 +293,7 @@ def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:
     flagged = found > scale.threshold
     if not flagged.any():
         flagged = found == found.max()
-    labelled, count = ndimage.label(flagged)
+    labelled, count = scipy.ndimage.label(flagged)
     rows: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         inside = labelled == number

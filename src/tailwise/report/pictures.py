@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
 
 from ..calibration import score_maps
 from ..calibration.score_maps import Scale
@@ -183,5 +183,5 @@ def _outlined(picture: np.ndarray, mask: np.ndarray, colour: tuple[int, int, int
     if not mask.any():
         return picture
     width = max(1, round(max(mask.shape) / _LINE_SHARE))
-    line = ndimage.binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=width) & ~mask
+    line = scipy.ndimage.binary_dilation(mask, np.ones((3, 3), dtype=bool), iterations=width) & ~mask
     return np.where(line[..., None], np.array(colour, dtype=np.uint8), picture)

@@ -27,7 +27,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..calibration.clusters import Clusters
@@ -259,6 +258,8 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
         InputError: the folder cannot be made or written to, another fit is using it, it holds a finished run (unless
             `overwrite`) or files that are not a run's.
     """
+    from filelock import FileLock, Timeout  # costs a tenth of a second, which scoring can spare
+
     path = Path(path)
     try:
         os.fsencode(path).decode("utf-8")

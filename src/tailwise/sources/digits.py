@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
@@ -43,6 +42,8 @@ class Digits(Value):
         )  # fmt: skip
 
     def load_all(self) -> Labelled:
+        from sklearn.datasets import load_digits  # its import costs more than all other sources together
+
         pixels, digits = load_digits(return_X_y=True)
         samples = torch.from_numpy((pixels / 16).astype(np.float32))
         labels = ~np.isin(digits, self.normal) if self.normal else None

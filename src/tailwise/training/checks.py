@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from ..core import inference
@@ -92,7 +92,7 @@ def _agreement(detector: Any, batch: Batch) -> Check:
     if bool((losses == scores).all()):
         rank = 1.0
     else:
-        rank = float(stats.spearmanr(losses.numpy(), scores.numpy()).statistic) if losses.std() > 0 else 0.0
+        rank = float(scipy.stats.spearmanr(losses.numpy(), scores.numpy()).statistic) if losses.std() > 0 else 0.0
     ok = math.isfinite(rank) and rank >= _LEAST_AGREEMENT
     return Check("loss and score agree", ok, rank, f"rank correlation of loss and score: {rank:.2f}")
 

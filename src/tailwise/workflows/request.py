@@ -81,7 +81,7 @@ class Request:
             raise InputError(
                 "patience needs held-out samples, and a cross-fitted fit holds none out", "leave it or --cross 0"
             )
-        _check_seed(self.seed)
+        validation.check_seed(self.seed)
         score_maps.check_smoothing(self.smoothing)
         inference.check_device(self.device)
         parse(self.scores)
@@ -111,8 +111,3 @@ def with_setting(text: str, name: str, value: Any) -> str:
     if name not in detector.settings():
         raise InputError(f"{text} has no setting {name}", f"leave --{name.replace('_', '-')} out")
     return repr(type(detector)(**detector.settings() | {name: value}))
-
-
-def _check_seed(seed: int) -> None:
-    if not 0 <= seed < 2**63:
-        raise InputError(f"seed must be from 0 to 2^63 - 1: got {seed}")

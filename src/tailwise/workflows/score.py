@@ -13,13 +13,10 @@ from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.problem import Source
-from ..core.validation import check_samples
+from ..core.validation import check_samples, check_seed
 from ..errors import InputError
-from ..report import pictures
 from ..runs import scorer, store
 from ..runs.scorer import labelled_like, source_like
-from . import map_files
-from .request import _check_seed
 
 
 def score_data(
@@ -41,10 +38,12 @@ def score_data(
         raise InputError("threshold must be a number: got nan")
     if map_threshold is not None and not math.isfinite(map_threshold):
         raise InputError(f"map_threshold must be finite: got {map_threshold}")
-    _check_seed(seed)
+    check_seed(seed)
     opened = store.open_run(run)
     source = source_like(opened, data, skip_bad)
     if map_folder is not None:
+        from . import map_files  # reads and draws pictures, which most scoring does not
+
         map_files.check_folder(map_folder, source)
     labelled = labelled_like(opened, source)
     samples = labelled.data
@@ -62,6 +61,9 @@ def score_data(
 def _write_maps(
     folder: Path, run: store.Run, detector: Detector, samples: Data, source: Source, threshold: float | None
 ) -> None:
+    from ..report import pictures
+    from . import map_files
+
     if not detector.has_maps:
         raise InputError(
             f"the run's detector has no score maps of its samples: {run.settings['detector']}",

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 
 from ..core import inference
 from ..core.context import Scenes
@@ -114,6 +113,8 @@ class Part:
         Raises:
             InputError: another process is at it, or the disk does not take it. Bad data leaves no part behind.
         """
+        from filelock import FileLock, Timeout
+
         try:
             with FileLock(self.lock, timeout=0):
                 self._fill(samples, scores)
