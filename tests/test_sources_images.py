@@ -289,12 +289,14 @@ def test_streamed_images_of_another_shape_and_many_bands_agree(tmp_path, monkeyp
 @pytest.mark.parametrize("detector", ["gaussian", "autoencoder"])
 def test_detectors_take_any_number_of_channels(tmp_path, detector):
     from tailwise.cli.commands import fit, score
+    from tailwise.sources.options import SourceOptions
 
     generator = np.random.default_rng(0)
     (tmp_path / "parts").mkdir()
     for number in range(24):
         np.save(tmp_path / f"parts/{number}.npy", generator.random((16, 24, 5)).astype(np.float32))
-    run = fit(str(tmp_path / "parts"), detector=detector, channels=5, size="16x24", epochs=2, out=tmp_path / "run")
+    reading = SourceOptions(channels=5, size="16x24")
+    run = fit(str(tmp_path / "parts"), detector=detector, reading=reading, epochs=2, out=tmp_path / "run")
     assert run.settings["sample_shape"] == [5, 16, 24]
     table = score(run.path, str(tmp_path / "parts"), maps=tmp_path / "maps")
     assert len(table) == 24

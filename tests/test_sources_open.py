@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import subprocess
 import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +13,19 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from tailwise.core import registry
+from tailwise.core.problem import OnDisk, Pictured, Previewed, ReadByBackbone, SkipsBad, Tabular
 from tailwise.errors import InputError
 from tailwise.sources import image_samples, solar
 from tailwise.sources.arrays import ArrayFile
-from tailwise.sources.auto import open_source
+from tailwise.sources.auto import open_source, with_maps
 from tailwise.sources.cube import Cube
 from tailwise.sources.idx import Idx
+from tailwise.sources.digits import Digits
 from tailwise.sources.images import ImageFolder
+from tailwise.sources.long_tail import LongTail
+from tailwise.sources.options import SourceOptions
+from tailwise.sources.recognition import Match, PathSource
 from tailwise.sources.solar import SolarCells
 from tailwise.sources.table import Table
 
@@ -96,7 +103,7 @@ def test_images_are_read_by_the_backbone_where_it_is_installed(shelf, monkeypatc
         ("cube.npy", {"columns": ("a",)}, "columns does not apply to Cube"),
         ("photos", {"white": "w.npy"}, "white does not apply to ImageFolder"),
         ("cube.npy", {"skip_bad": True}, "skip_bad does not apply to Cube"),
-        ("digits", {"read": "pixels"}, "read does not apply to Idx.*none of these"),
+        ("digits", {"read": "pixels"}, "read does not apply to Idx.*normal, test"),
     ],
 )
 def test_options_of_another_kind_are_refused(shelf, name, options, said):
@@ -190,3 +197,78 @@ def test_zero_is_an_option_like_any_other(tmp_path):
 def test_solar_options_are_whole_numbers(options):
     with pytest.raises(InputError, match="whole number, 0 or more"):
         SolarCells(**options)
+
+
+def test_what_sources_can_is_what_they_declare():
+    can = (OnDisk, Previewed, Pictured, SkipsBad, Tabular, ReadByBackbone)
+    kinds = {
+        Table("t"): (OnDisk, Tabular),
+        ImageFolder("f"): (OnDisk, Previewed, Pictured, SkipsBad, ReadByBackbone),
+        SolarCells(): (Previewed, ReadByBackbone),
+        Cube("c"): (OnDisk,),
+        Idx("i"): (OnDisk,),
+        ArrayFile("a"): (OnDisk,),
+        Digits(): (),
+        LongTail(Digits()): (),
+    }
+    assert {type(source) for source in kinds} == {e.member for e in registry.entries("source").values()}
+    for source, expected in kinds.items():
+        assert tuple(each for each in can if isinstance(source, each)) == expected
+
+
+def test_every_option_of_the_command_line_is_a_field_of_some_source():
+    """And is read from the text that a person writes."""
+    has = {field.name for e in registry.entries("source").values() for field in fields(e.member)}
+    assert {field.name for field in fields(SourceOptions)} <= has
+    asked = SourceOptions(labels="y", columns='a,"b, c"', skip_bad=False, size=0).asked()
+    assert asked == {"labels": "y", "columns": 'a,"b, c"', "size": 0}
+    assert Table("t", columns='a, "b, c"') == Table("t", columns=("a", "b, c"))
+    assert Cube("c", bad_bands="0-3, 107,108") == Cube("c", bad_bands=((0, 3), 107, 108))
+    assert ImageFolder("f", read="resnet18", layers="4, 10").layers == (4, 10)
+    with pytest.raises(InputError, match="a column has no name"):
+        Table("t", columns="a,,b")
+    with pytest.raises(InputError, match="cannot read the bands '3-x'"):
+        Cube("c", bad_bands="1,3-x")
+    with pytest.raises(InputError, match="cannot read the layers"):
+        ImageFolder("f", layers="first")
+
+
+def test_a_source_that_is_registered_is_found(tmp_path, monkeypatch):
+    """Nothing but the class itself names it: what it recognises, what is usual, and which options it has."""
+    monkeypatch.setitem(registry._entries, "source", dict(registry._entries["source"]))
+
+    @registry.register("source", "Notes")
+    @dataclass(frozen=True, repr=False)
+    class Notes(PathSource):
+        reads = "notes (.note)"
+        pages: int = 1
+        labels: str | None = None
+
+        @classmethod
+        def recognises(cls, path, options):
+            return Match.CERTAIN if path.suffix == ".note" else Match.NONE
+
+        @classmethod
+        def usual(cls, options):
+            return {"pages": 7}
+
+    (tmp_path / "a.note").touch()
+    assert open_source(tmp_path / "a.note") == Notes(str(tmp_path / "a.note"), pages=7)
+    assert open_source(tmp_path / "a.note", pages=2, labels="y").pages == 2
+    with pytest.raises(InputError, match="size does not apply to Notes") as caught:
+        open_source(tmp_path / "a.note", size=3)
+    assert caught.value.hint == "Notes takes labels, pages"
+    (tmp_path / "a.docx").touch()
+    with pytest.raises(InputError, match="of no kind") as caught:
+        open_source(tmp_path / "a.docx")
+    assert "notes (.note)" in caught.value.hint
+
+
+def test_maps_are_of_a_backbone_that_names_no_blocks(monkeypatch):
+    networks = image_samples.backbones()
+    monkeypatch.setattr(networks, "map_layers", lambda read: (1, 2))
+    monkeypatch.setattr(networks, "deep_layers", lambda read: (8, 9))
+    cells = SolarCells(read="resnet18")
+    assert (with_maps(cells).layers, with_maps(cells, deep=True).layers) == ((1, 2), (8, 9))
+    for source in (SolarCells(read="pixels"), SolarCells(read="resnet18", layers=(4,)), Table("t"), Cube("c")):
+        assert with_maps(source, deep=True) == source

@@ -6,7 +6,11 @@ Heavy modules are imported inside, so that help answers at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from ..sources.options import SourceOptions
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -32,9 +36,6 @@ def fit(
     warmup: int | None = None,
     patience: int | None = None,
     resample: bool = False,
-    labels: str | None = None,
-    groups: str | None = None,
-    columns: str = "",
     balance: bool = False,
     per_cluster: bool = False,
     per_group: bool = False,
@@ -43,16 +44,9 @@ def fit(
     refine: str = "",
     anomalies: str | None = None,
     reviewed: str | None = None,
-    read: str | None = None,
-    layers: str = "",
-    size: int | str | None = None,
-    channels: int | None = None,
     smoothing: float = 0.009,
     max_memory: str | None = None,
-    skip_bad: bool = False,
-    bad_bands: str = "",
-    white: str | None = None,
-    dark: str | None = None,
+    reading: Annotated[SourceOptions, Parameter(name="*")] = SourceOptions(),
     seed: int = 0,
     device: str = "cpu",
     mixed_precision: bool = False,
@@ -82,11 +76,6 @@ def fit(
         patience: stop when the loss on held-out normals has not fallen for this many epochs. The same normals set the
             threshold, so the share of false alarms is then approximate.
         resample: draw samples in proportion to their weights instead of weighing their losses.
-        labels: the column (table) or map (cube) that marks anomalies; used for evaluation only.
-        groups: the group of each sample: a column, a CSV of file and group, or "folder"; used for evaluation and
-            reports.
-        columns: use exactly these feature columns of a table, as in "width,height"; by default all but labels and
-            groups.
         per_cluster: set a threshold for each cluster that the fit finds. Fewer rare normals are rejected, and fewer
             anomalies are caught.
         per_group: set a threshold for each group (needs groups). New data must name its groups too.
@@ -103,19 +92,9 @@ def fit(
         reviewed: the edited review.csv of `tailwise triage`. Its anomalies do not train; refinement drops none of its
             normals.
         balance: give all groups the same total weight as well (needs groups).
-        read: how to read images: "pixels", or the name of a backbone.
-        layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
-            height, width]. By default detectors of maps, such as patch-memory, read the usual blocks; all others read
-            pooled features.
-        size: resize images to this side in pixels, or to height and width as in 256x512.
-        channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
-            bands.
         smoothing: how much to smooth score maps, as a share of their side; 0 is not at all.
         max_memory: the most memory a fit may use, as in 2GB, for detectors that store samples, such as patch-memory.
-        skip_bad: skip unreadable images instead of refusing them.
-        bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
-        white: the white reference of a cube.
-        dark: the dark reference of a cube.
+        reading: how to read the data. Each of these is an option.
         seed: the same seed gives the same result.
         device: "cpu", "cuda" or "mps".
         mixed_precision: compute in half precision where that is faster on the device.
@@ -131,12 +110,7 @@ def fit(
     command = options.command_line(fit, locals())
     if max_memory is not None:
         detector = with_setting(detector, "max_memory", max_memory)
-    source = open_source(
-        data, labels=labels, groups=groups, columns=options.parse_columns(columns), read=read,
-        layers=options.parse_layers(layers), maps=make_detector(detector).wants_maps, size=size,
-        channels=channels,
-        skip_bad=skip_bad, bad_bands=options.parse_bands(bad_bands), white=white, dark=dark,
-    )  # fmt: skip
+    source = open_source(data, maps=make_detector(detector).wants_maps, **reading.asked())
     request = Request(
         source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
         epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, resample=resample,
@@ -283,13 +257,7 @@ def triage(
     parts: int = 6,
     reviewed: Path | None = None,
     epochs: int | None = None,
-    groups: str | None = None,
-    columns: str = "",
-    labels: str | None = None,
-    read: str | None = None,
-    layers: str = "",
-    size: str | None = None,
-    skip_bad: bool = False,
+    reading: Annotated[SourceOptions, Parameter(name="*")] = SourceOptions(),
     seed: int = 0,
     device: str = "cpu",
 ) -> Path:
@@ -308,29 +276,20 @@ def triage(
         parts: how many detectors to train. Each judges one part of the samples and trains on the others.
         reviewed: an earlier sheet: its anomalies are left out, and its normals stay normal.
         epochs: passes over the data, for detectors that learn by gradient steps.
-        groups: the group of each sample: a column, a CSV of file and group, or "folder".
-        columns: use exactly these feature columns of a table.
-        labels: the column (table) or map (cube) of labels, which is not a feature.
-        read: how to read images: "pixels", or the name of a backbone.
-        layers: the blocks of the backbone whose maps are read, as in "4,10"; without a detector the last blocks of the
-            two coarsest grids.
-        size: resize images to this side in pixels, or to height and width as in 256x512.
-        skip_bad: skip unreadable images instead of refusing them.
+        reading: how to read the data. Each of these is an option. Without a detector images are read as maps of the last
+            blocks of the two coarsest grids.
         seed: the same seed gives the same result.
         device: "cpu", "cuda" or "mps".
     """
-    from ..sources.auto import open_source
+    from ..sources.auto import open_source, with_maps
     from ..workflows import triage as triages
     from ..workflows.request import Request, make_detector
     from . import options
 
     command = options.command_line(triage, locals())
     maps = detector is not None and make_detector(detector).wants_maps
-    source = open_source(
-        data, labels=labels, groups=groups, columns=options.parse_columns(columns), read=read,
-        layers=options.parse_layers(layers), maps=maps, size=size, skip_bad=skip_bad,
-    )  # fmt: skip
-    source = triages.with_deep_maps(source) if detector is None else source
+    source = open_source(data, maps=maps, **reading.asked())
+    source = with_maps(source, deep=True) if detector is None else source
     request = Request(
         source=source, detector=detector or triages.detector_for(source), weighting=weighting, scores=scores,
         reviewed=str(reviewed or ""), epochs=epochs, seed=seed, device=device,

@@ -1,10 +1,10 @@
-"""The words of the command line: registered names and their descriptions, lists as options, a call as a command."""
+"""The words of the command line: registered names and their descriptions, a call as a command."""
 
 from __future__ import annotations
 
-import csv
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..core import registry
@@ -32,36 +32,6 @@ def description(name: str) -> str:
     return "\n\n\n".join(pages)
 
 
-def parse_bands(text: str) -> tuple[int | tuple[int, int], ...]:
-    """Bands spelled as "0-3,107,108" -> ((0, 3), 107, 108)."""
-    bands: list[int | tuple[int, int]] = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        ends = part.split("-")
-        if not all(end.strip().isdecimal() for end in ends) or len(ends) > 2:
-            raise InputError(f"cannot read the bands {part!r}", 'write them as in "0-3,107,108"')
-        numbers = [int(end) for end in ends]
-        bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
-    return tuple(bands)
-
-
-def parse_layers(text: str) -> tuple[int, ...]:
-    """Blocks spelled as "4,10" -> (4, 10)."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"cannot read the layers {text!r}", 'write them as in "4,10"')
-    return tuple(map(int, parts))
-
-
-def parse_columns(text: str) -> tuple[str, ...]:
-    """Columns spelled as 'width,height,"weight, net"' -> ("width", "height", "weight, net")."""
-    if not text.strip():
-        return ()
-    names = tuple(name.strip() for name in next(csv.reader([text], skipinitialspace=True)))
-    if "" in names:
-        raise InputError(f"a column has no name in {text!r}", 'write them as in "width,height"')
-    return names
-
-
 def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str:
     """The command that calls `function` with these values, leaving out what has its default."""
     words = ["tailwise", function.__name__]
@@ -69,10 +39,18 @@ def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str
         value = values[name]
         if parameter.kind is not parameter.KEYWORD_ONLY:
             words.append(quoted(str(value)))
+        elif is_dataclass(value):
+            # Its fields are options of their own.
+            pairs = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
+            words += [_option(each, chosen) for each, chosen, default in pairs if chosen != default]
         elif value != parameter.default and name != "out":
-            option = f"--{name.replace('_', '-')}"
-            words.append(option if value is True else f"{option} {quoted(str(value))}")
+            words.append(_option(name, value))
     return " ".join(words)
+
+
+def _option(name: str, value: Any) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return option if value is True else f"{option} {quoted(str(value))}"
 
 
 def _options(member: Callable[..., Any]) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import InputError
 from .data import Data
@@ -66,6 +67,7 @@ class Problem:
         _one_each(self.train_groups, self.train, "train_groups")
 
 
+@runtime_checkable
 class Source(Protocol):
     """Where data comes from: a frozen value that prints as itself and is registered under its class name."""
 
@@ -80,6 +82,76 @@ class Source(Protocol):
     def at(self, path: str) -> Source:
         """The same reading of the data at another path."""
         ...
+
+
+@runtime_checkable
+class OnDisk(Protocol):
+    """A source of what lies at a path."""
+
+    @property
+    def path(self) -> str:
+        """A file or folder, as it was given."""
+        ...
+
+
+@runtime_checkable
+class Previewed(Protocol):
+    """A source that shows people what its samples look like."""
+
+    def preview(self, name: str) -> Tensor:
+        """The small picture [1 or 3, height, width] (0 to 1) of the sample of this name."""
+        ...
+
+
+@runtime_checkable
+class Pictured(Previewed, Protocol):
+    """A source of pictures that are shown in their own size too."""
+
+    def picture(self, name: str) -> Tensor:
+        """The picture [3, height, width] (0 to 1) of the sample of this name, in its own size, upright."""
+        ...
+
+
+@runtime_checkable
+class SkipsBad(Protocol):
+    """A source that can leave out what it cannot read, instead of refusing all."""
+
+    def skipping_bad(self) -> Self:
+        """The same source, which leaves out what it cannot read, with a warning."""
+        ...
+
+
+@runtime_checkable
+class Tabular(Protocol):
+    """A source whose samples are rows of named columns."""
+
+    def reading(self, columns: Sequence[str]) -> Self:
+        """The same source, with exactly these columns as features, in this order."""
+        ...
+
+
+@runtime_checkable
+class ReadByBackbone(Protocol):
+    """A source of images that are read as pixels or by a frozen network."""
+
+    @property
+    def read(self) -> str:
+        """ "pixels", or the name of a backbone."""
+        ...
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Blocks of the backbone whose maps are the samples; () pools, or reads pixels."""
+        ...
+
+    def reading_maps(self, layers: tuple[int, ...]) -> Self:
+        """The same source, whose samples are the maps of these blocks."""
+        ...
+
+
+def fixed_to(source: Source, data: Data) -> Source:
+    """The source that reads exactly the features of `data`, in their order, where it has named ones."""
+    return source.reading(data.features) if isinstance(source, Tabular) and data.features else source
 
 
 def _one_each(values: Any, data: Data, name: str) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..core.problem import OnDisk
 from ..numerics import intervals, metrics
 from ..runs.store import Run
 from ..runs.table import by_size, kind_name, over
@@ -189,7 +190,7 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
 def _same_place(runs: Sequence[Run]) -> bool:
     """Whether the sources read the same path, so that a sample's name is the same thing in all."""
     sources = [run.spelled("source") for run in runs]
-    places = {(type(source).__name__, getattr(source, "path", "")) for source in sources}
+    places = {(type(source).__name__, source.path if isinstance(source, OnDisk) else "") for source in sources}
     # Rows are named by their number: in another selection of columns they are the same, in another split too.
     return len(places) == 1
 

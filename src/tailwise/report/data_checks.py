@@ -19,7 +19,7 @@ from torch import Tensor
 from ..core import embedding, inference, modality
 from ..core.data import Data
 from ..core.identity import _BATCH, digests
-from ..core.problem import Problem, Source
+from ..core.problem import Previewed, Problem, Source
 from ..errors import InputError
 from ..numerics import metrics, neighbours
 from ..runs.table import deciding_scores
@@ -267,12 +267,11 @@ def _nearer_than_chance(distances: Tensor, dimension: float, usual: float) -> li
 def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Data, Data | None]:
     """The samples as small pictures, where the source has them: features take traces of compression for content."""
     wanted = [train] if test is None else [train, test]
-    preview = getattr(source, "preview", None)
-    if preview is None or sum(map(len, wanted)) > _MOST_PICTURES:
+    if not isinstance(source, Previewed) or sum(map(len, wanted)) > _MOST_PICTURES:
         return train, test
     try:
         seen = [
-            Data(torch.cat([modality.shrunk(preview(name)[None]) for name in data.names]), data.names)
+            Data(torch.cat([modality.shrunk(source.preview(name)[None]) for name in data.names]), data.names)
             for data in wanted
         ]
     except InputError:  # a file that went away since

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..calibration import score_maps
 from ..calibration.score_maps import Scale
 from ..core.data import Data
-from ..core.problem import Source
+from ..core.problem import Pictured, Previewed, Source
 from ..errors import InputError
 from ..sources.image_files import for_people
 from . import numbers, statistics
@@ -36,7 +35,7 @@ def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str
     place = {name: i for i, name in enumerate(data.names)}
     pictures, texts = {}, {}
     for name in shown:
-        if hasattr(source, "preview"):
+        if isinstance(source, Previewed):
             with suppress(InputError):  # a file that went away since; the report can do without its picture
                 pictures[name] = _thumbnail(source.preview(name).permute(1, 2, 0).numpy())
         elif len(data.sample_shape) == 3 and data.sample_shape[0] in (1, 3):
@@ -79,12 +78,12 @@ def small(picture: np.ndarray) -> np.ndarray:
     return np.asarray(image.resize((max(1, round(image.width * share)), max(1, round(image.height * share)))))
 
 
-def pictures_of(source: Any, data: Data) -> Callable[[int], np.ndarray]:
+def pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
     """A function from a sample's place to its picture [h, w, 3] (0 to 255): the source's own, or else the sample
     itself."""
 
     def picture(place: int) -> np.ndarray:
-        if hasattr(source, "picture"):
+        if isinstance(source, Pictured):
             shown = source.picture(data.names[place])
         else:
             shown = for_people(data.read(torch.tensor([place]))[0])

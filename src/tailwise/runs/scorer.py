@@ -20,7 +20,7 @@ from ..calibration.clusters import Clusters, names_of
 from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
-from ..core.problem import Labelled, Source
+from ..core.problem import Labelled, SkipsBad, Source
 from ..errors import InputError
 from ..sources.auto import open_source, spelled
 from . import store
@@ -31,8 +31,8 @@ from .table import of_run
 def source_like(opened: store.Run, data: str, skip_bad: bool = False) -> Source:
     """The source of what is at `data`, read as the run's own data was."""
     source = opened.spelled("source")
-    if skip_bad and hasattr(source, "skip_bad"):
-        source = replace(source, skip_bad=True)
+    if skip_bad and isinstance(source, SkipsBad):
+        source = source.skipping_bad()
     return open_source(data) if spelled(data) else source.at(data)
 
 

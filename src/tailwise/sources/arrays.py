@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -11,10 +13,11 @@ from torch import Tensor
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
-from ..core.registry import Value, register
+from ..core.registry import register
 from ..errors import InputError
-from .numpy_files import read_numpy
+from .numpy_files import SUFFIXES, numpy_layout, read_numpy
 from .paths import find_path
+from .recognition import Match, PathSource
 from .splits import anomalies, by_class, one_class
 
 
@@ -62,7 +65,7 @@ def from_arrays(
 
 @register("source", "ArrayFile")
 @dataclass(frozen=True, repr=False)
-class ArrayFile(Value):
+class ArrayFile(PathSource):
     """An npz file with x_train and, where there are any, y_train, x_test, y_test and the names `classes`.
 
     Bytes [n, h, w], [n, h, w, 1 or 3] or [n, 1 or 3, h, w] are images and come out as [n, channels, h, w] in 0..1.
@@ -72,12 +75,18 @@ class ArrayFile(Value):
         normal: the values of y that train; every test sample of another class is an anomaly. () trains on all.
     """
 
-    path: str
+    reads: ClassVar[str] = "an .npz file with x_train"
+
     normal: tuple[int | str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(self.path))
+        super().__post_init__()
         object.__setattr__(self, "normal", tuple(self.normal))
+
+    @classmethod
+    def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        array = path.suffix.lower() in SUFFIXES and path.is_file()
+        return Match.CERTAIN if array and numpy_layout(path) == "parts" else Match.NONE
 
     def load(self) -> Problem:
         path = find_path(self.path)
@@ -105,9 +114,6 @@ class ArrayFile(Value):
             return Labelled(data, None, together)
         normal = _named(np.array(self.normal), read_numpy(find_path(self.path)))
         return Labelled(data, ~np.isin(together, normal), together)
-
-    def at(self, path: str) -> ArrayFile:
-        return replace(self, path=path)
 
     def _part(self, arrays: dict[str, np.ndarray], part: str) -> tuple[Data | None, np.ndarray | None]:
         x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,20 +14,25 @@ from torch import Tensor
 from ..core.context import Scenes
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
-from ..core.registry import Value, register
+from ..core.registry import register
 from ..errors import InputError
-from .cube_files import SUFFIXES, Scene, open_scene, read_reference
-from .image_files import read_mask
+from . import image_files
+from .cube_files import SUFFIXES, Scene, is_stack, open_scene, read_reference
+from .numpy_files import SUFFIXES as ARRAYS
+from .numpy_files import numpy_layout
 from .paths import find_path, list_files
+from .recognition import Match, PathSource
 from .zarr_files import SUFFIX as ZARR
 
 # Cubes up to this size are kept in memory; above it pixels are read from the file when they are asked for.
 IN_MEMORY_BYTES = 1_000_000_000
+# Suffixes that no other source reads.
+_ONLY_CUBES = (".mat", ".hdr", ZARR)
 
 
 @register("source", "Cube")
 @dataclass(frozen=True, repr=False)
-class Cube(Value):
+class Cube(PathSource):
     """Pixels [1, bands] of one cube, named "row,column", or of a folder of cubes, named "file:row,column".
 
     All pixels train, without labels. Where a mask is known the same pixels are also the test: single-scene detection,
@@ -39,13 +44,14 @@ class Cube(Value):
         path: .mat, ENVI .hdr, .npz, .npy, a .tif stack of one page a band, a .zarr store of zarr or xarray, or a folder
             of these.
         key: the cube's array [height, width, bands] where a file holds several.
-        bad_bands: bands to leave out, counted from 0: numbers or (first, last) with both ends. An ENVI bad-band list
-            is followed too.
+        bad_bands: bands to leave out, counted from 0: numbers or (first, last) with both ends, also spelled as
+            "0-3,107". An ENVI bad-band list is followed too.
         white, dark: reference cubes of the same bands, averaged over their lines: (raw - dark) / (white - dark).
         labels: the mask's array in the file, or its path, instead of those names.
     """
 
-    path: str
+    reads: ClassVar[str] = "a cube (.mat, .hdr, .zarr, .npz, .tif) or a folder of cubes"
+
     key: str | None = None
     bad_bands: tuple[int | tuple[int, int], ...] = ()
     white: str | None = None
@@ -53,9 +59,21 @@ class Cube(Value):
     labels: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(self.path))
-        bands = tuple(band if isinstance(band, int) else _range(band) for band in self.bad_bands)
+        super().__post_init__()
+        bands = _bands_of(self.bad_bands) if isinstance(self.bad_bands, str) else self.bad_bands
+        bands = tuple(band if isinstance(band, int) else _range(band) for band in bands)
         object.__setattr__(self, "bad_bands", bands)
+
+    @classmethod
+    def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        if path.is_dir() and path.suffix.lower() != ZARR:
+            return Match.LIKELY if _holds_cubes(path) else Match.NONE
+        suffix = path.suffix.lower()
+        if suffix in ARRAYS:
+            return Match.LIKELY if numpy_layout(path) == "cube" else Match.NONE
+        headers = path.with_suffix(".hdr"), Path(f"{path}.hdr")
+        mine = suffix in _ONLY_CUBES or any(header.is_file() for header in headers) or is_stack(path)
+        return Match.LIKELY if mine else Match.NONE
 
     def load(self) -> Problem:
         root, names = self._names()
@@ -252,6 +270,30 @@ class PixelNames(Sequence[str]):
         return f"{name}:{row},{column}" if name else f"{row},{column}"
 
 
+def _holds_cubes(folder: Path) -> bool:
+    """Whether there are more cubes than pictures, or the pictures are stacks, or all arrays are cubes."""
+    names = [name.lower() for name in list_files(folder, ("",))]
+    pictures = image_files.list_pictures(folder)
+    if sum(name.endswith(_ONLY_CUBES) for name in names) > len(pictures):
+        return True
+    if pictures:
+        return all(is_stack(folder / name) for name in pictures[:3])
+    arrays = [name for name in list_files(folder, ARRAYS) if not Path(name).stem.endswith("_mask")]
+    return bool(arrays) and all(numpy_layout(folder / name) == "cube" for name in arrays)
+
+
+def _bands_of(text: str) -> tuple[int | tuple[int, int], ...]:
+    """Bands spelled as "0-3,107,108" -> ((0, 3), 107, 108)."""
+    bands: list[int | tuple[int, int]] = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        ends = part.split("-")
+        if not all(end.strip().isdecimal() for end in ends) or len(ends) > 2:
+            raise InputError(f"cannot read the bands {part!r}", 'write them as in "0-3,107,108"')
+        numbers = [int(end) for end in ends]
+        bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
+    return tuple(bands)
+
+
 def _range(band: Any) -> tuple[int, int]:
     try:
         first, last = (int(end) for end in band)
@@ -273,4 +315,4 @@ def _read_mask(path: Path) -> np.ndarray:
             return np.load(path, allow_pickle=False) != 0
         except (ValueError, OSError, EOFError) as error:
             raise InputError(f"cannot read the mask {path}: {error}") from error
-    return read_mask(path)
+    return image_files.read_mask(path)

@@ -16,6 +16,8 @@ from ..errors import InputError, did_you_mean
 from . import zarr_files
 from .numpy_files import read_numpy
 
+# A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
+_FEWEST_BANDS = 5
 _MASK_NAMES = ("map", "gt", "mask", "labels", "ground_truth")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
@@ -99,6 +101,31 @@ def read_reference(path: Path, scene: Scene) -> np.ndarray:
     if not np.isfinite(mean).all():
         raise InputError(f"the reference {path} holds NaN or infinity")
     return mean
+
+
+def is_stack(path: Path) -> bool:
+    """Whether the file is a TIFF of so many pages or bands that it is a cube rather than a picture."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return False
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as file:
+            return getattr(file, "n_frames", 1) >= _FEWEST_BANDS
+    except (UnidentifiedImageError, OSError):
+        return _tiff_bands(path) >= _FEWEST_BANDS
+
+
+def _tiff_bands(path: Path) -> int:
+    """The smaller of a 3-D TIFF's outer axes, 1 for anything else."""
+    try:
+        import tifffile
+
+        with tifffile.TiffFile(path) as file:
+            shape = file.series[0].shape
+    except (ImportError, ValueError, OSError, IndexError):  # tifffile's own error is a ValueError
+        return 1
+    return min(shape[0], shape[2]) if len(shape) == 3 else 1
 
 
 def _open_envi(path: Path, key: str | None) -> Scene:

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import gzip
 import math
+import re
 import struct
 import zlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
-from ..core.registry import Value, register
+from ..core.registry import register
 from ..errors import InputError
 from .paths import find_path
+from .recognition import Match, PathSource
 from .splits import by_class
 
 _UNSIGNED_BYTE = 8
+_NAMED = re.compile(r"idx\d-(ubyte|byte)(\.gz)?$")
 
 
 @register("source", "Idx")
 @dataclass(frozen=True, repr=False)
-class Idx(Value):
+class Idx(PathSource):
     """Grey images [1, height, width] in 0..1; the digits or garments are the known kinds.
 
     Args:
@@ -34,13 +39,19 @@ class Idx(Value):
         test: whether the test images are read too.
     """
 
-    path: str
+    reads: ClassVar[str] = "IDX files or a folder of them"
+
     normal: tuple[int, ...] = ()
     test: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(self.path))
+        super().__post_init__()
         object.__setattr__(self, "normal", tuple(self.normal))
+
+    @classmethod
+    def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        names = [entry.name for entry in path.iterdir()] if path.is_dir() else [path.name]
+        return Match.CERTAIN if any(_NAMED.search(name.lower()) for name in names) else Match.NONE
 
     def load(self) -> Problem:
         parts = self._parts()
@@ -57,9 +68,6 @@ class Idx(Value):
         groups = np.concatenate(found) if len(found) == len(parts) else None
         labels = ~np.isin(groups, list(self._wanted)) if self.normal and groups is not None else None
         return Labelled(Data(samples, names), labels, groups)
-
-    def at(self, path: str) -> Idx:
-        return replace(self, path=path)
 
     @property
     def _wanted(self) -> set[str]:

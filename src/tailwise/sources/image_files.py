@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..errors import InputError
+from .paths import list_files
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2")
 # Also read, but in a folder only where there are no others: such a file is more often something else.
@@ -63,6 +64,12 @@ def read_picture(path: Path, size: Size, channels: int) -> Tensor:
             "replace or remove it, or leave out unreadable images with skip_bad=True (--skip-bad)",
         ) from error
     return torch.from_numpy(_fitted(picture, size, channels))
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Paths below the folder of its images, less defect masks."""
+    names = list_files(folder, SUFFIXES, leave_out=("ground_truth",))
+    return [name for name in names if not Path(name).stem.endswith("_mask")]
 
 
 def check_picture(path: Path, channels: int) -> None:

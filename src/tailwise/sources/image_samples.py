@@ -44,12 +44,13 @@ def image_samples(
     return Pictures(files, size, channels)
 
 
-def check_layers(read: str, layers: tuple[int, ...]) -> tuple[int, ...]:
-    """Blocks of a backbone as numbers.
+def check_layers(read: str, layers: tuple[int, ...] | str) -> tuple[int, ...]:
+    """Blocks of a backbone as numbers; also spelled as "4,10".
 
     Raises:
         InputError: they are none, or pixels are read.
     """
+    layers = _layers_of(layers) if isinstance(layers, str) else layers
     try:
         chosen = tuple(layers)
     except TypeError:
@@ -59,6 +60,13 @@ def check_layers(read: str, layers: tuple[int, ...]) -> tuple[int, ...]:
     if chosen and read == "pixels":
         raise InputError("layers choose maps of a backbone, and pixels have none", "name a backbone by read")
     return chosen
+
+
+def _layers_of(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise InputError(f"cannot read the layers {text!r}", 'write them as in "4,10"')
+    return tuple(map(int, parts))
 
 
 def side(read: str, size: int | tuple[int, int] | None) -> int | tuple[int, int]:

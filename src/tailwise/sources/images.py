@@ -6,26 +6,29 @@ import csv
 import os
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
-from ..core.registry import Value, register
+from ..core.registry import register
 from ..errors import InputError
 from . import image_files, image_samples
 from .paths import find_path, list_files
+from .recognition import Match, PathSource
 
 _PREVIEW_SIDE = 128
+_BACKBONE = "efficientnet-lite0"
 
 
 @register("source", "ImageFolder")
 @dataclass(frozen=True, repr=False)
-class ImageFolder(Value):
+class ImageFolder(PathSource):
     """Images under a folder, named by their path in it, sorted with numbers in their natural order.
 
     A folder with train/good is in MVTec layout: train/good trains; test/good is normal and every other folder of
@@ -45,7 +48,8 @@ class ImageFolder(Value):
         skip_bad: leave out unreadable images with one warning, instead of refusing the first.
     """
 
-    path: str
+    reads: ClassVar[str] = "an image or a folder of images"
+
     read: str = "pixels"
     layers: tuple[int, ...] = ()
     size: int | tuple[int, int] | None = None
@@ -54,7 +58,7 @@ class ImageFolder(Value):
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(self.path))
+        super().__post_init__()
         object.__setattr__(self, "layers", image_samples.check_layers(self.read, self.layers))
         object.__setattr__(self, "size", image_files.check_size(self.size))
         if type(self.channels) is not int or self.channels < 1:
@@ -63,6 +67,21 @@ class ImageFolder(Value):
             raise InputError(
                 f"{self.read} reads images in colour: got channels={self.channels}", "read pixels to choose channels"
             )
+
+    @classmethod
+    def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        suffix = path.suffix.lower()
+        if "channels" in options and (path.is_dir() or suffix in (*image_files.SUFFIXES, *image_files.ARRAYS)):
+            # What would be a cube, of pixels that are samples, is now an image: its bands are channels.
+            return Match.ASKED
+        some = bool(image_files.list_pictures(path)) if path.is_dir() else suffix in image_files.SUFFIXES
+        return Match.POSSIBLE if some else Match.NONE
+
+    @classmethod
+    def usual(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Pixels where channels are asked for; otherwise a backbone, if its packages are installed."""
+        backbone = "channels" not in options and image_samples.backbones().installed(_BACKBONE)
+        return {"read": _BACKBONE if backbone else "pixels"}
 
     def load(self) -> Problem:
         root, names = self._names()
@@ -92,6 +111,14 @@ class ImageFolder(Value):
         if self.groups in (None, "folder") or (find_path(path) / str(self.groups)).is_file():
             return other
         return replace(other, groups=None)
+
+    def skipping_bad(self) -> ImageFolder:
+        """The same folder, less its unreadable images."""
+        return replace(self, skip_bad=True)
+
+    def reading_maps(self, layers: tuple[int, ...]) -> ImageFolder:
+        """The same images as maps of these blocks of the backbone."""
+        return replace(self, layers=layers)
 
     def preview(self, name: str) -> Tensor:
         """The picture [3, height, width] of one sample, small, for people to look at."""

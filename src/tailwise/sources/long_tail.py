@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.problem import Labelled, Problem
+from ..core.problem import Labelled, Problem, Source
 from ..core.registry import Value, register
 from ..errors import InputError
 
@@ -63,7 +63,7 @@ class LongTail(Value):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not hasattr(self.source, "load_all"):
+        if not isinstance(self.source, Source):
             raise InputError(f"LongTail takes a source: got {self.source!r}", "as in LongTail(source=Digits())")
         if not isinstance(self.imbalance, (int, float)):
             raise InputError(f"imbalance must be a number: got {self.imbalance!r}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import InputError
 
+SUFFIXES = (".npz", ".npy")
 _BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
 
 
@@ -49,6 +50,19 @@ def numpy_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return shapes
     except _BROKEN as error:
         raise InputError(f"cannot read {path}: {error}", "save plain numbers: np.savez(path, X=X, y=y)") from error
+
+
+def numpy_layout(path: Path) -> Literal["parts", "cube", "rows"]:
+    """What the arrays of an npz or npy file are by their shapes: a training and a test part, a cube, or rows.
+
+    Raises:
+        InputError: broken.
+    """
+    shapes = numpy_shapes(path)
+    if "x_train" in shapes:
+        return "parts"
+    axes = {len(shape) for shape in shapes.values()}
+    return "cube" if 3 in axes and not {"X", "x"} & {name for name, s in shapes.items() if len(s) == 2} else "rows"
 
 
 def _shape(file: Any) -> tuple[int, ...]:

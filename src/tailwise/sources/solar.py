@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,10 @@ class SolarCells(Value):
     def at(self, path: str) -> Source:
         """A folder of other cells, read in the same way."""
         return find("source", "ImageFolder")(path, read=self.read, layers=self.layers, size=self.size, channels=1)
+
+    def reading_maps(self, layers: tuple[int, ...]) -> SolarCells:
+        """The same cells as maps of these blocks of the backbone."""
+        return replace(self, layers=layers)
 
     def preview(self, name: str) -> Tensor:
         """The picture [1, height, width] of one cell, for people to look at."""

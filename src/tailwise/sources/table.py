@@ -2,32 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
-from ..core.registry import Value, register
+from ..core.registry import register
 from ..errors import InputError, did_you_mean
-from .numpy_files import read_numpy
+from .numpy_files import SUFFIXES as ARRAYS
+from .numpy_files import numpy_layout, read_numpy
 from .paths import find_path
+from .recognition import Match, PathSource
 from .splits import anomalies, one_class
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".pq", ".npz", ".npy")
+_TEXT_AND_PARQUET = (".csv", ".tsv", ".txt", ".parquet", ".pq")
+SUFFIXES = (*_TEXT_AND_PARQUET, *ARRAYS)
 
 
 @register("source", "Table")
 @dataclass(frozen=True, repr=False)
-class Table(Value):
+class Table(PathSource):
     """Rows of numbers; samples are named by their row, counted from 0.
 
     With labels, half of the normals train (drawn with a fixed seed) and the other half tests with all anomalies:
@@ -37,17 +41,19 @@ class Table(Value):
         path: a .csv, .tsv, .parquet, .npz (X, and y as labels if it is there) or 2-D .npy file.
         labels: the column that holds 0, False, "normal" or "good" for a normal and anything else for an anomaly.
         groups: the column that names the known kinds of normal.
-        columns: the feature columns, in this order; () takes all but labels and groups.
+        columns: the feature columns, in this order, also spelled as 'width,height,"weight, net"'; () takes all but
+            labels and groups.
     """
 
-    path: str
+    reads: ClassVar[str] = "a table (.csv, .tsv, .parquet, .npz, .npy), given by its own path"
+
     labels: str | None = None
     groups: str | None = None
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(self.path))
-        object.__setattr__(self, "columns", tuple(str(column) for column in self.columns))
+        super().__post_init__()
+        object.__setattr__(self, "columns", _columns(self.columns))
         if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
             raise InputError(f"column {twice[0]!r} is asked for twice")
         for role in ("labels", "groups"):
@@ -56,6 +62,13 @@ class Table(Value):
                 raise InputError(f"{role} is the name of a column: got {name!r}")
             if name in self.columns:
                 raise InputError(f"column {name!r} is asked for both as {role} and as a feature")
+
+    @classmethod
+    def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        suffix = path.suffix.lower()
+        if path.is_dir() or suffix not in SUFFIXES:
+            return Match.NONE
+        return Match.NONE if suffix in ARRAYS and numpy_layout(path) != "rows" else Match.CERTAIN
 
     def load(self) -> Problem:
         return self._problem(self.load_all())
@@ -91,6 +104,10 @@ class Table(Value):
             labels=self.labels if self.labels in known else None,
             groups=self.groups if self.groups in known else None,
         )
+
+    def reading(self, columns: Sequence[str]) -> Table:
+        """The same table with exactly these columns as features, in this order."""
+        return replace(self, columns=tuple(columns))
 
     def _column(self, rows: _Rows, name: str) -> np.ndarray:
         if name not in rows.frame.columns:
@@ -156,7 +173,7 @@ def _read(path: Path) -> _Rows:
         raise InputError(f"{path.name} is not a table that can be read", f"one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty")
-    if suffix in (".npz", ".npy"):
+    if suffix in ARRAYS:
         return _read_arrays(path)
     import pandas as pd
 
@@ -190,6 +207,18 @@ def _check_header(path: Path, read: Sequence[str]) -> None:
     twice = written[written.duplicated()]
     if len(twice) and not set(twice.index) - set(range(len(read))):
         raise InputError(f"{path} has two columns called {twice.iloc[0]!r}", "rename one")
+
+
+def _columns(columns: str | Sequence[Any]) -> tuple[str, ...]:
+    """Names of columns; as one text 'width,height,"weight, net"' -> ("width", "height", "weight, net")."""
+    if not isinstance(columns, str):
+        return tuple(str(column) for column in columns)
+    if not columns.strip():
+        return ()
+    names = tuple(name.strip() for name in next(csv.reader([columns], skipinitialspace=True)))
+    if "" in names:
+        raise InputError(f"a column has no name in {columns!r}", 'write them as in "width,height"')
+    return names
 
 
 def _separator(path: Path) -> str:

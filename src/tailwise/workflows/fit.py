@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from ..calibration.clusters import Clusters
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.identity import digest_of
-from ..core.problem import Labelled, Problem
+from ..core.problem import Labelled, OnDisk, Problem, fixed_to
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..integrations import trackers
@@ -190,15 +189,12 @@ def _with_what_is_known(
 def _settings(
     request: Request, detector: Detector, weighting: Weighting, rule: local_scores.LocalScores | None, problem: Problem
 ) -> dict[str, Any]:
-    source = request.source
-    if hasattr(source, "columns") and problem.train.features:
-        # Scoring reads exactly the columns that were learnt, in their order.
-        source = replace(source, columns=tuple(problem.train.features))  # type: ignore[type-var]
     asked = {name: value for name, value in vars(request).items() if name not in (*_SPELLED, *_APART)}
     return {
         **asked,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "source": repr(source),
+        # Scoring reads exactly the columns that were learnt, in their order.
+        "source": repr(fixed_to(request.source, problem.train)),
         "detector": repr(detector),
         "weighting": repr(weighting),
         "scores": "own" if rule is None else repr(rule),
@@ -237,7 +233,8 @@ def _balanced(split: Split, balance: bool) -> Tensor | None:
 
 def _default_out(request: Request) -> Path:
     """runs/SOURCE-DETECTOR, numbered when that is a finished run already."""
-    stem = Path(getattr(request.source, "path", type(request.source).__name__)).stem or "data"
+    source = request.source
+    stem = Path(source.path if isinstance(source, OnDisk) else type(source).__name__).stem or "data"
     base = Path("runs") / f"{stem}-{request.detector.split('(')[0]}"
     paths = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 10_000))
     return next(path for path in paths if not store.is_complete(path))

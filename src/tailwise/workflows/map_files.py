@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..calibration.score_maps import Scale
 from ..core.data import Data
+from ..core.problem import OnDisk, Source
 from ..errors import InputError
 from ..report import pictures
 from ..runs.files import cannot_write, write
@@ -20,14 +20,13 @@ from ..sources.paths import find_path
 MAP, OVERLAY, MASK = ".map.tiff", ".overlay.png", ".mask.png"
 
 
-def check_folder(folder: Path, source: Any) -> None:
+def check_folder(folder: Path, source: Source) -> None:
     """Raise an InputError where maps would land among the data, and be taken for some of it the next time."""
-    path = getattr(source, "path", None)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: a folder was needed for the maps")
-    if path is None:
+    if not isinstance(source, OnDisk):
         return
-    root = find_path(path)
+    root = find_path(source.path)
     root = (root if root.is_dir() else root.parent).resolve()
     if folder.resolve().is_relative_to(root):
         raise InputError(f"{folder} lies in the data, {root}", "choose a folder outside of it for --maps")

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +14,7 @@ import torch
 
 from ..core.data import Data
 from ..core.identity import digests
-from ..core.problem import Labelled, Problem, Source
+from ..core.problem import Labelled, OnDisk, Pictured, Problem, Source, fixed_to
 from ..errors import InputError
 from ..report.review_page import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
 from ..sources.paths import find_path
@@ -81,9 +80,7 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
     Raises:
         InputError: there is no anomaly, or fewer than 2 samples are left to train on.
     """
-    if hasattr(source, "columns") and problem.train.features:
-        source = replace(cast(Any, source), columns=tuple(problem.train.features))
-    found = _below(source, path)
+    found = _below(fixed_to(source, problem.train), path)
     if found.labels is not None:
         if not np.any(found.labels):
             raise InputError(f"{path} holds no sample that is labelled as an anomaly: all {len(found.data)} are normal")
@@ -130,10 +127,10 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
 def _below(source: Source, path: str) -> Labelled:
     """The samples at a path as the source knows them where it lies in the source's own folder, or else as found
     there."""
-    if not hasattr(source, "path"):
+    if not isinstance(source, OnDisk):
         return source.at(path).load_all()
     own, there = find_path(source.path).resolve(), find_path(path).resolve()
-    if hasattr(source, "picture") and there.suffix.lower() in _LISTS:
+    if isinstance(source, Pictured) and there.suffix.lower() in _LISTS:
         return _listed(source.load_all(), there)
     if not (own.is_dir() and own in there.parents):
         return source.at(path).load_all()

@@ -10,20 +10,17 @@ once for all of them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 
-from ..backbones import networks
 from ..calibration import clustering, conformal, score_maps
 from ..core import embedding
 from ..core.data import Data
 from ..core.detector import Detector
-from ..core.problem import Problem, Source
+from ..core.problem import Problem, ReadByBackbone, Source
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..numerics import neighbours
@@ -48,15 +45,7 @@ _WHOLE = 0.5
 
 def detector_for(source: Source) -> str:
     """The detector that ranks a source's samples where the user names none: positions see small defects."""
-    return "PaDiM(dims=200, added=0.3)" if getattr(source, "layers", ()) else "gaussian"
-
-
-def with_deep_maps(source: Source) -> Source:
-    """The source with the maps of its backbone that look at whole images, if it reads images by one and names none."""
-    read = getattr(source, "read", "pixels")
-    if read in (None, "pixels") or getattr(source, "layers", None) != ():
-        return source
-    return replace(cast(Any, source), layers=networks.deep_layers(read))
+    return "PaDiM(dims=200, added=0.3)" if isinstance(source, ReadByBackbone) and source.layers else "gaussian"
 
 
 def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:

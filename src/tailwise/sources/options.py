@@ -1,0 +1,49 @@
+"""The options of sources as words of a command line, written once for every command that reads data.
+
+Light, because a command line reads it before it knows what it has to do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """How data is read. Each of these is a field of some source, which reads its text and refuses what it lacks.
+
+    Attributes:
+        labels: the column (table) or map (cube) that marks anomalies; used for evaluation only.
+        groups: the group of each sample: a column, a CSV of file and group, or "folder"; used for evaluation and
+            reports.
+        columns: use exactly these feature columns of a table, as in "width,height"; by default all but labels and
+            groups.
+        read: how to read images: "pixels", or the name of a backbone.
+        layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
+            height, width]. By default detectors of maps, such as patch-memory, read the usual blocks; all others read
+            pooled features.
+        size: resize images to this side in pixels, or to height and width as in 256x512.
+        channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
+            bands.
+        skip_bad: skip unreadable images instead of refusing them.
+        bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
+        white: the white reference of a cube.
+        dark: the dark reference of a cube.
+    """
+
+    labels: str | None = None
+    groups: str | None = None
+    columns: str | None = None
+    read: str | None = None
+    layers: str | None = None
+    size: int | str | None = None
+    channels: int | None = None
+    skip_bad: bool = False
+    bad_bands: str | None = None
+    white: str | None = None
+    dark: str | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """The options that were asked for, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None and value is not False}
