@@ -22,9 +22,9 @@ from tailwise.errors import InputError
 from tailwise.report import gallery
 from tailwise.report import pictures as report_pictures
 from tailwise.report.pictures import colours, truth
+from tailwise.sources.options import SourceOptions
 from tailwise.training import fit as training_fit
 from tailwise.training import local_scores
-from tailwise.sources.options import SourceOptions
 
 SIDE = 16
 SCALE = Scale(usual=1.0, threshold=4.0)
@@ -265,7 +265,12 @@ def test_maps_among_the_data_are_refused(run, folder, tmp_path):
 
 
 def test_runs_without_maps_say_so(folder, tmp_path):
-    plain = fit(str(folder), detector="nearest-neighbours", reading=SourceOptions(read="pixels", size=SIDE), out=tmp_path / "run")
+    plain = fit(
+        str(folder),
+        detector="nearest-neighbours",
+        reading=SourceOptions(read="pixels", size=SIDE),
+        out=tmp_path / "run",
+    )
     assert plain.settings.get("map_threshold") is None
     assert plain.report()["gallery"] is None
     with pytest.raises(InputError, match=r"no score maps of its samples: NearestNeighbours\(\).*such as"):
@@ -274,7 +279,12 @@ def test_runs_without_maps_say_so(folder, tmp_path):
 
 
 def test_a_folder_of_normals_alone_has_maps_of_the_highest_scored(folder, tmp_path):
-    found = fit(str(folder / "train/good"), detector="gaussian", reading=SourceOptions(read="pixels", size=SIDE), out=tmp_path / "run")
+    found = fit(
+        str(folder / "train/good"),
+        detector="gaussian",
+        reading=SourceOptions(read="pixels", size=SIDE),
+        out=tmp_path / "run",
+    )
     drawn = found.report()["gallery"]
     assert drawn["sections"] == []
     assert len(drawn["training"]) == 12

@@ -20,8 +20,8 @@ from tailwise.sources import image_samples, solar
 from tailwise.sources.arrays import ArrayFile
 from tailwise.sources.auto import open_source, with_maps
 from tailwise.sources.cube import Cube
-from tailwise.sources.idx import Idx
 from tailwise.sources.digits import Digits
+from tailwise.sources.idx import Idx
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.long_tail import LongTail
 from tailwise.sources.options import SourceOptions

@@ -276,8 +276,8 @@ def triage(
         parts: how many detectors to train. Each judges one part of the samples and trains on the others.
         reviewed: an earlier sheet: its anomalies are left out, and its normals stay normal.
         epochs: passes over the data, for detectors that learn by gradient steps.
-        reading: how to read the data. Each of these is an option. Without a detector images are read as maps of the last
-            blocks of the two coarsest grids.
+        reading: how to read the data. Each of these is an option. Without a detector images are read as maps of the
+            last blocks of the two coarsest grids.
         seed: the same seed gives the same result.
         device: "cpu", "cuda" or "mps".
     """
