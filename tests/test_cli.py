@@ -5,6 +5,7 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,10 @@ def test_options_are_the_parameters(command: object, capsys: pytest.CaptureFixtu
     assert main.run([name, "--help"]) == 0
     options = set(re.findall(r"--([a-z][a-z-]+)", capsys.readouterr().out))
     options = {option for option in options if not option.startswith("no-")} - {"help", "version", "out"}
-    expected = {parameter.replace("_", "-") for parameter in parameters} - {"out"}
+    # A parameter of several options, such as how data is read, stands for its fields.
+    values = {name: parameter.default for name, parameter in parameters.items()}
+    names = [[f.name for f in fields(value)] if is_dataclass(value) else [name] for name, value in values.items()]
+    expected = {each.replace("_", "-") for several in names for each in several} - {"out"}
     assert options == expected
     documented = inspect.getdoc(command) or ""
     assert all(re.search(rf"^\s+{parameter}: ", documented, re.M) for parameter in parameters)

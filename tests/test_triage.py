@@ -18,11 +18,12 @@ from tailwise.core.problem import Facts, Labelled, Problem
 from tailwise.errors import InputError
 from tailwise.report.review_page import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, to_html
 from tailwise.runs import store
+from tailwise.sources.auto import with_maps
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
 from tailwise.workflows import reviews
 from tailwise.workflows.request import Request
-from tailwise.workflows.triage import sheet, triage, with_deep_maps
+from tailwise.workflows.triage import sheet, triage
 
 
 def planted(seed=0):
@@ -193,13 +194,13 @@ def test_a_verdict_that_is_no_verdict_is_refused(tmp_path):
 
 def test_images_are_looked_at_by_the_coarsest_grids_unless_layers_are_named():
     pooled = ImageFolder("photos", read="efficientnet-lite0")
-    assert with_deep_maps(pooled).layers == networks.deep_layers("efficientnet-lite0")
+    assert with_maps(pooled, deep=True).layers == networks.deep_layers("efficientnet-lite0")
     for left in (
         ImageFolder("photos", read="pixels"),
         ImageFolder("photos", "efficientnet-lite0", (4,)),
         Table("a.csv"),
     ):
-        assert with_deep_maps(left) is left
+        assert with_maps(left, deep=True) is left
 
 
 @pytest.mark.skipif(not networks.installed("efficientnet-lite0"), reason="efficientnet-lite0 is not installed")
