@@ -37,7 +37,7 @@ def write(path, values=VALUES, **options):
             store.create_array(name, data=array)
     else:
         envi = pytest.importorskip("spectral.io.envi")
-        header = {"wavelength": (WAVES / 1_000).tolist(), "wavelength samples": "Micrometers", **options}
+        header = {"wavelength": (WAVES / 1_000).tolist(), "wavelength units": "Micrometers", **options}
         envi.save_image(str(path), values, interleave=header.pop("layout", "bil"), dtype=values.dtype, metadata=header)
     return str(path)
 
@@ -56,6 +56,19 @@ def test_every_format_gives_the_same_pixels(tmp_path, name):
     if name[-3:] not in ("npy", "tif"):
         assert problem.train.features == ("400", "500.5", "600", "700", "800", "900")
     assert problem.test is None
+
+
+@pytest.mark.parametrize(
+    ("measure", "first"), [("Nanometers", "90"), ("Micrometers", "90000"), ("um", "90000"), ("Unknown", "90000")]
+)
+def test_the_header_of_envi_says_what_wavelengths_are_measured_in(tmp_path, measure, first):
+    pytest.importorskip("spectral")
+    (tmp_path / "a.img").write_bytes(VALUES.astype("<f4").tobytes())
+    (tmp_path / "a.hdr").write_text(
+        "ENVI\nsamples = 5\nlines = 4\nbands = 6\nheader offset = 0\ndata type = 4\ninterleave = bip\nbyte order = 0\n"
+        f"wavelength units = {measure}\nwavelength = {{90, 91, 92, 93, 94, 95}}\n"
+    )
+    assert Cube(str(tmp_path / "a.hdr")).load().train.features[0] == first
 
 
 def test_a_zarr_store_is_read_by_rows_and_its_mask_is_known(tmp_path, monkeypatch):

@@ -149,11 +149,11 @@ def _open_envi(path: Path, key: str | None) -> Scene:
     header = image.metadata
     bands = cube.shape[2]
     good = _per_band(header.get("bbl"), bands)
-    samples = str(header.get("wavelength samples", ""))
+    measure = str(header.get("wavelength units", ""))
     return Scene(
         path,
         cube,
-        _nanometres(_per_band(header.get("wavelength"), bands), samples),
+        _nanometres(_per_band(header.get("wavelength"), bands), measure),
         np.zeros(bands, dtype=bool) if good is None else good == 0,
         float(image.scale_factor or 1.0),
     )
@@ -277,11 +277,11 @@ def _per_band(values: Any, bands: int) -> np.ndarray | None:
         return None
 
 
-def _nanometres(wavelengths: np.ndarray | None, samples: str = "") -> np.ndarray | None:
+def _nanometres(wavelengths: np.ndarray | None, measure: str = "") -> np.ndarray | None:
     if wavelengths is None:
         return None
-    # Where the sample is not stated: no sensor works at 100 nm, and none at 100 micrometres.
-    micrometres = samples.lower().startswith(("micro", "um", "µm")) or (
-        not samples.lower().startswith("nano") and wavelengths.max() < 100
+    # Where the unit of measure is not stated: no sensor works at 100 nm, and none at 100 micrometres.
+    micrometres = measure.lower().startswith(("micro", "um", "µm")) or (
+        not measure.lower().startswith("nano") and wavelengths.max() < 100
     )
     return wavelengths * 1_000 if micrometres else wavelengths
