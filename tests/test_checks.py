@@ -33,12 +33,12 @@ class Scripted(AutoEncoder):
     [
         ((10, 8, 5, 4), "", 0, True, "from 10 to 4: 60.0 % down"),
         ((10, 2, 2.9), "", 0, True, "71.0 % down"),
-        ((10, 2, 3.6), "", 0, False, "64.0 % down; before any weighing it rose again, to 1.8 times its lowest"),
+        ((10, 2, 3.6), "", 0, False, "64.0 % down; before weighting started it rose to 1.8 times its lowest"),
         ((4, 8, 10), "", 0, False, "150.0 % up"),
         ((10, 9.9), "", 0, False, "1.0 % down"),
         ((10, 2, 3.5), "Importance()", 2, True, "65.0 % down"),
         ((10, 2, 3.5), "Importance()", 0, True, "65.0 % down"),
-        ((10, 2, 3.6, 3), "Importance()", 3, False, "70.0 % down; before any weighing it rose again, to 1.8 times"),
+        ((10, 2, 3.6, 3), "Importance()", 3, False, "70.0 % down; before weighting started it rose to 1.8 times"),
     ],
 )
 def test_a_loss_that_rises_again_before_weighing_is_told(

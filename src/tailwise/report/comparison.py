@@ -39,7 +39,7 @@ _NOT_SETTINGS = {
 }
 _NOT_SETTINGS |= {"thresholds", "group_fpr"}
 _NOT_SETTINGS |= {"fingerprint", "test_fingerprint", "notes", "features", "licence", "citation"}
-_CAUGHT, _REJECTED = "Caught at its own threshold", "Normals rejected at its own threshold"
+_CAUGHT, _REJECTED = "Anomalies caught at the run's threshold", "Normals rejected at the run's threshold"
 _POINTS = 200
 _BOOTSTRAP_WORK = 1_000_000
 
@@ -134,11 +134,11 @@ def _warnings(runs: Sequence[Run], names: Sequence[str], reasons: Sequence[str])
     found = []
     if len({run.settings.get("fingerprint") for run in runs}) > 1:
         found.append(
-            "the runs were not fitted on the same training values: what differs may be due to the data, or to how it "
-            "was read, and not to the other settings"
+            "the runs did not train on the same values: the data, or the way it was read, may explain a difference "
+            "as well as the other settings"
         )
     if len({run.settings.get("seed") for run in runs}) > 1:
-        found.append("the runs have different seeds: held-out samples and the start of the training differ too")
+        found.append("the runs have different seeds, so held-out samples and the start of the training differ too")
     found += [
         f"{name} failed its self-checks ({', '.join(failed)})"
         for name, run in zip(names, runs, strict=True)
@@ -151,26 +151,24 @@ def _common(runs: Sequence[Run], tested: Sequence[pd.DataFrame | None]) -> tuple
     """The labelled test samples that all runs were tested on, a table a run in one order; or why there are none."""
     if any(table is None for table in tested):
         which = "no run" if all(table is None for table in tested) else "not every run"
-        return None, [f"{which} has stored test scores, so that test samples cannot be compared in pairs"]
+        return None, [f"{which} has stored test scores, so test samples cannot be compared in pairs"]
     tables = [_labelled(table) for table in tested if table is not None]
     same_values = len({run.settings.get("test_fingerprint") for run in runs}) == 1
     if not same_values and not _same_place(runs):
-        return None, [
-            "the runs were tested on different data: their test results are not comparable, and are not paired"
-        ]
+        return None, ["the runs were tested on different data, so their test results cannot be compared in pairs"]
     shared = tables[0].index
     for table in tables[1:]:
         shared = shared.intersection(table.index, sort=False)
     tables = [table.loc[shared] for table in tables]
     if any(not table["label"].equals(tables[0]["label"]) for table in tables):
-        return None, ["the runs' test labels differ: their test results are not comparable, and are not paired"]
+        return None, ["the runs have different test labels, so their test results cannot be compared in pairs"]
     if not len(shared) or tables[0]["label"].nunique() < 2:
-        return None, ["the runs have no test samples of both labels in common: nothing can be compared in pairs"]
+        return None, ["the runs do not share test samples of both labels, so nothing can be compared in pairs"]
     most = max(len(table) for table in tested if table is not None)
-    reasons = [] if same_values else ["the test samples were read differently, and are paired by their names"]
+    reasons = [] if same_values else ["the test samples were read differently; they are paired by their names"]
     if len(shared) < most:
         reasons.append(
-            f"pairs are formed of the {len(shared)} test samples that all runs have labels of, out of up to {most}"
+            f"the pairs use the {len(shared)} test samples that have labels in all runs, out of up to {most}"
         )
     return tables, reasons
 
@@ -252,18 +250,16 @@ def _kinds(
         normals = ~common[0]["label"].to_numpy(dtype=bool)
         group = common[0]["group"].astype(str).to_numpy()[normals]
         flagged = [table["flagged"].to_numpy(dtype=bool)[normals] for table in common]
-        tables.append(_kinds_of("Known kinds, test normals", group, flagged))
+        tables.append(_kinds_of("Groups, test normals", group, flagged))
     scores = [run.scores() for run in runs]
     if all(list(table["sample"]) == list(scores[0]["sample"]) for table in scores):
         flagged = [
             over(table, run.settings["threshold"]).to_numpy(dtype=bool) for table, run in zip(scores, runs, strict=True)
         ]
         if "group" in scores[0]:
-            tables.append(
-                _kinds_of("Known kinds, training normals", scores[0]["group"].astype(str).to_numpy(), flagged)
-            )
+            tables.append(_kinds_of("Groups, training normals", scores[0]["group"].astype(str).to_numpy(), flagged))
         cluster = scores[0]["cluster"].to_numpy()
-        title = "Found kinds, training normals, as the first run found them"
+        title = "Clusters of the first run, training normals"
         tables.append(_kinds_of(title, cluster[cluster >= 0], [hits[cluster >= 0] for hits in flagged]))
     return [table for table in tables if len(table["rows"]) > 1]
 
@@ -306,19 +302,19 @@ def _sentence(found: Mapping[str, Any]) -> str:
     """What a reader should take home: which run finds more, at which cost, and whether it is more than chance."""
     if not found["paired"]:
         decisions = [
-            f"{run['name']} rejects {counted(run['held_out'])} of its normals that it was not trained on"
+            f"{run['name']} rejects {counted(run['held_out'])} of the normals that it did not train on"
             for run in found["runs"]
             if run["held_out"] and run["held_out"]["of"]
         ]
         return (
-            f"No labelled test samples are shared, so which run finds more is not known. {'; '.join(decisions)}".strip()
+            f"The runs share no labelled test samples, so it is open which finds more. {'; '.join(decisions)}".strip()
             + "."
         )
     rows = {row["name"]: row for row in found["paired"]}
     first, on = found["names"][0], found["paired_on"]
     text = f"On the same {on['anomalies']} anomalies and {on['normals']} normals, {first} has an AUROC of "
     text += f"{fraction(rows['AUROC']['values'][0])}, catches {percent(rows[_CAUGHT]['values'][0])} and rejects "
-    text += f"{percent(rows[_REJECTED]['values'][0])} of the normals at its own threshold."
+    text += f"{percent(rows[_REJECTED]['values'][0])} of the normals at its threshold."
     for place, name in enumerate(found["names"][1:]):
         caught, rejected = (rows[row]["values"][place + 1] for row in (_CAUGHT, _REJECTED))
         auroc, difference = rows["AUROC"]["values"][place + 1], rows["AUROC"]["differences"][place]
@@ -330,4 +326,4 @@ def _sentence(found: Mapping[str, Any]) -> str:
 def _verdict(difference: Mapping[str, float]) -> str:
     if difference["low"] > 0:
         return "better by more than chance"
-    return "worse by more than chance" if difference["high"] < 0 else "not told apart by these samples"
+    return "worse by more than chance" if difference["high"] < 0 else "a difference within chance"

@@ -1,4 +1,4 @@
-"""Is something wrong with the data? Copies, features that stand still, samples far out of line: told, never acted on.
+"""Is something wrong with the data? Copies, constant features, very high scores: reported, never acted on.
 
 Test data is looked at for copies of training samples, because those cannot judge a detector; nothing of it goes back
 into the fit.
@@ -44,7 +44,7 @@ _SAMPLE, _SAMPLE_OF_IMAGES = 2_000, 64
 _SUSPICIOUS = 3.0
 # Where held-out samples score above, or below, nearly all fitted ones, these say nothing of new ones.
 _APART, _FEWEST_HELD = 0.95, 5
-HEART = "fitted against held-out"
+HEART = "training scores against held-out scores"
 
 
 def of_problem(problem: Problem, table: pd.DataFrame, source: Source | None = None) -> list[dict[str, Any]]:
@@ -163,11 +163,11 @@ def _within(data: Data, first: np.ndarray, held_out: np.ndarray, samples: str) -
     spoilt = sum(int(held_out[places].sum()) for places in copies if not held_out[places].all())
     message = f"no two training {samples} are the same"
     if copies:
-        message = f"{count} of {len(data)} training {samples} repeat another to the last digit, and so count twice"
+        message = f"{count} of {len(data)} training {samples} are exact copies of others, so these count twice"
         if spoilt:
             message += (
-                f"; {spoilt} held-out {samples} are among them, whose scores are too low to set the threshold: expect "
-                "more false alarms than promised"
+                f". {spoilt} held-out {samples} are copies of training ones: their scores are too low, so expect more "
+                "false alarms than promised"
             )
     lines = [" = ".join(str(data.names[i]) for i in places[:4]) for places in copies]
     return _check("copies in the training data", count, message, lines)
@@ -180,21 +180,19 @@ def _between(problem: Problem, samples: str) -> dict[str, Any]:
     copies = [(i, known[digest]) for i, digest in enumerate(digests(test)) if digest in known]
     message = f"no test {samples} equal a training one"
     if copies:
-        message = f"{len(copies)} of {len(test)} test {samples} equal a training one: they cannot judge the detector"
+        message = f"{len(copies)} of {len(test)} test {samples} equal a training one, so they cannot test the detector"
         wrong = 0 if labels is None else int(sum(bool(labels[i]) for i, _ in copies))
-        message += (
-            f"; {wrong} of them are labelled anomalies, so the training data holds those anomalies" if wrong else ""
-        )
+        message += f". {wrong} of them are labelled anomalies, so the training data holds anomalies" if wrong else ""
     lines = [f"test {test.names[i]} = {name}" for i, name in copies]
     return _check("training samples in the test data", len(copies), message, lines)
 
 
 def _near(pairs: Sequence[tuple[str, str]], samples: str) -> dict[str, Any]:
-    message = f"no {samples} are nearer to each other than chance would have it"
+    message = f"no two {samples} are closer to each other than chance explains"
     if pairs:
         message = (
-            f"{len(pairs)} {samples} are nearly the same as a training one, such as one thing pictured twice. Look at "
-            "these: where they are one thing, keep it on one side of the split"
+            f"{len(pairs)} {samples} are nearly the same as a training one. Look at them: if a pair shows one thing "
+            "twice, keep both on the same side of the split"
         )
     return _check("near copies", len(pairs), message, [f"{sample} ≈ {name}" for sample, name in pairs])
 
@@ -206,26 +204,26 @@ def _still(still: Sequence[tuple[str, float, float]], problem: Problem) -> dict[
     if still:
         message = (
             f"{len(still)} of {len(_feature_names(train))} {what} have one value in nearly all training samples. Any "
-            "other value in them may make a sample an anomaly: leave out those without a meaning"
+            f"other value may raise the score a lot: leave out {what} without a meaning"
         )
     lines = [
         f"{name}: {value:.6g} in {'all' if share >= 1 else f'{100 * share:.1f} %'}" for name, value, share in still
     ]
-    return _check(f"{what} that stand still", len(still), message, lines)
+    return _check(f"constant {what}", len(still), message, lines)
 
 
 def _suspects(table: pd.DataFrame, samples: str, source: str) -> dict[str, Any]:
     odd = suspects(table)
-    message = f"no training {samples} score far out of line"
+    message = f"no training {samples} score far above the rest"
     if len(odd):
         message = (
-            f"{len(odd)} of {len(table)} training {samples} score far out of line. Look at these: each is an anomaly "
-            "that slipped in, or of a rare kind of normal"
+            f"{len(odd)} of {len(table)} training {samples} score far above the rest. Look at them: each is an anomaly "
+            "in the training data, or belongs to a rare kind of normal"
         )
-    message += ". A detector excuses what it has learnt; tailwise triage looks with detectors that have not"
+    message += ". Training lowers a sample's score; tailwise triage uses detectors that did not train on the sample"
     lines = [
         f"{row['sample']}: score {row['score']:.4g}"
-        + (f", kind {row['cluster']}" if row["cluster"] >= 0 else ", of no kind")
+        + (f", cluster {row['cluster']}" if row["cluster"] >= 0 else ", in no cluster")
         for row in odd.to_dict("records")
     ]
     command = f"tailwise triage {numbers.quoted(source)} --out review" if source else ""
@@ -239,13 +237,13 @@ def _by_heart(table: pd.DataFrame, samples: str) -> dict[str, Any] | None:
     if held.sum() < _FEWEST_HELD or held.all() or not np.isfinite(scores).all():
         return None
     higher = metrics.auroc(held, scores)
-    message = f"held-out {samples} score above the fitted ones in {higher:.0%} of pairs"
+    message = f"held-out {samples} score above the training ones in {higher:.0%} of pairs"
     apart = max(higher, 1 - higher) > _APART
     if apart:
         message += (
-            ": the detector knows what it was trained on by heart. The threshold is of held-out ones and holds; what "
-            "is said of fitted ones says little of new ones. With --cross 5 each is judged by a detector that was "
-            "trained without it"
+            ". The detector has memorised its training samples. The threshold holds, because it comes from held-out "
+            "ones; the scores of training samples say little about new ones. With --cross 5 each sample is scored by "
+            "a detector that was trained without it"
         )
     return _check(HEART, int(apart), message, [])
 

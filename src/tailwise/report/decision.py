@@ -109,19 +109,17 @@ def gate(summary: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     rows, limit = [*said["kinds"], *said.get("test", [])], percent(said["limit"])
     over = [row for row in rows if row["name"] in said["broken"]]
-    text = (
-        f"No kind of normal is falsely rejected in more than {limit} (--max-group-fpr), as far as its samples can tell"
-    )
+    text = f"No kind of normal has clearly more than {limit} of false alarms (--max-group-fpr)"
     if over:
-        listed = ", ".join(f"'{row['name']}' in {counted(row)}" for row in over[:_LISTED])
+        listed = ", ".join(f"'{row['name']}' with {counted(row)}" for row in over[:_LISTED])
         more = f" and {len(over) - _LISTED} more" if len(over) > _LISTED else ""
-        text = f"Falsely rejected is kind {listed}{more}, above the {limit} allowed (--max-group-fpr)"
+        text = f"More than the {limit} of false alarms allowed (--max-group-fpr): kind {listed}{more}"
     elif told := [row for row in rows if row["of"] and row["name"] not in said["too_few"]]:
         most = max(told, key=lambda row: row["share"])
-        text += f"; the most is kind '{most['name']}' in {counted(most)}"
+        text += f". Kind '{most['name']}' has the most, {counted(most)}"
     if few := said["too_few"]:
         listed = ", ".join(few[:_LISTED]) + (f" and {len(few) - _LISTED} more" if len(few) > _LISTED else "")
-        text += f". Too few samples to tell of kind {listed}"
+        text += f". Too few samples to judge kind {listed}"
     return {"ok": not over, "text": text}
 
 
@@ -135,14 +133,14 @@ def basis(train: pd.DataFrame) -> str:
 def sentence(summary: Mapping[str, Any]) -> str:
     """The decision in plain words: what was asked for, what is found, what it costs, and who pays for it."""
     samples = summary["settings"].get("samples") or "samples"
-    own = {"per_cluster": " in every found kind of normal", "per_group": " in every known kind of normal"}
+    own = {"per_cluster": " in every cluster", "per_group": " in every group"}
     among = next((said for name, said in own.items() if summary["settings"].get(name)), "")
     text = f"Set for {percent(summary['false_alarms'])} false alarms{among}, this detector {_found(summary, samples)}"
     payer = _who_pays(summary)
-    text += f"; {payer}." if payer else "."
+    text += f". {payer}." if payer else "."
     judged = summary["test"]
     if not judged or not judged["anomalies"]:
-        text += " No labelled anomalies were given, so what share it finds is not known."
+        text += " No labelled anomalies were given, so we cannot say what share it finds."
     return text
 
 
@@ -158,12 +156,10 @@ def _found(summary: Mapping[str, Any], samples: str) -> str:
         text = f"rejects {counted(judged['rejected'])} of the good test {samples}"
         return text + (", more than asked for" if judged["rejected"]["low"] > promised else "")
     if held_out["of"] and summary["basis"].startswith("normals"):
-        return f"rejects {counted(held_out)} of its training normals, each judged by a detector trained without it"
+        return f"rejects {counted(held_out)} of its training normals, each scored by a detector trained without it"
     if held_out["of"]:
-        return f"rejects {counted(held_out)} of the held-out normals that its threshold was chosen on"
-    return (
-        f"rejects {counted(summary['rejected'])} of the {samples} it was trained on; none was held out, so expect more"
-    )
+        return f"rejects {counted(held_out)} of the held-out normals, which also set its threshold"
+    return f"rejects {counted(summary['rejected'])} of its training {samples}. No sample was held out, so expect more"
 
 
 def _who_pays(summary: Mapping[str, Any]) -> str:
@@ -181,15 +177,15 @@ def _who_pays(summary: Mapping[str, Any]) -> str:
         if found := worst_kind(rows):
             row, others = found
             share = percent(row["rejected"]["of"] / (row["rejected"]["of"] + others["of"]))
-            share += f" of them{_trained(summary, rows, row)}"
-            kind = f"kind {quote}{row['name']}{quote} of {basis}, {share}, is rejected"
+            size = f"It makes up {share} of {basis}{_trained(summary, rows, row)}"
+            kind = f"Kind {quote}{row['name']}{quote} is rejected"
             if not others["count"]:
-                return f"{kind} in {counted(row['rejected'])}, the others never"
+                return f"{kind} in {counted(row['rejected'])}, the other kinds never. {size}"
             ratio = row["rejected"]["share"] / others["share"]
-            often = f"{ratio:.{1 if ratio < 3 else 0}f} times as often as the others"
-            return f"{kind} {often} ({percent(row['rejected']['share'])} against {percent(others['share'])})"
+            often = f"{ratio:.{1 if ratio < 3 else 0}f} times as often as the other kinds"
+            return f"{kind} {often}: {percent(row['rejected']['share'])} against {percent(others['share'])}. {size}"
     if any(len(rows) > 1 for rows, _ in views):
-        return f"no kind of {basis} is rejected clearly more often than the others"
+        return f"No kind of {basis} is rejected clearly more often than the others"
     return ""
 
 

@@ -103,7 +103,7 @@ def reopen(run: store.Run) -> Known:
     if not there.all():
         notes.append(f"{(~there).sum()} of the run's {len(there)} samples are not in {source!r}: they are left out")
     elif digest_of(data) != run.settings.get("fingerprint"):
-        notes.append("the training data has changed since the run was made: nearest samples may have, too")
+        notes.append("the training data has changed since the fit, so the most similar samples may differ")
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 
 
@@ -140,7 +140,7 @@ def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> 
     found["cues"] = _cues(known.detector, one)
     if known.detector.needs_context:
         notes.append(
-            "the detector reads a sample by those around it: what drives its score inside the sample is not asked"
+            "the score depends on the samples around this one, so it is not divided among the parts of the sample"
         )
         found |= {"usual": None, "drivers": None}
     else:
@@ -258,10 +258,10 @@ def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
 def _window(data: Data, inside: Tensor) -> dict[str, Any]:
     bands = inside.nonzero().flatten().tolist()
     names = data.features or tuple(map(str, range(data.sample_shape[1])))
-    sample = " nm" if data.features else ""
+    ending = " nm" if data.features else ""
     first, last = names[bands[0]], names[bands[-1]]
     said = first if first == last else f"{first} to {last}"
-    return {"name": f"{said}{sample}" if sample else f"band {said}", "bands": [bands[0], bands[-1]]}
+    return {"name": f"{said}{ending}" if ending else f"band {said}", "bands": [bands[0], bands[-1]]}
 
 
 def _cell(inside: Tensor, number: int, across: int) -> dict[str, Any]:
@@ -352,7 +352,7 @@ def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
         names = tuple(repr(step) for step in weighting.steps)
         if settings.get("balance"):
             traced.append(unit_mean(traced[-1] * base))
-            names = (*names, "known groups balanced")
+            names = (*names, "groups balanced")
         off.append(float((_log(traced[-1]) - _log(stored)).abs().mean()))
         found.append(_Replay(column, weighting.steps, names, tuple(traced)))
     return found if off[1] < off[0] else found[:1]
@@ -405,32 +405,32 @@ def _doubts(found: dict[str, Any]) -> list[str]:
     if weight and replayed and max(weight / replayed, replayed / weight) <= _REPLAYED:
         return []
     return [
-        f"the steps, applied to the run's stored scores, come to {replayed:.3g}; the run's own weight of {weight:.3g} "
-        "also carries rounds whose scores are not kept, parts of samples, or a refinement"
+        f"the steps give {replayed:.3g} from the stored scores, but the run's weight is {weight:.3g}: earlier rounds, "
+        "parts of samples or a refinement, which the run does not store, changed it too"
     ]
 
 
 def _sentence(found: dict[str, Any]) -> str:
     if found["held_out"]:
-        return "It was held out for the threshold: it was not trained on, and has no weight."
+        return "It was held out to set the threshold. It did not train and has no weight."
     weight = found["weight"]
     if weight is None:
-        return "It has no weight: it was not trained on."
-    said = "raised" if weight > 1.02 else "lowered" if weight < 0.98 else "left as it is"
+        return "It has no weight, because it did not train."
+    place = "above" if weight > 1.02 else "below" if weight < 0.98 else "about"
     first, last = (100 * found["quantiles"][key] for key in ("first_score", "trained_score"))
-    text = f"Its weight of {weight:.3g} is {said}, the mean being 1."
-    text += f" Before any weighing {first:.0f} % of the training samples scored lower; after training, {last:.0f} %."
+    text = f"Its weight is {weight:.3g}, {place} the mean of 1."
+    text += f" Before weighting, {first:.0f} % of the training samples scored lower; after training, {last:.0f} %."
     if density := found["density"]:
         ratio = density["ratio"]
-        text += f" The target wants scores like its first one {ratio:.2g} times as often as the samples had them."
+        text += f" The target holds {ratio:.2g} times as many scores like its first one as the training data."
     if kind := found["kind"]:
-        text += f" It is of kind {kind['name']}, which holds {kind['size']} of {kind['of']} samples."
+        text += f" It belongs to cluster {kind['name']}, which holds {kind['size']} of {kind['of']} samples."
     else:
-        text += " It belongs to no found kind."
+        text += " It belongs to no cluster."
     if found["rounds"]:
         most = max(found["rounds"][0]["steps"], key=lambda step: abs(_factor(step)))
-        text += f" What did most when weighing began is {most['step']}: from {most['before']:.3g} to "
-        text += f"{most['after']:.3g}."
+        text += f" At the start, {most['step']} had the largest effect: it changed the weight from "
+        text += f"{most['before']:.3g} to {most['after']:.3g}."
     return text
 
 

@@ -24,7 +24,7 @@ from .pictures import data_uri, fitted, of_named, overlay, pictures_of
 _ROWS, _BOXES = 8, 5
 _SIDE, _GAP = 240, 4
 _BOX, _PLATE = (200, 30, 20), 14
-_WHEN = {"first_score": "when weighing began", "trained_score": "by the end of training"}
+_WHEN = {"first_score": "at the start of weighting", "trained_score": "at the end of training"}
 
 
 def of_scores(
@@ -77,27 +77,27 @@ def lead(sample: Mapping[str, Any]) -> str:
     """What a score is and how it compares, in a sentence."""
     number = numbers.number
     text = f"Its score of {number(sample['score'])} is {'' if sample['flagged'] else 'not '}above the threshold of "
-    text += f"{number(sample['threshold'])}; "
-    text += f"{numbers.percent(sample['p_value'])} of new normals would score as high or higher."
+    text += f"{number(sample['threshold'])}. "
+    text += f"Of new normals, {numbers.percent(sample['p_value'])} would score as high or higher."
     if sample["unlike"]:
         text += " It is unlike every training sample."
     if kind := sample["kind"]:
-        text += f" It is most like kind {kind['name']} of normal, which holds {kind['size']} of {kind['of']} samples."
+        text += f" It is most like cluster {kind['name']}, which holds {kind['size']} of {kind['of']} training samples."
     else:
-        text += " The sample most like it belongs to no found kind of normal."
+        text += " The most similar training sample is in no cluster."
     distance = sum(row["distance"] for row in sample["nearest"]) / len(sample["nearest"])
     if sample["usual_distance"] > 0:
         ratio = distance / sample["usual_distance"]
-        text += f" Its nearest of these are {number(ratio)} times as far from it as their own nearest are from them."
+        text += f" It is {number(ratio)} times as far from the most similar normals as they are from each other."
     if sample["usual"] is not None:
-        text += f" Their average would score {number(sample['usual'])}."
+        text += f" The average of these normals would score {number(sample['usual'])}."
     return text
 
 
 def _score_lines(sample: Mapping[str, Any]) -> list[str]:
     lines = [f"# {sample['sample']}", "", lead(sample), ""]
     rows = [(row["sample"], numbers.number(row["distance"]), numbers.number(row["score"])) for row in sample["nearest"]]
-    lines += _table(("nearest normals", "distance", "score"), rows)
+    lines += _table(("most similar normals", "distance", "score"), rows)
     if sample["drivers"]:
         what = {"features": "feature", "bands": "bands", "patches": "patch"}[sample["drivers"]["what"]]
         listed = sample["drivers"]["rows"]
@@ -105,11 +105,13 @@ def _score_lines(sample: Mapping[str, Any]) -> list[str]:
         if len(listed) > _ROWS:
             rest = sum(row["contribution"] for row in listed[_ROWS:])
             shown.append((f"{len(listed) - _ROWS} others", "", "", numbers.number(rest)))
-        shown.append(("all: score less that of the average", "", "", numbers.number(sample["score"] - sample["usual"])))
+        shown.append(
+            ("all: score minus the score of the average", "", "", numbers.number(sample["score"] - sample["usual"]))
+        )
         lines += _table((what, "here", "usual", "adds to the score"), shown)
     if sample["cues"]:
         cues = [(cue["name"], numbers.number(cue["value"])) for cue in sample["cues"]]
-        lines += _table(("read against its neighbours (the score is the mean)", "value"), cues)
+        lines += _table(("comparison with its neighbours (the score is the mean)", "value"), cues)
     if sample["regions"]:
         rows = [
             (row["name"], numbers.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
@@ -144,7 +146,7 @@ def weight_facts(sample: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     names |= {"trained_score": "score after training", "score": "final score"}
     rows = [(said, sample[name]) for name, said in names.items()]
     if density := sample["density"]:
-        rows += [("density of first scores there", density["scores"]), ("density of the target", density["target"])]
+        rows += [("density of first scores here", density["scores"]), ("density of the target here", density["target"])]
     return rows
 
 

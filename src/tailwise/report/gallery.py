@@ -56,7 +56,7 @@ def chosen(test: pd.DataFrame, threshold: float) -> list[tuple[str, str, pd.Data
     anomalous, normal = (test[(test["label"] == value).fillna(False).astype(bool)] for value in (True, False))
     above = over(test, threshold)
     if normal.empty and anomalous.empty:
-        return [("Highest-scored test samples", "Nothing is known of them.", test.head(_KINDS))]
+        return [("Highest-scored test samples", "They have no labels.", test.head(_KINDS))]
     found = []
     if len(alarms := normal[above[normal.index]]):
         found.append(
@@ -69,13 +69,13 @@ def chosen(test: pd.DataFrame, threshold: float) -> list[tuple[str, str, pd.Data
     found.append(
         (
             "Typical catches",
-            "Anomalies of each kind that is caught, neither the clearest nor the faintest.",
+            "Anomalies above the threshold, from the middle of the scores of each kind.",
             _typical(catches),
         )
     )
     if "group" in test and normal["group"].nunique() > 1:
         rows = normal[~normal["group"].duplicated()].head(_KINDS)
-        found.append(("Every kind of normal", "The highest-scored good sample of each known kind.", rows))
+        found.append(("Every kind of normal", "The highest-scored good sample of each group.", rows))
     return [section for section in found if len(section[2])]
 
 

@@ -60,7 +60,7 @@ def score_densities(train: pd.DataFrame, weighting: str) -> dict[str, Any]:
     return {
         "log": log,
         "target": repr(target),
-        "aligned": step is not None,
+        "targeted": step is not None,
         "skewness_before": None if before is None else _skewness(scaled[0]),
         "skewness_after": _skewness(scaled[-1]),
         "skewness_weighted": None if weights is None else _skewness(scaled[-1], weights),
@@ -199,7 +199,7 @@ def weighed(train: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 
 def rare_or_hidden(train: pd.DataFrame) -> str:
-    """What cannot be known of the small kinds that were found; "" where there are none."""
+    """The doubt about small clusters, which may be rare or hidden anomalies; "" if there are none."""
     kind = found_cluster(train)
     small = [name for name in by_size(kind) if (kind == name).sum() < _SMALL_KIND * len(train)]
     if not small:
@@ -207,8 +207,8 @@ def rare_or_hidden(train: pd.DataFrame) -> str:
     listed = ", ".join(f"{int(name)} ({int((kind == name).sum())} samples)" for name in small[:_LISTED])
     more = f" and {len(small) - _LISTED} more" if len(small) > _LISTED else ""
     return (
-        f"small kinds were found: {listed}{more}. Without labels a rare kind of normal and a cluster of anomalies "
-        "hidden in the training data look the same, and either is taken for normal: look at their samples"
+        f"some clusters are small: {listed}{more}. Without labels a rare kind of normal looks the same as hidden "
+        "anomalies of one sort. tailwise treats both as normal, so look at these samples"
     )
 
 

@@ -19,7 +19,7 @@ from ..weights.steps import Importance
 from ..weights.weighting import Weighting, effective_sample_size
 
 _SAMPLE = 1_024
-# Each limit is far from what a detector that has learnt shows, and is crossed by one that has not.
+# A detector that has learnt stays far from each limit; one that has not exceeds it.
 _LEAST_FALL = 0.02
 _MOST_RISE = 1.5
 _LEAST_AGREEMENT = 0.5
@@ -82,7 +82,7 @@ def _loss_fell(history: list[dict[str, float]], unweighted: int | None) -> Check
     plain = [row["score_mean"] for row in history[:unweighted]]
     rise = plain[-1] / max(min(plain), 1e-30)
     if rise > _MOST_RISE:
-        message += f"; before any weighing it rose again, to {rise:.1f} times its lowest"
+        message += f"; before weighting started it rose to {rise:.1f} times its lowest value"
     return Check(name, fall >= _LEAST_FALL and rise <= _MOST_RISE, fall, message)
 
 
@@ -105,7 +105,7 @@ def _contrast(detector: Any, batch: Batch) -> Check:
     stood_against = detector.score(Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))).cpu()
     labels = np.repeat([False, True], [len(samples), len(stood_against)])
     above = auroc(labels, torch.cat([samples, stood_against]).numpy())
-    message = f"the anomalies that it was trained against score above the samples with an AUROC of {above:.2f}"
+    message = f"the AUROC of the training anomalies against the samples is {above:.2f}"
     return Check("anomalies of training stand out", above >= _LEAST_CONTRAST, above, message)
 
 
@@ -120,7 +120,7 @@ def _collapse(detector: Detector, batch: Batch) -> Check:
 
 def _effective(weights: Tensor) -> Check:
     share = effective_sample_size(weights) / len(weights)
-    message = f"the weighted samples count as {share * len(weights):.0f} of {len(weights)}"
+    message = f"the {len(weights)} weighted samples are worth {share * len(weights):.0f} equally weighted ones"
     return Check("enough samples carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
 
 
