@@ -21,7 +21,8 @@ from ..errors import InputError
 from ..sources.image_files import for_people
 from . import numbers, statistics
 
-_SIDE = 96
+# Pixels of the longer side: of a picture in a list, and of one that a score map is laid over.
+_THUMBNAIL_SIDE, _MAPPED_SIDE = 96, 200
 _FEATURES = 8
 
 
@@ -53,7 +54,7 @@ def _thumbnail(picture: np.ndarray) -> str:
 
     pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((_SIDE, _SIDE))
+    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
     return data_uri(np.asarray(image))
 
 
@@ -66,15 +67,12 @@ def data_uri(picture: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-_SIDE = 200
-
-
 def small(picture: np.ndarray) -> np.ndarray:
     """A picture [h, w, 3] with its longer side made 200 pixels."""
     from PIL import Image
 
     image = Image.fromarray(picture)
-    share = _SIDE / max(image.size)
+    share = _MAPPED_SIDE / max(image.size)
     return np.asarray(image.resize((max(1, round(image.width * share)), max(1, round(image.height * share)))))
 
 
