@@ -14,7 +14,8 @@ from sklearn import metrics as sklearn_metrics
 from tailwise.core.data import Data
 from tailwise.core.problem import Facts, Problem
 from tailwise.numerics import intervals
-from tailwise.report import data_checks, decision, numbers, plots, statistics
+from tailwise.report import contents, data_checks, decision, numbers, plots, selection
+from tailwise.report.contents import Tables
 from tailwise.report.page import to_json
 from tailwise.report.summary import summarise, to_html, to_markdown
 
@@ -80,7 +81,7 @@ def summary(train=None, test=None, **other):
         "threshold": 1.9,
         "false_alarms": 0.05,
     }
-    return summarise(**given | other)
+    return summarise(Tables(**given | other))
 
 
 class Page(html.parser.HTMLParser):
@@ -203,7 +204,7 @@ def test_groups_of_the_test_data_are_the_only_basis_if_there_are_any():
 
 def test_page_loads_nothing_and_runs_nothing():
     train = training(group=["mono"] * 150 + ["poly"] * 50)
-    pictures = dict.fromkeys(statistics.samples_to_show(train), PICTURE)
+    pictures = dict.fromkeys(selection.samples_to_show(train), PICTURE)
     text = to_html(summary(train, judged(), thumbnails=pictures))
     page = Page(text)
     assert page.open == []
@@ -297,7 +298,7 @@ def test_a_picture_is_the_same_every_time_and_draws_all_that_it_refers_to():
 
 def test_many_samples_stay_a_small_page():
     train = training(100_000)
-    pictures = dict.fromkeys(statistics.samples_to_show(train), PICTURE + "A" * 200000)
+    pictures = dict.fromkeys(selection.samples_to_show(train), PICTURE + "A" * 200000)
     text = to_html(summary(train, judged(2_000), thumbnails=pictures))
     assert len(text.encode()) < 5_000_000
 
@@ -389,11 +390,11 @@ def test_drawing_leaves_matplotlib_alone():
 
 
 def test_small_kinds_are_told_of_and_what_cannot_be_known():
-    said = statistics.rare_or_hidden(training(cluster=[0] * 150 + [1] * 40 + [2] * 10))
+    said = selection.rare_or_hidden(training(cluster=[0] * 150 + [1] * 40 + [2] * 10))
     assert "2 (10 samples)" in said
     assert "1 (" not in said
-    assert statistics.rare_or_hidden(training(cluster=[0] * 100 + [1] * 100)) == ""
-    assert statistics.rare_or_hidden(training(cluster=-1)) == ""
+    assert selection.rare_or_hidden(training(cluster=[0] * 100 + [1] * 100)) == ""
+    assert selection.rare_or_hidden(training(cluster=-1)) == ""
 
 
 def shares(*counts):
@@ -432,3 +433,29 @@ def test_a_detector_that_has_memorised_its_training_samples_is_reported(shift, o
     (check,) = [each for each in data_checks.of_problem(problem, table) if each["name"] == data_checks.HEART]
     assert check["ok"] == ok
     assert ("memorised" in check["message"]) != ok
+
+
+def test_a_section_that_is_declared_is_in_the_summary_and_its_figure_on_the_page(monkeypatch):
+    before = summary()
+    monkeypatch.setattr(contents, "_sections", dict(contents._sections))
+    monkeypatch.setattr(contents, "_figures", dict(contents._figures))
+
+    @contents.section
+    def spread(tables):
+        return {"spread": float(tables.train["score"].max() - tables.train["score"].min())}
+
+    @contents.figures
+    def drawn(summary):
+        return {"spread": (f"from end to end {summary['spread']:.3g}", lambda axes: axes)}
+
+    found = summary(training(score=[np.nan, *np.linspace(1, 3, 199)]))
+    assert found["spread"] == 2.0  # sections see finite scores only
+    assert found.keys() - before.keys() == {"spread"}
+    assert contents.drawings(found)["spread"][0] == "from end to end 2"
+
+    @contents.section
+    def again(tables):
+        return {"spread": 0.0}
+
+    with pytest.raises(ValueError, match="two sections of the report say 'spread'"):
+        summary()

@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from tailwise.core.data import Data
-from tailwise.report import review_page, statistics
+from tailwise.report import review_page, selection
 from tailwise.report import summary as report_summary
 from tailwise.report.pictures import data_uri, of_samples
 from tailwise.sources.auto import open_source
@@ -49,7 +49,7 @@ def noise(side: int, seed: int) -> np.ndarray:
 def report_page() -> str:
     """A page with every section: kinds, pictures, maps, warnings, failed checks, test data."""
     train = training(group=["mono"] * 150 + ["poly"] * 50)
-    shown = {sample: data_uri(noise(32, i)) for i, sample in enumerate(statistics.samples_to_show(train))}
+    shown = {sample: data_uri(noise(32, i)) for i, sample in enumerate(selection.samples_to_show(train))}
     sample = {"sample": "a.png", "score": 2.0, "rejected": True, "picture": data_uri(noise(40, 0)), "flagged": 0.1}
     gallery = {
         "scale": {"usual": 0.1, "threshold": 0.5, "full": 1.0},

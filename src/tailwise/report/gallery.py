@@ -17,7 +17,7 @@ from ..core.detector import Detector
 from ..core.problem import Problem, Source
 from ..errors import InputError
 from ..runs.table import by_size, over, with_finite_scores
-from . import pictures, statistics
+from . import pictures, selection
 
 _SHOWN, _KINDS = 8, 12
 _GAP = 4
@@ -39,7 +39,7 @@ def of_run(
         for title, said, rows in chosen(test, threshold):
             drawn = _drawn(detector, source, problem.test.data, masks, rows.index.tolist(), scale, smoothing)
             sections.append({"title": title, "said": said, "samples": _samples(rows, drawn, threshold)})
-    highest = statistics.highest(with_finite_scores(train.assign(place=np.arange(len(train))))[0])
+    highest = selection.highest(with_finite_scores(train.assign(place=np.arange(len(train))))[0])
     drawn = _drawn(detector, source, problem.train, None, highest["place"].tolist(), scale, smoothing)
     return {
         "scale": {"usual": scale.usual, "threshold": scale.threshold, "full": scale.full},

@@ -19,7 +19,7 @@ from ..core.data import Data
 from ..core.problem import Pictured, Previewed, Source
 from ..errors import InputError
 from ..sources.image_files import for_people
-from . import numbers, statistics
+from . import numbers, selection
 
 # Pixels of the longer side: of a picture in a list, and of one that a score map is laid over.
 _THUMBNAIL_SIDE, _MAPPED_SIDE = 96, 200
@@ -28,7 +28,7 @@ _FEATURES = 8
 
 def of_samples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[str, str], dict[str, str]]:
     """Pictures, or the features as text, of the samples that the report shows."""
-    return of_named(source, data, statistics.samples_to_show(table))
+    return of_named(source, data, selection.samples_to_show(table))
 
 
 def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

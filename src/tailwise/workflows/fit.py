@@ -28,7 +28,7 @@ from ..core.problem import Labelled, OnDisk, Problem, fixed_to
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..integrations import trackers
-from ..report import review_page, statistics
+from ..report import review_page, selection
 from ..report.summary import fit_summary, to_html
 from ..runs import fingerprint, group_gate, scorer, store
 from ..runs.scorer import table_of_test
@@ -104,7 +104,7 @@ def fit_run(
         limits = None if own is None else scorer.Limits(calibration, found, request.false_alarms)
         test = None if problem.test is None else table_of_test(detector, problem.test, limits)
         settings["group_fpr"] = group_gate.check_group_fpr(table, test, settings["threshold"], request.max_group_fpr)
-        note = statistics.rare_or_hidden(table)
+        note = selection.rare_or_hidden(table)
         if note:
             _say(f"note: {note}")
         summary = fit_summary(
