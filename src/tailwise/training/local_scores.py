@@ -1,8 +1,9 @@
-"""Local scores: a sample is read against the training samples most like it, so that rare kinds are not outvoted.
+"""Local scores: a sample is compared with the most similar training samples, so that rare kinds are not outvoted.
 
-One threshold for all kinds is fair only if their scores live on one scale, and they do not: a rare kind is rebuilt
-worse, and a sparse kind lies farther apart. They wrap a fitted detector and needs no labels of the kinds.
-The rule was chosen on development draws; LOG.md has the figures, of what was left out too.
+One threshold for all kinds is fair only if their scores are on one scale. They are not: a detector rebuilds a rare kind
+worse, and the samples of a sparse kind lie farther apart. Local scores wrap a fitted detector and need no labels of the
+kinds. The idea is local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951); docs/theory.md
+says how ours differs. We chose the rule on development draws; LOG.md has the figures, also of what we left out.
 """
 
 from __future__ import annotations
@@ -46,17 +47,21 @@ _MAD_TO_STD = 1.4826
 @register("scores", "LocalScores")
 @dataclass(frozen=True, repr=False)
 class LocalScores(Value):
-    """The mean of five standardised cues, each a log quantity of the sample less its mean over training neighbours.
+    """The mean of five standardised cues, each a log quantity of the sample minus its mean over training neighbours.
 
-    The detector's score; the distance to the `nearest`-th neighbour among the samples (features standardised), among
-    whitened samples and among their leading principal components; and the distance to the flat through the
-    `neighbours` nearest samples (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred and scaled
-    by median and median absolute deviation over the training samples, so the result is about 0 for a usual normal of
-    any kind and 3 is far out.
+    The cues are the detector's score; the distance to the `nearest`-th neighbour among the samples (features
+    standardised), among whitened samples and among their leading principal components; and the distance to the flat
+    through the `neighbours` nearest samples (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred
+    and scaled by median and median absolute deviation over the training samples, so the result is about 0 for a usual
+    normal of any kind and 3 is far out.
+
+    After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
+    nearest-neighbour distance by the mean of the reference sample's own nearest-neighbour distances, or subtracts it.
+    Here several cues are normalised, the detector's score among them, and medians put them on one scale.
 
     Args:
-        neighbours: how many training samples a score is read against.
-        nearest: which neighbour's distance is taken, and how many such distances it is read against.
+        neighbours: how many training samples a score is compared with.
+        nearest: which neighbour's distance is used, and how many such distances it is compared with.
     """
 
     neighbours: int = 20
