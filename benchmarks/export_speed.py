@@ -31,6 +31,7 @@ from tailwise.runs import fingerprint
 from tailwise.testing import Case
 from tailwise.training import local_scores
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 RUNTIME = Path(__file__).parents[1] / "runtime" / "src"
 sys.path.insert(0, str(RUNTIME))
@@ -64,7 +65,7 @@ def measure(
     detector: Detector = member()
     data = case.data(options.training)
     try:
-        fit(detector, data, anomalies=case.anomalies(detector), epochs=1, batch_size=256)
+        fit(detector, data, training=Training(epochs=1), anomalies=case.anomalies(detector))
         fitted = detector.eval() if rule is None else rule.fit(detector.eval(), data)
         kept = fingerprint.choose(fitted, data)
         content = onnx.to_onnx(

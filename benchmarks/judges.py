@@ -50,7 +50,7 @@ def run(
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         made = registry.parse_one(suite.detector_spelled(detector), "detector")
-        outcome = training_fit.fit(made, data, base_weights=base, seed=seed, **suite.fit)
+        outcome = training_fit.fit(made, data, training=suite.training, seed=seed, base_weights=base)
         return Fitted(made, outcome, outcome.scores)
 
     def judged(fitted: Fitted) -> float:

@@ -35,6 +35,7 @@ from tailwise.core.problem import Labelled
 from tailwise.detectors.dev_net import DevNet
 from tailwise.numerics.metrics import auroc
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 _LEAST_TESTED = 5
 
@@ -79,7 +80,11 @@ def ours(split: Split, seed: int, options: argparse.Namespace) -> tuple[float, n
     train, known = as_data(split.train), Labelled(as_data(split.known))
     start = time.process_time()
     fit(
-        detector, train, anomalies=known, epochs=options.epochs, batch_size=options.batch_size, lr=options.lr, seed=seed
+        detector,
+        train,
+        anomalies=known,
+        seed=seed,
+        training=Training(epochs=options.epochs, batch_size=options.batch_size, lr=options.lr),
     )
     seconds = time.process_time() - start
     return seconds, score(detector, as_data(split.test)).numpy()

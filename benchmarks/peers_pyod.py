@@ -33,6 +33,7 @@ from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.deep_svdd import DeepSVDD
 from tailwise.numerics.metrics import auroc
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 
 FEATURES, KINDS, SPAN = 64, 8, 5
@@ -81,8 +82,8 @@ def ours(
     data = Data(torch.from_numpy(table.train), range(len(table.train)))
     start = time.process_time()
     fit(
-        detector, data, parse_weighting(weighting), epochs=options.epochs, batch_size=options.batch_size,
-        lr=options.lr, seed=seed,
+        detector, data, parse_weighting(weighting),
+        Training(epochs=options.epochs, batch_size=options.batch_size, lr=options.lr), seed=seed,
     )  # fmt: skip
     seconds = time.process_time() - start
     return seconds, score(detector, Data(torch.from_numpy(table.test), range(len(table.test)))).numpy()

@@ -24,6 +24,7 @@ import torch
 from tailwise.core.data import Data
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 
 
@@ -48,7 +49,7 @@ def main() -> None:
     data = fashion_mnist(Path(options.data), options.samples)
 
     def train(weighting: str, epochs: int = options.epochs) -> None:
-        fit(AutoEncoder(), data, parse_weighting(weighting), epochs=epochs, seed=0)
+        fit(AutoEncoder(), data, parse_weighting(weighting), Training(epochs=epochs))
 
     train("auto", epochs=1)  # the first use of each kernel is slow
     jobs = {"auto": partial(train, "auto"), "uniform": partial(train, "")}

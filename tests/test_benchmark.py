@@ -23,6 +23,7 @@ from tailwise.cli import main
 from tailwise.core import registry
 from tailwise.core.data import Data
 from tailwise.numerics import metrics
+from tailwise.training.options import Training
 
 ROOT = Path(__file__).parents[1]
 SUITES = ROOT / "benchmarks" / "suites"
@@ -240,7 +241,7 @@ class TestRows:
     def test_methods_of_a_draw_see_the_same_samples_and_plain_rows_repeat(self, tmp_path: Path) -> None:
         chosen = (Method("autoencoder", "uniform"), Method("autoencoder", "oracle"))
         for folder in ("one", "two"):
-            runner.run_job(job(tmp_path / folder, *chosen, suite=replace(SMOKE, fit={"epochs": 2})))
+            runner.run_job(job(tmp_path / folder, *chosen, suite=replace(SMOKE, training=Training(epochs=2))))
         one, two = (rows.read_rows(tmp_path / folder / "rows.jsonl") for folder in ("one", "two"))
         assert [row["metrics"] for row in one] == [row["metrics"] for row in two]
         assert one[0]["metrics"] != one[1]["metrics"]

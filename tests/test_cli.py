@@ -14,6 +14,7 @@ import pytest
 
 from tailwise import open_run
 from tailwise.cli import commands, main
+from tailwise.training.options import Training
 
 
 @pytest.fixture
@@ -59,8 +60,8 @@ def test_fit_and_score(table: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> None:
     import shlex
 
-    first = commands.fit(str(table), detector="AutoEncoder(code=2)", weighting="Focal(gamma=2.0)", epochs=3,
-                         out=tmp_path / "one", batch_size=32, resample=True)  # fmt: skip
+    first = commands.fit(str(table), detector="AutoEncoder(code=2)", weighting="Focal(gamma=2.0)",
+                         training=Training(epochs=3, batch_size=32, resample=True), out=tmp_path / "one")  # fmt: skip
     words = shlex.split(first.settings["command"])
     assert main.run([*words[1:], "--out", str(tmp_path / "two")]) in (0, 3)
     pd.testing.assert_frame_equal(first.scores(), open_run(tmp_path / "two").scores())

@@ -15,6 +15,7 @@ from tailwise.detectors.components.input_gradients import gradients, localised
 from tailwise.errors import InputError
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 DevNet, ADL, MultiCue = (registry.find("detector", name) for name in ("dev-net", "adl", "multi-cue"))
 LOG2 = math.log(2)
@@ -213,7 +214,12 @@ def test_anomalies_in_images_are_found_and_located(make, masks):
 
     detector = make(hidden=(8, 16))
     known = known_images(masks) if detector.needs_labels else None
-    fit(detector, as_data(smooth_images(64, 1, False)[0]), anomalies=known, epochs=60, batch_size=32, lr=1e-2)
+    fit(
+        detector,
+        as_data(smooth_images(64, 1, False)[0]),
+        training=Training(epochs=60, batch_size=32, lr=1e-2),
+        anomalies=known,
+    )
     good, (bad, where) = smooth_images(40, 2, False)[0], smooth_images(40, 3, True)
     scores = inference.score(detector, as_data(torch.cat([good, bad])))
     assert roc_auc_score([0] * 40 + [1] * 40, scores) > 0.9
@@ -232,7 +238,7 @@ def test_a_short_training_leaves_the_burn_in_too(planned, expected):
 
 def test_the_training_loop_says_how_many_steps_it_plans():
     detector = ADL(hidden=(4,))
-    fit(detector, as_data(rand(50, 3)), epochs=4, batch_size=20)
+    fit(detector, as_data(rand(50, 3)), training=Training(epochs=4, batch_size=20))
     assert detector.planned_steps == 12 == int(detector.steps)
 
 
@@ -280,4 +286,4 @@ def test_bad_settings_are_named(make, said):
 
 def test_a_detector_that_needs_anomalies_says_so():
     with pytest.raises(InputError, match="DevNet needs a few labelled anomalies"):
-        fit(DevNet(), as_data(rand(20, 3)), epochs=1)
+        fit(DevNet(), as_data(rand(20, 3)), training=Training(epochs=1))

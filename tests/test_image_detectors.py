@@ -19,6 +19,7 @@ from tailwise.runs import store
 from tailwise.sources.auto import open_source
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 from tailwise.workflows import score
 from tailwise.workflows.fit import fit_run
@@ -134,7 +135,7 @@ def test_a_run_of_patches_scores_again_as_it_did(tmp_path: Path) -> None:
         Image.fromarray(generator.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
     request = Request(
         source=open_source(str(tmp_path), read="pixels", size=8), detector="Patches(AutoEncoder(hidden=(4,), code=2))",
-        weighting="Importance()", scores="own", epochs=3,
+        weighting="Importance()", scores="own", training=Training(epochs=3),
     )  # fmt: skip
     run = fit_run(request, tmp_path / "run")
     table = store.open_run(run.path).scores().set_index("sample")
@@ -156,7 +157,7 @@ def tiny_teacher(monkeypatch: pytest.MonkeyPatch) -> Backbone:
 
 def fitted(data: Data, epochs: int = 40):
     detector = make("StudentTeacher(teacher='tiny', width=4)")
-    outcome = fit(detector, data, epochs=epochs, batch_size=8, lr=5e-3)
+    outcome = fit(detector, data, training=Training(epochs=epochs, batch_size=8, lr=5e-3))
     return detector, outcome
 
 

@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "benchmark": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
     "workflows": GROUND
     | {"integrations", "report", "runs", "training", "calibration", "weights", "sources", "backbones"},
-    "cli": GROUND | {"workflows", "benchmark", "integrations", "report", "runs", "calibration", "sources"},
+    "cli": GROUND | {"workflows", "benchmark", "integrations", "report", "runs", "training", "calibration", "sources"},
     "testing": GROUND | {"runs", "training", "weights"},
 }
 # The package's own face, `python -m tailwise`, and its version, which every folder may read.

@@ -10,6 +10,7 @@ from tailwise.errors import InputError
 from tailwise.numerics import neighbours
 from tailwise.training import local_scores
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 
 class Far(Detector):
@@ -105,7 +106,7 @@ def test_duplicates_and_few_samples() -> None:
 def test_any_detector_can_have_local_scores(name: str, shape: tuple[int, ...]) -> None:
     data = samples(torch.rand(60, *shape, generator=torch.Generator().manual_seed(0)))
     detector = registry.find("detector", name)()
-    fit(detector, data, epochs=2)
+    fit(detector, data, training=Training(epochs=2))
     fair = local_scores.LocalScores(neighbours=5, nearest=2).fit(detector.eval(), data)
     assert inference.score(fair, data).shape == (60,)
     assert float(inference.score(fair, samples(5 + torch.rand(5, *shape))).min()) > float(
@@ -135,7 +136,7 @@ def test_a_training_sample_scores_the_same_whenever_it_is_scored(train: Data) ->
 
 def test_saved_and_restored_it_scores_the_same(train: Data) -> None:
     detector = registry.find("detector", "autoencoder")()
-    fit(detector, train, epochs=1)
+    fit(detector, train, training=Training(epochs=1))
     fair = local_scores.AUTO.fit(detector.eval(), train)
     again = local_scores.LocallyScored(local_scores.AUTO, registry.find("detector", "autoencoder")())
     with torch.no_grad():

@@ -25,6 +25,7 @@ from tailwise.report import review_page, selection
 from tailwise.report import summary as report_summary
 from tailwise.report.pictures import data_uri, of_samples
 from tailwise.sources.auto import open_source
+from tailwise.training.options import Training
 from tailwise.workflows import pages, triage
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
@@ -120,7 +121,9 @@ def page_of_review(folder: Path) -> str:
 
 def explanation_page(folder: Path, weights: bool = False) -> str:
     source = open_source(str(pictures(folder / "tiles", 24)), read="pixels", size=24)
-    asked = Request(source=source, detector="padim" if not weights else "autoencoder", epochs=4, warmup=2)
+    asked = Request(
+        source=source, detector="padim" if not weights else "autoencoder", training=Training(epochs=4, warmup=2)
+    )
     fit_run(asked, folder / "run")
     out = folder / "explained.html"
     pages.explain(folder / "run", None, [], 2, weights, out)

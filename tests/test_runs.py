@@ -23,6 +23,7 @@ from tailwise.core.problem import Labelled
 from tailwise.errors import InputError
 from tailwise.runs import files, store
 from tailwise.sources.auto import open_source
+from tailwise.training.options import Training
 from tailwise.workflows import pages, score
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
@@ -41,8 +42,8 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def request(table: Path, **options: object) -> Request:
-    return Request(source=open_source(str(table), groups="kind"), epochs=12, **options)  # type: ignore[arg-type]
+def request(table: Path, training: Training = Training(epochs=12), **options: object) -> Request:  # noqa: B008
+    return Request(open_source(str(table), groups="kind"), training=training, **options)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
         (both, "found kinds or of known groups"),
         (replace(both, per_cluster=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs known groups"),
         (request(table, cross=1), "cross must be 0 or at least 2: got 1"),
-        (request(table, cross=2, patience=3), "holds none out"),
+        (request(table, Training(patience=3), cross=2), "holds none out"),
         (request(table, max_group_fpr=6.0), "max_group_fpr must lie between 0 and 1: got 6.0"),
     ):
         with pytest.raises(InputError, match=said):
@@ -353,7 +354,7 @@ def test_the_threshold_keeps_its_promise(tmp_path: Path) -> None:
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_bad_input_that_shows_late_leaves_nothing(table: Path, tmp_path: Path, overwrite: bool) -> None:
     with pytest.raises(InputError, match="not finite"):
-        fit_run(request(table, lr=1e30), tmp_path / "new" / "run", overwrite)
+        fit_run(request(table, Training(epochs=12, lr=1e30)), tmp_path / "new" / "run", overwrite)
     assert not (tmp_path / "new").exists()
 
 

@@ -21,13 +21,14 @@ from tailwise.errors import InputError
 from tailwise.integrations.scikit_learn import AnomalyDetector, Reweighted, copies, native_scores, thinned
 from tailwise.training import fit as training_fit
 from tailwise.training.local_scores import AUTO
+from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 
 SMALL_NET = "AutoEncoder(hidden=(8,), code=2)"
 CHECKED = [
     Reweighted(IsolationForest(n_estimators=10), random_state=0),
     AnomalyDetector(),
-    AnomalyDetector(SMALL_NET, epochs=6, lr=1e-2),
+    AnomalyDetector(SMALL_NET, training=Training(epochs=6, lr=1e-2)),
 ]
 
 
@@ -217,7 +218,7 @@ def test_false_alarms_among_new_samples_keep_the_promise():
 
 @pytest.mark.parametrize("detector", ["gaussian", "nearest-neighbours", SMALL_NET])
 def test_detectors_by_name_by_spelling_and_by_value(detector):
-    model = AnomalyDetector(detector, epochs=30, lr=1e-2).fit(kinds())
+    model = AnomalyDetector(detector, training=Training(epochs=30, lr=1e-2)).fit(kinds())
     assert (model.predict(np.full((3, 4), 60.0)) == -1).all()
     assert [check.name for check in model.checks_ if not check.ok] == []
     assert len(model.history_) >= 1
@@ -235,10 +236,10 @@ def test_a_given_detector_is_copied():
 
 def test_a_failed_check_is_a_warning():
     with pytest.warns(RuntimeWarning, match="check failed: the loss fell"):
-        AnomalyDetector(SMALL_NET, weighting="", epochs=3, lr=1e-9).fit(kinds())
+        AnomalyDetector(SMALL_NET, weighting="", training=Training(epochs=3, lr=1e-9)).fit(kinds())
     # Weights of scores that mean nothing are told of as well.
     with pytest.warns(RuntimeWarning) as said:
-        AnomalyDetector(SMALL_NET, epochs=3, lr=1e-9).fit(kinds())
+        AnomalyDetector(SMALL_NET, training=Training(epochs=3, lr=1e-9)).fit(kinds())
     assert any("the loss fell" in str(each.message) for each in said)
 
 
@@ -258,7 +259,9 @@ def test_bad_options_are_named(options, said):
 def test_known_anomalies_reach_the_detectors_that_learn_from_them():
     X = np.random.default_rng(0).normal(size=(300, 4))
     odd = np.random.default_rng(1).normal(size=(40, 4)) + 3
-    detector = AnomalyDetector("dev-net", weighting="", scores="own", epochs=100, anomalies=odd[:10]).fit(X)
+    detector = AnomalyDetector(
+        "dev-net", weighting="", scores="own", training=Training(epochs=100), anomalies=odd[:10]
+    ).fit(X)
     assert roc_auc_score([0] * 300 + [1] * 30, -detector.score_samples(np.concatenate([X, odd[10:]]))) > 0.95
     with pytest.raises(InputError, match="needs a few labelled anomalies"):
         AnomalyDetector("dev-net").fit(X)

@@ -12,6 +12,7 @@ from tailwise.errors import InputError
 from tailwise.sources import image_files, image_samples
 from tailwise.sources.auto import open_source
 from tailwise.sources.images import ImageFolder
+from tailwise.training.options import Training
 
 RAMP = np.linspace(0, 1, 32 * 32).reshape(32, 32)
 
@@ -296,7 +297,9 @@ def test_detectors_take_any_number_of_channels(tmp_path, detector):
     for number in range(24):
         np.save(tmp_path / f"parts/{number}.npy", generator.random((16, 24, 5)).astype(np.float32))
     reading = SourceOptions(channels=5, size="16x24")
-    run = fit(str(tmp_path / "parts"), detector=detector, reading=reading, epochs=2, out=tmp_path / "run")
+    run = fit(
+        str(tmp_path / "parts"), detector=detector, reading=reading, training=Training(epochs=2), out=tmp_path / "run"
+    )
     assert run.settings["sample_shape"] == [5, 16, 24]
     table = score(run.path, str(tmp_path / "parts"), maps=tmp_path / "maps")
     assert len(table) == 24

@@ -13,6 +13,7 @@ from tailwise.core.data import Data
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.errors import InputError
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 from tailwise.weights.default import AUTO, AUTO_SPECTRA, choose_weighting, importance_weights, parse_weighting
 from tailwise.weights.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
 from tailwise.weights.steps import (
@@ -509,7 +510,7 @@ def test_negative_weights_are_for_gradient_steps_only():
     hard = Weighting(LatentOutliers(share=0.1, soft=False))
     with pytest.raises(InputError, match="negative"):
         fit(registry.find("detector", "gaussian")(), data, hard)
-    outcome = fit(registry.find("detector", "autoencoder")(), data, hard, epochs=3)
+    outcome = fit(registry.find("detector", "autoencoder")(), data, hard, Training(epochs=3))
     assert float(outcome.weights.min()) < 0
 
 
@@ -528,7 +529,7 @@ def test_weights_below_0_that_add_up_to_nothing_leave_a_finite_mean():
 def test_hard_latent_outliers_in_a_batch_of_one_leave_the_network_trainable():
     data = Data(torch.randn(257, 4, generator=torch.Generator().manual_seed(0)), range(257))
     detector = AutoEncoder(hidden=(8,), code=2)
-    outcome = fit(detector, data, Weighting(LatentOutliers(share=0.4, soft=False)), epochs=30, warmup=3)
+    outcome = fit(detector, data, Weighting(LatentOutliers(share=0.4, soft=False)), Training(epochs=30, warmup=3))
     losses = [row["score_mean"] for row in outcome.history]
     assert all(
         math.isfinite(each) and abs(row["loss"]) < 100 for each, row in zip(losses, outcome.history, strict=True)
@@ -545,4 +546,9 @@ def test_latent_outliers_need_scores_of_0_and_more():
 def test_samples_cannot_be_drawn_by_weights_below_0():
     data = Data(torch.randn(100, 4, generator=torch.Generator().manual_seed(0)), range(100))
     with pytest.raises(InputError, match="negative"):
-        fit(AutoEncoder(hidden=(8,), code=2), data, Weighting(LatentOutliers(soft=False)), epochs=3, resample=True)
+        fit(
+            AutoEncoder(hidden=(8,), code=2),
+            data,
+            Weighting(LatentOutliers(soft=False)),
+            Training(epochs=3, resample=True),
+        )

@@ -25,6 +25,7 @@ from .core.problem import Labelled
 from .errors import InputError
 from .runs.files import tensor_bytes
 from .training import fit as training_fit
+from .training.options import Training
 from .weights.densities import Gaussian
 from .weights.steps import Importance
 from .weights.weighting import Context, Weighting, weighted_mean
@@ -71,9 +72,8 @@ class Case:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
         detector = self.make()
         known = self.anomalies(detector)
-        training_fit.fit(
-            detector, data, base_weights=w, anomalies=known, epochs=epochs, batch_size=_EVERYTHING, lr=1e-3
-        )
+        training = Training(epochs=epochs, batch_size=_EVERYTHING)
+        training_fit.fit(detector, data, training=training, base_weights=w, anomalies=known)
         return detector.eval()
 
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
@@ -197,7 +197,8 @@ def learns(case: Case) -> None:
     data = case.data()
     detector = case.make()
     known = case.anomalies(detector)
-    outcome = training_fit.fit(detector, data, anomalies=known, epochs=40, batch_size=_EVERYTHING, lr=5e-3)
+    training = Training(epochs=40, batch_size=_EVERYTHING, lr=5e-3)
+    outcome = training_fit.fit(detector, data, training=training, anomalies=known)
     failed = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
     assert not failed, "; ".join(failed)
 

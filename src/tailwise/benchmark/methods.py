@@ -63,7 +63,9 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     def train(data: Data, w: Tensor, seed: int) -> Fitted:
         detector = registry.parse_one(suite.detector_spelled(method.detector), "detector")
         known = draw.known if detector.needs_labels else None
-        outcome = training_fit.fit(detector, data, weighting, base_weights=w, anomalies=known, seed=seed, **suite.fit)
+        outcome = training_fit.fit(
+            detector, data, weighting, suite.training, seed=seed, base_weights=w, anomalies=known
+        )
         fitted = Fitted(detector, outcome, outcome.scores)
         return with_scores(fitted, data, method.scores) if rounds else fitted
 

@@ -19,6 +19,7 @@ from ..core import registry
 from ..errors import InputError, did_you_mean
 from ..training import cleaning
 from ..training.local_scores import parse
+from ..training.options import Training
 from ..weights.default import AUTO, AUTO_SPECTRA, parse_weighting
 
 PARTS = ("development", "confirmation")
@@ -134,7 +135,7 @@ class Suite:
     Attributes:
         detectors: spellings, by the names that grids and tables use; a name that is not here is the registry's own.
         calibration: share of the training samples held out for a threshold, 0 for none.
-        fit: options of `training.fit` for every detector.
+        training: how every detector is trained.
         labelled: how many anomalies, in neither training nor test, a detector that needs labels is told.
         per_cluster: whether local scores also get a threshold that is to hold for every found kind.
         reported: whether its rows are worth a page; those of a mere check stay out of results/.
@@ -148,7 +149,7 @@ class Suite:
     profiles: Mapping[str, Profile]
     detectors: Mapping[str, str] = field(default_factory=dict)
     calibration: float = 0.0
-    fit: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = Training()  # noqa: RUF009 (a frozen value)
     labelled: int = 0
     per_cluster: bool = False
     reported: bool = True
@@ -185,7 +186,7 @@ class Suite:
             "weighting": self.weighting_spelled(method.weighting, spectra=source["split"] != "groups"),
             "scores": scores_spelled(method.scores),
         }
-        common: dict[str, Any] = {"calibration": self.calibration, "fit": dict(self.fit)}
+        common: dict[str, Any] = {"calibration": self.calibration, "fit": self.training.changed()}
         common |= {"per_cluster": True} if self.per_cluster else {}
         # Only what is used, so that cells of suites without it stay the cells that they were.
         common |= {"labelled": self.labelled} if self.labelled else {}
@@ -239,6 +240,7 @@ def read_suite(path: Path) -> Suite:
             weightings={"uniform": "", **content.pop("weightings", {})},
             grids=tuple(Grid(**table) for table in content.pop("grids")),
             profiles={n: Profile(t["draws"], tuple(t.get("grids", ()))) for n, t in content.pop("profiles").items()},
+            training=Training(**content.pop("training", {})),
             **content,
         )
     except (TypeError, KeyError, AttributeError) as error:

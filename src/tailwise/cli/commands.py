@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from ..sources.options import SourceOptions
+from ..training.options import Training
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,12 +31,7 @@ def fit(
     scores: str = "auto",
     out: Path | None = None,
     false_alarms: float = 0.05,
-    epochs: int | None = None,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-    warmup: int | None = None,
-    patience: int | None = None,
-    resample: bool = False,
+    training: Annotated[Training, Parameter(name="*")] = Training(),  # noqa: B008 (a frozen value)
     balance: bool = False,
     per_cluster: bool = False,
     per_group: bool = False,
@@ -48,9 +44,6 @@ def fit(
     max_memory: str | None = None,
     reading: Annotated[SourceOptions, Parameter(name="*")] = SourceOptions(),
     seed: int = 0,
-    device: str = "cpu",
-    mixed_precision: bool = False,
-    threads: int = 1,
     log: str = "",
     overwrite: bool = False,
 ) -> Run:
@@ -69,13 +62,7 @@ def fit(
             kinds are not rejected for being rare; "own" uses the detector's scores as they are.
         out: the run folder; by default a new one in runs/.
         false_alarms: the share of normals that the threshold may flag.
-        epochs: passes over the data; by default 30 to 300, which make about 1,500 steps.
-        batch_size: samples in each step.
-        lr: learning rate of Adam.
-        warmup: epochs before weighting starts; by default a third of all.
-        patience: stop when the loss on held-out normals has not fallen for this many epochs. The same normals set the
-            threshold, so the share of false alarms is then approximate.
-        resample: draw samples in proportion to their weights instead of weighing their losses.
+        training: how to train the detector. Each of these is an option.
         per_cluster: set a threshold for each cluster that the fit finds. Fewer rare normals are rejected, and fewer
             anomalies are caught.
         per_group: set a threshold for each group (needs groups). New data must name its groups too.
@@ -96,9 +83,6 @@ def fit(
         max_memory: the most memory a fit may use, as in 2GB, for detectors that store samples, such as patch-memory.
         reading: how to read the data. Each of these is an option.
         seed: the same seed gives the same result.
-        device: "cpu", "cuda" or "mps".
-        mixed_precision: compute in half precision where that is faster on the device.
-        threads: CPU threads for training; 1 is fastest for small networks.
         log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
         overwrite: replace what is in the run folder.
     """
@@ -113,10 +97,9 @@ def fit(
     source = open_source(data, maps=make_detector(detector).wants_maps, **reading.asked())
     request = Request(
         source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
-        epochs=epochs, batch_size=batch_size, lr=lr, warmup=warmup, patience=patience, resample=resample,
-        balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross, max_group_fpr=max_group_fpr,
-        refine=refine, anomalies=anomalies or "", reviewed=reviewed or "", smoothing=smoothing, log=log,
-        seed=seed, device=device, mixed_precision=mixed_precision, threads=threads, command=command,
+        training=training, balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross,
+        max_group_fpr=max_group_fpr, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "",
+        smoothing=smoothing, log=log, seed=seed, command=command,
     )  # fmt: skip
     return fit_run(request, out, overwrite)
 
@@ -256,10 +239,9 @@ def triage(
     scores: str = "own",
     parts: int = 6,
     reviewed: Path | None = None,
-    epochs: int | None = None,
+    training: Annotated[Training, Parameter(name="*")] = Training(),  # noqa: B008 (a frozen value)
     reading: Annotated[SourceOptions, Parameter(name="*")] = SourceOptions(),
     seed: int = 0,
-    device: str = "cpu",
 ) -> Path:
     """Find what does not belong in the training data: a sheet to review, the most suspicious samples first.
 
@@ -275,11 +257,10 @@ def triage(
         scores: "own", "auto" or a spelling, as for `tailwise fit`.
         parts: how many detectors to train. Each judges one part of the samples and trains on the others.
         reviewed: an earlier sheet: its anomalies are left out, and its normals stay normal.
-        epochs: passes over the data, for detectors that learn by gradient steps.
+        training: how to train the detectors. Each of these is an option.
         reading: how to read the data. Each of these is an option. Without a detector images are read as maps of the
             last blocks of the two coarsest grids.
         seed: the same seed gives the same result.
-        device: "cpu", "cuda" or "mps".
     """
     from ..sources.auto import open_source, with_maps
     from ..workflows import triage as triages
@@ -292,7 +273,7 @@ def triage(
     source = with_maps(source, deep=True) if detector is None else source
     request = Request(
         source=source, detector=detector or triages.detector_for(source), weighting=weighting, scores=scores,
-        reviewed=str(reviewed or ""), epochs=epochs, seed=seed, device=device,
+        reviewed=str(reviewed or ""), training=training, seed=seed,
     )  # fmt: skip
     request.check()
     return triages.write(triages.triage(request, parts), out, command)

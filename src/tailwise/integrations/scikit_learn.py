@@ -30,6 +30,7 @@ from ..numerics import neighbours
 from ..training import cleaning, cross_fitting
 from ..training import fit as training_fit
 from ..training.local_scores import LocalScores, choose
+from ..training.options import Training
 from ..weights.default import parse_weighting
 from ..weights.weighting import Context, Weighting, effective_sample_size
 
@@ -169,7 +170,7 @@ class AnomalyDetector(_Thresholded):
         scores: how scores are read: "auto", "own" for the detector's own, or a spelling; see
             `local_scores.LocalScores`.
         false_alarms: share of new normals beyond the threshold, which comes from samples held out from training.
-        epochs, batch_size, lr: see `training.fit`.
+        training: a Training value; None is Training().
         refine: rounds on data that may hold anomalies, such as "Purify()"; see `refine`.
         anomalies: rows [m, d] of a few known anomalies, for "dev-net" and "multi-cue".
         random_state: of the networks, of the batches and of the samples that are held out.
@@ -187,9 +188,7 @@ class AnomalyDetector(_Thresholded):
         weighting: Weighting | str = "auto",
         scores: str = "auto",
         false_alarms: float = 0.05,
-        epochs: int | None = None,
-        batch_size: int = 256,
-        lr: float = 1e-3,
+        training: Training | None = None,
         refine: str = "",
         anomalies: Any = None,
         random_state: Any = 0,
@@ -198,9 +197,7 @@ class AnomalyDetector(_Thresholded):
         self.weighting = weighting
         self.scores = scores
         self.false_alarms = false_alarms
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.lr = lr
+        self.training = training
         self.refine = refine
         self.anomalies = anomalies
         self.random_state = random_state
@@ -250,8 +247,7 @@ class AnomalyDetector(_Thresholded):
         def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
             detector = self._fresh_detector()
             outcome = training_fit.fit(
-                detector, data, weighting, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr,
-                base_weights=base, anomalies=known, seed=seed,
+                detector, data, weighting, self.training or Training(), seed=seed, base_weights=base, anomalies=known,
             )  # fmt: skip
             return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
 

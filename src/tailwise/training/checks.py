@@ -49,8 +49,9 @@ def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: An
     if isinstance(detector, Trainable):
         chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
         batch = data.batch(chosen).to(inference.device_of(detector))
+        # A detector that had learnt before need not get better.
+        checks += [] if outcome.continues else [_loss_fell(outcome.history, outcome.unweighted_epochs)]
         checks += [
-            _loss_fell(outcome.history, outcome.unweighted_epochs),
             _contrast(detector, batch) if isinstance(detector, Contrasting) else _agreement(detector, batch),
             _collapse(detector, batch),
         ]

@@ -3,14 +3,15 @@
 A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean nothing)
 every epoch ends with new weights from the samples' newest scores. A ClosedForm is solved with weights 1, scored, and
 solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the detector
-of its parts trained in one of these ways, on the parts.
+of its parts trained in one of these ways, on the parts. `fit` is `start`, which makes a detector ready, and `learn`,
+which goes on from where a detector stands.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,7 +28,9 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean
 from .checks import run_checks
-from .loop import Keeper, Loop, Outcome, Plan
+from .loop import Hook, Keeper, Loop, MakeOptimizer, Outcome, Progress, Task
+from .optimizer import FlatAdam
+from .options import Training
 
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
 _STEPS_WANTED = 1_500
@@ -40,93 +43,168 @@ def fit(
     detector: Detector,
     data: Data,
     weighting: Weighting = Weighting(),  # noqa: B008 (a frozen value)
+    training: Training = Training(),  # noqa: B008 (a frozen value)
     *,
-    epochs: int | None = None,
-    batch_size: int = 256,
-    lr: float = 1e-3,
-    weight_decay: float = 1e-6,
-    warmup: int | None = None,
-    reference: str = "newest",
-    resample: bool = False,
+    seed: int = 0,
     base_weights: Tensor | None = None,
     anomalies: Labelled | None = None,
     held_out: Data | None = None,
-    patience: int | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-    mixed_precision: bool = False,
-    threads: int | None = 1,
     keeper: Keeper | None = None,
-    progress: Callable[[int, int, dict[str, float]], None] | None = None,
+    progress: Progress | None = None,
+    optimizer: MakeOptimizer = FlatAdam,
+    hooks: Sequence[Hook] = (),
 ) -> Outcome:
-    """Train `detector` in place on the samples of `data`, weighed by `weighting`.
+    """Train `detector` in place on the samples of `data`, weighed by `weighting`: `start`, then `learn`.
 
     Args:
-        batch_size: how many samples a step sees; of a detector of parts, how many parts.
-        epochs: passes over the data; None takes about 1,500 steps, within 30 to 300 epochs.
-        lr, weight_decay: of Adam.
-        warmup: epochs with base weights only; None is a third of the epochs.
-        reference: "newest" weighs by the scores that the epoch's own steps gave (free), "full" by a pass after each
-            epoch.
-        resample: draw samples in proportion to their weights instead of weighing the loss.
+        seed: of the networks' first parameters and of the batches.
         base_weights: [n] weights known beforehand, such as balanced groups; every weight is multiplied by them.
         anomalies: a few known ones, for a detector that needs them; the only labels that training ever sees.
-        held_out: normals that are not trained on, for early stopping: after `patience` epochs without a lower mean
-            loss on them the best state is restored. Both or neither.
-        threads: CPU threads during the fit; 1 is fastest for small networks; None leaves the setting alone.
+        held_out: normals that are not trained on, for early stopping: after `training.patience` epochs without a lower
+            mean loss on them the best state is restored. Both or neither.
         keeper: where an interrupted fit is kept and resumed from.
         progress: called with (epochs done, epochs, newest history row).
+        optimizer: makes what takes the steps, from a detector, lr and weight decay; see `optimizer.Flat`.
+        hooks: what happens around the steps, such as a schedule of the learning rate; see `loop.Hook`.
 
     Raises:
-        InputError: the detector cannot take these samples, an option is off, or the loss stopped being finite.
+        InputError: the detector cannot take these samples, or the loss stopped being finite.
     """
-    if (held_out is None) != (patience is None):
-        raise InputError("early stopping takes both held_out normals and patience")
-    if reference not in ("newest", "full"):
-        raise InputError(f"reference must be 'newest' or 'full': got {reference!r}")
-    if detector.needs_labels and anomalies is None:
+    task = Task(weighting, training, seed, _ones(data, base_weights), held_out, keeper, progress, optimizer, hooks)
+    return _train(detector, data, task, anomalies, starts=True)
+
+
+def learn(
+    detector: Detector,
+    data: Data,
+    weighting: Weighting = Weighting(),  # noqa: B008 (a frozen value)
+    training: Training = Training(),  # noqa: B008 (a frozen value)
+    *,
+    seed: int = 0,
+    base_weights: Tensor | None = None,
+    anomalies: Labelled | None = None,
+    held_out: Data | None = None,
+    keeper: Keeper | None = None,
+    progress: Progress | None = None,
+    optimizer: MakeOptimizer = FlatAdam,
+    hooks: Sequence[Hook] = (),
+) -> Outcome:
+    """Train `detector` on from where it stands: its parameters and its statistics are what it begins with.
+
+    Unless `training.warmup` says otherwise, the first epoch is weighed by the scores that the detector gives now. A
+    detector in closed form is solved again. The arguments are those of `fit`; `anomalies` replace those that the
+    detector knows, and a detector that was opened from a file knows none.
+
+    Raises:
+        InputError: the detector has not been started, or learns from other samples.
+    """
+    if tuple(detector.sample_shape) != tuple(data.sample_shape):
         raise InputError(
-            f"{type(detector).__name__} needs a few labelled anomalies", "name them by --anomalies, or anomalies="
+            f"{type(detector).__name__} stands for samples of shape {list(detector.sample_shape)}: "
+            f"got {list(data.sample_shape)}",
+            "fit it, or start it, on samples of this shape first",
         )
-    if anomalies is not None and not isinstance(detector, Supervised):
-        raise InputError(
-            f"{type(detector).__name__} does not learn from labelled anomalies",
-            "use dev-net or multi-cue, or name none",
-        )
-    if detector.ignores_weights and weighting.steps:
-        raise InputError(f"{type(detector).__name__} cannot be weighed: {detector.ignores_weights}", 'weighting=""')
-    base = unit_mean(torch.ones(len(data)) if base_weights is None else base_weights.float().cpu())
-    with _threads(threads), _seeded(seed):
-        detector.start(data.sample_shape)
-        inference.place(detector, device)
-        if anomalies is not None and isinstance(detector, Supervised):
-            _check_anomalies(anomalies, data)
-            detector.know(anomalies)
+    task = Task(weighting, training, seed, _ones(data, base_weights), held_out, keeper, progress, optimizer, hooks)
+    return _train(detector, data, task, anomalies, starts=False)
+
+
+def start(
+    detector: Detector,
+    data: Data,
+    training: Training = Training(),  # noqa: B008 (a frozen value)
+    *,
+    seed: int = 0,
+    base_weights: Tensor | None = None,
+    anomalies: Labelled | None = None,
+) -> None:
+    """Make the detector ready to learn: networks, device, known anomalies, and statistics of the samples.
+
+    Raises:
+        InputError: the detector cannot take these samples or these anomalies.
+    """
+    _check_labels(detector, anomalies)
+    base = unit_mean(_ones(data, base_weights))
+    with _threads(training.threads), _seeded(seed):
+        _build(detector, data, training, anomalies)
         if isinstance(detector, Divisible):
-            generator = torch.Generator().manual_seed(seed)
-            parts, owner = detector.divide(data, generator)
-            learnt = fit(
-                detector.detector, parts, weighting, epochs=epochs, batch_size=batch_size, lr=lr,
-                weight_decay=weight_decay, warmup=warmup, reference=reference, resample=resample,
-                base_weights=base[owner], patience=patience,
-                held_out=None if held_out is None else detector.divide(held_out, generator)[0], device=device,
-                mixed_precision=mixed_precision, threads=threads, keeper=keeper, progress=progress,
-            )  # fmt: skip
-            return _put_together(detector, data, learnt, owner)
-        if isinstance(detector, ClosedForm):
-            _refuse_negative(base)
-            outcome = _solve(detector, data, weighting, base, progress)
-        elif isinstance(detector, Trainable):
-            epochs = default_epochs(len(data), batch_size) if epochs is None else epochs
-            plan = Plan(
-                epochs, batch_size, lr, weight_decay, epochs // 3 if warmup is None else warmup, seed,
-                resample, patience, reference == "full" or not detector.loss_is_score, mixed_precision,
-            )  # fmt: skip
-            outcome = Loop(detector, data, weighting, base, plan, held_out, keeper, progress).run()
+            parts, owner = detector.divide(data, torch.Generator().manual_seed(seed))
+            start(detector.detector, parts, training, seed=seed, base_weights=base[owner])
         else:
-            raise InputError(f"{type(detector).__name__} has neither losses nor solve: it cannot be trained")
-        outcome.checks = run_checks(detector, data, weighting, outcome)
+            _prepare(detector, data, training, base)
+
+
+def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | None, starts: bool) -> Outcome:
+    training = task.training
+    _check(detector, task)
+    if starts:
+        _check_labels(detector, anomalies)
+    task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
+    with _threads(training.threads), _seeded(task.seed):
+        if starts:
+            _build(detector, data, training, anomalies)
+        else:
+            inference.place(detector, training.device)
+            _know(detector, data, anomalies)
+        if isinstance(detector, Divisible):
+            generator = torch.Generator().manual_seed(task.seed)
+            parts, owner = detector.divide(data, generator)
+            held_out = None if task.held_out is None else detector.divide(task.held_out, generator)[0]
+            of_parts = replace(task, base=task.base[owner], held_out=held_out)
+            return _put_together(detector, data, _train(detector.detector, parts, of_parts, None, starts), owner)
+        if starts:
+            _prepare(detector, data, training, task.base)
+        if isinstance(detector, ClosedForm):
+            _refuse_negative(task.base)
+            outcome = _solve(detector, data, task)
+        else:
+            outcome = Loop(detector, data, task, continues=not starts).run()
+        outcome.checks = run_checks(detector, data, task.weighting, outcome)
     return outcome
+
+
+def _check(detector: Detector, task: Task) -> None:
+    """Raise an InputError where the detector cannot be trained in this way."""
+    name = type(detector).__name__
+    if (task.held_out is None) != (task.training.patience is None):
+        raise InputError("early stopping takes both held_out normals and patience")
+    if detector.ignores_weights and task.weighting.steps:
+        raise InputError(f"{name} cannot be weighed: {detector.ignores_weights}", 'weighting=""')
+    if not isinstance(detector, Divisible | ClosedForm | Trainable):
+        raise InputError(f"{name} has neither losses nor solve: it cannot be trained")
+    if task.hooks and isinstance(detector, ClosedForm):
+        raise InputError(f"hooks go around steps, and {name} takes none: it is solved in closed form", "leave them out")
+
+
+def _check_labels(detector: Detector, anomalies: Labelled | None) -> None:
+    name = type(detector).__name__
+    if detector.needs_labels and anomalies is None:
+        raise InputError(f"{name} needs a few labelled anomalies", "name them by --anomalies, or anomalies=")
+    if anomalies is not None and not isinstance(detector, Supervised):
+        raise InputError(f"{name} does not learn from labelled anomalies", "use dev-net or multi-cue, or name none")
+
+
+def _ones(data: Data, base_weights: Tensor | None) -> Tensor:
+    """The base weights [n], on the CPU; 1 where none are given."""
+    return torch.ones(len(data)) if base_weights is None else base_weights.float().cpu()
+
+
+def _build(detector: Detector, data: Data, training: Training, anomalies: Labelled | None) -> None:
+    detector.start(data.sample_shape)
+    inference.place(detector, training.device)
+    _know(detector, data, anomalies)
+
+
+def _know(detector: Detector, data: Data, anomalies: Labelled | None) -> None:
+    if anomalies is not None and isinstance(detector, Supervised):
+        _check_anomalies(anomalies, data)
+        detector.know(anomalies)
+
+
+def _prepare(detector: Detector, data: Data, training: Training, base: Tensor) -> None:
+    """What a detector that takes steps needs before the first."""
+    if not isinstance(detector, ClosedForm):
+        detector.planned_steps = training.steps_for(len(data))
+        detector.prepare(data, base)
 
 
 def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor) -> Outcome:
@@ -141,20 +219,9 @@ def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor)
     return replace(parts, scores=scores, first_scores=first, weights=weights)
 
 
-def default_epochs(samples: int, batch_size: int) -> int:
-    """Epochs that make about 1,500 steps, within bounds."""
-    fewest, most = _EPOCHS
-    return min(most, max(fewest, math.ceil(_STEPS_WANTED / math.ceil(samples / batch_size))))
-
-
-def _solve(
-    detector: Any,
-    data: Data,
-    weighting: Weighting,
-    base: Tensor,
-    progress: Callable[[int, int, dict[str, float]], None] | None,
-) -> Outcome:
+def _solve(detector: Any, data: Data, task: Task) -> Outcome:
     """Solve with the base weights, and again with the weights that each solution's scores give."""
+    weighting, base = task.weighting, task.base
     weights = base
     history: list[dict[str, float]] = []
     scores: list[Tensor] = []
@@ -177,8 +244,8 @@ def _solve(
             "seconds": time.perf_counter() - started,
         }
         history.append(row)
-        if progress:
-            progress(round + 1, rounds, row)
+        if task.progress:
+            task.progress(round + 1, rounds, row)
     return Outcome(scores[-1], scores[0], weights, history)
 
 

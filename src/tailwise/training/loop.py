@@ -1,11 +1,11 @@
-"""The one training loop: epochs, weights from the newest scores, early stopping, resuming."""
+"""The one training loop: epochs, weights from the newest scores, early stopping, resuming, hooks."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ..core import embedding, inference
-from ..core.data import Data
+from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean, weighted_mean
 from .checks import Check
-from .optimizer import FlatAdam
+from .optimizer import Flat, FlatAdam
+from .options import Training
 
 
 class Keeper(Protocol):
@@ -34,7 +35,7 @@ class Outcome:
     """What a fit leaves besides the trained detector. All over the training samples [n], higher score more anomalous.
 
     `first_scores` are by the same detector before any weight differed from the base weights; so many epochs were
-    `unweighted_epochs`, None being all.
+    `unweighted_epochs`, None being all. `continues` says that the detector had learnt before.
     """
 
     scores: Tensor
@@ -43,71 +44,151 @@ class Outcome:
     history: list[dict[str, float]]
     checks: list[Check] = field(default_factory=list)
     unweighted_epochs: int | None = None
+    continues: bool = False
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The numbers of one training loop."""
+class Hook:
+    """What happens around the steps of a training loop; by default nothing. `hooks` has some.
 
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    warmup: int
+    The loop gives `detector`, `optimizer` (`values`, `gradient`, `lr`), `training`, the `history` of its epochs, how
+    many steps are done (`steps`) and planned (`planned_steps`), and `divisor`, by which the newest mean of losses was
+    divided.
+
+        >>> class Halved(Hook):
+        ...     def after_backward(self, loop):
+        ...         loop.optimizer.gradient /= 2
+    """
+
+    def start(self, loop: Loop) -> None:
+        """Before the first step, or the first one after an interruption."""
+
+    def before_step(self, loop: Loop) -> None:
+        """Before the losses of a batch: the place to set `loop.optimizer.lr`."""
+
+    def after_backward(self, loop: Loop) -> None:
+        """Between the gradient and the step: the place to change or reduce `loop.optimizer.gradient`."""
+
+    def after_step(self, loop: Loop) -> None:
+        """Once the parameters have moved."""
+
+    def after_epoch(self, loop: Loop) -> None:
+        """Once the epoch's row is in the history."""
+
+    def before_scores(self, loop: Loop) -> None:
+        """Before the detector is asked for scores, between epochs and at the end, where no step follows."""
+
+    def after_scores(self, loop: Loop) -> None:
+        """Before steps go on."""
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Of the values [n, ...] of this process's samples, those of all processes [m, ...]."""
+        return values
+
+    def share(self, values: Tensor) -> Tensor:
+        """Of the values [m, ...] of all processes, those of this one's samples [n, ...]."""
+        return values
+
+    def state(self) -> dict[str, Tensor]:
+        """What an interrupted training needs again."""
+        return {}
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the `state` of an interrupted training; called after `start`."""
+
+
+Progress = Callable[[int, int, dict[str, float]], None]
+MakeOptimizer = Callable[[Detector, float, float], Flat]
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What a training is given besides the detector and its samples; see `fit.fit`."""
+
+    weighting: Weighting
+    training: Training
     seed: int
-    resample: bool
-    patience: int | None
-    full_reference: bool
-    mixed_precision: bool
+    base: Tensor
+    held_out: Data | None = None
+    keeper: Keeper | None = None
+    progress: Progress | None = None
+    optimizer: MakeOptimizer = FlatAdam
+    hooks: Sequence[Hook] = ()
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The values of all processes; see `Hook.gather`."""
+        for hook in self.hooks:
+            values = hook.gather(values)
+        return values
+
+    def share(self, values: Tensor) -> Tensor:
+        """Those of this process; see `Hook.share`."""
+        for hook in reversed(self.hooks):
+            values = hook.share(values)
+        return values
 
 
 class Loop:
-    """Training by epochs, resumable at every epoch's end: all that changes is in `tensors` and `facts`."""
+    """Training by epochs, resumable at every epoch's end: all that changes is in `tensors` and `facts`.
 
-    def __init__(
-        self,
-        detector: Detector,
-        data: Data,
-        weighting: Weighting,
-        base: Tensor,
-        plan: Plan,
-        held_out: Data | None,
-        keeper: Keeper | None,
-        progress: Callable[[int, int, dict[str, float]], None] | None,
-    ) -> None:
+    `continues` says that the detector has learnt before, so that its scores already mean something.
+    """
+
+    def __init__(self, detector: Detector, data: Data, task: Task, continues: bool = False) -> None:
         self.detector: Any = detector  # a Detector and a Trainable; types cannot say both
-        self.data, self.weighting, self.base, self.plan = data, weighting, base, plan
-        self.held_out, self.keeper, self.progress = held_out, keeper, progress
-        detector.planned_steps = plan.epochs * math.ceil(len(data) / plan.batch_size)
-        detector.prepare(data, base)
+        self.data, self.task, self.continues = data, task, continues
+        self.training, self.weighting, self.hooks = task.training, task.weighting, tuple(task.hooks)
+        self.epochs = self.training.epochs_for(len(data))
+        usual_warmup = 0 if continues else self.epochs // 3
+        self.warmup = usual_warmup if self.training.warmup is None else self.training.warmup
+        self.steps, self.planned_steps = 0, self.training.steps_for(len(data))
+        detector.planned_steps = self.planned_steps
         self.device = next(detector.parameters()).device
-        self.optimizer = FlatAdam(detector, plan.lr, plan.weight_decay)
-        self._weigh(base.clone())
+        self.optimizer = task.optimizer(detector, self.training.lr, self.training.weight_decay)
+        self._weigh(task.base.clone())
         self.scores = torch.zeros(len(data))
         self.first_scores = torch.zeros(len(data))
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.cache: dict[Any, Tensor] = {}
-        self.embedding = embedding.embedding_of(data) if weighting.needs_embedding else None
+        self.embedding = task.gather(embedding.embedding_of(data)) if self.weighting.needs_embedding else None
 
     def run(self) -> Outcome:
+        for hook in self.hooks:
+            hook.start(self)
         self._resume()
         self.detector.train()
-        while len(self.history) < self.plan.epochs and not self._out_of_patience():
+        if self.continues and not self.warmup and not self.history:
+            self._reweigh(0)
+        while len(self.history) < self.epochs and not self._out_of_patience():
             self._epoch(len(self.history))
-            if self.keeper:
-                self.keeper.save(*self._state())
-            if self.progress:
-                self.progress(len(self.history), self.plan.epochs, self.history[-1])
+            for hook in self.hooks:
+                hook.after_epoch(self)
+            if self.task.keeper:
+                self.task.keeper.save(*self._state())
+            if self.task.progress:
+                self.task.progress(len(self.history), self.epochs, self.history[-1])
         self.detector.eval()
+        for hook in self.hooks:
+            hook.before_scores(self)
         if self.best:
             self.detector.load_state_dict(self.best)
         self.optimizer.release()
+        return self._outcome()
+
+    @property
+    def divisor(self) -> Tensor:
+        """By what the newest mean of losses was divided: the sum of its weights, or their number."""
+        if self.step_weights is None:
+            return torch.tensor(float(self.step_samples), device=self.device)
+        return self.step_weights.abs().sum()
+
+    def _outcome(self) -> Outcome:
         scores = inference.score(self.detector, self.data)
-        weighed = self.weighting.steps and len(self.history) >= self.plan.warmup
+        weighed = self.weighting.steps and len(self.history) >= self.warmup
         outcome = Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
+        outcome.continues = self.continues
         if weighed:
-            outcome.unweighted_epochs = max(1, self.plan.warmup)
+            outcome.unweighted_epochs = max(1, self.warmup)
         return outcome
 
     def _weigh(self, weights: Tensor) -> None:
@@ -116,75 +197,97 @@ class Loop:
 
     def _epoch(self, epoch: int) -> None:
         started = time.perf_counter()
-        generator = torch.Generator().manual_seed(_mixed(self.plan.seed, epoch))
-        drawn = self.weights if self.plan.resample else None
+        generator = torch.Generator().manual_seed(_mixed(self.task.seed, epoch))
+        drawn = self.weights if self.training.resample else None
         order, seen, weights = [], [], self.weights.to(self.device)
-        for batch in self.data.batches(self.plan.batch_size, generator, drawn):
+        for batch in self.data.batches(self.training.batch_size, generator, drawn):
             order.append(batch.index)
             batch = batch.to(self.device)
-            with self._precision():
-                losses = self.detector.losses(batch).float()
-            mean = weighted_mean(losses, None if self.plan.resample else weights.index_select(0, batch.index))
-            self.optimizer.step(mean)
-            seen.append(losses.detach())
+            seen.append(self._step(batch, None if self.training.resample else weights.index_select(0, batch.index)))
         index = torch.cat(order)
         losses = torch.cat(seen).cpu()
-        if len(seen) > 1:
-            mean = weighted_mean(losses, None if self.plan.resample else self.weights[index])
-        loss = float(mean.detach())
+        loss = float(weighted_mean(losses, None if self.training.resample else self.weights[index]))
         if not math.isfinite(loss):
             raise InputError(f"the loss is not finite in epoch {epoch + 1}", "lower the learning rate (lr)")
         self.scores.index_copy_(0, index, losses)
         row = {"epoch": epoch + 1, "loss": loss, "score_mean": float(losses.mean())}
-        if self.held_out is not None:
-            row["held_out_loss"] = self._held_out_loss()
-            self._remember_best(row["held_out_loss"])
-        if epoch + 1 >= self.plan.warmup:
-            self._reweigh(epoch + 1 - self.plan.warmup)
+        if self.task.held_out is not None:
+            with self._scoring():
+                row["held_out_loss"] = self._held_out_loss(self.task.held_out)
+                self._remember_best(row["held_out_loss"])
+        if epoch + 1 >= self.warmup:
+            self._reweigh(epoch + 1 - self.warmup)
         row["effective_sample_share"] = self.effective_share
         row["seconds"] = time.perf_counter() - started
         self.history.append(row)
+
+    def _step(self, batch: Batch, w: Tensor | None) -> Tensor:
+        """Follow the gradient of one batch's weighted mean; its losses [sample]."""
+        for hook in self.hooks:
+            hook.before_step(self)
+        with self._precision():
+            losses: Tensor = self.detector.losses(batch).float()
+        self.step_weights, self.step_samples = w, len(losses)
+        self.optimizer.backward(weighted_mean(losses, w))
+        for hook in self.hooks:
+            hook.after_backward(self)
+        self.optimizer.step()
+        self.steps += 1
+        for hook in self.hooks:
+            hook.after_step(self)
+        return losses.detach()
 
     def _reweigh(self, round: int) -> None:
         if not self.weighting.steps:
             return
         # A sampled epoch passes some samples by, so the scores of its own steps would be stale for them.
-        if self.plan.full_reference or self.plan.resample or round == 0:
-            self.scores = inference.score(self.detector, self.data)
+        full = self.training.reference == "full" or not self.detector.loss_is_score
+        if full or self.training.resample or round == 0:
+            with self._scoring():
+                self.scores = inference.score(self.detector, self.data)
             self.detector.train()
-        if round == 0:
+        if round == (0 if self.warmup or self.continues else 1):
             self.first_scores = self.scores.clone()
-        previous = None if round == 0 else self.weights / self.base.clamp_min(1e-12)
-        context = Context(self.scores, self.scores, self.embedding, previous, round, self.cache)
-        weights = unit_mean(self.weighting(context) * self.base)
-        if self.plan.resample:
+        gather = self.task.gather
+        base, scores = gather(self.task.base), gather(self.scores)
+        previous = None if round == 0 else gather(self.weights) / base.clamp_min(1e-12)
+        context = Context(scores, scores, self.embedding, previous, round, self.cache)
+        weights = self.task.share(unit_mean(self.weighting(context) * base))
+        if self.training.resample:
             _refuse_negative(weights)
         self._weigh(weights)
 
+    @contextmanager
+    def _scoring(self) -> Iterator[None]:
+        for hook in self.hooks:
+            hook.before_scores(self)
+        yield
+        for hook in self.hooks:
+            hook.after_scores(self)
+
     @torch.no_grad()
-    def _held_out_loss(self) -> float:
-        assert self.held_out is not None
+    def _held_out_loss(self, held_out: Data) -> float:
         self.detector.eval()
-        losses = inference.over_batches(self.detector, self.held_out, self.detector.losses)
+        losses = inference.over_batches(self.detector, held_out, self.detector.losses)
         self.detector.train()
         return float(losses.mean())
 
     def _remember_best(self, loss: float) -> None:
         # Until the warm-up is over the weights have had no say, so a best state from there would undo them.
-        after = [row["held_out_loss"] for row in self.history[self.plan.warmup :]]
-        if len(self.history) >= self.plan.warmup and loss < min(after, default=math.inf):
+        after = [row["held_out_loss"] for row in self.history[self.warmup :]]
+        if len(self.history) >= self.warmup and loss < min(after, default=math.inf):
             self.best = {name: value.clone() for name, value in self.detector.state_dict().items()}
 
     def _out_of_patience(self) -> bool:
-        after = [row["held_out_loss"] for row in self.history[self.plan.warmup :] if "held_out_loss" in row]
+        after = [row["held_out_loss"] for row in self.history[self.warmup :] if "held_out_loss" in row]
         return (
             bool(after)
-            and self.plan.patience is not None
-            and len(after) - 1 - after.index(min(after)) >= self.plan.patience
+            and self.training.patience is not None
+            and len(after) - 1 - after.index(min(after)) >= self.training.patience
         )
 
     def _precision(self) -> Any:
-        enabled = self.plan.mixed_precision and self.device.type in ("cuda", "mps")
+        enabled = self.training.mixed_precision and self.device.type in ("cuda", "mps")
         return torch.autocast(self.device.type) if enabled else nullcontext()
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -192,10 +295,12 @@ class Loop:
         tensors |= {f"detector.{name}": value for name, value in self.detector.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"optimizer.{name}": value for name, value in self.optimizer.state().items()}
+        for number, hook in enumerate(self.hooks):
+            tensors |= {f"hook {number}.{name}": value for name, value in hook.state().items()}
         return tensors, {"history": self.history}
 
     def _resume(self) -> None:
-        kept = self.keeper.load() if self.keeper else None
+        kept = self.task.keeper.load() if self.task.keeper else None
         if kept is None:
             return
         tensors, facts = kept
@@ -205,6 +310,9 @@ class Loop:
         self.detector.load_state_dict(_below(tensors, "detector."))
         self.best = _below(tensors, "best.")
         self.optimizer.resume(_below(tensors, "optimizer."))
+        for number, hook in enumerate(self.hooks):
+            hook.resume(_below(tensors, f"hook {number}."))
+        self.steps = len(self.history) * math.ceil(len(self.data) / self.training.batch_size)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

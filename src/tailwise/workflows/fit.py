@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def fit_run(
         with _progress() as progress:
             # The trainings of a refinement are many: an interrupted one begins again.
             keeper = store.Checkpoint(out) if rounds is None else None
-            held_out = split.held_out if request.patience else None
+            held_out = split.held_out if request.training.patience else None
             progress = tracker.beside(progress) if rounds is None else progress
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
             base = torch.ones(len(split.training)) if balanced is None else balanced
@@ -152,11 +153,8 @@ def fitter(
     def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
         detector = make_detector(request.detector)
         outcome = training_fit.fit(
-            detector, data, weighting,
-            epochs=request.epochs, batch_size=request.batch_size, lr=request.lr, warmup=request.warmup,
-            resample=request.resample, base_weights=base, anomalies=known, held_out=held_out, patience=request.patience,
-            seed=seed, device=request.device, mixed_precision=request.mixed_precision, threads=request.threads,
-            keeper=keeper, progress=progress,
+            detector, data, weighting, request.training, seed=seed, base_weights=base, anomalies=known,
+            held_out=held_out, keeper=keeper, progress=progress,
         )  # fmt: skip
         return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
 
@@ -192,6 +190,7 @@ def _settings(
     asked = {name: value for name, value in vars(request).items() if name not in (*_SPELLED, *_APART)}
     return {
         **asked,
+        **asdict(request.training),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         # Scoring reads exactly the columns that were learnt, in their order.
         "source": repr(fixed_to(request.source, problem.train)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..errors import InputError
 from ..integrations import trackers
 from ..training import cleaning, cross_fitting
 from ..training.local_scores import parse
+from ..training.options import Training
 from ..weights.default import parse_weighting
 from ..weights.weighting import Weighting
 
@@ -28,7 +28,7 @@ def check_options(false_alarms: float, cross: int | None, max_group_fpr: float |
         validation.check_share(max_group_fpr, "max_group_fpr")
 
 
-_SPELLED = ("source", "detector", "weighting", "scores")
+_SPELLED = ("source", "detector", "weighting", "scores", "training")
 # Where a fit is logged is no part of it: it may be resumed with another log.
 _APART = ("log",)
 
@@ -42,12 +42,7 @@ class Request:
     weighting: str = "auto"
     scores: str = "auto"
     false_alarms: float = 0.05
-    epochs: int | None = None
-    batch_size: int = 256
-    lr: float = 1e-3
-    warmup: int | None = None
-    patience: int | None = None
-    resample: bool = False
+    training: Training = Training()  # noqa: RUF009 (a frozen value)
     balance: bool = False
     per_cluster: bool = False
     per_group: bool = False
@@ -58,32 +53,21 @@ class Request:
     reviewed: str = ""
     smoothing: float = score_maps.SMOOTHING
     seed: int = 0
-    device: str = "cpu"
-    mixed_precision: bool = False
-    threads: int = 1
     log: str = ""
     command: str = ""
 
     def check(self) -> tuple[Detector, Weighting]:
         """The detector and the weighting, once every option has been found usable."""
-        for name in ("epochs", "batch_size", "lr", "patience", "threads"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise InputError(f"{name} must be above 0: got {value}")
-        if self.warmup is not None and self.warmup < 0:
-            raise InputError(f"warmup must be 0 or more: got {self.warmup}")
-        if self.lr == math.inf:
-            raise InputError("lr must be finite")
         check_options(self.false_alarms, self.cross, self.max_group_fpr)
         if self.per_cluster and self.per_group:
             raise InputError("thresholds are of found kinds or of known groups", "choose --per-cluster or --per-group")
-        if self.patience and self.parts:
+        if self.training.patience and self.parts:
             raise InputError(
                 "patience needs held-out samples, and a cross-fitted fit holds none out", "leave it or --cross 0"
             )
         validation.check_seed(self.seed)
         score_maps.check_smoothing(self.smoothing)
-        inference.check_device(self.device)
+        inference.check_device(self.training.device)
         parse(self.scores)
         cleaning.parse(self.refine)
         trackers.parse(self.log, Path())

@@ -1,0 +1,103 @@
+"""How a detector is trained, as one value: the same in Python, on the command line, in a suite and in the loop.
+
+The command line imports this for its help texts, so nothing here may import torch. A new option is a field here, with
+its line of help, and the line of `loop` that reads it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any
+
+from ..core.registry import Value
+from ..errors import InputError
+
+# Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
+_STEPS_WANTED = 1_500
+_EPOCHS = (30, 300)
+_LEAST = {"epochs": 1, "batch_size": 1, "warmup": 0, "patience": 1, "threads": 1}
+_REFERENCES = ("newest", "full")
+
+
+@dataclass(frozen=True, repr=False)
+class Training(Value):
+    """How a detector is trained. A detector in closed form takes no steps: only device and threads concern it.
+
+    The seed is no part of it, because each of the trainings of cross-fitting and refinement has its own.
+
+        >>> Training(epochs=40, lr=0.01)
+        Training(epochs=40, lr=0.01)
+
+    Args:
+        epochs: passes over the data; by default 30 to 300, which make about 1,500 steps.
+        batch_size: samples in each step; of a detector of parts, parts.
+        lr: learning rate of Adam.
+        weight_decay: weight decay of Adam.
+        warmup: epochs before weighting starts; by default a third of all.
+        patience: stop when the loss on held-out normals has not fallen for this many epochs. The same normals set the
+            threshold, so the share of false alarms is then approximate.
+        resample: draw samples in proportion to their weights instead of weighing their losses.
+        reference: the scores that make the weights: "newest" takes those of the epoch's steps, "full" scores all
+            samples again after each epoch.
+        device: "cpu", "cuda" or "mps".
+        mixed_precision: compute in half precision where that is faster on the device.
+        threads: CPU threads for training; 1 is fastest for small networks, and None leaves them as they are.
+
+    Raises:
+        InputError: an option is off.
+    """
+
+    epochs: int | None = None
+    batch_size: int = 256
+    lr: float = 1e-3
+    weight_decay: float = 1e-6
+    warmup: int | None = None
+    patience: int | None = None
+    resample: bool = False
+    reference: str = "newest"
+    device: str = "cpu"
+    mixed_precision: bool = False
+    threads: int | None = 1
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            _check_count(name, getattr(self, name), least)
+        for name in ("lr", "weight_decay"):
+            _check_rate(name, getattr(self, name))
+        if self.reference not in _REFERENCES:
+            raise InputError(f"reference must be 'newest' or 'full': got {self.reference!r}")
+
+    def epochs_for(self, samples: int) -> int:
+        """How many epochs `samples` samples are passed over."""
+        if self.epochs is not None:
+            return self.epochs
+        fewest, most = _EPOCHS
+        return min(most, max(fewest, math.ceil(_STEPS_WANTED / math.ceil(samples / self.batch_size))))
+
+    def steps_for(self, samples: int) -> int:
+        """How many steps these epochs have."""
+        return self.epochs_for(samples) * math.ceil(samples / self.batch_size)
+
+    def changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
+
+
+def _check_count(name: str, value: Any, least: int) -> None:
+    if value is None and name != "batch_size":
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InputError(f"{name} must be a whole number: got {value!r}")
+    if value < least:
+        raise InputError(f"{name} must be {'above 0' if least else '0 or more'}: got {value}")
+
+
+def _check_rate(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{name} must be a number: got {value!r}")
+    if not value >= 0:
+        raise InputError(f"{name} must be 0 or more: got {value}")
+    if value == math.inf:
+        raise InputError(f"{name} must be finite")
