@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import logging
 import re
 import subprocess
 import sys
@@ -263,3 +264,20 @@ def test_an_interrupted_command_says_how_to_go_on(
     monkeypatch.setattr("tailwise.training.fit.fit", interrupt)
     assert main.run(["fit", str(table), "--out", str(tmp_path / "run")]) == 130
     assert "the same command resumes" in capsys.readouterr().err
+
+
+def test_messages_are_lines_of_the_command_line_and_records_in_python(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Eight rows cannot be held out: the command warns on stderr, the function through the logger `tailwise`."""
+    few = tmp_path / "few.csv"
+    pd.read_csv(table).head(3).to_csv(few, index=False)
+    words = ["fit", str(few), "--detector", "gaussian", "--scores", "own"]
+    handlers = list(logging.getLogger("tailwise").handlers)
+    main.run([*words, "--out", str(tmp_path / "command")])
+    assert "warning: too few samples to hold any out" in capsys.readouterr().err
+    assert logging.getLogger("tailwise").handlers == handlers
+    commands.fit(str(few), detector="gaussian", scores="own", out=tmp_path / "python")
+    assert capsys.readouterr().err == ""
+    warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert any(text.startswith("too few samples to hold any out") for text in warned)

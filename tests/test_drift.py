@@ -184,7 +184,7 @@ def test_a_crossed_run_raises_no_alarm_by_the_scores_of_other_detectors(tmp_path
         "--detector",
         "gaussian",
         "--scores",
-        "",
+        "own",
         "--cross",
         "5",
     ]

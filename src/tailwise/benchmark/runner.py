@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core import messages
 from ..errors import InputError
 from ..weights.weighting import effective_sample_size
 from . import draws, measures
@@ -70,11 +70,11 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int =
     todo = jobs(suite, profile, part, rows_path)
     mend(rows_path)
     cells = sum(len(job.methods) for job in todo)
-    print(f"{cells} cells of {len(todo)} draws to do", file=sys.stderr)
+    messages.progress(f"{cells} cells of {len(todo)} draws to do")
     environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
     with _environment(environment):
         for done, job in enumerate(_in_processes(todo, processes), 1):
-            print(f"{done}/{len(todo)}  {_told(job.conditions)}", file=sys.stderr)
+            messages.progress(f"{done}/{len(todo)}  {_told(job.conditions)}")
     return cells
 
 

@@ -7,17 +7,20 @@ whose self-checks failed, 4 drift, or a fit that breaks its --max-group-fpr, 130
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from .commands import COMMANDS
+
+_PREFIXES = {"NOTE": "note: ", "WARNING": "warning: ", "ERROR": "error: "}
 
 app = App(
     name="tailwise",
@@ -41,6 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    with _lines_on_stderr():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A path may hold bytes that are no text, and a terminal know few letters: neither is worth a lost result.
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
@@ -112,6 +120,35 @@ def _flag(arguments: Sequence[str], name: str) -> bool:
 
 def _command(arguments: Sequence[str]) -> list[str]:
     return [a for a in arguments[:1] if a in {command.__name__ for command in COMMANDS}]
+
+
+class _Lines(logging.Handler):
+    """Messages of the logger `tailwise` as lines on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{getattr(record, 'prefix', _PREFIXES.get(record.levelname, ''))}{record.getMessage()}"
+        if hasattr(record, "style") and sys.stderr.isatty():
+            from rich.console import Console
+
+            Console(stderr=True).print(text, style=record.style, highlight=False, soft_wrap=True)
+        else:
+            print(text, file=sys.stderr)
+
+
+@contextmanager
+def _lines_on_stderr() -> Iterator[None]:
+    """Print messages while the block runs; the logger is left as it was."""
+    logger, handler = logging.getLogger("tailwise"), _Lines()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _say(message: str) -> None:

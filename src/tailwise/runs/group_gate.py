@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .scorer import say
+from ..core import messages
 from .table import by_size, found_cluster, rejected
 
 
@@ -64,11 +64,13 @@ def check_group_fpr(
     few = [row["name"] for row in rows if row["of"] * limit < 1]
     for row in over:
         share = f"{100 * row['share']:.1f} % ({row['count']} of {row['of']})"
-        say(f"error: kind {row['name']!r} is falsely rejected in {share}, above --max-group-fpr {100 * limit:g} %")
+        messages.error(f"kind {row['name']!r} is falsely rejected in {share}, above --max-group-fpr {100 * limit:g} %")
     if over:
-        say("hint: --per-cluster or --per-group gives every kind its own threshold; the run is kept, marked as failed")
+        messages.hint(
+            "--per-cluster or --per-group gives every kind its own threshold; the run is kept, marked as failed"
+        )
     if "held_to" in table and not tested:
-        say("note: thresholds hold on the samples that made them; test normals of known groups would tell more")
+        messages.note("thresholds hold on the samples that made them; test normals of known groups would tell more")
     if few:
-        say(f"note: too few samples to hold {', '.join(few[:6])} to --max-group-fpr {100 * limit:g} %")
+        messages.note(f"too few samples to hold {', '.join(few[:6])} to --max-group-fpr {100 * limit:g} %")
     return {"limit": limit, "kinds": rows, "test": tested, "broken": [row["name"] for row in over], "too_few": few}

@@ -7,7 +7,6 @@ missing for those that were only trained on. Where thresholds are of kinds, a co
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from ..calibration import conformal
 from ..calibration.by_kind import Calibration
 from ..calibration.clusters import Clusters, names_of
-from ..core import inference
+from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.problem import Labelled, SkipsBad, Source
@@ -100,7 +99,9 @@ def kinds_of_new(run: Run, samples: Labelled) -> np.ndarray | None:
     if not run.settings.get("per_group"):
         return None
     if samples.groups is None:
-        say("warning: the run's thresholds are of known groups, which these data do not name: one threshold for all")
+        messages.warning(
+            "the run's thresholds are of known groups, which these data do not name: one threshold for all"
+        )
     return kinds_of(samples, None)
 
 
@@ -122,8 +123,8 @@ def scored(
         least = conformal.reachable(len(calibration.scores))
         needed = math.ceil(len(p) * least / false_discoveries)
         if not flagged.any() and needed > 1:
-            say(
-                f"note: nothing is flagged: of {len(p)} samples at least {needed} would have to score above all "
+            messages.note(
+                f"nothing is flagged: of {len(p)} samples at least {needed} would have to score above all "
                 f"{len(calibration.scores)} calibration normals; more of these, or a smaller batch, tell more"
             )
     table = pd.DataFrame({"sample": list(samples.data.names), "score": scores, "threshold": limits, "flagged": flagged})
@@ -142,8 +143,3 @@ def table_of_test(detector: Detector, test: Labelled, limits: Limits | None) -> 
     if test.groups is not None:
         table["group"] = np.asarray(test.groups).astype(str)
     return table if limits is None else table.assign(**limits(test))
-
-
-def say(message: str) -> None:
-    """Tell the user, beside the results."""
-    print(message, file=sys.stderr)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ..core import inference
+from ..core import inference, messages
 from ..core.problem import Labelled, Problem
 from ..numerics import metrics
 from ..report import plots
@@ -45,7 +44,7 @@ def run(out: Path, seed: int, overwrite: bool) -> store.Run:
     """Compare them, print the table, and leave a run with both weighting and local scores."""
     with store.hold(out, overwrite):
         pass  # a folder that cannot be used is told of before the minute of reading, not after it
-    print("reading 1,040 solar cells through the backbone (about a minute) ...", file=sys.stderr)
+    messages.progress("reading 1,040 solar cells through the backbone (about a minute) ...")
     source = SolarCells(seed=seed)
     problem = source.load()
     rows, scores = compare(problem, seed)

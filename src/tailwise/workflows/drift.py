@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from ..calibration import drift
-from ..core import inference
+from ..core import inference, messages
 from ..core.validation import check_samples
 from ..errors import InputError
-from ..runs import files, scorer, store
+from ..runs import files, store
 from ..runs.scorer import samples_like, source_like
 from ..runs.table import cross_fitted, examples_of, reference_of
 
@@ -43,7 +43,7 @@ def drift_of(
     placed = clusters.place(samples)
     batch = drift.Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
     if cross_fitted(table):
-        scorer.say("note: scores are not compared: the run held no samples out; with --cross 0 a fit does")
+        messages.note("scores are not compared: the run held no samples out; with --cross 0 a fit does")
     found = drift.drift(reference_of(table, clusters), batch, level=level, examples=examples_of(table))
     if out is not None:
         text = found.to_markdown() if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 
 from .. import __version__
 from ..calibration import conformal, score_maps
 from ..calibration.clusters import Clusters
+from ..core import messages
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.identity import digest_of
@@ -66,7 +65,7 @@ def fit_run(
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)
         if writer.start(settings, overwrite):
-            _say(f"resuming the unfinished fit in {out}")
+            messages.progress(f"resuming the unfinished fit in {out}")
         tracker.start(out.name, settings)
         rounds = cleaning.parse(request.refine)
         with _progress() as progress:
@@ -107,7 +106,7 @@ def fit_run(
         settings["group_fpr"] = group_gate.check_group_fpr(table, test, settings["threshold"], request.max_group_fpr)
         note = selection.rare_or_hidden(table)
         if note:
-            _say(f"note: {note}")
+            messages.note(note)
         summary = fit_summary(
             request.source, settings, outcome, table, test, problem, detector, request.smoothing, note
         )
@@ -242,6 +241,12 @@ def _default_out(request: Request) -> Path:
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None] | None]:
     """A bar on stderr; nothing when that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
     console = Console(stderr=True)
     if not console.is_terminal:
         yield None
@@ -258,9 +263,4 @@ def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None] | None]
 def _warn_of_failures(checks: Sequence[Any]) -> None:
     for check in checks:
         if not check.ok:
-            text = f"check failed: {check.name}: {check.message}"
-            Console(stderr=True).print(text, style="red", highlight=False, soft_wrap=True)
-
-
-def _say(message: str) -> None:
-    print(message, file=sys.stderr)
+            messages.failed_check(f"{check.name}: {check.message}")

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..core import inference
+from ..core import inference, messages
 from ..core.context import Scenes
 from ..core.data import Data
 from ..core.detector import Detector
@@ -136,7 +135,7 @@ class Part:
     def _fill(self, samples: int, scores: Callable[[torch.Tensor], np.ndarray]) -> None:
         done = self._done(samples)
         if done:
-            print(f"resuming after {done:,} of {samples:,} pixels", file=sys.stderr)
+            messages.progress(f"resuming after {done:,} of {samples:,} pixels")
         else:
             self.path.unlink(missing_ok=True)
             write(self.facts, self.belongs.encode())

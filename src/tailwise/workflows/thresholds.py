@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 
 from ..calibration import conformal
+from ..core import messages
 from ..errors import InputError
 from ..runs import store
 from ..runs import table as runs_table
-from ..runs.scorer import say
 from ..runs.table import of_table
 
 USUAL_SHARES = (0.01, 0.05, 0.1)
@@ -32,7 +32,7 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
             own = [whole | {"per_day": whole["promised"] * per_day}, *own]
         rows += own
     if runs_table.cross_fitted(table):
-        say("note: out-of-fold scores promise about as much where trainings are alike; no theorem guarantees it")
+        messages.note("out-of-fold scores promise about as much where trainings are alike; no theorem guarantees it")
         rows = [row | {"guaranteed": False} for row in rows]
     return pd.DataFrame(rows)
 
@@ -42,13 +42,16 @@ def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
     calibration = of_table(table)
     promise = conformal.reachable(len(calibration.scores))
     if not cross_fitted and not table["held_out"].any():
-        say("warning: too few samples to hold any out: the threshold comes from training scores and is too low")
+        messages.warning("too few samples to hold any out: the threshold comes from training scores and is too low")
     elif promise > false_alarms:
         what = "out-of-fold scores" if cross_fitted else "held-out samples"
-        text = f"warning: {len(calibration.scores)} {what} can promise at best {100 * promise:.1f} % false alarms"
-        say(f"{text}, not {100 * false_alarms:g} %{'' if cross_fitted else '; --cross 5 makes every sample count'}")
+        text = f"{len(calibration.scores)} {what} can promise at best {100 * promise:.1f} % false alarms"
+        advice = "" if cross_fitted else "; --cross 5 makes every sample count"
+        messages.warning(f"{text}, not {100 * false_alarms:g} %{advice}")
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
     if small and calibration.kinds is not None:
         listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])
         more = f" and {len(small) - 6} more" if len(small) > 6 else ""
-        say(f"note: kinds too small to promise {100 * false_alarms:g} % by themselves borrow from all: {listed}{more}")
+        messages.note(
+            f"kinds too small to promise {100 * false_alarms:g} % by themselves borrow from all: {listed}{more}"
+        )

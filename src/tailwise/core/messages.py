@@ -1,0 +1,44 @@
+"""What is said beside results, through Python's logging: the logger `tailwise`.
+
+The command line prints each message as a line on stderr. In Python, `logging.getLogger("tailwise")` takes handlers and
+levels as any logger does; without any, Python prints warnings and errors alone.
+"""
+
+from __future__ import annotations
+
+import logging
+
+LOGGER = logging.getLogger("tailwise")
+# Between INFO, which tells how far the work is, and WARNING.
+NOTE = 25
+logging.addLevelName(NOTE, "NOTE")
+
+
+def progress(text: str) -> None:
+    """How far the work is."""
+    LOGGER.info(text)
+
+
+def note(text: str) -> None:
+    """What a reader of the result should know."""
+    LOGGER.log(NOTE, text)
+
+
+def warning(text: str) -> None:
+    """What makes the result less than was asked for."""
+    LOGGER.warning(text)
+
+
+def error(text: str) -> None:
+    """What failed, where the work is finished nonetheless."""
+    LOGGER.error(text)
+
+
+def hint(text: str) -> None:
+    """What to do about the error just told of."""
+    LOGGER.error(text, extra={"prefix": "hint: "})
+
+
+def failed_check(text: str) -> None:
+    """A self-check that failed."""
+    LOGGER.error(text, extra={"prefix": "check failed: ", "style": "red"})
