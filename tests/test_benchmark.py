@@ -210,8 +210,9 @@ class TestMethods:
 
 class TestRows:
     def test_the_smoke_suite_in_processes_then_nothing_left(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
+        caplog.set_level("INFO", "tailwise")
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
         assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
         found = rows.read_rows(target)
@@ -224,7 +225,7 @@ class TestRows:
         assert os.environ.get("OMP_NUM_THREADS") == threads
         left = runner.jobs(SMOKE, "default", "development", target)
         assert all(method.scores for each in left for method in each.methods)
-        assert "54 cells" in capsys.readouterr().err
+        assert "54 cells" in caplog.text
 
     def test_an_interrupted_line_is_tolerated_and_done_again(self, tmp_path: Path) -> None:
         work = job(tmp_path, Method("gaussian", "uniform"), Method("gaussian", "oracle"))
