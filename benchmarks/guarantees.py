@@ -109,7 +109,7 @@ def fitter(detector: str, weighting: str, rule: str) -> Any:
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         made = registry.parse_one(detector, "detector")
-        chosen = choose_weighting(weighting, data.sample_shape)
+        chosen = choose_weighting(weighting, data.modality)
         outcome = training_fit.fit(made, data, chosen, base_weights=base, seed=seed)
         return Fitted.read_by(local_scores.parse(rule), made, outcome, data, seed)
 

@@ -62,13 +62,13 @@ def scores(name: str, data: Data) -> np.ndarray:
 
 
 def fit_and_score(detector: Any, data: Data) -> np.ndarray:
-    detector.start(data.sample_shape)
+    detector.start(data.sample_shape, data.modality)
     detector.solve(data, torch.ones(len(data)))
     return inference.score(detector, data).numpy()
 
 
 def weighed(data: Data, weighting: str) -> np.ndarray:
-    chosen = choose_weighting(weighting, data.sample_shape)
+    chosen = choose_weighting(weighting, data.modality)
     return fit(registry.find("detector", "rx")(), data, chosen).scores.numpy()
 
 

@@ -10,6 +10,7 @@ from tailwise.calibration import clustering, clusters
 from tailwise.calibration.clusters import NONE, UNKNOWN, Clusters
 from tailwise.core import embedding, inference
 from tailwise.core.data import Data
+from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW
 from tailwise.errors import InputError
 from tailwise.runs import files
 
@@ -17,7 +18,8 @@ SHAPES = [(12,), (1, 20), (1, 8, 8), (3, 40, 40), (24, 4, 4)]
 
 
 def data_of(samples):
-    return Data(samples, range(len(samples)))
+    modality = FEATURE_MAP if samples.shape[1:] == SHAPES[-1] else None
+    return Data(samples, range(len(samples)), modality=modality)
 
 
 def blobs(sizes, shape=(12,), seed=0, spread=3.0, start=0):
@@ -102,7 +104,7 @@ def test_what_is_kept_in_a_file_says_the_same(shape, tmp_path):
     samples, _ = blobs([60, 25], shape)
     found = Clusters.learn(data_of(samples))
     files.write(tmp_path / "clusters", files.tensor_bytes(found.state, {}))
-    restored = Clusters.restore(files.read_tensors(tmp_path / "clusters")[0])
+    restored = Clusters.restore(files.read_tensors(tmp_path / "clusters")[0], found.modality)
     new = data_of(blobs([30, 30, 30], shape, start=1)[0])
     assert torch.equal(restored.of(new), found.of(new))
     assert restored.training is None
@@ -128,21 +130,21 @@ def test_two_samples_are_enough_and_one_is_not():
 def test_bad_input_is_named():
     samples, _ = blobs([30, 30])
     found = Clusters.learn(data_of(samples))
-    with pytest.raises(InputError, match=r"shape \[12\]: got \[3\]"):
+    with pytest.raises(InputError, match=r"rows of shape \[12\]: got rows of shape \[3\]"):
         found.of(data_of(torch.zeros(2, 3)))
     with pytest.raises(InputError, match="finite"):
         Clusters.learn(data_of(torch.full((3, 2), torch.nan)))
     with pytest.raises(InputError, match="between 0 and 1"):
         Clusters.learn(data_of(samples), unknown=1.0)
     with pytest.raises(InputError, match="kept as"):
-        Clusters.restore({"places": torch.zeros(1)})
+        Clusters.restore({"places": torch.zeros(1)}, ROW)
 
 
 def test_kinds_that_compared_pictures_by_pixels_alone_have_to_be_made_again():
     state = Clusters.learn(data_of(blobs([60, 30], (1, 8, 8))[0])).state
     assert len(state["axes"]) == 4 * 4 * 4 + 64
     with pytest.raises(InputError, match="fit again"):
-        Clusters.restore(state | {"axes": state["axes"][-64:]})
+        Clusters.restore(state | {"axes": state["axes"][-64:]}, IMAGE)
 
 
 def test_kinds_of_one_picture_in_two_colours_or_of_two_brightnesses_are_told_apart():

@@ -7,23 +7,32 @@ from torch import Tensor
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
 from tailwise.core.detector import Detector
+from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
 from tailwise.errors import InputError
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
 
-SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
+# Feature maps are computed as images are; see below.
+SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
 DETECTORS = list(registry.entries("detector"))
 CASES = [
-    pytest.param(name, SHAPES[dims], contract, id=f"{name}-{dims}d-{contract}")
+    pytest.param(name, modality, contract, id=f"{name}-{modality.name}-{contract}")
     for name in DETECTORS
-    for dims in registry.find("detector", name).sample_dims
+    for modality in registry.find("detector", name).modalities
+    if modality in SHAPES
     for contract in CONTRACTS
 ]
 
 
-@pytest.mark.parametrize(("name", "shape", "contract"), CASES)
-def test_contract(name: str, shape: tuple[int, ...], contract: str) -> None:
-    CONTRACTS[contract](Case(registry.find("detector", name), shape))
+@pytest.mark.parametrize(("name", "modality", "contract"), CASES)
+def test_contract(name: str, modality: Modality, contract: str) -> None:
+    CONTRACTS[contract](Case(registry.find("detector", name), SHAPES[modality], modality))
+
+
+@pytest.mark.parametrize("name", [n for n in DETECTORS if IMAGE in registry.find("detector", n).modalities])
+def test_feature_maps_are_computed_as_images_are(name: str) -> None:
+    image, feature_map = (Case(registry.find("detector", name), SHAPES[IMAGE], each) for each in (IMAGE, FEATURE_MAP))
+    assert torch.equal(image.scores(image.data()), feature_map.scores(feature_map.data()))
 
 
 class Sound(Detector):

@@ -8,6 +8,7 @@ import torch
 
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
+from tailwise.core.modality import IMAGE, ROW
 from tailwise.core.problem import Labelled
 from tailwise.detectors.components.adaptive_deviation import lenders
 from tailwise.detectors.components.deviation_network import Reading
@@ -114,7 +115,7 @@ def test_a_map_has_its_score_as_its_largest_value_where_the_gradient_is():
     gradient = torch.zeros(2, 3, 64, 64)
     gradient[0, 1, 10:20, 30:40] = -5.0
     gradient[1, :, 50, 50] = 1.0
-    maps = localised(gradient, torch.tensor([4.0, 0.5]), blur=0.02)
+    maps = localised(gradient, torch.tensor([4.0, 0.5]), IMAGE, blur=0.02)
     assert maps.flatten(1).amax(1).tolist() == pytest.approx([4.0, 0.5])
     assert float(maps[0, 14, 34]) > 3.9
     assert float(maps[0, 40, 10]) == 0
@@ -252,7 +253,7 @@ def test_masks_in_255_are_masks():
 
 
 def test_the_highest_place_of_a_map_is_the_score_below_0_too():
-    maps = localised(torch.tensor([[1.0, -4, 2], [1, -4, 2]]), torch.tensor([-3.0, 3.0]))
+    maps = localised(torch.tensor([[1.0, -4, 2], [1, -4, 2]]), torch.tensor([-3.0, 3.0]), ROW)
     torch.testing.assert_close(maps, torch.tensor([[-5.25, -3, -4.5], [0.75, 3, 1.5]]))
 
 

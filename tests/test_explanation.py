@@ -11,6 +11,7 @@ from tailwise import open_run
 from tailwise.cli import commands, main
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.errors import InputError
 from tailwise.report import explanation, explanation_page
 from tailwise.testing import Case
@@ -19,21 +20,21 @@ from tailwise.weights.steps import Clip, Importance, Trim
 from tailwise.weights.weighting import Context, Weighting, unit_mean
 
 FEATURES = ["width", "height", "mass", "gloss", "hue"]
-SHAPES = {1: (6,), 2: (1, 20), 3: (2, 12, 10)}
+SHAPES = {ROW: (6,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
 ASKED = [
-    pytest.param(name, SHAPES[dims], id=f"{name}-{dims}d")
+    pytest.param(name, modality, id=f"{name}-{modality.name}")
     for name in registry.entries("detector")
-    for dims in registry.find("detector", name).sample_dims
-    if not registry.find("detector", name)().needs_context
+    for modality in registry.find("detector", name).modalities
+    if modality in SHAPES and not registry.find("detector", name)().needs_context
 ]
 
 
-@pytest.mark.parametrize(("name", "shape"), ASKED)
-def test_what_drives_a_score_adds_up_for_every_detector(name, shape):
-    case = Case(registry.find("detector", name), shape)
+@pytest.mark.parametrize(("name", "modality"), ASKED)
+def test_what_drives_a_score_adds_up_for_every_detector(name, modality):
+    case = Case(registry.find("detector", name), SHAPES[modality], modality)
     data = case.data()
     detector = case.fit(data, epochs=1)
-    one = Data(data.read(torch.tensor([3])) + 2, ["odd"])
+    one = Data(data.read(torch.tensor([3])) + 2, ["odd"], modality=modality)
     found = explanation.drivers(detector, one, data.read(torch.arange(5)).mean(0), seed=0)
     added = sum(row["contribution"] for row in found["drivers"]["rows"])
     score = float(inference.score(detector, one)[0])

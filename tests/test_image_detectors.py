@@ -13,6 +13,7 @@ from torch import nn
 from tailwise.backbones.networks import Backbone
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
+from tailwise.core.modality import FEATURE_MAP
 from tailwise.detectors import student_teacher
 from tailwise.errors import InputError
 from tailwise.runs import store
@@ -28,7 +29,7 @@ from tailwise.workflows.request import Request
 
 def samples(count: int, *shape: int, seed: int = 0) -> Data:
     values = torch.randn(count, *shape, generator=torch.Generator().manual_seed(seed))
-    return Data(values, [f"image{i}" for i in range(count)])
+    return Data(values, [f"image{i}" for i in range(count)], modality=FEATURE_MAP)
 
 
 def make(text: str):
@@ -37,7 +38,7 @@ def make(text: str):
 
 @pytest.mark.parametrize("contract", ["weight_is_copies", "saved_and_loaded_is_equal", "same_seed_same_scores"])
 def test_padim_keeps_contracts_on_a_choice_of_channels(contract: str) -> None:
-    CONTRACTS[contract](Case(lambda: make("padim(dims=2)"), (5, 4, 3)))
+    CONTRACTS[contract](Case(lambda: make("padim(dims=2)"), (5, 4, 3), FEATURE_MAP))
 
 
 def test_padim_is_the_distance_of_scipy_at_every_position() -> None:
@@ -203,7 +204,7 @@ def test_the_map_is_highest_at_the_defect(tiny_teacher: Backbone) -> None:
 
 def test_a_teacher_of_pictures_refuses_features(tiny_teacher: Backbone) -> None:
     with pytest.raises(InputError, match="1 or 3 channels"):
-        make("StudentTeacher(teacher='tiny')").start((8, 16, 16))
+        make("StudentTeacher(teacher='tiny')").start((8, 16, 16), FEATURE_MAP)
 
 
 def test_a_teacher_whose_maps_are_not_halved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

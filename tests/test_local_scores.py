@@ -6,6 +6,7 @@ import torch
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
 from tailwise.core.detector import Detector
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.errors import InputError
 from tailwise.numerics import neighbours
 from tailwise.training import local_scores
@@ -115,9 +116,9 @@ def test_any_detector_can_have_local_scores(name: str, shape: tuple[int, ...]) -
 
 
 def test_spectra_are_left_as_they_are() -> None:
-    assert local_scores.choose("auto", (1, 205)) is None
-    assert local_scores.choose("auto", (205,)) == local_scores.choose("auto", (3, 8, 8)) == local_scores.AUTO
-    assert local_scores.choose("LocalScores()", (1, 205)) == local_scores.AUTO
+    assert local_scores.choose("auto", SPECTRUM) is None
+    assert local_scores.choose("auto", ROW) == local_scores.choose("auto", IMAGE) == local_scores.AUTO
+    assert local_scores.choose("LocalScores()", SPECTRUM) == local_scores.AUTO
 
 
 def test_spelling() -> None:

@@ -19,6 +19,7 @@ from tailwise.cli.main import run
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.errors import InputError
 from tailwise.integrations import onnx as integrations_onnx
 from tailwise.integrations.onnx import _quiet, _solved, to_onnx
@@ -35,16 +36,18 @@ RUNTIME = Path(__file__).parents[1] / "runtime"
 sys.path.insert(0, str(RUNTIME / "src"))
 import tailwise_runtime  # noqa: E402
 
-SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
+SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
+MODALITIES = {shape: modality for modality, shape in SHAPES.items()} | {(1, 64, 64): IMAGE}
 # Every detector in each shape that it takes; with local scores those that stand for the ways of scoring.
 PLAIN = [
-    pytest.param(name, SHAPES[dims], False, id=f"{name}-{dims}d")
+    pytest.param(name, SHAPES[modality], False, id=f"{name}-{modality.name}")
     for name in registry.entries("detector")
-    for dims in registry.find("detector", name).sample_dims
+    for modality in registry.find("detector", name).modalities
+    if modality in SHAPES
 ]
 FAIR = [
-    pytest.param(name, SHAPES[dims], True, id=f"{name}-{dims}d-fair")
-    for name, dims in (("autoencoder", 1), ("patch-memory", 3), ("rx", 2))
+    pytest.param(name, SHAPES[modality], True, id=f"{name}-{modality.name}-fair")
+    for name, modality in (("autoencoder", ROW), ("patch-memory", IMAGE), ("rx", SPECTRUM))
 ]
 # Neighbours of larger images are looked up in smaller ones.
 FAIR.append(pytest.param("dev-net", (1, 64, 64), True, id="dev-net-large-fair"))
@@ -57,7 +60,7 @@ CLOSED = ("gaussian", "patch-memory", "rx")
 
 @cache
 def fitted(name: str, shape: tuple[int, ...], fair: bool) -> Detector:
-    case = Case(registry.find("detector", name), shape)
+    case = Case(registry.find("detector", name), shape, MODALITIES[shape])
     data = case.data(100)
     detector = case.fit(data)
     return RULE.fit(detector, data) if fair else detector
@@ -72,7 +75,7 @@ def loaded(tmp_path_factory):
         key = (name, shape, fair)
         if key not in models:
             detector = fitted(*key)
-            data = Case(registry.find("detector", name), shape).data(100)
+            data = Case(registry.find("detector", name), shape, MODALITIES[shape]).data(100)
             kept = fingerprint.choose(detector, data)
             path = folder / f"{len(models)}.onnx"
             settings = {"detector": name, "threshold": 1.0, "smoothing": SMOOTHING}
@@ -86,7 +89,7 @@ def loaded(tmp_path_factory):
 
 def asked(name: str, shape: tuple[int, ...], count: int) -> torch.Tensor:
     """Fresh samples, among them some of training, a constant one, and one far from everything."""
-    case = Case(registry.find("detector", name), shape)
+    case = Case(registry.find("detector", name), shape, MODALITIES[shape])
     samples = case.data(count, seed=5).read(torch.arange(count))
     special = [case.data(100).read(torch.arange(3)), torch.zeros(1, *shape), 1e3 * torch.ones(1, *shape)]
     return torch.cat([*special, samples])[:count]
@@ -112,7 +115,7 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
     assert model.sample_shape == shape
     for count in (1, 7, 300):
         samples = asked(name, shape, count)
-        expected = inference.score(detector, Data(samples, [str(i) for i in range(count)]))
+        expected = inference.score(detector, Data(samples, [str(i) for i in range(count)], modality=detector.modality))
         found = model.score(samples.numpy())
         assert found.dtype == np.float32
         assert apart(found, expected, 0.0 if name in CLOSED else 0.01) < 1e-4
@@ -122,7 +125,9 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
         gradients = any(getattr(part, "maps_are_gradients", False) for part in detector.modules())
         assert not detector.has_maps or gradients
         return
-    shown = np.stack(list(score_maps.of_data(detector, Data(few, [str(i) for i in range(9)]), SMOOTHING)))
+    shown = np.stack(
+        list(score_maps.of_data(detector, Data(few, [str(i) for i in range(9)], modality=detector.modality), SMOOTHING))
+    )
     found = model.maps(few.numpy())
     assert found.shape == shown.shape
     assert np.abs(found - shown).max() <= 1e-4 * np.abs(shown).max()

@@ -1,5 +1,7 @@
 """The memory of patches against slower roads to the same: one greedy step at a time, scikit-learn's outlier factors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from tailwise.core import inference
 from tailwise.core.data import Data
+from tailwise.core.modality import FEATURE_MAP
 from tailwise.detectors.components.coreset import k_centres
 from tailwise.detectors.components.outlier_factor import outlier_factors
 from tailwise.detectors.patch_memory import PatchMemory
@@ -21,7 +24,7 @@ def maps(*counts, seed=0, shape=(6, 8, 8), spread=0.3):
     centres = 3 * torch.randn(len(counts), *shape, generator=torch.Generator().manual_seed(1))
     kinds = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     samples = centres[kinds] + spread * torch.randn(len(kinds), *shape, generator=generator)
-    return Data(samples, [str(i) for i in range(len(kinds))])
+    return Data(samples, [str(i) for i in range(len(kinds))], modality=FEATURE_MAP)
 
 
 def fitted(data, **settings):
@@ -83,7 +86,7 @@ def test_the_map_peaks_where_a_patch_is_changed():
     detector = fitted(data, share=0.2)
     changed = fresh.samples.clone()
     changed[:, :, 5:7, 1:3] += 4
-    peak = inference.over_batches(detector, Data(changed, fresh.names), detector.score_map).flatten(1).argmax(1)
+    peak = inference.over_batches(detector, replace(fresh, samples=changed), detector.score_map).flatten(1).argmax(1)
     assert all(4 <= place // 8 <= 7 and place % 8 <= 3 for place in peak.tolist())
 
 
@@ -101,7 +104,7 @@ def test_denoising_leaves_out_the_hidden_anomaly_and_spares_the_rare_kind():
     data = maps(60, 4)
     dirty = data.samples.clone()
     dirty[3, :, 3, 3] += 20  # with its neighbourhood 9 of 64 patches
-    dirty = Data(dirty, data.names)
+    dirty = replace(data, samples=dirty)
     anomaly = dirty.take([3])
     plain, clean = (fitted(dirty, share=0.1, denoise=share) for share in (0.0, 0.05))
     assert float(inference.score(clean, anomaly)) > 3 * float(inference.score(plain, anomaly))
@@ -201,7 +204,7 @@ def test_the_memory_option_is_the_setting():
 def test_a_patch_is_the_mean_of_its_neighbourhood_inside_the_map(side):
     sample = maps(1, shape=(6, 7, 5)).samples
     detector = PatchMemory(share=1.0, neighbourhood=side)
-    fit(detector, Data(torch.cat([sample, 0 * sample]), ["0", "1"]))
+    fit(detector, Data(torch.cat([sample, 0 * sample]), ["0", "1"], modality=FEATURE_MAP))
     found = (detector._patches(sample) * detector.scale + detector.mean).unflatten(1, (7, 5))[0]
     far = side // 2
     for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):

@@ -174,7 +174,7 @@ def test_fit_and_score_a_scene_by_its_surroundings(tmp_path, capsys):
     assert command(["fit", str(tmp_path / "scene.npy"), "--detector", "LocalRX(outer=9)", "--out", str(out)]) == 0
     table = open_run(out).scores()
     expected = scores("local-rx", data_of(CUBE), outer=9).numpy()
-    assert table.sample.tolist()[WIDTH + 2] == "1,2"
+    assert table["sample"].tolist()[WIDTH + 2] == "1,2"
     assert np.allclose(table.score, expected, rtol=1e-5)
     assert command(["score", str(out), str(tmp_path / "scene.npy"), "--out", str(tmp_path / "map.npy")]) == 0
     assert np.allclose(np.load(tmp_path / "map.npy").ravel(), expected, rtol=1e-5)

@@ -8,6 +8,7 @@ from tailwise.calibration import score_maps
 from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
+from tailwise.core.modality import IMAGE
 from tailwise.core.registry import parse
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.deep_svdd import DeepSVDD
@@ -37,13 +38,13 @@ class Brightness(Detector):
 
 def pictures(count, height=23, width=37, channels=2, seed=0):
     samples = torch.rand(count, channels, height, width, generator=torch.Generator().manual_seed(seed))
-    return Data(samples, [f"{i}.png" for i in range(count)])
+    return Data(samples, [f"{i}.png" for i in range(count)], modality=IMAGE)
 
 
 @pytest.mark.parametrize("contract", CONTRACTS)
 @pytest.mark.parametrize("inner", [AutoEncoder, Gaussian])
 def test_contract_of_several_tiles(contract, inner):
-    CONTRACTS[contract](Case(lambda: Tiles(inner(), tile=8), (2, 12, 10)))
+    CONTRACTS[contract](Case(lambda: Tiles(inner(), tile=8), (2, 12, 10), IMAGE))
 
 
 def test_every_pixel_is_in_a_tile_and_tiles_overlap():
@@ -106,8 +107,8 @@ def test_tiles_are_cut_from_the_disk_an_image_at_a_time():
             return held.samples[index]
 
     detector = Tiles(Brightness(), tile=10)
-    detector.start(held.sample_shape)
-    parts, _ = detector.divide(Data(Streamed(), held.names), torch.Generator())
+    detector.start(held.sample_shape, IMAGE)
+    parts, _ = detector.divide(Data(Streamed(), held.names, modality=IMAGE), torch.Generator())
     whole, _ = detector.divide(held, torch.Generator())
     index = torch.tensor([40, 3, 5, 29, 0])
     assert torch.equal(parts.read(index), whole.read(index))

@@ -10,6 +10,7 @@ from scipy import optimize, stats
 
 from tailwise.core import registry
 from tailwise.core.data import Data
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.errors import InputError
 from tailwise.training.fit import fit
@@ -515,9 +516,9 @@ def test_negative_weights_are_for_gradient_steps_only():
 
 
 def test_auto_depends_on_the_samples():
-    assert choose_weighting("auto", (205,)) == choose_weighting("auto", (3, 8, 8)) == AUTO
-    assert choose_weighting("auto", (1, 205)) == AUTO_SPECTRA
-    assert choose_weighting("Trim(share=0.1)", (1, 205)) == Weighting(Trim(0.1))
+    assert choose_weighting("auto", ROW) == choose_weighting("auto", IMAGE) == AUTO
+    assert choose_weighting("auto", SPECTRUM) == AUTO_SPECTRA
+    assert choose_weighting("Trim(share=0.1)", SPECTRUM) == Weighting(Trim(0.1))
 
 
 def test_weights_below_0_that_add_up_to_nothing_leave_a_finite_mean():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .core import inference
 from .core.context import Scenes
 from .core.data import Batch, Data
 from .core.detector import ClosedForm, Detector, Mapping2d, Trainable
+from .core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality, infer
 from .core.problem import Labelled
 from .errors import InputError
 from .runs.files import tensor_bytes
@@ -34,16 +35,19 @@ _SAMPLES = 48
 _KINDS = 3
 # More than any case has, in parts too.
 _EVERYTHING = 1_000_000
+# A sample of each modality.
+_SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (3, 12, 10), FEATURE_MAP: (20, 12, 10)}
 # The smallest scene that a window around a pixel fits into.
 _PIXELS = 81
 
 
 @dataclass(frozen=True)
 class Case:
-    """A detector and the shape of the samples that it is tried on."""
+    """A detector, and the shape and the modality of the samples that it is tried on; None takes it from the shape."""
 
     make: Callable[[], Detector]
     sample_shape: tuple[int, ...] = (12,)
+    modality: Modality | None = None
 
     def data(self, samples: int = _SAMPLES, seed: int = 0) -> Data:
         """Normals of three kinds, one of them rare; the pixels of a scene, for a detector that needs one."""
@@ -59,14 +63,15 @@ class Case:
         """Samples [n, *sample] as data, in the surroundings that the detector needs."""
         side = math.isqrt(len(values))
         context = Scenes(values, ((side, side),)) if self.make().needs_context is Scenes else None
-        return Data(values, [str(i) for i in range(len(values))], context=context)
+        modality = infer(self.sample_shape) if self.modality is None else self.modality
+        return Data(values, [str(i) for i in range(len(values))], context=context, modality=modality)
 
     def anomalies(self, detector: Detector) -> Labelled | None:
         """A few samples far from every kind, for a detector that needs them."""
         if not detector.needs_labels:
             return None
         samples = self.data(4, seed=11)
-        return Labelled(Data(samples.read(torch.arange(4)) * 5 + 20, samples.names))
+        return Labelled(replace(samples, samples=samples.read(torch.arange(4)) * 5 + 20))
 
     def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3) -> Detector:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
@@ -122,7 +127,7 @@ def scale_of_weights_cancels(case: Case) -> None:
     scores = []
     for scale in (1, 1_000):  # fit normalises weights, so what the detector itself does with them is asked too
         detector = case.make()
-        detector.start(data.sample_shape)
+        detector.start(data.sample_shape, data.modality)
         if isinstance(detector, ClosedForm):
             detector.solve(data, scale * w)
             scores.append(inference.score(detector, data))
@@ -174,7 +179,7 @@ def saved_and_loaded_is_equal(case: Case) -> None:
     data = case.data()
     detector = case.fit(data)
     again = case.make()
-    again.restore(data.sample_shape, safetensors.torch.load(tensor_bytes(detector.state_dict(), {})))
+    again.restore(data.sample_shape, safetensors.torch.load(tensor_bytes(detector.state_dict(), {})), data.modality)
     assert repr(again) == repr(detector), f"settings changed: {detector!r} became {again!r}"
     equal = torch.equal(inference.score(detector, data), inference.score(again.eval(), data))
     assert equal, "a loaded detector scores differently"
@@ -218,23 +223,24 @@ def weighted_scores_follow_target(case: Case) -> None:
 
 
 def refuses_other_shapes(case: Case) -> None:
-    """A sample shape that the detector does not take is refused by the detector's name."""
+    """What the detector does not take is refused by the detector's name: other modalities, and shapes of none."""
     detector = case.make()
-    shape = (2,) * (max(detector.sample_dims) + 1)
-    refusal = ""
-    try:
-        detector.start(shape)
-    except InputError as error:
-        refusal = str(error)
-    assert refusal, f"samples of shape {shape} were not refused"
-    assert type(detector).__name__ in refusal, f"the refusal does not name the detector: {refusal}"
+    others = [(shape, modality) for modality, shape in _SHAPES.items() if modality not in detector.modalities]
+    for shape, modality in [*others, ((2, 2, 2, 2), detector.modalities[0])]:
+        refusal = ""
+        try:
+            detector.start(shape, modality)
+        except InputError as error:
+            refusal = str(error)
+        assert refusal, f"{modality.plural} of shape {shape} were not refused"
+        assert type(detector).__name__ in refusal, f"the refusal does not name the detector: {refusal}"
 
 
 def maps_fit_their_samples(case: Case) -> None:
     """A score map of an image has the image's height and width."""
     data = case.data()
     detector = case.fit(data)
-    if len(case.sample_shape) != 3 or not isinstance(detector, Mapping2d):
+    if not detector.modality.spatial or not isinstance(detector, Mapping2d):
         return
     batch: Batch = next(data.batches(4))
     scores = detector.score_map(batch)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..backbones import cache
 from ..core import registry
 from ..core.data import Data
+from ..core.modality import ROW, SPECTRUM, Modality
 from ..core.problem import Labelled
 from ..errors import InputError
 from .suites import AS_GIVEN, Conditions, SourceSettings
@@ -190,14 +191,17 @@ def load(settings: SourceSettings, scene: str) -> Pool:
         counts = [len(part.data) for part, _ in parts]
         samples = torch.cat([_in_memory(part) for part, _ in parts])
         labels = None if parts[0][0].labels is None else np.concatenate([part.labels for part, _ in parts])
-        found = Labelled(_named(samples), labels, np.repeat(np.array(settings.groups), counts))
+        found = Labelled(
+            _named(samples, parts[0][0].data.modality), labels, np.repeat(np.array(settings.groups), counts)
+        )
         width = 0
     else:
         found, width = _read(settings.source.replace("{scene}", scene))
     samples = _in_memory(found)
     if settings.features:
         samples = cache.of_images(samples, settings.features, lambda images: _resized(images, settings.size))
-    data = _named(samples.flatten(1) if settings.flatten else samples)
+    kind = ROW if settings.features or settings.flatten else found.data.modality
+    data = Data(samples.flatten(1) if settings.flatten else samples, range(len(samples)), modality=kind)  # type: ignore[arg-type]
     return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
 
 
@@ -209,7 +213,7 @@ def scene_of(settings: SourceSettings, draw: int) -> str:
 def _read(text: str) -> tuple[Labelled, int]:
     (source,) = registry.parse(text, ("source",))
     everything = source.load_all()
-    if len(everything.data.sample_shape) != 2:
+    if everything.data.modality != SPECTRUM:
         return everything, 0
     return everything, int(source.load().layout.get("width", 0))
 
@@ -218,8 +222,8 @@ def _in_memory(part: Labelled) -> Tensor:
     return torch.cat([batch.samples for batch in part.data.batches(1_024)])
 
 
-def _named(samples: Tensor) -> Data:
-    return Data(samples, range(len(samples)))  # type: ignore[arg-type]
+def _named(samples: Tensor, modality: Modality) -> Data:
+    return Data(samples, range(len(samples)), modality=modality)  # type: ignore[arg-type]
 
 
 def _resized(images: Tensor, size: int | None) -> Tensor:

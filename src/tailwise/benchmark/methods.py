@@ -56,7 +56,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     `with_scores`.
     """
     text = suite.weighting_text(method.weighting)
-    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.sample_shape)
+    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.modality)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
     rounds = cleaning.parse(method.refinement)
 
@@ -74,7 +74,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
 
 def with_scores(fitted: Fitted, data: Data, spelling: str) -> Fitted:
     """What was fitted to `data` with local scores, if this spelling gives them to such samples."""
-    chosen = local_scores.choose(spelling, data.sample_shape)
+    chosen = local_scores.choose(spelling, data.modality)
     if chosen is None or isinstance(fitted.detector, local_scores.LocallyScored):
         return fitted
     detector = chosen.fit(fitted.detector, data)
@@ -171,7 +171,7 @@ def _groups_without_hidden(train: np.ndarray, draw: Draw) -> np.ndarray:
 
 def _scaler(train: Data) -> Callable[[Data], np.ndarray]:
     """Features differ in their units of measure and are standardised; pixels and bands do not and are not."""
-    if len(train.sample_shape) > 1:
+    if not train.modality.units_differ:
         return _rows
     scaler = StandardScaler().fit(_rows(train))
     return lambda data: scaler.transform(_rows(data))

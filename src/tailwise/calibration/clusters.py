@@ -15,13 +15,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..core import inference, modality
+from ..core import inference
 from ..core.data import Batch, Data
+from ..core.modality import Modality
 from ..errors import InputError
 from ..numerics import counter_rng, image_filters, neighbours
 from . import clustering, conformal
 
 NONE, UNKNOWN = -1, -2
+# Fields of `Clusters` that are no part of its state.
+_UNSAVED = ("modality", "training", "training_as_new")
 # A random part of a larger training set is kept to compare with.
 _MOST_SAMPLES = 10_000
 # Clusters are found among fewer axes than samples are placed by, as everywhere; what a new kind differs in may lie in
@@ -64,6 +67,7 @@ class Clusters:
 
     Attributes:
         sample_shape: int64, the shape of a sample.
+        modality: what a sample is; no part of the state, which is tensors.
         centre, scale, axes: [d], [d], [d, k]: the principal components that samples are placed by.
         places: [m, k + 1] of training samples, at most 10,000; the last is how far a sample lies off these components.
         rows: [m] int64, which of the training samples these are.
@@ -83,6 +87,7 @@ class Clusters:
     clusters: Tensor
     usual: Tensor
     limit: Tensor
+    modality: Modality
     training: Tensor | None = None
     training_as_new: Placed | None = None
 
@@ -109,13 +114,14 @@ class Clusters:
             raise InputError(f"unknown must lie between 0 and 1: got {unknown}")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         kept = order[:_MOST_SAMPLES].sort().values
-        samples = torch.cat([_compared(batch.samples) for batch in _batches(data.take(kept))])
+        samples = torch.cat([_compared(batch.samples, data.modality) for batch in _batches(data.take(kept))])
         # Of equal samples the first stands for all: a copy beside it would make what is new look farther out than it
         # is.
         distinct, standing = _distinct(samples)
         samples, rows = samples[distinct], kept[distinct]
-        first = modality.shrunk(next(_batches(data.take(kept[:1]))).samples)
-        centre, scale, axes = _axes_of(samples, first.numel() if first.dim() == 4 else 0, seed)
+        small = data.modality.small
+        pixels = data.modality.shrunk(data.read(kept[:1])).numel() if small.spatial else 0
+        centre, scale, axes = _axes_of(samples, small, pixels, seed)
         places = _placed(samples, centre, scale, axes)
         found = clustering.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         distances, near = _others(places, places, torch.arange(len(places)))
@@ -127,7 +133,7 @@ class Clusters:
         strangeness = _strangeness(_reach(places, places, distances, near), without, usual)
         limit = torch.tensor(conformal.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
         shape = torch.tensor(data.sample_shape)
-        clusters = cls(shape, centre, scale, axes, places, rows, found, usual, limit)
+        clusters = cls(shape, centre, scale, axes, places, rows, found, usual, limit, data.modality)
         training = torch.empty(len(data), dtype=torch.long)
         as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), clusters.along(len(data)))
         each = found, found[near[:, 0]], strangeness > limit
@@ -140,28 +146,28 @@ class Clusters:
         return clusters
 
     @classmethod
-    def restore(cls, state: Mapping[str, Tensor]) -> Clusters:
-        """What `state` gave.
+    def restore(cls, state: Mapping[str, Tensor], modality: Modality) -> Clusters:
+        """What `state` gave, of samples of this modality.
 
         Raises: InputError: a tensor is missing or more than is known, or an earlier version compared such samples
             otherwise.
         """
-        names = [name for name in cls.__dataclass_fields__ if not name.startswith("training")]
+        names = [name for name in cls.__dataclass_fields__ if name not in _UNSAVED]
         if set(state) != set(names):
             raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
         restored = {name: state[name] for name in names}
-        entries = _compared(torch.zeros(1, *state["sample_shape"].tolist())).flatten(1).shape[1]
+        entries = _compared(torch.zeros(1, *state["sample_shape"].tolist()), modality).flatten(1).shape[1]
         if len(state["axes"]) != entries:
             raise InputError(
                 f"kinds compare these samples by {entries} entries: got axes of {len(state['axes'])}",
                 "an earlier version of tailwise made them: fit again",
             )
-        return cls(**restored)  # type: ignore[arg-type]
+        return cls(**restored, modality=modality)  # type: ignore[arg-type]
 
     @property
     def state(self) -> dict[str, Tensor]:
         """Everything that `restore` needs."""
-        return {name: value for name, value in vars(self).items() if not name.startswith("training")}
+        return {name: value for name, value in vars(self).items() if name not in _UNSAVED}
 
     @property
     def count(self) -> int:
@@ -186,16 +192,17 @@ class Clusters:
     def place(self, data: Data) -> Placed:
         """Where each sample lies among the training samples; of one that is unlike all, the cluster of the nearest
         too."""
-        if data.sample_shape != tuple(self.sample_shape.tolist()):
+        if data.sample_shape != tuple(self.sample_shape.tolist()) or data.modality != self.modality:
             raise InputError(
-                f"kinds were found among samples of shape {self.sample_shape.tolist()}: got {list(data.sample_shape)}",
+                f"kinds were found among {self.modality.plural} of shape {self.sample_shape.tolist()}: got "
+                f"{data.modality.plural} of shape {list(data.sample_shape)}",
                 "give data of the same kind",
             )
         parts = [self._place(batch.samples) for batch in _batches(data)]
         return Placed(*(torch.cat([getattr(part, name) for part in parts]) for name in ("nearest", "unknown", "along")))
 
     def _place(self, samples: Tensor) -> Placed:
-        places = _placed(_compared(samples), self.centre, self.scale, self.axes)
+        places = _placed(_compared(samples, self.modality), self.centre, self.scale, self.axes)
         distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
         size = places.norm(dim=1)
         own = torch.where((distance <= _ROUNDING * size) & size.isfinite(), nearest, -1)
@@ -266,29 +273,29 @@ def _strangeness(reach: Tensor, around: Tensor, usual: Tensor) -> Tensor:
     return torch.maximum(reach.double(), floor) / torch.maximum(around.double(), floor) ** _SHARE_OF_USUAL
 
 
-def _compared(samples: Tensor) -> Tensor:
+def _compared(samples: Tensor, modality: Modality) -> Tensor:
     """Samples as they are compared: rows as they are, spectra [n, 1, bands] by their angle, and images shrunk, as [n,
     1, d] of their oriented gradients and then their pixels, both blurred: moved by a pixel it is much the same
     image."""
     small = modality.shrunk(samples)
-    if small.dim() == 4:
+    if modality.small.spatial:
         parts = image_filters.oriented(small), image_filters.blurred(small.float(), _BLUR)
         return torch.cat([part.flatten(1) for part in parts], 1)[:, None]
-    return modality.by_angle(small) if small.dim() == 3 else small
+    return modality.compared(small)
 
 
-def _axes_of(samples: Tensor, pixels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _axes_of(samples: Tensor, small: Modality, pixels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """`neighbours.principal_axes` of compared samples; of images the last `pixels` entries are scaled to vary a quarter
     as much, in all, as what comes before."""
     count = _axes_for(len(samples))
     if not pixels:
-        return neighbours.principal_axes(samples, count, seed)
+        return neighbours.principal_axes(samples, count, seed, standardise=small.units_differ)
     variances = samples[:, 0].var(0, correction=0)
     drawn, bright = variances[:-pixels].sum(), variances[-pixels:].sum()
     scale = torch.ones_like(variances)
     if drawn > 0 and bright > 0:
         scale[-pixels:] = (bright / drawn).sqrt() / _PIXELS
-    centre, _, axes = neighbours.principal_axes(samples / scale, count, seed)
+    centre, _, axes = neighbours.principal_axes(samples / scale, count, seed, standardise=False)
     return centre * scale, scale, axes
 
 

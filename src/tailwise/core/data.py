@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .context import Context
+from .modality import Modality, infer
 from .readers import Reader, read, read_in_order, select
 
 
@@ -40,19 +41,29 @@ class Data:
     """Samples without labels.
 
     Attributes:
-        samples: float32 [n, *sample], in memory or behind a Reader. The sample's shape says what it is: [d] a row of d
-            features, [1, bands] a spectrum, [channels, height, width] an image.
+        samples: float32 [n, *sample], in memory or behind a Reader.
         names: one name a sample: a row number, a relative path, a pixel's "row,column".
         features: names of the d features, or the wavelengths in nanometres, where known.
         context: what the samples are surrounded by, such as `Scenes` where they are pixels; None for anything else.
+        modality: what a sample is. Sources say it; where nobody does, `modality.infer` takes it from the shape.
+
+    Raises:
+        InputError: there are no samples, what belongs to them is not as many, or they are not of this modality.
     """
 
     samples: Tensor | Reader
     names: Sequence[str]
     features: tuple[str, ...] = ()
     context: Context | None = None
+    modality: Modality = None  # type: ignore[assignment]  # never None once made
 
     def __post_init__(self) -> None:
+        if self.modality is None:
+            object.__setattr__(self, "modality", infer(self.sample_shape))
+        elif not self.modality.fits(self.sample_shape):
+            raise InputError(
+                f"{self.modality.plural} are {self.modality.form}: got samples of shape {list(self.sample_shape)}"
+            )
         if not len(self):
             raise InputError("there are no samples in the data: at least 1 is needed")
         if len(self.names) != len(self):

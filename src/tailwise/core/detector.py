@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .context import Context
 from .data import Batch, Data
+from .modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality, infer
 from .problem import Labelled
 
 
@@ -88,9 +89,8 @@ class Updatable(Protocol):
 class Detector(nn.Module):
     """What detectors share: settings that print, the sample's shape, and a state of plain tensors.
 
-    A subclass stores its constructor's parameters under their own names, lists the `sample_dims` that it can take
-    (1 a row, 2 a spectrum, 3 an image), makes its networks and buffers in `build`, and then is Trainable, ClosedForm
-    or Divisible.
+    A subclass stores its constructor's parameters under their own names, lists the `modalities` that it can take,
+    makes its networks and buffers in `build`, and then is Trainable, ClosedForm or Divisible.
     `couples_samples` says why, in a detector whose loss for one sample depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
@@ -99,10 +99,11 @@ class Detector(nn.Module):
     `needs_context` names what the batches of a detector that looks beyond the sample must carry, such as `Scenes`;
     `ignores_weights` says why weights have no say in a detector that learns nothing from training samples;
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
-    `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0.
+    `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
+    `sample_shape` and `modality` are set by `start`, before `build`.
     """
 
-    sample_dims: tuple[int, ...] = (1, 2, 3)
+    modalities: tuple[Modality, ...] = (ROW, SPECTRUM, IMAGE, FEATURE_MAP)
     needs_labels: bool = False
     couples_samples: str = ""
     wants_maps: bool = False
@@ -113,11 +114,12 @@ class Detector(nn.Module):
     maps_are_gradients: bool = False
     planned_steps: int = 0
     sample_shape: tuple[int, ...] = ()
+    modality: Modality = ROW
 
     @property
     def has_maps(self) -> bool:
         """Whether `score_map` says where in an image the anomaly is: samples are images, and there is a map of them."""
-        return len(self.sample_shape) == 3 and isinstance(self, Mapping2d)
+        return self.modality.spatial and isinstance(self, Mapping2d)
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         """Make networks and buffers for samples of this shape."""
@@ -133,26 +135,41 @@ class Detector(nn.Module):
         """[sample, d]: where the detector places a sample; the sample itself unless it learns better."""
         return batch.samples.flatten(1)
 
-    def start(self, sample_shape: tuple[int, ...]) -> None:
-        """Check the shape and build.
+    def start(self, sample_shape: tuple[int, ...], modality: Modality | None = None) -> None:
+        """Check what the samples are and build; without a modality it is inferred from the shape.
 
         Raises:
-            InputError: this detector cannot take samples of this shape.
+            InputError: this detector cannot take such samples.
         """
-        if len(sample_shape) not in self.sample_dims:
-            takes = " or ".join(_SHAPES[dims] for dims in self.sample_dims)
-            raise InputError(f"{type(self).__name__} takes {takes}: got samples of shape {list(sample_shape)}")
-        self.sample_shape = tuple(sample_shape)
+        modality = infer(sample_shape) if modality is None else modality
+        if modality not in self.modalities or not modality.fits(sample_shape):
+            takes = ", ".join(f"{each.plural} {each.form}" for each in self.modalities)
+            raise InputError(
+                f"{type(self).__name__} takes {takes}: got {modality.plural} of shape {list(sample_shape)}"
+            )
+        self.sample_shape, self.modality = tuple(sample_shape), modality
         self.build(self.sample_shape)
 
-    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
+    def restore(
+        self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
+    ) -> None:
         """Take over a saved state; what was solved may have any size, so buffers are replaced, not copied into.
+
+        A detector within this one restores its own part.
 
         Raises:
             InputError: the state is not one of this detector.
         """
-        self.start(sample_shape)
-        own = self.state_dict()
+        self.start(sample_shape, modality)
+        own, state = self.state_dict(), dict(state)
+        for name, child in self.named_children():
+            if isinstance(child, Detector):
+                inner = {key: value for key, value in state.items() if key.startswith(f"{name}.")}
+                child.restore(
+                    child.sample_shape, {key[len(name) + 1 :]: value for key, value in inner.items()}, child.modality
+                )
+                state = {key: value for key, value in state.items() if key not in inner}
+                own = {key: value for key, value in own.items() if not key.startswith(f"{name}.")}
         if set(own) != set(state):
             odd = sorted(set(own) ^ set(state))
             raise InputError(f"the saved state does not fit {self!r}: {', '.join(odd[:4])}")
@@ -180,10 +197,3 @@ def _parameters(member: type) -> dict[str, inspect.Parameter]:
     """The named parameters of the constructor; a detector without one of its own has none."""
     parameters = inspect.signature(member).parameters
     return {name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
-
-
-_SHAPES = {
-    1: "rows [features]",
-    2: "spectra [1, bands]",
-    3: "images or feature maps [channels, height, width]",
-}

@@ -59,4 +59,4 @@ class AdaptiveDeviation(Adaptive):
     def score_map(self, batch: Batch) -> Tensor:
         """Probability that a feature, band or pixel was replaced."""
         places = self.read(batch).places.sigmoid()
-        return places[:, 0] if self.sample_shape[:1] == (1,) and len(self.sample_shape) == 2 else places
+        return places if self.modality.spatial else self.modality.over_channels(places)

@@ -35,8 +35,8 @@ class AutoEncoder(Detector):
         self.dense = dense
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        body = Body.of(sample_shape, self.hidden, self.code, self.dense)
-        self.standardise = Standardise(sample_shape)
+        body = Body.of(sample_shape, self.modality, self.hidden, self.code, self.dense)
+        self.standardise = Standardise(sample_shape, self.modality)
         self.encoder = body.encoder()
         self.decoder = body.decoder()
 
@@ -56,5 +56,4 @@ class AutoEncoder(Detector):
     def score_map(self, batch: Batch) -> Tensor:
         """Squared error at each feature, band or pixel, averaged over channels."""
         samples = self.standardise(batch.samples)
-        error = (samples - self.decoder(self.encoder(samples))).square()
-        return error if error.dim() == 2 else error.mean(1)
+        return self.modality.over_channels((samples - self.decoder(self.encoder(samples))).square())

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.context import Scenes
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
 from .components.dual_window import Strip, check_windows, scores_by_strip
@@ -36,7 +37,7 @@ class Collaborative(Detector):
         regularisation: how much distant spectra are penalised.
     """
 
-    sample_dims = (2,)
+    modalities = (SPECTRUM,)
     needs_context = Scenes
     ignores_weights = "it compares each pixel with those around it"
 

@@ -39,8 +39,8 @@ class DeepSVDD(Detector):
         self.dense = dense
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        body = Body.of(sample_shape, self.hidden, self.code, self.dense)
-        self.standardise = Standardise(sample_shape)
+        body = Body.of(sample_shape, self.modality, self.hidden, self.code, self.dense)
+        self.standardise = Standardise(sample_shape, self.modality)
         self.encoder = body.encoder(bias=False, activation=nn.LeakyReLU)
         self.register_buffer("centre", torch.zeros(body.code))
 

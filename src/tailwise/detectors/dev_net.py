@@ -47,12 +47,14 @@ class DevNet(Detector):
         self.prior_draws = prior_draws
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(sample_shape)
+        self.standardise = Standardise(sample_shape, self.modality)
         self.trunk = deviation_network.Trunk(
-            sample_shape, deviation_network.widths(sample_shape, self.hidden, rows=(20,))
+            sample_shape,
+            self.modality,
+            deviation_network.widths(sample_shape, self.modality, self.hidden, rows=(20,)),
         )
         self.head = deviation_network.DeviationHead(self.trunk)
-        self.known = adaptive_deviation.Known(sample_shape)
+        self.known = adaptive_deviation.Known(sample_shape, self.modality)
         draws = torch.randn(self.prior_draws)
         prior = torch.stack([draws.mean(), draws.std()]) if self.prior_draws else torch.tensor([0.0, 1.0])
         self.register_buffer("prior", prior)
@@ -94,7 +96,7 @@ class DevNet(Detector):
 
     def score_map(self, batch: Batch) -> Tensor:
         """Magnitude of the score's gradient at each feature, band or pixel, with the score as its largest value."""
-        return input_gradients.localised(self.explain(batch), self.score(batch))
+        return input_gradients.localised(self.explain(batch), self.score(batch), self.modality)
 
     def _scores(self, samples: Tensor) -> Tensor:
         return self.head(self.trunk(self.standardise(samples)))

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
-from .components.covariance import distances, vectors, weighted_moments, whitening
+from .components.covariance import distances, weighted_moments, whitening
 
 # Neighbouring bands are nearly collinear and their small differences carry the signal, so spectra are barely shrunk.
-_SHRINKAGE = {1: 0.05, 2: 1e-6, 3: 0.05}
+_SHRINKAGE, _SHRINKAGE_OF_SPECTRA = 0.05, 1e-6
 
 
 @register("detector", "gaussian")
@@ -52,18 +53,19 @@ class Gaussian(Detector):
         return self._distances(batch).amax(1).float()
 
     def score_map(self, batch: Batch) -> Tensor:
-        if len(self.sample_shape) != 3:
+        if not self.modality.spatial:
             raise InputError(f"Gaussian has maps for images only: got samples of shape {list(self.sample_shape)}")
         return self._distances(batch).unflatten(1, self.sample_shape[1:]).float()
 
     def _vectors(self, batch: Batch) -> Tensor:
-        return vectors(batch.samples.double())
+        return self.modality.by_place(batch.samples.double())
 
     def _distances(self, batch: Batch) -> Tensor:
         return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
 
     def _shrunk(self, covariance: Tensor) -> Tensor:
-        shrinkage = _SHRINKAGE[len(self.sample_shape)] if self.shrinkage is None else self.shrinkage
+        usual = _SHRINKAGE_OF_SPECTRA if self.modality == SPECTRUM else _SHRINKAGE
+        shrinkage = usual if self.shrinkage is None else self.shrinkage
         diagonal = covariance.diagonal(dim1=1, dim2=2)
         # A constant feature would have no inverse; against this floor any departure from it still scores high.
         floor = 1e-6 * diagonal.mean(1, keepdim=True).clamp_min(1e-12)
@@ -71,4 +73,4 @@ class Gaussian(Detector):
 
     @property
     def _step(self) -> int:
-        return 4_096 if len(self.sample_shape) < 3 else 32
+        return 32 if self.modality.spatial else 4_096

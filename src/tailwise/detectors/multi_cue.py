@@ -18,7 +18,7 @@ from ..errors import InputError
 from .components.adaptive_deviation import Adaptive, Known, check_burn_in, check_margin
 from .components.deviation_network import Reading
 from .components.fusion import fuse, squash
-from .components.input_gradients import gradients, localised
+from .components.input_gradients import gradients, localised, with_top
 from .components.losses import top_mean
 
 _WEIGHTS = {"deviation": 0.55, "entropy": 0.10, "segmentation": 0.35}
@@ -76,7 +76,7 @@ class MultiCue(Adaptive):
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         super().build(sample_shape)
-        self.known = Known(sample_shape)
+        self.known = Known(sample_shape, self.modality)
 
     def know(self, anomalies: Labelled) -> None:
         self.known.keep(anomalies)
@@ -117,9 +117,9 @@ class MultiCue(Adaptive):
         ]
 
         def part(head: Callable[[Reading], Tensor]) -> Tensor:
-            return localised(gradients(lambda x: head(self.heads(x)), samples), even, _BLUR)
+            return localised(gradients(lambda x: head(self.heads(x)), samples), even, self.modality, _BLUR)
 
-        return localised(torch.stack([part(head) for head in heads]).mean(0), self.score(batch), 0.0)
+        return with_top(torch.stack([part(head) for head in heads]).mean(0), self.score(batch))
 
     def _cues(self, reading: Reading) -> dict[str, Tensor]:
         top = _PUBLISHED_TOP if self.as_published else self.margin

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import Modality
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics.neighbours import nearest
@@ -39,7 +40,7 @@ class NearestNeighbours(Detector):
         self.neighbours = neighbours
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(sample_shape)
+        self.standardise = Standardise(sample_shape, self.modality)
         self.register_buffer("memory", torch.zeros(1, 1))  # [m, d]
         self.register_buffer("mass", torch.ones(1))  # [m], mean 1
         self._reach = 1  # how far the search goes
@@ -56,8 +57,10 @@ class NearestNeighbours(Detector):
         self.mass = (mass / mass.mean()).float()
         self._reach = self._sure_to_hold()
 
-    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        super().restore(sample_shape, state)
+    def restore(
+        self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
+    ) -> None:
+        super().restore(sample_shape, state, modality)
         self._reach = self._sure_to_hold()
 
     def embed(self, batch: Batch) -> Tensor:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPATIAL
 from ..core.registry import register
 from ..errors import InputError
-from .components.covariance import distances, vectors, weighted_moments, whitening
+from .components.covariance import distances, weighted_moments, whitening
 from .components.standardise import Standardise
 
 _STEP = 32
@@ -28,7 +29,7 @@ class PaDiM(Detector):
         added: what is added to the variance of each channel, so that fewer images than channels are enough.
     """
 
-    sample_dims = (3,)
+    modalities = SPATIAL
     wants_maps = True
     kept: Tensor
     mean: Tensor
@@ -44,7 +45,7 @@ class PaDiM(Detector):
         self.added = added
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(sample_shape)
+        self.standardise = Standardise(sample_shape, self.modality)
         channels = sample_shape[0]
         few = torch.randperm(channels)[: self.dims].sort().values if channels > self.dims else torch.arange(channels)
         self.register_buffer("kept", few)  # [d]
@@ -70,7 +71,7 @@ class PaDiM(Detector):
         return self._vectors(batch).mean(1)
 
     def _vectors(self, batch: Batch) -> Tensor:
-        return vectors(self.standardise(batch.samples)[:, self.kept])
+        return self.modality.by_place(self.standardise(batch.samples)[:, self.kept])
 
     def _distances(self, batch: Batch) -> Tensor:
         return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPATIAL
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops, neighbours
@@ -66,7 +67,7 @@ class PatchMemory(Detector):
         max_memory: bytes that a fit may take, such as "2GB". More images than fit are thinned in blocks, then together.
     """
 
-    sample_dims = (3,)
+    modalities = SPATIAL
     wants_maps = True
     solve_once = True
     memory: Tensor

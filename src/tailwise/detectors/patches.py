@@ -6,13 +6,12 @@ scored by a detector that takes rows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import ROW, SPATIAL
 from ..core.registry import find, register
 from ..errors import InputError
 from .components import pooling
@@ -34,7 +33,7 @@ class Patches(Detector):
         highest: how many of an image's patches its score is the mean of.
     """
 
-    sample_dims = (3,)
+    modalities = SPATIAL
     wants_maps = True
 
     def __init__(
@@ -52,7 +51,7 @@ class Patches(Detector):
         self.highest = highest
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.detector.start(sample_shape[:1])
+        self.detector.start(sample_shape[:1], ROW)
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
         positions = data.sample_shape[1] * data.sample_shape[2]
@@ -64,7 +63,7 @@ class Patches(Detector):
             rows.append(found.gather(1, order[..., None].expand(-1, -1, found.shape[2])).flatten(0, 1))
             place.append(order.flatten())
         owner = torch.arange(len(data)).repeat_interleave(each)
-        return Data(torch.cat(rows), self._names(data, owner, torch.cat(place))), owner
+        return Data(torch.cat(rows), self._names(data, owner, torch.cat(place)), modality=ROW), owner
 
     def score(self, batch: Batch) -> Tensor:
         scores = self.score_map(batch).flatten(1)
@@ -76,12 +75,6 @@ class Patches(Detector):
     def embed(self, batch: Batch) -> Tensor:
         """The mean over the places of an image's patches: [sample, d]."""
         return self.detector.embed(self._as_rows(batch)).unflatten(0, (batch.samples.shape[0], -1)).mean(1)
-
-    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        self.start(sample_shape)
-        self.detector.restore(
-            sample_shape[:1], {name.removeprefix("detector."): value for name, value in state.items()}
-        )
 
     def _patches(self, samples: Tensor) -> Tensor:
         """[b, channels, height, width] -> [b, positions, channels]."""

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops
@@ -45,7 +46,7 @@ class RX(Detector):
         features: how many random features of a Gaussian kernel stand in for the bands; 0 takes the bands themselves.
     """
 
-    sample_dims = (2,)
+    modalities = (SPECTRUM,)
     mean: Tensor
     whitening: Tensor
     centre: Tensor

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..backbones.networks import backbone, map_layers
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import FEATURE_MAP, SPATIAL
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops
@@ -45,7 +46,7 @@ class StudentTeacher(Detector):
         width: channels of the student's first stage; each stage after it has twice as many.
     """
 
-    sample_dims = (3,)
+    modalities = SPATIAL
 
     def __init__(self, teacher: str | None = None, width: int = 16) -> None:
         super().__init__()
@@ -56,17 +57,17 @@ class StudentTeacher(Detector):
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         self._kept = _Kept(_KEPT_BYTES)
-        self.standardise = Standardise(sample_shape)
+        self.standardise = Standardise(sample_shape, self.modality)
         self.frozen = _random_pyramid(sample_shape[0]) if self.teacher is None else _named(self.teacher, sample_shape)
         with torch.no_grad():
             self.shapes = [tuple(maps.shape[1:]) for maps in self.frozen(torch.zeros(1, *sample_shape))]
-        self.of_teacher = nn.ModuleList(Standardise(shape) for shape in self.shapes)
+        self.of_teacher = nn.ModuleList(Standardise(shape, FEATURE_MAP) for shape in self.shapes)
         self.student = _Student(sample_shape, self.shapes, self.width)
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
         for level, standardise in enumerate(self.of_teacher):
-            standardise.learn(Data(_Level(self, data, level), data.names), w)  # type: ignore[operator]
+            standardise.learn(Data(_Level(self, data, level), data.names, modality=FEATURE_MAP), w)  # type: ignore[operator]
 
     def losses(self, batch: Batch) -> Tensor:
         return torch.stack([gap.flatten(1).mean(1) for gap in self._gaps(batch)]).sum(0)

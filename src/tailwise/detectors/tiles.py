@@ -7,13 +7,13 @@ like, and an image of any size needs the memory of a tile.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPATIAL
 from ..core.readers import Reader
 from ..core.registry import find, register
 from ..errors import InputError
@@ -32,7 +32,7 @@ class Tiles(Detector):
         overlap: the least share of its side that a tile has in common with the next.
     """
 
-    sample_dims = (3,)
+    modalities = SPATIAL
 
     def __init__(self, detector: Detector | None = None, tile: int = 128, overlap: float = 0.125) -> None:
         super().__init__()
@@ -49,14 +49,14 @@ class Tiles(Detector):
         return self.detector.has_maps
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.detector.start(self._tile_shape)
+        self.detector.start(self._tile_shape, self.modality)
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
         """Every tile of every sample, cut when it is asked for."""
         places = self._places
         names = [f"{name}#{row},{column}" for name in data.names for row, column in places]
         owner = torch.arange(len(data)).repeat_interleave(len(places))
-        return Data(_Cut(data, places, self._tile_shape), names), owner
+        return Data(_Cut(data, places, self._tile_shape), names, modality=data.modality), owner
 
     def score(self, batch: Batch) -> Tensor:
         return torch.stack([self.detector.score(tile) for tile in self._tiles(batch)]).amax(0)
@@ -77,11 +77,6 @@ class Tiles(Detector):
     def embed(self, batch: Batch) -> Tensor:
         """The mean over the places of an image's tiles: [sample, d]."""
         return torch.stack([self.detector.embed(tile) for tile in self._tiles(batch)]).mean(0)
-
-    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        self.start(sample_shape)
-        own = {name.removeprefix("detector."): value for name, value in state.items()}
-        self.detector.restore(self._tile_shape, own)
 
     @property
     def _tile_shape(self) -> tuple[int, int, int]:

@@ -24,6 +24,7 @@ from ..calibration import conformal
 from ..core import registry
 from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import ROW
 from ..core.problem import Labelled
 from ..errors import InputError
 from ..numerics import neighbours
@@ -217,7 +218,7 @@ class AnomalyDetector(_Thresholded):
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         held, kept = order.tensor_split([conformal.held_out_count(len(rows), self.false_alarms)])
         kept = kept.sort().values
-        rule = choose(self.scores, rows.sample_shape)
+        rule = choose(self.scores, rows.modality)
         rounds, fit = cleaning.parse(self.refine), self._fitter(weighting, rule)
         base = torch.ones(len(kept))
         fitted = fit(rows.take(kept), base, seed) if rounds is None else rounds(fit, rows.take(kept), base, seed).fitted
@@ -347,4 +348,4 @@ def _checked(estimator: Any, X: Any, reset: bool) -> np.ndarray:
 
 
 def _data(X: np.ndarray) -> Data:
-    return Data(torch.tensor(X, dtype=torch.float32), [str(row) for row in range(len(X))])
+    return Data(torch.tensor(X, dtype=torch.float32), [str(row) for row in range(len(X))], modality=ROW)

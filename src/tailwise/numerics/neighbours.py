@@ -109,24 +109,28 @@ def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     return indices
 
 
-def principal_components(samples: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None) -> Tensor:
+def principal_components(
+    samples: Tensor, dims: int = 32, seed: int = 0, of: Tensor | None = None, *, standardise: bool = True
+) -> Tensor:
     """Coordinates [n, min(dims, ...)] of samples [n, ...] along the leading principal components of a part of them.
 
     With `of` [m, ...] the components are those of other samples of the same shape.
 
-    Features of vectors [n, d] are standardised first, because their units of measure differ; pixels and bands are not.
+    `standardise` features whose units of measure differ; pixels and bands have one unit.
     """
-    centre, scale, axes = principal_axes(samples if of is None else of, dims, seed)
+    centre, scale, axes = principal_axes(samples if of is None else of, dims, seed, standardise=standardise)
     return (samples.flatten(1).float() - centre) / scale @ axes
 
 
-def principal_axes(samples: Tensor, dims: int = 32, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+def principal_axes(
+    samples: Tensor, dims: int = 32, seed: int = 0, *, standardise: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """Centre [d], scale [d] and axes [d, min(dims, ...)] of `principal_components`, to place other samples by."""
     flat = samples.flatten(1).float()
     generator = torch.Generator(flat.device).manual_seed(seed)
     part = flat[torch.randperm(len(flat), generator=generator, device=flat.device)[:_PART]]
     centre = part.mean(0)
-    scale = part.std(0, correction=0) if samples.dim() == 2 else torch.ones_like(centre)
+    scale = part.std(0, correction=0) if standardise else torch.ones_like(centre)
     # What hardly varies in the part has no scale of its own; dividing by it would blow up the few that differ.
     scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, 1.0)
     part = (part - centre) / scale

@@ -16,9 +16,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..core import embedding, inference, modality
+from ..core import embedding, inference
 from ..core.data import Data
 from ..core.identity import _BATCH, digests
+from ..core.modality import IMAGE
 from ..core.problem import Previewed, Problem, Source
 from ..errors import InputError
 from ..numerics import metrics, neighbours
@@ -85,7 +86,7 @@ def near_copies(train: Data, test: Data | None, distinct: np.ndarray) -> list[tu
         None where there are too few or too many samples to say, and for pixels, whose neighbours are alike anyway.
     """
     tested = 0 if test is None else len(test)
-    if len(train.sample_shape) == 2 or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_SAMPLES or tested > _MOST_SAMPLES:
+    if train.modality.continuum or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_SAMPLES or tested > _MOST_SAMPLES:
         return None
     places = embedding.embedding_of(train if test is None else _joined(train, test))
     own, others = places[: len(train)][distinct], places[len(train) :]
@@ -115,11 +116,11 @@ def still_features(data: Data) -> list[tuple[str, float, float]] | None:
     names = _feature_names(data)
     if not names:
         return None
-    step = max(1, len(data) // (_SAMPLE if len(data.sample_shape) < 3 else _SAMPLE_OF_IMAGES))
-    usual = _by_feature(data.read(torch.arange(0, len(data), step))).flatten(1).median(1).values  # [d]
+    step = max(1, len(data) // (_SAMPLE_OF_IMAGES if data.modality.spatial else _SAMPLE))
+    usual = _by_feature(data, data.read(torch.arange(0, len(data), step))).flatten(1).median(1).values  # [d]
     share = torch.zeros(len(names), dtype=torch.float64)
     for batch in data.batches(inference.batch_size_for(data.sample_shape, _BATCH)):
-        share += (_by_feature(batch.samples) == usual[:, None, None]).double().mean(2).sum(1)
+        share += (_by_feature(data, batch.samples) == usual[:, None, None]).double().mean(2).sum(1)
     share /= len(data)
     return [(names[i], float(usual[i]), float(share[i])) for i in (share >= _STILL).nonzero()[:, 0].tolist()]
 
@@ -199,7 +200,7 @@ def _near(pairs: Sequence[tuple[str, str]], samples: str) -> dict[str, Any]:
 
 def _still(still: Sequence[tuple[str, float, float]], problem: Problem) -> dict[str, Any]:
     train = problem.train
-    what = {1: "features", 2: "bands"}.get(len(train.sample_shape), "channels")
+    what = train.modality.features
     message = f"every one of the {len(_feature_names(train))} {what} varies"
     if still:
         message = (
@@ -269,7 +270,9 @@ def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Dat
         return train, test
     try:
         seen = [
-            Data(torch.cat([modality.shrunk(source.preview(name)[None]) for name in data.names]), data.names)
+            Data(
+                torch.cat([IMAGE.shrunk(source.preview(name)[None]) for name in data.names]), data.names, modality=IMAGE
+            )
             for data in wanted
         ]
     except InputError:  # a file that went away since
@@ -279,21 +282,14 @@ def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Dat
 
 def _joined(train: Data, test: Data) -> Data:
     """Both as one, in memory, made small where they are images."""
-    parts = [modality.shrunk(batch.samples) for data in (train, test) for batch in data.batches(64)]
-    return Data(torch.cat(parts), [*train.names, *test.names])
+    parts = [train.modality.shrunk(batch.samples) for data in (train, test) for batch in data.batches(64)]
+    return Data(torch.cat(parts), [*train.names, *test.names], modality=train.modality.small)
 
 
-def _by_feature(samples: Tensor) -> Tensor:
+def _by_feature(data: Data, samples: Tensor) -> Tensor:
     """Samples as [d, n, values]: rows and spectra have one value a feature, images as many as pixels."""
-    if samples.dim() < 4:
-        return samples.flatten(1).T[:, :, None]
-    return samples.flatten(2).transpose(0, 1)
+    return data.modality.by_place(samples).permute(2, 0, 1)
 
 
 def _feature_names(data: Data) -> list[str]:
-    shape = data.sample_shape
-    if len(shape) == 3:
-        return [] if modality.is_map(shape) else [f"channel {i}" for i in range(shape[0])]
-    if data.features:
-        return list(data.features)
-    return [f"band {i}" for i in range(shape[-1])] if len(shape) == 2 else []
+    return list(data.modality.feature_names(data.sample_shape, data.features))

@@ -26,6 +26,7 @@ from ..core.data import Data
 from ..core.detector import Detector
 from ..core.embedding import embedding_beside, embedding_of
 from ..core.identity import digest_of
+from ..core.modality import box_of
 from ..core.problem import Labelled, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
@@ -37,7 +38,6 @@ from ..weights.weighting import Context, unit_mean
 
 # So many nearest normals are shown, and averaged into what is usual.
 _NEAREST = 5
-_WINDOWS, _CELLS = 32, 8
 _REGIONS = 3
 _LISTED = 12
 # A sample this near in the embedding, as a share of its distance from the middle, and of the same name is itself.
@@ -221,10 +221,10 @@ def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
 def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:
     """The score of the reference, and what each part of the sample adds to it on the way to the sample's own."""
     sample = one.read(torch.tensor([0]))[0]
-    part, named = parts_of(one)
+    part, named = one.modality.divided(one.sample_shape, one.features)
 
     def score(samples: Tensor) -> Tensor:
-        return inference.score(detector, Data(samples, list(map(str, range(len(samples))))))
+        return inference.score(detector, Data(samples, list(map(str, range(len(samples)))), modality=one.modality))
 
     steps = shapley.steps_for(len(named), sample.numel())
     gained = shapley.contributions(score, sample, reference, part, steps, seed).tolist()
@@ -233,49 +233,14 @@ def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict
         | {"value": float(sample[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
         for i, (known, g) in enumerate(zip(named, gained, strict=True))
     ]
-    what = {1: "features", 2: "bands", 3: "patches"}[len(one.sample_shape)]
     return {
         "usual": float(score(reference[None])[0]),
-        "drivers": {"what": what, "steps": steps, "rows": sorted(rows, key=lambda row: -abs(row["contribution"]))},
+        "drivers": {
+            "what": one.modality.parts,
+            "steps": steps,
+            "rows": sorted(rows, key=lambda row: -abs(row["contribution"])),
+        },
     }
-
-
-def parts_of(data: Data) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Which part each entry of a sample belongs to, and a name for each part: a feature, a window of bands, or a cell
-    of an even grid over the image, with its place in shares of the height and width."""
-    shape = data.sample_shape
-    if len(shape) == 1:
-        names = data.features or tuple(f"feature {i}" for i in range(shape[0]))
-        return torch.arange(shape[0]), [{"name": name} for name in names]
-    if len(shape) == 2:
-        part = shapley.windows(shape[1], _WINDOWS)
-        return part[None].expand(shape), [_window(data, part == i) for i in range(int(part.max()) + 1)]
-    part = shapley.grid(shape[1], shape[2], _CELLS)
-    across = min(_CELLS, shape[2])
-    return part[None].expand(shape), [_cell(part == i, i, across) for i in range(int(part.max()) + 1)]
-
-
-def _window(data: Data, inside: Tensor) -> dict[str, Any]:
-    bands = inside.nonzero().flatten().tolist()
-    names = data.features or tuple(map(str, range(data.sample_shape[1])))
-    ending = " nm" if data.features else ""
-    first, last = names[bands[0]], names[bands[-1]]
-    said = first if first == last else f"{first} to {last}"
-    return {"name": f"{said}{ending}" if ending else f"band {said}", "bands": [bands[0], bands[-1]]}
-
-
-def _cell(inside: Tensor, number: int, across: int) -> dict[str, Any]:
-    return {"name": f"row {number // across + 1}, column {number % across + 1}", "box": _box(inside.numpy())}
-
-
-def _box(inside: np.ndarray) -> dict[str, float]:
-    """Where the true pixels lie, as shares of the height and width."""
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    height, width = inside.shape
-    return {
-        "top": float(rows[0] / height), "bottom": float((rows[-1] + 1) / height),
-        "left": float(columns[0] / width), "right": float((columns[-1] + 1) / width),
-    }  # fmt: skip
 
 
 def _where(box: dict[str, float]) -> str:
@@ -297,7 +262,7 @@ def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:
     rows: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         inside = labelled == number
-        box, highest = _box(inside), float(found[inside].max())
+        box, highest = box_of(torch.from_numpy(inside)), float(found[inside].max())
         rows.append(
             {"name": _where(box), "box": box, "highest": highest, "flagged": highest > scale.threshold}
             | {"share": float(inside.mean()), "threshold": scale.threshold}

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..calibration import score_maps
 from ..core.data import Data
+from ..core.modality import SPECTRUM
 from ..core.problem import Labelled, Source
 from ..errors import InputError
 from . import explanation, numbers
@@ -166,7 +167,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _picture(known: Known, source: Source, samples: Data, at: int, sample: Mapping[str, Any]) -> str:
     """The sample with the patches that add most, numbered, and beside it its map; "" where it is no picture."""
-    if len(samples.sample_shape) != 3:
+    if not samples.modality.spatial:
         return _plain_picture(source, samples, at)
     with suppress(InputError):  # the file may have gone away since
         picture = _sized(pictures_of(source, samples)(at))
@@ -214,7 +215,7 @@ def _boxed(picture: np.ndarray, sample: Mapping[str, Any]) -> np.ndarray:
 
 def _spectra(known: Known, samples: Data, at: int, sample: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a figure of a spectrum needs: the bands' places, the sample, and the average of its nearest normals."""
-    if len(samples.sample_shape) != 2 or not sample["drivers"]:
+    if samples.modality != SPECTRUM or not sample["drivers"]:
         return None
     names = known.table["sample"].astype(str).tolist()
     near = torch.tensor([names.index(row["sample"]) for row in sample["nearest"]])

@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from ..calibration import score_maps
 from ..calibration.score_maps import Scale
 from ..core.data import Data
+from ..core.modality import ROW
 from ..core.problem import Pictured, Previewed, Source
 from ..errors import InputError
-from ..sources.image_files import for_people
 from . import numbers, selection
 
 # Pixels of the longer side: of a picture in a list, and of one that a score map is laid over.
@@ -39,9 +39,9 @@ def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str
         if isinstance(source, Previewed):
             with suppress(InputError):  # a file that went away since; the report can do without its picture
                 pictures[name] = _thumbnail(source.preview(name).permute(1, 2, 0).numpy())
-        elif len(data.sample_shape) == 3 and data.sample_shape[0] in (1, 3):
-            pictures[name] = _thumbnail(data.read(torch.tensor([place[name]]))[0].permute(1, 2, 0).numpy())
-        elif len(data.sample_shape) == 1 and data.features:
+        elif (picture := data.modality.picture(data.read(torch.tensor([place[name]]))[0])) is not None:
+            pictures[name] = _thumbnail(picture.permute(1, 2, 0).numpy())
+        elif data.modality == ROW and data.features:
             values = data.read(torch.tensor([place[name]]))[0].tolist()
             named = list(zip(data.features, values, strict=True))[:_FEATURES]
             texts[name] = ", ".join(f"{feature} {value:.4g}" for feature, value in named)
@@ -84,7 +84,9 @@ def pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
         if isinstance(source, Pictured):
             shown = source.picture(data.names[place])
         else:
-            shown = for_people(data.read(torch.tensor([place]))[0])
+            shown = data.modality.picture(data.read(torch.tensor([place]))[0])
+            assert shown is not None  # only images have maps, and only maps are drawn over pictures
+            shown = shown.expand(3, -1, -1)
         return (shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
     return picture

@@ -6,7 +6,7 @@ A score may change with the version of a package, on another machine or in an ex
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
+from ..core.modality import Modality
 from ..errors import InputError
 from .files import read_tensors, tensor_bytes
 
@@ -29,17 +30,19 @@ _MOST_BYTES = 4 * _BYTES
 
 @dataclass(frozen=True, eq=False)
 class Fingerprint:
-    """Samples [k, *sample] and the scores [k] that the run gave them."""
+    """Samples [k, *sample] of a modality and the scores [k] that the run gave them."""
 
     samples: Tensor
     scores: Tensor
+    modality: Modality
 
     def as_bytes(self) -> bytes:
         return tensor_bytes({"samples": self.samples, "scores": self.scores}, {})
 
     @property
     def data(self) -> Data:
-        return Data(self.samples.float(), [str(place) for place in range(len(self.samples))])
+        names = [str(place) for place in range(len(self.samples))]
+        return Data(self.samples.float(), names, modality=self.modality)
 
     def differences(self, scores: Tensor) -> Tensor:
         """[k]: how far other scores are from these, as shares; see `TOLERANCE`."""
@@ -73,12 +76,12 @@ def looks_around(detector: Detector) -> bool:
 
 def of(detector: Detector, samples: Tensor) -> Fingerprint:
     """The fingerprint of a detector: its scores of these samples."""
-    made = Fingerprint(samples, torch.empty(0))
-    return Fingerprint(samples, inference.score(detector, made.data))
+    made = Fingerprint(samples, torch.empty(0), detector.modality)
+    return replace(made, scores=inference.score(detector, made.data))
 
 
-def read(path: Path) -> Fingerprint:
-    """A fingerprint from its file.
+def read(path: Path, modality: Modality) -> Fingerprint:
+    """A fingerprint of samples of this modality from its file.
 
     Raises:
         InputError: the file is not one.
@@ -86,4 +89,4 @@ def read(path: Path) -> Fingerprint:
     tensors, _ = read_tensors(path)
     if set(tensors) != {"samples", "scores"} or len(tensors["samples"]) != len(tensors["scores"]):
         raise InputError(f"{path} does not hold samples with their scores", "restore it, or fit again")
-    return Fingerprint(tensors["samples"], tensors["scores"])
+    return Fingerprint(tensors["samples"], tensors["scores"], modality)

@@ -49,9 +49,10 @@ def labelled_like(opened: store.Run, source: Source) -> Labelled:
     labelled = source.load_all()
     samples = labelled.data
     expected = list(opened.settings["sample_shape"])
-    if list(samples.sample_shape) != expected:
+    if list(samples.sample_shape) != expected or samples.modality != opened.modality:
         raise InputError(
-            f"the run was fitted on samples of shape {expected}: those of {source!r} have {list(samples.sample_shape)}",
+            f"the run was fitted on {opened.modality.plural} of shape {expected}: {source!r} has "
+            f"{samples.modality.plural} of shape {list(samples.sample_shape)}",
             "score data of the same kind: as many columns, channels or bands",
         )
     return labelled

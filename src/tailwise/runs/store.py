@@ -31,6 +31,7 @@ from torch import Tensor
 
 from ..calibration.clusters import Clusters
 from ..core.detector import Detector
+from ..core.modality import Modality, find
 from ..core.registry import parse
 from ..errors import InputError
 from ..training import local_scores
@@ -44,8 +45,8 @@ REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "chec
 _SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (CLUSTERS, TEST_SCORES, FINGERPRINT)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 _NEEDED: dict[str, Any] = {
-    "status": str, "detector": str, "scores": str, "source": str, "sample_shape": list, "threshold": (int, float),
-    "digests": dict, "checks": list,
+    "status": str, "detector": str, "scores": str, "source": str, "modality": str, "sample_shape": list,
+    "threshold": (int, float), "digests": dict, "checks": list,
 }  # fmt: skip
 
 
@@ -61,17 +62,23 @@ class Run:
         detector = self.spelled("detector")
         rule = local_scores.parse(self.settings["scores"])
         detector = detector if rule is None else local_scores.LocallyScored(rule, detector)
-        detector.restore(tuple(self.settings["sample_shape"]), read_tensors(self._checked(MODEL))[0])
+        state = read_tensors(self._checked(MODEL))[0]
+        detector.restore(tuple(self.settings["sample_shape"]), state, self.modality)
         kept = self.fingerprint()
         if kept is not None:
             self._compare(kept, detector)
         return detector.eval()
 
+    @property
+    def modality(self) -> Modality:
+        """What a sample of the run is."""
+        return find(self.settings["modality"])
+
     def fingerprint(self) -> Fingerprint | None:
         """Samples with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
         if FINGERPRINT not in self.settings["digests"]:
             return None
-        return read(self._checked(FINGERPRINT))
+        return read(self._checked(FINGERPRINT), self.modality)
 
     def _compare(self, kept: Fingerprint, detector: Detector) -> None:
         worst = float(kept.differences(of(detector, kept.samples).scores).max())
@@ -101,7 +108,7 @@ class Run:
         """The kinds of normal that were found among the training samples; None for a run made before they were kept."""
         if CLUSTERS not in self.settings["digests"]:
             return None
-        return Clusters.restore(read_tensors(self._checked(CLUSTERS))[0])
+        return Clusters.restore(read_tensors(self._checked(CLUSTERS))[0], self.modality)
 
     def test_scores(self) -> pd.DataFrame | None:
         """The test samples: sample, score, label, and group where known; None where there were none. For evaluation."""

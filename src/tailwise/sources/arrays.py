@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..core.data import Data
+from ..core.modality import Modality, find, infer
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
@@ -31,22 +32,25 @@ def from_arrays(
     test_groups: Any = None,
     features: tuple[str, ...] = (),
     name: str = "arrays",
+    modality: str | Modality = "",
 ) -> Problem:
     """A problem from numpy arrays or tensors.
 
     Args:
-        x: samples [n, ...]: rows [n, d], spectra [n, 1, bands] or images [n, channels, height, width].
+        x: samples [n, ...]: rows [n, d], spectra [n, 1, bands], images or feature maps [n, channels, height, width].
         labels: [n], 0 or False is normal: half of the normals of x then train, and the rest of x is the test.
         groups: [n] known kinds of normal.
         test: samples to test on [m, ...]; not together with `labels`.
         test_labels, test_groups: what is known of them [m].
         features: names of the columns of x.
         name: what the problem is called in reports.
+        modality: what a sample is, such as "image"; "" takes it from the shape of x where that can be one thing only.
 
     Raises:
-        InputError: lengths or shapes do not fit, values are not finite, or both `labels` and `test` are given.
+        InputError: lengths or shapes do not fit, the shape could be of several modalities or is of none, values are not
+            finite, or both `labels` and `test` are given.
     """
-    data = _data(x, "x", features)
+    data = _data(x, "x", modality, features)
     facts = Facts(name)
     groups = None if groups is None else _each(groups, data, "groups").astype(str)
     if labels is not None:
@@ -55,7 +59,7 @@ def from_arrays(
         return one_class(data, anomalies(_each(labels, data, "labels")), groups, facts)
     if test is None:
         return Problem(data, facts, groups)
-    tested = _data(test, "test", features)
+    tested = _data(test, "test", modality, features)
     if tested.sample_shape != data.sample_shape:
         raise InputError(f"samples of test are {list(tested.sample_shape)}: those of x are {list(data.sample_shape)}")
     known = None if test_labels is None else anomalies(_each(test_labels, tested, "test_labels"), "test_labels")
@@ -73,14 +77,18 @@ class ArrayFile(PathSource):
     Args:
         path: the file.
         normal: the values of y that train; every test sample of another class is an anomaly. () trains on all.
+        modality: what a sample is, such as "feature map"; "" takes it from the shape where that can be one thing only.
     """
 
     reads: ClassVar[str] = "an .npz file with x_train"
 
     normal: tuple[int | str, ...] = ()
+    modality: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.modality:
+            find(self.modality)
         object.__setattr__(self, "normal", tuple(self.normal))
 
     @classmethod
@@ -105,7 +113,8 @@ class ArrayFile(PathSource):
         tested = problem.test
         parts = [problem.train] if tested is None else [problem.train, tested.data]
         samples = torch.cat([torch.as_tensor(part.samples) for part in parts])
-        data = Data(samples, [name for part in parts for name in part.names])
+        names = [name for part in parts for name in part.names]
+        data = Data(samples, names, modality=problem.train.modality)
         groups = [problem.train_groups] if tested is None else [problem.train_groups, tested.groups]
         if any(group is None for group in groups):
             return Labelled(data)
@@ -119,7 +128,7 @@ class ArrayFile(PathSource):
         x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
         if x is None:
             return None, None
-        data = _data(_images(x), f"x_{part}", prefix=f"{part}/")
+        data = _data(_images(x), f"x_{part}", self.modality, prefix=f"{part}/")
         return data, None if y is None else _named(_each(y.reshape(-1), data, f"y_{part}"), arrays)
 
 
@@ -142,13 +151,15 @@ def _images(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(scaled, 3, 1)) if x.shape[3] in (1, 3) else scaled
 
 
-def _data(x: Any, name: str, features: tuple[str, ...] = (), prefix: str = "") -> Data:
+def _data(x: Any, name: str, modality: str | Modality = "", features: tuple[str, ...] = (), prefix: str = "") -> Data:
     try:
         samples = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers: {error}") from error
     if samples.dim() < 2:
         raise InputError(f"{name} has shape {list(samples.shape)}: samples [n, ...] were needed", "reshape to [n, 1]")
+    kind = find(modality) if isinstance(modality, str) and modality else modality or infer(tuple(samples.shape[1:]))
+    assert isinstance(kind, Modality)
     # Copied, so that nothing that is done here reaches the caller's array.
     samples = samples.detach().to("cpu", torch.float32, copy=True)
     finite = torch.isfinite(samples).flatten(1).all(1)
@@ -160,7 +171,7 @@ def _data(x: Any, name: str, features: tuple[str, ...] = (), prefix: str = "") -
         )
     if features and (len(features) != samples.shape[1] or samples.dim() != 2):
         raise InputError(f"{len(features)} features are named for samples of shape {list(samples.shape[1:])}")
-    return Data(samples, [f"{prefix}{row}" for row in range(len(samples))], tuple(features))
+    return Data(samples, [f"{prefix}{row}" for row in range(len(samples))], tuple(features), modality=kind)
 
 
 def _each(values: Any, data: Data, name: str) -> np.ndarray:

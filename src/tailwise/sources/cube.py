@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..core.context import Scenes
 from ..core.data import Data
+from ..core.modality import SPECTRUM
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
@@ -138,7 +139,7 @@ class Cube(PathSource):
         wavelengths = scenes[0].wavelengths
         features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
         sizes = tuple((scene.height, scene.width) for scene in scenes)
-        data = Data(samples, names_of_pixels, features, Scenes(samples, sizes))
+        data = Data(samples, names_of_pixels, features, Scenes(samples, sizes), SPECTRUM)
         return Labelled(data, self._labels(names, scenes))
 
     def _labels(self, names: list[str], scenes: list[Scene]) -> np.ndarray | None:

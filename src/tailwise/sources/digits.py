@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..core.data import Data
+from ..core.modality import ROW
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import Value, register
 from ..errors import InputError
@@ -47,7 +48,9 @@ class Digits(Value):
         pixels, digits = load_digits(return_X_y=True)
         samples = torch.from_numpy((pixels / 16).astype(np.float32))
         labels = ~np.isin(digits, self.normal) if self.normal else None
-        return Labelled(Data(samples, [str(row) for row in range(len(samples))]), labels, digits.astype(str))
+        return Labelled(
+            Data(samples, [str(row) for row in range(len(samples))], modality=ROW), labels, digits.astype(str)
+        )
 
     def at(self, path: str) -> Digits:
         raise InputError(f"Digits come with scikit-learn and are read from no path: got {path!r}")

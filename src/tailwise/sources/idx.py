@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..core.data import Data
+from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
@@ -67,7 +68,7 @@ class Idx(PathSource):
         found = [groups for _, groups in parts if groups is not None]
         groups = np.concatenate(found) if len(found) == len(parts) else None
         labels = ~np.isin(groups, list(self._wanted)) if self.normal and groups is not None else None
-        return Labelled(Data(samples, names), labels, groups)
+        return Labelled(Data(samples, names, modality=IMAGE), labels, groups)
 
     @property
     def _wanted(self) -> set[str]:
@@ -101,7 +102,7 @@ def _read_part(path: Path, prefix: str) -> tuple[Data, np.ndarray | None]:
     if pixels.ndim != 3:
         raise InputError(f"{path} has {pixels.ndim} axes: images [n, height, width] were needed")
     samples = torch.from_numpy(pixels).unsqueeze(1).float().div_(255)
-    data = Data(samples, [f"{prefix}{row}" for row in range(len(pixels))])
+    data = Data(samples, [f"{prefix}{row}" for row in range(len(pixels))], modality=IMAGE)
     beside = path.name.replace("images", "labels").replace("idx3", "idx1").removesuffix(".gz")
     labels = next((path.with_name(beside + end) for end in ("", ".gz") if path.with_name(beside + end).is_file()), None)
     if labels is None or labels == path:

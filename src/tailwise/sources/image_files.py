@@ -81,16 +81,6 @@ def check_picture(path: Path, channels: int) -> None:
     read_picture(path, 8, channels)
 
 
-def for_people(sample: Tensor) -> Tensor:
-    """Channels [n, h, w] as red, green and blue: the first three of 3 or 4, otherwise their mean, stretched."""
-    if len(sample) in (3, 4):
-        return sample[:3]
-    grey = sample.mean(0, keepdim=True)
-    if len(sample) > 1:
-        grey = (grey - grey.min()) / (grey.max() - grey.min()).clamp_min(1e-12)
-    return grey.expand(3, -1, -1)
-
-
 def check_size(size: Size) -> Size:
     """A side, or height and width, each from 8 to 4096 pixels; also spelled as "256x512"."""
     spelled = re.fullmatch(r"(\d+)(?:x(\d+))?", size) if isinstance(size, str) else None

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.modality import FEATURE_MAP, IMAGE, ROW, Modality
 from ..core.readers import Reader
 from ..errors import InputError
 from .image_files import read_picture, sides
@@ -42,6 +43,13 @@ def image_samples(
     if len(files) * channels * math.prod(sides(size)) * 4 <= IN_MEMORY_BYTES:
         return read_all(files, size, channels)
     return Pictures(files, size, channels)
+
+
+def modality_of(read: str, layers: tuple[int, ...]) -> Modality:
+    """What `image_samples` gives: images, rows of pooled features, or feature maps."""
+    if read == "pixels":
+        return IMAGE
+    return FEATURE_MAP if layers else ROW
 
 
 def check_layers(read: str, layers: tuple[int, ...] | str) -> tuple[int, ...]:

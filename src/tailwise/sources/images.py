@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from ..core.data import Data
+from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
@@ -133,7 +134,9 @@ class ImageFolder(PathSource):
 
     def _shown_at(self, name: str, size: int | None) -> Tensor:
         channels = 3 if self.channels == 1 else self.channels
-        return image_files.for_people(image_files.read_picture(self._path_of(name), size, channels))
+        shown = IMAGE.picture(image_files.read_picture(self._path_of(name), size, channels))
+        assert shown is not None
+        return shown.expand(3, -1, -1)
 
     def _path_of(self, name: str) -> Path:
         root = find_path(self.path)
@@ -157,9 +160,8 @@ class ImageFolder(PathSource):
 
     def _data(self, root: Path, names: list[str]) -> Data:
         files = [root / name for name in names]
-        return Data(
-            image_samples.image_samples(files, self.read, self._size, self.channels, self.layers), _shown(names)
-        )
+        samples = image_samples.image_samples(files, self.read, self._size, self.channels, self.layers)
+        return Data(samples, _shown(names), modality=image_samples.modality_of(self.read, self.layers))
 
     def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
         data = self._data(root, names)

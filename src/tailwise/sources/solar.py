@@ -14,7 +14,7 @@ from ..core.problem import Facts, Labelled, Problem, Source
 from ..core.registry import Value, find, register
 from ..errors import InputError
 from .image_files import read_picture
-from .image_samples import check_layers, image_samples, side
+from .image_samples import check_layers, image_samples, modality_of, side
 
 _FACTS = Facts(
     name="solar cells",
@@ -99,7 +99,7 @@ class SolarCells(Value):
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]
         samples = image_samples(files, self.read, side(self.read, self.size), 1, self.layers)
-        return Data(samples, [str(cells.file[i]) for i in chosen])
+        return Data(samples, [str(cells.file[i]) for i in chosen], modality=modality_of(self.read, self.layers))
 
     def _labelled(self, cells: _Cells, chosen: np.ndarray) -> Labelled:
         return Labelled(self._data(cells, chosen), cells.probability[chosen] == 1, cells.group[chosen])

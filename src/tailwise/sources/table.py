@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ..core.data import Data
+from ..core.modality import ROW
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean
@@ -85,7 +86,7 @@ class Table(PathSource):
 
     def _labelled(self, rows: _Rows) -> Labelled:
         names = self._features(rows)
-        data = Data(_numbers(rows.frame, names), [str(row) for row in rows.frame.index], tuple(names))
+        data = Data(_numbers(rows.frame, names), [str(row) for row in rows.frame.index], tuple(names), modality=ROW)
         label = self.labels or rows.labels
         return Labelled(
             data,

@@ -189,7 +189,7 @@ def _ones(data: Data, base_weights: Tensor | None) -> Tensor:
 
 
 def _build(detector: Detector, data: Data, training: Training, anomalies: Labelled | None) -> None:
-    detector.start(data.sample_shape)
+    detector.start(data.sample_shape, data.modality)
     inference.place(detector, training.device)
     _know(detector, data, anomalies)
 

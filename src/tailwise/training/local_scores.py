@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ..core import inference, modality
+from ..core import inference
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Mapping2d
+from ..core.modality import Modality
 from ..core.registry import Value, parse_one, register
 from ..errors import InputError
 from ..numerics import export_ops
@@ -101,16 +102,10 @@ def parse(text: str) -> LocalScores | None:
     return AUTO if text.strip() == "auto" else parse_one(text, "scores")
 
 
-def choose(text: str, sample_shape: tuple[int, ...]) -> LocalScores | None:
-    """The local scores of this spelling for samples of this shape: "auto" leaves spectra and feature maps as they are.
-
-    A small defect hardly moves the mean of a map's channels, which four of the five cues look at: they cost more than
-    they gave. The pixels of a cube are a continuum with sparse borders rather than separate kinds, and an anomaly is
-    often several pixels that excuse each other: read against their neighbours, spectra lost most of what detectors
-    knew.
-    """
-    alone = len(sample_shape) == 2 or modality.is_map(sample_shape)
-    return None if text.strip() == "auto" and alone else parse(text)
+def choose(text: str, modality: Modality) -> LocalScores | None:
+    """The local scores of this spelling for such samples: "auto" asks the modality, and leaves spectra and feature
+    maps as they are."""
+    return parse("own" if text.strip() == "auto" and not modality.local_scores else text)
 
 
 class LocallyScored(Detector):
@@ -127,7 +122,7 @@ class LocallyScored(Detector):
     def __init__(self, rule: LocalScores, detector: Detector) -> None:
         super().__init__()
         self.rule, self.detector = rule, detector
-        self.sample_shape = detector.sample_shape
+        self.modalities = detector.modalities
         self.memory = Memory(rule)
         self._floor: float | None = None
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
@@ -138,14 +133,14 @@ class LocallyScored(Detector):
     @torch.no_grad()
     def learn(self, data: Data) -> Tensor:
         """Remember these training samples and how their cues are distributed; their scores."""
+        self.sample_shape, self.modality = data.sample_shape, data.modality
         samples = torch.cat(
-            [_flat(batch) for batch in data.batches(inference.batch_size_for(data.sample_shape, 1_024))]
+            [self._flat(batch) for batch in data.batches(inference.batch_size_for(data.sample_shape, 1_024))]
         )
-        vectors = len(data.sample_shape) == 1 or modality.is_map(data.sample_shape)
         score = getattr(self.detector, "score_left_out", self.detector.score)
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
-        near, local = self.memory.learn(samples, standardise=vectors)  # [m, many], [4, m]
+        near, local = self.memory.learn(samples, standardise=self.modality.small.units_differ)  # [m, many], [4, m]
         cues = self._cues(self.scores, near, local)  # [5, m]
         middle = cues.median(1).values
         spread = _MAD_TO_STD * (cues - middle[:, None]).abs().median(1).values
@@ -160,7 +155,7 @@ class LocallyScored(Detector):
 
     def cues(self, batch: Batch) -> Tensor:
         """[5, sample]: each cue, standardised; the score is their mean."""
-        near, local, own = self.memory(_flat(batch).to(self.scores))
+        near, local, own = self.memory(self._flat(batch).to(self.scores))
         scores = self._scaled(self.detector.score(batch).to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own].to(scores))
         return self._standard(self._cues(scores, near, local))
@@ -183,11 +178,18 @@ class LocallyScored(Detector):
             raise InputError(f"{type(self.detector).__name__} has no score maps")
         return self.detector.score_map(batch)
 
-    def restore(self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor]) -> None:
-        self.detector.start(sample_shape)
-        super().restore(sample_shape, state)
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.detector.start(sample_shape, self.modality)
+
+    def restore(
+        self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
+    ) -> None:
+        super().restore(sample_shape, state, modality)
         self._compare_with(self.raw)
         self.memory.project()
+
+    def _flat(self, batch: Batch) -> Tensor:
+        return self.modality.shrunk(batch.samples).flatten(1)
 
     def _compare_with(self, raw: Tensor) -> None:
         self._floor = Importance().floor(raw)
@@ -305,10 +307,6 @@ class Memory(nn.Module):
         of_each = zip(self.reach.to(reach), (*near, near[0]), strict=True)
         usual = [own[of[:, :few]].mean(1) for own, of in of_each]
         return reach - torch.stack(usual)
-
-
-def _flat(batch: Batch) -> Tensor:
-    return modality.shrunk(batch.samples).flatten(1)
 
 
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.modality import Modality
 from ..core.registry import parse
 from ..errors import InputError
 from .steps import Accumulate, Clip, Guard, Importance, Rarity, Smooth
@@ -23,13 +24,13 @@ def parse_weighting(text: str) -> Weighting:
     return AUTO if text.strip() == "auto" else Weighting(*parse(text, ("step", "density")))
 
 
-def choose_weighting(text: str, sample_shape: tuple[int, ...]) -> Weighting:
-    """The weighting that prints as `text` for samples of this shape: "auto" differs for spectra.
+def choose_weighting(text: str, modality: Modality) -> Weighting:
+    """The weighting that prints as `text` for such samples: "auto" differs where they are a continuum, as spectra are.
 
     The pixels of a scene are a continuum, and its hardest are mixtures and anomalies: weights that rise with
     scores cost. A kind is raised only if it is cut off from all others and rare.
     """
-    return AUTO_SPECTRA if text.strip() == "auto" and len(sample_shape) == 2 else parse_weighting(text)
+    return AUTO_SPECTRA if text.strip() == "auto" and modality.continuum else parse_weighting(text)
 
 
 def importance_weights(

@@ -55,10 +55,10 @@ def fit_run(
         problem = request.source.load() if problem is None else problem
         check_samples(problem.train)
         problem, known, settled = _with_what_is_known(request, problem, detector)
-        weighting = choose_weighting(request.weighting, problem.train.sample_shape)
+        weighting = choose_weighting(request.weighting, problem.train.modality)
         if detector.ignores_weights and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
-        rule = local_scores.choose(request.scores, problem.train.sample_shape)
+        rule = local_scores.choose(request.scores, problem.train.modality)
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for every group needs known groups", "name them by --groups")
         settings = _settings(request, detector, weighting, rule, problem)
@@ -200,6 +200,7 @@ def _settings(
         "licence": problem.facts.licence,
         "citation": problem.facts.citation,
         "notes": problem.facts.notes,
+        "modality": problem.train.modality.name,
         "sample_shape": problem.train.sample_shape,
         "features": problem.train.features,
         "fingerprint": digest_of(problem.train),

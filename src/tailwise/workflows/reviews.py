@@ -121,7 +121,8 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
         return parts[0]
     samples = torch.cat([batch.samples for part in parts for batch in part.data.batches(64)])
     masks = [None if part.masks is None else part.masks[i] for part in parts for i in range(len(part.data))]
-    return Labelled(Data(samples, [name for part in parts for name in part.data.names]), masks=masks)
+    names = [name for part in parts for name in part.data.names]
+    return Labelled(Data(samples, names, modality=parts[0].data.modality), masks=masks)
 
 
 def _below(source: Source, path: str) -> Labelled:

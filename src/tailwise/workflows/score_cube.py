@@ -173,7 +173,7 @@ def _scores(detector: Detector, samples: Data, index: torch.Tensor, batch_size: 
     if detector.needs_context:
         with torch.no_grad():
             return detector.score(samples.batch(index).to(device)).cpu().numpy()
-    block = Data(samples.read(index), range(len(index)))  # type: ignore[arg-type]
+    block = Data(samples.read(index), range(len(index)), modality=samples.modality)  # type: ignore[arg-type]
     return inference.score(detector, block, batch_size).numpy()
 
 

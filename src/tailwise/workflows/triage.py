@@ -59,8 +59,8 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
     settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
     problem, _ = reviews.apply(problem, settled)
     data = problem.train
-    rule = local_scores.choose(request.scores, data.sample_shape)
-    fit = fitter(request, choose_weighting(request.weighting, data.sample_shape), rule)
+    rule = local_scores.choose(request.scores, data.modality)
+    fit = fitter(request, choose_weighting(request.weighting, data.modality), rule)
     suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
     table = sheet(data, suspicion.numpy(), settled)
     return Triage(
@@ -72,7 +72,7 @@ def _usual(
     fit: cross_fitting.Fit, data: Data, table: pd.DataFrame, request: Request
 ) -> tuple[Detector | None, score_maps.Scale | None]:
     """A detector of the samples that are probably normal, and the scale of its maps, from some of them held out."""
-    if len(data.sample_shape) != 3:
+    if not data.modality.spatial:
         return None, None
     normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, review_page.NORMAL)), "sample"]
     place = np.flatnonzero(np.isin([str(name) for name in data.names], normal))

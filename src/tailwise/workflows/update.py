@@ -47,9 +47,10 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
     problem = replace(source.load(), test=None)
     data = problem.train
     expected = tuple(opened.settings["sample_shape"])
-    if data.sample_shape != expected:
+    if data.sample_shape != expected or data.modality != opened.modality:
         raise InputError(
-            f"the run was fitted on samples of shape {list(expected)}: those of {more} have {list(data.sample_shape)}",
+            f"the run was fitted on {opened.modality.plural} of shape {list(expected)}: {more} has "
+            f"{data.modality.plural} of shape {list(data.sample_shape)}",
             "add data of the same kind",
         )
     check_samples(data, least=1)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ...core.data import Batch, Data
 from ...core.detector import Detector
+from ...core.modality import Modality
 from ...core.problem import Labelled
 from ...errors import InputError
 from ...numerics import counter_rng
@@ -42,9 +43,10 @@ class Known(nn.Module):
     masks: Tensor
     masked: Tensor
 
-    def __init__(self, sample_shape: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], modality: Modality) -> None:
         super().__init__()
-        places = sample_shape[1:] if len(sample_shape) == 3 else sample_shape
+        self.spatial = modality.spatial
+        places = modality.space(sample_shape)
         self.register_buffer("samples", torch.zeros(0, *sample_shape), persistent=False)
         self.register_buffer("masks", torch.zeros(0, *places), persistent=False)
         self.register_buffer("masked", torch.zeros(0, dtype=torch.bool), persistent=False)
@@ -58,7 +60,7 @@ class Known(nn.Module):
         masks = torch.zeros(len(samples), *places)
         masked = torch.zeros(len(samples), dtype=torch.bool)
         for at, mask in enumerate(anomalies.masks or ()):
-            if mask is not None and samples.dim() == 4:
+            if mask is not None and self.spatial:
                 whole = (torch.as_tensor(np.asarray(mask)) > 0).float()[None, None]
                 # Of a mask that is finer than the sample, a place is touched if any of it is.
                 masks[at] = nn.functional.adaptive_max_pool2d(whole, places)[0, 0]
@@ -91,15 +93,15 @@ class Adaptive(Detector):
     steps: Tensor
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.standardise = Standardise(sample_shape)
-        self.heads = ThreeHeads(sample_shape, widths(sample_shape, self.hidden))
+        self.standardise = Standardise(sample_shape, self.modality)
+        self.heads = ThreeHeads(sample_shape, self.modality, widths(sample_shape, self.modality, self.hidden))
         self.register_buffer("bank", torch.zeros(2, *sample_shape), persistent=False)
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
         bank = self.standardise(lenders(data, w).to(self.bank.device))
-        if bank.dim() < 4:
+        if not self.modality.spatial:
             # Of rows only the range is needed, without the extremes, of which one would stretch it.
             bank = bank.quantile(torch.tensor(_RANGE, device=bank.device, dtype=bank.dtype), dim=0)
         self.bank = bank
@@ -140,7 +142,7 @@ class Adaptive(Detector):
         return step
 
     def _altered(self, samples: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        if samples.dim() == 4:
+        if self.modality.spatial:
             return pseudo_anomalies.altered_images(samples, seeds, self.bank)
         rows, mask = pseudo_anomalies.altered_rows(samples.flatten(1), seeds, *self.bank.flatten(1))
         return rows.view_as(samples), mask.view_as(samples)

@@ -14,11 +14,6 @@ from ...core.data import Batch, Data
 _ROUNDING = 1e-12
 
 
-def vectors(samples: Tensor) -> Tensor:
-    """[n, *sample] -> [n, positions, d]: an image has a vector of channels at each position, anything else is one."""
-    return samples.flatten(2).transpose(1, 2) if samples.dim() == 4 else samples.flatten(1)[:, None]
-
-
 def weighted_moments(data: Data, w: Tensor, read: Callable[[Batch], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean [p, d] and covariance [p, d, d] of what `read` makes of the samples [n, p, d], weighed by `w` [n].
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ...core.modality import Modality
 from .losses import top_mean
 from .nets import Body
 
@@ -27,11 +28,11 @@ class Features:
 class Trunk(nn.Module):
     """Dense for rows and spectra; for images strided convolutions whose levels are brought to one size and stacked."""
 
-    def __init__(self, sample_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], modality: Modality, hidden: tuple[int, ...]) -> None:
         super().__init__()
-        self.dense = len(sample_shape) < 3
+        self.dense = not modality.spatial
         if self.dense:
-            body = Body(sample_shape, hidden[:-1], hidden[-1], dense=True)
+            body = Body(sample_shape, hidden[:-1], hidden[-1])
             self.layers: nn.Module = nn.Sequential(body.encoder(), nn.ReLU())
             self.places = hidden[-1]
             return
@@ -65,13 +66,13 @@ class DeviationHead(nn.Module):
 
     def __init__(self, trunk: Trunk, views: int = 0) -> None:
         super().__init__()
-        self.views = views
+        self.signed = trunk.dense and not views
         self.layer = nn.Linear(trunk.places, views or 1) if trunk.dense else nn.Conv2d(trunk.places, 1, 1)
 
     def forward(self, features: Features) -> Tensor:
         """[n]"""
         places = self.layer(features.places)
-        return places.squeeze(1) if places.dim() == 2 and not self.views else top_mean(places.abs())
+        return places.squeeze(1) if self.signed else top_mean(places.abs())
 
 
 @dataclass(frozen=True)
@@ -92,10 +93,10 @@ class Reading:
 class ThreeHeads(nn.Module):
     """Deviation, probability and segmentation on one trunk (Das et al., WACV 2025)."""
 
-    def __init__(self, sample_shape: tuple[int, ...], hidden: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], modality: Modality, hidden: tuple[int, ...]) -> None:
         super().__init__()
         self.sample_shape = sample_shape
-        self.trunk = Trunk(sample_shape, hidden)
+        self.trunk = Trunk(sample_shape, modality, hidden)
         self.deviation = DeviationHead(self.trunk, _VIEWS)
         self.probability = nn.Linear(hidden[-1], 1)
         if self.trunk.dense:
@@ -115,11 +116,11 @@ class ThreeHeads(nn.Module):
 
 
 def widths(
-    sample_shape: tuple[int, ...], hidden: tuple[int, ...] | None, rows: tuple[int, ...] = (64,)
+    sample_shape: tuple[int, ...], modality: Modality, hidden: tuple[int, ...] | None, rows: tuple[int, ...] = (64,)
 ) -> tuple[int, ...]:
-    """The widths (rows, spectra) or channels (images) asked for, or the default for this shape."""
-    default = (16, 32, 64) if len(sample_shape) == 3 else rows
-    return Body.of(sample_shape, hidden or default).widths
+    """The widths (rows, spectra) or channels (images) asked for, or the default for such samples."""
+    default = (16, 32, 64) if modality.spatial else rows
+    return Body.of(sample_shape, modality, hidden or default).widths
 
 
 def started(layer: nn.Conv2d) -> nn.Conv2d:

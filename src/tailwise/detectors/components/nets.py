@@ -15,11 +15,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...core.modality import Modality
 from ...errors import InputError
 
-# Widths and code sizes when the user names none: rows (features), spectra and images (channels).
-_WIDTHS = {1: (64,), 2: (16, 32), 3: (16, 32, 64)}
-_CODES = {1: 32, 2: 8, 3: 64}
+# Widths and code sizes when the user names none, by the axes of the grid that is convolved over: features of rows (0),
+# channels of spectra (1) and of images (2).
+_WIDTHS = {0: (64,), 1: (16, 32), 2: (16, 32, 64)}
+_CODES = {0: 32, 1: 8, 2: 64}
 # A code as large as the sample would let everything through.
 _LARGEST_CODE = 0.5
 Activation = Callable[[], nn.Module]
@@ -27,18 +29,25 @@ Activation = Callable[[], nn.Module]
 
 @dataclass(frozen=True)
 class Body:
-    """The form of an encoder for samples of one shape, and of the decoder that mirrors it."""
+    """The form of an encoder for samples of one shape, and of the decoder that mirrors it.
+
+    `grid` is along how many axes it convolves; 0 is fully connected.
+    """
 
     sample_shape: tuple[int, ...]
     widths: tuple[int, ...]
     code: int
-    dense: bool = False
+    grid: int = 0
 
     @staticmethod
     def of(
-        sample_shape: tuple[int, ...], widths: Sequence[int] | None = None, code: int | None = None, dense: bool = False
+        sample_shape: tuple[int, ...],
+        modality: Modality,
+        widths: Sequence[int] | None = None,
+        code: int | None = None,
+        dense: bool = False,
     ) -> Body:
-        """The given widths and code size, or the default for this shape.
+        """The given widths and code size, or the default for such samples.
 
         Raises:
             InputError: one of them is not a whole number above 0.
@@ -46,10 +55,9 @@ class Body:
         for size in (*(widths if isinstance(widths, (tuple, list)) else [widths]), code):
             if size is not None and (type(size) is not int or size < 1):
                 raise InputError(f"hidden and code are whole numbers above 0: got {size!r}", "as in hidden=(64, 32)")
-        dense = dense or len(sample_shape) == 1
-        dims = 1 if dense else len(sample_shape)
-        default = max(1, min(_CODES[dims], math.ceil(_LARGEST_CODE * math.prod(sample_shape))))
-        return Body(tuple(sample_shape), (*(widths or _WIDTHS[dims]),), code or default, dense)
+        grid = 0 if dense else modality.grid
+        default = max(1, min(_CODES[grid], math.ceil(_LARGEST_CODE * math.prod(sample_shape))))
+        return Body(tuple(sample_shape), (*(widths or _WIDTHS[grid]),), code or default, grid)
 
     @property
     def small(self) -> tuple[int, ...]:
@@ -58,10 +66,10 @@ class Body:
 
     def encoder(self, bias: bool = True, activation: Activation = nn.ReLU) -> nn.Module:
         """[n, *sample] -> [n, code]."""
-        if self.dense:
+        if not self.grid:
             sizes = (math.prod(self.sample_shape), *self.widths, self.code)
             return nn.Sequential(nn.Flatten(), *_dense(sizes, bias, activation))
-        convolution = nn.Conv1d if len(self.sample_shape) == 2 else nn.Conv2d
+        convolution = nn.Conv1d if self.grid == 1 else nn.Conv2d
         layers: list[nn.Module] = [Pad(self.small, 2 ** len(self.widths))]
         for before, after in zip((self.sample_shape[0], *self.widths), self.widths, strict=False):
             layers += [convolution(before, after, 4, stride=2, padding=1, bias=bias), activation()]
@@ -70,14 +78,14 @@ class Body:
     def decoder(self, activation: Activation = nn.ReLU) -> nn.Module:
         """[n, code] -> [n, *sample]."""
         layers: list[nn.Module]
-        if self.dense:
+        if not self.grid:
             sizes = (self.code, *reversed(self.widths), math.prod(self.sample_shape))
             layers = _dense(sizes, True, activation)
             # The output is not rectified: PyTorch's own, smaller start leaves it closer to zero, the mean of the
             # samples.
             layers[-1] = nn.Linear(sizes[-2], sizes[-1])
             return nn.Sequential(*layers, nn.Unflatten(1, self.sample_shape))
-        convolution = nn.ConvTranspose1d if len(self.sample_shape) == 2 else nn.ConvTranspose2d
+        convolution = nn.ConvTranspose1d if self.grid == 1 else nn.ConvTranspose2d
         layers = [nn.Linear(self.code, self._flat), activation()]
         layers.append(nn.Unflatten(1, (self.widths[-1], *self.small)))
         downwards = tuple(reversed(self.widths))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...core.data import Data
+from ...core.modality import Modality
 
 
 class Standardise(nn.Module):
@@ -14,10 +15,10 @@ class Standardise(nn.Module):
     mean: Tensor
     scale: Tensor
 
-    def __init__(self, sample_shape: tuple[int, ...]) -> None:
+    def __init__(self, sample_shape: tuple[int, ...], modality: Modality) -> None:
         super().__init__()
-        self.axes = (1, 2) if len(sample_shape) == 3 else ()
-        shape = (sample_shape[0], 1, 1) if len(sample_shape) == 3 else sample_shape
+        self.axes = (1, 2) if modality.spatial else ()
+        shape = (sample_shape[0], 1, 1) if modality.spatial else sample_shape
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(shape))
 
