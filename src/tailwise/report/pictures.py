@@ -84,9 +84,9 @@ def pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
         if isinstance(source, Pictured):
             shown = source.picture(data.names[place])
         else:
-            shown = data.modality.picture(data.read(torch.tensor([place]))[0])
-            assert shown is not None  # only images have maps, and only maps are drawn over pictures
-            shown = shown.expand(3, -1, -1)
+            own = data.modality.picture(data.read(torch.tensor([place]))[0])
+            assert own is not None  # only images have maps, and only maps are drawn over pictures
+            shown = own.expand(3, -1, -1)
         return (shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
 
     return picture
