@@ -46,6 +46,8 @@ class Data:
         features: names of the d features, or the wavelengths in nanometres, where known.
         context: what the samples are surrounded by, such as `Scenes` where they are pixels; None for anything else.
         modality: what a sample is. Sources say it; where nobody does, `modality.infer` takes it from the shape.
+        centre: float64 [*sample], what was taken off the samples before they became float32; None is nothing. Rows
+            whose spread is small beside their size keep their digits only so.
 
     Raises:
         InputError: there are no samples, what belongs to them is not as many, or they are not of this modality.
@@ -56,6 +58,7 @@ class Data:
     features: tuple[str, ...] = ()
     context: Context | None = None
     modality: Modality = None  # type: ignore[assignment]  # never None once made
+    centre: Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.modality is None:
@@ -91,6 +94,19 @@ class Data:
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
         names = [self.names[i] for i in index.tolist()]
         return replace(self, samples=select(self.samples, index), names=names, context=self._around(index))
+
+    def about(self, centre: Tensor | None) -> Data:
+        """The same samples with another centre taken off them."""
+        before = torch.zeros(()) if self.centre is None else self.centre
+        after = torch.zeros(()) if centre is None else centre.double()
+        if torch.equal(before.double().expand(self.sample_shape), after.expand(self.sample_shape)):
+            return self
+        values = self.original(self.read(torch.arange(len(self)))) - after
+        return replace(self, samples=values.float(), centre=centre)
+
+    def original(self, samples: Tensor) -> Tensor:
+        """Samples [..., *sample] as they were before the centre was taken off, in double precision where one was."""
+        return samples if self.centre is None else samples.double() + self.centre
 
     def batch(self, index: Tensor) -> Batch:
         """The samples at `index` [b]."""

@@ -125,8 +125,8 @@ class SkipsBad(Protocol):
 class Tabular(Protocol):
     """A source whose samples are rows of named columns."""
 
-    def reading(self, columns: Sequence[str]) -> Self:
-        """The same source, with exactly these columns as features, in this order."""
+    def reading(self, data: Data) -> Self:
+        """The same source, with exactly the features of `data`, in their order and about their centre."""
         ...
 
 
@@ -151,7 +151,7 @@ class ReadByBackbone(Protocol):
 
 def fixed_to(source: Source, data: Data) -> Source:
     """The source that reads exactly the features of `data`, in their order, where it has named ones."""
-    return source.reading(data.features) if isinstance(source, Tabular) and data.features else source
+    return source.reading(data) if isinstance(source, Tabular) and data.features else source
 
 
 def _one_each(values: Any, data: Data, name: str) -> None:

@@ -77,6 +77,14 @@ def to_onnx(detector: Detector, settings: Mapping[str, Any], kept: Fingerprint |
             "takes samples alone",
             "score cubes with tailwise score, or export a run of rx or another detector of single spectra",
         )
+    if centre := settings.get("centre"):
+        names = settings.get("features") or range(len(centre))
+        shifted = [(str(name), at) for name, at in zip(names, centre, strict=True) if at]
+        raise InputError(
+            f"a run of column {shifted[0][0]!r} cannot be exported: its spread is small beside its size, and an ONNX "
+            f"file of single-precision samples would lose it ({len(shifted)} such columns)",
+            f"subtract {shifted[0][1]:.17g} from it in the data, and fit again",
+        )
     kept = kept or _made_up(detector)
     graph = Graph(detector, settings["threshold"], float(settings.get("smoothing", 0.0))).eval()
     model = _traced(graph, kept.samples.float())

@@ -27,7 +27,7 @@ from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.problem import Labelled
 from ..errors import InputError
-from ..numerics import neighbours
+from ..numerics import centring, neighbours
 from ..training import cleaning, cross_fitting
 from ..training import fit as training_fit
 from ..training.local_scores import LocalScores, choose
@@ -178,6 +178,8 @@ class AnomalyDetector(_Thresholded):
 
     Attributes:
         detector_: the fitted detector, with its local scores.
+        centre_: [d] what is taken off the features before the detector reads them: 0 where single precision holds
+            their spread.
         weights_: [n] final training weights; 0 for the samples held out.
         history_, checks_: see `training.Outcome`; a check that failed is also a warning.
         offset_: `score_samples` below it are anomalies.
@@ -211,7 +213,9 @@ class AnomalyDetector(_Thresholded):
         """
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
-        rows = _data(_checked(self, X, reset=True))
+        X = _checked(self, X, reset=True)
+        self.centre_ = centring.centre_of(X)
+        rows = _data(X, self.centre_)
         # A whole number is the seed itself, so that this is the fit of the command line with the same seed.
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else _drawn_seed(self.random_state)
         weighting = parse_weighting(self.weighting) if isinstance(self.weighting, str) else self.weighting
@@ -238,12 +242,13 @@ class AnomalyDetector(_Thresholded):
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
-        return _exact_scores(self.detector_, _data(X))
+        return _exact_scores(self.detector_, _data(X, self.centre_))
 
     def _fitter(self, weighting: Weighting, rule: LocalScores | None) -> cross_fitting.Fit:
         known = None
         if self.anomalies is not None:
-            known = Labelled(_data(validate_data(self, self.anomalies, reset=False, dtype=[np.float64, np.float32])))
+            anomalies = validate_data(self, self.anomalies, reset=False, dtype=[np.float64, np.float32])
+            known = Labelled(_data(anomalies, self.centre_))
 
         def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
             detector = self._fresh_detector()
@@ -347,5 +352,7 @@ def _checked(estimator: Any, X: Any, reset: bool) -> np.ndarray:
     return X
 
 
-def _data(X: np.ndarray) -> Data:
-    return Data(torch.tensor(X, dtype=torch.float32), [str(row) for row in range(len(X))], modality=ROW)
+def _data(X: np.ndarray, centre: np.ndarray) -> Data:
+    """Rows less their centre, taken off before they become float32."""
+    values, names = torch.from_numpy(centring.about(X, centre)), [str(row) for row in range(len(X))]
+    return Data(values, names, modality=ROW, centre=torch.from_numpy(centre) if centre.any() else None)

@@ -122,7 +122,8 @@ def still_features(data: Data) -> list[tuple[str, float, float]] | None:
     for batch in data.batches(inference.batch_size_for(data.sample_shape, _BATCH)):
         share += (_by_feature(data, batch.samples) == usual[:, None, None]).double().mean(2).sum(1)
     share /= len(data)
-    return [(names[i], float(usual[i]), float(share[i])) for i in (share >= _STILL).nonzero()[:, 0].tolist()]
+    shown = usual if data.centre is None else data.original(usual)
+    return [(names[i], float(shown[i]), float(share[i])) for i in (share >= _STILL).nonzero()[:, 0].tolist()]
 
 
 def suspects(table: pd.DataFrame) -> pd.DataFrame:

@@ -228,9 +228,9 @@ def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict
 
     steps = shapley.steps_for(len(named), sample.numel())
     gained = shapley.contributions(score, sample, reference, part, steps, seed).tolist()
+    values, usual = one.original(sample), one.original(reference)
     rows = [
-        known
-        | {"value": float(sample[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
+        known | {"value": float(values[part == i].mean()), "usual": float(usual[part == i].mean()), "contribution": g}
         for i, (known, g) in enumerate(zip(named, gained, strict=True))
     ]
     return {

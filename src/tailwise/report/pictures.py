@@ -42,9 +42,11 @@ def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str
         elif (picture := data.modality.picture(data.read(torch.tensor([place[name]]))[0])) is not None:
             pictures[name] = _thumbnail(picture.permute(1, 2, 0).numpy())
         elif data.modality == ROW and data.features:
-            values = data.read(torch.tensor([place[name]]))[0].tolist()
+            values = data.original(data.read(torch.tensor([place[name]])))[0].tolist()
+            # What was read about a centre differs in later digits.
+            digits = 4 if data.centre is None else 12
             named = list(zip(data.features, values, strict=True))[:_FEATURES]
-            texts[name] = ", ".join(f"{feature} {value:.4g}" for feature, value in named)
+            texts[name] = ", ".join(f"{feature} {value:.{digits}g}" for feature, value in named)
     return pictures, texts
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor
 
 from ..calibration import conformal
 from ..calibration.by_kind import Calibration
@@ -55,7 +56,13 @@ def labelled_like(opened: store.Run, source: Source) -> Labelled:
             f"{samples.modality.plural} of shape {list(samples.sample_shape)}",
             "score data of the same kind: as many columns, channels or bands",
         )
-    return labelled
+    return replace(labelled, data=samples.about(centre_of(opened)))
+
+
+def centre_of(opened: store.Run) -> Tensor | None:
+    """What is taken off samples before the run's detector reads them."""
+    centre = opened.settings.get("centre")
+    return None if centre is None else torch.tensor(centre, dtype=torch.float64)
 
 
 def kinds_of(labelled: Labelled, found: Clusters | None) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,16 +17,20 @@ from ..core.modality import Modality, find, infer
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
+from ..numerics import centring
+from .counters import warn_of_counting
+from .labels import read_labels, values_of
 from .numpy_files import SUFFIXES, numpy_layout, read_numpy
 from .paths import find_path
 from .recognition import Match, PathSource
-from .splits import anomalies, by_class, one_class
+from .splits import by_class, one_class
 
 
 def from_arrays(
     x: Any,
     *,
     labels: Any = None,
+    normal: tuple[int | str, ...] = (),
     groups: Any = None,
     test: Any = None,
     test_labels: Any = None,
@@ -38,7 +43,9 @@ def from_arrays(
 
     Args:
         x: samples [n, ...]: rows [n, d], spectra [n, 1, bands], images or feature maps [n, channels, height, width].
-        labels: [n], 0 or False is normal: half of the normals of x then train, and the rest of x is the test.
+        labels: [n], 0, False or a word such as "good" is normal: half of the normals of x then train, and the rest of x
+            is the test.
+        normal: the values of `labels` and `test_labels` that are normal, whatever they are.
         groups: [n] known kinds of normal.
         test: samples to test on [m, ...]; not together with `labels`.
         test_labels, test_groups: what is known of them [m].
@@ -56,13 +63,18 @@ def from_arrays(
     if labels is not None:
         if test is not None:
             raise InputError("labels split x into training and test, and test is given too", "give test_labels instead")
-        return one_class(data, anomalies(_each(labels, data, "labels")), groups, facts)
+        said = read_labels(_each(labels, data, "labels"), "labels", normal)
+        if said.doubt:
+            warnings.warn(said.doubt, stacklevel=2)
+        return one_class(data, said.anomalous, groups, replace(facts, notes=(said.sentence,)))
     if test is None:
         return Problem(data, facts, groups)
-    tested = _data(test, "test", modality, features)
+    tested = _data(test, "test", modality, features, centre=_centre(data))
     if tested.sample_shape != data.sample_shape:
         raise InputError(f"samples of test are {list(tested.sample_shape)}: those of x are {list(data.sample_shape)}")
-    known = None if test_labels is None else anomalies(_each(test_labels, tested, "test_labels"), "test_labels")
+    known = None
+    if test_labels is not None:
+        known = read_labels(_each(test_labels, tested, "test_labels"), "test_labels", normal).anomalous
     test_groups = None if test_groups is None else _each(test_groups, tested, "test_groups").astype(str)
     return Problem(data, facts, groups, Labelled(tested, known, test_groups))
 
@@ -89,7 +101,7 @@ class ArrayFile(PathSource):
         super().__post_init__()
         if self.modality:
             find(self.modality)
-        object.__setattr__(self, "normal", tuple(self.normal))
+        object.__setattr__(self, "normal", values_of(self.normal))
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
@@ -104,7 +116,7 @@ class ArrayFile(PathSource):
             raise InputError(
                 f"{path} has no array x_train: it holds {', '.join(arrays)}", "rows X and labels y are a Table"
             )
-        test, test_groups = self._part(arrays, "test")
+        test, test_groups = self._part(arrays, "test", _centre(train))
         normal = set(_named(np.array(self.normal), arrays).tolist()) if self.normal else set()
         return by_class(train, train_groups, test, test_groups, normal, Facts(path.stem))
 
@@ -114,7 +126,7 @@ class ArrayFile(PathSource):
         parts = [problem.train] if tested is None else [problem.train, tested.data]
         samples = torch.cat([torch.as_tensor(part.samples) for part in parts])
         names = [name for part in parts for name in part.names]
-        data = Data(samples, names, modality=problem.train.modality)
+        data = Data(samples, names, modality=problem.train.modality, centre=problem.train.centre)
         groups = [problem.train_groups] if tested is None else [problem.train_groups, tested.groups]
         if any(group is None for group in groups):
             return Labelled(data)
@@ -124,11 +136,13 @@ class ArrayFile(PathSource):
         normal = _named(np.array(self.normal), read_numpy(find_path(self.path)))
         return Labelled(data, ~np.isin(together, normal), together)
 
-    def _part(self, arrays: dict[str, np.ndarray], part: str) -> tuple[Data | None, np.ndarray | None]:
+    def _part(
+        self, arrays: dict[str, np.ndarray], part: str, centre: np.ndarray | None = None
+    ) -> tuple[Data | None, np.ndarray | None]:
         x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
         if x is None:
             return None, None
-        data = _data(_images(x), f"x_{part}", self.modality, prefix=f"{part}/")
+        data = _data(_images(x), f"x_{part}", self.modality, prefix=f"{part}/", centre=centre)
         return data, None if y is None else _named(_each(y.reshape(-1), data, f"y_{part}"), arrays)
 
 
@@ -151,7 +165,20 @@ def _images(x: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.moveaxis(scaled, 3, 1)) if x.shape[3] in (1, 3) else scaled
 
 
-def _data(x: Any, name: str, modality: str | Modality = "", features: tuple[str, ...] = (), prefix: str = "") -> Data:
+def _centre(data: Data) -> np.ndarray:
+    """What was taken off the rows of `data`, to be taken off others too."""
+    return np.zeros(1) if data.centre is None else data.centre.numpy()
+
+
+def _data(
+    x: Any,
+    name: str,
+    modality: str | Modality = "",
+    features: tuple[str, ...] = (),
+    prefix: str = "",
+    centre: np.ndarray | None = None,
+) -> Data:
+    """The samples of an array; rows in double precision about a centre, their own unless one is given."""
     try:
         samples = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))
     except (TypeError, ValueError) as error:
@@ -160,8 +187,9 @@ def _data(x: Any, name: str, modality: str | Modality = "", features: tuple[str,
         raise InputError(f"{name} has shape {list(samples.shape)}: samples [n, ...] were needed", "reshape to [n, 1]")
     kind = find(modality) if isinstance(modality, str) and modality else modality or infer(tuple(samples.shape[1:]))
     assert isinstance(kind, Modality)
+    exact = samples.detach().cpu()
     # Copied, so that nothing that is done here reaches the caller's array.
-    samples = samples.detach().to("cpu", torch.float32, copy=True)
+    samples = exact.to(torch.float32, copy=True)
     finite = torch.isfinite(samples).flatten(1).all(1)
     if not bool(finite.all()):
         raise InputError(
@@ -169,9 +197,18 @@ def _data(x: Any, name: str, modality: str | Modality = "", features: tuple[str,
             f"({int((~finite).sum())} such samples)",
             "fill, rescale or drop them first",
         )
+    if len(exact) and exact.dim() == 2 and exact.dtype in (torch.float64, torch.int64, torch.int32):
+        values = exact.double().numpy()
+        if centre is None:
+            warn_of_counting(values, name, features)
+            centre = centring.centre_of(values)
+        if centre.any():
+            samples = torch.from_numpy(centring.about(values, centre))
     if features and (len(features) != samples.shape[1] or samples.dim() != 2):
         raise InputError(f"{len(features)} features are named for samples of shape {list(samples.shape[1:])}")
-    return Data(samples, [f"{prefix}{row}" for row in range(len(samples))], tuple(features), modality=kind)
+    off = None if centre is None or not centre.any() or samples.dim() != 2 else torch.from_numpy(centre)
+    names = [f"{prefix}{row}" for row in range(len(samples))]
+    return Data(samples, names, tuple(features), modality=kind, centre=off)
 
 
 def _each(values: Any, data: Data, name: str) -> np.ndarray:

@@ -20,6 +20,7 @@ from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
+from .labels import values_of
 from .paths import find_path
 from .recognition import Match, PathSource
 from .splits import by_class
@@ -47,7 +48,7 @@ class Idx(PathSource):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "normal", tuple(self.normal))
+        object.__setattr__(self, "normal", values_of(self.normal))
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:

@@ -11,7 +11,6 @@ import numpy as np
 from ..errors import InputError
 
 SUFFIXES = (".npz", ".npy")
-_BROKEN = (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile)
 
 
 def read_numpy(path: Path) -> dict[str, np.ndarray]:
@@ -24,7 +23,9 @@ def read_numpy(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             loaded: Any = np.load(file, allow_pickle=False)
             return {"X": loaded} if isinstance(loaded, np.ndarray) else {key: loaded[key] for key in loaded.files}
-    except _BROKEN as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what numpy raises on broken files is not a closed list
         objects = "pickle" in str(error).lower() or "object arrays" in str(error).lower()
         raise InputError(
             f"cannot read {path}: {'it holds Python objects' if objects else error}",
@@ -48,8 +49,12 @@ def numpy_shapes(path: Path) -> dict[str, tuple[int, ...]]:
                 with archive.open(name) as member:
                     shapes[name.removesuffix(".npy")] = _shape(member)
             return shapes
-    except _BROKEN as error:
-        raise InputError(f"cannot read {path}: {error}", "save plain numbers: np.savez(path, X=X, y=y)") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # as above
+        raise InputError(
+            f"cannot read {path}: {error or type(error).__name__}", "save plain numbers: np.savez(path, X=X, y=y)"
+        ) from error
 
 
 def numpy_layout(path: Path) -> Literal["parts", "cube", "rows"]:

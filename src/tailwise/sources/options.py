@@ -15,10 +15,15 @@ class SourceOptions:
 
     Attributes:
         labels: the column (table) or map (cube) that marks anomalies; used for evaluation only.
+        normal: the values of the labels, or the classes, that are normal, as in "pass,ok"; every other is an anomaly.
         groups: the group of each sample: a column, a CSV of file and group, or "folder"; used for evaluation and
             reports.
         columns: use exactly these feature columns of a table, as in "width,height"; by default all but labels and
             groups.
+        sep: what separates the fields of a table's text file: a character, "tab" or "space".
+        decimal: the decimal mark of its numbers.
+        thousands: what stands between their thousands: a character, or "space".
+        encoding: how the text file is encoded, as in utf-16 or cp1252.
         read: how to read images: "pixels", or the name of a backbone.
         layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
             height, width]. By default detectors of maps, such as patch-memory, read the usual blocks; all others read
@@ -33,8 +38,13 @@ class SourceOptions:
     """
 
     labels: str | None = None
+    normal: str | None = None
     groups: str | None = None
     columns: str | None = None
+    sep: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
     read: str | None = None
     layers: str | None = None
     size: int | str | None = None

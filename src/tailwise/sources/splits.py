@@ -2,35 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
 from ..errors import InputError
-
-# What counts as normal in a label column, in lower case; every other value is an anomaly.
-NORMAL = {"0", "0.0", "false", "normal", "good", "ok"}
-
-
-def anomalies(labels: Any, name: str = "labels") -> np.ndarray:
-    """Labels of any type [n] -> [n] bool, True is an anomaly.
-
-    Raises:
-        InputError: a label is missing.
-    """
-    labels = np.asarray(labels)
-    if labels.dtype == bool:
-        return labels
-    if np.issubdtype(labels.dtype, np.number):
-        if not np.isfinite(labels).all():
-            raise InputError(f"{name}: row {int(np.argmin(np.isfinite(labels)))} has no label", "label it or drop it")
-        return labels != 0
-    for row, value in enumerate(labels.tolist()):
-        if value is None or value != value:
-            raise InputError(f"{name}: row {row} has no label", "label it or drop it")
-    return np.array([str(value).strip().lower() not in NORMAL for value in labels.tolist()], dtype=bool)
 
 
 def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: Facts, seed: int = 0) -> Problem:
@@ -45,7 +21,7 @@ def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: 
     if len(normal) < 2:
         raise InputError(
             f"{len(normal)} of {len(labels)} samples are labelled normal: at least 2 are needed",
-            "normal is 0, False, 'normal' or 'good'; everything else is an anomaly",
+            "name the values of the labels that are normal by --normal",
         )
     drawn = np.random.default_rng(seed).permutation(normal)[: (len(normal) + 1) // 2]
     train = np.sort(drawn)

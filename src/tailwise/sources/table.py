@@ -1,8 +1,9 @@
-"""Tables: CSV, TSV, parquet, npz and npy, one sample a row."""
+"""Tables: CSV and other text, Excel, parquet, npz and npy, one sample a row."""
 
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,18 +17,24 @@ from ..core.modality import ROW
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean
+from ..numerics import centring
+from . import counters
+from .delimited import Writing, read_delimited
+from .labels import Labels, read_labels, text_of, values_of
 from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout, read_numpy
 from .paths import find_path
 from .recognition import Match, PathSource
-from .splits import anomalies, one_class
+from .splits import one_class
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-_TEXT_AND_PARQUET = (".csv", ".tsv", ".txt", ".parquet", ".pq")
-SUFFIXES = (*_TEXT_AND_PARQUET, *ARRAYS)
+_PARQUET, _SPREADSHEETS = (".parquet", ".pq"), (".xlsx", ".xlsm")
+SUFFIXES = (".csv", ".tsv", ".txt", *_SPREADSHEETS, *_PARQUET, *ARRAYS)
+# Of a value that is no number so much is shown.
+_SHOWN = 40
 
 
 @register("source", "Table")
@@ -38,23 +45,43 @@ class Table(PathSource):
     With labels, half of the normals train (drawn with a fixed seed) and the other half tests with all anomalies:
     the usual one-class protocol. Labels pick the rows; they never reach training. Without labels every row trains.
 
+    How a text file is written is taken from the file where it leaves no doubt, and asked for where it does. Columns
+    that number the rows or tell the time are left out of the features with a warning, unless `columns` names them.
+
     Args:
-        path: a .csv, .tsv, .parquet, .npz (X, and y as labels if it is there) or 2-D .npy file.
-        labels: the column that holds 0, False, "normal" or "good" for a normal and anything else for an anomaly.
+        path: a .csv, .tsv, .txt, .xlsx (the first sheet), .parquet, .npz (X, and y as labels if it is there) or 2-D
+            .npy file.
+        labels: the column that tells normals from anomalies: 0, False or a word such as "good" or "pass" is normal.
+        normal: the values of the labels that are normal, whatever they are; every other is an anomaly.
         groups: the column that names the known kinds of normal.
         columns: the feature columns, in this order, also spelled as 'width,height,"weight, net"'; () takes all but
             labels and groups.
+        sep: what separates the fields of a text file: a character, "tab" or "space".
+        decimal: its decimal mark.
+        thousands: what stands between its thousands.
+        encoding: its encoding, such as "utf-16" or "cp1252".
+        centre: what is taken off each column in double precision before it becomes float32; () takes 0, and a number
+            near the median of a column whose spread float32 could not hold. A run reads new data about its own.
     """
 
-    reads: ClassVar[str] = "a table (.csv, .tsv, .parquet, .npz, .npy), given by its own path"
+    reads: ClassVar[str] = "a table (.csv, .tsv, .txt, .xlsx, .parquet, .npz, .npy), given by its own path"
 
     labels: str | None = None
+    normal: tuple[int | str, ...] = ()
     groups: str | None = None
     columns: tuple[str, ...] = ()
+    sep: str | None = None
+    decimal: str | None = None
+    thousands: str | None = None
+    encoding: str | None = None
+    centre: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "columns", _columns(self.columns))
+        object.__setattr__(self, "normal", values_of(self.normal))
+        object.__setattr__(self, "centre", tuple(map(float, self.centre)))
+        self._writing()
         if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
             raise InputError(f"column {twice[0]!r} is asked for twice")
         for role in ("labels", "groups"):
@@ -72,43 +99,81 @@ class Table(PathSource):
         return Match.NONE if suffix in ARRAYS and numpy_layout(path) != "rows" else Match.CERTAIN
 
     def load(self) -> Problem:
-        return self._problem(self.load_all())
+        return self._problem(self._read(self.path))
 
     def load_all(self) -> Labelled:
-        return self._labelled(_read(find_path(self.path)))
+        return self._labelled(self._read(self.path))
 
-    def _problem(self, everything: Labelled) -> Problem:
-        facts = Facts(Path(self.path).stem, "rows")
-        if everything.labels is None:
+    def _problem(self, rows: _Rows) -> Problem:
+        everything, facts = self._labelled(rows), Facts(Path(self.path).stem, "rows")
+        labels = self._labels(rows)
+        if labels is None or everything.labels is None:
             return Problem(everything.data, facts, train_groups=everything.groups)
+        if labels.anomalous.all():
+            raise InputError(
+                f"0 of {len(labels.anomalous)} samples are labelled normal: at least 2 are needed; {labels.sentence}",
+                "name the values that are normal by --normal",
+            )
+        if labels.doubt:
+            warnings.warn(labels.doubt, stacklevel=3)
         note = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
-        return one_class(everything.data, everything.labels, everything.groups, replace(facts, notes=(note,)))
+        facts = replace(facts, notes=(labels.sentence, note))
+        return one_class(everything.data, everything.labels, everything.groups, facts)
 
     def _labelled(self, rows: _Rows) -> Labelled:
         names = self._features(rows)
-        data = Data(_numbers(rows.frame, names), [str(row) for row in rows.frame.index], tuple(names), modality=ROW)
-        label = self.labels or rows.labels
-        return Labelled(
-            data,
-            None if label is None else anomalies(self._column(rows, label), label),
-            None if self.groups is None else self._column(rows, self.groups).astype(str),
-        )
+        values, centre = self._numbers(rows.frame, names)
+        data = Data(values, [str(row) for row in rows.frame.index], tuple(names), modality=ROW, centre=centre)
+        labels = self._labels(rows)
+        return Labelled(data, None if labels is None else labels.anomalous, self._groups(rows))
+
+    def _labels(self, rows: _Rows) -> Labels | None:
+        name = self.labels or rows.labels
+        return None if name is None else read_labels(self._column(rows, name), name, self.normal)
+
+    def _groups(self, rows: _Rows) -> np.ndarray | None:
+        """The name of each row's group [n], "" for a row that names none."""
+        if self.groups is None:
+            return None
+        groups = np.array([text_of(value) for value in self._column(rows, self.groups).tolist()], dtype=str)
+        if missing := int((groups == "").sum()):
+            warnings.warn(
+                f"groups {self.groups!r}: {missing} of {len(groups)} rows name no group, and count as of none",
+                stacklevel=4,
+            )
+        return groups
 
     def at(self, path: str) -> Table:
         """The same columns of another table; labels and groups are kept where it has them."""
         other = replace(self, path=path)
         if self.labels is None and self.groups is None:
             return other
-        known = set(_read(find_path(path)).frame.columns)
+        known = set(self._read(path).frame.columns)
         return replace(
             other,
             labels=self.labels if self.labels in known else None,
             groups=self.groups if self.groups in known else None,
         )
 
-    def reading(self, columns: Sequence[str]) -> Table:
-        """The same table with exactly these columns as features, in this order."""
-        return replace(self, columns=tuple(columns))
+    def reading(self, data: Data) -> Table:
+        """The same table with exactly the features of `data`, in their order and about their centre."""
+        centre = () if data.centre is None else tuple(data.centre.tolist())
+        return replace(self, columns=tuple(data.features), centre=centre)
+
+    def _writing(self) -> Writing:
+        return Writing(self.sep, self.decimal, self.thousands, self.encoding)
+
+    def _read(self, path: str) -> _Rows:
+        return _read(find_path(path), self._writing(), self.columns)
+
+    def _numbers(self, frame: pd.DataFrame, names: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features as float32 [n, d], and what was taken off them [d] before, None being nothing."""
+        if self.centre and len(self.centre) != len(names):
+            raise InputError(f"{len(self.centre)} numbers are the centre of {len(names)} columns", "give one a column")
+        values = _finite(frame, names)
+        centre = np.array(self.centre) if self.centre else centring.centre_of(values)
+        samples = torch.from_numpy(centring.about(values, centre))
+        return samples, torch.from_numpy(centre) if centre.any() else None
 
     def _column(self, rows: _Rows, name: str) -> np.ndarray:
         if name not in rows.frame.columns:
@@ -119,7 +184,7 @@ class Table(PathSource):
         for name in (self.labels, self.groups, *self.columns):
             if name is not None:
                 self._column(rows, name)
-        names = list(self.columns) or [name for name in rows.features if name not in (self.labels, self.groups)]
+        names = list(self.columns) or self._measurements(rows)
         text = [name for name in names if not _numeric(rows.frame[name])]
         if len(text) == len(names) and not self.columns:
             found = _some(rows.frame.columns)
@@ -133,16 +198,38 @@ class Table(PathSource):
             )
         return names
 
+    def _measurements(self, rows: _Rows) -> list[str]:
+        """The columns that are features where none are named: all but labels, groups, and what numbers the rows."""
+        names = [name for name in rows.features if name not in (self.labels, self.groups, rows.labels)]
+        counting = counters.no_measurements(rows.frame, names)
+        left = [name for name in names if name not in counting]
+        if not any(_numeric(rows.frame[name]) for name in left):
+            counting, left = {}, names
+        for name, what in counting.items():
+            warnings.warn(
+                f"{self.path}: column {name!r} {what} and is left out of the features; name all features by --columns "
+                "to keep it",
+                stacklevel=5,
+            )
+        for name in counters.in_order(rows.frame, left):
+            warnings.warn(
+                f"{self.path}: column {name!r} rises or falls with every row; if it numbers the rows or tells the "
+                "time, leave it out: name the others by --columns",
+                stacklevel=5,
+            )
+        return left
+
 
 def from_frame(
     frame: pd.DataFrame,
     *,
     labels: str | None = None,
+    normal: tuple[int | str, ...] = (),
     groups: str | None = None,
     columns: tuple[str, ...] = (),
     name: str = "frame",
 ) -> Problem:
-    """A problem from a DataFrame, its samples named by its index; labels, groups and columns as of a `Table`.
+    """A problem from a DataFrame, its samples named by its index; labels, normal, groups and columns as of a `Table`.
 
     Raises:
         InputError: a feature is no number, a value is missing, or two rows or columns have one name.
@@ -153,8 +240,8 @@ def from_frame(
             raise InputError(f"{name} has two {what} called {names[names.duplicated()][0]!r}", "rename one")
     if not len(frame):
         raise InputError(f"{name} has no rows")
-    table = Table(name, labels, groups, columns)
-    return table._problem(table._labelled(_Rows(frame, list(frame.columns))))
+    table = Table(name, labels=labels, normal=normal, groups=groups, columns=columns)
+    return table._problem(_Rows(frame, list(frame.columns)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,7 +253,7 @@ class _Rows:
     labels: str | None = None
 
 
-def _read(path: Path) -> _Rows:
+def _read(path: Path, writing: Writing, wanted: Sequence[str]) -> _Rows:
     if path.is_dir():
         raise InputError(f"{path} is a folder: a table is one file", f"one of {', '.join(SUFFIXES)}")
     suffix = path.suffix.lower()
@@ -176,19 +263,14 @@ def _read(path: Path) -> _Rows:
         raise InputError(f"{path} is empty")
     if suffix in ARRAYS:
         return _read_arrays(path)
-    import pandas as pd
-
     try:
-        if suffix in (".parquet", ".pq"):
-            frame = pd.read_parquet(path)
-        else:
-            frame = pd.read_csv(path, sep=_separator(path), low_memory=False)
-            _check_header(path, frame.columns)
-    except InputError:
+        frame = _frame(path, writing, wanted)
+    except (InputError, MemoryError):
         raise
-    except (ValueError, OSError) as error:  # pandas and pyarrow raise their own kinds of both
+    except Exception as error:  # what pandas, pyarrow and openpyxl raise on broken files is not a closed list
         raise InputError(
-            f"cannot read {path}: {error}", "is it broken, or another format than its name says?"
+            f"cannot read {path}: {error or type(error).__name__}",
+            "is it broken, or another format than its name says?",
         ) from error
     frame.columns = [str(name) for name in frame.columns]
     if frame.columns.has_duplicates:
@@ -200,14 +282,17 @@ def _read(path: Path) -> _Rows:
     return _Rows(frame, list(frame.columns))
 
 
-def _check_header(path: Path, read: Sequence[str]) -> None:
-    """pandas renames the second of two columns of one name, which is then another feature than its name says."""
+def _frame(path: Path, writing: Writing, wanted: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
-    written = pd.read_csv(path, sep=_separator(path), header=None, nrows=1, dtype=str).iloc[0].dropna()
-    twice = written[written.duplicated()]
-    if len(twice) and not set(twice.index) - set(range(len(read))):
-        raise InputError(f"{path} has two columns called {twice.iloc[0]!r}", "rename one")
+    suffix = path.suffix.lower()
+    if suffix in _PARQUET:
+        return pd.read_parquet(path)
+    if suffix in _SPREADSHEETS:
+        from .spreadsheet import read_spreadsheet
+
+        return read_spreadsheet(path, writing, wanted)
+    return read_delimited(path, writing, wanted)
 
 
 def _columns(columns: str | Sequence[Any]) -> tuple[str, ...]:
@@ -220,14 +305,6 @@ def _columns(columns: str | Sequence[Any]) -> tuple[str, ...]:
     if "" in names:
         raise InputError(f"a column has no name in {columns!r}", 'write them as in "width,height"')
     return names
-
-
-def _separator(path: Path) -> str:
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        first = file.readline()
-    return max(",;\t", key=first.count)
 
 
 def _read_arrays(path: Path) -> _Rows:
@@ -259,15 +336,20 @@ def _numeric(column: pd.Series) -> bool:
 
 def _first_text(column: pd.Series) -> tuple[int, str]:
     """Row and value of the first entry that is no number: one stray word makes a whole column text."""
-    import pandas as pd
+    for row, value in enumerate(column.tolist()):
+        try:
+            if isinstance(value, str | int | float):
+                float(value)
+                continue
+        except (ValueError, OverflowError):
+            pass
+        text = str(value)
+        return row, text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+    return 0, str(column.iloc[0])
 
-    strays = np.flatnonzero(pd.to_numeric(column, errors="coerce").isna().to_numpy())
-    row = int(strays[0]) if len(strays) else 0
-    return row, str(column.iloc[row])
 
-
-def _numbers(frame: pd.DataFrame, names: list[str]) -> torch.Tensor:
-    """float32 [n, d].
+def _finite(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """float64 [n, d].
 
     Raises:
         InputError: a value is missing, infinite or too large; the first is named.
@@ -283,7 +365,7 @@ def _numbers(frame: pd.DataFrame, names: list[str]) -> torch.Tensor:
             f"row {row}, column {names[column]!r}: {value:g} {what} ({int(bad.sum())} such values)",
             "fill, rescale or drop them first",
         )
-    return torch.from_numpy(values.astype(np.float32))
+    return values
 
 
 def _some(names: Sequence[str] | Any, most: int = 6) -> str:

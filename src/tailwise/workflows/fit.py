@@ -55,6 +55,8 @@ def fit_run(
         problem = request.source.load() if problem is None else problem
         check_samples(problem.train)
         problem, known, settled = _with_what_is_known(request, problem, detector)
+        for note in problem.facts.notes:
+            messages.note(note)
         weighting = choose_weighting(request.weighting, problem.train.modality)
         if detector.ignores_weights and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
@@ -203,6 +205,7 @@ def _settings(
         "modality": problem.train.modality.name,
         "sample_shape": problem.train.sample_shape,
         "features": problem.train.features,
+        "centre": None if problem.train.centre is None else problem.train.centre.tolist(),
         "fingerprint": digest_of(problem.train),
         "test_fingerprint": None if problem.test is None else digest_of(problem.test.data),
         "versions": {"tailwise": __version__, "python": platform.python_version()}

@@ -20,7 +20,7 @@ from ..core.identity import digest_of
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..report.summary import to_html, update_summary
-from ..runs import fingerprint, group_gate, store
+from ..runs import fingerprint, group_gate, scorer, store
 from ..runs.store import Run
 from ..runs.table import of_table
 from ..sources.auto import open_source, spelled
@@ -45,7 +45,8 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         raise InputError("a run whose thresholds are of kinds cannot take in more samples", "fit again with all data")
     # Test data beside the new samples is not looked at: it is not what the run was tested on.
     problem = replace(source.load(), test=None)
-    data = problem.train
+    data = problem.train.about(scorer.centre_of(opened))
+    problem = replace(problem, train=data)
     expected = tuple(opened.settings["sample_shape"])
     if data.sample_shape != expected or data.modality != opened.modality:
         raise InputError(

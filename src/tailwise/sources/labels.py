@@ -1,0 +1,143 @@
+"""Labels of any type: which of their values says normal."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+
+# Words, in small letters, that say normal whatever the column is called; beside them every other value is an anomaly.
+_NORMAL = frozenset({
+    "normal", "good", "ok", "okay", "pass", "passed", "passing", "healthy", "intact", "inlier", "benign", "conforming",
+    "conform", "accept", "accepted", "faultless", "undamaged", "gut", "in order", "i.o.", "io", "no defect", "no fault",
+    "defect-free", "defect free", "not anomalous", "non-anomalous",
+})  # fmt: skip
+_ANOMALOUS = frozenset({
+    "anomaly", "anomalous", "abnormal", "bad", "nok", "ng", "ko", "fail", "failed", "failing", "failure", "fault",
+    "faulty", "defect", "defective", "outlier", "reject", "rejected", "scrap", "broken", "damaged", "malignant",
+    "attack", "not ok", "no good", "n.i.o.", "nio",
+})  # fmt: skip
+_ANOMALIES = _ANOMALOUS | {"anomalies", "defects", "faults", "error", "errors"}
+# Words that answer a question, which only the column's name asks.
+_YES, _NO = frozenset(["yes", "y", "ja", "oui", "si", "sí"]), frozenset(["no", "n", "nein", "non"])
+_TRUE, _FALSE = frozenset(["true", "t", "1", "1.0"]), frozenset(["false", "f", "0", "0.0"])
+_LISTED = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What labels say.
+
+    Attributes:
+        anomalous: [n] bool.
+        normal: the values that were taken for normal.
+        sentence: which values say normal and anomalous, and how many of each.
+        doubt: why that may be the wrong way round; "" where nothing says so.
+    """
+
+    anomalous: np.ndarray
+    normal: tuple[str, ...]
+    sentence: str
+    doubt: str
+
+
+def read_labels(values: Any, name: str = "labels", normal: Sequence[int | str] = ()) -> Labels:
+    """Which of the labels [n] are of anomalies.
+
+    Args:
+        values: numbers, of which 0 is normal; true (anomalous) and false; -1 and 1 with more of 1, which is normal; or
+            words such as "good", "OK" and "pass".
+        normal: the values that are normal, whatever they are; every other is an anomaly.
+
+    Raises:
+        InputError: a label is missing, or none of its values is known to say normal.
+    """
+    values = np.asarray(values)
+    texts = [text_of(value) for value in values.tolist()]
+    if "" in texts:
+        missing = [row for row, text in enumerate(texts) if not text]
+        raise InputError(f"{name}: row {missing[0]} has no label ({len(missing)} such rows)", "label it or drop it")
+    names, place, counts = np.unique(np.array(texts, dtype=str), return_inverse=True, return_counts=True)
+    count = dict(zip(names.tolist(), counts.tolist(), strict=True))
+    chosen = _asked(normal, count) if len(normal) else _known(count, name)
+    anomalous = ~np.isin(names, list(chosen))[place]
+    bad = {value: number for value, number in count.items() if value not in chosen}
+    good = {value: number for value, number in count.items() if value in chosen}
+    sentence = f"labels {name!r}: normal is {_listed(good)}; anomalous is {_listed(bad) or 'none'}"
+    doubt = "" if len(normal) else _doubt(good, bad, name)
+    return Labels(anomalous, tuple(good), sentence, doubt)
+
+
+def values_of(normal: str | Sequence[int | str]) -> tuple[int | str, ...]:
+    """Values as they are, or as one text: 'pass, "ok, checked", 1' -> ("pass", "ok, checked", 1)."""
+    if not isinstance(normal, str):
+        return tuple(normal)
+    parts = next(csv.reader([normal], skipinitialspace=True), [])
+    return tuple(int(part) if part.strip().lstrip("-").isdecimal() else part.strip() for part in parts if part.strip())
+
+
+def _asked(normal: Sequence[int | str], count: dict[str, int]) -> set[str]:
+    asked = {text_of(value).casefold() for value in normal}
+    return {value for value in count if value.casefold() in asked}
+
+
+def _known(count: dict[str, int], name: str) -> set[str]:
+    """The values that say normal."""
+    words = {value: value.casefold() for value in count}
+    plain = set(words.values())
+    if normal := {value for value, word in words.items() if word in _NORMAL}:
+        return normal
+    if plain == {"-1", "1"} and count.get("1", 0) > count.get("-1", 0):
+        return {value for value, word in words.items() if word == "1"}
+    if plain <= _YES | _NO and (asks := _asks_for(name)):
+        return {value for value, word in words.items() if word in (_YES if asks == "normal" else _NO)}
+    if "-1" not in plain and (false := {value for value, word in words.items() if word in _FALSE}):
+        return false
+    if plain <= _ANOMALOUS | _TRUE:
+        return set()
+    raise InputError(
+        f"{name}: none of its values is known to say normal: {_listed(count)}",
+        f"name the value that is normal, as in --normal {max(count, key=lambda value: count[value])!r}",
+    )
+
+
+def _asks_for(name: str) -> str:
+    """ "normal" or "anomaly", for what a column's name asks whether a sample is it; "" where it asks for neither."""
+    words = {word.casefold() for word in re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name))}
+    words -= {"is", "was", "has", "the", "label", "labels", "test", "result", "flag", "part"}
+    turned = bool(words & {"not", "no", "non"})
+    for asked, known in (("normal", _NORMAL), ("anomaly", _ANOMALIES)):
+        if words & known:
+            return asked if not turned else {"normal": "anomaly", "anomaly": "normal"}[asked]
+    return ""
+
+
+def _doubt(good: dict[str, int], bad: dict[str, int], name: str) -> str:
+    anomalies, normals = sum(bad.values()), sum(good.values())
+    turn = f"if it is the other way round, say --normal {next(iter(bad), '')!r}"
+    if anomalies > normals:
+        return f"labels {name!r} call {anomalies} samples anomalous and only {normals} ({_listed(good)}) normal: {turn}"
+    if bad and good.keys() <= {"0", "0.0", "False", "false", "no", "f"} and _asks_for(name) == "normal":
+        return f"labels {name!r} are read as normal where they are {_listed(good)}, against the column's name: {turn}"
+    return ""
+
+
+def text_of(value: Any) -> str:
+    """A value as text: whole numbers without a point, "" where it is missing."""
+    if value is None or value != value or str(value) in ("<NA>", "NaT"):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    text = str(value).strip()
+    return text[:-2] if text.removesuffix(".0").lstrip("-").isdecimal() and text.endswith(".0") else text
+
+
+def _listed(count: dict[str, int]) -> str:
+    shown = [f"{value!r} ({number})" for value, number in sorted(count.items(), key=lambda item: -item[1])]
+    return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")
