@@ -77,7 +77,7 @@ def test_a_reader_is_read_only_where_asked():
 
 
 def test_data_has_no_place_for_labels():
-    assert set(Data.__dataclass_fields__) == {"samples", "names", "features", "context", "modality"}
+    assert set(Data.__dataclass_fields__) == {"samples", "names", "features", "context", "modality", "centre"}
 
 
 @pytest.mark.parametrize(
