@@ -10,6 +10,7 @@ from scipy import stats
 from tailwise.calibration.drift import Population, drift
 from tailwise.cli import main
 from tailwise.errors import InputError
+from tailwise.report import drift_page
 from tailwise.runs import store
 
 SHARES = np.array([0.6, 0.3, 0.08, 0.02])
@@ -105,12 +106,13 @@ def test_p_values_are_those_of_fisher_before_they_are_corrected():
 
 
 def test_a_table_and_plain_data_of_it():
-    found = drift(sample(500, 0), sample(500, 1, shift=[0, 3, 0, 0]), examples={1: ["a|b.png"]})
+    found = drift(sample(500, 0), sample(500, 1, shift=[0, 3, 0, 0]), examples={1: ["a|b_1.png"]})
     plain = json.loads(json.dumps(found.as_dict()))
     assert plain["named"] == ["kind 1"]
     assert [row["name"] for row in plain["rows"]][:2] == ["all samples", "kind 1"]
-    assert "a\\|b.png" in found.to_markdown()
-    lengths = {line.replace("\\|", "").count("|") for line in found.to_markdown().splitlines()[2:]}
+    markdown = drift_page.to_markdown(found)
+    assert "a\\|b\\_1.png" in markdown
+    lengths = {line.replace("\\|", "").count("|") for line in markdown.splitlines()[2:]}
     assert lengths == {13}
 
 

@@ -1,3 +1,4 @@
+import html
 import html.parser
 import json
 import re
@@ -16,7 +17,7 @@ from tailwise.core.problem import Facts, Problem
 from tailwise.numerics import intervals
 from tailwise.report import contents, data_checks, decision, numbers, plots, selection
 from tailwise.report.contents import Tables
-from tailwise.report.page import to_json
+from tailwise.report.page import in_html, in_markdown, in_text, to_json
 from tailwise.report.summary import summarise, to_html, to_markdown
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
@@ -459,3 +460,19 @@ def test_a_section_that_is_declared_is_in_the_summary_and_its_figure_on_the_page
 
     with pytest.raises(ValueError, match="two sections of the report say 'spread'"):
         summary()
+
+
+@pytest.mark.parametrize(
+    "name", [HOSTILE, "a/b_c*.png", "# head", "two\nlines | cells", "\x1b[31mred", "[a](b)", "~~1~~"]
+)
+def test_a_name_is_only_a_name_wherever_it_is_written(name):
+    """What a reader of the form would make of it is the name again, on one line."""
+    line = " ".join(name.split())
+    assert html.unescape(re.sub("<wbr>", "", str(in_html(name)))) == name
+    assert not re.search(r"<(?!wbr>)", str(in_html(name)))
+    markdown = in_markdown(name)
+    assert re.sub(r"\\(.)", r"\1", markdown) == line
+    assert not re.search(r"(?<!\\)[|*_<`#\[]", markdown)
+    text = in_text(name)
+    assert text.isprintable()
+    assert text.replace("\\|", "|").replace("\N{REPLACEMENT CHARACTER}", "\x1b") == line

@@ -110,17 +110,15 @@ class Drift:
         rows = [{"name": row.name, **vars(row), "p_values": dict(row.p_values)} for row in self.rows]
         return {"level": self.level, "alarm": self.alarm, "named": [row.name for row in self.named], "rows": rows}
 
-    def to_markdown(self) -> str:
-        """A sentence, and a table."""
-        lines = [str(self).partition("\n")[0], "", "| | samples then | now | share then | now | score then | now |"]
-        lines[-1] += " unknown then | now | moved | drifted in (p) | such as |"
-        lines.append("|---|" + "---:|" * 9 + "---|---|")
+    def table(self) -> list[list[str]]:
+        """The rows as text: name, samples, share, score and unlike samples then and now, how far it moved, in what it
+        drifted, and examples."""
+        lines = []
         for row in self.rows:
             what = ", ".join(f"{aspect} ({row.p_values[aspect]:.2g})" for aspect in row.drifted)
             cells = [row.name, *map(str, row.counts), *map(_percent, row.shares), *map(_number, row.medians)]
-            cells += [*map(_percent, row.unknown), _number(row.moved), what, ", ".join(row.examples)]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        return "\n".join(lines) + "\n"
+            lines.append([*cells, *map(_percent, row.unknown), _number(row.moved), what, ", ".join(row.examples)])
+        return lines
 
     def __str__(self) -> str:
         if not self.alarm:

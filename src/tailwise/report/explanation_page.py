@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..core.problem import Labelled, Source
 from ..errors import InputError
 from . import explanation, numbers
 from .explanation import Known
-from .page import page, within_budget
+from .page import in_markdown, in_text, page, within_budget
 from .pictures import data_uri, fitted, of_named, overlay, pictures_of
 
 _ROWS, _BOXES = 8, 5
@@ -59,9 +59,18 @@ def _head(known: Known, of: str) -> dict[str, Any]:
 
 
 def to_text(found: Mapping[str, Any]) -> str:
-    """Lines for a terminal, which are Markdown too."""
+    """Lines for a terminal."""
+    return _lines(found, in_text)
+
+
+def to_markdown(found: Mapping[str, Any]) -> str:
+    """The same lines as Markdown."""
+    return _lines(found, in_markdown)
+
+
+def _lines(found: Mapping[str, Any], escape: Callable[[Any], str]) -> str:
     write = _score_lines if found["of"] == "scores" else _weight_lines
-    return "\n".join(line for sample in found["samples"] for line in [*write(sample), ""])
+    return "\n".join(line for sample in found["samples"] for line in [*write(sample, escape), ""])
 
 
 def to_html(found: dict[str, Any]) -> str:
@@ -95,10 +104,11 @@ def lead(sample: Mapping[str, Any]) -> str:
     return text
 
 
-def _score_lines(sample: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {sample['sample']}", "", lead(sample), ""]
+def _score_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> list[str]:
+    table = functools.partial(_table, escape)
+    lines = [f"# {escape(sample['sample'])}", "", lead(sample), ""]
     rows = [(row["sample"], numbers.number(row["distance"]), numbers.number(row["score"])) for row in sample["nearest"]]
-    lines += _table(("most similar normals", "distance", "score"), rows)
+    lines += table(("most similar normals", "distance", "score"), rows)
     if sample["drivers"]:
         what = {"features": "feature", "bands": "bands", "patches": "patch"}[sample["drivers"]["what"]]
         listed = sample["drivers"]["rows"]
@@ -109,17 +119,17 @@ def _score_lines(sample: Mapping[str, Any]) -> list[str]:
         shown.append(
             ("all: score minus the score of the average", "", "", numbers.number(sample["score"] - sample["usual"]))
         )
-        lines += _table((what, "here", "usual", "adds to the score"), shown)
+        lines += table((what, "here", "usual", "adds to the score"), shown)
     if sample["cues"]:
         cues = [(cue["name"], numbers.number(cue["value"])) for cue in sample["cues"]]
-        lines += _table(("comparison with its neighbours (the score is the mean)", "value"), cues)
+        lines += table(("comparison with its neighbours (the score is the mean)", "value"), cues)
     if sample["regions"]:
         rows = [
             (row["name"], numbers.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
             for row in sample["regions"]
         ]
-        lines += _table(("region of the map", "highest", f"threshold {numbers.number(row_limit(sample))}"), rows)
-    return lines + [f"Note: {note}." for note in sample["notes"]]
+        lines += table(("region of the map", "highest", f"threshold {numbers.number(row_limit(sample))}"), rows)
+    return lines + [f"Note: {escape(note)}." for note in sample["notes"]]
 
 
 def row_limit(sample: Mapping[str, Any]) -> float:
@@ -131,14 +141,15 @@ def _values(row: Mapping[str, Any]) -> tuple[float, float, float]:
     return row["value"], row["usual"], row["contribution"]
 
 
-def _weight_lines(sample: Mapping[str, Any]) -> list[str]:
-    lines = [f"# {sample['sample']}", "", sample["sentence"], ""]
+def _weight_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> list[str]:
+    table = functools.partial(_table, escape)
+    lines = [f"# {escape(sample['sample'])}", "", escape(sample["sentence"]), ""]
     number = numbers.number
     for part in sample["rounds"]:
         rows = [(step["step"], number(step["before"]), number(step["after"])) for step in part["steps"]]
-        lines += _table((_WHEN[part["scores"]], "before", "after"), rows)
-    lines += _table(("of this sample", "value"), [(name, number(value)) for name, value in weight_facts(sample)])
-    return lines + [f"Note: {note}." for note in sample["notes"]]
+        lines += table((_WHEN[part["scores"]], "before", "after"), rows)
+    lines += table(("of this sample", "value"), [(name, number(value)) for name, value in weight_facts(sample)])
+    return lines + [f"Note: {escape(note)}." for note in sample["notes"]]
 
 
 def weight_facts(sample: Mapping[str, Any]) -> list[tuple[str, float | None]]:
@@ -151,9 +162,9 @@ def weight_facts(sample: Mapping[str, Any]) -> list[tuple[str, float | None]]:
     return rows
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _table(escape: Callable[[Any], str], header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table whose columns also line up as text: the first to the left, the others to the right."""
-    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (header, *rows)]
+    cells = [[escape(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         f"| {row[0].ljust(widths[0])} | "

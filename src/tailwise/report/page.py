@@ -52,20 +52,26 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {f.__name__: f for f in (number, fraction, percent, counted, whole, change)} | {
-        "cell": _cell,
-        "breakable": _breakable,
+        "cell": in_markdown,
+        "breakable": in_html,
     }
     return environment
 
 
-def _breakable(name: str) -> Markup:
-    """A name that is cut after its folders, rather than anywhere, where it is too wide."""
+def in_html(name: str) -> Markup:
+    """A name for a page: nothing in it is markup; where it is too wide it is cut after a folder, not anywhere."""
     return escape(name).replace("/", Markup("/<wbr>"))
 
 
-def _cell(text: Any) -> str:
+def in_markdown(text: Any) -> str:
     """Text for Markdown: nothing in it is markup, ends a table cell or starts a line."""
     return re.sub(r"([\\`*_\[\]<>|#&!~$])", r"\\\1", " ".join(str(text).split()))
+
+
+def in_text(text: Any) -> str:
+    """Text for a terminal: nothing in it steers the terminal, ends a table cell or starts a line."""
+    line = " ".join(str(text).split()).replace("|", "\\|")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
 
 
 def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ..calibration import drift
 from ..core import inference, messages
 from ..core.validation import check_samples
 from ..errors import InputError
+from ..report import drift_page
 from ..runs import files, store
 from ..runs.scorer import samples_like, source_like
 from ..runs.table import cross_fitted, examples_of, reference_of
@@ -46,6 +47,6 @@ def drift_of(
         messages.note("scores are not compared: the run held no samples out; with --cross 0 a fit does")
     found = drift.drift(reference_of(table, clusters), batch, level=level, examples=examples_of(table))
     if out is not None:
-        text = found.to_markdown() if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"
+        text = drift_page.to_markdown(found) if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"
         files.write(out, text.encode("utf-8", "backslashreplace"))
     return found

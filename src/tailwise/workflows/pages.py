@@ -38,7 +38,7 @@ def explain(
         raise InputError(f"worst must be 1 or more: got {worst}")
     writers: dict[str, Callable[[dict[str, Any]], str]] = {
         ".html": explanation_page.to_html,
-        ".md": explanation_page.to_text,
+        ".md": explanation_page.to_markdown,
         ".txt": explanation_page.to_text,
         ".json": to_json,
     }
