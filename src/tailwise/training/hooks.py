@@ -1,0 +1,161 @@
+"""Hooks for the training loop: a schedule of the learning rate, a moving average of the weights, and many processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, distributed
+
+from ..core.registry import Value
+from ..errors import InputError
+from .loop import Hook, Loop
+
+
+@dataclass(frozen=True, repr=False)
+class CosineSchedule(Value, Hook):
+    """Lower the learning rate along half a cosine, from that of the training to a share of it (Loshchilov & Hutter
+    2017).
+
+        >>> CosineSchedule(warmup_steps=100)
+        CosineSchedule(warmup_steps=100)
+
+    Args:
+        warmup_steps: so many steps raise the learning rate from near 0 first, in equal parts.
+        lowest: share of the learning rate that the last steps have.
+    """
+
+    warmup_steps: int = 0
+    lowest: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.check_numbers()
+        if self.warmup_steps < 0:
+            raise InputError(f"warmup_steps must be 0 or more: got {self.warmup_steps}")
+        if not 0 <= self.lowest <= 1:
+            raise InputError(f"lowest must be from 0 to 1: got {self.lowest}")
+
+    def before_step(self, loop: Loop) -> None:
+        loop.optimizer.lr = loop.training.lr * self.factor(loop.steps, loop.planned_steps)
+
+    def factor(self, step: int, planned: int) -> float:
+        """Share of the learning rate at a step, which counts from 0, of `planned`."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        done = (step - self.warmup_steps) / max(1, planned - self.warmup_steps)
+        return self.lowest + (1 - self.lowest) * (1 + math.cos(math.pi * min(1.0, done))) / 2
+
+
+class MovingAverage(Hook):
+    """Score by an exponential moving average of the parameters, in training and after it (Polyak & Juditsky 1992).
+
+    The average after step t is that of the last `decay / (1 - decay)` steps or so; early ones forget faster, by
+    (1 + t) / (10 + t), so that the first parameters do not stay in it.
+
+    Args:
+        decay: how much of the average each step keeps, below 1.
+    """
+
+    def __init__(self, decay: float = 0.999) -> None:
+        if not 0 <= decay < 1:
+            raise InputError(f"decay must be 0 or more and below 1: got {decay}")
+        self.decay = decay
+
+    def __repr__(self) -> str:
+        return f"MovingAverage(decay={self.decay})"
+
+    def start(self, loop: Loop) -> None:
+        self.average = loop.optimizer.values.clone()
+        self.trained = self.average
+
+    @torch.no_grad()
+    def after_step(self, loop: Loop) -> None:
+        decay = min(self.decay, (1 + loop.steps) / (10 + loop.steps))
+        self.average.lerp_(loop.optimizer.values, 1 - decay)
+
+    @torch.no_grad()
+    def before_scores(self, loop: Loop) -> None:
+        self.trained = loop.optimizer.values.clone()
+        loop.optimizer.values.copy_(self.average)
+
+    @torch.no_grad()
+    def after_scores(self, loop: Loop) -> None:
+        loop.optimizer.values.copy_(self.trained)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"average": self.average}
+
+    def resume(self, state: Mapping[str, Tensor]) -> None:
+        self.average.copy_(state["average"])
+
+
+class AllReduce(Hook):
+    """Train in several processes, each with a part of the samples, as one process with all of them would.
+
+    Needs an initialised `torch.distributed`, as under torchrun. Start the detector on the same samples in every
+    process, so that all have the same statistics, and let each `learn` its part. A step follows the gradient of the
+    weighted mean over all processes: sum(w l) / sum(w), both sums over all of them. Weights are made from the scores of
+    all, and base weights keep their proportions. The processes need as many batches each; held-out normals, where
+    training stops early, are to be the same in all.
+
+        fit.start(detector, everything, training)
+        fit.learn(detector, part, weighting, training, hooks=[AllReduce()])
+    """
+
+    def __init__(self) -> None:
+        if not (distributed.is_available() and distributed.is_initialized()):
+            raise InputError(
+                "AllReduce needs processes that know each other",
+                "run under torchrun, and call torch.distributed.init_process_group first",
+            )
+
+    def start(self, loop: Loop) -> None:
+        if loop.training.resample:
+            raise InputError("each process would draw by the weights of its own part", "leave resample out")
+        state = [value.double().sum().cpu() for value in loop.detector.state_dict().values()]
+        each = self._of_each(torch.stack([torch.tensor(float(loop.planned_steps), dtype=torch.float64), *state]))
+        if bool((each[:, 0] != each[0, 0]).any()):
+            raise InputError(
+                f"the processes do not take as many steps each: {', '.join(f'{n:.0f}' for n in each[:, 0].tolist())}",
+                "give each as many batches",
+            )
+        if not torch.equal(each, each[:1].expand_as(each)):
+            raise InputError(
+                "the processes begin with different detectors",
+                "start it on the same samples in all of them, and then let each learn its part",
+            )
+
+    @torch.no_grad()
+    def after_backward(self, loop: Loop) -> None:
+        gradient, divisor = loop.optimizer.gradient, loop.divisor
+        sums = torch.cat([gradient * divisor, divisor.reshape(1)])
+        distributed.all_reduce(sums)
+        # Where no process had a weight there is nothing to follow.
+        gradient.copy_(sums[:-1] / sums[-1].clamp_min(torch.finfo(sums.dtype).tiny))
+
+    def gather(self, values: Tensor) -> Tensor:
+        mine = len(values)
+        counts = [int(count) for count in self._of_each(torch.tensor([float(mine)], dtype=torch.float64))[:, 0]]
+        first = sum(counts[: distributed.get_rank()])
+        self.place = slice(first, first + mine)
+        whole = values.new_zeros(sum(counts), *values.shape[1:])
+        whole[self.place] = values
+        return self._sum(whole)
+
+    def share(self, values: Tensor) -> Tensor:
+        return values[self.place].clone()
+
+    def _of_each(self, row: Tensor) -> Tensor:
+        """The row [k] of every process: [processes, k]."""
+        rows = row.new_zeros(distributed.get_world_size(), len(row))
+        rows[distributed.get_rank()] = row
+        return self._sum(rows)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, on the CPU; NCCL moves what is on a GPU only."""
+        on_gpu = distributed.get_backend() == "nccl"
+        moved = values.cuda() if on_gpu else values
+        distributed.all_reduce(moved)
+        return moved.cpu()

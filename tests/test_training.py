@@ -1,0 +1,397 @@
+"""The value that says how to train, going on from a trained detector, optimizers and hooks, and many processes."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import torch
+from cyclopts import App, Parameter
+from torch import Tensor, distributed
+
+from tailwise.cli.options import command_line
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
+from tailwise.core.detector import ClosedForm, Detector
+from tailwise.detectors.autoencoder import AutoEncoder
+from tailwise.detectors.gaussian import Gaussian
+from tailwise.detectors.patches import FeatureAutoEncoder
+from tailwise.errors import InputError
+from tailwise.testing import Case
+from tailwise.training.fit import fit, learn, start
+from tailwise.training.hooks import AllReduce, CosineSchedule, MovingAverage
+from tailwise.training.loop import Hook, Loop
+from tailwise.training.optimizer import Flat
+from tailwise.training.options import Training
+from tailwise.weights.default import parse_weighting
+from tailwise.weights.weighting import Weighting
+
+SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
+CASES = {
+    f"{name}-{dims}d": Case(registry.find("detector", name), SHAPES[dims])
+    for name in registry.entries("detector")
+    for dims in registry.find("detector", name).sample_dims
+}
+BY_STEPS = [pytest.param(case, id=name) for name, case in CASES.items() if not isinstance(case.make(), ClosedForm)]
+IN_CLOSED_FORM = [pytest.param(case, id=name) for name, case in CASES.items() if isinstance(case.make(), ClosedForm)]
+# How many steps a detector has learnt from is no part of what it has learnt.
+COUNTER = "steps"
+
+
+def small() -> AutoEncoder:
+    return AutoEncoder(hidden=(8,), code=2)
+
+
+def rows(n: int = 60, seed: int = 0) -> Data:
+    return Data(torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)), [str(i) for i in range(n)])
+
+
+def parameters(detector: Detector) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in detector.parameters()])
+
+
+class Descent(Flat):
+    """Plain gradient descent."""
+
+    def follow(self) -> None:
+        self.values -= self.lr * self.gradient
+
+
+class TestValue:
+    def test_it_prints_as_itself(self) -> None:
+        training = Training(epochs=3, lr=0.01, resample=True, threads=None)
+        assert repr(training) == "Training(epochs=3, lr=0.01, resample=True, threads=None)"
+        assert eval(repr(training)) == training
+        assert training.changed() == {"epochs": 3, "lr": 0.01, "resample": True, "threads": None}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"epochs": 0}, "epochs must be above 0: got 0"),
+            ({"epochs": 2.5}, "epochs must be a whole number: got 2.5"),
+            ({"batch_size": None}, "batch_size must be a whole number: got None"),
+            ({"warmup": -1}, "warmup must be 0 or more: got -1"),
+            ({"patience": True}, "patience must be a whole number: got True"),
+            ({"lr": math.nan}, "lr must be 0 or more: got nan"),
+            ({"lr": math.inf}, "lr must be finite"),
+            ({"weight_decay": -1e-6}, "weight_decay must be 0 or more"),
+            ({"reference": "old"}, "reference must be 'newest' or 'full': got 'old'"),
+        ],
+    )
+    def test_an_option_that_is_off_is_refused(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            Training(**options)
+
+    @pytest.mark.parametrize(
+        ("samples", "batch_size", "epochs"), [(10, 256, 300), (256 * 20, 256, 75), (10**6, 256, 30)]
+    )
+    def test_epochs_make_about_1500_steps(self, samples: int, batch_size: int, epochs: int) -> None:
+        training = Training(batch_size=batch_size)
+        assert training.epochs_for(samples) == epochs
+        assert training.steps_for(samples) == epochs * math.ceil(samples / batch_size)
+
+    def test_a_new_option_is_a_field_and_the_line_of_the_loop_that_reads_it(self) -> None:
+        """No other place knows the options: not the command, its help, the recorded command, the request or a face."""
+
+        @dataclass(frozen=True, repr=False)
+        class Trial(Training):
+            """With one more option.
+
+            Args:
+                trial: what the trial does.
+            """
+
+            trial: float = 1.0
+
+        seen = []
+
+        class Reads(Hook):  # where the loop's line would be
+            def before_step(self, loop: Loop) -> None:
+                seen.append(loop.training.trial)  # type: ignore[attr-defined]
+
+        fit(small(), rows(), training=Trial(epochs=1, trial=0.25), hooks=[Reads()])
+        assert seen == [0.25]
+
+        def command(*, training: Any = Trial()) -> Training:
+            return training
+
+        command.__annotations__["training"] = Annotated[Trial, Parameter(name="*")]
+        app = App(result_action="return_value")
+        app.default(command)
+        made = app(["--trial", "0.5", "--epochs", "2"])
+        assert made == Trial(epochs=2, trial=0.5)
+        assert command_line(command, {"training": made}) == "tailwise command --epochs 2 --trial 0.5"
+
+
+class TestLearn:
+    @pytest.mark.parametrize("case", BY_STEPS)
+    def test_without_a_learning_rate_nothing_changes(self, case: Case) -> None:
+        data, detector = case.data(), case.make()
+        weighting = Weighting() if detector.ignores_weights else parse_weighting("Importance()")
+        fit(detector, data, weighting, Training(epochs=3, batch_size=20), anomalies=case.anomalies(detector))
+        before = {name: value.clone() for name, value in detector.state_dict().items()}
+        scores = inference.score(detector, data)
+        learn(detector, data, weighting, Training(epochs=2, batch_size=20, lr=0.0), seed=1)
+        after = detector.state_dict()
+        assert before.keys() == after.keys()
+        differing = [name for name, value in before.items() if not torch.equal(value, after[name])]
+        assert {name.rpartition(".")[2] for name in differing} <= {COUNTER}
+        assert torch.equal(scores, inference.score(detector, data))
+
+    @pytest.mark.parametrize("case", IN_CLOSED_FORM)
+    def test_a_detector_in_closed_form_is_solved_again(self, case: Case) -> None:
+        first, other = case.data(), case.data(seed=4)
+        detector, fresh = case.make(), case.make()
+        fit(detector, first)
+        learn(detector, other)
+        fit(fresh, other)
+        new = case.data(20, seed=7)
+        assert torch.equal(inference.score(detector, new), inference.score(fresh, new))
+
+    @pytest.mark.parametrize("weighting", ["", "Importance(), Accumulate()"])
+    def test_starting_and_learning_is_fitting(self, weighting: str) -> None:
+        training, parsed = Training(epochs=5, batch_size=16, warmup=2), parse_weighting(weighting)
+        whole, halves = small(), small()
+        fitted = fit(whole, rows(), parsed, training, seed=3)
+        start(halves, rows(), training, seed=3)
+        learnt = learn(halves, rows(), parsed, training, seed=3)
+        assert torch.equal(parameters(whole), parameters(halves))
+        assert torch.equal(fitted.weights, learnt.weights)
+
+    def test_it_goes_on_with_the_parameters_and_the_statistics_that_are_there(self) -> None:
+        detector, training = small(), Training(epochs=60, lr=1e-2)
+        first = fit(detector, rows(), training=training).history
+        mean = detector.standardise.mean.clone()
+        moved = Data(rows().read(torch.arange(60)) + 0.01, rows().names)
+        more = learn(detector, moved, training=training)
+        assert torch.equal(detector.standardise.mean, mean)
+        assert more.history[0]["loss"] < 1.2 * first[-1]["loss"] < 0.9 * first[0]["loss"]
+        assert "the loss fell" not in {check.name for check in more.checks}
+
+    def test_weighting_begins_at_once(self) -> None:
+        detector, weighting = small(), parse_weighting("Importance()")
+        fit(detector, rows(), training=Training(epochs=20))
+        scores = inference.score(detector, rows())
+        outcome = learn(detector, rows(), weighting, Training(epochs=1))
+        assert torch.equal(outcome.first_scores, scores)
+        assert outcome.history[0]["effective_sample_share"] < 1
+
+    def test_patches_learn_on_and_follow_the_seed(self) -> None:
+        case = Case(FeatureAutoEncoder, (3, 6, 6))
+        data, training = case.data(), Training(epochs=2, lr=1e-2)
+        by_seed = []
+        for seed in (0, 1):
+            detector = case.make()
+            fit(detector, data, training=training, seed=seed)
+            by_seed.append(parameters(detector))
+        assert not torch.equal(*by_seed)
+        before = inference.score(detector, data).mean()
+        learn(detector, data, training=replace(training, epochs=20), seed=1)
+        assert inference.score(detector, data).mean() < before
+
+    def test_what_has_not_been_started_is_refused(self) -> None:
+        with pytest.raises(InputError, match="stands for samples of shape"):
+            learn(small(), rows())
+
+
+class TestHooks:
+    def test_a_halved_gradient_moves_the_parameters_half_as_far(self) -> None:
+        class Halved(Hook):
+            def after_backward(self, loop: Loop) -> None:
+                loop.optimizer.gradient /= 2
+
+        moves = []
+        for hooks in ([], [Halved()]):
+            detector, training = small(), Training(epochs=1, lr=0.1)
+            start(detector, rows(), training)
+            before = parameters(detector)
+            learn(detector, rows(), training=training, optimizer=Descent, hooks=hooks)
+            moves.append(parameters(detector) - before)
+        assert moves[0].abs().max() > 1e-3
+        torch.testing.assert_close(moves[1], moves[0] / 2, rtol=1e-4, atol=1e-8)
+
+    def test_hooks_are_called_around_every_step(self) -> None:
+        calls: list[str] = []
+
+        class Notes(Hook):
+            def start(self, loop: Loop) -> None:
+                calls.append("start")
+
+            def before_step(self, loop: Loop) -> None:
+                calls.append("before")
+
+            def after_backward(self, loop: Loop) -> None:
+                assert float(loop.divisor) == loop.step_samples
+                calls.append("backward")
+
+            def after_step(self, loop: Loop) -> None:
+                calls.append("after")
+
+            def after_epoch(self, loop: Loop) -> None:
+                assert len(loop.history) == calls.count("epoch") + 1
+                calls.append("epoch")
+
+        fit(small(), rows(), Weighting(), Training(epochs=2, batch_size=30), hooks=[Notes()])
+        assert calls == ["start", *(2 * [*(2 * ["before", "backward", "after"]), "epoch"])]
+
+    def test_a_cosine_schedule_is_that_of_torch(self) -> None:
+        rates = []
+
+        class Notes(Hook):
+            def after_step(self, loop: Loop) -> None:
+                rates.append(loop.optimizer.lr)
+
+        training = Training(epochs=5, batch_size=20, lr=0.4)
+        fit(small(), rows(), training=training, hooks=[CosineSchedule(lowest=0.1), Notes()])
+        theirs = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=15, eta_min=0.04)
+        for rate in rates:
+            assert rate == pytest.approx(theirs.param_groups[0]["lr"])
+            theirs.step()
+            schedule.step()
+        assert [CosineSchedule(warmup_steps=4).factor(step, 100) for step in range(5)] == [0.25, 0.5, 0.75, 1.0, 1.0]
+
+    def test_a_moving_average_scores_and_is_what_stays(self) -> None:
+        trained: list[Tensor] = []
+
+        class Notes(Hook):
+            def after_step(self, loop: Loop) -> None:
+                trained.append(loop.optimizer.values.clone())
+
+        detector, training = small(), Training(epochs=6, batch_size=20, lr=1e-2)
+        start(detector, rows(), training)
+        first = parameters(detector)
+        outcome = learn(detector, rows(), training=training, hooks=[Notes(), MovingAverage(decay=0.6)])
+        # The share that each state has in the average: what its step gave it, times what the later steps kept.
+        keeps = [min(0.6, (1 + t) / (10 + t)) for t in range(1, 19)]
+        shares = [math.prod(keeps[t + 1 :]) * (1 - keeps[t]) for t in range(18)]
+        expected = math.prod(keeps) * first + sum(share * state for share, state in zip(shares, trained, strict=True))
+        torch.testing.assert_close(parameters(detector), expected, rtol=1e-4, atol=1e-6)
+        assert not torch.allclose(parameters(detector), trained[-1], rtol=1e-4, atol=1e-6)
+        assert torch.equal(outcome.scores, inference.score(detector, rows()))
+
+    def test_an_interrupted_training_resumes_its_hooks(self) -> None:
+        class Memory:
+            kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+            saves = 0
+
+            def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+                return self.kept
+
+            def save(self, tensors: Any, facts: dict[str, Any]) -> None:
+                self.kept = {name: value.clone() for name, value in tensors.items()}, {"history": [*facts["history"]]}
+                self.saves += 1
+                if self.saves == 3:
+                    raise KeyboardInterrupt
+
+        def train(keeper: Memory | None) -> Tensor:
+            detector, hooks = small(), [CosineSchedule(), MovingAverage(0.9)]
+            training = Training(epochs=6, batch_size=20, lr=1e-2)
+            fit(detector, rows(), parse_weighting("Importance()"), training, keeper=keeper, hooks=hooks)
+            return parameters(detector)
+
+        memory = Memory()
+        with pytest.raises(KeyboardInterrupt):
+            train(memory)
+        assert torch.equal(train(memory), train(None))
+
+    def test_hooks_are_refused_where_nothing_takes_steps(self) -> None:
+        with pytest.raises(InputError, match="Gaussian takes none"):
+            fit(Gaussian(), rows(), hooks=[CosineSchedule()])
+
+    def test_no_warmup_still_says_what_the_scores_were_before(self) -> None:
+        outcome = fit(small(), rows(), parse_weighting("Importance()"), Training(epochs=2, warmup=0))
+        assert outcome.first_scores.min() > 0
+
+
+# How each process trains, by name: weighting, base weights, and the part of the samples that the first process has.
+SETTINGS = {
+    "plain": ("", None, slice(0, 40)),
+    "base weights": ("", torch.arange(1.0, 81.0), slice(0, 40)),
+    "unequal parts": ("", torch.arange(1.0, 81.0), slice(0, 30)),
+    "weighting": ("Importance(), Smooth(5), Accumulate(0.5)", torch.arange(1.0, 81.0), slice(0, 40)),
+}
+TOGETHER = Training(epochs=12, lr=5e-3)
+
+
+def train_part(name: str, rank: int | None) -> Tensor:
+    """Parameters after training on one process's part, or on everything."""
+    weighting, base, first = SETTINGS[name]
+    everything, index = rows(80), torch.arange(80)
+    index = index if rank is None else index[first] if rank == 0 else index[first.stop :]
+    detector = small()
+    start(detector, everything, TOGETHER, base_weights=base)
+    learn(
+        detector, everything.take(index), parse_weighting(weighting), TOGETHER,
+        base_weights=None if base is None else base[index], hooks=[] if rank is None else [AllReduce()],
+    )  # fmt: skip
+    return parameters(detector)
+
+
+def refusals(rank: int) -> list[str]:
+    """What is said where processes would not train as one."""
+    messages = []
+    for seed, batch_size, resample in ((rank, 256, False), (0, 256 if rank else 10, False), (0, 256, True)):
+        detector, training = small(), replace(TOGETHER, batch_size=batch_size, resample=resample)
+        start(detector, rows(), training, seed=seed)
+        try:
+            learn(detector, rows(), training=training, hooks=[AllReduce()])
+        except InputError as error:
+            messages.append(error.message)
+    return messages
+
+
+def process(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{folder / 'meeting'}", rank=rank, world_size=2)
+    trained = {name: train_part(name, rank) for name in SETTINGS}
+    torch.save((trained, refusals(rank)), folder / f"{rank}.pt")
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[dict[str, Tensor], list[str]]]:
+    folder = tmp_path_factory.mktemp("processes")
+    context = multiprocessing.get_context("spawn")
+    before = os.environ.get("GLOO_SOCKET_IFNAME")
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    try:
+        running = [context.Process(target=process, args=(rank, folder)) for rank in range(2)]
+        for each in running:
+            each.start()
+        for each in running:
+            each.join(120)
+            assert each.exitcode == 0
+    finally:
+        os.environ.pop("GLOO_SOCKET_IFNAME")
+        if before is not None:
+            os.environ["GLOO_SOCKET_IFNAME"] = before
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+class TestProcesses:
+    @pytest.mark.parametrize("name", SETTINGS)
+    def test_two_with_a_part_each_end_like_one_with_all(self, name: str, results: list[Any]) -> None:
+        alone = train_part(name, None)
+        for trained, _ in results:
+            assert float((trained[name] - alone).abs().max()) < 1e-5
+        begun = small()
+        start(begun, rows(80), TOGETHER)
+        assert float((alone - parameters(begun)).abs().max()) > 1e-2
+
+    def test_they_are_refused_where_they_would_not_train_as_one(self, results: list[Any]) -> None:
+        for _, messages in results:
+            assert [message.split(":")[0] for message in messages] == [
+                "the processes begin with different detectors",
+                "the processes do not take as many steps each",
+                "each process would draw by the weights of its own part",
+            ]
+
+    def test_one_that_knows_no_others_is_refused(self) -> None:
+        with pytest.raises(InputError, match="run under torchrun"):
+            AllReduce()
