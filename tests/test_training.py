@@ -18,6 +18,7 @@ from tailwise.cli.options import command_line
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import ClosedForm, Detector
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.detectors.patches import FeatureAutoEncoder
@@ -31,11 +32,12 @@ from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 from tailwise.weights.weighting import Weighting
 
-SHAPES = {1: (12,), 2: (1, 20), 3: (2, 12, 10)}
+SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
 CASES = {
-    f"{name}-{dims}d": Case(registry.find("detector", name), SHAPES[dims])
+    f"{name}-{modality.name}": Case(registry.find("detector", name), shape, modality)
     for name in registry.entries("detector")
-    for dims in registry.find("detector", name).sample_dims
+    for modality, shape in SHAPES.items()
+    if modality in registry.find("detector", name).modalities
 }
 BY_STEPS = [pytest.param(case, id=name) for name, case in CASES.items() if not isinstance(case.make(), ClosedForm)]
 IN_CLOSED_FORM = [pytest.param(case, id=name) for name, case in CASES.items() if isinstance(case.make(), ClosedForm)]
@@ -194,9 +196,13 @@ class TestLearn:
         learn(detector, data, training=replace(training, epochs=20), seed=1)
         assert inference.score(detector, data).mean() < before
 
-    def test_what_has_not_been_started_is_refused(self) -> None:
-        with pytest.raises(InputError, match="stands for samples of shape"):
+    def test_what_has_not_been_started_for_such_samples_is_refused(self) -> None:
+        with pytest.raises(InputError, match="AutoEncoder has not been started"):
             learn(small(), rows())
+        detector = small()
+        fit(detector, rows(), training=Training(epochs=1))
+        with pytest.raises(InputError, match=r"learns rows of shape \[5\]: got rows of shape \[12\]"):
+            learn(detector, Case(AutoEncoder).data())
 
 
 class TestHooks:

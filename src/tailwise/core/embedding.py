@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,13 +11,15 @@ from ..numerics import neighbours
 from .data import Data
 
 
-def embedding_of(data: Data, dims: int = 32) -> Tensor:
+def embedding_of(data: Data, dims: int = 32, gather: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Where weightings look for neighbours: principal components [n, dims] of the samples themselves.
 
     They told kinds apart better than a detector's own bottleneck, and they stand still while it trains. Spectra are
-    compared by their angle, as materials are (Kruse et al. 1993): brightness is light and shade.
+    compared by their angle, as materials are (Kruse et al. 1993): brightness is light and shade. `gather` makes of the
+    samples of one process those of all, whose places are then given.
     """
-    return neighbours.principal_components(_small(data), dims, standardise=data.modality.small.units_differ)
+    small = _small(data) if gather is None else gather(_small(data))
+    return neighbours.principal_components(small, dims, standardise=data.modality.small.units_differ)
 
 
 def embedding_beside(new: Data, data: Data, dims: int = 32) -> tuple[Tensor, Tensor]:

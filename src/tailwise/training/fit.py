@@ -98,12 +98,12 @@ def learn(
     Raises:
         InputError: the detector has not been started, or learns from other samples.
     """
-    if tuple(detector.sample_shape) != tuple(data.sample_shape):
-        raise InputError(
-            f"{type(detector).__name__} stands for samples of shape {list(detector.sample_shape)}: "
-            f"got {list(data.sample_shape)}",
-            "fit it, or start it, on samples of this shape first",
-        )
+    name = type(detector).__name__
+    if not detector.sample_shape:
+        raise InputError(f"{name} has not been started", "start it, fit it or open it from a run first")
+    if (detector.sample_shape, detector.modality) != (tuple(data.sample_shape), data.modality):
+        learnt = f"{detector.modality.plural} of shape {list(detector.sample_shape)}"
+        raise InputError(f"{name} learns {learnt}: got {data.modality.plural} of shape {list(data.sample_shape)}")
     task = Task(weighting, training, seed, _ones(data, base_weights), held_out, keeper, progress, optimizer, hooks)
     return _train(detector, data, task, anomalies, starts=False)
 

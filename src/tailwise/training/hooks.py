@@ -97,7 +97,8 @@ class AllReduce(Hook):
     Needs an initialised `torch.distributed`, as under torchrun. Start the detector on the same samples in every
     process, so that all have the same statistics, and let each `learn` its part. A step follows the gradient of the
     weighted mean over all processes: sum(w l) / sum(w), both sums over all of them. Weights are made from the scores of
-    all, and base weights keep their proportions. The processes need as many batches each; held-out normals, where
+    all (and from all samples, shrunk, where a step of the weighting looks for neighbours), and base weights keep their
+    proportions. The processes need as many batches each; held-out normals, where
     training stops early, are to be the same in all.
 
         fit.start(detector, everything, training)

@@ -150,7 +150,7 @@ class Loop:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.cache: dict[Any, Tensor] = {}
-        self.embedding = task.gather(embedding.embedding_of(data)) if self.weighting.needs_embedding else None
+        self.embedding = embedding.embedding_of(data, gather=task.gather) if self.weighting.needs_embedding else None
 
     def run(self) -> Outcome:
         for hook in self.hooks:
