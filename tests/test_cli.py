@@ -92,8 +92,16 @@ def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> No
         (["fit", "{table}", "--balance"], "balance needs known groups", "--groups"),
         (["fit", "{table}", "--max-memory", "2GB"], "autoencoder has no setting max_memory", "leave --max-memory out"),
         (["fit", "{table}", "--lr", "1e30"], "loss is not finite", "learning rate"),
-        (["fit", "{table}", "--detector", "AutoEncoder(hidden=(-5,))"], "whole numbers above 0: got -5", "hidden"),
-        (["fit", "{table}", "--detector", "DeepSVDD(code=2.5)"], "whole numbers above 0: got 2.5", "hidden"),
+        (
+            ["fit", "{table}", "--detector", "AutoEncoder(hidden=(-5,))"],
+            "hidden must be a tuple",
+            "describe",
+        ),
+        (
+            ["fit", "{table}", "--detector", "DeepSVDD(code=2.5)"],
+            "code must be a whole number",
+            "describe",
+        ),
         (["fit", "{table}", "--detector", "AutoEncoder(hidden=(10000000000000,))"], "not enough memory", "smaller"),
         (["demo", "--out", "{table}"], "cannot write", "choose a folder"),
         (["weigh", "{table}", "--column", "a", "--out", "{table}/w.csv"], "Not a directory", "choose a folder"),

@@ -127,14 +127,14 @@ def test_the_work_stays_on_the_scores_device(fit):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: KDE(0), "bandwidth must be above 0"),
-        (lambda: Gaussian(scale=-1), "scale must be above 0"),
-        (lambda: LogNormal(scale=0), "scale must be above 0"),
-        (lambda: Histogram(1), "at least 2 bins"),
-        (lambda: Mixture(0), "at least 1 component"),
+        (lambda: KDE(0), "bandwidth must be a number from 0.001 to 1000: got 0"),
+        (lambda: Gaussian(scale=-1), "scale must be a number above 0"),
+        (lambda: LogNormal(scale=0), "scale must be a number above 0"),
+        (lambda: Histogram(1), "bins must be a whole number from 2 to 1000000: got 1"),
+        (lambda: Mixture(0), "components must be a whole number from 1 to 1000"),
         (lambda: KDE("wide"), "bandwidth must be a number"),
         (lambda: Mixture(2.5), "components must be a whole number"),
-        (lambda: Gaussian(shift=float("nan")), "shift must be finite"),
+        (lambda: Gaussian(shift=float("nan")), "shift must be a finite number: got nan"),
         (lambda: LogNormal()(torch.tensor([1.0, 0.0])), "scores above 0"),
     ],
 )

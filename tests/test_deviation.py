@@ -271,13 +271,13 @@ def test_masks_finer_than_the_sample_mark_every_place_they_touch():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: DevNet(margin=0.0), "margin must be above 0: got 0.0"),
-        (lambda: DevNet(prior_draws=1), "prior_draws must be 0, or a whole number above 1: got 1"),
-        (lambda: ADL(burn_in_steps=-1), "burn_in_steps must be a whole number of 0 or more: got -1"),
+        (lambda: DevNet(margin=0.0), "margin must be a number above 0: got 0.0"),
+        (lambda: DevNet(prior_draws=1), "prior_draws cannot be 1"),
+        (lambda: ADL(burn_in_steps=-1), "burn_in_steps must be a whole number of at least 0, or None: got -1"),
         (lambda: MultiCue(burn_in_steps=2.5), "burn_in_steps must be a whole number"),
-        (lambda: MultiCue(known_share=1.5), "known_share must lie in 0 to 1: got 1.5"),
-        (lambda: MultiCue(margin=math.inf), "margin must be above 0"),
-        (lambda: untrained(ADL, hidden=(0,)), "whole numbers above 0: got 0"),
+        (lambda: MultiCue(known_share=1.5), "known_share must be a number from 0 to 1: got 1.5"),
+        (lambda: MultiCue(margin=math.inf), "margin must be a finite number above 0"),
+        (lambda: untrained(ADL, hidden=(0,)), "each a whole number of at least 1, or None: got"),
     ],
 )
 def test_bad_settings_are_named(make, said):

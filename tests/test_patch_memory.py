@@ -181,11 +181,11 @@ def test_reweighing_follows_the_paper():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"share": 0.0}, "share must be above 0"),
-        ({"denoise": 1.0}, "denoise must lie"),
-        ({"most": 0}, "most=0"),
+        ({"share": 0.0}, "share must be a number above 0 and at most 1"),
+        ({"denoise": 1.0}, "denoise must be a number of at least 0 and below 1"),
+        ({"most": 0}, "most must be a whole number of at least 1: got 0"),
         ({"max_memory": "plenty"}, "a size such as '2GB'"),
-        ({"neighbourhood": 4}, "must be odd"),
+        ({"neighbourhood": 4}, "must be an odd whole number"),
     ],
 )
 def test_settings_that_make_no_sense(settings, said):

@@ -1,15 +1,22 @@
 import contextlib
+import inspect
+import re
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tailwise.cli.options import description
 from tailwise.core import registry
+from tailwise.core.bounds import requirements
 from tailwise.core.registry import Value, parse
 from tailwise.errors import InputError, did_you_mean
+from tailwise.sources.digits import Digits
 from tailwise.weights.densities import KDE
-from tailwise.weights.steps import Clip, Importance
+from tailwise.weights.steps import Clip, Importance, LatentOutliers
 
 
 def test_every_member_is_found_by_its_declared_name_and_parsed_by_both_spellings():
@@ -93,3 +100,72 @@ def test_a_value_prints_only_what_differs():
     assert repr(Point(1.0)) == "Point(x=1.0)"
     assert repr(Point(1.0, 3.0)) == "Point(x=1.0, y=3.0)"
     assert repr(Importance(target=KDE())) == "Importance(target=KDE())"
+
+
+def _options(member: type) -> dict[str, object]:
+    """What the member must be given, for those that cannot be made of nothing."""
+    given = {"path": "somewhere", "source": Digits()}
+    wanted = inspect.signature(member).parameters
+    return {name: given[name] for name in given if name in wanted and wanted[name].default is inspect.Parameter.empty}
+
+
+_MEMBERS = [
+    pytest.param(entry.member, id=entry.member.__name__)
+    for kind in registry.kinds()
+    for entry in registry.entries(kind).values()
+    if entry.missing() is None
+]
+
+
+@pytest.mark.parametrize("member", _MEMBERS)
+def test_no_number_is_taken_that_is_not_finite_or_not_within_what_describe_prints(member):
+    for option, text in requirements(member).items():
+        refused: list[object] = ["x", float("nan"), float("inf"), -float("inf"), 10**400, object()]
+        if "whole" in text:
+            refused += [0.5, True, 10**30]
+        if above := re.search(r"above (\S+)", text):
+            refused.append(float(above[1]) if "whole" not in text else int(above[1]))
+        if least := re.search(r"(?:at least|from) (\S+?)(?:,|$| )", text):
+            refused.append(int(least[1]) - 1 if "whole" in text else float(least[1]) - 1e-6)
+        if most := re.search(r"(?:at most|to) (\S+?)(?:,|$| )", text):
+            refused.append(float(most[1]) + 1e-6 if "whole" not in text else int(most[1]) + 1)
+        if "odd" in text:
+            refused.append(4)
+        if "number" not in text or "tuple" in text or "text" in text:
+            continue
+        for value in refused:
+            with pytest.raises(InputError, match=rf"{member.__name__} {option} must be .*number"):
+                member(**_options(member), **{option: value})
+        if "None" not in text:
+            with pytest.raises(InputError, match=option):
+                member(**_options(member), **{option: None})
+
+
+def test_numbers_of_numpy_and_torch_print_as_numbers():
+    spelled = repr(Clip(np.float64(0.2), np.int64(5)))
+    assert spelled == "Clip(low=0.2, high=5)"
+    assert parse(spelled, ("step",)) == (Clip(0.2, 5),)
+    assert repr(LatentOutliers(soft=np.bool_(False))) == "LatentOutliers(soft=False)"
+    tree = registry.find("detector", "autoencoder")(hidden=(np.int64(8), 4), code=torch.tensor(3), dense=np.True_)
+    assert repr(tree) == "AutoEncoder(hidden=(8, 4), code=3, dense=True)"
+
+
+_WHOLE_OR_NOT = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
+
+
+@settings(max_examples=40, deadline=None)
+@given(numbers=st.lists(_WHOLE_OR_NOT, min_size=6, max_size=6))
+@pytest.mark.parametrize("member", [m for m in _MEMBERS if issubclass(m.values[0], Value)])
+def test_whatever_can_be_made_is_read_back_from_its_spelling(member, numbers):
+    optional = [name for name, text in requirements(member).items() if "number" in text and "tuple" not in text]
+    with contextlib.suppress(InputError):
+        value = member(**_options(member), **dict(zip(optional, numbers, strict=False)))
+        kind = registry.kind_of(value)
+        assert parse(repr(value), (kind, "step", "density", "source")) == (value,)
+
+
+def test_what_describe_prints_of_each_option():
+    page = description("Rarity")
+    assert "  doublings  a whole number from 0 to 20\n" in page
+    assert "  common     a number above 0 and at most 1, or None\n" in page
+    assert "neighbourhood  an odd whole number of at least 1\n" in description("patch-memory")

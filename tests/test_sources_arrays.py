@@ -162,9 +162,9 @@ def test_long_tail_of_a_source(family):
     ("options", "said"),
     [
         ({"source": 3}, "takes a source: got 3"),
-        ({"imbalance": "x"}, "imbalance must be a number: got 'x'"),
-        ({"largest": 2.5}, "largest must be a whole number: got 2.5"),
-        ({"seed": -1}, "seed must be 0 or more: got -1"),
+        ({"imbalance": "x"}, "imbalance must be a number of at least 1: got 'x'"),
+        ({"largest": 2.5}, "largest must be a whole number of at least 1, or None: got 2.5"),
+        ({"seed": -1}, "seed must be a whole number of at least 0: got -1"),
     ],
 )
 def test_long_tail_options(options, said):

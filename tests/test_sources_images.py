@@ -196,7 +196,7 @@ def test_no_images_and_bad_options(tmp_path):
     with pytest.raises(InputError, match="holds no images"):
         ImageFolder(str(tmp_path)).load()
     for channels in (0, -1, 2.5, True):
-        with pytest.raises(InputError, match="channels must be a whole number from 1"):
+        with pytest.raises(InputError, match="channels must be a whole number of at least 1"):
             ImageFolder(str(tmp_path), channels=channels)
     with pytest.raises(InputError, match="reads images in colour: got channels=4"):
         ImageFolder(str(tmp_path), read="efficientnet-lite0", channels=4)

@@ -195,7 +195,7 @@ def test_zero_is_an_option_like_any_other(tmp_path):
 
 @pytest.mark.parametrize("options", [{"mono": "a"}, {"poly": -1}, {"seed": -1}, {"test": 2.5}])
 def test_solar_options_are_whole_numbers(options):
-    with pytest.raises(InputError, match="whole number, 0 or more"):
+    with pytest.raises(InputError, match="whole number of at least 0"):
         SolarCells(**options)
 
 

@@ -318,8 +318,8 @@ def test_names_for_the_default_and_for_none():
         ("KDE()", "KDE.* is a density, not a step"),
         ("Importance(density=3)", "density must be a density"),
         ("Importance(target=Clip())", "target must be a density"),
-        ("Importance(log='yes')", "log must be True, False or None"),
-        ("Importance(alpha=2)", "alpha must lie in 0 to 1"),
+        ("Importance(log='yes')", "log must be True or False, or None"),
+        ("Importance(alpha=2)", "alpha must be a number from 0 to 1: got 2"),
         ("Smooth(2.5)", "neighbours must be a whole number"),
         ("Focal('hard')", "gamma must be a number"),
         ("3", "not a step"),
@@ -553,3 +553,18 @@ def test_samples_cannot_be_drawn_by_weights_below_0():
             Weighting(LatentOutliers(soft=False)),
             Training(epochs=3, resample=True),
         )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    "text",
+    ["Clip(1e-300, 1e300)", "Focal(1e-300)", "Smooth(4000000000000000000)", "Importance(target=Gaussian(shift=1e300))"],
+)
+def test_absurd_but_finite_numbers_are_computed_or_refused(text, dtype):
+    scores = torch.rand(40, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    try:
+        w = importance_weights(scores, text, embedding=scores[:, None])
+    except InputError:
+        return
+    assert torch.isfinite(w).all()
+    assert float(w.mean()) == pytest.approx(1, abs=1e-5)

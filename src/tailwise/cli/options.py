@@ -8,6 +8,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..core import registry
+from ..core.bounds import requirements
 from ..errors import InputError, did_you_mean
 from ..report.numbers import quoted
 
@@ -22,14 +23,13 @@ def known_names(kind: str | None) -> dict[str, list[str]]:
 
 def description(name: str) -> str:
     """Signature and docstring; see `commands.describe`."""
-    found = [e.member for kind in registry.kinds() for e in registry.entries(kind).values() if name in e.spellings()]
-    if not found:
+    members = [e.member for kind in registry.kinds() for e in registry.entries(kind).values() if name in e.spellings()]
+    if not members:
         raise InputError(
             f"nothing is called {name!r}",
             did_you_mean(name, {n for k in registry.kinds() for n in registry.entries(k)}),
         )
-    pages = [f"{c.__name__}{_options(c)}\n\n{inspect.getdoc(c) or ''}" for c in found]
-    return "\n\n\n".join(pages)
+    return "\n\n\n".join(map(_page, members))
 
 
 def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str:
@@ -51,6 +51,14 @@ def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str
 def _option(name: str, value: Any) -> str:
     option = f"--{name.replace('_', '-')}"
     return option if value is True else f"{option} {quoted(str(value))}"
+
+
+def _page(member: type) -> str:
+    """The call, what each option must be, and the docstring."""
+    settings = requirements(member)
+    wide = max(map(len, settings), default=0)
+    lines = [f"{member.__name__}{_options(member)}", *(f"  {name:{wide}}  {text}" for name, text in settings.items())]
+    return "\n".join(lines) + f"\n\n{inspect.getdoc(member) or ''}"
 
 
 def _options(member: Callable[..., Any]) -> str:

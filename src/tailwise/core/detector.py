@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from .bounds import checked_constructor
 from .context import Context
 from .data import Batch, Data
 from .modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality, infer
@@ -89,8 +90,9 @@ class Updatable(Protocol):
 class Detector(nn.Module):
     """What detectors share: settings that print, the sample's shape, and a state of plain tensors.
 
-    A subclass stores its constructor's parameters under their own names, lists the `modalities` that it can take,
-    makes its networks and buffers in `build`, and then is Trainable, ClosedForm or Divisible.
+    A subclass stores its constructor's parameters under their own names (their annotations say what they may be, see
+    `bounds`), lists the `modalities` that it can take, makes its networks and buffers in `build`, and then is
+    Trainable, ClosedForm or Divisible.
     `couples_samples` says why, in a detector whose loss for one sample depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
@@ -115,6 +117,11 @@ class Detector(nn.Module):
     planned_steps: int = 0
     sample_shape: tuple[int, ...] = ()
     modality: Modality = ROW
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__init__" in vars(cls):
+            cls.__init__ = checked_constructor(cls.__init__)  # type: ignore[method-assign]
 
     @property
     def has_maps(self) -> bool:

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import math
 import pkgutil
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
-from numbers import Integral, Real
 from typing import Any, TypeVar
 
 from ..errors import InputError, did_you_mean
+from .bounds import annotations_of, checked
 
 C = TypeVar("C", bound=type)
 # Where the members of each kind live; importing the module or package registers them.
@@ -53,19 +52,19 @@ class Entry:
 class Value:
     """A frozen dataclass that prints as the call that makes it, leaving out what has its default."""
 
-    def check_numbers(self) -> None:
-        """Refuse what is no finite number in fields whose default is one, and fractions where it is whole."""
+    def __post_init__(self) -> None:
+        """Hold every field to its annotation, and numbers to their `bounds.Bounds`.
+
+        Raises:
+            InputError: a field is not what its annotation asks for.
+        """
+        cls: Any = type(self)
+        hints = annotations_of(cls)
         for field in fields(self):  # type: ignore[arg-type]
-            value, kind = getattr(self, field.name), type(field.default)
-            if kind not in (int, float):
-                continue
-            wanted, told = (Integral, "a whole number") if kind is int else (Real, "a number")
-            if isinstance(value, bool) or not isinstance(value, wanted):
-                raise InputError(f"{type(self).__name__} {field.name} must be {told}: got {value!r}")
-            if not math.isfinite(value):
-                raise InputError(f"{type(self).__name__} {field.name} must be finite: got {value!r}")
-            if hasattr(value, "item"):  # numpy's numbers print as calls that could not be read back
-                object.__setattr__(self, field.name, value.item())
+            given = getattr(self, field.name)
+            value = checked(given, hints[field.name], f"{cls.__name__} {field.name}")
+            if value is not given:
+                object.__setattr__(self, field.name, value)
 
     def __repr__(self) -> str:
         shown = []
@@ -172,5 +171,7 @@ def _make(name: str, arguments: list[Any], options: dict[str, Any], kinds: tuple
         raise InputError(f"no {' or '.join(kinds)} is called {name!r}", did_you_mean(name, known))
     try:
         return find(*known[name])(*arguments, **options)
+    except InputError as error:
+        raise InputError(error.message, error.hint or f"tailwise describe {name}") from error
     except TypeError as error:
         raise InputError(f"{name} does not take these options: {error}", f"tailwise describe {name}") from error

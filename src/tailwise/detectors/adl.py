@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..core.bounds import CountFromZero, Positive, Widths
 from ..core.data import Batch
 from ..core.registry import register
-from .components.adaptive_deviation import Adaptive, check_burn_in, check_margin
+from .components.adaptive_deviation import Adaptive
 
 
 @register("detector", "adl")
@@ -40,14 +41,12 @@ class AdaptiveDeviation(Adaptive):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] | None = None,
-        margin: float = 10.0,
-        burn_in_steps: int | None = None,
+        hidden: Widths | None = None,
+        margin: Positive = 10.0,
+        burn_in_steps: CountFromZero | None = None,
         as_published: bool = False,
     ) -> None:
         super().__init__()
-        check_margin(margin)
-        check_burn_in(burn_in_steps)
         self.hidden = hidden
         self.margin = margin
         self.burn_in_steps = burn_in_steps

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ..core.bounds import Count, Widths
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.registry import register
@@ -28,7 +29,7 @@ class AutoEncoder(Detector):
 
     loss_is_score = True
 
-    def __init__(self, hidden: tuple[int, ...] | None = None, code: int | None = None, dense: bool = False) -> None:
+    def __init__(self, hidden: Widths | None = None, code: Count | None = None, dense: bool = False) -> None:
         super().__init__()
         self.hidden = hidden
         self.code = code

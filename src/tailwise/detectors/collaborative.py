@@ -6,18 +6,16 @@ distant ones are penalised more, and the length of what remains is the score.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.bounds import OddSide, Positive
 from ..core.context import Scenes
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPECTRUM
 from ..core.registry import register
-from ..errors import InputError
 from .components.dual_window import Strip, check_windows, scores_by_strip
 
 _BLOCK = 32
@@ -41,11 +39,9 @@ class Collaborative(Detector):
     needs_context = Scenes
     ignores_weights = "it compares each pixel with those around it"
 
-    def __init__(self, inner: int = 5, outer: int = 11, regularisation: float = 1e-2) -> None:
+    def __init__(self, inner: OddSide = 5, outer: OddSide = 11, regularisation: Positive = 1e-2) -> None:
         super().__init__()
         check_windows("Collaborative", inner, outer)
-        if not 0 < regularisation < math.inf:
-            raise InputError(f"Collaborative regularisation must lie above 0: got {regularisation}")
         self.inner = inner
         self.outer = outer
         self.regularisation = regularisation

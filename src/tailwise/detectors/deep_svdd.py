@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..core.bounds import Count, Widths
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.registry import register
@@ -32,7 +33,7 @@ class DeepSVDD(Detector):
     loss_is_score = True
     centre: Tensor
 
-    def __init__(self, hidden: tuple[int, ...] | None = None, code: int | None = None, dense: bool = False) -> None:
+    def __init__(self, hidden: Widths | None = None, code: Count | None = None, dense: bool = False) -> None:
         super().__init__()
         self.hidden = hidden
         self.code = code

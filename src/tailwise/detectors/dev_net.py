@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.bounds import CountFromZero, Positive, Widths
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.problem import Labelled
@@ -37,11 +38,10 @@ class DevNet(Detector):
     prior: Tensor  # [2]: mean and standard deviation
     steps: Tensor
 
-    def __init__(self, hidden: tuple[int, ...] | None = None, margin: float = 5.0, prior_draws: int = 0) -> None:
+    def __init__(self, hidden: Widths | None = None, margin: Positive = 5.0, prior_draws: CountFromZero = 0) -> None:
         super().__init__()
-        adaptive_deviation.check_margin(margin)
-        if type(prior_draws) is not int or prior_draws < 0 or prior_draws == 1:
-            raise InputError(f"prior_draws must be 0, or a whole number above 1: got {prior_draws!r}")
+        if prior_draws == 1:
+            raise InputError("DevNet prior_draws cannot be 1, which has no spread", "0 is the prior itself")
         self.hidden = hidden
         self.margin = margin
         self.prior_draws = prior_draws

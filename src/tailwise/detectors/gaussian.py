@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.bounds import Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPECTRUM
@@ -33,10 +34,8 @@ class Gaussian(Detector):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, shrinkage: float | None = None) -> None:
+    def __init__(self, shrinkage: Share | None = None) -> None:
         super().__init__()
-        if shrinkage is not None and not 0 <= shrinkage <= 1:
-            raise InputError(f"shrinkage must lie in 0 to 1: got {shrinkage}")
         self.shrinkage = shrinkage
 
     def build(self, sample_shape: tuple[int, ...]) -> None:

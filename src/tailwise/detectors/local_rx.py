@@ -13,6 +13,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from ..core.bounds import OddSide
 from ..core.context import Scenes
 from ..core.data import Batch, Data
 from ..core.detector import Detector
@@ -41,7 +42,7 @@ class LocalRX(Detector):
     needs_context = Scenes
     ignores_weights = "it compares each pixel with those around it"
 
-    def __init__(self, inner: int = 3, outer: int = 15) -> None:
+    def __init__(self, inner: OddSide = 3, outer: OddSide = 15) -> None:
         super().__init__()
         check_windows("LocalRX", inner, outer)
         self.inner = inner

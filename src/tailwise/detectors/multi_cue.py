@@ -11,11 +11,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..core.bounds import CountFromZero, Positive, Share, Widths
 from ..core.data import Batch
 from ..core.problem import Labelled
 from ..core.registry import register
-from ..errors import InputError
-from .components.adaptive_deviation import Adaptive, Known, check_burn_in, check_margin
+from .components.adaptive_deviation import Adaptive, Known
 from .components.deviation_network import Reading
 from .components.fusion import fuse, squash
 from .components.input_gradients import gradients, localised, with_top
@@ -57,17 +57,13 @@ class MultiCue(Adaptive):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] | None = None,
-        margin: float = 10.0,
-        burn_in_steps: int | None = None,
-        known_share: float = 0.5,
+        hidden: Widths | None = None,
+        margin: Positive = 10.0,
+        burn_in_steps: CountFromZero | None = None,
+        known_share: Share = 0.5,
         as_published: bool = False,
     ) -> None:
         super().__init__()
-        check_margin(margin)
-        check_burn_in(burn_in_steps)
-        if not 0 <= known_share <= 1:
-            raise InputError(f"known_share must lie in 0 to 1: got {known_share}")
         self.hidden = hidden
         self.margin = margin
         self.burn_in_steps = burn_in_steps

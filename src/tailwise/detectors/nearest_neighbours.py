@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import Modality
 from ..core.registry import register
-from ..errors import InputError
 from ..numerics.neighbours import nearest
 from .components.standardise import Standardise
 
@@ -33,10 +33,8 @@ class NearestNeighbours(Detector):
     memory: Tensor
     mass: Tensor
 
-    def __init__(self, neighbours: int = 5) -> None:
+    def __init__(self, neighbours: Count = 5) -> None:
         super().__init__()
-        if neighbours < 1:
-            raise InputError(f"at least 1 neighbour is needed: got {neighbours}")
         self.neighbours = neighbours
 
     def build(self, sample_shape: tuple[int, ...]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.bounds import Count, Positive
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPATIAL
 from ..core.registry import register
-from ..errors import InputError
 from .components.covariance import distances, weighted_moments, whitening
 from .components.standardise import Standardise
 
@@ -35,12 +35,8 @@ class PaDiM(Detector):
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, dims: int = 100, added: float = 0.01) -> None:
+    def __init__(self, dims: Count = 100, added: Positive = 0.01) -> None:
         super().__init__()
-        if type(dims) is not int or dims < 1:
-            raise InputError(f"dims must be a whole number above 0: got {dims!r}")
-        if not added > 0:
-            raise InputError(f"added must be above 0: got {added}")
         self.dims = dims
         self.added = added
 

@@ -14,10 +14,12 @@ import hashlib
 import math
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ..core.bounds import Bounds, Count, CountFromZero, OddSide, Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPATIAL
@@ -78,27 +80,17 @@ class PatchMemory(Detector):
 
     def __init__(
         self,
-        share: float = 0.01,
-        most: int = 20_000,
-        keep_tail: float = 0.0,
-        top: float = 0.02,
-        reweigh: int = 0,
-        denoise: float = 0.0,
+        share: Annotated[float, Bounds(above=0, at_most=1)] = 0.01,
+        most: Count = 20_000,
+        keep_tail: Annotated[float, Bounds(at_least=0)] = 0.0,
+        top: Share = 0.02,
+        reweigh: CountFromZero = 0,
+        denoise: Annotated[float, Bounds(at_least=0, below=1)] = 0.0,
         standardise: bool = False,
-        neighbourhood: int = 3,
+        neighbourhood: OddSide = 3,
         max_memory: str = "2GB",
     ) -> None:
         super().__init__()
-        if type(neighbourhood) is not int or neighbourhood < 1 or neighbourhood % 2 == 0:
-            raise InputError(f"neighbourhood must be odd, so that it has a middle: got {neighbourhood!r}")
-        if not 0 < share <= 1:
-            raise InputError(f"share must be above 0 and at most 1: got {share}")
-        if not 0 <= denoise < 1:
-            raise InputError(f"denoise must lie from 0 to below 1: got {denoise}")
-        if not 0 <= top <= 1:
-            raise InputError(f"top must lie from 0 to 1: got {top}")
-        if most < 1 or reweigh < 0 or keep_tail < 0:
-            raise InputError(f"most must be 1 or more, the others 0 or more: got {most=}, {reweigh=}, {keep_tail=}")
         self.bytes = _bytes(max_memory)
         self.share = share
         self.most = most

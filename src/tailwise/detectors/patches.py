@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..core.bounds import Count, OddSide, Widths
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import ROW, SPATIAL
 from ..core.registry import find, register
-from ..errors import InputError
 from .components import pooling
 
 _STEP = 32
@@ -37,14 +37,9 @@ class Patches(Detector):
     wants_maps = True
 
     def __init__(
-        self, detector: Detector | None = None, neighbourhood: int = 3, most: int = 50_000, highest: int = 20
+        self, detector: Detector | None = None, neighbourhood: OddSide = 3, most: Count = 50_000, highest: Count = 20
     ) -> None:
         super().__init__()
-        for name, value in (("neighbourhood", neighbourhood), ("most", most), ("highest", highest)):
-            if type(value) is not int or value < 1:
-                raise InputError(f"{name} must be a whole number above 0: got {value!r}")
-        if neighbourhood % 2 == 0:
-            raise InputError(f"neighbourhood must be odd, so that it has a middle: got {neighbourhood}")
         self.detector = find("detector", "autoencoder")() if detector is None else detector
         self.neighbourhood = neighbourhood
         self.most = most
@@ -98,11 +93,11 @@ class _OfFeatures(Patches):
 
     def __init__(
         self,
-        hidden: tuple[int, ...] | None = None,
-        code: int | None = None,
-        neighbourhood: int = 3,
-        most: int = 50_000,
-        highest: int = 20,
+        hidden: Widths | None = None,
+        code: Count | None = None,
+        neighbourhood: OddSide = 3,
+        most: Count = 50_000,
+        highest: Count = 20,
     ) -> None:
         super().__init__(find("detector", self.learner)(hidden, code), neighbourhood, most, highest)
         self.hidden = hidden

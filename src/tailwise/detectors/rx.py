@@ -15,6 +15,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from ..core.bounds import CountFromZero
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPECTRUM
@@ -53,11 +54,8 @@ class RX(Detector):
     directions: Tensor
     phases: Tensor
 
-    def __init__(self, leading: int = 0, features: int = 0) -> None:
+    def __init__(self, leading: CountFromZero = 0, features: CountFromZero = 0) -> None:
         super().__init__()
-        for name, value in (("leading", leading), ("features", features)):
-            if type(value) is not int or value < 0:
-                raise InputError(f"RX {name} must be a whole number from 0: got {value!r}")
         self.leading = leading
         self.features = features
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones.networks import backbone, map_layers
+from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import FEATURE_MAP, SPATIAL
@@ -48,10 +49,8 @@ class StudentTeacher(Detector):
 
     modalities = SPATIAL
 
-    def __init__(self, teacher: str | None = None, width: int = 16) -> None:
+    def __init__(self, teacher: str | None = None, width: Count = 16) -> None:
         super().__init__()
-        if type(width) is not int or width < 1:
-            raise InputError(f"width must be a whole number above 0: got {width!r}")
         self.teacher = teacher
         self.width = width
 

@@ -7,10 +7,12 @@ like, and an image of any size needs the memory of a tile.
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from ..core.bounds import Bounds
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPATIAL
@@ -34,12 +36,13 @@ class Tiles(Detector):
 
     modalities = SPATIAL
 
-    def __init__(self, detector: Detector | None = None, tile: int = 128, overlap: float = 0.125) -> None:
+    def __init__(
+        self,
+        detector: Detector | None = None,
+        tile: Annotated[int, Bounds(at_least=2)] = 128,
+        overlap: Annotated[float, Bounds(at_least=0, at_most=0.75)] = 0.125,
+    ) -> None:
         super().__init__()
-        if type(tile) is not int or tile < 2:
-            raise InputError(f"tile must be a whole number above 1: got {tile!r}")
-        if not 0 <= overlap <= 0.75:
-            raise InputError(f"overlap must be from 0 to 0.75 of a tile's side: got {overlap}")
         self.detector = find("detector", "autoencoder")() if detector is None else detector
         self.tile = tile
         self.overlap = overlap

@@ -98,10 +98,10 @@ class ArrayFile(PathSource):
     modality: str = ""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.modality:
             find(self.modality)
         object.__setattr__(self, "normal", values_of(self.normal))
+        super().__post_init__()
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:

@@ -60,10 +60,10 @@ class Cube(PathSource):
     labels: str | None = None
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         bands = _bands_of(self.bad_bands) if isinstance(self.bad_bands, str) else self.bad_bands
         bands = tuple(band if isinstance(band, int) else _range(band) for band in bands)
         object.__setattr__(self, "bad_bands", bands)
+        super().__post_init__()
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:

@@ -47,8 +47,8 @@ class Idx(PathSource):
     test: bool = True
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "normal", values_of(self.normal))
+        super().__post_init__()
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:

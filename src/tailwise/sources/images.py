@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from ..core.bounds import Count
 from ..core.data import Data
 from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
@@ -54,16 +55,14 @@ class ImageFolder(PathSource):
     read: str = "pixels"
     layers: tuple[int, ...] = ()
     size: int | tuple[int, int] | None = None
-    channels: int = 3
+    channels: Count = 3
     groups: str | None = None
     skip_bad: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "layers", image_samples.check_layers(self.read, self.layers))
         object.__setattr__(self, "size", image_files.check_size(self.size))
-        if type(self.channels) is not int or self.channels < 1:
-            raise InputError(f"channels must be a whole number from 1: got {self.channels!r}")
+        super().__post_init__()
         if self.read != "pixels" and self.channels not in (1, 3):
             raise InputError(
                 f"{self.read} reads images in colour: got channels={self.channels}", "read pixels to choose channels"

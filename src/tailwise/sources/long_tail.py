@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from ..core.bounds import Bounds, Count, CountFromZero
 from ..core.problem import Labelled, Problem, Source
 from ..core.registry import Value, register
 from ..errors import InputError
@@ -58,20 +59,14 @@ class LongTail(Value):
     """
 
     source: Any
-    imbalance: float = 100
-    largest: int | None = None
-    seed: int = 0
+    imbalance: Annotated[float, Bounds(at_least=1)] = 100
+    largest: Count | None = None
+    seed: CountFromZero = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.source, Source):
             raise InputError(f"LongTail takes a source: got {self.source!r}", "as in LongTail(source=Digits())")
-        if not isinstance(self.imbalance, (int, float)):
-            raise InputError(f"imbalance must be a number: got {self.imbalance!r}")
-        for name in ("largest", "seed"):
-            if type(getattr(self, name)) is not int and (name, getattr(self, name)) != ("largest", None):
-                raise InputError(f"LongTail {name} must be a whole number: got {getattr(self, name)!r}")
-        if self.seed < 0:
-            raise InputError(f"LongTail seed must be 0 or more: got {self.seed}")
+        super().__post_init__()
 
     def load(self) -> Problem:
         problem = self.source.load()

@@ -43,6 +43,7 @@ class PathSource(Value):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(self.path))
+        super().__post_init__()
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:

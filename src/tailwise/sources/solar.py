@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ..core.bounds import CountFromZero
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem, Source
 from ..core.registry import Value, find, register
@@ -43,20 +44,17 @@ class SolarCells(Value):
         test: the most cells to test on.
     """
 
-    mono: int = 400
-    poly: int = 40
+    mono: CountFromZero = 400
+    poly: CountFromZero = 40
     read: str = "efficientnet-lite0"
     layers: tuple[int, ...] = ()
     size: int | None = None
-    seed: int = 0
-    test: int = 600
+    seed: CountFromZero = 0
+    test: CountFromZero = 600
 
     def __post_init__(self) -> None:
-        for name in ("mono", "poly", "seed", "test"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 0:
-                raise InputError(f"SolarCells {name} must be a whole number, 0 or more: got {value!r}")
         object.__setattr__(self, "layers", check_layers(self.read, self.layers))
+        super().__post_init__()
 
     def load(self) -> Problem:
         cells = _read_labels()

@@ -77,17 +77,15 @@ class Table(PathSource):
     centre: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         object.__setattr__(self, "columns", _columns(self.columns))
         object.__setattr__(self, "normal", values_of(self.normal))
         object.__setattr__(self, "centre", tuple(map(float, self.centre)))
+        super().__post_init__()
         self._writing()
         if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
             raise InputError(f"column {twice[0]!r} is asked for twice")
         for role in ("labels", "groups"):
             name = getattr(self, role)
-            if name is not None and not isinstance(name, str):
-                raise InputError(f"{role} is the name of a column: got {name!r}")
             if name in self.columns:
                 raise InputError(f"column {name!r} is asked for both as {role} and as a feature")
 

@@ -12,12 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from ..core import inference
+from ..core.bounds import Bounds, Chance
 from ..core.data import Data
 from ..core.embedding import embedding_of
 from ..core.registry import Value, kind_of, parse_one, register
@@ -66,21 +67,15 @@ class Purify(Value):
         judge: another detector that judges, such as "nearest-neighbours"; "" is the one that is purified.
     """
 
-    parts: int = 3
-    keep: float | None = None
-    votes: float | None = None
+    parts: Annotated[int, Bounds(at_least=2)] = 3
+    keep: Chance | None = None
+    votes: Annotated[float, Bounds(above=0, at_most=1)] | None = None
     judge: str = ""
 
     def __post_init__(self) -> None:
-        self.check_numbers()
-        if self.parts < 2:
-            raise InputError(f"Purify needs at least 2 parts: got {self.parts}")
-        if self.keep is not None and not 0 < self.keep < 1:
-            raise InputError(f"Purify keep must lie between 0 and 1: got {self.keep}")
-        if self.votes is not None and not (0 < self.votes <= 1 and self.keep is not None):
-            raise InputError(
-                "Purify votes must lie above 0 and at most at 1, and need keep", "Purify(keep=0.8, votes=1.0)"
-            )
+        super().__post_init__()
+        if self.votes is not None and self.keep is None:
+            raise InputError("Purify votes need keep", "Purify(keep=0.8, votes=1.0)")
         _check_judge(self.judge)
 
     def __call__(
@@ -131,14 +126,12 @@ class Iterate(Value):
     """
 
     step: Step = Logistic()  # noqa: RUF009 (a frozen value)
-    rounds: int = 5
+    rounds: Annotated[int, Bounds(at_least=2)] = 5
     settled: float = 0.01
     judge: str = ""
 
     def __post_init__(self) -> None:
-        self.check_numbers()
-        if self.rounds < 2:
-            raise InputError(f"Iterate needs at least 2 rounds: got {self.rounds}")
+        super().__post_init__()
         if not callable(self.step) or kind_of(self.step) == "density":
             raise InputError(f"Iterate step must be a weighting step: got {self.step!r}", "such as Logistic()")
         _check_judge(self.judge)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import inference
+from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Mapping2d
 from ..core.modality import Modality
@@ -65,13 +66,13 @@ class LocalScores(Value):
         nearest: which neighbour's distance is used, and how many such distances it is compared with.
     """
 
-    neighbours: int = 20
-    nearest: int = 5
+    neighbours: Count = 20
+    nearest: Count = 5
 
     def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 1 <= self.nearest <= self.neighbours:
-            raise InputError(f"LocalScores needs 1 <= nearest <= neighbours: got {self.nearest} and {self.neighbours}")
+        super().__post_init__()
+        if self.nearest > self.neighbours:
+            raise InputError(f"LocalScores needs nearest <= neighbours: got {self.nearest} and {self.neighbours}")
 
     def fit(self, detector: Detector, data: Data, seed: int = 0) -> LocallyScored:
         """Look at the training samples with a detector that is fitted on them.

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
 from torch import Tensor
 
+from ..core.bounds import Bounds, Positive
 from ..core.registry import Value, register
 from ..errors import InputError
 
@@ -58,12 +59,7 @@ class Gaussian(Value):
     """
 
     shift: float = 0.0
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not self.scale > 0:
-            raise InputError(f"Gaussian scale must be above 0: got {self.scale}")
+    scale: Positive = 1.0
 
     def __call__(self, reference: Tensor) -> Normal:
         std, mean = torch.std_mean(reference)
@@ -87,12 +83,7 @@ class LogNormal(Value):
     """Log-normal by the moments of the log scores, shifted and scaled in units of their std. Scores must be above 0."""
 
     shift: float = 0.0
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not self.scale > 0:
-            raise InputError(f"LogNormal scale must be above 0: got {self.scale}")
+    scale: Positive = 1.0
 
     def __call__(self, reference: Tensor) -> LogNormalDensity:
         if not bool((reference > 0).all()):
@@ -131,12 +122,7 @@ class KDE(Value):
     Scores farther out than the grid reaches are given the density of one lone kernel.
     """
 
-    bandwidth: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not self.bandwidth > 0:
-            raise InputError(f"KDE bandwidth must be above 0: got {self.bandwidth}")
+    bandwidth: Annotated[float, Bounds(at_least=0.001, at_most=1_000)] = 1.0
 
     def __call__(self, reference: Tensor) -> Grid:
         width = self.bandwidth * silverman(reference)
@@ -159,12 +145,7 @@ class KDE(Value):
 class Histogram(Value):
     """Equal-width histogram between the smallest and the largest reference score, joined at the bin centres."""
 
-    bins: int = 100
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not self.bins >= 2:
-            raise InputError(f"Histogram needs at least 2 bins: got {self.bins}")
+    bins: Annotated[int, Bounds(at_least=2, at_most=1_000_000)] = 100
 
     def __call__(self, reference: Tensor) -> Grid:
         low, high = (float(x) for x in reference.aminmax())
@@ -191,13 +172,8 @@ class MixtureDensity:
 class Mixture(Value):
     """Gaussian mixture by expectation-maximisation, started at evenly spaced quantiles."""
 
-    components: int = 2
-    iterations: int = 50
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not self.components >= 1:
-            raise InputError(f"Mixture needs at least 1 component: got {self.components}")
+    components: Annotated[int, Bounds(at_least=1, at_most=1_000)] = 2
+    iterations: Annotated[int, Bounds(at_least=0, at_most=10_000)] = 50
 
     def __call__(self, reference: Tensor) -> MixtureDensity:
         part = _part(reference)

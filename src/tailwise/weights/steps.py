@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor
 
+from ..core.bounds import Bounds, Chance, Count, Positive, Share
 from ..core.registry import Value, kind_of, register
 from ..errors import InputError
 from ..numerics.neighbours import walk_reach
@@ -44,15 +45,11 @@ class Importance(Value):
 
     density: Fit = KDE()  # noqa: RUF009 (a frozen value)
     target: Fit = Gaussian(shift=2.0, scale=2.0)  # noqa: RUF009
-    alpha: float = 0.1
+    alpha: Share = 0.1
     log: bool | None = None
 
     def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"Importance alpha must lie in 0 to 1: got {self.alpha}")
-        if self.log not in (None, True, False):
-            raise InputError(f"Importance log must be True, False or None: got {self.log!r}")
+        super().__post_init__()
         for name in ("density", "target"):
             fit = getattr(self, name)
             if not callable(fit) or kind_of(fit) == "step":
@@ -94,12 +91,7 @@ class Smooth(Value):
     """
 
     needs_embedding: ClassVar[bool] = True
-    neighbours: int = 20
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if self.neighbours < 1:
-            raise InputError(f"Smooth needs at least 1 neighbour: got {self.neighbours}")
+    neighbours: Count = 20
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         near = context.neighbours(self.neighbours)  # [n, k]
@@ -119,15 +111,8 @@ class Rarity(Value):
 
     needs_embedding: ClassVar[bool] = True
     power: float = 0.25
-    doublings: int = 5
-    common: float | None = None
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.doublings <= 20:
-            raise InputError(f"Rarity doublings must lie in 0 to 20: got {self.doublings}")
-        if self.common is not None and not 0 < self.common <= 1:
-            raise InputError(f"Rarity common must lie above 0 and at most at 1: got {self.common}")
+    doublings: Annotated[int, Bounds(at_least=0, at_most=20)] = 5
+    common: Annotated[float, Bounds(above=0, at_most=1)] | None = None
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         reach = context.of_embedding(("walk", self.doublings), lambda places: walk_reach(places, self.doublings))
@@ -142,13 +127,8 @@ class InverseDensity(Value):
     """Multiply by the mean distance to the nearest others in the embedding, to the power `power`. A yardstick."""
 
     needs_embedding: ClassVar[bool] = True
-    neighbours: int = 20
+    neighbours: Count = 20
     power: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if self.neighbours < 1:
-            raise InputError(f"InverseDensity needs at least 1 neighbour: got {self.neighbours}")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         near = context.neighbours(self.neighbours)
@@ -170,9 +150,6 @@ class Accumulate(Value):
     rate: float = 0.3
     memory: float = 0.9
 
-    def __post_init__(self) -> None:
-        self.check_numbers()
-
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         return w if context.previous is None else w**self.rate * context.previous**self.memory
 
@@ -183,9 +160,6 @@ class Focal(Value):
     """Multiply by score ** gamma: hard samples count more. Scores must not be negative."""
 
     gamma: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         if bool((context.scores < 0).any()):
@@ -198,16 +172,11 @@ class Focal(Value):
 class Clip(Value):
     """Keep each weight, measured against their mean, between `low` and `high`."""
 
-    low: float = 0.1
-    high: float = 10.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.low <= 1 <= self.high:
-            raise InputError(f"Clip needs 0 <= low <= 1 <= high: got {self.low} and {self.high}")
+    low: Share = 0.1
+    high: Annotated[float, Bounds(at_least=1)] = 10.0
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
-        return unit_mean(w).clamp(self.low, self.high)
+        return unit_mean(w).clamp(self.low, min(self.high, torch.finfo(w.dtype).max))
 
 
 @register("step", "Guard")
@@ -218,12 +187,7 @@ class Guard(Value):
     So little can be gained from such weights that what a network does differently with them is chance.
     """
 
-    share: float = 0.99
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.share <= 1:
-            raise InputError(f"Guard share must lie in 0 to 1: got {self.share}")
+    share: Share = 0.99
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         return torch.ones_like(w) if effective_sample_size(w) >= self.share * len(w) else w
@@ -234,12 +198,7 @@ class Guard(Value):
 class Trim(Value):
     """Drop the `share` of samples with the highest scores. Cleans contaminated data, and cuts rare normals off."""
 
-    share: float = 0.05
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.share < 1:
-            raise InputError(f"Trim share must lie in 0 to 1: got {self.share}")
+    share: Annotated[float, Bounds(at_least=0, below=1)] = 0.05
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         dropped = int(self.share * len(context.scores))
@@ -260,15 +219,8 @@ class Logistic(Value):
     shorter side of the scores. Made for `refine.Iterate`. Rare kinds of normal are weighed down with the anomalies.
     """
 
-    normals: float = 0.5
-    tau: float = 1.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 < self.normals < 1:
-            raise InputError(f"Logistic normals must lie between 0 and 1: got {self.normals}")
-        if self.tau <= 0:
-            raise InputError(f"Logistic tau must be above 0: got {self.tau}")
+    normals: Chance = 0.5
+    tau: Positive = 1.0
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         low, high = context.reference.aminmax()
@@ -289,15 +241,8 @@ class AlphaDivergence(Value):
     are divided by their mean so that their sample does not matter; the published form takes them as they are.
     """
 
-    alpha: float = 0.1
-    spread: float = 0.1
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"AlphaDivergence alpha must lie in 0 to 1: got {self.alpha}")
-        if self.spread <= 0:
-            raise InputError(f"AlphaDivergence spread must be above 0: got {self.spread}")
+    alpha: Share = 0.1
+    spread: Positive = 0.1
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         if bool((context.scores < 0).any()):
@@ -319,13 +264,8 @@ class LatentOutliers(Value):
     gradient steps can take them. Ranks are over all samples, not over a batch.
     """
 
-    share: float = 0.1
+    share: Annotated[float, Bounds(at_least=0, below=0.5)] = 0.1
     soft: bool = True
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if not 0 <= self.share < 0.5:
-            raise InputError(f"LatentOutliers share must lie in 0 to 1/2: got {self.share}")
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         if bool((context.scores < 0).any()):
@@ -350,12 +290,7 @@ class Reject(Value):
     constants are unknown to us.
     """
 
-    limit: float = 3.5
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if self.limit <= 0:
-            raise InputError(f"Reject limit must be above 0: got {self.limit}")
+    limit: Positive = 3.5
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         return w * (context.scores <= rejection_threshold(context.reference, self.limit)).to(w)

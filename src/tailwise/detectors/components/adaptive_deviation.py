@@ -14,7 +14,6 @@ from ...core.data import Batch, Data
 from ...core.detector import Detector
 from ...core.modality import Modality
 from ...core.problem import Labelled
-from ...errors import InputError
 from ...numerics import counter_rng
 from . import pseudo_anomalies
 from .deviation_network import Reading, ThreeHeads, widths
@@ -207,18 +206,6 @@ class Adaptive(Detector):
 
     def embed(self, batch: Batch) -> Tensor:
         return self.heads.trunk(self.standardise(batch.samples)).whole
-
-
-def check_burn_in(steps: int | None) -> None:
-    """Raise an InputError unless these are whole steps, or None."""
-    if steps is not None and (type(steps) is not int or steps < 0):
-        raise InputError(f"burn_in_steps must be a whole number of 0 or more: got {steps!r}")
-
-
-def check_margin(margin: float) -> None:
-    """Raise an InputError unless the margin is a number above 0."""
-    if not 0 < margin < float("inf"):
-        raise InputError(f"margin must be above 0: got {margin}", "5 in DevNet, 10 in Adaptive Deviation Learning")
 
 
 def lenders(data: Data, w: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...core.modality import Modality
-from ...errors import InputError
 
 # Widths and code sizes when the user names none, by the axes of the grid that is convolved over: features of rows (0),
 # channels of spectra (1) and of images (2).
@@ -47,14 +46,7 @@ class Body:
         code: int | None = None,
         dense: bool = False,
     ) -> Body:
-        """The given widths and code size, or the default for such samples.
-
-        Raises:
-            InputError: one of them is not a whole number above 0.
-        """
-        for size in (*(widths if isinstance(widths, (tuple, list)) else [widths]), code):
-            if size is not None and (type(size) is not int or size < 1):
-                raise InputError(f"hidden and code are whole numbers above 0: got {size!r}", "as in hidden=(64, 32)")
+        """The given widths and code size, or the default for such samples."""
         grid = 0 if dense else modality.grid
         default = max(1, min(_CODES[grid], math.ceil(_LARGEST_CODE * math.prod(sample_shape))))
         return Body(tuple(sample_shape), (*(widths or _WIDTHS[grid]),), code or default, grid)
