@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, distributed
 
+from ..core.bounds import Bounds, CountFromZero, Share, checked
 from ..core.registry import Value
 from ..errors import InputError
 from .loop import Hook, Loop
@@ -27,15 +29,8 @@ class CosineSchedule(Value, Hook):
         lowest: share of the learning rate that the last steps have.
     """
 
-    warmup_steps: int = 0
-    lowest: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.check_numbers()
-        if self.warmup_steps < 0:
-            raise InputError(f"warmup_steps must be 0 or more: got {self.warmup_steps}")
-        if not 0 <= self.lowest <= 1:
-            raise InputError(f"lowest must be from 0 to 1: got {self.lowest}")
+    warmup_steps: CountFromZero = 0
+    lowest: Share = 0.0
 
     def before_step(self, loop: Loop) -> None:
         loop.optimizer.lr = loop.training.lr * self.factor(loop.steps, loop.planned_steps)
@@ -59,9 +54,7 @@ class MovingAverage(Hook):
     """
 
     def __init__(self, decay: float = 0.999) -> None:
-        if not 0 <= decay < 1:
-            raise InputError(f"decay must be 0 or more and below 1: got {decay}")
-        self.decay = decay
+        self.decay = checked(decay, Annotated[float, Bounds(at_least=0, below=1)], "MovingAverage decay")
 
     def __repr__(self) -> str:
         return f"MovingAverage(decay={self.decay})"
