@@ -71,7 +71,7 @@ def is_numeral(text: str) -> bool:
 def is_plain(text: str) -> bool:
     """Whether Python reads this as a number, or it is missing."""
     text = text.strip()
-    return text in MISSING or bool(_PLAIN.fullmatch(text) or _BEYOND.fullmatch(text))
+    return text in MISSING or bool("\u2212" not in text and (_PLAIN.fullmatch(text) or _BEYOND.fullmatch(text)))
 
 
 def as_numbers(column: Sequence[str], marks: Marks) -> np.ndarray | None:

@@ -29,7 +29,7 @@ def read_spreadsheet(path: Path, writing: Writing, wanted: Sequence[str] = ()) -
         raise InputError(f"{path.name} needs openpyxl", "pip install 'tailwise[excel]', or save the sheet as CSV")
     with pd.ExcelFile(path, engine="openpyxl") as book:
         sheets = [str(name) for name in book.sheet_names]
-        cells = book.parse(sheets[0], header=None, dtype=object, keep_default_na=False)
+        cells = pd.read_excel(book, sheets[0], header=None, dtype=object, keep_default_na=False)
     if len(sheets) > 1:
         warnings.warn(f"{path}: of {len(sheets)} sheets the first, {sheets[0]!r}, is read", stacklevel=2)
     texts = cells.map(_text)
