@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import doctest
 import importlib
 import importlib.util
 import inspect
@@ -47,6 +48,13 @@ def test_public_name_imports_and_is_documented(name: str) -> None:
     # A dataclass without a docstring is given its signature as one.
     assert member.__doc__
     assert not member.__doc__.startswith(f"{name}(")
+
+
+@pytest.mark.parametrize("name", sorted({*tailwise.__all__} - {"fit", "open_run"}))
+def test_public_name_has_an_example_that_doctest_runs(name: str) -> None:
+    examples = doctest.DocTestParser().get_examples(getattr(tailwise, name).__doc__)
+    assert examples
+    assert any(example.want for example in examples)
 
 
 def test_an_unknown_public_name_is_an_attribute_error() -> None:

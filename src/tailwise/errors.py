@@ -11,6 +11,11 @@ class InputError(ValueError):
 
     `message` says what came and what was needed, `hint` what to do next. The command line prints both
     (`error:` and `hint:`) and leaves with exit status 2.
+
+    Examples:
+        >>> error = InputError("seed must be 0 or more: got -1", "leave it out")
+        >>> error.message, error.hint
+        ('seed must be 0 or more: got -1', 'leave it out')
     """
 
     def __init__(self, message: str, hint: str = "") -> None:

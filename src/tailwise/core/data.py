@@ -51,6 +51,11 @@ class Data:
 
     Raises:
         InputError: there are no samples, what belongs to them is not as many, or they are not of this modality.
+
+    Examples:
+        >>> data = Data(torch.eye(3), ["a", "b", "c"], features=("width", "height", "mass"))
+        >>> len(data), data.sample_shape, data.take([2]).names
+        (3, (3,), ['c'])
     """
 
     samples: Tensor | Reader

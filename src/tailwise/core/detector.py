@@ -103,6 +103,29 @@ class Detector(nn.Module):
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
     `sample_shape` and `modality` are set by `start`, before `build`.
+
+    Examples:
+        A closed-form detector needs a place for what it learns, `solve` and `score`:
+
+        >>> class FarFromMean(Detector):
+        ...     'Distance to the weighted mean.'
+        ...
+        ...     modalities = (ROW,)
+        ...
+        ...     def build(self, sample_shape):
+        ...         self.register_buffer("mean", torch.zeros(sample_shape))
+        ...
+        ...     def solve(self, data, w):
+        ...         self.mean = (w[:, None] * data.read(torch.arange(len(data)))).sum(0) / w.sum()
+        ...
+        ...     def score(self, batch):
+        ...         return (batch.samples - self.mean).norm(dim=1)
+        >>> detector = FarFromMean()
+        >>> data = Data(torch.tensor([[0.0], [2.0], [4.0]]), ["a", "b", "c"])
+        >>> detector.start(data.sample_shape)
+        >>> detector.solve(data, torch.ones(3))
+        >>> detector.score(data.batch(torch.arange(3)))
+        tensor([2., 0., 2.])
     """
 
     modalities: tuple[Modality, ...] = (ROW, SPECTRUM, IMAGE, FEATURE_MAP)

@@ -33,6 +33,12 @@ class Labelled:
         labels: [m] bool, True is an anomaly; None where unknown.
         groups: [m] names of the kinds of normal; None where unknown. Those of anomalies are not used.
         masks: a defect mask [height, width] (bool) for each sample, or None for a sample without one.
+
+    Examples:
+        >>> import torch
+        >>> test = Labelled(Data(torch.eye(2), ["a", "b"]), labels=np.array([False, True]))
+        >>> [name for name, anomalous in zip(test.data.names, test.labels) if anomalous]
+        ['b']
     """
 
     data: Data
@@ -55,6 +61,14 @@ class Problem:
             balanced weights only when asked.
         test: the samples that it is judged on.
         layout: what score tables and maps need to find back to the source, such as a cube's height and width.
+
+    Examples:
+        >>> import torch
+        >>> train = Data(torch.eye(3), ["a", "b", "c"])
+        >>> sides = np.array(["left", "left", "right"])
+        >>> problem = Problem(train, Facts("three parts", samples="parts"), train_groups=sides)
+        >>> len(problem.train), problem.facts.samples, problem.test is None
+        (3, 'parts', True)
     """
 
     train: Data

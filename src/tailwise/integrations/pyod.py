@@ -31,6 +31,13 @@ class AsPyOD(MetaEstimatorMixin, BaseEstimator):
         decision_scores_: [n] of the rows fitted on, higher is more anomalous.
         threshold_: scores above it are outliers'.
         labels_: [n], 1 for outliers and 0 for others.
+
+    Examples:
+        >>> from tailwise import AnomalyDetector
+        >>> X = np.random.default_rng(0).normal(size=(100, 2))
+        >>> model = AsPyOD(AnomalyDetector("gaussian"), contamination=0.1).fit(X)
+        >>> int(model.labels_.sum()), model.predict([[0.0, 0.0], [9.0, 9.0]])
+        (10, array([0, 1]))
     """
 
     def __init__(self, estimator: Any, contamination: float | None = None) -> None:

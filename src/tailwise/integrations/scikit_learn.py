@@ -96,6 +96,13 @@ class Reweighted(MetaEstimatorMixin, _Thresholded):
         estimator_: the last fitted clone.
         weights_: [n] of mean 1, those that it was fitted with.
         offset_: `score_samples` below it are anomalies.
+
+    Examples:
+        >>> from sklearn.neighbors import KernelDensity
+        >>> X = np.random.default_rng(0).normal(size=(100, 2))
+        >>> model = Reweighted(KernelDensity()).fit(X)
+        >>> model.predict([[0.0, 0.0], [9.0, 9.0]])
+        array([ 1, -1])
     """
 
     def __init__(
@@ -183,6 +190,12 @@ class AnomalyDetector(_Thresholded):
         weights_: [n] final training weights; 0 for the samples held out.
         history_, checks_: see `training.Outcome`; a check that failed is also a warning.
         offset_: `score_samples` below it are anomalies.
+
+    Examples:
+        >>> X = np.random.default_rng(0).normal(size=(100, 2))
+        >>> model = AnomalyDetector("gaussian").fit(X)
+        >>> model.predict([[0.0, 0.0], [9.0, 9.0]])
+        array([ 1, -1])
     """
 
     def __init__(

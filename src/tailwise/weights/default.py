@@ -46,6 +46,16 @@ def importance_weights(
 
     Raises:
         InputError: scores are not one row of finite numbers, or a step cannot be used on them.
+
+    Examples:
+        A rare kind of normal scores high, so it counts more in training:
+
+        >>> import numpy as np
+        >>> frequent, rare = np.random.default_rng(0).gamma(2.0, size=(2, 500))
+        >>> scores = np.concatenate([frequent, 4 + rare[:20]])
+        >>> w = importance_weights(scores)
+        >>> round(float(w.mean()), 3), bool(w[500:].mean() > 2 * w[:500].mean())
+        (1.0, True)
     """
     weighting = parse_weighting(weighting) if isinstance(weighting, str) else weighting
     values = _vector(scores)

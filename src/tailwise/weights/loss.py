@@ -15,10 +15,6 @@ from .weighting import Context, Weighting, effective_sample_size, weighted_mean
 class ImportanceWeightedLoss(nn.Module):
     """Reduce a batch's unreduced losses with weights that draw the score distribution towards the target.
 
-        criterion = ImportanceWeightedLoss()
-        loss = criterion(losses)            # losses [b], one a sample; scores may be given when they differ
-        loss.backward()
-
     The densities are fitted on the newest scores, kept in a ring buffer that travels with the module's state. Until
     `warmup` scores have been seen every weight is 1: the scores of an untrained network mean nothing.
 
@@ -27,6 +23,16 @@ class ImportanceWeightedLoss(nn.Module):
         buffer: how many scores are kept; about one epoch is a good choice.
         warmup: how many scores are seen before weighing begins; None is twice the buffer.
         divide_by: see `weighted_mean`.
+
+    Examples:
+        >>> criterion = ImportanceWeightedLoss(buffer=4, warmup=8)
+        >>> model = torch.nn.Linear(3, 3)
+        >>> for _ in range(3):
+        ...     batch = torch.arange(12.0).reshape(4, 3)
+        ...     losses = (model(batch) - batch).square().mean(1)  # [4], one for each sample
+        ...     criterion(losses).backward()
+        >>> criterion.effective_sample_share <= 1
+        True
     """
 
     newest: Tensor  # [buffer]

@@ -55,7 +55,18 @@ class Context:
 
 
 class Weighting:
-    """Steps in a row: scores in, weights out, mean 1, no gradient. No step at all is uniform."""
+    """Steps in a row: scores in, weights out, mean 1, no gradient. No step at all is uniform.
+
+    Examples:
+        >>> from tailwise.weights.steps import Clip, Importance
+        >>> weighting = Weighting(Importance(alpha=0.2), Clip(0.2, 5.0))
+        >>> weighting
+        Importance(alpha=0.2), Clip(low=0.2, high=5.0)
+        >>> scores = torch.tensor([1.0, 1.1, 0.9, 1.0, 3.0])
+        >>> w = weighting(Context(scores, scores))
+        >>> round(float(w.mean()), 3), int(w.argmax())
+        (1.0, 4)
+    """
 
     def __init__(self, *steps: Step) -> None:
         if odd := [step for step in steps if not callable(step) or kind_of(step) == "density"]:
@@ -107,6 +118,11 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
 
     `divide_by="weight"` is sum(w l) / sum(|w|), in which the scale of w cancels; "count" is sum(w l) / n. Weights below
     0 count as what they are in the first sum alone: those of one batch may add up to nothing.
+
+    Examples:
+        >>> losses = torch.tensor([1.0, 2.0, 6.0])
+        >>> weighted_mean(losses), weighted_mean(losses, torch.tensor([1.0, 1.0, 0.0]))
+        (tensor(3.), tensor(1.5000))
     """
     if losses.dim() != 1:
         raise InputError(
@@ -124,7 +140,14 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
 
 
 def effective_sample_size(w: Tensor) -> float:
-    """How many equally weighted samples would estimate a mean as well: sum(w)^2 / sum(w^2) (Kish 1965)."""
+    """How many equally weighted samples would estimate a mean as well: sum(w)^2 / sum(w^2) (Kish 1965).
+
+    Examples:
+        >>> effective_sample_size(torch.ones(4))
+        4.0
+        >>> effective_sample_size(torch.tensor([1.0, 0.0, 0.0, 0.0]))
+        1.0
+    """
     w = w.double()
     return float(w.sum().square() / w.square().sum().clamp_min(1e-300))
 
