@@ -116,8 +116,8 @@ def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
     assert (nameless["threshold"] == run.settings["threshold"]).all()
     both = request(table, per_group=True, per_cluster=True)
     for wrong, said in (
-        (both, "found kinds or of known groups"),
-        (replace(both, per_cluster=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs known groups"),
+        (both, "not both"),
+        (replace(both, per_cluster=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs groups"),
         (request(table, cross=1), "cross must be 0 or at least 2: got 1"),
         (request(table, Training(patience=3), cross=2), "holds none out"),
         (request(table, max_group_fpr=6.0), "max_group_fpr must lie between 0 and 1: got 6.0"),
@@ -361,7 +361,7 @@ def test_bad_input_that_shows_late_leaves_nothing(table: Path, tmp_path: Path, o
 def test_missing_groups_do_not_cost_the_old_run(table: Path, tmp_path: Path) -> None:
     ask = Request(source=open_source(str(table), columns=("f0", "f1")), detector="gaussian")
     before = fit_run(ask, tmp_path).scores()
-    with pytest.raises(InputError, match="balance needs known groups"):
+    with pytest.raises(InputError, match="balance needs groups"):
         fit_run(replace(ask, balance=True), tmp_path, overwrite=True)
     pd.testing.assert_frame_equal(store.open_run(tmp_path).scores(), before)
 

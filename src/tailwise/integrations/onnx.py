@@ -62,8 +62,8 @@ def export(run: Path, to: str, out: Path) -> Path:
     write(out, to_onnx(opened.detector(), opened.settings, opened.fingerprint()))
     if own := _own_thresholds(opened.settings):
         warnings.warn(
-            f"the file flags above one threshold for all, {opened.settings['threshold']:.6g}, not above those of the "
-            f"run's {len(own)} kinds, which a graph of samples cannot know: its metadata holds them, under thresholds",
+            f"the file flags above one threshold, {opened.settings['threshold']:.6g}, not above the thresholds of the "
+            f"run's {len(own)} kinds: the graph does not know the kind of a sample (the metadata lists the thresholds)",
             stacklevel=2,
         )
     return out

@@ -130,7 +130,7 @@ def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float
         axes.axvline(threshold, color=RED, linewidth=1.1, label="threshold")
     _score_axis(axes, float(edges[0]), float(edges[-1]), log=found["log"])
     if own:
-        axes.set_xlabel("score less the threshold of its kind")
+        axes.set_xlabel("score minus the threshold of its kind")
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1, symbol=" %", decimals=0))
     axes.set_ylabel("share of the samples")

@@ -64,13 +64,13 @@ def check_group_fpr(
     few = [row["name"] for row in rows if row["of"] * limit < 1]
     for row in over:
         share = f"{100 * row['share']:.1f} % ({row['count']} of {row['of']})"
-        messages.error(f"kind {row['name']!r} is falsely rejected in {share}, above --max-group-fpr {100 * limit:g} %")
+        messages.error(f"kind {row['name']!r} has {share} false alarms, above --max-group-fpr {100 * limit:g} %")
     if over:
-        messages.hint(
-            "--per-cluster or --per-group gives every kind its own threshold; the run is kept, marked as failed"
-        )
+        messages.hint("--per-cluster or --per-group sets a threshold for each kind; the run stays, marked as failed")
     if "held_to" in table and not tested:
-        messages.note("thresholds hold on the samples that made them; test normals of known groups would tell more")
+        messages.note(
+            "thresholds always hold on the samples that set them; test normals with groups would be a better check"
+        )
     if few:
-        messages.note(f"too few samples to hold {', '.join(few[:6])} to --max-group-fpr {100 * limit:g} %")
+        messages.note(f"too few samples to check {', '.join(few[:6])} against --max-group-fpr {100 * limit:g} %")
     return {"limit": limit, "kinds": rows, "test": tested, "broken": [row["name"] for row in over], "too_few": few}

@@ -108,7 +108,7 @@ def kinds_of_new(run: Run, samples: Labelled) -> np.ndarray | None:
         return None
     if samples.groups is None:
         messages.warning(
-            "the run's thresholds are of known groups, which these data do not name: one threshold for all"
+            "the run has a threshold for each group, but this data names no groups: one threshold is used for all"
         )
     return kinds_of(samples, None)
 
@@ -132,8 +132,8 @@ def scored(
         needed = math.ceil(len(p) * least / false_discoveries)
         if not flagged.any() and needed > 1:
             messages.note(
-                f"nothing is flagged: of {len(p)} samples at least {needed} would have to score above all "
-                f"{len(calibration.scores)} calibration normals; more of these, or a smaller batch, tell more"
+                f"nothing is flagged: at least {needed} of {len(p)} samples would have to score above all "
+                f"{len(calibration.scores)} calibration normals; use more of these, or a smaller batch"
             )
     table = pd.DataFrame({"sample": list(samples.data.names), "score": scores, "threshold": limits, "flagged": flagged})
     table = table.assign(p_value=p, standardised=calibration.standardised(scores, kinds))

@@ -44,7 +44,9 @@ def drift_of(
     placed = clusters.place(samples)
     batch = drift.Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
     if cross_fitted(table):
-        messages.note("scores are not compared: the run held no samples out; with --cross 0 a fit does")
+        messages.note(
+            "scores are not compared, because the run held no samples out; fit with --cross 0 to compare them"
+        )
     found = drift.drift(reference_of(table, clusters), batch, level=level, examples=examples_of(table))
     if out is not None:
         text = drift_page.to_markdown(found) if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"

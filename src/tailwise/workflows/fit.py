@@ -62,7 +62,7 @@ def fit_run(
             weighting = Weighting()  # there is nothing to weigh
         rule = local_scores.choose(request.scores, problem.train.modality)
         if request.per_group and problem.train_groups is None:
-            raise InputError("a threshold for every group needs known groups", "name them by --groups")
+            raise InputError("a threshold for each group needs groups", "name them with --groups")
         settings = _settings(request, detector, weighting, rule, problem)
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)
@@ -227,7 +227,7 @@ def _balanced(split: Split, balance: bool) -> Tensor | None:
     if not balance:
         return None
     if split.problem.train_groups is None:
-        raise InputError("balance needs known groups", "name them by --groups")
+        raise InputError("balance needs groups", "name them with --groups")
     groups = np.asarray(split.problem.train_groups)[split.chosen]
     _, place, count = np.unique(groups, return_inverse=True, return_counts=True)
     return torch.from_numpy(1 / count[place])

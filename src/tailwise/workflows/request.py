@@ -60,10 +60,13 @@ class Request:
         """The detector and the weighting, once every option has been found usable."""
         check_options(self.false_alarms, self.cross, self.max_group_fpr)
         if self.per_cluster and self.per_group:
-            raise InputError("thresholds are of found kinds or of known groups", "choose --per-cluster or --per-group")
+            raise InputError(
+                "thresholds are set for each cluster or for each group, not both", "choose --per-cluster or --per-group"
+            )
         if self.training.patience and self.parts:
             raise InputError(
-                "patience needs held-out samples, and a cross-fitted fit holds none out", "leave it or --cross 0"
+                "patience needs held-out samples, but with --cross no sample is held out",
+                "leave --patience out, or use --cross 0",
             )
         validation.check_seed(self.seed)
         score_maps.check_smoothing(self.smoothing)

@@ -32,7 +32,7 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
             own = [whole | {"per_day": whole["promised"] * per_day}, *own]
         rows += own
     if runs_table.cross_fitted(table):
-        messages.note("out-of-fold scores promise about as much where trainings are alike; no theorem guarantees it")
+        messages.note("cross-fitted scores promise about the same if the trainings are alike; no theorem guarantees it")
         rows = [row | {"guaranteed": False} for row in rows]
     return pd.DataFrame(rows)
 
@@ -42,16 +42,18 @@ def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
     calibration = of_table(table)
     promise = conformal.reachable(len(calibration.scores))
     if not cross_fitted and not table["held_out"].any():
-        messages.warning("too few samples to hold any out: the threshold comes from training scores and is too low")
+        messages.warning(
+            "there are too few samples to hold any out: the threshold comes from training scores and is too low"
+        )
     elif promise > false_alarms:
-        what = "out-of-fold scores" if cross_fitted else "held-out samples"
+        what = "cross-fitted scores" if cross_fitted else "held-out samples"
         text = f"{len(calibration.scores)} {what} can promise at best {100 * promise:.1f} % false alarms"
-        advice = "" if cross_fitted else "; --cross 5 makes every sample count"
+        advice = "" if cross_fitted else "; with --cross 5 every sample counts"
         messages.warning(f"{text}, not {100 * false_alarms:g} %{advice}")
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
     if small and calibration.kinds is not None:
         listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])
         more = f" and {len(small) - 6} more" if len(small) > 6 else ""
         messages.note(
-            f"kinds too small to promise {100 * false_alarms:g} % by themselves borrow from all: {listed}{more}"
+            f"too small to promise {100 * false_alarms:g} %, so these kinds use the scores of all: {listed}{more}"
         )

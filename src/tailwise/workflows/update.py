@@ -42,7 +42,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             "fit patch-memory with --scores own, or fit again with all data",
         )
     if opened.settings.get("per_cluster") or opened.settings.get("per_group"):
-        raise InputError("a run whose thresholds are of kinds cannot take in more samples", "fit again with all data")
+        raise InputError("a run with a threshold for each kind cannot take in more samples", "fit again with all data")
     # Test data beside the new samples is not looked at: it is not what the run was tested on.
     problem = replace(source.load(), test=None)
     data = problem.train.about(scorer.centre_of(opened))

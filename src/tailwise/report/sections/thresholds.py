@@ -58,7 +58,7 @@ def histogram(summary: Mapping[str, Any]) -> dict[str, Drawing]:
     threshold = summary["threshold"]
     by_kind = summary["own"]["threshold"] is None
     shares = "; ".join(f"{group['name']}: {counted(group['above'])} above it" for group in decision["groups"])
-    said = "less the threshold of each kind" if by_kind else f"with the threshold {number(threshold)}"
+    said = "minus the threshold of each kind" if by_kind else f"with the threshold {number(threshold)}"
     limit = 0.0 if by_kind else threshold
     draw = functools.partial(plots.decision_histogram, decision, threshold=limit, own=by_kind)
     return {"decision": (f"Histogram of scores {said}. {shares}.", draw)}
