@@ -360,6 +360,25 @@ class TestSuites:
             assert said in capsys.readouterr().err
         assert not (tmp_path / "rows.jsonl").exists()
 
+    def test_failed_cells_are_counted_and_leave_a_status(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Rows written by hand: one failure that a later row mends, one that stands, and one of no cell asked for."""
+        cells = [(c, m) for c, methods in SMOKE.cells("default", "development").items() for m in methods]
+        target = tmp_path / "rows.jsonl"
+        first, second, third = (SMOKE.settings(*cell) for cell in cells[:3])
+        for settings, status in (
+            (first, "failed"), (first, "ok"), (second, "ok"), (second, "failed"), ({**third, "fit": {}}, "failed"),
+        ):  # fmt: skip
+            rows.append(target, {"settings": settings, "status": status, "commit": "0"})
+        monkeypatch.setattr(runner, "run", lambda *_: 0)
+        assert main.run(["bench", str(SUITES / "smoke.toml"), "--rows", str(target)]) == 5
+        printed = capsys.readouterr()
+        assert printed.out == f"{target}\n"
+        assert "error: 1 cell of the suite failed" in printed.err
+        rows.append(target, {"settings": second, "status": "ok", "commit": "0"})
+        assert main.run(["bench", str(SUITES / "smoke.toml"), "--rows", str(target)]) == 0
+
     def test_an_unknown_profile(self) -> None:
         with pytest.raises(InputError, match=r"no profile is called 'defualt'.*did you mean 'default'"):
             SMOKE.cells("defualt", "development")
@@ -461,3 +480,10 @@ class TestPage:
         assert "| auto |" in page
         assert "trim |" not in page
         assert "4 rows of an earlier budget, or of a method that ran on one set" in page
+
+    def test_a_detector_of_another_sort_is_drawn_beside_the_deviation_networks(self) -> None:
+        made = [
+            made_row(0, "uniform", 0.5, detector=detector) | {"imbalance": 1, "settings": {"fit": {}}}
+            for detector in ("autoencoder", "adl", "gaussian", "dev-net", "deep-svdd")
+        ]
+        assert [*contamination_page.drawn(made)] == ["autoencoder", "deviation networks", "other detectors"]

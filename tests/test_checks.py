@@ -1,12 +1,17 @@
 """The self-check of the loss, on fits whose course is known beforehand."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
 from tailwise.core.data import Batch, Data
 from tailwise.detectors.autoencoder import AutoEncoder
+from tailwise.training import checks
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 
 ROWS = Data(torch.randn(100, 6, generator=torch.Generator().manual_seed(0)), [str(i) for i in range(100)])
@@ -46,6 +51,19 @@ def test_a_loss_that_rises_again_before_weighing_is_told(
 ) -> None:
     """Weights favour high scores, so what the mean score does once they are in is no fault."""
     options = {"epochs": len(heights), "batch_size": 100, "warmup": warmup}
-    outcome = fit(Scripted(heights), ROWS, parse_weighting(weighting), **options)
+    outcome = fit(Scripted(heights), ROWS, parse_weighting(weighting), Training(**options))
     check = next(check for check in outcome.checks if check.name == "the loss fell")
     assert (check.ok, said in check.message) == (ok, True), check.message
+
+
+@pytest.mark.parametrize(("tail", "far", "moved"), [(100, 0.01, "nearer"), (0, 20.0, "farther away")])
+def test_the_check_of_the_gaussian_says_which_way_weights_moved_the_scores(tail: int, far: float, moved: str) -> None:
+    """A Gaussian with a long tail that weights take away, and one without a tail that weights make heavier."""
+    scores = torch.distributions.Normal(10.0, 1.0).icdf((torch.arange(400) + 0.5) / 400)
+    skewed = torch.cat([scores, torch.linspace(12, 40, tail)])
+    outcome = SimpleNamespace(scores=skewed, weights=torch.where(skewed < 12, 1.0, far))
+    (check,) = checks._gaussian(parse_weighting("Importance(log=False)"), outcome)
+    assert f"weighting moved the scores {moved}" in check.message
+    before, after = (float(part.split()[0]) for part in re.split(r"is |and ", check.message)[1:3])
+    assert (after < before) == (moved == "nearer")
+    assert check.value == pytest.approx(after, abs=0.005)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailwise.cli.options import description
-from tailwise.core import registry
+from tailwise.core import peer_names, registry
 from tailwise.core.bounds import requirements
 from tailwise.core.registry import Value, parse
 from tailwise.errors import InputError, did_you_mean
@@ -169,3 +169,20 @@ def test_what_describe_prints_of_each_option():
     assert "  doublings  a whole number from 0 to 20\n" in page
     assert "  common     a number above 0 and at most 1, or None\n" in page
     assert "neighbourhood  an odd whole number of at least 1\n" in description("patch-memory")
+
+
+def test_a_name_of_another_library_is_answered_with_what_serves_here():
+    detectors = set(registry.entries("detector"))
+    for name in peer_names._NEAREST_DETECTOR:
+        with pytest.raises(InputError, match="no detector is called") as caught:
+            registry.find("detector", name)
+        nearest = re.search(r"the nearest here is '(\S+)'", caught.value.hint)
+        assert nearest is not None
+        assert nearest[1] in detectors
+    for spelled, nearest_name in (("patchcore", "patch-memory"), ("Patch_Core", "patch-memory"), ("kNN", "nearest-")):
+        with pytest.raises(InputError, match=f"the nearest here is '{nearest_name}"):
+            registry.parse_one(f"{spelled}()", "detector")
+    with pytest.raises(InputError, match=r"Reweighted\(IsolationForest\(\)\)"):
+        registry.find("detector", "IForest")
+    with pytest.raises(InputError, match="choose one of"):
+        registry.find("step", "knn")

@@ -74,14 +74,14 @@ class TestValue:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"epochs": 0}, "epochs must be above 0: got 0"),
-            ({"epochs": 2.5}, "epochs must be a whole number: got 2.5"),
-            ({"batch_size": None}, "batch_size must be a whole number: got None"),
-            ({"warmup": -1}, "warmup must be 0 or more: got -1"),
-            ({"patience": True}, "patience must be a whole number: got True"),
-            ({"lr": math.nan}, "lr must be 0 or more: got nan"),
-            ({"lr": math.inf}, "lr must be finite"),
-            ({"weight_decay": -1e-6}, "weight_decay must be 0 or more"),
+            ({"epochs": 0}, "epochs must be a whole number of at least 1, or None: got 0"),
+            ({"epochs": 2.5}, "epochs must be a whole number of at least 1, or None: got 2.5"),
+            ({"batch_size": None}, "batch_size must be a whole number of at least 1: got None"),
+            ({"warmup": -1}, "warmup must be a whole number of at least 0, or None: got -1"),
+            ({"patience": True}, "patience must be a whole number of at least 1, or None: got True"),
+            ({"lr": math.nan}, "lr must be a finite number of at least 0: got nan"),
+            ({"lr": math.inf}, "lr must be a finite number"),
+            ({"weight_decay": -1e-6}, "weight_decay must be a number of at least 0"),
             ({"reference": "old"}, "reference must be 'newest' or 'full': got 'old'"),
         ],
     )

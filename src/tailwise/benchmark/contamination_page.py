@@ -12,6 +12,7 @@ from .comparisons import Change, Row, bootstrapped, in_order, reported
 from .tables import table
 
 SUITE, PICTURE = "contamination", "contamination.svg"
+_DEVIATION_NETWORKS = ("adl", "deviation", "dev-net", "multi-cue")
 _WORTH, _AT, _STEEP = 0.02, 0.1, 50
 _HEAD = """# Contaminated training data
 
@@ -57,12 +58,16 @@ def _compared(rows: Sequence[Row]) -> tuple[list[Row], int]:
 def drawn(rows: Sequence[Row]) -> dict[str, Callable[[Axes], Axes]]:
     """AUROC against the share of hidden anomalies, by the title of each panel; nothing without rows."""
     flat = [row for row in _compared(rows)[0] if row["imbalance"] == 1]
+    detectors = in_order(row["detector"] for row in flat)
     panels = {
-        "autoencoder": [row for row in flat if row["detector"] == "autoencoder"],
-        "nearest neighbours": [row for row in flat if row["detector"] == "nearest-neighbours"],
-        "deviation networks": [row for row in flat if row["detector"] not in ("autoencoder", "nearest-neighbours")],
+        "autoencoder": ["autoencoder"],
+        "nearest neighbours": ["nearest-neighbours"],
+        "deviation networks": [name for name in detectors if name in _DEVIATION_NETWORKS],
     }
-    return {title: partial(_draw, here) for title, here in panels.items() if here}
+    named = {name for names in panels.values() for name in names}
+    panels["other detectors"] = [name for name in detectors if name not in named]
+    rows_of = {title: [row for row in flat if row["detector"] in names] for title, names in panels.items()}
+    return {title: partial(_draw, shown) for title, shown in rows_of.items() if shown}
 
 
 def _draw(rows: list[Row], axes: Axes) -> Axes:

@@ -7,6 +7,7 @@ within each source.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -43,15 +44,26 @@ _STEEP = 100
 TABLES, CUBES = "long-tail-tables", "rare-material"
 
 
-def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Path | None, processes: int) -> Path:
-    """Run a suite and write its page; the file of rows. See `commands.bench`."""
+@dataclass(frozen=True)
+class Finished:
+    """A suite that was run: the file of its rows, and how many of the cells asked for have a failure as their row."""
+
+    rows: Path
+    failed: int
+
+    def __str__(self) -> str:
+        return str(self.rows)
+
+
+def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Path | None, processes: int) -> Finished:
+    """Run a suite and write its page. See `commands.bench`."""
     path = suite if suite.suffix else Path("benchmarks", "suites", f"{suite}.toml")
     read, home = suites.read_suite(path), runner.home_of(path)
     place = home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
     runner.run(read, profile, part, rows or place, processes, str(data or ""))
     if rows is None and read.reported:
         write_page(home)
-    return rows or place
+    return Finished(rows or place, runner.count_failed(read, profile, part, rows or place))
 
 
 def write_page(home: Path) -> Path:

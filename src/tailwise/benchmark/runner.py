@@ -93,6 +93,13 @@ def jobs(suite: Suite, profile: str, part: str, rows_path: Path) -> list[Job]:
     return found
 
 
+def count_failed(suite: Suite, profile: str, part: str, rows_path: Path) -> int:
+    """How many of the cells have a failure as their newest row."""
+    newest = {key(row["settings"]): row["status"] for row in read_rows(rows_path)}
+    asked = [key(suite.settings(c, m)) for c, methods in suite.cells(profile, part).items() for m in methods]
+    return sum(newest.get(cell) == "failed" for cell in asked)
+
+
 def run_job(job: Job) -> None:
     """Build the draw once, and append a row for each of its methods."""
     conditions = job.conditions

@@ -16,11 +16,12 @@ from ..training.options import Training
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from .drift import Drift
-    from .exporting import Verdict
-    from .storage import Run
+    from ..benchmark.page import Finished
+    from ..calibration.drift import Drift
+    from ..integrations.onnx import Verdict
+    from ..runs.store import Run
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
-    DataFrame = Drift = Run = Verdict = object
+    DataFrame = Drift = Finished = Run = Verdict = object
 
 
 def fit(
@@ -427,10 +428,11 @@ def bench(
     rows: Path | None = None,
     data: Path | None = None,
     processes: int = 2,
-) -> Path:
+) -> Finished:
     """Compare methods on the draws of a suite: one JSON line for each cell, and a page of tables.
 
-    Repeat the command to resume an interrupted run; cells that have a row are not computed again.
+    Repeat the command to resume an interrupted run; cells that have a row are not computed again. The exit status is 5
+    if a cell failed.
 
     Args:
         suite: a TOML file, or the name of one in benchmarks/suites/, such as smoke or long_tail.

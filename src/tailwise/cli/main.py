@@ -1,7 +1,8 @@
 """The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
 
 Exit status: 0 done, 1 scores that are not those of the fit (`verify`), 2 bad input (`error:` and `hint:`), 3 a fit
-whose self-checks failed, 4 drift, or a fit that breaks its --max-group-fpr, 130 interrupted.
+whose self-checks failed, 4 drift, or a fit that breaks its --max-group-fpr, 5 a benchmark with failed cells, 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -111,6 +112,10 @@ def _show(result: Any, written: bool) -> int:
         print(result)
     if getattr(result, "differing", 0):
         return 1
+    if failed := getattr(result, "failed", 0):
+        _say(f"error: {failed} {'cell' if failed == 1 else 'cells'} of the suite failed")
+        _say("hint: the rows say why; the same command does failed cells again once the code has changed")
+        return 5
     return 4 if getattr(result, "alarm", False) else 0
 
 

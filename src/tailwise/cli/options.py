@@ -9,6 +9,7 @@ from typing import Any
 
 from ..core import registry
 from ..core.bounds import requirements
+from ..core.peer_names import hint_for
 from ..errors import InputError, did_you_mean
 from ..report.numbers import quoted
 
@@ -27,7 +28,7 @@ def description(name: str) -> str:
     if not members:
         raise InputError(
             f"nothing is called {name!r}",
-            did_you_mean(name, {n for k in registry.kinds() for n in registry.entries(k)}),
+            hint_for(name, {n for k in registry.kinds() for n in registry.entries(k)}),
         )
     return "\n\n\n".join(map(_page, members))
 

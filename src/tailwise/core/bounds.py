@@ -59,6 +59,7 @@ class Bounds:
 
 Share = Annotated[float, Bounds(at_least=0, at_most=1)]
 Chance = Annotated[float, Bounds(above=0, below=1)]
+NotNegative = Annotated[float, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(above=0)]
 Count = Annotated[int, Bounds(at_least=1)]
 CountFromZero = Annotated[int, Bounds(at_least=0)]

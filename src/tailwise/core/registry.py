@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError
 from .bounds import annotations_of, checked
+from .peer_names import hint_for
 
 C = TypeVar("C", bound=type)
 # Where the members of each kind live; importing the module or package registers them.
@@ -110,7 +111,7 @@ def find(kind: str, name: str) -> type:
     """
     known = entries(kind)
     if name not in known:
-        raise InputError(f"no {kind} is called {name!r}", did_you_mean(name, known))
+        raise InputError(f"no {kind} is called {name!r}", hint_for(name, known, (kind,)))
     missing = known[name].missing()
     if missing:
         raise InputError(f"{name!r} needs {missing[0]}", f"pip install 'tailwise[{missing[1]}]'")
@@ -168,7 +169,7 @@ def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:
 def _make(name: str, arguments: list[Any], options: dict[str, Any], kinds: tuple[str, ...]) -> Any:
     known = {n: (kind, entry.name) for kind in kinds for entry in entries(kind).values() for n in entry.spellings()}
     if name not in known:
-        raise InputError(f"no {' or '.join(kinds)} is called {name!r}", did_you_mean(name, known))
+        raise InputError(f"no {' or '.join(kinds)} is called {name!r}", hint_for(name, known, kinds))
     try:
         return find(*known[name])(*arguments, **options)
     except InputError as error:

@@ -19,7 +19,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from ..core.bounds import Bounds, Count, CountFromZero, OddSide, Share
+from ..core.bounds import Bounds, Count, CountFromZero, NotNegative, OddSide, Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPATIAL
@@ -82,7 +82,7 @@ class PatchMemory(Detector):
         self,
         share: Annotated[float, Bounds(above=0, at_most=1)] = 0.01,
         most: Count = 20_000,
-        keep_tail: Annotated[float, Bounds(at_least=0)] = 0.0,
+        keep_tail: NotNegative = 0.0,
         top: Share = 0.02,
         reweigh: CountFromZero = 0,
         denoise: Annotated[float, Bounds(at_least=0, below=1)] = 0.0,

@@ -133,9 +133,13 @@ def _gaussian(weighting: Weighting, outcome: Any) -> list[Check]:
     scores = step.scale(outcome.scores, outcome.scores)[0].double()
     weights = outcome.weights.double()
     before, after = (_distance_to_gaussian(scores, w) for w in (torch.ones_like(weights), weights))
-    message = f"largest distance of their distribution to a Gaussian: {before:.2f} unweighted, {after:.2f} weighted"
-    ok = after <= max(_MOST_DISTANCE, before + _MOST_DISTANCE_ADDED)
-    return [Check("weighted scores look Gaussian", ok, after, message)]
+    moved = "nearer" if after < before else "farther away"
+    most = max(_MOST_DISTANCE, before + _MOST_DISTANCE_ADDED)
+    message = (
+        f"weighting moved the scores {moved}: the largest distance of their distribution to a Gaussian is {before:.2f} "
+        f"unweighted and {after:.2f} weighted; up to {most:.2f} passes"
+    )
+    return [Check("weighted scores stay near a Gaussian", after <= most, after, message)]
 
 
 def _distance_to_gaussian(scores: Tensor, w: Tensor) -> float:

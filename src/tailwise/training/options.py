@@ -4,20 +4,17 @@ The command line imports this for its help texts, so nothing here may import tor
 its line of help, and the line of `loop` that reads it.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, fields
-from numbers import Integral
 from typing import Any
 
+from ..core.bounds import Count, CountFromZero, NotNegative
 from ..core.registry import Value
 from ..errors import InputError
 
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
 _STEPS_WANTED = 1_500
 _EPOCHS = (30, 300)
-_LEAST = {"epochs": 1, "batch_size": 1, "warmup": 0, "patience": 1, "threads": 1}
 _REFERENCES = ("newest", "full")
 
 
@@ -49,23 +46,20 @@ class Training(Value):
         InputError: an option is off.
     """
 
-    epochs: int | None = None
-    batch_size: int = 256
-    lr: float = 1e-3
-    weight_decay: float = 1e-6
-    warmup: int | None = None
-    patience: int | None = None
+    epochs: Count | None = None
+    batch_size: Count = 256
+    lr: NotNegative = 1e-3
+    weight_decay: NotNegative = 1e-6
+    warmup: CountFromZero | None = None
+    patience: Count | None = None
     resample: bool = False
     reference: str = "newest"
     device: str = "cpu"
     mixed_precision: bool = False
-    threads: int | None = 1
+    threads: Count | None = 1
 
     def __post_init__(self) -> None:
-        for name, least in _LEAST.items():
-            _check_count(name, getattr(self, name), least)
-        for name in ("lr", "weight_decay"):
-            _check_rate(name, getattr(self, name))
+        super().__post_init__()
         if self.reference not in _REFERENCES:
             raise InputError(f"reference must be 'newest' or 'full': got {self.reference!r}")
 
@@ -83,21 +77,3 @@ class Training(Value):
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
         return {each.name: value for each in fields(self) if (value := getattr(self, each.name)) != each.default}
-
-
-def _check_count(name: str, value: Any, least: int) -> None:
-    if value is None and name != "batch_size":
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise InputError(f"{name} must be a whole number: got {value!r}")
-    if value < least:
-        raise InputError(f"{name} must be {'above 0' if least else '0 or more'}: got {value}")
-
-
-def _check_rate(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{name} must be a number: got {value!r}")
-    if not value >= 0:
-        raise InputError(f"{name} must be 0 or more: got {value}")
-    if value == math.inf:
-        raise InputError(f"{name} must be finite")
