@@ -20,7 +20,7 @@ import torch
 from tailwise.backbones import networks
 from tailwise.core.data import Data
 from tailwise.core.problem import Facts, Labelled, Problem, Source
-from tailwise.report import review_page
+from tailwise.report import review
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
 from tailwise.workflows import triage
@@ -83,7 +83,7 @@ def run(name: str, seed: int) -> dict[str, object]:
     started = time.process_time()
     sheet = triage.triage(request, problem=Problem(data, Facts(name))).sheet
     of = truth[sheet["sample"].astype(int)]
-    called = (sheet["verdict"] == review_page.PROBABLY_ANOMALY).to_numpy()
+    called = (sheet["verdict"] == review.PROBABLY_ANOMALY).to_numpy()
     first = of[: round(EFFORT * len(of))]
     row: dict[str, object] = {"set": name, "seed": seed, "detector": request.detector, "samples": len(of)}
     row["found_in_first_15_percent"] = round((first == "defective").sum() / (of == "defective").sum(), 3)

@@ -21,8 +21,8 @@ import torch
 from PIL import Image
 
 from tailwise.core.data import Data
+from tailwise.report import report_page as pages_of_reports
 from tailwise.report import review_page, selection
-from tailwise.report import summary as report_summary
 from tailwise.report.pictures import data_uri, of_samples
 from tailwise.sources.auto import open_source
 from tailwise.training.options import Training
@@ -71,7 +71,7 @@ def report_page() -> str:
     ]
     test = judged(group=np.where(np.arange(80) % 2, "mono", "poly"))
     found = summary(train, test, thumbnails=shown, gallery=gallery, data_checks=data, notes=["a note"])
-    return report_summary.to_html(found)
+    return pages_of_reports.to_html(found)
 
 
 def comparison_page(folder: Path) -> str:
@@ -324,7 +324,7 @@ def test_a_page_of_2000_pictures_is_under_5_megabytes() -> None:
     }  # fmt: skip
     assert sum(map(len, pictures.values())) > 500_000
     test = judged(2_000, group=[f"kind {i % 30}" for i in range(2_000)])
-    text = report_summary.to_html(
+    text = pages_of_reports.to_html(
         summary(train, test, thumbnails=pictures, gallery=gallery, settings=SETTINGS | {"n_train": 1_600})
     )
     assert 1_000_000 < len(text.encode()) < 5_000_000

@@ -21,9 +21,9 @@ from tailwise.core.problem import Labelled
 from tailwise.detectors.deep_svdd import DeepSVDD
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.report import gallery
+from tailwise.report import gallery, heat_maps
 from tailwise.report import pictures as report_pictures
-from tailwise.report.pictures import colours, truth
+from tailwise.report.heat_maps import colours, truth
 from tailwise.sources.options import SourceOptions
 from tailwise.training import fit as training_fit
 from tailwise.training import local_scores
@@ -195,12 +195,12 @@ def test_colours_are_none_for_normals_and_warm_above_the_threshold():
 
 def test_an_overlay_leaves_normals_grey_and_lines_what_is_flagged():
     picture = np.random.default_rng(0).integers(0, 255, (40, 60, 3)).astype(np.uint8)
-    calm = report_pictures.overlay(picture, np.full((40, 60), 1.0), SCALE)
+    calm = heat_maps.overlay(picture, np.full((40, 60), 1.0), SCALE)
     assert (calm[..., 0] == calm[..., 1]).all()
     np.testing.assert_allclose(calm[..., 0], np.asarray(Image.fromarray(picture).convert("L")), atol=1)
     scores = np.full((40, 60), 1.0)
     scores[10:20, 30:45] = 9
-    drawn = report_pictures.overlay(picture, scores, SCALE)
+    drawn = heat_maps.overlay(picture, scores, SCALE)
     changed = (drawn != calm).any(-1)
     # One pixel around the flagged ones is the line.
     assert changed[9:21, 29:46].all()

@@ -16,7 +16,8 @@ from tailwise.cli import main
 from tailwise.core.data import Data
 from tailwise.core.problem import Facts, Labelled, Problem
 from tailwise.errors import InputError
-from tailwise.report.review_page import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, to_html
+from tailwise.report.review import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
+from tailwise.report.review_page import to_html
 from tailwise.runs import store
 from tailwise.sources.auto import with_maps
 from tailwise.sources.images import ImageFolder

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from ..errors import InputError
-from ..report.summary import to_markdown
+from ..report.report_page import to_markdown
 from ..runs import store
 from ..runs.store import Run
 

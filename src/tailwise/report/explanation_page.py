@@ -19,8 +19,9 @@ from ..core.problem import Labelled, Source
 from ..errors import InputError
 from . import explanation, numbers
 from .explanation import Known
+from .heat_maps import fitted, overlay
 from .page import in_markdown, in_text, page, within_budget
-from .pictures import data_uri, fitted, of_named, overlay, pictures_of
+from .pictures import data_uri, of_named, pictures_of
 
 _ROWS, _BOXES = 8, 5
 _SIDE, _GAP = 240, 4

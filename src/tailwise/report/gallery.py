@@ -17,7 +17,7 @@ from ..core.detector import Detector
 from ..core.problem import Problem, Source
 from ..errors import InputError
 from ..runs.table import by_size, over, with_finite_scores
-from . import pictures, selection
+from . import heat_maps, pictures, selection
 
 _SHOWN, _KINDS = 8, 12
 _GAP = 4
@@ -103,8 +103,8 @@ def _drawn(
         found.append({})
         with suppress(InputError):
             left = pictures.small(picture(place))
-            right = pictures.overlay(left, pictures.fitted(scores, left.shape[:2]), scale)
-            left = pictures.truth(left, None if masks is None else masks[place])
+            right = heat_maps.overlay(left, heat_maps.fitted(scores, left.shape[:2]), scale)
+            left = heat_maps.truth(left, None if masks is None else masks[place])
             gap = np.full((len(left), _GAP, 3), 255, dtype=np.uint8)
             uri = pictures.data_uri(np.concatenate([left, gap, right], 1))
             flagged = float((scores > scale.threshold).mean())
@@ -119,6 +119,6 @@ def _samples(rows: pd.DataFrame, drawn: list[dict[str, Any]], threshold: float) 
 
 
 def _hex(score: float, scale: Scale) -> str:
-    *colour, opacity = pictures.colours(np.array(score), scale)
+    *colour, opacity = heat_maps.colours(np.array(score), scale)
     mixed = [round(float(opacity * channel + (1 - opacity) * 128)) for channel in colour]
     return "#{:02x}{:02x}{:02x}".format(*mixed)

@@ -1,12 +1,11 @@
-"""What a fit has come to, for the person who must decide with it: a plain dict first, then a page or Markdown.
+"""What a fit has come to, for the person who must decide with it, as a plain dict.
 
-`summarise` computes everything that is shown, section by section; the writers only lay it out. No number in a summary
-is NaN or infinite: what cannot be computed is None.
+`summarise` computes everything that is shown, section by section; `report_page` only lays it out. No number in a
+summary is NaN or infinite: what cannot be computed is None.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -16,11 +15,11 @@ from ..core.detector import Detector
 from ..core.problem import Problem, Source
 from ..runs.store import Run
 from ..training.loop import Outcome
-from .contents import Tables, drawings, made_from
+from .contents import Tables, made_from
 from .data_checks import of_problem
 from .decision import sentence
 from .gallery import of_run
-from .page import figure, page, plain, text
+from .page import plain
 from .pictures import of_samples
 from .sections.test_results import pixel_results
 
@@ -36,17 +35,6 @@ def summarise(tables: Tables) -> dict[str, Any]:
     }
     summary = asked | made_from(tables)
     return plain({"sentence": sentence(summary)} | summary)
-
-
-def to_html(summary: Mapping[str, Any]) -> str:
-    """The report as one page that loads nothing and runs no script."""
-    drawn = {name: figure(draw, name, alternative) for name, (alternative, draw) in drawings(summary).items()}
-    return page("report.html", {**summary, "figures": drawn})
-
-
-def to_markdown(summary: Mapping[str, Any]) -> str:
-    """The report as Markdown, without figures and pictures."""
-    return text("report.md", summary)
 
 
 def update_summary(

@@ -28,8 +28,9 @@ from ..core.problem import Labelled, OnDisk, Problem, fixed_to
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..integrations import trackers
-from ..report import review_page, selection
-from ..report.summary import fit_summary, to_html
+from ..report import review, selection
+from ..report.report_page import to_html
+from ..report.summary import fit_summary
 from ..runs import fingerprint, group_gate, scorer, store
 from ..runs.scorer import table_of_test
 from ..runs.table import Split, of_table, with_calibration
@@ -181,7 +182,7 @@ def _with_what_is_known(
     elif request.anomalies:
         problem, found = reviews.anomalies_at(problem, request.source, request.anomalies)
         known.append(found)
-    settled = frozenset(name for name, said in verdicts.items() if said == review_page.NORMAL)
+    settled = frozenset(name for name, said in verdicts.items() if said == review.NORMAL)
     return problem, reviews.joined(known) if known else None, settled
 
 

@@ -13,7 +13,7 @@ from ..calibration.score_maps import Scale
 from ..core.data import Data
 from ..core.problem import OnDisk, Source
 from ..errors import InputError
-from ..report import pictures
+from ..report import heat_maps
 from ..runs.files import cannot_write, write
 from ..sources.paths import find_path
 
@@ -47,13 +47,13 @@ def write_maps(
     """
     for place, (name, found) in enumerate(zip(data.names, scores, strict=True)):
         background = picture(place)
-        found = pictures.fitted(found, background.shape[:2])
+        found = heat_maps.fitted(found, background.shape[:2])
         base = folder / _inside(name)
         try:
             base.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(base.parent, error) from error
-        drawn = pictures.with_bar(pictures.overlay(background, found, scale), scale)
+        drawn = heat_maps.with_bar(heat_maps.overlay(background, found, scale), scale)
         flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
         for image, ending in ((Image.fromarray(found), MAP), (drawn, OVERLAY), (flagged, MASK)):
             write(base.with_name(base.name + ending), _encoded(image, ending))

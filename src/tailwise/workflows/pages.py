@@ -8,7 +8,7 @@ from typing import Any
 
 from ..core.validation import check_samples
 from ..errors import InputError
-from ..report import comparison, explanation, explanation_page, summary
+from ..report import comparison, explanation, explanation_page, report_page
 from ..report.page import to_json
 from ..runs import files, scorer, store
 from ..runs.files import write
@@ -70,8 +70,8 @@ def write_report(run: Path, out: Path | None) -> Path:
     opened = store.open_run(run)
     out = opened.path / store.REPORT_PAGE if out is None else out
     writers: dict[str, Callable[[dict[str, Any]], str]] = {
-        ".html": summary.to_html,
-        ".md": summary.to_markdown,
+        ".html": report_page.to_html,
+        ".md": report_page.to_markdown,
         ".json": to_json,
     }
     if out.suffix not in writers:

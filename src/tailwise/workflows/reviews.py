@@ -16,7 +16,7 @@ from ..core.data import Data
 from ..core.identity import digests
 from ..core.problem import Labelled, OnDisk, Pictured, Problem, Source, fixed_to
 from ..errors import InputError
-from ..report.review_page import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
+from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
 from ..sources.paths import find_path
 
 _LISTS = (".txt", ".csv")

@@ -25,7 +25,7 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..numerics import neighbours
 from ..report import review_page
-from ..report.review_page import PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
+from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
 from ..runs import files
 from ..training import cross_fitting, local_scores
 from ..weights.default import choose_weighting
@@ -74,7 +74,7 @@ def _usual(
     """A detector of the samples that are probably normal, and the scale of its maps, from some of them held out."""
     if not data.modality.spatial:
         return None, None
-    normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, review_page.NORMAL)), "sample"]
+    normal = table.loc[table["verdict"].isin((PROBABLY_NORMAL, NORMAL)), "sample"]
     place = np.flatnonzero(np.isin([str(name) for name in data.names], normal))
     place = np.random.default_rng(request.seed).permutation(place)
     count = conformal.held_out_count(len(place), request.false_alarms)
@@ -93,17 +93,17 @@ def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None =
     near = neighbours.nearest_within(places, 1)[:, 0].numpy()
     verdict = _verdicts(suspicion, cluster, size)
     names = [str(name) for name in data.names]
-    known = {name: said for name, said in (settled or {}).items() if said == review_page.NORMAL}
+    known = {name: said for name, said in (settled or {}).items() if said == NORMAL}
     verdict = np.array([known.get(name, said) for name, said in zip(names, verdict, strict=True)])
     table = pd.DataFrame(
         {"sample": names, "score": suspicion, "verdict": verdict, "cluster": cluster, "alike": size - 1}
         | {"nearest": [names[i] for i in near]}
     )
     # Rare kinds come after anomalies: what a person is asked first should be what most likely has to go.
-    later = {PROBABLY_ANOMALY: 0, PROBABLY_RARE: 1, PROBABLY_NORMAL: 1, review_page.NORMAL: 2}
+    later = {PROBABLY_ANOMALY: 0, PROBABLY_RARE: 1, PROBABLY_NORMAL: 1, NORMAL: 2}
     order = np.lexsort((-suspicion, np.array([later[said] for said in verdict])))
-    gone = [name for name, said in (settled or {}).items() if said == review_page.ANOMALY]
-    decided = pd.DataFrame({"sample": gone, "verdict": review_page.ANOMALY, "cluster": -1, "alike": 0, "nearest": ""})
+    gone = [name for name, said in (settled or {}).items() if said == ANOMALY]
+    decided = pd.DataFrame({"sample": gone, "verdict": ANOMALY, "cluster": -1, "alike": 0, "nearest": ""})
     table = pd.concat([table.iloc[order], decided], ignore_index=True) if gone else table.iloc[order]
     table = table.reset_index(drop=True)
     table.insert(1, "rank", np.arange(1, len(table) + 1))

@@ -19,7 +19,8 @@ from ..core.detector import Detector, Updatable
 from ..core.identity import digest_of
 from ..core.validation import check_samples
 from ..errors import InputError
-from ..report.summary import to_html, update_summary
+from ..report.report_page import to_html
+from ..report.summary import update_summary
 from ..runs import fingerprint, group_gate, scorer, store
 from ..runs.store import Run
 from ..runs.table import of_table
