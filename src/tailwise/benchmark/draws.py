@@ -137,7 +137,7 @@ def _normals(pool: Pool, group: str) -> np.ndarray:
 
 
 def _anomalies(pool: Pool, order: tuple[str, ...]) -> np.ndarray:
-    """Labelled anomalies of the drawn kinds or of no known kind; without labels, samples of the other kinds."""
+    """Labelled anomalies of the drawn groups or of no group; without labels, samples of the other kinds."""
     assert pool.groups is not None
     drawn = np.isin(pool.groups, order)
     return np.flatnonzero(~drawn if pool.labels is None else pool.labels & (drawn | (pool.groups == "")))

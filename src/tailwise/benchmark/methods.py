@@ -92,7 +92,7 @@ def per_cluster_threshold(draw: Draw, held_scores: np.ndarray, training_scores: 
 
 
 def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, groups: np.ndarray) -> float:
-    """One threshold raised until it is to hold for every kind found among the training samples.
+    """One threshold raised until it should hold for every cluster of the training samples.
 
     It is the highest of that of the held-out scores and of the same for the training scores of each kind large enough,
     both local. It costs no training and promises nothing, because training scores are a little low. Scores above 5,

@@ -1,6 +1,6 @@
 """Suites: which data, methods and draws are compared, as written in a TOML file.
 
-A suite names sources, detectors, weightings and scores by their spellings, and crosses them in grids. A cell is
+A suite names sources, detectors, weightings and scores by their spellings, and combines them in grids. A cell is
 one method on one draw of one source. Development draws are for choosing defaults, confirmation draws for reporting
 them; a suite keeps their seeds apart and every row says which it belongs to.
 """
@@ -73,7 +73,7 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class Grid:
-    """Everything in it is crossed with everything else; `yardsticks` adds the reference methods to each draw.
+    """Everything in it is combined with everything else; `yardsticks` adds the reference methods to each draw.
 
     `draws` is the most draws of each source, whatever the profile says; None follows the profile.
     """
@@ -137,7 +137,7 @@ class Suite:
         calibration: share of the training samples held out for a threshold, 0 for none.
         training: how every detector is trained.
         labelled: how many anomalies, in neither training nor test, a detector that needs labels is told.
-        per_cluster: whether local scores also get a threshold that is to hold for every found kind.
+        per_cluster: whether local scores also get a threshold that should hold for every cluster.
         reported: whether its rows are worth a page; those of a mere check stay out of results/.
     """
 

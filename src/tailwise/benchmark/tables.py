@@ -34,15 +34,15 @@ _LOCAL = {"weighting": "uniform", "scores": "auto"}
 
 def _by_source(rows: list[Row]) -> str:
     """AUPR of every method on every long-tailed source."""
-    return _crossed(long_tailed(rows), "aupr", lambda row: row["source"])
+    return _pivoted(long_tailed(rows), "aupr", lambda row: row["source"])
 
 
 def _rarest(rows: list[Row]) -> str:
-    return _crossed(long_tailed(rows), "auroc_rarest", lambda row: row["source"])
+    return _pivoted(long_tailed(rows), "auroc_rarest", lambda row: row["source"])
 
 
 def _without_kinds(rows: list[Row]) -> str:
-    return _crossed([row for row in rows if not row["groups"]], "aupr", lambda row: row["source"])
+    return _pivoted([row for row in rows if not row["groups"]], "aupr", lambda row: row["source"])
 
 
 def _false_alarms(rows: list[Row]) -> str:
@@ -151,20 +151,20 @@ def generated_tables(rows: list[Row]) -> str:
                 source, *_shown(method), f"{np.mean([each[-_GROUP:] for each in groups]):.3f}",
                 f"{np.mean([each[:_GROUP] for each in groups]):.3f}", f"{np.mean(alarms):.1%}",
                 f"{np.max(np.mean(alarms, axis=0)):.1%}", f"{np.mean([r['metrics']['detected'] for r in own]):.3f}",
-                *_per_kind(own), f"{np.median([row['seconds_fit'] for row in own]):.1f}", str(len(own)),
+                *_by_kind(own), f"{np.median([row['seconds_fit'] for row in own]):.1f}", str(len(own)),
             ])  # fmt: skip
     head = [
         "AUROC rare kinds", "head kinds", "false alarms", "worst kind", "detected",
         "worst kind (worst draw), raised threshold", "detected, raised threshold", "CPU s of fit", "draws",
     ]  # fmt: skip
     note = (
-        "\n\nThe raised threshold is one for all samples, raised until it holds for every kind found among training "
+        "\n\nThe raised threshold is one for all samples, raised until it holds for every cluster of the training "
         "scores (`methods.per_cluster_threshold`). It is not that of `--per-cluster`, which gives every kind its own."
     )
     return table(["table", *_ROW, *head], lines) + note
 
 
-def _per_kind(rows: list[Row]) -> list[str]:
+def _by_kind(rows: list[Row]) -> list[str]:
     """Worst kind's false alarms, mean over draws and worst draw, and detection, at the threshold that is raised."""
     worst = [
         row["metrics"]["per_cluster_false_alarms_worst"] for row in rows if "per_cluster_detected" in row["metrics"]
@@ -207,7 +207,7 @@ SECTIONS: dict[str, Callable[[list[Row]], str]] = {
 }
 
 
-def _crossed(rows: list[Row], metric: str, column: Callable[[Row], str]) -> str:
+def _pivoted(rows: list[Row], metric: str, column: Callable[[Row], str]) -> str:
     """A line for each method, a column for each source, and the mean over those that every method has."""
     rows = [row for row in rows if metric in row["metrics"]]
     columns = in_order(map(column, rows))

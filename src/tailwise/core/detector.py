@@ -183,7 +183,7 @@ class Detector(nn.Module):
     def restore(
         self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
     ) -> None:
-        """Take over a saved state; what was solved may have any size, so buffers are replaced, not copied into.
+        """Take over a saved state; closed-form results may have any size, so buffers are replaced, not copied into.
 
         A detector within this one restores its own part.
 

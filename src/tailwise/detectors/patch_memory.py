@@ -50,7 +50,7 @@ class PatchMemory(Detector):
     """Mean distance of an image's farthest patches to the nearest of a memory of normal patches.
 
     Equal samples are taken once. The memory covers what is there, however often, so a weight above 0 changes only this:
-    patches of an image of weight w count as farther away by the square root of w. It is solved once, with the weights
+    patches of an image of weight w count as farther away by the square root of w. It is computed once, with the weights
     known beforehand; those that scores would give are not waited for.
 
     Args:

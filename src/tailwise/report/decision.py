@@ -50,8 +50,8 @@ def _found(summary: Mapping[str, Any], samples: str) -> str:
 def _who_pays(summary: Mapping[str, Any]) -> str:
     """The kind of normal that is rejected clearly more often than the others.
 
-    All kinds are compared on one basis: on test normals of known kinds where there are any, otherwise on fitted and
-    held-out normals together, known kinds first.
+    All kinds are compared on one basis: on test normals with groups if there are any, otherwise on fitted and
+    held-out normals together, groups first.
     """
     judged = summary["test"] or {"groups": []}
     if len(judged["groups"]) > 1:

@@ -1,6 +1,6 @@
 """Why does a sample score what it does, and why was a training sample weighed up or down?
 
-For a score: the training samples most like it of the same found kind, and what drives it: the features of a row, the
+For a score: the most similar training samples of the same cluster, and what raises it: the features of a row, the
 bands of a spectrum, the patches and the flagged regions of an image. For a weight: what each step of the weighting
 did to it. Everything is a plain dict first; `explanation_pages` lays it out. It needs the training data again, which
 the run names and a fingerprint recognises.
@@ -64,17 +64,17 @@ class Known:
 
     @property
     def samples(self) -> Labelled:
-        """The training samples, with their known groups where there are any."""
+        """The training samples, with their groups if there are any."""
         groups = self.table["group"].to_numpy().astype(str) if "group" in self.table else None
         return Labelled(self.data, groups=groups)
 
     @cached_property
     def sizes(self) -> dict[int, int]:
-        """How many training samples each found kind holds."""
+        """How many training samples each cluster holds."""
         return {int(kind): int(size) for kind, size in self.table["cluster"].value_counts().items()}
 
     def kind(self, cluster: int) -> dict[str, Any] | None:
-        """A found kind and its size; None for samples that belong to none."""
+        """A cluster and its size; None for samples that belong to none."""
         size, of = self.sizes.get(cluster, 0), len(self.table)
         return None if cluster < 0 else {"name": cluster, "size": size, "of": of, "share": size / of}
 
@@ -294,8 +294,8 @@ class _Replay:
 def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
     """The weighting of the first scores and, if that gives back the run's weights more nearly, of the last.
 
-    A detector that was solved twice was weighed by its first scores alone; one that was trained, by its last in the
-    end. Empty where there is nothing to replay.
+    A closed-form detector that was computed twice was weighed by its first scores alone; a trained one, by its last
+    ones. Empty where there is nothing to replay.
     """
     settings = known.run.settings
     weighting = parse_weighting(settings["weighting"])

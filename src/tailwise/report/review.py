@@ -24,7 +24,7 @@ class Triage:
     """A review sheet: a row a sample, the most suspicious first.
 
     Columns: `sample`, `rank` from 1, `score` (out of fold; 0 is usual, in median absolute deviations), `verdict`,
-    `cluster` (number of the found kind of normal, -1 is none), `alike` (samples in that kind), `nearest` (the most
+    `cluster` (number of the cluster, -1 is none), `alike` (samples in that kind), `nearest` (the most
     similar other sample). Anomalies of an earlier review come last, without a score, so that the newest sheet holds all
     decisions.
 

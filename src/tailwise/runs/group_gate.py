@@ -1,4 +1,4 @@
-"""--max-group-fpr: false alarms of each known group, held against a limit."""
+"""--max-group-fpr: false alarms of each group, compared with a limit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .table import by_size, found_cluster, rejected
 
 
 def shares(table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
-    """False alarms of each kind, largest first, among the calibration scores: given groups, else the kinds found.
+    """False alarms of each kind, largest first, among the calibration scores: groups, else clusters.
 
     `name`, and `count`, `of`, `share`, `low` and `high` as `findings.share_of`.
     """
@@ -23,7 +23,7 @@ def shares(table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
 
 
 def _shares_of_test(test: pd.DataFrame | None, threshold: float) -> list[dict[str, Any]]:
-    """False alarms of each known kind among labelled test normals; [] where there are none."""
+    """False alarms of each group among labelled test normals; [] if there are none."""
     if test is None or "group" not in test:
         return []
     normals = test[(~test["label"].astype("boolean")).fillna(False).astype(bool)]
@@ -32,7 +32,7 @@ def _shares_of_test(test: pd.DataFrame | None, threshold: float) -> list[dict[st
 
 
 def _name(name: Any) -> str:
-    """A kind's name as text; found kinds are numbers."""
+    """A kind's name as text; clusters are numbers."""
     return name if isinstance(name, str) else str(int(name))
 
 
@@ -53,7 +53,7 @@ def check_group_fpr(
 ) -> dict[str, Any] | None:
     """What the settings say of `--max-group-fpr`, and the same to the user where it is broken.
 
-    Calibration scores are counted, and test normals of known kinds, of which chance must not explain it. Where kinds
+    Calibration scores are counted, and test normals with groups, of which chance must not explain it. Where kinds
     have their own thresholds, made of the former, these keep any limit that is not below the share asked for.
     """
     if limit is None:

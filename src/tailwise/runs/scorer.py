@@ -66,7 +66,7 @@ def centre_of(opened: store.Run) -> Tensor | None:
 
 
 def kinds_of(labelled: Labelled, found: Clusters | None) -> np.ndarray | None:
-    """The kind [n] that each sample is held to: the found one, else its known group; "" is none, None where none
+    """The kind [n] whose threshold applies to each sample: its cluster, else its group; "" is none, None where none
     are."""
     if found is not None:
         return np.array(names_of(closest(found).of(labelled.data)))
@@ -88,7 +88,7 @@ def closest(found: Clusters) -> Clusters:
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """What each sample is held to, as columns of its table: its found kind, else its known group, and its threshold."""
+    """What each sample is held to, as columns of its table: its cluster, else its group, and its threshold."""
 
     calibration: Calibration
     found: Clusters | None

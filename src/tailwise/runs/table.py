@@ -24,7 +24,7 @@ from .store import Run
 def with_calibration(
     table: pd.DataFrame, cross_fitted: np.ndarray | None = None, kinds: np.ndarray | None = None
 ) -> pd.DataFrame:
-    """The table with its columns of calibration: out-of-fold scores [n], or else those of held-out samples."""
+    """The table with its columns of calibration: cross-fitted scores [n], or else those of held-out samples."""
     scores = table["score"].where(table["held_out"].astype(bool)) if cross_fitted is None else pd.Series(cross_fitted)
     if scores.isna().all():
         scores = table["score"]
@@ -54,7 +54,7 @@ _EXAMPLES = 3
 
 def reference_of(table: pd.DataFrame, kinds: Clusters) -> drift.Population:
     """What a batch is held against: training samples as if they were new, with the scores of those that were held out,
-    and the places that were kept. Out-of-fold scores are of other detectors than the one that scores the batch: they
+    and the places that were kept. Cross-fitted scores are of other detectors than the one that scores the batch: they
     lie a little higher, which a large batch would tell, and are left out."""
     held = table["score"].where(table["held_out"].astype(bool))
     scores = held.to_numpy(dtype=float)
@@ -125,7 +125,7 @@ def by_size(kind: pd.Series) -> list[Any]:
 
 
 def kind_name(name: Any) -> str:
-    """A kind's name as text; found kinds are numbers."""
+    """A kind's name as text; clusters are numbers."""
     return name if isinstance(name, str) else str(int(name))
 
 
@@ -146,7 +146,7 @@ class Split:
 
     @property
     def labelled(self) -> Labelled:
-        """Every training sample, with its known group."""
+        """Every training sample, with its group."""
         return Labelled(self.problem.train, groups=self.problem.train_groups)
 
     @property

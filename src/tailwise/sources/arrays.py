@@ -46,7 +46,7 @@ def from_arrays(
         labels: [n], 0, False or a word such as "good" is normal: half of the normals of x then train, and the rest of x
             is the test.
         normal: the values of `labels` and `test_labels` that are normal, whatever they are.
-        groups: [n] known kinds of normal.
+        groups: [n] the group of each sample.
         test: samples to test on [m, ...]; not together with `labels`.
         test_labels, test_groups: what is known of them [m].
         features: names of the columns of x.

@@ -25,7 +25,7 @@ _FACTS = Facts(
 @register("source", "Digits")
 @dataclass(frozen=True, repr=False)
 class Digits(Value):
-    """Rows of 8 x 8 grey values in 0..1; the ten digits are the known kinds. Every second row tests.
+    """Rows of 8 x 8 grey values in 0..1; the ten digits are the groups. Every second row tests.
 
     Args:
         normal: the digits that train; every test row of another one is an anomaly. () trains on all.

@@ -32,7 +32,7 @@ _NAMED = re.compile(r"idx\d-(ubyte|byte)(\.gz)?$")
 @register("source", "Idx")
 @dataclass(frozen=True, repr=False)
 class Idx(PathSource):
-    """Grey images [1, height, width] in 0..1; the digits or garments are the known kinds.
+    """Grey images [1, height, width] in 0..1; the digits or garments are the groups.
 
     Args:
         path: a folder with train-images-idx3-ubyte, its labels and the t10k files, plain or .gz; or one image file.

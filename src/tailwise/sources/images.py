@@ -45,7 +45,7 @@ class ImageFolder(PathSource):
             224 for a backbone.
         channels: of pixels only. 1 is grey and 3 colour, whatever the files are; any other number takes the bands of
             the files, which must be as many: 4 are also red, green, blue and opacity.
-        groups: known kinds of normal: a CSV file, in the folder or elsewhere, with the columns file and one other;
+        groups: the group of each image: a CSV file, in the folder or elsewhere, with the columns file and one other;
             or "folder" for the folder that holds the image.
         skip_bad: leave out unreadable images with one warning, instead of refusing the first.
     """

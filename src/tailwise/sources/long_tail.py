@@ -51,10 +51,10 @@ def long_tail(groups: Any, imbalance: float, largest: int | None = None, seed: i
 @register("source", "LongTail")
 @dataclass(frozen=True, repr=False)
 class LongTail(Value):
-    """Another source whose training samples are thinned to a long tail of its known kinds; its test stays as it is.
+    """Another source whose training samples are thinned to a long tail of its groups; its test stays as it is.
 
     Args:
-        source: any source with known kinds, as in LongTail(source=Idx(path='mnist', normal=(0, 1, 2))).
+        source: any source with groups, as in LongTail(source=Idx(path='mnist', normal=(0, 1, 2))).
         imbalance, largest, seed: see `long_tail`.
     """
 

@@ -53,7 +53,7 @@ class Table(PathSource):
             .npy file.
         labels: the column that tells normals from anomalies: 0, False or a word such as "good" or "pass" is normal.
         normal: the values of the labels that are normal, whatever they are; every other is an anomaly.
-        groups: the column that names the known kinds of normal.
+        groups: the column that names the group of each sample.
         columns: the feature columns, in this order, also spelled as 'width,height,"weight, net"'; () takes all but
             labels and groups.
         sep: what separates the fields of a text file: a character, "tab" or "space".

@@ -1,8 +1,8 @@
 """The one training loop: it alone knows both detectors and weights, and knows detectors only by their protocols.
 
 A Trainable learns epoch by epoch. After a warm-up with all weights 1 (the scores of an untrained network mean nothing)
-every epoch ends with new weights from the samples' newest scores. A ClosedForm is solved with weights 1, scored, and
-solved again with the weights that its scores give, several times where weights accumulate. A Divisible has the detector
+every epoch ends with new weights from the samples' newest scores. A ClosedForm is computed with weights 1, scored, and
+computed again with the weights of its scores, several times if weights accumulate. A Divisible has the detector
 of its parts trained in one of these ways, on the parts. `fit` is `start`, which makes a detector ready, and `learn`,
 which goes on from where a detector stands.
 """
@@ -92,7 +92,7 @@ def learn(
     """Train `detector` on from where it stands: its parameters and its statistics are what it begins with.
 
     Unless `training.warmup` says otherwise, the first epoch is weighed by the scores that the detector gives now. A
-    detector in closed form is solved again. The arguments are those of `fit`; `anomalies` replace those that the
+    closed-form detector is computed again. The arguments are those of `fit`; `anomalies` replace those that the
     detector knows, and a detector that was opened from a file knows none.
 
     Raises:
@@ -172,7 +172,9 @@ def _check(detector: Detector, task: Task) -> None:
     if not isinstance(detector, Divisible | ClosedForm | Trainable):
         raise InputError(f"{name} has neither losses nor solve: it cannot be trained")
     if task.hooks and isinstance(detector, ClosedForm):
-        raise InputError(f"hooks go around steps, and {name} takes none: it is solved in closed form", "leave them out")
+        raise InputError(
+            f"hooks go around steps, and {name} takes none: it is a closed-form detector", "leave them out"
+        )
 
 
 def _check_labels(detector: Detector, anomalies: Labelled | None) -> None:

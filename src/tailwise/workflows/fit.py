@@ -128,7 +128,7 @@ def _cross_fitted(
     final: cross_fitting.Fitted,
     settled: Collection[str],
 ) -> cross_fitting.CrossFitted | None:
-    """Out-of-fold scores of the training samples, refined as the final detector was."""
+    """Cross-fitted scores of the training samples, refined as the final detector was."""
     if not request.parts:
         return None
     rounds = cleaning.parse(request.refine)
@@ -224,7 +224,7 @@ def split_of(problem: Problem, request: Request) -> Split:
 
 
 def _balanced(split: Split, balance: bool) -> Tensor | None:
-    """Weights that give every known group the same say."""
+    """Weights that give every group the same total."""
     if not balance:
         return None
     if split.problem.train_groups is None:

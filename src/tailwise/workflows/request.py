@@ -78,7 +78,7 @@ class Request:
 
     @property
     def parts(self) -> int:
-        """How many trainings make out-of-fold scores; with 0 some samples are held out instead."""
+        """The number of folds of cross-fitting; with 0 some samples are held out instead."""
         own = self.per_cluster or self.per_group
         return (cross_fitting.USUAL if own else 0) if self.cross is None else self.cross
 
