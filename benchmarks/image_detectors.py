@@ -39,6 +39,7 @@ from tailwise.runs import files
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 RESULTS = Path(__file__).parent / "results" / "images" / "rows.jsonl"
 BACKBONE = "efficientnet-lite0"
@@ -98,7 +99,7 @@ def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed:
     """Fit, score and judge; seconds are of the CPU, with images decoded and features cached."""
     smoothing = options.pop("smoothing", score_maps.SMOOTHING)
     start = time.process_time()
-    outcome = fit(detector, problem.train, seed=seed, **options)
+    outcome = fit(detector, problem.train, training=Training(**options), seed=seed)
     fitted = time.process_time()
     assert problem.test is not None
     scores = inference.score(detector, problem.test.data).double().numpy()

@@ -125,7 +125,7 @@ def test_bad_input(
 def test_a_failed_check_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A detector that cannot learn (its learning rate is next to nothing) is told, not shipped in silence."""
     path = tmp_path / "parts.csv"
-    pd.DataFrame(np.random.default_rng(0).normal(size=(60, 5))).to_csv(path, index=False)
+    pd.DataFrame(np.random.default_rng(0).normal(size=(60, 5)), columns=list("abcde")).to_csv(path, index=False)
     run = tmp_path / "run"
     assert main.run(["fit", str(path), "--lr", "1e-12", "--epochs", "3", "--out", str(run)]) == 3
     printed = capsys.readouterr()

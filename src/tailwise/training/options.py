@@ -6,16 +6,14 @@ its line of help, and the line of `loop` that reads it.
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from ..core.bounds import Count, CountFromZero, NotNegative
 from ..core.registry import Value
-from ..errors import InputError
 
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
 _STEPS_WANTED = 1_500
 _EPOCHS = (30, 300)
-_REFERENCES = ("newest", "full")
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,15 +51,10 @@ class Training(Value):
     warmup: CountFromZero | None = None
     patience: Count | None = None
     resample: bool = False
-    reference: str = "newest"
+    reference: Literal["newest", "full"] = "newest"
     device: str = "cpu"
     mixed_precision: bool = False
     threads: Count | None = 1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.reference not in _REFERENCES:
-            raise InputError(f"reference must be 'newest' or 'full': got {self.reference!r}")
 
     def epochs_for(self, samples: int) -> int:
         """How many epochs `samples` samples are passed over."""
