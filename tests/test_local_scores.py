@@ -135,11 +135,12 @@ def test_a_training_sample_scores_the_same_whenever_it_is_scored(train: Data) ->
     assert torch.allclose(inference.score(fair, train), fair.training_scores, atol=1e-4)
 
 
-def test_saved_and_restored_it_scores_the_same(train: Data) -> None:
-    detector = registry.find("detector", "autoencoder")()
+@pytest.mark.parametrize("name", ["autoencoder", "gaussian", "nearest-neighbours"])
+def test_saved_and_restored_it_scores_the_same(train: Data, name: str) -> None:
+    detector = registry.find("detector", name)()
     fit(detector, train, training=Training(epochs=1))
     fair = local_scores.AUTO.fit(detector.eval(), train)
-    again = local_scores.LocallyScored(local_scores.AUTO, registry.find("detector", "autoencoder")())
+    again = local_scores.LocallyScored(local_scores.AUTO, registry.find("detector", name)())
     with torch.no_grad():
         again.restore(train.sample_shape, fair.state_dict())
     fresh = samples(kinds((50, 50), 5))
