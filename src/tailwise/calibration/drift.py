@@ -89,11 +89,39 @@ class ClusterDrift:
 
 
 @dataclass(frozen=True)
+class Visible:
+    """The smallest changes of all samples together that a batch of this size would have shown.
+
+    Attributes:
+        samples: in the batch.
+        unlike: the share of the batch that is unlike every training sample; None where not even all of it would do.
+        higher: the chance that a new sample scores above a held-out one, .5 being no change; None where not even 1
+            would do, or no scores are compared.
+    """
+
+    samples: int
+    unlike: float | None
+    higher: float | None
+
+    def __str__(self) -> str:
+        rows = f"{self.samples:,} {'sample' if self.samples == 1 else 'samples'}"
+        said = []
+        if self.unlike is not None:
+            said.append(f"{_percent(self.unlike)} of them unlike every training sample")
+        if self.higher is not None:
+            said.append(f"scores above those of held-out samples in {_percent(self.higher)} of pairs (50 % is usual)")
+        if not said:
+            return f"{rows} could not have shown any change; give a larger batch"
+        return f"{rows} could not have shown a change smaller than {', or '.join(said)}"
+
+
+@dataclass(frozen=True)
 class Drift:
     """What changed between the training data and a batch: all samples first, then the kinds, the surest first."""
 
     level: float
     rows: tuple[ClusterDrift, ...]
+    visible: Visible | None = None
 
     @property
     def alarm(self) -> bool:
@@ -122,7 +150,8 @@ class Drift:
 
     def __str__(self) -> str:
         if not self.alarm:
-            return f"no drift: nothing changed at the level {self.level:g}"
+            size = "" if self.visible is None else f": {self.visible}"
+            return f"no drift was seen at the level {self.level:g}{size}"
         lines = [f"drift at the level {self.level:g}: {', '.join(row.name for row in self.rows if row.drifted)}"]
         for row in self.rows:
             lines += [f"  {row.name}: {_said(row, aspect)}" for aspect in row.drifted]
@@ -170,7 +199,20 @@ def drift(
         known = () if cluster is None or examples is None else tuple(examples.get(cluster, ()))
         rows.append(_row(reference, batch, cluster, p_values, drifted, known))
     least = {row.cluster: min(raw[row.cluster, aspect] for aspect in row.p_values) for row in rows}
-    return Drift(level, (rows[0], *sorted(rows[1:], key=lambda row: least[row.cluster])))
+    ordered = (rows[0], *sorted(rows[1:], key=lambda row: least[row.cluster]))
+    return Drift(level, ordered, _visible(reference, batch, level / len(raw)))
+
+
+def _visible(reference: Population, batch: Population, level: float) -> Visible:
+    """What the tests of all samples would call drifted at this level, which is corrected for how many they are."""
+    new, held = len(batch), int(np.isfinite(reference.scores).sum())
+    low, high = 0, new + 1
+    while low < high:  # more unlike samples are never less significant
+        count = (low + high) // 2
+        shows = count <= new and _more_p(reference.unknown, np.arange(new) < count) <= level
+        low, high = (low, count) if shows else (count + 1, high)
+    higher = 0.5 + _spread_of_pairs(new, held) * float(scipy.stats.norm.isf(level / 2)) if held else 2.0
+    return Visible(new, low / new if low <= new else None, higher if higher <= 1 else None)
 
 
 def _row(
@@ -212,8 +254,12 @@ def _score_p(then: np.ndarray, now: np.ndarray) -> float:
     if not len(then) or not len(now):
         return 1.0
     higher = scipy.stats.mannwhitneyu(now, then, method="asymptotic").statistic / (len(now) * len(then))
-    spread = (1 / (12 * len(now))) ** 0.5 + (1 / (12 * len(then))) ** 0.5
-    return float(2 * scipy.stats.norm.sf(abs(higher - 0.5) / spread))
+    return float(2 * scipy.stats.norm.sf(abs(higher - 0.5) / _spread_of_pairs(len(now), len(then))))
+
+
+def _spread_of_pairs(now: int, then: int) -> float:
+    """The spreads of Mann and Whitney's share of pairs from either side, added."""
+    return (1 / (12 * now)) ** 0.5 + (1 / (12 * then)) ** 0.5
 
 
 def _places(population: Population, members: np.ndarray) -> np.ndarray:

@@ -11,10 +11,12 @@ from ..core.detector import Detector
 from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
-from .components.covariance import distances, weighted_moments, whitening
+from .components.covariance import distances, weighted_moments, whitening, whitening_of_few
 
 # Neighbouring bands are nearly collinear and their small differences carry the signal, so spectra are barely shrunk.
 _SHRINKAGE, _SHRINKAGE_OF_SPECTRA = 0.05, 1e-6
+# Up to so many features their covariance is inverted in a second or two; with more than the most it takes 2 GB.
+_MANY_FEATURES, _MOST_FEATURES = 1_000, 16_000
 
 
 @register("detector", "gaussian")
@@ -43,10 +45,34 @@ class Gaussian(Detector):
         self.register_buffer("whitening", torch.zeros(1, dtype=torch.float64))  # [positions, d, d]
 
     def solve(self, data: Data, w: Tensor) -> None:
-        """One pass over the data, in double precision."""
+        """One pass over the data, in double precision.
+
+        Raises:
+            InputError: the samples have more features than a covariance can be kept of.
+        """
+        features = self._vectors(data.batch(torch.zeros(1, dtype=torch.long))).shape[2]
+        if features > _MOST_FEATURES:
+            raise InputError(
+                f"a Gaussian of {features:,} features needs {8 * features**2 / 1e9:.0f} GB for its covariance: at most "
+                f"{_MOST_FEATURES:,} are possible",
+                "choose fewer columns, or another detector such as autoencoder or nearest-neighbours",
+            )
+        if features > _MANY_FEATURES and len(data) < features and not self.modality.spatial and self._share > 0:
+            return self._solve_few(data, w)
         mean, covariance = weighted_moments(data, w, self._vectors, self._step)
         self.mean = mean.to(self.mean.device)
         self.whitening = whitening(self._shrunk(covariance)).to(self.mean.device)
+
+    def _solve_few(self, data: Data, w: Tensor) -> None:
+        """The same by way of the fewer samples: the cube of the number of features would take minutes."""
+        rows = torch.cat([self._vectors(batch)[:, 0].cpu() for batch in data.batches(self._step)])
+        share = (w.double() / w.double().sum()).cpu()
+        mean = share @ rows
+        rows = (rows - mean) * share.sqrt()[:, None]
+        diagonal = rows.square().sum(0)
+        added = self._share * diagonal + self._floor(diagonal)
+        self.mean = mean[None].to(self.mean.device)
+        self.whitening = whitening_of_few((1 - self._share) ** 0.5 * rows, added)[None].to(self.mean.device)
 
     def score(self, batch: Batch) -> Tensor:
         return self._distances(batch).amax(1).float()
@@ -63,12 +89,21 @@ class Gaussian(Detector):
         return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
 
     def _shrunk(self, covariance: Tensor) -> Tensor:
-        usual = _SHRINKAGE_OF_SPECTRA if self.modality == SPECTRUM else _SHRINKAGE
-        shrinkage = usual if self.shrinkage is None else self.shrinkage
         diagonal = covariance.diagonal(dim1=1, dim2=2)
-        # A constant feature would have no inverse; against this floor any departure from it still scores high.
-        floor = 1e-6 * diagonal.mean(1, keepdim=True).clamp_min(1e-12)
-        return (1 - shrinkage) * covariance + torch.diag_embed(shrinkage * diagonal + floor * (diagonal < floor))
+        return (1 - self._share) * covariance + torch.diag_embed(self._share * diagonal + self._floor(diagonal))
+
+    @staticmethod
+    def _floor(diagonal: Tensor) -> Tensor:
+        """What is added to variances [..., d]: a constant feature would have no inverse, and against this floor any
+        departure from it still scores high."""
+        floor = 1e-6 * diagonal.mean(-1, keepdim=True).clamp_min(1e-12)
+        return floor * (diagonal < floor)
+
+    @property
+    def _share(self) -> float:
+        """How much the covariance is shrunk."""
+        usual = _SHRINKAGE_OF_SPECTRA if self.modality == SPECTRUM else _SHRINKAGE
+        return usual if self.shrinkage is None else self.shrinkage
 
     @property
     def _step(self) -> int:

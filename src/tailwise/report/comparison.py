@@ -248,7 +248,7 @@ def _kinds(
     tables = []
     if common is not None and all("group" in table for table in common):
         normals = ~common[0]["label"].to_numpy(dtype=bool)
-        group = common[0]["group"].astype(str).to_numpy()[normals]
+        group = common[0]["group"].fillna("").astype(str).to_numpy()[normals]
         flagged = [table["flagged"].to_numpy(dtype=bool)[normals] for table in common]
         tables.append(_kinds_of("Groups, test normals", group, flagged))
     scores = [run.scores() for run in runs]
@@ -257,7 +257,9 @@ def _kinds(
             over(table, run.settings["threshold"]).to_numpy(dtype=bool) for table, run in zip(scores, runs, strict=True)
         ]
         if "group" in scores[0]:
-            tables.append(_kinds_of("Groups, training normals", scores[0]["group"].astype(str).to_numpy(), flagged))
+            tables.append(
+                _kinds_of("Groups, training normals", scores[0]["group"].fillna("").astype(str).to_numpy(), flagged)
+            )
         cluster = scores[0]["cluster"].to_numpy()
         title = "Clusters of the first run, training normals"
         tables.append(_kinds_of(title, cluster[cluster >= 0], [hits[cluster >= 0] for hits in flagged]))

@@ -65,7 +65,7 @@ class Known:
     @property
     def samples(self) -> Labelled:
         """The training samples, with their groups if there are any."""
-        groups = self.table["group"].to_numpy().astype(str) if "group" in self.table else None
+        groups = self.table["group"].fillna("").to_numpy().astype(str) if "group" in self.table else None
         return Labelled(self.data, groups=groups)
 
     @cached_property

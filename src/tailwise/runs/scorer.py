@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..calibration import conformal
-from ..calibration.by_kind import Calibration
+from ..calibration.by_kind import ALL, Calibration
 from ..calibration.clusters import Clusters, names_of
 from ..core import inference, messages
 from ..core.data import Data
@@ -25,7 +25,7 @@ from ..errors import InputError
 from ..sources.auto import open_source, spelled
 from . import store
 from .store import Run
-from .table import of_run
+from .table import group_column, of_run
 
 
 def source_like(opened: store.Run, data: str, skip_bad: bool = False) -> Source:
@@ -97,7 +97,9 @@ class Limits:
     def __call__(self, labelled: Labelled) -> dict[str, np.ndarray]:
         kinds = kinds_of(labelled, self.found)
         found = {"threshold": self.calibration.thresholds_of(kinds, self.false_alarms, len(labelled.data))}
-        return found if kinds is None else {"held_to": kinds} | found
+        if kinds is None:
+            return found
+        return {"held_to": kinds if self.found is not None else held_to(kinds, self.calibration)} | found
 
 
 def kinds_of_new(run: Run, samples: Labelled) -> np.ndarray | None:
@@ -139,7 +141,33 @@ def scored(
     table = table.assign(p_value=p, standardised=calibration.standardised(scores, kinds))
     found = run.clusters()
     table = table if found is None else table.assign(kind=names_of(found.of(samples.data)))
-    return table if kinds is None else table.assign(held_to=kinds)
+    if kinds is None:
+        return table
+    if run.settings.get("per_group"):
+        shown = held_to(kinds, calibration)
+        warn_of_unseen(kinds[(shown == ALL) & (kinds != ALL)])
+        return table.assign(held_to=shown)
+    return table.assign(held_to=kinds)
+
+
+def held_to(groups: np.ndarray, calibration: Calibration) -> np.ndarray:
+    """Whose threshold each sample is held to: its group's, or "all" where that calibrates none."""
+    seen = np.isin(groups, [] if calibration.kinds is None else calibration.kinds)
+    return np.where(seen, groups.astype(object), ALL).astype(str)
+
+
+def warn_of_unseen(groups: np.ndarray) -> None:
+    """Warn of samples of groups that calibrate no threshold, "" being of none."""
+    names, counts = np.unique(groups[groups != ""], return_counts=True)
+    said = [f"{name!r} ({count})" for name, count in zip(names.tolist(), counts.tolist(), strict=True)]
+    if said:
+        messages.warning(
+            f"the run has no threshold of its own for the {'group' if len(said) == 1 else 'groups'} "
+            f"{', '.join(said[:6])}{f' and {len(said) - 6} more' if len(said) > 6 else ''}: these samples are held to "
+            "the threshold of all"
+        )
+    if missing := int((groups == "").sum()):
+        messages.warning(f"{missing} samples name no group and are held to the threshold of all")
 
 
 def table_of_test(detector: Detector, test: Labelled, limits: Limits | None) -> pd.DataFrame:
@@ -149,5 +177,5 @@ def table_of_test(detector: Detector, test: Labelled, limits: Limits | None) -> 
     )
     table["label"] = pd.array([None] * len(table) if test.labels is None else test.labels.astype(bool), dtype="boolean")
     if test.groups is not None:
-        table["group"] = np.asarray(test.groups).astype(str)
+        table["group"] = group_column(test.groups)
     return table if limits is None else table.assign(**limits(test))

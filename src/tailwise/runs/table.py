@@ -49,6 +49,12 @@ def of_run(run: Run) -> Calibration:
     return of_table(run.scores())
 
 
+def group_column(groups: np.ndarray) -> pd.Series:
+    """Names of groups [n] as a column of a table, missing where they are ""."""
+    names = pd.Series(np.asarray(groups).astype(str))
+    return names.where(names != "", None)
+
+
 _EXAMPLES = 3
 
 
@@ -177,5 +183,5 @@ class Split:
         table["cluster_as_new"] = kinds.training_as_new.nearest.numpy()
         table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
         if self.problem.train_groups is not None:
-            table["group"] = np.asarray(self.problem.train_groups).astype(str)
+            table["group"] = group_column(self.problem.train_groups)
         return table

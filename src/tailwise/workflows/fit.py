@@ -64,6 +64,7 @@ def fit_run(
         rule = local_scores.choose(request.scores, problem.train.modality)
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for each group needs groups", "name them with --groups")
+        _check_groups(request, problem)
         settings = _settings(request, detector, weighting, rule, problem)
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)
@@ -221,6 +222,19 @@ def split_of(problem: Problem, request: Request) -> Split:
     count = 0 if request.parts else conformal.held_out_count(samples, request.false_alarms)
     generator = torch.Generator().manual_seed(request.seed)
     return Split(problem, torch.randperm(samples, generator=generator)[:count].sort().values.numpy())
+
+
+def _check_groups(request: Request, problem: Problem) -> None:
+    """Raise an InputError where every sample needs a group and some name none."""
+    if problem.train_groups is None or not (request.per_group or request.balance):
+        return
+    missing = int((np.asarray(problem.train_groups) == "").sum())
+    if missing:
+        asked = "a threshold for every group" if request.per_group else "balance"
+        raise InputError(
+            f"{asked} needs the group of every sample: {missing} of {len(problem.train)} name none",
+            "name their groups, or drop them",
+        )
 
 
 def _balanced(split: Split, balance: bool) -> Tensor | None:

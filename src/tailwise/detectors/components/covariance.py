@@ -45,6 +45,22 @@ def whitening(covariance: Tensor) -> Tensor:
     return axes * values.clamp_min(values.amax(1, keepdim=True) * _ROUNDING).rsqrt()[:, None, :]
 
 
+def whitening_of_few(rows: Tensor, added: Tensor) -> Tensor:
+    """What `whitening` makes of the covariance rows' rows + diag(added), from rows [n, d] fewer than they are long.
+
+    Eigenvectors come from the n x n side, rows rows' on the scale of `added` [d], all above 0: time grows with n d^2,
+    not with d^3.
+    """
+    scaled = rows * added.rsqrt()
+    values, axes = torch.linalg.eigh(scaled @ scaled.T)
+    inside = values > values.amax() * _ROUNDING
+    values, axes = values[inside], axes[:, inside]
+    along = scaled.T @ axes * values.rsqrt()  # [d, r], orthonormal
+    turned = (along * ((1 + values).rsqrt() - 1)) @ along.T
+    turned.diagonal().add_(1)
+    return turned * added.rsqrt()[:, None]
+
+
 def distances(part: Tensor, mean: Tensor, whitened_by: Tensor) -> Tensor:
     """Squared Mahalanobis distances [n, positions] of vectors [n, positions, d]."""
     centred = (part - mean).transpose(0, 1)  # [p, n, d]
