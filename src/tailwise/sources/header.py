@@ -61,7 +61,7 @@ def layout_of(rows: Sequence[Sequence[str]], where: str, wanted: Sequence[str] =
     if units:
         warnings.warn(f"{where}: the row below the names is no values and is left out: {_some(rows[1])}", stacklevel=2)
     layout = Layout(names, fields, start + 1 + units, row_names)
-    if len(rows) > 1 and not row_names and all(map(is_numeral, names)) and not _are_wavelengths(rows):
+    if len(rows) > 1 and not row_names and all(map(is_numeral, names)) and not _are_surely_names(rows):
         warnings.warn(
             f"{where}: all names of columns are numbers ({_some(names)}); if the first row is values, write a row of "
             "names above it",
@@ -155,9 +155,12 @@ def _fraction(field: str) -> int:
     return len(re.split("[.,]", field.strip().lower().partition("e")[0])[-1]) if re.search("[.,]", field) else 0
 
 
-def _are_wavelengths(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether names that are numbers are beyond doubt names: they rise or fall, and none is like its column's."""
+def _are_surely_names(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether names that are numbers are beyond doubt names: they number the columns, or they rise or fall as
+    wavelengths do and none is like its column's values."""
     first, below = rows[0], rows[1:]
+    if list(first) in ([str(place + start) for place in range(len(first))] for start in (0, 1)):
+        return True
     columns = [[_value(row[place]) for row in below if len(row) > place] for place in range(len(first))]
     values = [_value(field) for field in first]
     outside = not any(_is_among(value, column) for value, column in zip(values, columns, strict=True))

@@ -263,7 +263,7 @@ def _read(path: Path, writing: Writing, wanted: Sequence[str]) -> _Rows:
         return _read_arrays(path)
     try:
         frame = _frame(path, writing, wanted)
-    except (InputError, MemoryError):
+    except (InputError, MemoryError, Warning):
         raise
     except Exception as error:  # what pandas, pyarrow and openpyxl raise on broken files is not a closed list
         raise InputError(
