@@ -53,7 +53,7 @@ def measure(detector: str, images: Path, folder: Path) -> dict[str, object]:
     changed = pictures_of(copy)[0]
     ImageOps.invert(Image.open(changed).convert("RGB")).save(changed)
     third, _ = fit(copy, folder / "third", detector)
-    digests = [one.settings["digests"]["model.safetensors"] for one in (run, again)]
+    digests = [one.settings.digests["model.safetensors"] for one in (run, again)]
     return {
         "detector": detector, "first_cpu_s": round(first, 2), "second_cpu_s": round(second, 2),
         "times_as_fast": round(first / second, 1), "same_model": digests[0] == digests[1],

@@ -203,8 +203,8 @@ def test_a_run_keeps_what_was_dropped_at_weight_0(tmp_path):
     trained = ~scores["held_out"].to_numpy()
     assert dropped[trained].sum() == trained.sum() - round(0.85 * trained.sum())
     assert np.isfinite(scores["score"]).all()
-    assert len(opened.settings["rounds"]) == 4
-    assert opened.settings["refine"] == "Purify(keep=0.85)"
+    assert len(opened.settings.rounds) == 4
+    assert opened.settings.refine == "Purify(keep=0.85)"
 
 
 @pytest.mark.filterwarnings("default")

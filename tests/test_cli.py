@@ -63,7 +63,7 @@ def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> No
 
     first = commands.fit(str(table), detector="AutoEncoder(code=2)", weighting="Focal(gamma=2.0)",
                          training=Training(epochs=3, batch_size=32, resample=True), out=tmp_path / "one")  # fmt: skip
-    words = shlex.split(first.settings["command"])
+    words = shlex.split(first.settings.command)
     assert main.run([*words[1:], "--out", str(tmp_path / "two")]) in (0, 3)
     pd.testing.assert_frame_equal(first.scores(), open_run(tmp_path / "two").scores())
 
@@ -131,7 +131,7 @@ def test_a_failed_check_is_status_3(tmp_path: Path, capsys: pytest.CaptureFixtur
     printed = capsys.readouterr()
     assert "check failed: the loss fell" in " ".join(printed.err.split())
     assert printed.out == f"{run}\n"
-    assert not next(c for c in open_run(run).settings["checks"] if c["name"] == "the loss fell")["ok"]
+    assert not next(c for c in open_run(run).settings.checks if c["name"] == "the loss fell")["ok"]
 
 
 def test_a_broken_limit_is_status_4(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,7 +146,7 @@ def test_a_broken_limit_is_status_4(table: Path, tmp_path: Path, capsys: pytest.
     assert printed.out == f"{tmp_path / 'run'}\n"
     assert "error: kind 'rare' has" in printed.err
     assert "--per-group" in printed.err
-    assert open_run(tmp_path / "run").settings["status"] == "complete"
+    assert open_run(tmp_path / "run").settings.status == "complete"
     assert main.run(["thresholds", str(tmp_path / "run"), "--per-day", "2000"]) == 0
     rows = pd.read_csv(io.StringIO(capsys.readouterr().out))
     assert list(rows["false_alarms"]) == [0.01, 0.05, 0.1]
@@ -197,7 +197,7 @@ def test_columns_choose_the_features(table: Path, tmp_path: Path, capsys: pytest
     assert "--columns" in said
     assert main.run([*fit, "--columns", 'c, "b, net"']) == 0
     run = open_run(tmp_path / "run")
-    assert run.settings["features"] == ["c", "b, net"]
+    assert run.settings.features == ("c", "b, net")
     frame[["b, net", "c"]].to_csv(tmp_path / "two.csv", index=False)
     assert main.run(["score", str(run.path), str(tmp_path / "two.csv"), "--out", str(tmp_path / "scores.csv")]) == 0
     assert np.allclose(pd.read_csv(tmp_path / "scores.csv")["score"], run.scores()["score"])

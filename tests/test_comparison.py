@@ -93,7 +93,7 @@ def test_test_scores_are_kept_and_sealed(runs: list[Path]) -> None:
     found = run.test_scores()
     assert found is not None
     assert int(found["label"].sum()) == 30
-    assert "test_scores.parquet" in run.settings["digests"]
+    assert "test_scores.parquet" in run.settings.digests
 
 
 def test_runs_of_the_same_data_are_paired(runs: list[Path]) -> None:

@@ -162,7 +162,7 @@ def test_a_run_of_before_says_so(tmp_path, capsys):
     assert main.run(["fit", table_of(tmp_path / "t.csv", (60, 30, 20), 0), "--out", run, "--detector", "gaussian"]) == 0
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     del settings["digests"]["clusters.safetensors"]
-    settings["seal"] = store._seal(settings)
+    settings["seal"] = store.seal(settings)
     (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
     assert store.open_run(run).clusters() is None
     assert main.run(["drift", run, str(tmp_path / "t.csv")]) == 2
@@ -174,9 +174,7 @@ def test_a_run_of_before_says_so(tmp_path, capsys):
 def test_a_crossed_run_raises_no_alarm_by_the_scores_of_other_detectors(tmp_path, capsys):
     generator = np.random.default_rng(0)
     for name, count in (("train", 300), ("same", 2_000)):
-        pd.DataFrame(generator.normal(size=(count, 60))).rename(columns=str).to_csv(
-            tmp_path / f"{name}.csv", index=False
-        )
+        pd.DataFrame(generator.normal(size=(count, 60))).add_prefix("f").to_csv(tmp_path / f"{name}.csv", index=False)
     run = str(tmp_path / "run")
     fit = [
         "fit",

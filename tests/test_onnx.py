@@ -201,7 +201,7 @@ def test_an_exported_run_is_verified_and_scores_on_the_command_line(finished: Pa
     assert run(["verify", str(finished), str(exported)]) == 0
     model = tailwise_runtime.load(exported)
     assert model.features == tuple("abcde")
-    assert model.threshold == store.open_run(finished).settings["threshold"]
+    assert model.threshold == store.open_run(finished).settings.threshold
     out = tmp_path / "scores.csv"
     assert main([str(exported), str(finished.with_name("table.csv")), "--out", str(out)]) == 0
     assert run(["score", str(finished), str(finished.with_name("table.csv")), "--out", str(tmp_path / "s.csv")]) == 0
@@ -217,7 +217,7 @@ def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: P
     capsys.readouterr()
     assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "kinds.onnx")]) == 0
     assert "one threshold for all" in capsys.readouterr().err
-    rows = store.open_run(tmp_path / "run").settings["thresholds"]
+    rows = store.open_run(tmp_path / "run").settings.thresholds
     held = tailwise_runtime.load(tmp_path / "kinds.onnx").facts["thresholds"]
     assert held == {str(row["kind"]): row["threshold"] for row in rows}
 
@@ -298,7 +298,7 @@ def test_a_run_without_fingerprint_says_so(finished: Path, tmp_path, capsys) -> 
         (old / name).write_bytes((finished / name).read_bytes())
     settings = json.loads((finished / store.SETTINGS).read_text())
     del settings["digests"][store.FINGERPRINT]
-    settings["seal"] = store._seal(settings)
+    settings["seal"] = store.seal(settings)
     (old / store.SETTINGS).write_text(json.dumps(settings))
     assert run(["verify", str(old)]) == 2
     assert "before runs had fingerprints" in capsys.readouterr().err

@@ -21,6 +21,7 @@ import torch
 from tailwise.core.data import Data
 from tailwise.core.problem import Labelled
 from tailwise.errors import InputError
+from tailwise.report import explanation
 from tailwise.runs import files, store
 from tailwise.sources.auto import open_source
 from tailwise.training.options import Training
@@ -61,7 +62,7 @@ def test_a_run_holds_everything(finished: store.Run, table: Path) -> None:
     assert scores.loc[~scores["held_out"], "weight"].mean() == pytest.approx(1, rel=1e-5)
     assert set(scores["group"]) == {"a", "b", "c"}
     assert len(finished.history()) == 12
-    assert finished.settings["versions"]["tailwise"]
+    assert finished.settings.versions["tailwise"]
 
 
 def test_scoring_needs_nothing_but_the_run(finished: store.Run, table: Path) -> None:
@@ -69,7 +70,7 @@ def test_scoring_needs_nothing_but_the_run(finished: store.Run, table: Path) -> 
     assert list(scored.columns) == ["sample", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
     # In another batch the distances between samples differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
-    assert (scored["flagged"] == (scored["score"] > finished.settings["threshold"])).all()
+    assert (scored["flagged"] == (scored["score"] > finished.settings.threshold)).all()
 
 
 def test_a_detectors_own_scores_are_those_of_the_fit(table: Path, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_a_threshold_for_every_kind(fair: store.Run, table: Path) -> None:
     assert (scored["held_to"] == scores["held_to"]).all()
     assert np.allclose(scored["threshold"], scores["threshold"])
     assert (scored["flagged"] == (scored["score"] > scored["threshold"])).all()
-    rows = {row["kind"]: row for row in fair.settings["thresholds"]}
+    rows = {row["kind"]: row for row in fair.settings.thresholds}
     assert [row["normals"] for row in rows.values()] == sorted(scores["held_to"].value_counts(), reverse=True)
     assert {kind: row["threshold"] for kind, row in rows.items()} == dict(
         scores.groupby("held_to")["threshold"].first()
@@ -106,20 +107,20 @@ def test_a_threshold_for_every_kind(fair: store.Run, table: Path) -> None:
 def test_a_threshold_for_every_known_group(table: Path, tmp_path: Path) -> None:
     asked = request(table, detector="gaussian", per_group=True, cross=2)
     run = fit_run(asked, tmp_path / "run")
-    assert [row["kind"] for row in run.settings["thresholds"]] == ["a", "b", "c"]
+    assert [row["kind"] for row in run.settings.thresholds] == ["a", "b", "c"]
     frame = pd.read_csv(table)
     scored = score.score_data(run.path, str(table))
     assert list(scored["held_to"]) == list(frame["kind"])
     assert scored.groupby("held_to")["threshold"].nunique().eq(1).all()
     frame.drop(columns="kind").to_csv(tmp_path / "nameless.csv", index=False)
     nameless = score.score_data(run.path, str(tmp_path / "nameless.csv"))
-    assert (nameless["threshold"] == run.settings["threshold"]).all()
+    assert (nameless["threshold"] == run.settings.threshold).all()
     both = request(table, per_group=True, per_cluster=True)
     for wrong, said in (
         (both, "not both"),
         (replace(both, per_cluster=False, source=open_source(str(tmp_path / "nameless.csv"))), "needs groups"),
         (request(table, cross=1), "cross must be 0 or at least 2: got 1"),
-        (request(table, Training(patience=3), cross=2), "holds none out"),
+        (request(table, Training(patience=3), cross=2), "no sample is held out"),
         (request(table, max_group_fpr=6.0), "max_group_fpr must lie between 0 and 1: got 6.0"),
     ):
         with pytest.raises(InputError, match=said):
@@ -148,14 +149,14 @@ def test_a_kind_that_is_rejected_too_often_fails_the_run(table: Path, tmp_path: 
     frame.to_csv(tmp_path / "wide.csv", index=False)
     asked = request(tmp_path / "wide.csv", detector="gaussian", scores="own", cross=3, max_group_fpr=0.1)
     run = fit_run(asked, tmp_path / "run")
-    said = run.settings["group_fpr"]
+    said = run.settings.group_fpr
     assert said["broken"] == ["b"]
     rows = {row["name"]: row for row in said["kinds"]}
     scores = run.scores()
-    over = scores["calibration"] > run.settings["threshold"]
+    over = scores["calibration"] > run.settings.threshold
     assert rows["b"]["share"] == pytest.approx(over[scores["group"] == "b"].mean())
     fair = fit_run(replace(asked, per_group=True), tmp_path / "fair")
-    assert fair.settings["group_fpr"]["broken"] == []
+    assert fair.settings.group_fpr["broken"] == []
 
 
 def test_test_normals_of_a_kind_can_break_the_limit_too(table: Path, tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_test_normals_of_a_kind_can_break_the_limit_too(table: Path, tmp_path: P
     samples = torch.tensor(shifted[[f"f{i}" for i in range(6)]].to_numpy(), dtype=torch.float32)
     normals = Labelled(Data(samples, [str(i) for i in range(40)]), np.zeros(40, dtype=bool), np.full(40, "a"))
     run = fit_run(asked, tmp_path / "run", problem=replace(problem, test=normals))
-    assert run.settings["group_fpr"]["broken"] == ["a in the test"]
+    assert run.settings.group_fpr["broken"] == ["a in the test"]
 
 
 def test_reordered_and_extra_columns_do_not_matter(finished: store.Run, table: Path, tmp_path: Path) -> None:
@@ -253,7 +254,7 @@ def test_a_finished_run_is_not_overwritten_unasked(finished: store.Run, table: P
 
 def test_overwrite_replaces(table: Path, tmp_path: Path) -> None:
     fit_run(request(table), tmp_path / "run")
-    assert fit_run(request(table, seed=3), tmp_path / "run", overwrite=True).settings["seed"] == 3
+    assert fit_run(request(table, seed=3), tmp_path / "run", overwrite=True).settings.seed == 3
 
 
 def test_a_folder_with_other_files_is_left_alone(table: Path, tmp_path: Path) -> None:
@@ -286,8 +287,11 @@ def test_tampering_is_refused(finished: store.Run, table: Path, tmp_path: Path, 
 
 
 def test_settings_cannot_run_code(finished: store.Run, table: Path, tmp_path: Path) -> None:
-    settings = {**finished.settings, "detector": "__import__('os').mkdir('pwned')"}
-    settings["seal"] = store._seal(settings)
+    settings = {
+        **json.loads((finished.path / store.SETTINGS).read_text()),
+        "detector": "__import__('os').mkdir('pwned')",
+    }
+    settings["seal"] = store.seal(settings)
     run = tmp_path / "run"
     run.mkdir()
     (run / store.SETTINGS).write_text(json.dumps(settings))
@@ -418,6 +422,10 @@ def test_a_damaged_checkpoint_is_not_resumed(
         ({"source": None}, "lacks a usable source"),
         ({"source": ""}, "spells 0 sources"),
         ({"threshold": "high"}, "lacks a usable threshold"),
+        ({"threshold": None}, "lacks a usable threshold"),
+        ({"smoothing": None, "seed": "one"}, "lacks a usable seed, smoothing"),
+        ({"sample_shape": [6.5]}, "lacks a usable sample_shape"),
+        ({"thresholds": [3]}, "lacks a usable thresholds"),
         ({"digests": 3}, "lacks a usable digests"),
         ({"status": 7}, "lacks a usable status"),
         ({"format": 0}, "not the settings of a run"),
@@ -451,8 +459,43 @@ def test_a_path_that_is_no_text(table: Path, tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes no such names")
     run = fit_run(request(odd, detector="gaussian"), tmp_path / "run")
-    assert store.open_run(run.path).settings["source"] == run.settings["source"]
+    assert store.open_run(run.path).settings.source == run.settings.source
     assert len(score.score_data(run.path, str(odd))) == 372
     pages.write_report(run.path, None)
     with pytest.raises(InputError, match="not valid UTF-8"):
         fit_run(request(table, detector="gaussian"), odd.with_suffix(""))
+
+
+def test_a_run_scores_whatever_holds_the_samples(fair: store.Run, table: Path) -> None:
+    """An array, a tensor, a frame with its columns in another order, a path and a source give the command's table."""
+    frame = pd.read_csv(table)
+    rows = frame.drop(columns="kind").to_numpy()
+    expected = score.score_data(fair.path, str(table))
+    opened = store.open_run(fair.path)
+    named = open_source(str(table), groups="kind")
+    for given in (table, str(table), named, frame[frame.columns[::-1]], rows, torch.tensor(rows)):
+        pd.testing.assert_frame_equal(opened.score(given), expected)
+    one = opened.score(rows[7:8])
+    assert one["score"][0] == pytest.approx(expected["score"][7], abs=1e-5)
+    assert one["threshold"][0] == expected["threshold"][7]
+    with pytest.raises(InputError, match=r"rows of shape \[6\]: the array has rows of shape \[5\]"):
+        opened.score(rows[:, :5])
+    with pytest.raises(InputError, match="has no column 'f0'"):
+        opened.score(frame.drop(columns="f0"))
+
+
+def test_no_file_of_an_open_run_is_read_twice(fair: store.Run, table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scoring twice, explaining five samples, and everything a run can tell: each file is looked up once."""
+    opened, read, look_up = store.open_run(fair.path), [], store.Run._checked
+    monkeypatch.setattr(store.Run, "_checked", lambda run, name: read.append(name) or look_up(run, name))
+    rows = pd.read_csv(table).drop(columns="kind").to_numpy()
+    for _ in range(2):
+        opened.score(rows[:3])
+    known = explanation.reopen(opened)
+    for name in known.table["sample"][:5]:
+        explanation.explain_score(known, known.samples, name)
+    for part in (opened.history, opened.scores, opened.test_scores, opened.clusters, opened.fingerprint):
+        part()
+        part()
+    assert sorted(read) == sorted(set(read))
+    assert {store.MODEL, store.SCORES, store.CLUSTERS} <= set(read)

@@ -216,7 +216,7 @@ def test_a_thumbnail_is_smaller_than_a_picture_that_carries_a_map():
 
 
 def test_a_run_has_a_threshold_for_pixels_and_its_report_the_figures(run):
-    assert run.settings["map_threshold"] > run.settings["map_usual"] > 0
+    assert run.settings.map_threshold > run.settings.map_usual > 0
     found = run.report()
     assert set(found["pixels"]["metrics"]) >= {"Pixel AUROC", "Pixel AUPR"}
     assert found["pixels"]["metrics"]["Pixel AUROC"] > 0.95
@@ -237,7 +237,7 @@ def test_maps_are_written_beside_nothing_of_the_users(run, folder, tmp_path):
     table = score(run.path, str(folder / "test"), maps=out)
     assert {path: path.read_bytes() for path in folder.rglob("*.png")} == before
     assert len(list(out.rglob("*"))) == 3 * len(table) + 2  # and two folders
-    limit = run.settings["map_threshold"]
+    limit = run.settings.map_threshold
     for sample in table["sample"]:
         scores = tifffile.imread(out / f"{sample}.map.tiff")
         mask = read(out / f"{sample}.mask.png")
@@ -279,7 +279,7 @@ def test_runs_without_maps_say_so(folder, tmp_path):
         reading=SourceOptions(read="pixels", size=SIDE),
         out=tmp_path / "run",
     )
-    assert plain.settings.get("map_threshold") is None
+    assert plain.settings.map_threshold is None
     assert plain.report()["gallery"] is None
     with pytest.raises(InputError, match=r"no score maps of its samples: NearestNeighbours\(\).*such as"):
         score(plain.path, str(folder), maps=tmp_path / "maps")

@@ -300,7 +300,7 @@ def test_detectors_take_any_number_of_channels(tmp_path, detector):
     run = fit(
         str(tmp_path / "parts"), detector=detector, reading=reading, training=Training(epochs=2), out=tmp_path / "run"
     )
-    assert run.settings["sample_shape"] == [5, 16, 24]
+    assert run.settings.sample_shape == (5, 16, 24)
     table = score(run.path, str(tmp_path / "parts"), maps=tmp_path / "maps")
     assert len(table) == 24
     assert tifffile.imread(tmp_path / "maps/3.npy.map.tiff").shape == (16, 24)

@@ -82,14 +82,14 @@ def test_mlflow_is_told_settings_epochs_figures_and_report(table, client, capsys
     (one,) = client.made
     run = open_run(table.parent / "run")
     assert (one.experiment, one.name) == ("parts", "run")
-    assert one.params["detector"] == run.settings["detector"]
+    assert one.params["detector"] == run.settings.detector
     assert one.params["seed"] == "0"
     history = run.history()
     for column in ("loss", "score_mean"):
         logged = [(step, value) for name, value, step in one.metrics if name == column]
         assert logged == [(row["epoch"], row[column]) for row in history]
     final = {name: value for name, value, step in one.metrics if step is None}
-    assert final["threshold"] == run.settings["threshold"]
+    assert final["threshold"] == run.settings.threshold
     assert final["AUROC"] == run.report()["test"]["metrics"]["AUROC"]["value"]
     assert "FPR at 95 TPR" in final
     assert str(run.path / "report.html") in one.files
@@ -104,7 +104,7 @@ def test_a_lost_server_costs_the_log_and_not_the_fit(table, client, capsys):
     said = capsys.readouterr().err
     assert said.count("logging has stopped: the server has gone") == 1
     assert "and more" not in said
-    assert open_run(table.parent / "run").settings["status"] == "complete"
+    assert open_run(table.parent / "run").settings.status == "complete"
 
 
 def test_a_fit_that_fails_is_told_as_failed(table, client, capsys):
@@ -160,8 +160,8 @@ def test_tensorboard_is_told_the_same(table, monkeypatch, capsys):
     run = open_run(table.parent / "run")
     assert one.folder == str(table.parent / "tensorboard" / "run")
     assert [step for name, _, step in one.scalars if name == "training/loss"] == [1, 2, 3, 4]
-    assert ("final/threshold", run.settings["threshold"], None) in one.scalars
-    assert one.counts == {"final/score": len(run.scores()), "final/weight": run.settings["n_train"]}
+    assert ("final/threshold", run.settings.threshold, None) in one.scalars
+    assert one.counts == {"final/score": len(run.scores()), "final/weight": run.settings.n_train}
     assert one.texts["report"].startswith("# AutoEncoder")
     assert "| detector |" in one.texts["settings"]
     assert one.closed == 1

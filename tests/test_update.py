@@ -61,22 +61,22 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: store.Run, tmp_path: 
     table = new.scores()
     assert len(table) == 90
     assert table["sample"].is_unique
-    assert new.settings["n_train"] + new.settings["n_held_out"] == 90
-    assert new.settings["n_held_out"] == table["held_out"].sum() == run.settings["n_held_out"] + 9
+    assert new.settings.n_train + new.settings.n_held_out == 90
+    assert new.settings.n_held_out == table["held_out"].sum() == run.settings.n_held_out + 9
     held = np.sort(table.loc[table["held_out"], "score"])
-    assert new.settings["threshold"] in held
-    assert new.settings["fingerprint"] != run.settings["fingerprint"]
+    assert new.settings.threshold in held
+    assert new.settings.fingerprint != run.settings.fingerprint
     assert "added without fitting" in new.report()["notes"][-1]
-    assert store.open_run(new.path).settings["updates"][0]["samples"] == 30
+    assert store.open_run(new.path).settings.updates[0]["samples"] == 30
     # Nothing says that the new detector was tested, and the added samples were looked at.
     assert new.test_scores() is None
-    assert new.settings["test_fingerprint"] is None
+    assert new.settings.test_fingerprint is None
     checks = {check["name"]: check for check in new.report()["data_checks"]}
     assert checks["copies in the training data"]["ok"]
     added = checks["among the added: copies in the training data"]
     assert (added["count"], added["examples"]) == (1, ["5-0.png = copy.png"])
     again = update_run(new.path, str(more), tmp_path / "again", 0, False, "tailwise update")
-    assert len(again.settings["updates"]) == 2
+    assert len(again.settings.updates) == 2
     assert again.scores()["sample"].is_unique
     # The same normals a second time hold nothing new but those that were held out.
     memory = [files.read_tensors(each.path / store.MODEL)[0]["memory"] for each in (run, new, again)]

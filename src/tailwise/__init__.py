@@ -16,13 +16,13 @@ _HOMES = {
     "Problem": "core.problem",
     "Labelled": "core.problem",
     "Detector": "core.detector",
-    "fit": "training.fit",
+    "fit": "cli.commands",
     "Training": "training.options",
     "Reweighted": "integrations.scikit_learn",
     "AnomalyDetector": "integrations.scikit_learn",
     "AsPyOD": "integrations.pyod",
     "open_source": "sources.auto",
-    "open_run": "runs.store",
+    "open_run": "runs.scorer",
     "InputError": "errors",
 }
 __all__ = sorted(_HOMES)

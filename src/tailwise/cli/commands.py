@@ -6,7 +6,7 @@ Heavy modules are imported inside, so that help answers at once.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -19,13 +19,17 @@ if TYPE_CHECKING:
     from ..benchmark.page import Finished
     from ..calibration.drift import Drift
     from ..integrations.onnx import Verdict
-    from ..runs.store import Run
+    from ..runs.scorer import Run
+
+    # A program may also give an array, a DataFrame or a source; the command line has words only.
+    Given = Any
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
     DataFrame = Drift = Finished = Run = Verdict = object
+    Given = str
 
 
 def fit(
-    data: str,
+    data: Given,
     *,
     detector: str = "autoencoder",
     weighting: str = "auto",
@@ -50,7 +54,14 @@ def fit(
 ) -> Run:
     """Learn what is normal, and write a run: detector, scores, thresholds and report.
 
-    Repeat the command to resume an interrupted fit.
+    Repeat the command to resume an interrupted fit. In Python, `tailwise.fit` is this command; it also takes an array
+    [n, *sample], a DataFrame or a source, and gives the run.
+
+        >>> import numpy as np, tailwise, tempfile
+        >>> normals = np.random.default_rng(0).normal(size=(200, 3))
+        >>> run = tailwise.fit(normals, detector="gaussian", out=tempfile.mkdtemp())
+        >>> run.score([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]).flagged.tolist()
+        [False, True]
 
     Args:
         data: a folder of images (flat, or in MVTec layout, of which the train part is read), a table (CSV, parquet,
@@ -92,17 +103,24 @@ def fit(
     from ..workflows.request import Request, make_detector, with_setting
     from . import options
 
-    command = options.command_line(fit, locals())
+    written = isinstance(data, (str, Path))
+    command = options.command_line(fit, locals()) if written else ""
     if max_memory is not None:
         detector = with_setting(detector, "max_memory", max_memory)
-    source = open_source(data, maps=make_detector(detector).wants_maps, **reading.asked())
+    problem = None
+    if written or hasattr(data, "load"):
+        source = open_source(data, maps=make_detector(detector).wants_maps, **reading.asked())
+    else:
+        from ..sources.memory import in_memory
+
+        source, problem = in_memory(data, reading.asked())
     request = Request(
         source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
         training=training, balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross,
         max_group_fpr=max_group_fpr, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "",
         smoothing=smoothing, log=log, seed=seed, command=command,
     )  # fmt: skip
-    return fit_run(request, out, overwrite)
+    return fit_run(request, None if out is None else Path(out), overwrite, problem)
 
 
 def score(

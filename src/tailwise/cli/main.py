@@ -103,11 +103,11 @@ def _show(result: Any, written: bool) -> int:
         for kind, members in result.items():
             print(f"{kind}: {', '.join(members)}")
         return 0
-    if hasattr(result, "settings"):
+    if hasattr(result, "settings"):  # a run
         print(result.path)
-        if any(not check["ok"] for check in result.settings["checks"]):
+        if result.settings.failed_checks:
             return 3
-        return 4 if (result.settings.get("group_fpr") or {}).get("broken") else 0
+        return 4 if (result.settings.group_fpr or {}).get("broken") else 0
     if result is not None:
         print(result)
     if getattr(result, "differing", 0):

@@ -30,9 +30,10 @@ from ..core import inference
 from ..core.data import Batch
 from ..core.detector import Detector
 from ..errors import InputError
-from ..runs import fingerprint, store
+from ..runs import fingerprint
 from ..runs.files import write
 from ..runs.fingerprint import TOLERANCE, Fingerprint
+from ..runs.scorer import open_run
 
 KEY = "tailwise"
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
@@ -58,11 +59,12 @@ def export(run: Path, to: str, out: Path) -> Path:
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(f"export needs {' and '.join(missing)}", "pip install 'tailwise[onnx]'")
-    opened = store.open_run(run)
-    write(out, to_onnx(opened.detector(), opened.settings, opened.fingerprint()))
-    if own := _own_thresholds(opened.settings):
+    opened = open_run(run)
+    settings = opened.settings.as_dict()
+    write(out, to_onnx(opened.detector(), settings, opened.fingerprint()))
+    if own := _own_thresholds(settings):
         warnings.warn(
-            f"the file flags above one threshold, {opened.settings['threshold']:.6g}, not above the thresholds of the "
+            f"the file flags above one threshold, {opened.settings.threshold:.6g}, not above the thresholds of the "
             f"run's {len(own)} kinds: the graph does not know the kind of a sample (the metadata lists the thresholds)",
             stacklevel=2,
         )
@@ -155,10 +157,10 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
     Raises:
         InputError: the run has no fingerprint, or the file is not an ONNX file of such samples.
     """
-    opened = store.open_run(run)
+    opened = open_run(run)
     kept = opened.fingerprint()
     if kept is None:
-        if fingerprint.looks_around(opened.spelled("detector")):
+        if fingerprint.looks_around(opened.untrained_detector()):
             raise InputError(f"{run} has no fingerprint: its detector scores a pixel by the scene around it")
         raise InputError(f"{run} was made before runs had fingerprints", "fit again to have one")
     if file is None:

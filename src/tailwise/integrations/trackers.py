@@ -20,7 +20,7 @@ import torch
 from ..errors import InputError
 from ..report.report_page import to_markdown
 from ..runs import store
-from ..runs.store import Run
+from ..runs.scorer import Run
 
 PLACES = ("mlflow", "tensorboard")
 _FILES = (store.SETTINGS, store.HISTORY, store.REPORT_DATA, store.REPORT_PAGE)

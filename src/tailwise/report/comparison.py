@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..core.problem import OnDisk
 from ..numerics import intervals, metrics
-from ..runs.store import Run
+from ..runs.scorer import Run
 from ..runs.table import by_size, kind_name, over
 from . import page as report_page
 from . import plots
@@ -50,7 +50,7 @@ def compare(runs: Sequence[Run]) -> dict[str, Any]:
     reports = [run.report() for run in runs]
     tested = [_flagged(run) for run in runs]
     common, reasons = _common(runs, tested)
-    asked = runs[0].settings.get("false_alarms", 0.05)
+    asked = runs[0].settings.false_alarms
     paired = [] if common is None else _paired(names, common, asked)
     found = {
         "names": names,
@@ -95,27 +95,28 @@ def _decision(name: str, run: Run, said: Mapping[str, Any]) -> dict[str, Any]:
     settings, test = run.settings, said.get("test") or {}
     return {
         "name": name,
-        "detector": settings["detector"],
-        "weighting": settings.get("weighting") or "uniform",
-        "scores": settings["scores"],
-        "false_alarms": settings.get("false_alarms"),
-        "threshold": settings["threshold"],
+        "detector": settings.detector,
+        "weighting": settings.weighting or "uniform",
+        "scores": settings.scores,
+        "false_alarms": settings.false_alarms,
+        "threshold": settings.threshold,
         "own": said.get("own"),
         "held_out": said.get("held_out"),
         "caught": test.get("caught"),
         "rejected": test.get("rejected"),
         "metrics": test.get("metrics") or {},
         "effective": (said.get("weights") or {}).get("share"),
-        "failed": [check["name"] for check in settings["checks"] if not check["ok"]],
-        "seconds": settings.get("seconds"),
-        "command": settings.get("command", ""),
+        "failed": settings.failed_checks,
+        "seconds": settings.seconds,
+        "command": settings.command,
     }
 
 
 def _settings(runs: Sequence[Run]) -> dict[str, Any]:
     """The settings that differ, each with its values, and those that are the same."""
-    every = {name: None for run in runs for name in run.settings if name not in _NOT_SETTINGS}
-    rows = {name: [_spoken(run.settings.get(name)) for run in runs] for name in every}
+    listed = [run.settings.as_dict() for run in runs]
+    every = {name: None for settings in listed for name in settings if name not in _NOT_SETTINGS}
+    rows = {name: [_spoken(settings.get(name)) for settings in listed] for name in every}
     return {
         "differs": [{"name": name, "values": values} for name, values in rows.items() if len(set(values)) > 1],
         "same": {name: values[0] for name, values in rows.items() if len(set(values)) == 1 and values[0]},
@@ -132,17 +133,17 @@ def _spoken(value: Any) -> str:
 
 def _warnings(runs: Sequence[Run], names: Sequence[str], reasons: Sequence[str]) -> list[str]:
     found = []
-    if len({run.settings.get("fingerprint") for run in runs}) > 1:
+    if len({run.settings.fingerprint for run in runs}) > 1:
         found.append(
             "the runs did not train on the same values: the data, or the way it was read, may explain a difference "
             "as well as the other settings"
         )
-    if len({run.settings.get("seed") for run in runs}) > 1:
+    if len({run.settings.seed for run in runs}) > 1:
         found.append("the runs have different seeds, so held-out samples and the start of the training differ too")
     found += [
         f"{name} failed its self-checks ({', '.join(failed)})"
         for name, run in zip(names, runs, strict=True)
-        if (failed := [check["name"] for check in run.settings["checks"] if not check["ok"]])
+        if (failed := run.settings.failed_checks)
     ]
     return [*found, *reasons]
 
@@ -153,7 +154,7 @@ def _common(runs: Sequence[Run], tested: Sequence[pd.DataFrame | None]) -> tuple
         which = "no run" if all(table is None for table in tested) else "not every run"
         return None, [f"{which} has stored test scores, so test samples cannot be compared in pairs"]
     tables = [_labelled(table) for table in tested if table is not None]
-    same_values = len({run.settings.get("test_fingerprint") for run in runs}) == 1
+    same_values = len({run.settings.test_fingerprint for run in runs}) == 1
     if not same_values and not _same_place(runs):
         return None, ["the runs were tested on different data, so their test results cannot be compared in pairs"]
     shared = tables[0].index
@@ -176,7 +177,7 @@ def _common(runs: Sequence[Run], tested: Sequence[pd.DataFrame | None]) -> tuple
 def _flagged(run: Run) -> pd.DataFrame | None:
     """The run's test samples and whether its threshold rejects each."""
     table = run.test_scores()
-    return None if table is None else table.assign(flagged=over(table, run.settings["threshold"]))
+    return None if table is None else table.assign(flagged=over(table, run.settings.threshold))
 
 
 def _labelled(table: pd.DataFrame) -> pd.DataFrame:
@@ -187,7 +188,7 @@ def _labelled(table: pd.DataFrame) -> pd.DataFrame:
 
 def _same_place(runs: Sequence[Run]) -> bool:
     """Whether the sources read the same path, so that a sample's name is the same thing in all."""
-    sources = [run.spelled("source") for run in runs]
+    sources = [run.source() for run in runs]
     places = {(type(source).__name__, source.path if isinstance(source, OnDisk) else "") for source in sources}
     # Rows are named by their number: in another selection of columns they are the same, in another split too.
     return len(places) == 1
@@ -254,7 +255,7 @@ def _kinds(
     scores = [run.scores() for run in runs]
     if all(list(table["sample"]) == list(scores[0]["sample"]) for table in scores):
         flagged = [
-            over(table, run.settings["threshold"]).to_numpy(dtype=bool) for table, run in zip(scores, runs, strict=True)
+            over(table, run.settings.threshold).to_numpy(dtype=bool) for table, run in zip(scores, runs, strict=True)
         ]
         if "group" in scores[0]:
             tables.append(

@@ -30,7 +30,7 @@ from ..core.modality import box_of
 from ..core.problem import Labelled, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
-from ..runs import scorer, store
+from ..runs.scorer import Run
 from ..training.local_scores import CUES, LocallyScored
 from ..weights.default import parse_weighting
 from ..weights.steps import Importance
@@ -55,7 +55,7 @@ class Known:
         notes: what is not as it was when the run was made.
     """
 
-    run: store.Run
+    run: Run
     detector: Detector
     source: Source
     data: Data
@@ -79,13 +79,13 @@ class Known:
         return None if cluster < 0 else {"name": cluster, "size": size, "of": of, "share": size / of}
 
 
-def reopen(run: store.Run) -> Known:
+def reopen(run: Run) -> Known:
     """Read the training data of a run again.
 
     Raises:
         InputError: none of its samples is there any more.
     """
-    source = run.spelled("source")
+    source = run.source()
     train = source.load().train
     table = run.scores()
     place = {str(name): i for i, name in enumerate(train.names)}
@@ -97,12 +97,12 @@ def reopen(run: store.Run) -> Known:
         )
     places = [place[str(name)] for name in table["sample"][there]]
     data = train if places == list(range(len(train))) else train.take(places)
-    if list(data.sample_shape) != run.settings["sample_shape"]:
+    if data.sample_shape != run.settings.sample_shape:
         raise InputError(f"{source!r} now holds samples of shape {list(data.sample_shape)}", "put the data back")
     notes = []
     if not there.all():
         notes.append(f"{(~there).sum()} of the run's {len(there)} samples are not in {source!r}: they are left out")
-    elif digest_of(data) != run.settings.get("fingerprint"):
+    elif digest_of(data) != run.settings.fingerprint:
         notes.append("the training data has changed since the fit, so the most similar samples may differ")
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 
@@ -120,7 +120,7 @@ def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> 
     one = samples.data.take([at])
     score = float(inference.score(known.detector, one)[0])
     groups = None if samples.groups is None else samples.groups[[at]]
-    held = scorer.scored(known.run, Labelled(one, groups=groups), np.array([score]), None, None).iloc[0]
+    held = known.run.table_of(Labelled(one, groups=groups), np.array([score])).iloc[0]
     near, distances, usual, cluster = _nearest(known, one)
     notes = list(known.notes)
     found: dict[str, Any] = {
@@ -251,10 +251,10 @@ def _where(box: dict[str, float]) -> str:
 
 def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:
     """The regions of the detector's map above its threshold, worst first; the worst place where nothing is."""
-    scale = score_maps.Scale.of(known.run.settings)
+    scale = known.run.map_scale
     if scale is None or not known.detector.has_maps:
         return None
-    found = next(iter(score_maps.of_data(known.detector, one, known.run.settings["smoothing"])))
+    found = next(iter(score_maps.of_data(known.detector, one, known.run.settings.smoothing)))
     flagged = found > scale.threshold
     if not flagged.any():
         flagged = found == found.max()
@@ -298,11 +298,11 @@ def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
     ones. Empty where there is nothing to replay.
     """
     settings = known.run.settings
-    weighting = parse_weighting(settings["weighting"])
+    weighting = parse_weighting(settings.weighting)
     stored = torch.from_numpy(fitted["weight"].to_numpy(dtype=float).copy()).float()
     if not weighting.steps or not bool(torch.isfinite(stored).all()):
         return []
-    base = _base(fitted, bool(settings.get("balance")))
+    base = _base(fitted, settings.balance)
     embedding = None
     if weighting.needs_embedding:
         chosen = np.flatnonzero(~known.table["held_out"].to_numpy())
@@ -315,7 +315,7 @@ def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
         previous = stored / base.clamp_min(1e-12) if past else None
         traced = weighting.trace(Context(scores, scores, embedding, previous, int(past)))
         names = tuple(repr(step) for step in weighting.steps)
-        if settings.get("balance"):
+        if settings.balance:
             traced.append(unit_mean(traced[-1] * base))
             names = (*names, "groups balanced")
         off.append(float((_log(traced[-1]) - _log(stored)).abs().mean()))

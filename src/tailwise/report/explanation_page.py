@@ -50,13 +50,13 @@ def of_weights(known: Known, names: Sequence[str]) -> dict[str, Any]:
     """Explanations of the weights of these training samples, as a plain dict."""
     samples = explanation.explain_weights(known, names)
     pictures, texts = of_named(known.source, known.data, names)
-    head = _head(known, "weights") | {"weighting": known.run.settings["weighting"]}
+    head = _head(known, "weights") | {"weighting": known.run.settings.weighting}
     return head | {"samples": samples, "pictures": pictures, "texts": texts}
 
 
 def _head(known: Known, of: str) -> dict[str, Any]:
     settings = known.run.settings
-    return {"of": of} | {name: settings[name] for name in ("detector", "source", "scores")}
+    return {"of": of} | {name: getattr(settings, name) for name in ("detector", "source", "scores")}
 
 
 def to_text(found: Mapping[str, Any]) -> str:
@@ -184,9 +184,9 @@ def _picture(known: Known, source: Source, samples: Data, at: int, sample: Mappi
     with suppress(InputError):  # the file may have gone away since
         picture = _sized(pictures_of(source, samples)(at))
         parts = [_boxed(picture, sample)]
-        scale = score_maps.Scale.of(known.run.settings)
+        scale = known.run.map_scale
         if scale is not None and sample["regions"]:
-            scores = next(iter(score_maps.of_data(known.detector, samples.take([at]), known.run.settings["smoothing"])))
+            scores = next(iter(score_maps.of_data(known.detector, samples.take([at]), known.run.settings.smoothing)))
             parts.append(np.full((len(picture), _GAP, 3), 255, dtype=np.uint8))
             parts.append(overlay(picture, fitted(scores, picture.shape[:2]), scale))
         return data_uri(np.concatenate(parts, 1))

@@ -13,7 +13,7 @@ import pandas as pd
 from ..calibration import score_maps
 from ..core.detector import Detector
 from ..core.problem import Problem, Source
-from ..runs.store import Run
+from ..runs.scorer import Run
 from ..training.loop import Outcome
 from .contents import Tables, made_from
 from .data_checks import of_problem

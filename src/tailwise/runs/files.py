@@ -17,6 +17,10 @@ from torch import Tensor
 
 from ..errors import InputError
 
+SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
+TEST_SCORES, CLUSTERS, FINGERPRINT = "test_scores.parquet", "clusters.safetensors", "fingerprint.safetensors"
+REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
+
 
 def write(path: Path, content: bytes) -> None:
     """Write a file whole or not at all.

@@ -1,153 +1,408 @@
-"""The calibration of a run: which scores make its thresholds, of which kinds, and whether every kind is treated fairly.
+"""A run opened once: detector with local scores, calibration, clusters, thresholds and the scale of its maps.
 
-A run's table of scores has a column `calibration`: the score of each sample by a detector that has not learnt it,
-missing for those that were only trained on. Where thresholds are of kinds, a column `held_to` says of which.
+Whatever scores with a run does it here: `score`, `explain`, `drift`, `export`, `update`. A file of the run is read when
+it is first needed, and never again.
 """
 
 from __future__ import annotations
 
+import functools
+import json
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ..calibration import conformal
+from ..calibration import conformal, score_maps
 from ..calibration.by_kind import ALL, Calibration
 from ..calibration.clusters import Clusters, names_of
 from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import Detector
+from ..core.modality import Modality, find
 from ..core.problem import Labelled, SkipsBad, Source
+from ..core.registry import parse
+from ..core.validation import check_samples
 from ..errors import InputError
+from ..sources.arrays import array_like
 from ..sources.auto import open_source, spelled
-from . import store
-from .store import Run
-from .table import group_column, of_run
+from ..sources.table import Table
+from ..training import local_scores
+from . import fingerprint
+from .files import (
+    CLUSTERS,
+    FINGERPRINT,
+    HISTORY,
+    MODEL,
+    REPORT_DATA,
+    SCORES,
+    SETTINGS,
+    TEST_SCORES,
+    file_digest,
+    read_json,
+    read_tensors,
+)  # fmt: skip
+from .fingerprint import TOLERANCE, Fingerprint
+from .settings import Settings, read_settings
+from .table import group_column, of_table
+
+T = TypeVar("T")
 
 
-def source_like(opened: store.Run, data: str, skip_bad: bool = False) -> Source:
-    """The source of what is at `data`, read as the run's own data was."""
-    source = opened.spelled("source")
-    if skip_bad and isinstance(source, SkipsBad):
-        source = source.skipping_bad()
-    return open_source(data) if spelled(data) else source.at(data)
+def _once(read: Callable[[Run], T]) -> Callable[[Run], T]:
+    """A method whose answer is kept, so that no file is read twice; nobody changes what it gives."""
+    name = f"_{read.__name__}"
+
+    @functools.wraps(read)
+    def answer(run: Run) -> T:
+        if name not in vars(run):
+            setattr(run, name, read(run))
+        result: T = getattr(run, name)
+        return result
+
+    return answer
 
 
-def samples_like(opened: store.Run, source: Source) -> Data:
-    """Every sample of a source; see `labelled_like`."""
-    return labelled_like(opened, source).data
+class Run:
+    """A finished run, open for scoring and reading.
+
+    Attributes:
+        path: its folder.
+        settings: what was asked for, and what the fit came to.
+    """
+
+    def __init__(self, path: Path, settings: Settings) -> None:
+        self.path = path
+        self.settings = settings
+
+    def score(
+        self,
+        data: Any,
+        *,
+        threshold: float | None = None,
+        false_discoveries: float | None = None,
+        skip_bad: bool = False,
+        batch_size: int | None = None,
+        device: str = "cpu",
+    ) -> pd.DataFrame:
+        """A row for each sample of new data, as `tailwise score` writes it.
+
+        Args:
+            data: an array or tensor [n, *sample], a DataFrame with the run's columns, a path, a source or its spelling.
+            threshold: flag above this score instead of the run's thresholds.
+            false_discoveries: flag so that at most this share of the flagged samples is normal.
+            skip_bad: skip unreadable images instead of refusing them.
+            batch_size: samples scored at once; scores change by rounding only.
+            device: "cpu", "cuda" or "mps".
+
+        Returns:
+            A DataFrame with `sample`, `score` (higher is more anomalous), `threshold`, `flagged`, `p_value` (the chance
+            that a normal scores at least as high), `standardised` (above 3.0 lies .00135 of normals), `kind` (the
+            cluster it is most like) and, where thresholds are of clusters or groups, `held_to`.
+
+        Raises:
+            InputError: the samples are not of the shape that the run was fitted on, or hold what is no finite number.
+
+        Examples:
+            >>> import numpy as np, tailwise, tempfile
+            >>> normals = np.random.default_rng(0).normal(size=(200, 3))
+            >>> run = tailwise.fit(normals, detector="gaussian", out=tempfile.mkdtemp())
+            >>> run.score([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]).flagged.tolist()
+            [False, True]
+        """
+        samples = self.samples(data, skip_bad)
+        check_samples(samples.data, least=1)
+        return self.table_of(samples, self.scores_of(samples.data, batch_size, device), threshold, false_discoveries)
+
+    def scores_of(self, data: Data, batch_size: int | None = None, device: str = "cpu") -> np.ndarray:
+        """Scores [n] of samples, float64."""
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size must be above 0: got {batch_size}")
+        return inference.score(self.detector_on(device), data, batch_size).double().numpy()
+
+    def table_of(
+        self,
+        samples: Labelled,
+        scores: np.ndarray,
+        threshold: float | None = None,
+        false_discoveries: float | None = None,
+    ) -> pd.DataFrame:
+        """What the run says of scores [n] that it gave these samples; see `score`."""
+        if threshold is not None and false_discoveries is not None:
+            raise InputError("samples are flagged by a threshold or by a share of false discoveries", "leave one out")
+        calibration, kinds = self.calibration(), self._kinds_of(samples)
+        limits = np.full(len(scores), self.settings.threshold if threshold is None else threshold)
+        if threshold is None and kinds is not None:
+            limits = calibration.thresholds_of(kinds, self.settings.false_alarms, len(scores))
+        p = calibration.p_values(scores, kinds)
+        flagged = scores > limits
+        if false_discoveries is not None:
+            flagged = self._discoveries(p, false_discoveries)
+        columns: dict[str, Any] = {
+            "sample": list(samples.data.names), "score": scores, "threshold": limits, "flagged": flagged,
+            "p_value": p, "standardised": calibration.standardised(scores, kinds),
+        }  # fmt: skip
+        clusters = self.clusters()
+        if clusters is not None:
+            columns["kind"] = names_of(clusters.of(samples.data))
+        if kinds is not None:
+            columns["held_to"] = self._held_to(kinds)
+        return pd.DataFrame(columns)
+
+    def _held_to(self, kinds: np.ndarray) -> np.ndarray:
+        """Whose threshold [n] applies to samples of these kinds; a warning where it is not their group's."""
+        if not self.settings.per_group:
+            return kinds
+        shown = held_to(kinds, self.calibration())
+        warn_of_unseen(kinds[(shown == ALL) & (kinds != ALL)])
+        return shown
+
+    def _discoveries(self, p: np.ndarray, share: float) -> np.ndarray:
+        """Which samples [n] of these p-values are flagged so that at most this share of them is normal."""
+        flagged = conformal.benjamini_hochberg(p, share)
+        normals = len(self.calibration().scores)
+        needed = math.ceil(len(p) * conformal.reachable(normals) / share)
+        if not flagged.any() and needed > 1:
+            messages.note(
+                f"nothing is flagged: at least {needed} of {len(p)} samples would have to score above all {normals} "
+                "calibration normals; use more of these, or a smaller batch"
+            )
+        return flagged
+
+    def _kinds_of(self, samples: Labelled) -> np.ndarray | None:
+        """The cluster or group [n] that new samples are held to; None where the threshold is one for all."""
+        if self.settings.per_cluster:
+            return kinds_of(samples, self._closest())
+        if not self.settings.per_group:
+            return None
+        if samples.groups is None:
+            messages.warning(
+                "the run has a threshold for each group, but this data names no groups: one threshold is used for all"
+            )
+        return kinds_of(samples, None)
+
+    @_once
+    def _closest(self) -> Clusters | None:
+        clusters = self.clusters()
+        return None if clusters is None else closest(clusters)
+
+    def samples(self, data: Any, skip_bad: bool = False) -> Labelled:
+        """Every sample of new data, read as the run's own data was, with what is known of it.
+
+        Raises:
+            InputError: they are not of the shape that the run was fitted on.
+        """
+        if isinstance(data, (str, Path)):
+            return self.samples(self.source_like(str(data), skip_bad))
+        if isinstance(data, pd.DataFrame):
+            source = self.source()
+            table = source if isinstance(source, Table) else Table("the frame", columns=self.settings.features)
+            labelled, named = table.of_frame(data), "the frame"
+        elif hasattr(data, "load_all"):
+            labelled, named = data.load_all(), repr(data)
+        else:
+            self._check_shape(tuple(np.shape(data)[1:]), self.modality, "the array")
+            return Labelled(array_like(data, self.modality, self.settings.features, self.centre))
+        samples = labelled.data
+        self._check_shape(samples.sample_shape, samples.modality, named)
+        return replace(labelled, data=samples.about(self.centre))
+
+    def _check_shape(self, shape: tuple[int, ...], modality: Modality, named: str) -> None:
+        expected = self.settings.sample_shape
+        if shape != expected or modality != self.modality:
+            raise InputError(
+                f"the run was fitted on {self.modality.plural} of shape {list(expected)}: {named} has "
+                f"{modality.plural} of shape {list(shape)}",
+                "score data of the same kind: as many columns, channels or bands",
+            )
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample of the run is."""
+        return find(self.settings.modality)
+
+    @property
+    def centre(self) -> Tensor | None:
+        """[*sample]: what is taken off samples before the detector reads them."""
+        centre = self.settings.centre
+        return None if centre is None else torch.tensor(centre, dtype=torch.float64)
+
+    def source_like(self, data: str, skip_bad: bool = False) -> Source:
+        """The source of what is at `data`, read as the run's own data was."""
+        source = self.source()
+        if skip_bad and isinstance(source, SkipsBad):
+            source = source.skipping_bad()
+        return open_source(data) if spelled(data) else source.at(data)
+
+    @_once
+    def source(self) -> Source:
+        """Where the training data came from."""
+        source: Source = self._spelled("source")
+        return source
+
+    @_once
+    def detector(self) -> Detector:
+        """The trained detector, with its local scores, ready to score."""
+        detector = self.untrained_detector()
+        rule = local_scores.parse(self.settings.scores)
+        detector = detector if rule is None else local_scores.LocallyScored(rule, detector)
+        detector.restore(self.settings.sample_shape, read_tensors(self._checked(MODEL))[0], self.modality)
+        stored = self.fingerprint()
+        if stored is not None:
+            self._compare(stored, detector)
+        return detector.eval()
+
+    def detector_on(self, device: str) -> Detector:
+        """The trained detector on "cpu", "cuda" or "mps"; it stays there."""
+        detector = self.detector()
+        if device != str(inference.device_of(detector)):
+            inference.place(detector, device)
+        return detector
+
+    def untrained_detector(self) -> Detector:
+        """A detector as the settings spell it, without what it learnt."""
+        detector: Detector = self._spelled("detector")
+        return detector
+
+    def _spelled(self, kind: str) -> Any:
+        values = parse(getattr(self.settings, kind), (kind,))
+        if len(values) != 1:
+            raise InputError(f"{self.path / SETTINGS} spells {len(values)} {kind}s: one was needed", "fit again")
+        return values[0]
+
+    @_once
+    def fingerprint(self) -> Fingerprint | None:
+        """Samples with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
+        if FINGERPRINT not in self.settings.digests:
+            return None
+        return fingerprint.read(self._checked(FINGERPRINT), self.modality)
+
+    def _compare(self, stored: Fingerprint, detector: Detector) -> None:
+        worst = float(stored.differences(fingerprint.of(detector, stored.samples).scores).max())
+        if worst > TOLERANCE:
+            made = ", ".join(f"{name} {version}" for name, version in self.settings.versions.items())
+            warnings.warn(
+                f"{self.path} gives other scores than when it was made, by up to {100 * worst:.2g} % "
+                f"(made with {made}): its threshold may not hold; tailwise verify shows the scores",
+                stacklevel=4,
+            )
+
+    @_once
+    def scores(self) -> pd.DataFrame:
+        """The training samples; see `runs.table` for the columns."""
+        return pd.read_parquet(self._checked(SCORES))
+
+    @_once
+    def test_scores(self) -> pd.DataFrame | None:
+        """The test samples: sample, score, label, and group where known; None where there were none. For evaluation."""
+        return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings.digests else None
+
+    @_once
+    def calibration(self) -> Calibration:
+        """What the run says of new normals: p-values, and a threshold for any share of false alarms."""
+        return of_table(self.scores())
+
+    @_once
+    def clusters(self) -> Clusters | None:
+        """The clusters among the training samples; None for a run made before they were stored."""
+        if CLUSTERS not in self.settings.digests:
+            return None
+        return Clusters.restore(read_tensors(self._checked(CLUSTERS))[0], self.modality)
+
+    @property
+    def map_scale(self) -> score_maps.Scale | None:
+        """What a pixel of a score map means; None where the detector has no maps."""
+        return score_maps.Scale.of(vars(self.settings))
+
+    @_once
+    def history(self) -> list[dict[str, float]]:
+        """A row for each epoch."""
+        return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
+
+    @_once
+    def report(self) -> dict[str, Any]:
+        """What the report shows, as plain values."""
+        content = read_json(self.path / REPORT_DATA)
+        if not isinstance(content, dict) or "scores" not in content or "settings" not in content:
+            raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", "restore it, or fit again")
+        return content
+
+    def _checked(self, name: str) -> Path:
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{self.path} has lost its {name}", "fit again")
+        if file_digest(path) != self.settings.digests.get(name):
+            raise InputError(f"{path} was changed after the fit", "restore it, or fit again")
+        return path
 
 
-def labelled_like(opened: store.Run, source: Source) -> Labelled:
-    """Every sample of a source, with what is known of it.
+def open_run(path: str | Path) -> Run:
+    """Open a complete run.
 
     Raises:
-        InputError: they are not of the shape that the run was fitted on.
+        InputError: no run is there, its fit is unfinished, a newer version made it, or it was changed by hand.
+
+    Examples:
+        >>> import numpy as np, tailwise, tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> fitted = tailwise.fit(np.random.default_rng(0).normal(size=(200, 3)), detector="gaussian", out=folder)
+        >>> tailwise.open_run(folder).settings.threshold == fitted.settings.threshold
+        True
     """
-    labelled = source.load_all()
-    samples = labelled.data
-    expected = list(opened.settings["sample_shape"])
-    if list(samples.sample_shape) != expected or samples.modality != opened.modality:
-        raise InputError(
-            f"the run was fitted on {opened.modality.plural} of shape {expected}: {source!r} has "
-            f"{samples.modality.plural} of shape {list(samples.sample_shape)}",
-            "score data of the same kind: as many columns, channels or bands",
-        )
-    return replace(labelled, data=samples.about(centre_of(opened)))
+    path = Path(path)
+    if not (path / SETTINGS).is_file():
+        raise InputError(f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN")
+    settings = read_settings(path)
+    if settings["status"] != "complete":
+        raise InputError(f"the fit in {path} has not finished", "run the same tailwise fit command again to resume it")
+    return Run(path, Settings.of(settings, str(path / SETTINGS)))
 
 
-def centre_of(opened: store.Run) -> Tensor | None:
-    """What is taken off samples before the run's detector reads them."""
-    centre = opened.settings.get("centre")
-    return None if centre is None else torch.tensor(centre, dtype=torch.float64)
-
-
-def kinds_of(labelled: Labelled, found: Clusters | None) -> np.ndarray | None:
+def kinds_of(labelled: Labelled, clusters: Clusters | None) -> np.ndarray | None:
     """The kind [n] whose threshold applies to each sample: its cluster, else its group; "" is none, None where none
-    are."""
-    if found is not None:
-        return np.array(names_of(closest(found).of(labelled.data)))
+    are. `clusters` are as `closest` gives them."""
+    if clusters is not None:
+        return np.array(names_of(clusters.of(labelled.data)))
     return None if labelled.groups is None else np.asarray(labelled.groups).astype(str)
 
 
-def closest(found: Clusters) -> Clusters:
-    """The same kinds, but every sample is of the kind that it is nearest to.
+def closest(clusters: Clusters) -> Clusters:
+    """The same clusters, but every sample is of the one that it is nearest to.
 
     Odd samples would be a kind of their own otherwise, whose high scores excuse whatever is odd.
     """
-    kept = found.clusters >= 0
-    if not kept.any():
-        kept = torch.ones_like(kept)
-    unlimited = torch.full_like(found.limit, torch.inf)
-    parts = {name: getattr(found, name)[kept] for name in ("places", "rows", "clusters", "usual")}
-    return replace(found, **parts, limit=unlimited)
+    members = clusters.clusters >= 0
+    if not members.any():
+        members = torch.ones_like(members)
+    unlimited = torch.full_like(clusters.limit, torch.inf)
+    parts = {name: getattr(clusters, name)[members] for name in ("places", "rows", "clusters", "usual")}
+    return replace(clusters, **parts, limit=unlimited)
 
 
 @dataclass(frozen=True, eq=False)
 class Limits:
-    """What each sample is held to, as columns of its table: its cluster, else its group, and its threshold."""
+    """What each sample is held to, as columns of its table: its cluster, else its group, and its threshold.
+
+    `clusters` are as `closest` gives them.
+    """
 
     calibration: Calibration
-    found: Clusters | None
+    clusters: Clusters | None
     false_alarms: float
 
     def __call__(self, labelled: Labelled) -> dict[str, np.ndarray]:
-        kinds = kinds_of(labelled, self.found)
-        found = {"threshold": self.calibration.thresholds_of(kinds, self.false_alarms, len(labelled.data))}
+        kinds = kinds_of(labelled, self.clusters)
+        columns = {"threshold": self.calibration.thresholds_of(kinds, self.false_alarms, len(labelled.data))}
         if kinds is None:
-            return found
-        return {"held_to": kinds if self.found is not None else held_to(kinds, self.calibration)} | found
-
-
-def kinds_of_new(run: Run, samples: Labelled) -> np.ndarray | None:
-    """The kinds [n] that new samples are held to by a run; None where its threshold is one for all."""
-    if run.settings.get("per_cluster"):
-        return kinds_of(samples, run.clusters())
-    if not run.settings.get("per_group"):
-        return None
-    if samples.groups is None:
-        messages.warning(
-            "the run has a threshold for each group, but this data names no groups: one threshold is used for all"
-        )
-    return kinds_of(samples, None)
-
-
-def scored(
-    run: Run, samples: Labelled, scores: np.ndarray, threshold: float | None, false_discoveries: float | None
-) -> pd.DataFrame:
-    """A row for each sample: `sample`, `score`, `threshold`, `flagged`, `p_value`, `standardised`, its `kind` where
-    kinds were kept, and what it is `held_to` where thresholds are of kinds; see `commands.score`."""
-    calibration, kinds = of_run(run), kinds_of_new(run, samples)
-    limits = np.full(len(scores), threshold if threshold is not None else run.settings["threshold"])
-    if threshold is None and kinds is not None:
-        limits = calibration.thresholds_of(kinds, run.settings["false_alarms"], len(scores))
-    p = calibration.p_values(scores, kinds)
-    flagged = scores > limits
-    if false_discoveries is not None:
-        if threshold is not None:
-            raise InputError("samples are flagged by a threshold or by a share of false discoveries", "leave one out")
-        flagged = conformal.benjamini_hochberg(p, false_discoveries)
-        least = conformal.reachable(len(calibration.scores))
-        needed = math.ceil(len(p) * least / false_discoveries)
-        if not flagged.any() and needed > 1:
-            messages.note(
-                f"nothing is flagged: at least {needed} of {len(p)} samples would have to score above all "
-                f"{len(calibration.scores)} calibration normals; use more of these, or a smaller batch"
-            )
-    table = pd.DataFrame({"sample": list(samples.data.names), "score": scores, "threshold": limits, "flagged": flagged})
-    table = table.assign(p_value=p, standardised=calibration.standardised(scores, kinds))
-    found = run.clusters()
-    table = table if found is None else table.assign(kind=names_of(found.of(samples.data)))
-    if kinds is None:
-        return table
-    if run.settings.get("per_group"):
-        shown = held_to(kinds, calibration)
-        warn_of_unseen(kinds[(shown == ALL) & (kinds != ALL)])
-        return table.assign(held_to=shown)
-    return table.assign(held_to=kinds)
+            return columns
+        return {"held_to": kinds if self.clusters is not None else held_to(kinds, self.calibration)} | columns
 
 
 def held_to(groups: np.ndarray, calibration: Calibration) -> np.ndarray:

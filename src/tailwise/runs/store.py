@@ -1,12 +1,14 @@
 """The run folder: what a fit leaves, and how it stays whole through crashes.
 
-    settings.json      everything needed to repeat the fit; its status is "fitting" until all else is written
-    model.safetensors  the detector's state fingerprint.safetensors  16 samples with their scores, by which a detector
-    that scores otherwise is noticed scores.parquet     a row for each training sample clusters.safetensors  the kinds
-    of normal that were found; runs of before have none test_scores.parquet      a row for each test sample, where there
-    were any: for evaluation only, nothing learns from it history.jsonl      a line for each epoch report.json/.html
-    the report, as a plain dict and as a page checkpoint.safetensors   only while a fit is unfinished: the same command
-    resumes from it
+    settings.json            everything needed to repeat the fit; its status is "fitting" until all else is written
+    model.safetensors        the detector's state
+    fingerprint.safetensors  16 samples with their scores, by which a detector that scores otherwise is noticed
+    scores.parquet           a row for each training sample
+    clusters.safetensors     the clusters among the training samples; runs of before have none
+    test_scores.parquet      a row for each test sample, where there were any: for evaluation, nothing learns from it
+    history.jsonl            a line for each epoch
+    report.json, report.html the report, as a plain dict and as a page
+    checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
 
 Every file is written beside its place and moved there, so that each is whole or absent. Nothing here is ever
 unpickled; digests in settings.json tell when a file was changed.
@@ -16,7 +18,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
 import warnings
@@ -31,142 +32,32 @@ from torch import Tensor
 
 from ..calibration.clusters import Clusters
 from ..core.detector import Detector
-from ..core.modality import Modality, find
-from ..core.registry import parse
 from ..errors import InputError
-from ..training import local_scores
-from .files import CannotWrite, cannot_write, file_digest, read_json, read_tensors, tensor_bytes, write
-from .fingerprint import TOLERANCE, Fingerprint, of, read
+from .files import (
+    CHECKPOINT,
+    CLUSTERS,
+    FINGERPRINT,
+    HISTORY,
+    LOCK,
+    MODEL,
+    REPORT_DATA,
+    REPORT_PAGE,
+    SCORES,
+    SETTINGS,
+    TEST_SCORES,
+    CannotWrite,
+    cannot_write,
+    file_digest,
+    read_tensors,
+    tensor_bytes,
+    write,
+)  # fmt: skip
+from .fingerprint import of
+from .scorer import Run, open_run
+from .settings import FORMAT, Settings, digest, plain, read_settings, seal
 
-FORMAT = 1
-SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
-TEST_SCORES, CLUSTERS, FINGERPRINT = "test_scores.parquet", "clusters.safetensors", "fingerprint.safetensors"
-REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
 _SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (CLUSTERS, TEST_SCORES, FINGERPRINT)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
-_NEEDED: dict[str, Any] = {
-    "status": str, "detector": str, "scores": str, "source": str, "modality": str, "sample_shape": list,
-    "threshold": (int, float), "digests": dict, "checks": list,
-}  # fmt: skip
-
-
-class Run:
-    """A complete run folder, open for reading."""
-
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
-        self.path = path
-        self.settings = settings
-
-    def detector(self) -> Detector:
-        """The trained detector, ready to score."""
-        detector = self.spelled("detector")
-        rule = local_scores.parse(self.settings["scores"])
-        detector = detector if rule is None else local_scores.LocallyScored(rule, detector)
-        state = read_tensors(self._checked(MODEL))[0]
-        detector.restore(tuple(self.settings["sample_shape"]), state, self.modality)
-        kept = self.fingerprint()
-        if kept is not None:
-            self._compare(kept, detector)
-        return detector.eval()
-
-    @property
-    def modality(self) -> Modality:
-        """What a sample of the run is."""
-        return find(self.settings["modality"])
-
-    def fingerprint(self) -> Fingerprint | None:
-        """Samples with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
-        if FINGERPRINT not in self.settings["digests"]:
-            return None
-        return read(self._checked(FINGERPRINT), self.modality)
-
-    def _compare(self, kept: Fingerprint, detector: Detector) -> None:
-        worst = float(kept.differences(of(detector, kept.samples).scores).max())
-        if worst > TOLERANCE:
-            versions = self.settings.get("versions") or {}
-            made = ", ".join(f"{name} {version}" for name, version in versions.items())
-            warnings.warn(
-                f"{self.path} gives other scores than when it was made, by up to {100 * worst:.2g} % "
-                f"(made with {made}): its threshold may not hold; tailwise verify shows the scores",
-                stacklevel=3,
-            )
-
-    def spelled(self, kind: str) -> Any:
-        """The "detector" or "source" that the settings spell."""
-        found = parse(self.settings[kind], (kind,))
-        if len(found) != 1:
-            raise InputError(f"{self.path / SETTINGS} spells {len(found)} {kind}s: one was needed", "fit again")
-        return found[0]
-
-    def scores(self) -> pd.DataFrame:
-        """The training samples: sample, three scores, weight, held_out, cluster, where a new sample like it would be
-        placed (cluster_as_new, unknown_as_new), group where known, calibration (the score by a detector that has not
-        learnt the sample), and held_to and threshold where thresholds are of kinds."""
-        return pd.read_parquet(self._checked(SCORES))
-
-    def clusters(self) -> Clusters | None:
-        """The kinds of normal that were found among the training samples; None for a run made before they were kept."""
-        if CLUSTERS not in self.settings["digests"]:
-            return None
-        return Clusters.restore(read_tensors(self._checked(CLUSTERS))[0], self.modality)
-
-    def test_scores(self) -> pd.DataFrame | None:
-        """The test samples: sample, score, label, and group where known; None where there were none. For evaluation."""
-        return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings["digests"] else None
-
-    def history(self) -> list[dict[str, float]]:
-        return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
-
-    def report(self) -> dict[str, Any]:
-        found = read_json(self.path / REPORT_DATA)
-        if not isinstance(found, dict) or "scores" not in found or "settings" not in found:
-            raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", "restore it, or fit again")
-        return found
-
-    def _checked(self, name: str) -> Path:
-        path = self.path / name
-        if not path.is_file():
-            raise InputError(f"{self.path} has lost its {name}", "fit again")
-        if file_digest(path) != self.settings["digests"].get(name):
-            raise InputError(f"{path} was changed after the fit", "restore it, or fit again")
-        return path
-
-
-def open_run(path: str | Path) -> Run:
-    """Open a complete run.
-
-    Raises:
-        InputError: no run is there, its fit is unfinished, a newer version made it, or it was changed by hand.
-    """
-    path = Path(path)
-    if not (path / SETTINGS).is_file():
-        raise InputError(f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN")
-    settings = read_settings(path)
-    if settings["status"] != "complete":
-        raise InputError(f"the fit in {path} has not finished", "run the same tailwise fit command again to resume it")
-    return Run(path, settings)
-
-
-def read_settings(path: Path) -> dict[str, Any]:
-    """The settings of a finished or unfinished run, checked for version and seal."""
-    settings = read_json(path / SETTINGS)
-    if not isinstance(settings, dict) or type(settings.get("format")) is not int or settings["format"] < 1:
-        raise InputError(f"{path / SETTINGS} is not the settings of a run", "fit again")
-    if settings["format"] > FORMAT:
-        versions = settings.get("versions")
-        made = versions.get("tailwise", "?") if isinstance(versions, dict) else "?"
-        raise InputError(
-            f"{path} was made by tailwise {made} (run format {settings['format']}, this one reads up to {FORMAT})",
-            "upgrade tailwise",
-        )
-    if settings.get("seal") != _seal(settings):
-        raise InputError(f"{path / SETTINGS} was changed after the fit", "restore it, or fit again")
-    # Whoever writes a file can also seal it, so what is read from it is looked at nonetheless.
-    needed = _NEEDED if settings.get("status") == "complete" else {"status": str}
-    wrong = sorted(name for name, kind in needed.items() if not isinstance(settings.get(name), kind))
-    if wrong:
-        raise InputError(f"{path / SETTINGS} lacks a usable {', '.join(wrong)}", "restore it, or fit again")
-    return settings
 
 
 def is_complete(path: Path) -> bool:
@@ -190,7 +81,7 @@ class Writer:
         resumable = False
         if (self.path / SETTINGS).exists() and not overwrite:
             found = read_settings(self.path)
-            changed = [k for k, v in _plain(dict(settings)).items() if found.get(k) != v and k not in _MAY_CHANGE]
+            changed = [k for k, v in plain(dict(settings)).items() if found.get(k) != v and k not in _MAY_CHANGE]
             if changed:
                 raise InputError(
                     f"{self.path} holds an unfinished fit with other settings ({', '.join(sorted(changed))})",
@@ -225,7 +116,7 @@ class Writer:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
         write(self.path / SCORES, _parquet_bytes(scores))
-        write(self.path / HISTORY, "".join(json.dumps(_plain(dict(row))) + "\n" for row in history).encode())
+        write(self.path / HISTORY, "".join(json.dumps(plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, _json_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
         optional = {
@@ -245,12 +136,13 @@ class Writer:
     def _fingerprint(self, settings: Mapping[str, Any], samples: Tensor) -> bytes:
         """Samples with their scores by the detector as it will be read back, on the CPU."""
         digests = {MODEL: file_digest(self.path / MODEL)}
-        again = Run(self.path, {**_plain(dict(settings)), "digests": digests}).detector()
+        given = plain({**settings, "digests": digests})
+        again = Run(self.path, Settings.of(given, str(self.path / SETTINGS))).detector()
         return of(again, samples).as_bytes()
 
     def _write_settings(self, settings: Mapping[str, Any]) -> None:
-        full = _plain({"format": FORMAT, **settings})
-        write(self.path / SETTINGS, _json_bytes({**full, "seal": _seal(full)}))
+        full = plain({"format": FORMAT, **settings})
+        write(self.path / SETTINGS, _json_bytes({**full, "seal": seal(full)}))
 
 
 # What a resumed fit may differ in: when and by whom it was started.
@@ -320,7 +212,7 @@ class Checkpoint:
 
     def __init__(self, path: Path, every: float = _SECONDS_BETWEEN_CHECKPOINTS) -> None:
         self.path = path / CHECKPOINT
-        self.settings = _digest({k: v for k, v in read_settings(path).items() if k not in _MAY_CHANGE})
+        self.settings = digest({k: v for k, v in read_settings(path).items() if k not in _MAY_CHANGE})
         self.every = every
         self.newest = time.monotonic()
 
@@ -356,7 +248,7 @@ class Checkpoint:
 
 def _json_bytes(value: Any) -> bytes:
     # A path that is no text has surrogates, which become JSON's own escapes.
-    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
     return (text + "\n").encode("utf-8", "backslashreplace")
 
 
@@ -364,23 +256,3 @@ def _parquet_bytes(table: pd.DataFrame) -> bytes:
     result = table.to_parquet(None, index=False)
     assert isinstance(result, bytes)
     return result
-
-
-def _seal(settings: Mapping[str, Any]) -> str:
-    """A digest of everything in the settings but the seal itself."""
-    return _digest({k: v for k, v in settings.items() if k != "seal"})
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    """Only what JSON has; numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
-        return _plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

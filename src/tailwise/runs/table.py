@@ -18,7 +18,6 @@ from ..core.detector import Detector
 from ..core.problem import Labelled, Problem
 from ..numerics.intervals import share_of
 from ..training.loop import Outcome
-from .store import Run
 
 
 def with_calibration(
@@ -38,15 +37,6 @@ def of_table(table: pd.DataFrame) -> Calibration:
     used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
     kinds = used["held_to"].to_numpy().astype(str) if "held_to" in used else None
     return Calibration(used["calibration"].to_numpy(dtype=float), kinds)
-
-
-def of_run(run: Run) -> Calibration:
-    """What a run says of new normals.
-
-    Raises:
-        InputError: the run was made before kinds were kept.
-    """
-    return of_table(run.scores())
 
 
 def group_column(groups: np.ndarray) -> pd.Series:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..core.data import Data
-from ..core.modality import Modality, find, infer
+from ..core.modality import ROW, Modality, find, infer
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
@@ -77,6 +77,16 @@ def from_arrays(
         known = read_labels(_each(test_labels, tested, "test_labels"), "test_labels", normal).anomalous
     test_groups = None if test_groups is None else _each(test_groups, tested, "test_groups").astype(str)
     return Problem(data, facts, groups, Labelled(tested, known, test_groups))
+
+
+def array_like(x: Any, modality: Modality, features: tuple[str, ...] = (), centre: Tensor | None = None) -> Data:
+    """Samples of an array that are read as others of this modality were, about their centre.
+
+    Raises:
+        InputError: it is no array of such samples, or values are not finite.
+    """
+    middle = np.zeros(1) if centre is None else centre.numpy()
+    return _data(x, "the array", modality, features if modality == ROW else (), centre=middle)
 
 
 @register("source", "ArrayFile")
@@ -180,7 +190,8 @@ def _data(
 ) -> Data:
     """The samples of an array; rows in double precision about a centre, their own unless one is given."""
     try:
-        samples = torch.as_tensor(x if isinstance(x, Tensor) else np.asarray(x))
+        # Copied where it cannot be written to, as what pandas gives: torch would warn of it.
+        samples = x if isinstance(x, Tensor) else torch.as_tensor(np.require(x, requirements="W"))
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not an array of numbers: {error}") from error
     if samples.dim() < 2:

@@ -141,16 +141,24 @@ class Table(PathSource):
             )
         return groups
 
+    def of_frame(self, frame: pd.DataFrame) -> Labelled:
+        """Every row of a DataFrame, read as this table is; labels and groups where it has their columns."""
+        frame = _checked(frame, self.path)
+        return self._among(set(frame.columns))._labelled(_Rows(frame, list(frame.columns)))
+
     def at(self, path: str) -> Table:
         """The same columns of another table; labels and groups are kept where it has them."""
         other = replace(self, path=path)
         if self.labels is None and self.groups is None:
             return other
-        known = set(self._read(path).frame.columns)
+        return other._among(set(self._read(path).frame.columns))
+
+    def _among(self, columns: set[str]) -> Table:
+        """The same table without labels and groups that are not among these columns."""
         return replace(
-            other,
-            labels=self.labels if self.labels in known else None,
-            groups=self.groups if self.groups in known else None,
+            self,
+            labels=self.labels if self.labels in columns else None,
+            groups=self.groups if self.groups in columns else None,
         )
 
     def reading(self, data: Data) -> Table:
@@ -232,14 +240,20 @@ def from_frame(
     Raises:
         InputError: a feature is no number, a value is missing, or two rows or columns have one name.
     """
+    frame = _checked(frame, name)
+    table = Table(name, labels=labels, normal=normal, groups=groups, columns=columns)
+    return table._problem(_Rows(frame, list(frame.columns)))
+
+
+def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    """The frame with its columns named by text."""
     frame = frame.set_axis([str(column) for column in frame.columns], axis=1)
     for what, names in (("columns", frame.columns), ("rows", frame.index.astype(str))):
         if names.has_duplicates:
             raise InputError(f"{name} has two {what} called {names[names.duplicated()][0]!r}", "rename one")
     if not len(frame):
         raise InputError(f"{name} has no rows")
-    table = Table(name, labels=labels, normal=normal, groups=groups, columns=columns)
-    return table._problem(_Rows(frame, list(frame.columns)))
+    return frame
 
 
 @dataclass(frozen=True, eq=False)

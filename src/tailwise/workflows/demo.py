@@ -20,6 +20,7 @@ from ..core.problem import Labelled, Problem
 from ..numerics import metrics
 from ..report import plots
 from ..runs import files, store
+from ..runs.scorer import Run
 from ..sources.solar import SolarCells
 from ..training import local_scores
 from ..training.fit import fit
@@ -40,7 +41,7 @@ FIGURES = {
 RESULTS, FIGURE = "demo.json", "demo.svg"
 
 
-def run(out: Path, seed: int, overwrite: bool) -> store.Run:
+def run(out: Path, seed: int, overwrite: bool) -> Run:
     """Compare them, print the table, and leave a run with both weighting and local scores."""
     with store.hold(out, overwrite):
         pass  # a folder that cannot be used is told of before the minute of reading, not after it

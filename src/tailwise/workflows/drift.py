@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 
 from ..calibration import drift
-from ..core import inference, messages
+from ..core import messages
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import drift_page
-from ..runs import files, store
-from ..runs.scorer import samples_like, source_like
+from ..runs import files
+from ..runs.scorer import open_run
 from ..runs.table import cross_fitted, examples_of, reference_of
 
 
@@ -31,16 +31,14 @@ def drift_of(
         raise InputError(f"drift is written as .json or .md: got {out.name}")
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be above 0: got {batch_size}")
-    opened = store.open_run(run)
+    opened = open_run(run)
     clusters, table = opened.clusters(), opened.scores()
     if clusters is None or "cluster_as_new" not in table:
         raise InputError(f"{opened.path} was made before runs kept their kinds", "fit again")
-    samples = samples_like(opened, source_like(opened, data, skip_bad))
+    samples = opened.samples(data, skip_bad).data
     check_samples(samples, least=1)
-    detector = opened.detector()
-    inference.place(detector, device)
     with torch.random.fork_rng():
-        scores = inference.score(detector, samples, batch_size).double().numpy()
+        scores = opened.scores_of(samples, batch_size, device)
     placed = clusters.place(samples)
     batch = drift.Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
     if cross_fitted(table):

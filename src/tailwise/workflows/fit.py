@@ -32,7 +32,7 @@ from ..report import review, selection
 from ..report.report_page import to_html
 from ..report.summary import fit_summary
 from ..runs import fingerprint, group_gate, scorer, store
-from ..runs.scorer import table_of_test
+from ..runs.scorer import Run, table_of_test
 from ..runs.table import Split, of_table, with_calibration
 from ..training import cleaning, cross_fitting, local_scores
 from ..training import fit as training_fit
@@ -45,9 +45,7 @@ from .request import _APART, _SPELLED, Request, make_detector
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
-def fit_run(
-    request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None
-) -> store.Run:
+def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None) -> Run:
     """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
     detector, _ = request.check()
     out = _default_out(request) if out is None else out
@@ -89,7 +87,7 @@ def fit_run(
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
         kinds = Clusters.learn(problem.train, request.seed)
-        found = kinds if request.per_cluster else None
+        found = scorer.closest(kinds) if request.per_cluster else None
         table = split.table(detector, outcome, fitted.scores, kinds)
         own = scorer.kinds_of(split.labelled, found) if request.per_cluster or request.per_group else None
         table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, own)

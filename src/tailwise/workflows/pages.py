@@ -10,8 +10,9 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import comparison, explanation, explanation_page, report_page
 from ..report.page import to_json
-from ..runs import files, scorer, store
-from ..runs.files import write
+from ..runs import files
+from ..runs.files import REPORT_PAGE, write
+from ..runs.scorer import open_run
 
 
 def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
@@ -23,7 +24,7 @@ def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
     writers = {".html": comparison.to_html, ".md": comparison.to_markdown, ".json": to_json}
     if out is not None and out.suffix not in writers:
         raise InputError(f"a comparison is .html, .md or .json: got {out.name}")
-    compared = comparison.compare([store.open_run(path) for path in paths])
+    compared = comparison.compare([open_run(path) for path in paths])
     if out is None:
         return comparison.to_markdown(compared).rstrip()
     write(out, writers[out.suffix](compared).encode("utf-8", "backslashreplace"))
@@ -46,14 +47,14 @@ def explain(
         raise InputError(f"an explanation is .html, .md, .txt or .json: got {out.name}")
     if weights and data is not None:
         raise InputError("weights are of the training samples, which the run names itself", "leave DATA out")
-    known = explanation.reopen(store.open_run(run))
+    known = explanation.reopen(open_run(run))
     if weights:
         found = explanation_page.of_weights(known, names or explanation.extreme_weights(known, worst))
     else:
         source, samples = known.source, known.samples
         if data is not None:
-            source = scorer.source_like(known.run, data)
-            samples = scorer.labelled_like(known.run, source)
+            source = known.run.source_like(data)
+            samples = known.run.samples(source)
             check_samples(samples.data, least=1)
         names = names or explanation.worst_samples(known, samples.data, worst)
         found = explanation_page.of_scores(
@@ -67,8 +68,8 @@ def explain(
 
 def write_report(run: Path, out: Path | None) -> Path:
     """Render a run's report; see `commands.report`."""
-    opened = store.open_run(run)
-    out = opened.path / store.REPORT_PAGE if out is None else out
+    opened = open_run(run)
+    out = opened.path / REPORT_PAGE if out is None else out
     writers: dict[str, Callable[[dict[str, Any]], str]] = {
         ".html": report_page.to_html,
         ".md": report_page.to_markdown,

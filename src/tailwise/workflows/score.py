@@ -9,14 +9,11 @@ import pandas as pd
 import torch
 
 from ..calibration import score_maps
-from ..core import inference
 from ..core.data import Data
-from ..core.detector import Detector
 from ..core.problem import Source
 from ..core.validation import check_samples, check_seed
 from ..errors import InputError
-from ..runs import scorer, store
-from ..runs.scorer import labelled_like, source_like
+from ..runs.scorer import Run, open_run
 
 
 def score_data(
@@ -39,39 +36,36 @@ def score_data(
     if map_threshold is not None and not math.isfinite(map_threshold):
         raise InputError(f"map_threshold must be finite: got {map_threshold}")
     check_seed(seed)
-    opened = store.open_run(run)
-    source = source_like(opened, data, skip_bad)
+    opened = open_run(run)
+    source = opened.source_like(data, skip_bad)
     if map_folder is not None:
         from . import map_files  # reads and draws pictures, which most scoring does not
 
         map_files.check_folder(map_folder, source)
-    labelled = labelled_like(opened, source)
+    labelled = opened.samples(source)
     samples = labelled.data
     check_samples(samples, least=1)
-    detector = opened.detector()
-    inference.place(detector, device)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores = inference.score(detector, samples, batch_size).double().numpy()
+        scores = opened.scores_of(samples, batch_size, device)
         if map_folder is not None:
-            _write_maps(map_folder, opened, detector, samples, source, map_threshold)
-    return scorer.scored(opened, labelled, scores, threshold, false_discoveries)
+            _write_maps(map_folder, opened, samples, source, map_threshold)
+    return opened.table_of(labelled, scores, threshold, false_discoveries)
 
 
-def _write_maps(
-    folder: Path, run: store.Run, detector: Detector, samples: Data, source: Source, threshold: float | None
-) -> None:
+def _write_maps(folder: Path, run: Run, samples: Data, source: Source, threshold: float | None) -> None:
     from ..report import pictures
     from . import map_files
 
+    detector = run.detector()
     if not detector.has_maps:
         raise InputError(
-            f"the run's detector has no score maps of its samples: {run.settings['detector']}",
+            f"the run's detector has no score maps of its samples: {run.settings.detector}",
             "fit images with one that has, such as autoencoder or gaussian",
         )
-    scale = score_maps.Scale.of(run.settings)
+    scale = run.map_scale
     if scale is None:
         raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
     scale = scale if threshold is None else score_maps.Scale(min(scale.usual, threshold), threshold)
-    found = score_maps.of_data(detector, samples, run.settings["smoothing"])
+    found = score_maps.of_data(detector, samples, run.settings.smoothing)
     map_files.write_maps(folder, samples, found, scale, pictures.pictures_of(source, samples))

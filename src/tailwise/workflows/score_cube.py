@@ -26,9 +26,8 @@ from ..core.context import Scenes
 from ..core.data import Data
 from ..core.detector import Detector
 from ..errors import InputError
-from ..runs import scorer
-from ..runs.files import cannot_write, file_digest, write
-from ..runs.store import MODEL, open_run
+from ..runs.files import MODEL, cannot_write, file_digest, write
+from ..runs.scorer import open_run
 from ..sources.paths import find_path
 
 # Numbers of the cube that are read at a time.
@@ -59,8 +58,8 @@ def write_map(
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     opened = open_run(run)
-    source = scorer.source_like(opened, data)
-    samples = scorer.samples_like(opened, source)
+    source = opened.source_like(data)
+    samples = opened.samples(source).data
     sizes = samples.context.sizes if isinstance(samples.context, Scenes) else ()
     if len(sizes) != 1:
         holds = f"{len(sizes)} of them" if sizes else "something else"
@@ -74,13 +73,12 @@ def write_map(
         raise InputError(
             f"{out} is there already, and a folder is not written over", "remove it, or choose another --out"
         )
-    detector = opened.detector()
-    inference.place(detector, device)
+    detector = opened.detector_on(device)
     height, width = sizes[0]
     rows = max(1, _BLOCK_ENTRIES // (width * samples.sample_shape[1]))
     belongs = {
         "model": file_digest(opened.path / MODEL),
-        "detector": opened.settings["detector"],
+        "detector": opened.settings.detector,
         "source": repr(source),
         "files": [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in _beside(path) if p not in files],
         "shape": [height, *samples.sample_shape, width],
@@ -90,7 +88,7 @@ def write_map(
     }
     part = Part(out, belongs, rows * width)
     part.fill(len(samples), lambda index: _scores(detector, samples, index, batch_size, device))
-    limit = opened.settings["threshold"] if threshold is None else threshold
+    limit = opened.settings.threshold if threshold is None else threshold
     _WRITERS[out.suffix](part.path, out, _Map(height, width, limit, header))
     part.discard()
     return out

@@ -9,8 +9,8 @@ import pandas as pd
 from ..calibration import conformal
 from ..core import messages
 from ..errors import InputError
-from ..runs import store
 from ..runs import table as runs_table
+from ..runs.scorer import open_run
 from ..runs.table import of_table
 
 USUAL_SHARES = (0.01, 0.05, 0.1)
@@ -20,10 +20,10 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
     """The thresholds of a run for a share of false alarms, or for its own and the usual ones."""
     if not per_day > 0:
         raise InputError(f"per_day must be above 0: got {per_day}")
-    run = store.open_run(path)
-    asked = sorted({run.settings["false_alarms"], *USUAL_SHARES}) if false_alarms is None else [false_alarms]
+    run = open_run(path)
+    asked = sorted({run.settings.false_alarms, *USUAL_SHARES}) if false_alarms is None else [false_alarms]
     table = run.scores()
-    calibration = of_table(table)
+    calibration = run.calibration()
     rows = []
     for share in asked:
         own = calibration.table(share, per_day)

@@ -21,34 +21,31 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..report.report_page import to_html
 from ..report.summary import update_summary
-from ..runs import fingerprint, group_gate, scorer, store
-from ..runs.store import Run
+from ..runs import fingerprint, group_gate, store
+from ..runs.scorer import Run, open_run
 from ..runs.table import of_table
 from ..sources.auto import open_source, spelled
-
-# Of settings.json, what describes the file itself or is made anew.
-_OWN = {"format", "seal", "status", "digests"}
 
 
 def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, command: str) -> Run:
     """A new run of `run`'s detector with the normals of `more` added; see `commands.update`."""
-    opened = store.open_run(run)
-    source = open_source(more) if spelled(more) else opened.spelled("source").at(more)
+    opened = open_run(run)
+    source = open_source(more) if spelled(more) else opened.source().at(more)
     detector = opened.detector()
     if not isinstance(detector, Updatable):
-        local = " with local scores" if opened.settings["scores"] != "own" else ""
+        local = " with local scores" if opened.settings.scores != "own" else ""
         name = type(getattr(detector, "detector", detector)).__name__
         raise InputError(
             f"{name}{local} cannot take in more samples: it is fitted as a whole",
             "fit patch-memory with --scores own, or fit again with all data",
         )
-    if opened.settings.get("per_cluster") or opened.settings.get("per_group"):
+    if opened.settings.has_own_thresholds:
         raise InputError("a run with a threshold for each kind cannot take in more samples", "fit again with all data")
     # Test data beside the new samples is not looked at: it is not what the run was tested on.
     problem = replace(source.load(), test=None)
-    data = problem.train.about(scorer.centre_of(opened))
+    data = problem.train.about(opened.centre)
     problem = replace(problem, train=data)
-    expected = tuple(opened.settings["sample_shape"])
+    expected = opened.settings.sample_shape
     if data.sample_shape != expected or data.modality != opened.modality:
         raise InputError(
             f"the run was fitted on {opened.modality.plural} of shape {list(expected)}: {more} has "
@@ -56,7 +53,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             "add data of the same kind",
         )
     check_samples(data, least=1)
-    settings = {name: value for name, value in opened.settings.items() if name not in _OWN}
+    settings = opened.settings.as_dict()
     with store.hold(out, overwrite) as writer:
         held = _held_out(len(data), settings["false_alarms"], seed)
         chosen = np.setdiff1d(np.arange(len(data)), held)

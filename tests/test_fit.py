@@ -1,0 +1,67 @@
+"""`tailwise.fit` in Python: what the command does, of arrays, frames, paths and sources."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+
+import tailwise
+from tailwise.cli import main
+from tailwise.errors import InputError
+from tailwise.sources.auto import open_source
+from tailwise.sources.options import SourceOptions
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    generator = np.random.default_rng(0)
+    rows = np.vstack([generator.normal(centre, 1, (count, 4)) for centre, count in ((0, 150), (6, 40))])
+    return pd.DataFrame(rows.astype(np.float32), columns=list("abcd")).assign(line=["x"] * 150 + ["y"] * 40)
+
+
+def test_it_is_the_command_whatever_holds_the_samples(frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / "parts.csv"
+    frame.to_csv(path, index=False)
+    words = ["fit", str(path), "--groups", "line", "--detector", "gaussian", "--out", str(tmp_path / "command")]
+    assert main.run(words) == 0
+    expected = tailwise.open_run(tmp_path / "command")
+    given = {
+        "frame": (frame, SourceOptions(groups="line")),
+        "path": (path, SourceOptions(groups="line")),
+        "source": (open_source(str(path), groups="line"), SourceOptions()),
+        "array": (frame[list("abcd")].to_numpy(), SourceOptions()),
+    }
+    for name, (data, reading) in given.items():
+        run = tailwise.fit(data, reading=reading, detector="gaussian", out=tmp_path / name)
+        assert_array_equal(run.scores()["score"], expected.scores()["score"])
+        assert run.settings.threshold == expected.settings.threshold
+        assert ("group" in run.scores()) == (name != "array")
+        assert_array_equal(run.score(path)["score"] if name != "array" else run.score(data)["score"],
+                           expected.score(path)["score"])  # fmt: skip
+
+
+def test_without_a_folder_a_new_one_is_made(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = frame[list("abcd")].to_numpy()
+    paths = [tailwise.fit(rows, detector="gaussian", scores="own").path for _ in range(2)]
+    assert paths == [Path("runs/InMemory-gaussian"), Path("runs/InMemory-gaussian-2")]
+
+
+def test_what_does_not_fit_is_named(frame: pd.DataFrame, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="groups does not apply to ndarray"):
+        tailwise.fit(frame[list("abcd")].to_numpy(), reading=SourceOptions(groups="line"), out=tmp_path / "run")
+    with pytest.raises(InputError, match="has no column 'lines'"):
+        tailwise.fit(frame, reading=SourceOptions(groups="lines"), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_samples_in_memory_cannot_be_explained_but_others_can_be_scored(frame: pd.DataFrame, tmp_path: Path) -> None:
+    run = tailwise.fit(frame[list("abcd")], detector="gaussian", out=tmp_path / "run")
+    with pytest.raises(InputError, match="not kept with a run"):
+        tailwise.open_run(run.path).source().load()
+    shuffled = frame[list("dbca")]
+    assert_array_equal(run.score(shuffled)["score"], run.score(frame)["score"])
