@@ -67,7 +67,7 @@ class Table(PathSource):
     reads: ClassVar[str] = "a table (.csv, .tsv, .txt, .xlsx, .parquet, .npz, .npy), given by its own path"
 
     labels: str | None = None
-    normal: tuple[int | str, ...] = ()
+    normal: tuple[int | str | bool, ...] = ()
     groups: str | None = None
     columns: tuple[str, ...] = ()
     sep: str | None = None
@@ -230,7 +230,7 @@ def from_frame(
     frame: pd.DataFrame,
     *,
     labels: str | None = None,
-    normal: tuple[int | str, ...] = (),
+    normal: tuple[int | str | bool, ...] = (),
     groups: str | None = None,
     columns: tuple[str, ...] = (),
     name: str = "frame",
