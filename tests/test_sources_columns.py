@@ -11,9 +11,10 @@ from sklearn.metrics import roc_auc_score
 from tailwise import AnomalyDetector, open_run
 from tailwise.cli import main
 from tailwise.core.data import Data
+from tailwise.core.modality import ROW
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
-from tailwise.sources.arrays import from_arrays
+from tailwise.sources.arrays import array_like, from_arrays
 from tailwise.sources.table import Table, from_frame
 
 ROWS = 120
@@ -275,7 +276,7 @@ def test_a_run_reads_new_tables_about_its_own_centre(tmp_path, suffix, offset):
     table = pd.read_csv(out)
     assert roc_auc_score(bad, table["score"]) > 0.99
     assert table["flagged"][200:].all()
-    centre = open_run(run).settings["centre"]
+    centre = open_run(run).settings.centre
     assert np.allclose(centre, offset, atol=2)
 
 
@@ -285,6 +286,14 @@ def test_arrays_of_a_training_and_a_test_part_share_a_centre():
     np.testing.assert_allclose(problem.train.original(problem.train.samples), train, rtol=0, atol=1e-6)
     np.testing.assert_allclose(problem.test.data.original(problem.test.data.samples), test, rtol=0, atol=1e-6)
     assert torch.equal(problem.train.centre, problem.test.data.centre)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64", "int32"])
+def test_an_array_of_any_numbers_is_read_about_the_centre_of_others(kind):
+    rows = (2**23 + draw().integers(-9, 9, (20, 2))).astype(kind)
+    data = array_like(rows, ROW, centre=torch.tensor([2.0**23, 0.0], dtype=torch.float64))
+    np.testing.assert_array_equal(data.samples[:, 0].numpy(), rows[:, 0].astype(float) - 2.0**23)
+    np.testing.assert_array_equal(data.original(data.samples).numpy(), rows)
 
 
 def test_ordinary_columns_are_read_as_they_are():

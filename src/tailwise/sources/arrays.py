@@ -25,6 +25,8 @@ from .paths import find_path
 from .recognition import Match, PathSource
 from .splits import by_class, one_class
 
+_EXACT = (torch.float64, torch.int64, torch.int32)
+
 
 def from_arrays(
     x: Any,
@@ -208,11 +210,12 @@ def _data(
             f"({int((~finite).sum())} such samples)",
             "fill, rescale or drop them first",
         )
-    if len(exact) and exact.dim() == 2 and exact.dtype in (torch.float64, torch.int64, torch.int32):
+    if exact.dim() == 2 and len(exact):
         values = exact.double().numpy()
         if centre is None:
             warn_of_counting(values, name, features)
-            centre = centring.centre_of(values)
+            # What comes in single precision has lost its digits already.
+            centre = centring.centre_of(values) if exact.dtype in _EXACT else np.zeros(1)
         if centre.any():
             samples = torch.from_numpy(centring.about(values, centre))
     if features and (len(features) != samples.shape[1] or samples.dim() != 2):
