@@ -54,14 +54,8 @@ def fit(
 ) -> Run:
     """Learn what is normal, and write a run: detector, scores, thresholds and report.
 
-    Repeat the command to resume an interrupted fit. In Python, `tailwise.fit` is this command; it also takes an array
-    [n, *sample], a DataFrame or a source, and gives the run.
-
-        >>> import numpy as np, tailwise, tempfile
-        >>> normals = np.random.default_rng(0).normal(size=(200, 3))
-        >>> run = tailwise.fit(normals, detector="gaussian", out=tempfile.mkdtemp())
-        >>> run.score([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]).flagged.tolist()
-        [False, True]
+    Repeat the command to resume an interrupted fit. `tailwise.fit` is the same in Python; there the data may also be an
+    array [n, *sample], a DataFrame or a source, and the run is returned.
 
     Args:
         data: a folder of images (flat, or in MVTec layout, of which the train part is read), a table (CSV, parquet,
@@ -97,6 +91,13 @@ def fit(
         seed: the same seed gives the same result.
         log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
         overwrite: replace what is in the run folder.
+
+    Examples:
+        >>> import numpy as np, tailwise, tempfile
+        >>> normals = np.random.default_rng(0).normal(size=(200, 3))
+        >>> run = tailwise.fit(normals, detector="gaussian", out=tempfile.mkdtemp())
+        >>> run.score([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]).flagged.tolist()
+        [False, True]
     """
     from ..sources.auto import open_source
     from ..workflows.fit import fit_run
