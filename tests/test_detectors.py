@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
-from tailwise.core.detector import Detector
+from tailwise.core.detector import Detector, Reading
 from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
 from tailwise.errors import InputError
 from tailwise.testing import CONTRACTS, Case
@@ -116,6 +116,23 @@ class ScoresNothing(Sound):
         return torch.ones(len(batch))
 
 
+class ReadsOtherwise(Sound):
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        found = super().read(batch, score, map, embedding)
+        return Reading(found.score + 1e-6, found.map, found.embedding)
+
+
+class ReadsTooMuch(Sound):
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        return super().read(batch, score, map, True)
+
+
+class ForgetsItsShape(Sound):
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        super().build(sample_shape)
+        self.modality = SPECTRUM
+
+
 class ReducesTheLoss(Learner):
     def losses(self, batch: Batch) -> Tensor:
         return super().losses(batch).mean()
@@ -146,6 +163,10 @@ BROKEN = [
     (HiddenState, "saved_and_loaded_is_equal"),
     (Unseeded, "same_seed_same_scores"),
     (ScoresNothing, "learns"),
+    (ReadsOtherwise, "one_pass_gives_what_each_does"),
+    (ReadsTooMuch, "one_pass_gives_what_each_does"),
+    (ForgetsItsShape, "a_wrapped_detector_is_restored"),
+    (HiddenState, "a_wrapped_detector_is_restored"),
     (ReducesTheLoss, "gradients_are_weighted"),
     (NeverTrains, "learns"),
     (LossAgainstScore, "learns"),

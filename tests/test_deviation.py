@@ -8,10 +8,10 @@ import torch
 
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
-from tailwise.core.modality import IMAGE, ROW
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.core.problem import Labelled
 from tailwise.detectors.components.adaptive_deviation import lenders
-from tailwise.detectors.components.deviation_network import Reading
+from tailwise.detectors.components.deviation_network import HeadOutputs
 from tailwise.detectors.components.input_gradients import gradients, localised
 from tailwise.errors import InputError
 from tailwise.testing import CONTRACTS, Case
@@ -91,7 +91,7 @@ def test_of_many_anomalies_every_one_has_its_turn_and_their_order_does_not_matte
 
 @pytest.mark.parametrize("shape", [(5,), (1, 7), (2, 9, 8)])
 def test_the_explanation_of_dev_net_is_the_finite_difference(shape):
-    case = Case(DevNet, shape)
+    case = Case(DevNet, shape, {1: ROW, 2: SPECTRUM, 3: IMAGE}[len(shape)])
     detector = case.fit(case.data()).double()
     samples = case.data(3, seed=5).read(torch.arange(3)).double()
     batch = Batch(samples, torch.arange(3))
@@ -121,7 +121,7 @@ def test_a_map_has_its_score_as_its_largest_value_where_the_gradient_is():
     assert float(maps[0, 40, 10]) == 0
 
 
-HEADS = Reading(torch.tensor([3.0]), torch.tensor([0.0]), torch.zeros(1, 4))
+HEADS = HeadOutputs(torch.tensor([3.0]), torch.tensor([0.0]), torch.zeros(1, 4))
 
 
 def untrained(make, **options):
@@ -144,13 +144,13 @@ def test_soft_targets_let_go_of_what_looks_anomalous_and_never_push_it():
     slopes = []
     for logit in (-9.0, 0.0, 9.0):
         deviation = torch.tensor([3.0], requires_grad=True)
-        loss = detector._terms(Reading(deviation, torch.tensor([logit]), places), 0.0, places, 1, torch.tensor([7]))
+        loss = detector._terms(HeadOutputs(deviation, torch.tensor([logit]), places), 0.0, places, 1, torch.tensor([7]))
         slopes += torch.autograd.grad(loss.sum(), deviation)[0].tolist()
     assert slopes[0] == pytest.approx(1, abs=1e-3)
     assert slopes[1:] == pytest.approx([0, 0], abs=1e-6)
     published = untrained(ADL, burn_in_steps=0, as_published=True)
     deviation = torch.tensor([3.0], requires_grad=True)
-    loss = published._terms(Reading(deviation, torch.tensor([9.0]), places), 0.0, places, 1, torch.tensor([7]))
+    loss = published._terms(HeadOutputs(deviation, torch.tensor([9.0]), places), 0.0, places, 1, torch.tensor([7]))
     assert torch.autograd.grad(loss.sum(), deviation)[0].item() == pytest.approx(-1 / 48, rel=0.05)
 
 
@@ -168,8 +168,8 @@ def test_cues_rise_with_conviction_unless_as_published(published):
     detector = untrained(MultiCue, as_published=published)
     count = 101
     steady = torch.zeros(count, 4)
-    doubt = detector._cues(Reading(torch.ones(count), torch.linspace(-8, 8, count), steady))["entropy"]
-    away = detector._cues(Reading(torch.linspace(0, 9, count), torch.zeros(count), steady))["deviation"]
+    doubt = detector._cues(HeadOutputs(torch.ones(count), torch.linspace(-8, 8, count), steady))["entropy"]
+    away = detector._cues(HeadOutputs(torch.linspace(0, 9, count), torch.zeros(count), steady))["deviation"]
     assert bool((doubt.diff() > 0).all()) != published
     assert bool((away.diff() > 0).all()) != published
     assert float(doubt[0]) < 0.05

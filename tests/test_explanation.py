@@ -51,7 +51,7 @@ def test_cluster_fair_scores_add_up_in_both_ways():
     found = explanation.drivers(scored, one, data.read(torch.arange(5)).mean(0), seed=0)
     added = sum(row["contribution"] for row in found["drivers"]["rows"])
     assert added == pytest.approx(score - found["usual"], rel=1e-4)
-    cues = inference.over_batches(scored, one, lambda batch: scored.cues(batch).T)[0]
+    cues = inference.over_batches(scored, one, lambda batch: torch.stack(list(scored.named_cues(batch).values()), 1))[0]
     assert float(cues.mean()) == pytest.approx(score, rel=1e-5)
 
 

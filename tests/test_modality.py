@@ -71,7 +71,7 @@ def test_a_run_says_what_its_samples_are_and_refuses_others(tmp_path):
     source = ArrayFile(str(tmp_path / "x.npz"), modality="image")
     commands.fit(repr(source), detector="gaussian", out=tmp_path / "run")
     run = open_run(tmp_path / "run")
-    assert run.settings["modality"] == "image"
+    assert run.settings.modality == "image"
     assert run.detector().modality is IMAGE
     assert len(commands.score(tmp_path / "run", repr(source))) == 40
     other = ArrayFile(str(tmp_path / "x.npz"), modality="feature map")

@@ -20,6 +20,7 @@ from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
 from tailwise.core.modality import IMAGE, ROW, SPECTRUM
+from tailwise.detectors.tiles import Tiles
 from tailwise.errors import InputError
 from tailwise.integrations import onnx as integrations_onnx
 from tailwise.integrations.onnx import _quiet, _solved, to_onnx
@@ -131,6 +132,19 @@ def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: 
     found = model.maps(few.numpy())
     assert found.shape == shown.shape
     assert np.abs(found - shown).max() <= 1e-4 * np.abs(shown).max()
+
+
+def test_an_image_of_several_tiles_is_exported(tmp_path) -> None:
+    case = Case(lambda: Tiles(tile=16), (1, 32, 32))
+    detector = case.fit(case.data(), epochs=1)
+    kept = fingerprint.of(detector, fingerprint.choose(detector, case.data()))
+    path = tmp_path / "tiles.onnx"
+    path.write_bytes(to_onnx(detector, {"detector": "tiles", "threshold": 1.0, "smoothing": SMOOTHING}, kept))
+    fresh = case.data(9, seed=5)
+    model = tailwise_runtime.load(path)
+    assert apart(model.score(fresh.samples.numpy()), inference.score(detector, fresh)) < 1e-4
+    shown = np.stack(list(score_maps.of_data(detector, fresh, SMOOTHING)))
+    assert np.abs(model.maps(fresh.samples.numpy()) - shown).max() <= 1e-4 * np.abs(shown).max()
 
 
 def test_elimination_solves_what_numpy_solves() -> None:

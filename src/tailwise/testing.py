@@ -10,22 +10,25 @@ by its existence.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
 from .core import inference
 from .core.context import Scenes
 from .core.data import Batch, Data
-from .core.detector import ClosedForm, Detector, Mapping2d, Trainable
+from .core.detector import ClosedForm, Detector, Mapping2d, Reading, Trainable
 from .core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality, infer
 from .core.problem import Labelled
 from .errors import InputError
 from .runs.files import tensor_bytes
 from .training import fit as training_fit
+from .training.local_scores import AUTO, wrapped
 from .training.options import Training
 from .weights.densities import Gaussian
 from .weights.steps import Importance
@@ -174,8 +177,6 @@ def batch_size_does_not_matter(case: Case) -> None:
 
 def saved_and_loaded_is_equal(case: Case) -> None:
     """State through safetensors and settings through their spelling give the same scores to the last bit."""
-    import safetensors.torch
-
     data = case.data()
     detector = case.fit(data)
     again = case.make()
@@ -236,6 +237,43 @@ def refuses_other_shapes(case: Case) -> None:
         assert type(detector).__name__ in refusal, f"the refusal does not name the detector: {refusal}"
 
 
+def one_pass_gives_what_each_does(case: Case) -> None:
+    """`read` gives, to the last bit and in any combination, what `score`, `score_map` and `embed` give alone."""
+    data = case.data()
+    detector = case.fit(data)
+    batch: Batch = next(data.batches(7))
+    with_map = (False, True) if detector.has_maps else (False,)
+    with torch.no_grad():
+        alone = Reading(
+            detector.score(batch),
+            detector.score_map(batch) if detector.has_maps else torch.empty(0),  # type: ignore[operator]
+            detector.embed(batch),
+        )
+        for asked in itertools.product((False, True), with_map, (False, True)):
+            read = detector.read(batch, *asked)
+            for wanted, (name, value) in zip(asked, vars(read).items(), strict=True):
+                if wanted:
+                    assert torch.equal(value, getattr(alone, name)), f"read gives another {name} than alone"
+                else:
+                    assert not value.numel(), f"read gives a {name} that was not asked for"
+
+
+def a_wrapped_detector_is_restored(case: Case) -> None:
+    """A detector inside another comes back with it: here with local scores around it."""
+    detector = case.make()
+    if detector.needs_context:
+        return
+    data = case.data()
+    scored = AUTO.fit(case.fit(data), data).eval()
+    again = wrapped(detector, "auto")
+    again.restore(data.sample_shape, safetensors.torch.load(tensor_bytes(scored.state_dict(), {})), data.modality)
+    fresh = case.data(20, seed=7)
+    for found, expected in ((again.eval(), scored), (again.trained, scored.trained)):
+        assert found.modality == data.modality, f"{type(found).__name__} came back for {found.modality.plural}"
+        equal = torch.equal(inference.score(found, fresh), inference.score(expected, fresh))
+        assert equal, f"{type(found).__name__} scores differently after it was restored inside another"
+
+
 def maps_fit_their_samples(case: Case) -> None:
     """A score map of an image has the image's height and width."""
     data = case.data()
@@ -269,6 +307,8 @@ CONTRACTS: dict[str, Callable[[Case], None]] = {
         learns,
         weighted_scores_follow_target,
         refuses_other_shapes,
+        one_pass_gives_what_each_does,
+        a_wrapped_detector_is_restored,
         maps_fit_their_samples,
     )
 }

@@ -75,7 +75,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
 def with_scores(fitted: Fitted, data: Data, spelling: str) -> Fitted:
     """What was fitted to `data` with local scores, if this spelling gives them to such samples."""
     chosen = local_scores.choose(spelling, data.modality)
-    if chosen is None or isinstance(fitted.detector, local_scores.LocallyScored):
+    if chosen is None or fitted.detector.trained is not fitted.detector:
         return fitted
     detector = chosen.fit(fitted.detector, data)
     return Fitted(detector, fitted.outcome, detector.training_scores)

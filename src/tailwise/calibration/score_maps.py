@@ -74,13 +74,20 @@ def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Ite
         data: images or feature maps; only a batch of them is read at a time.
         smoothing: standard deviation as a share of the map's longer side; 0 is none.
     """
-    check_smoothing(smoothing)
-    if not detector.has_maps:
-        raise InputError(
-            f"{type(detector).__name__} has no score maps of samples of shape {list(detector.sample_shape)}"
-        )
-    for batch in _raw(detector, data):
-        yield from smoothed(batch, smoothing).numpy()
+    _check(detector, smoothing)
+    size = max(1, min(_MOST_AT_ONCE, _BATCH_ENTRIES // math.prod(data.sample_shape)))
+    for reading in inference.readings(detector, data, size, score=False, map=True):
+        yield from smoothed(reading.map, smoothing).numpy()
+
+
+def with_scores(
+    detector: Detector, data: Data, smoothing: float = SMOOTHING, batch_size: int | None = None
+) -> Iterator[tuple[float, np.ndarray]]:
+    """The score of each sample and its smoothed map, as `inference.score` and `of_data` give them, in one pass."""
+    _check(detector, smoothing)
+    for reading in inference.readings(detector, data, batch_size, map=True):
+        parts = (smoothed(part, smoothing).numpy() for part in reading.map.split(_MOST_AT_ONCE))
+        yield from zip(reading.score.tolist(), (found for part in parts for found in part), strict=True)
 
 
 def smoothed(maps: Tensor, smoothing: float = SMOOTHING) -> Tensor:
@@ -160,21 +167,17 @@ def check_smoothing(smoothing: float) -> None:
         raise InputError(f"smoothing must be from 0 to 0.25 of a map's side: got {smoothing}")
 
 
+def _check(detector: Detector, smoothing: float) -> None:
+    check_smoothing(smoothing)
+    if not detector.has_maps:
+        raise InputError(
+            f"{type(detector).__name__} has no score maps of samples of shape {list(detector.sample_shape)}"
+        )
+
+
 def _measured(scores: np.ndarray) -> np.ndarray:
     share = _MEASURED_SIDE / max(scores.shape)
     if share >= 1:
         return scores
     size = tuple(max(1, round(side * share)) for side in scores.shape)
     return resized(torch.from_numpy(scores)[None], (size[0], size[1]))[0].numpy()
-
-
-@torch.no_grad()
-def _raw(detector: Detector, data: Data) -> Iterator[Tensor]:
-    """The detector's own maps [b, h, w] of a batch at a time, on the CPU."""
-    was_training = detector.training
-    detector.eval()
-    device = inference.device_of(detector)
-    size = max(1, min(_MOST_AT_ONCE, _BATCH_ENTRIES // math.prod(data.sample_shape)))
-    for batch in data.batches(size):
-        yield detector.score_map(batch.to(device)).float().cpu()  # type: ignore[operator]
-    detector.train(was_training)

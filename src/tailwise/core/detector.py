@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -87,6 +88,36 @@ class Updatable(Protocol):
         ...
 
 
+@runtime_checkable
+class MeanOfCues(Protocol):
+    """Its score is the mean of named cues."""
+
+    def named_cues(self, batch: Batch) -> dict[str, Tensor]:
+        """The cues [sample] by name."""
+        ...
+
+
+@runtime_checkable
+class OwnScale(Protocol):
+    """Counts scores in deviations of its own training samples, and can count in those of another."""
+
+    def count_as(self, other: Any) -> None:
+        """Give scores on the scale of `other`, a detector of the same class, from now on."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """What one pass over a batch gives: [sample] scores, [sample, *space] maps and [sample, d] places in an embedding.
+
+    What was not asked for is empty.
+    """
+
+    score: Tensor = torch.empty(0)  # noqa: RUF009 (never written to)
+    map: Tensor = torch.empty(0)  # noqa: RUF009
+    embedding: Tensor = torch.empty(0)  # noqa: RUF009
+
+
 class Detector(nn.Module):
     """What detectors share: settings that print, the sample's shape, and a state of plain tensors.
 
@@ -151,6 +182,11 @@ class Detector(nn.Module):
         """Whether `score_map` says where in an image the anomaly is: samples are images, and there is a map of them."""
         return self.modality.spatial and isinstance(self, Mapping2d)
 
+    @property
+    def trained(self) -> Detector:
+        """What was trained and gave the outcome of training: the detector itself, or the one within it."""
+        return self
+
     def build(self, sample_shape: tuple[int, ...]) -> None:
         """Make networks and buffers for samples of this shape."""
 
@@ -161,9 +197,32 @@ class Detector(nn.Module):
         """[sample], higher is more anomalous."""
         raise NotImplementedError(f"{type(self).__name__} has no score")
 
+    def score_left_out(self, batch: Batch) -> Tensor:
+        """[sample] of training samples, each as if it had not been learnt from; `score` unless a detector can tell."""
+        return self.score(batch)
+
     def embed(self, batch: Batch) -> Tensor:
         """[sample, d]: where the detector places a sample; the sample itself unless it learns better."""
         return batch.samples.flatten(1)
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """What is asked for, in one pass: a detector that can share work between them says how here.
+
+        To the last bit this is what `score`, `score_map` and `embed` give.
+
+        Raises:
+            InputError: a map is asked for, and the detector has none.
+        """
+        read: dict[str, Tensor] = {}
+        if score:
+            read["score"] = self.score(batch)
+        if map:
+            if not isinstance(self, Mapping2d):
+                raise InputError(f"{type(self).__name__} has no score maps")
+            read["map"] = self.score_map(batch)
+        if embedding:
+            read["embedding"] = self.embed(batch)
+        return Reading(**read)
 
     def start(self, sample_shape: tuple[int, ...], modality: Modality | None = None) -> None:
         """Check what the samples are and build; without a modality it is inferred from the shape.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
 from .data import Batch, Data
-from .detector import Detector
+from .detector import Detector, Reading
 
 _SCORE_BATCH = 4_096
 _SCORE_ENTRIES = 20_000_000
@@ -19,6 +19,31 @@ _SCORE_ENTRIES = 20_000_000
 def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
     """Scores [n] on the CPU, float32. They do not depend on the batch size."""
     return over_batches(detector, data, detector.score, batch_size)
+
+
+@torch.no_grad()
+def readings(
+    detector: Detector,
+    data: Data,
+    batch_size: int | None = None,
+    *,
+    score: bool = True,
+    map: bool = False,
+    embedding: bool = False,
+) -> Iterator[Reading]:
+    """What is asked for of each batch, in evaluation mode, on the CPU, float32: one pass that gives several.
+
+    A batch at a time, because maps of a whole data set need not fit into memory.
+    """
+    was_training = detector.training
+    detector.eval()
+    device = device_of(detector)
+    try:
+        for batch in data.batches(batch_size or batch_size_for(data.sample_shape)):
+            read = detector.read(batch.to(device), score, map, embedding)
+            yield Reading(read.score.float().cpu(), read.map.float().cpu(), read.embedding.float().cpu())
+    finally:
+        detector.train(was_training)
 
 
 def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..core.bounds import CountFromZero, Positive, Widths
 from ..core.data import Batch
+from ..core.detector import Reading
 from ..core.registry import register
 from .components.adaptive_deviation import Adaptive
 
@@ -53,9 +54,20 @@ class AdaptiveDeviation(Adaptive):
         self.as_published = as_published
 
     def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).deviation
+        return self.read(batch).score
 
     def score_map(self, batch: Batch) -> Tensor:
         """Probability that a feature, band or pixel was replaced."""
-        places = self.read(batch).places.sigmoid()
-        return places if self.modality.spatial else self.modality.over_channels(places)
+        return self.read(batch, score=False, map=True).map
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """The three heads look once."""
+        read = {"embedding": self.embed(batch)} if embedding else {}
+        if score or map:
+            heads = self.heads_of(batch)
+            read |= {"score": heads.deviation} if score else {}
+            read |= {"map": self._probability(heads.places)} if map else {}
+        return Reading(**read)
+
+    def _probability(self, places: Tensor) -> Tensor:
+        return places.sigmoid() if self.modality.spatial else self.modality.over_channels(places.sigmoid())

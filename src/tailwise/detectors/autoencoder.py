@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..core.bounds import Count, Widths
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.registry import register
 from .components.losses import squared_error
 from .components.nets import Body
@@ -56,5 +56,15 @@ class AutoEncoder(Detector):
 
     def score_map(self, batch: Batch) -> Tensor:
         """Squared error at each feature, band or pixel, averaged over channels."""
+        return self.read(batch, score=False, map=True).map
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """The sample is rebuilt once."""
         samples = self.standardise(batch.samples)
-        return self.modality.over_channels((samples - self.decoder(self.encoder(samples))).square())
+        code = self.encoder(samples)
+        read = {"embedding": code} if embedding else {}
+        if score or map:
+            rebuilt = self.decoder(code)
+            read |= {"score": squared_error(samples, rebuilt)} if score else {}
+            read |= {"map": self.modality.over_channels((samples - rebuilt).square())} if map else {}
+        return Reading(**read)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..core.bounds import Count, Widths
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.registry import register
 from .components.losses import distance_to
 from .components.nets import Body
@@ -62,6 +62,14 @@ class DeepSVDD(Detector):
 
     def score(self, batch: Batch) -> Tensor:
         return self.losses(batch)
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """The score is a distance of the place."""
+        if map:
+            return super().read(batch, score, map, embedding)
+        code = self.embed(batch)
+        read = {"score": distance_to(self.centre, code)} if score else {}
+        return Reading(**read, **({"embedding": code} if embedding else {}))
 
     def embed(self, batch: Batch) -> Tensor:
         return self.encoder(self.standardise(batch.samples))

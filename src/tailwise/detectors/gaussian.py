@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.bounds import Share
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
@@ -75,18 +75,28 @@ class Gaussian(Detector):
         self.whitening = whitening_of_few((1 - self._share) ** 0.5 * rows, added)[None].to(self.mean.device)
 
     def score(self, batch: Batch) -> Tensor:
-        return self._distances(batch).amax(1).float()
+        return self.read(batch).score
 
     def score_map(self, batch: Batch) -> Tensor:
-        if not self.modality.spatial:
-            raise InputError(f"Gaussian has maps for images only: got samples of shape {list(self.sample_shape)}")
-        return self._distances(batch).unflatten(1, self.sample_shape[1:]).float()
+        return self.read(batch, score=False, map=True).map
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """One distance a position is for score and map."""
+        read: dict[str, Tensor] = {}
+        if score or map:
+            apart = distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
+            if score:
+                read["score"] = apart.amax(1).float()
+            if map:
+                if not self.modality.spatial:
+                    raise InputError(f"Gaussian has maps of images only: got {self.modality.plural}")
+                read["map"] = apart.unflatten(1, self.sample_shape[1:]).float()
+        if embedding:
+            read["embedding"] = self.embed(batch)
+        return Reading(**read)
 
     def _vectors(self, batch: Batch) -> Tensor:
         return self.modality.by_place(batch.samples.double())
-
-    def _distances(self, batch: Batch) -> Tensor:
-        return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
 
     def _shrunk(self, covariance: Tensor) -> Tensor:
         diagonal = covariance.diagonal(dim1=1, dim2=2)

@@ -16,7 +16,7 @@ from ..core.data import Batch
 from ..core.problem import Labelled
 from ..core.registry import register
 from .components.adaptive_deviation import Adaptive, Known
-from .components.deviation_network import Reading
+from .components.deviation_network import HeadOutputs
 from .components.fusion import fuse, squash
 from .components.input_gradients import gradients, localised, with_top
 from .components.losses import top_mean
@@ -93,7 +93,7 @@ class MultiCue(Adaptive):
 
     def cues(self, batch: Batch) -> dict[str, Tensor]:
         """The squashed cues [n] by name, each within 0..1 and higher for more anomalous."""
-        return self._cues(self.read(batch))
+        return self._cues(self.heads_of(batch))
 
     def score(self, batch: Batch) -> Tensor:
         return fuse(self.cues(batch), _WEIGHTS)
@@ -106,18 +106,18 @@ class MultiCue(Adaptive):
         """
         samples = self.standardise(batch.samples)
         even = samples.new_ones(len(samples))
-        heads: list[Callable[[Reading], Tensor]] = [
+        heads: list[Callable[[HeadOutputs], Tensor]] = [
             lambda reading: reading.deviation,
             lambda reading: reading.logit,
             lambda reading: top_mean(reading.places),
         ]
 
-        def part(head: Callable[[Reading], Tensor]) -> Tensor:
+        def part(head: Callable[[HeadOutputs], Tensor]) -> Tensor:
             return localised(gradients(lambda x: head(self.heads(x)), samples), even, self.modality, _BLUR)
 
         return with_top(torch.stack([part(head) for head in heads]).mean(0), self.score(batch))
 
-    def _cues(self, reading: Reading) -> dict[str, Tensor]:
+    def _cues(self, reading: HeadOutputs) -> dict[str, Tensor]:
         top = _PUBLISHED_TOP if self.as_published else self.margin
         places = top_mean(reading.places.sigmoid())
         return {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.bounds import Count, Positive
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from .components.covariance import distances, weighted_moments, whitening
@@ -57,20 +57,31 @@ class PaDiM(Detector):
         self.whitening = _whitening(covariance).float().to(device)
 
     def score(self, batch: Batch) -> Tensor:
-        return self._distances(batch).amax(1)
+        return self.read(batch).score
 
     def score_map(self, batch: Batch) -> Tensor:
-        return self._distances(batch).unflatten(1, self.sample_shape[1:])
+        return self.read(batch, score=False, map=True).map
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean of the kept channels over positions: [sample, d]."""
-        return self._vectors(batch).mean(1)
+        return self.read(batch, score=False, embedding=True).embedding
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """One distance a position is for score and map."""
+        vectors = self._vectors(batch)
+        read: dict[str, Tensor] = {}
+        if score or map:
+            apart = distances(vectors, self.mean, self.whitening)  # [n, p]
+            if score:
+                read["score"] = apart.amax(1)
+            if map:
+                read["map"] = apart.unflatten(1, self.sample_shape[1:])
+        if embedding:
+            read["embedding"] = vectors.mean(1)
+        return Reading(**read)
 
     def _vectors(self, batch: Batch) -> Tensor:
         return self.modality.by_place(self.standardise(batch.samples)[:, self.kept])
-
-    def _distances(self, batch: Batch) -> Tensor:
-        return distances(self._vectors(batch), self.mean, self.whitening)  # [n, p]
 
 
 def _whitening(covariance: Tensor) -> Tensor:

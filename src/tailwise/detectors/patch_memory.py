@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..core.bounds import Bounds, Count, CountFromZero, NotNegative, OddSide, Share
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from ..errors import InputError
@@ -164,9 +164,7 @@ class PatchMemory(Detector):
                 self.owner = torch.cat([self.owner, torch.full_like(self.owner[:1], first + image).expand(len(added))])
 
     def score(self, batch: Batch) -> Tensor:
-        patches = self._patches(batch.samples.to(self.memory))
-        distances, indices = self._nearest(patches.flatten(0, 1))
-        return self._of_image(patches, distances.reshape(patches.shape[:2]), indices.reshape(patches.shape[:2]))
+        return self.read(batch).score
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training images, each without its own patches in the memory."""
@@ -193,13 +191,26 @@ class PatchMemory(Detector):
         return scores * self._rarity(patches[rows, place], distances[rows, place].to(patches), indices[rows, place])
 
     def score_map(self, batch: Batch) -> Tensor:
-        patches = self._patches(batch.samples.to(self.memory))
-        distances = self._nearest(patches.flatten(0, 1))[0]
-        return distances.to(patches).reshape(patches.shape[0], *batch.samples.shape[2:])
+        return self.read(batch, score=False, map=True).map
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean patch."""
-        return self._patches(batch.samples.to(self.memory)).mean(1)
+        return self.read(batch, score=False, embedding=True).embedding
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """Patches are looked up once for score and map."""
+        patches = self._patches(batch.samples.to(self.memory))
+        read: dict[str, Tensor] = {}
+        if score or map:
+            distances, indices = self._nearest(patches.flatten(0, 1))
+            if score:
+                shape = patches.shape[:2]
+                read["score"] = self._of_image(patches, distances.reshape(shape), indices.reshape(shape))
+            if map:
+                read["map"] = distances.to(patches).reshape(patches.shape[0], *batch.samples.shape[2:])
+        if embedding:
+            read["embedding"] = patches.mean(1)
+        return Reading(**read)
 
     @property
     def _block_images(self) -> int:

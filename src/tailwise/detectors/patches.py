@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.bounds import Count, OddSide, Widths
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.modality import ROW, SPATIAL
 from ..core.registry import find, register
 from .components import pooling
@@ -61,15 +61,28 @@ class Patches(Detector):
         return Data(torch.cat(rows), self._names(data, owner, torch.cat(place)), modality=ROW), owner
 
     def score(self, batch: Batch) -> Tensor:
-        scores = self.score_map(batch).flatten(1)
-        return scores.topk(min(self.highest, scores.shape[1])).values.mean(1)
+        return self.read(batch).score
 
     def score_map(self, batch: Batch) -> Tensor:
-        return self.detector.score(self._as_rows(batch)).unflatten(0, (batch.samples.shape[0], *self.sample_shape[1:]))
+        return self.read(batch, score=False, map=True).map
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean over the places of an image's patches: [sample, d]."""
-        return self.detector.embed(self._as_rows(batch)).unflatten(0, (batch.samples.shape[0], -1)).mean(1)
+        return self.read(batch, score=False, embedding=True).embedding
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """The detector of rows reads the patches once."""
+        images = batch.samples.shape[0]
+        rows = self.detector.read(self._as_rows(batch), score or map, False, embedding)
+        read: dict[str, Tensor] = {}
+        if score or map:
+            maps = rows.score.unflatten(0, (images, *self.sample_shape[1:]))
+            scores = maps.flatten(1)
+            read = {"score": scores.topk(min(self.highest, scores.shape[1])).values.mean(1)} if score else {}
+            read |= {"map": maps} if map else {}
+        if embedding:
+            read["embedding"] = rows.embedding.unflatten(0, (images, -1)).mean(1)
+        return Reading(**read)
 
     def _patches(self, samples: Tensor) -> Tensor:
         """[b, channels, height, width] -> [b, positions, channels]."""

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..backbones.networks import backbone, map_layers
 from ..core.bounds import Count
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.modality import FEATURE_MAP, SPATIAL
 from ..core.registry import register
 from ..errors import InputError
@@ -69,23 +69,37 @@ class StudentTeacher(Detector):
             standardise.learn(Data(_Level(self, data, level), data.names, modality=FEATURE_MAP), w)  # type: ignore[operator]
 
     def losses(self, batch: Batch) -> Tensor:
-        return torch.stack([gap.flatten(1).mean(1) for gap in self._gaps(batch)]).sum(0)
+        return torch.stack([gap.flatten(1).mean(1) for gap in self._gaps(batch, self._learnt(batch))]).sum(0)
 
     def score(self, batch: Batch) -> Tensor:
-        return self.score_map(batch).flatten(1).amax(1)
+        return self.read(batch).score
 
     def score_map(self, batch: Batch) -> Tensor:
-        size = self.sample_shape[1:]
-        gaps = [nn.functional.interpolate(gap[:, None], size, mode="bilinear") for gap in self._gaps(batch)]
-        return torch.stack(gaps).prod(0)[:, 0]
+        return self.read(batch, score=False, map=True).map
 
     def embed(self, batch: Batch) -> Tensor:
         """The student's maps, each averaged over its positions."""
-        return torch.cat([maps.mean((2, 3)) for maps in self.student(self.standardise(batch.samples))], 1)
+        return self.read(batch, score=False, embedding=True).embedding
 
-    def _gaps(self, batch: Batch) -> list[Tensor]:
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """The score is the map's maximum, and the student sees the images once."""
+        learnt = self._learnt(batch)
+        read: dict[str, Tensor] = {}
+        if score or map:
+            size = self.sample_shape[1:]
+            gaps = [nn.functional.interpolate(gap[:, None], size, mode="bilinear") for gap in self._gaps(batch, learnt)]
+            joined = torch.stack(gaps).prod(0)[:, 0]
+            read = {"score": joined.flatten(1).amax(1)} if score else {}
+            read |= {"map": joined} if map else {}
+        if embedding:
+            read["embedding"] = torch.cat([maps.mean((2, 3)) for maps in learnt], 1)
+        return Reading(**read)
+
+    def _learnt(self, batch: Batch) -> list[Tensor]:
+        return self.student(self.standardise(batch.samples))
+
+    def _gaps(self, batch: Batch, learnt: list[Tensor]) -> list[Tensor]:
         """[n, height, width] at each level, 0 to 2."""
-        learnt = self.student(self.standardise(batch.samples))
         known = [of(maps) for of, maps in zip(self.of_teacher, self._known(batch.samples), strict=True)]
         return [1 - torch.cosine_similarity(a, b, dim=1) for a, b in zip(learnt, known, strict=True)]
 

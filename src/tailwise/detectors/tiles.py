@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.bounds import Bounds
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Reading
 from ..core.modality import SPATIAL
 from ..core.readers import Reader
 from ..core.registry import find, register
@@ -52,45 +52,58 @@ class Tiles(Detector):
         return self.detector.has_maps
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
+        # Computed here, not when a graph is traced, in which a number that a tensor gives is not known.
+        rows, columns = (self._starts(side) for side in sample_shape[1:])
+        self.places = [(row, column) for row in rows for column in columns]  # of the first pixel of each tile
         self.detector.start(self._tile_shape, self.modality)
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
         """Every tile of every sample, cut when it is asked for."""
-        places = self._places
-        names = [f"{name}#{row},{column}" for name in data.names for row, column in places]
-        owner = torch.arange(len(data)).repeat_interleave(len(places))
-        return Data(_Cut(data, places, self._tile_shape), names, modality=data.modality), owner
+        names = [f"{name}#{row},{column}" for name in data.names for row, column in self.places]
+        owner = torch.arange(len(data)).repeat_interleave(len(self.places))
+        return Data(_Cut(data, self.places, self._tile_shape), names, modality=data.modality), owner
 
     def score(self, batch: Batch) -> Tensor:
-        return torch.stack([self.detector.score(tile) for tile in self._tiles(batch)]).amax(0)
+        return self.read(batch).score
 
     def score_map(self, batch: Batch) -> Tensor:
-        if not self.detector.has_maps:
-            raise InputError(f"{type(self.detector).__name__} has no score maps")
-        height, width = self._tile_shape[1:]
-        window = _tent(height, batch.samples)[:, None] * _tent(width, batch.samples)  # [height, width]
-        joined = batch.samples.new_zeros(len(batch), *self.sample_shape[1:])
-        weight = batch.samples.new_zeros(self.sample_shape[1:])
-        for (row, column), tile in zip(self._places, self._tiles(batch), strict=True):
-            rows, columns = slice(row, row + height), slice(column, column + width)
-            joined[:, rows, columns] += window * self.detector.score_map(tile)  # type: ignore[operator]
-            weight[rows, columns] += window
-        return joined / weight
+        return self.read(batch, score=False, map=True).map
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean over the places of an image's tiles: [sample, d]."""
-        return torch.stack([self.detector.embed(tile) for tile in self._tiles(batch)]).mean(0)
+        return self.read(batch, score=False, embedding=True).embedding
+
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """Each tile is read once."""
+        if map and not self.detector.has_maps:
+            raise InputError(f"{type(self.detector).__name__} has no score maps")
+        tiles = [self.detector.read(tile, score, map, embedding) for tile in self._tiles(batch)]
+        read: dict[str, Tensor] = {}
+        if score:
+            read["score"] = torch.stack([tile.score for tile in tiles]).amax(0)
+        if map:
+            read["map"] = self._joined(batch, [tile.map for tile in tiles])
+        if embedding:
+            read["embedding"] = torch.stack([tile.embedding for tile in tiles]).mean(0)
+        return Reading(**read)
+
+    def _joined(self, batch: Batch, maps: list[Tensor]) -> Tensor:
+        """Maps [n, *tile] of each place as one of the images [n, height, width]."""
+        height, width = self._tile_shape[1:]
+        window = _tent(height, batch.samples)[:, None] * _tent(width, batch.samples)  # [height, width]
+        # By the shape: in a graph, a length is a fixed number.
+        joined = batch.samples.new_zeros(batch.samples.shape[0], *self.sample_shape[1:])
+        weight = batch.samples.new_zeros(self.sample_shape[1:])
+        for (row, column), part in zip(self.places, maps, strict=True):
+            rows, columns = slice(row, row + height), slice(column, column + width)
+            joined[:, rows, columns] += window * part
+            weight[rows, columns] += window
+        return joined / weight
 
     @property
     def _tile_shape(self) -> tuple[int, int, int]:
         channels, height, width = self.sample_shape
         return channels, min(self.tile, height), min(self.tile, width)
-
-    @property
-    def _places(self) -> list[tuple[int, int]]:
-        """Row and column of the first pixel of each tile."""
-        rows, columns = (self._starts(side) for side in self.sample_shape[1:])
-        return [(row, column) for row in rows for column in columns]
 
     def _starts(self, side: int) -> list[int]:
         """As few as overlap enough, evenly from end to end."""
@@ -104,7 +117,7 @@ class Tiles(Detector):
         height, width = self._tile_shape[1:]
         return [
             Batch(batch.samples[:, :, row : row + height, column : column + width], batch.index)
-            for row, column in self._places
+            for row, column in self.places
         ]
 
 

@@ -117,16 +117,16 @@ class Graph(nn.Module):
 
     def forward(self, samples: Tensor, with_map: Tensor | None = None) -> tuple[Tensor, ...]:
         batch = Batch(samples, torch.arange(samples.shape[0], device=samples.device))
-        scores = self.detector.score(batch).float()
+        read = self.detector.read(batch, map=with_map is not None)
+        scores = read.score.float()
         found = (scores, scores.double() > self.threshold)
         if with_map is None:
             return found
-        raw = self.detector.score_map(batch).float()  # type: ignore[operator]
         shown = torch.cond(
             with_map,
             lambda maps: _smoothed(maps, self.smoothing),
             lambda maps: maps.new_zeros(_enlarged(maps)),
-            (raw,),
+            (read.map.float(),),
         )
         return (*found, shown)
 

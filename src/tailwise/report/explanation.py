@@ -22,8 +22,8 @@ from torch import Tensor
 from ..calibration import score_maps
 from ..calibration.clusters import UNKNOWN, names_of
 from ..core import inference
-from ..core.data import Data
-from ..core.detector import Detector
+from ..core.data import Batch, Data
+from ..core.detector import Detector, MeanOfCues
 from ..core.embedding import embedding_beside, embedding_of
 from ..core.identity import digest_of
 from ..core.modality import box_of
@@ -31,7 +31,6 @@ from ..core.problem import Labelled, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
 from ..runs.scorer import Run
-from ..training.local_scores import CUES, LocallyScored
 from ..weights.default import parse_weighting
 from ..weights.steps import Importance
 from ..weights.weighting import Context, unit_mean
@@ -212,10 +211,17 @@ def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, in
 
 def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
     """The parts of a local score, which is their mean; None for a detector's own."""
-    if not isinstance(detector, LocallyScored):
+    if not isinstance(detector, MeanOfCues):
         return None
-    values = inference.over_batches(detector, one, lambda batch: detector.cues(batch).T)[0].tolist()
-    return [{"name": name, "value": value} for name, value in zip(CUES, values, strict=True)]
+    names: list[str] = []
+
+    def stacked(batch: Batch) -> Tensor:
+        cues = detector.named_cues(batch)
+        names[:] = cues
+        return torch.stack(list(cues.values()), 1)
+
+    values = inference.over_batches(detector, one, stacked)[0].tolist()
+    return [{"name": name, "value": value} for name, value in zip(names, values, strict=True)]
 
 
 def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:

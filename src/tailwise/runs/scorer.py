@@ -251,8 +251,7 @@ class Run:
     def detector(self) -> Detector:
         """The trained detector, with its local scores, ready to score."""
         detector = self.untrained_detector()
-        rule = local_scores.parse(self.settings.scores)
-        detector = detector if rule is None else local_scores.LocallyScored(rule, detector)
+        detector = local_scores.wrapped(detector, self.settings.scores)
         detector.restore(self.settings.sample_shape, read_tensors(self._checked(MODEL))[0], self.modality)
         stored = self.fingerprint()
         if stored is not None:

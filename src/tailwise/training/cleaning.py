@@ -27,7 +27,6 @@ from ..weights.steps import Logistic, rejection_threshold
 from ..weights.weighting import Context, Step, Weighting
 from . import fit as training_fit
 from .cross_fitting import Fit, Fitted, out_of_fold
-from .local_scores import LocallyScored
 
 # Scores below this quantile never speak against a sample: an estimate must not eat up the data.
 _LEAST_KEPT = 0.5
@@ -206,8 +205,7 @@ def _over_all(fitted: Fitted, data: Data, index: Tensor) -> Fitted:
     if not len(rest):
         return fitted
     others = data.take(rest)
-    own = fitted.detector.detector if isinstance(fitted.detector, LocallyScored) else fitted.detector
-    plain = inference.score(own, others)
+    plain = inference.score(fitted.detector.trained, others)
 
     def whole(values: Tensor, filling: Tensor) -> Tensor:
         return torch.empty(len(data)).index_copy_(0, index, values.float()).index_copy_(0, rest, filling.float())

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Data
-from ..core.detector import Detector
+from ..core.detector import Detector, OwnScale
 from ..errors import InputError
 from ..weights.steps import usual_deviation
-from .local_scores import LocallyScored, LocalScores
+from .local_scores import LocalScores
 from .loop import Outcome
 
 # As many trainings as pay: of 5 each learns 80 % of the samples.
@@ -70,7 +70,7 @@ def _on_scale(fitted: Fitted, final: Fitted) -> float:
     Networks of one-class losses choose their own scale. Local scores count in deviations of the training samples' cues:
     of few samples with many features these are small, and differ much between trainings, where new samples' do not.
     """
-    if isinstance(fitted.detector, LocallyScored) and isinstance(final.detector, LocallyScored):
+    if isinstance(fitted.detector, OwnScale) and type(fitted.detector) is type(final.detector):
         fitted.detector.count_as(final.detector)
         return 1.0
     middles = [float(each.scores.double().median()) for each in (final, fitted)]

@@ -238,7 +238,7 @@ def _solve(detector: Any, data: Data, task: Task) -> Outcome:
             weights = unit_mean(weighting(context) * base)
             _refuse_negative(weights)
         detector.solve(data, weights)
-        scores.append(inference.over_batches(detector, data, getattr(detector, "score_left_out", detector.score)))
+        scores.append(inference.over_batches(detector, data, detector.score_left_out))
         row = {
             "epoch": round + 1,
             "score_mean": float(scores[-1].mean()),

@@ -9,7 +9,7 @@ says how ours differs. We chose the rule on development draws; LOG.md has the fi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..core import inference
 from ..core.bounds import Count
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Mapping2d
+from ..core.detector import Detector, Reading
 from ..core.modality import Modality
 from ..core.registry import Value, parse_one, register
 from ..errors import InputError
@@ -109,6 +109,12 @@ def choose(text: str, modality: Modality) -> LocalScores | None:
     return parse("own" if text.strip() == "auto" and not modality.local_scores else text)
 
 
+def wrapped(detector: Detector, text: str) -> Detector:
+    """An unfitted detector in the local scores of this spelling, to be restored; "own" gives the detector itself."""
+    rule = parse(text)
+    return detector if rule is None else LocallyScored(rule, detector)
+
+
 class LocallyScored(Detector):
     """A fitted detector whose scores are local; itself a detector, so it scores, moves and is saved as one.
 
@@ -138,7 +144,7 @@ class LocallyScored(Detector):
         samples = torch.cat(
             [self._flat(batch) for batch in data.batches(inference.batch_size_for(data.sample_shape, 1_024))]
         )
-        score = getattr(self.detector, "score_left_out", self.detector.score)
+        score = self.detector.score_left_out
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
         near, local = self.memory.learn(samples, standardise=self.modality.small.units_differ)  # [m, many], [4, m]
@@ -152,12 +158,22 @@ class LocallyScored(Detector):
         return scores
 
     def score(self, batch: Batch) -> Tensor:
-        return self.cues(batch).mean(0).to(self.scores)
+        return self.read(batch).score
 
-    def cues(self, batch: Batch) -> Tensor:
-        """[5, sample]: each cue, standardised; the score is their mean."""
+    def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        """The wrapped detector's map and places, on its own scale: what is fair to kinds is when a sample is rejected,
+        not where in it the score comes from."""
+        read = self.detector.read(batch, score, map, embedding)
+        return replace(read, score=self._of(batch, read.score).mean(0).to(self.scores)) if score else read
+
+    def named_cues(self, batch: Batch) -> dict[str, Tensor]:
+        """Each of `CUES`, standardised; the score is their mean."""
+        return dict(zip(CUES, self._of(batch, self.detector.score(batch)), strict=True))
+
+    def _of(self, batch: Batch, scores: Tensor) -> Tensor:
+        """[5, sample]: cues of samples with these scores of the wrapped detector."""
         near, local, own = self.memory(self._flat(batch).to(self.scores))
-        scores = self._scaled(self.detector.score(batch).to(self.scores))
+        scores = self._scaled(scores.to(self.scores))
         scores = torch.where(own < 0, scores, self.scores[own].to(scores))
         return self._standard(self._cues(scores, near, local))
 
@@ -169,15 +185,16 @@ class LocallyScored(Detector):
         return self.detector.embed(batch)
 
     @property
+    def trained(self) -> Detector:
+        return self.detector.trained
+
+    @property
     def has_maps(self) -> bool:
         return self.detector.has_maps
 
     def score_map(self, batch: Batch) -> Tensor:
-        """The wrapped detector's own map, on its own scale: what is fair to kinds is when a sample is rejected, not
-        where in it the score comes from."""
-        if not isinstance(self.detector, Mapping2d):
-            raise InputError(f"{type(self.detector).__name__} has no score maps")
-        return self.detector.score_map(batch)
+        """The wrapped detector's own map."""
+        return self.read(batch, score=False, map=True).map
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         self.detector.start(sample_shape, self.modality)

@@ -227,7 +227,7 @@ class Loop:
             hook.before_step(self)
         with self._precision():
             losses: Tensor = self.detector.losses(batch).float()
-        self.step_weights, self.step_samples = w, len(losses)
+        self.step_weights, self.step_samples = w, len(batch)
         self.optimizer.backward(weighted_mean(losses, w))
         for hook in self.hooks:
             hook.after_backward(self)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -47,17 +49,27 @@ def score_data(
     check_samples(samples, least=1)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        scores = opened.scores_of(samples, batch_size, device)
-        if map_folder is not None:
-            _write_maps(map_folder, opened, samples, source, map_threshold)
+        if map_folder is None:
+            scores = opened.scores_of(samples, batch_size, device)
+        else:
+            scores = _write_maps(map_folder, opened, samples, source, map_threshold, batch_size, device)
     return opened.table_of(labelled, scores, threshold, false_discoveries)
 
 
-def _write_maps(folder: Path, run: Run, samples: Data, source: Source, threshold: float | None) -> None:
+def _write_maps(
+    folder: Path,
+    run: Run,
+    samples: Data,
+    source: Source,
+    threshold: float | None,
+    batch_size: int | None,
+    device: str,
+) -> np.ndarray:
+    """Write the map of each sample; the scores [n], which the same pass gives."""
     from ..report import pictures
     from . import map_files
 
-    detector = run.detector()
+    detector = run.detector_on(device)
     if not detector.has_maps:
         raise InputError(
             f"the run's detector has no score maps of its samples: {run.settings.detector}",
@@ -67,5 +79,12 @@ def _write_maps(folder: Path, run: Run, samples: Data, source: Source, threshold
     if scale is None:
         raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
     scale = scale if threshold is None else score_maps.Scale(min(scale.usual, threshold), threshold)
-    found = score_maps.of_data(detector, samples, run.settings.smoothing)
-    map_files.write_maps(folder, samples, found, scale, pictures.pictures_of(source, samples))
+    scores: list[float] = []
+
+    def maps() -> Iterator[np.ndarray]:
+        for score, found in score_maps.with_scores(detector, samples, run.settings.smoothing, batch_size):
+            scores.append(score)
+            yield found
+
+    map_files.write_maps(folder, samples, maps(), scale, pictures.pictures_of(source, samples))
+    return np.array(scores)

@@ -16,7 +16,7 @@ from ...core.modality import Modality
 from ...core.problem import Labelled
 from ...numerics import counter_rng
 from . import pseudo_anomalies
-from .deviation_network import Reading, ThreeHeads, widths
+from .deviation_network import HeadOutputs, ThreeHeads, widths
 from .losses import deviation_loss, focal_loss, top_mean
 from .standardise import Standardise
 
@@ -148,7 +148,7 @@ class Adaptive(Detector):
 
     def _terms(
         self,
-        reading: Reading,
+        reading: HeadOutputs,
         label: float,
         mask: Tensor,
         step: int,
@@ -183,7 +183,7 @@ class Adaptive(Detector):
             return probability
         return torch.where(labels > 0, probability.clamp_min(0.5), probability.clamp_max(0.5))
 
-    def _deviation(self, reading: Reading, step: int) -> Tensor:
+    def _deviation(self, reading: HeadOutputs, step: int) -> Tensor:
         """In standard deviations of the prior, which is known; the published code draws 5,000 of it at every step."""
         if not self.as_published:
             return reading.deviation
@@ -200,7 +200,7 @@ class Adaptive(Detector):
         """1 beyond half the margin: nearer to where anomalies are sent than to the prior's mean."""
         return (deviation > self.margin / 2).to(deviation)
 
-    def read(self, batch: Batch) -> Reading:
+    def heads_of(self, batch: Batch) -> HeadOutputs:
         """What the three heads say of samples."""
         return self.heads(self.standardise(batch.samples))
 

@@ -76,17 +76,17 @@ class DeviationHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class Reading:
+class HeadOutputs:
     """What three heads say: deviation [n] of 0 and more, logit of being anomalous [n], logits of places [n, ...]."""
 
     deviation: Tensor
     logit: Tensor
     places: Tensor
 
-    def split(self, count: int) -> tuple[Reading, Reading]:
+    def split(self, count: int) -> tuple[HeadOutputs, HeadOutputs]:
         """The first `count` samples, and the others."""
         parts = zip(*(value.tensor_split([count]) for value in (self.deviation, self.logit, self.places)), strict=True)
-        first, second = (Reading(*part) for part in parts)
+        first, second = (HeadOutputs(*part) for part in parts)
         return first, second
 
 
@@ -106,13 +106,13 @@ class ThreeHeads(nn.Module):
             middle = started(nn.Conv2d(self.trunk.places, hidden[0], 3, 1, 1))
             self.segmentation = nn.Sequential(middle, nn.ReLU(), nn.Conv2d(hidden[0], 1, 1))
 
-    def forward(self, samples: Tensor) -> Reading:
+    def forward(self, samples: Tensor) -> HeadOutputs:
         """Of standardised samples [n, *sample]."""
         features = self.trunk(samples)
         places = self.segmentation(features.places)
         if not self.trunk.dense:
             places = nn.functional.interpolate(places, self.sample_shape[1:], mode="bilinear")[:, 0]
-        return Reading(self.deviation(features), self.probability(features.whole)[:, 0], places)
+        return HeadOutputs(self.deviation(features), self.probability(features.whole)[:, 0], places)
 
 
 def widths(
