@@ -109,7 +109,7 @@ def test_names_order_links_and_what_is_ignored(tmp_path):
     save(tmp_path / "elsewhere/1.png")
     (folder / "linked").symlink_to(tmp_path / "elsewhere")
     (folder / "around").symlink_to(folder)
-    problem = ImageFolder(str(folder), size=16, groups="folder").load()
+    problem = ImageFolder(str(folder), size=16, groups="folder", follow_links=True).load()
     assert list(problem.train.names) == ["2.png", "10.png", "linked/1.png", "sub/3.png", "é ü.png"]
     assert problem.train_groups.tolist() == [".", ".", "linked", "sub", "."]
 

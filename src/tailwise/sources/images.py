@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,14 +13,16 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
+from ..core import messages
 from ..core.bounds import Count
 from ..core.data import Data
 from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
-from . import image_files, image_samples
-from .paths import find_path, list_files
+from . import image_files, image_layouts, image_samples
+from .image_layouts import Layout, Part, counts_of
+from .paths import find_path, is_inside, list_files, printable, say_refused
 from .recognition import Match, PathSource
 
 _PREVIEW_SIDE = 128
@@ -33,8 +34,12 @@ _BACKBONE = "efficientnet-lite0"
 class ImageFolder(PathSource):
     """Images under a folder, named by their path in it, sorted with numbers in their natural order.
 
-    A folder with train/good is in MVTec layout: train/good trains; test/good is normal and every other folder of
-    test/ anomalous; masks come from ground_truth/<kind>/<image>_mask.*; other folders (validation) are only scored.
+    Folders mean what their names say, in any capitals (`image_layouts`). Where some are called train, test or
+    validation, those of train/ that are not called bad train; test/good is normal and every other kind in test/
+    anomalous; validation is only scored. Otherwise good/ trains and bad/ is tested on. Folders without any such word
+    all train. Masks lie in ground_truth/<kind>/, mask/ or gt/, or beside their image as <image>_mask.*, also several
+    an image; where no folder says what is normal, they do: a mask with a defect makes an anomaly. Anomalies, masks,
+    point clouds and thumbnails never train: the notes count them. A layout that leaves doubt is refused.
 
     Args:
         path: the folder, or one image.
@@ -48,6 +53,7 @@ class ImageFolder(PathSource):
         groups: the group of each image: a CSV file, in the folder or elsewhere, with the columns file and one other;
             or "folder" for the folder that holds the image.
         skip_bad: leave out unreadable images with one warning, instead of refusing the first.
+        follow_links: read files and folders that links out of the folder lead to.
     """
 
     reads: ClassVar[str] = "an image or a folder of images"
@@ -58,6 +64,7 @@ class ImageFolder(PathSource):
     channels: Count = 3
     groups: str | None = None
     skip_bad: bool = False
+    follow_links: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", image_samples.check_layers(self.read, self.layers))
@@ -84,26 +91,30 @@ class ImageFolder(PathSource):
         return {"read": _BACKBONE if backbone else "pixels"}
 
     def load(self) -> Problem:
-        root, names = self._names()
-        parts = {name: _part(name) for name in names} if in_mvtec_layout(root) else dict.fromkeys(names, "train")
-        chosen = [name for name in names if parts[name] == "train"]
-        tested = [name for name in names if parts[name] in ("good", "anomalous")]
+        root, layout = self._layout()
+        if layout.doubt is not None:
+            raise layout.doubt
+        chosen, tested = layout.named(Part.TRAIN), layout.named(Part.GOOD, Part.ANOMALOUS)
         if not chosen:
-            raise InputError(f"{root} has no images to train on", "train/good should hold the normal ones")
-        groups = self._groups(root, [*chosen, *(name for name in tested if parts[name] == "good")])
+            raise InputError(
+                f"{root} has no images to train on: all {len(layout.parts)} are anomalies", "train on normal images"
+            )
+        groups = self._groups(root, [*chosen, *layout.named(Part.GOOD)])
+        train = self._data(root, chosen)
         return Problem(
-            train=self._data(root, chosen),
-            facts=Facts(root.resolve().name, "images", notes=self._notes(root, names, parts)),
+            train=train,
+            facts=Facts(root.resolve().name, "images", notes=self._notes(root, layout, train)),
             train_groups=None if groups is None else np.array([groups[name] for name in chosen]),
-            test=self._labelled(root, tested, groups) if tested else None,
+            test=self._labelled(root, tested, layout, groups) if tested else None,
             layout={"size": self._size, "read": self.read, "layers": self.layers},
         )
 
     def load_all(self) -> Labelled:
-        root, names = self._names()
-        mvtec = in_mvtec_layout(root)
-        groups = self._groups(root, [name for name in names if not (mvtec and _anomalous(name))])
-        return self._labelled(root, names, groups, known=mvtec)
+        root, layout = self._layout()
+        for note in _left_out_notes(layout):
+            messages.note(note)
+        groups = self._groups(root, [name for name in layout.parts if not layout.anomalous[name]])
+        return self._labelled(root, list(layout.parts), layout, groups)
 
     def at(self, path: str) -> ImageFolder:
         """The same reading of another folder; a groups file is kept where that folder has it."""
@@ -139,20 +150,48 @@ class ImageFolder(PathSource):
 
     def _path_of(self, name: str) -> Path:
         root = find_path(self.path)
-        return (root.parent if root.is_file() else root) / name
+        root = root.parent if root.is_file() else root
+        path = root / name
+        if not (self.follow_links or root == path.parent or is_inside(os.path.realpath(path), os.path.realpath(root))):
+            raise InputError(f"{path} lies outside {root}", "name images by their path in the folder")
+        return path
 
     @property
     def _size(self) -> int | tuple[int, int]:
         return image_samples.side(self.read, self.size)
 
+    def _layout(self) -> tuple[Path, Layout]:
+        """The folder, and what each image in it is for."""
+        root, names = self._names()
+        layout = image_layouts.arrange(str(root), names)
+        if not layout.parts:
+            raise InputError(
+                f"{root} holds no images: {'; '.join(_left_out_notes(layout))}",
+                f"readable are {', '.join(image_files.SUFFIXES)}",
+            )
+        if self.skip_bad:
+            layout = layout.less(_unreadable(root, list(layout.parts), self.channels))
+        if layout.doubt is None:
+            masks = Masks(root, layout.masks)
+            unsaid = [name for name in layout.parts if name in layout.unsaid and name in layout.masks]
+            layout = layout.told_by_masks({name: bool(masks.of(name).any()) for name in unsaid})
+        return root, layout
+
     def _names(self) -> tuple[Path, list[str]]:
+        """The folder, and the images, masks and whatever looks like one in it."""
         root = find_path(self.path)
         if root.is_file():
-            root, names = root.parent, [root.name]
-        else:
-            names = list_files(root, image_files.SUFFIXES, leave_out=("ground_truth",))
-            names = names or list_files(root, image_files.ARRAYS, leave_out=("ground_truth",))
-        names = _readable(root, names, self.channels) if self.skip_bad else names
+            return root.parent, [root.name]
+        refused: dict[str, str] = {}
+        suffixes = (*image_files.SUFFIXES, *image_files.ARRAYS)
+        names = list_files(root, suffixes, follow_links=self.follow_links, refused=refused)
+        say_refused(root, refused)
+        pictures = [name for name in names if name.lower().endswith(image_files.SUFFIXES)]
+        if any(image_layouts.arrange(str(root), pictures).parts):
+            # Arrays are images only where there are no others; as masks they are always read.
+            masks = image_layouts.arrange(str(root), names)
+            arrays = {mask for masks_of in masks.masks.values() for mask in masks_of} - set(pictures)
+            names = [name for name in names if name in arrays or name.lower().endswith(image_files.SUFFIXES)]
         if not names:
             raise InputError(f"{root} holds no images", f"readable are {', '.join(image_files.SUFFIXES)}")
         return root, names
@@ -162,12 +201,14 @@ class ImageFolder(PathSource):
         samples = image_samples.image_samples(files, self.read, self._size, self.channels, self.layers)
         return Data(samples, _shown(names), modality=image_samples.modality_of(self.read, self.layers))
 
-    def _labelled(self, root: Path, names: list[str], groups: dict[str, str] | None, known: bool = True) -> Labelled:
+    def _labelled(self, root: Path, names: list[str], layout: Layout, groups: dict[str, str] | None) -> Labelled:
         data = self._data(root, names)
         given = None if groups is None else np.array([groups.get(name, "") for name in names])
-        if not known:
+        anomalous = [layout.anomalous[name] for name in names]
+        if any(bad is None for bad in anomalous):
             return Labelled(data, None, given)
-        return Labelled(data, np.array([_anomalous(name) for name in names]), given, Masks(root, names))
+        masks = {name: files for name, files in layout.masks.items() if layout.anomalous[name]}
+        return Labelled(data, np.array(anomalous, bool), given, Masks(root, masks, names))
 
     def _groups(self, root: Path, names: Iterable[str]) -> dict[str, str] | None:
         """The kind of each of these names, which must all have one."""
@@ -185,18 +226,23 @@ class ImageFolder(PathSource):
             )
         return table
 
-    def _notes(self, root: Path, names: list[str], parts: dict[str, str]) -> tuple[str, ...]:
+    def _notes(self, root: Path, layout: Layout, train: Data) -> tuple[str, ...]:
         maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
         read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, image_files.sides(self._size)))}"
-        unused = sorted({name.split("/")[0] for name in names if parts[name] == "unused"})
-        return (read, *(f"{folder}/ is neither trained nor tested on" for folder in unused))
+        return (read, *_use_notes(layout), *_left_out_notes(layout))
 
 
 class Masks(Sequence[np.ndarray | None]):
-    """Defect masks in MVTec layout, each read in its own size when it is asked for; None where there is none."""
+    """Defect masks, each read in its own size when it is asked for; None where there is none.
 
-    def __init__(self, root: Path, names: Sequence[str]) -> None:
-        self.root, self.names = root, names
+    Args:
+        root: the folder of the data.
+        files: the mask files of each image that has some; of several, a pixel of any is a defect.
+        names: the images, in order.
+    """
+
+    def __init__(self, root: Path, files: Mapping[str, Sequence[str]], names: Sequence[str] = ()) -> None:
+        self.root, self.files, self.names = root, files, names
 
     def __len__(self) -> int:
         return len(self.names)
@@ -204,43 +250,74 @@ class Masks(Sequence[np.ndarray | None]):
     def __getitem__(self, place):  # type: ignore[no-untyped-def]
         if isinstance(place, slice):
             return [self[i] for i in range(*place.indices(len(self)))]
-        name = Path(self.names[place])
-        folder = self.root / "ground_truth" / name.parent.name
-        found = sorted(folder.glob(f"{_escaped(name.stem)}_mask.*")) or sorted(folder.glob(f"{_escaped(name.stem)}.*"))
-        return image_files.read_mask(found[0]) if found and _anomalous(self.names[place]) else None
+        name = self.names[place]
+        return self.of(name) if self.files.get(name) else None
+
+    def of(self, name: str) -> np.ndarray:
+        """The defects [height, width] of an image that has masks.
+
+        Raises:
+            InputError: its masks are of several sizes.
+        """
+        paths = [self.root / file for file in self.files[name]]
+        masks = [image_files.read_mask(path) for path in paths]
+        for path, mask in zip(paths, masks, strict=True):
+            if mask.shape != masks[0].shape:
+                raise InputError(
+                    f"the masks of {name} are of several sizes: {path} is {list(mask.shape)}, {paths[0]} "
+                    f"{list(masks[0].shape)}",
+                    "save all masks of an image in its size",
+                )
+        return np.logical_or.reduce(masks)
 
 
-def in_mvtec_layout(root: Path) -> bool:
-    """Whether the folder has a train/good, as the MVTec sets do."""
-    return (root / "train" / "good").is_dir()
+def _use_notes(layout: Layout) -> list[str]:
+    """What trains, what is tested on, and what neither is."""
+    good, bad = layout.named(Part.GOOD), layout.named(Part.ANOMALOUS)
+    chosen, unused = layout.named(Part.TRAIN), layout.named(Part.UNUSED)
+    notes = [f"trains on {len(chosen)} images: {counts_of(chosen)}"]
+    if good or bad:
+        sorts = [f"{len(names)} {what} ({counts_of(names)})" for names, what in ((good, "normal"), (bad, "anomalous"))
+                 if names]  # fmt: skip
+        notes.append(f"tests on {len(good) + len(bad)} images: {', '.join(sorts)}")
+    if unused:
+        notes.append(f"{len(unused)} images are neither trained nor tested on: {counts_of(unused)}")
+    missing = [name for name in bad if name not in layout.masks]
+    if missing:
+        notes.append(
+            f"{len(missing)} anomalous test images have no mask; looked for ground_truth/KIND/IMAGE_mask.*, "
+            "ground_truth/KIND/IMAGE/*.*, mask/IMAGE.* and IMAGE_mask.* beside the image"
+        )
+    return notes
 
 
-def _part(name: str) -> str:
-    """What a file is for in MVTec layout: train, good, anomalous or unused."""
-    if name.startswith("train/good/"):
-        return "train"
-    if name.startswith("test/"):
-        return "anomalous" if _anomalous(name) else "good"
-    return "unused"
+def _left_out_notes(layout: Layout) -> list[str]:
+    """What is no photograph."""
+    notes = []
+    if masks := sum(map(len, layout.masks.values())):
+        notes.append(f"{masks} masks are not read as images")
+    if layout.loose_masks:
+        notes.append(f"{len(layout.loose_masks)} masks match no image: {counts_of(layout.loose_masks)}")
+    for what in dict.fromkeys(what for _, what in layout.left_out):
+        folders = {folder or ".": count for (folder, is_what), count in layout.left_out.items() if is_what == what}
+        listed = ", ".join(f"{printable(folder)} {count}" for folder, count in list(folders.items())[:8])
+        notes.append(f"{sum(folders.values())} files are {what} and not read as images: {listed}")
+    return notes
 
 
-def _anomalous(name: str) -> bool:
-    top, *below = name.split("/")
-    return top in ("train", "test", "validation") and len(below) > 1 and below[0] != "good"
-
-
-def _readable(root: Path, names: list[str], channels: int) -> list[str]:
-    good, bad = [], []
+def _unreadable(root: Path, names: list[str], channels: int) -> list[str]:
+    bad = []
     for name in image_samples.progress(names, "checking images"):
         try:
             image_files.check_picture(root / name, channels)
-            good.append(name)
         except image_files.BadPicture:
             bad.append(name)
+    if len(bad) == len(names):
+        raise InputError(f"{root} holds no images that can be read: {len(bad)} cannot be", "replace them")
     if bad:
         shown = ", ".join(_shown(bad[:5])) + (" and others" if len(bad) > 5 else "")
         warnings.warn(f"{len(bad)} of {len(names)} images cannot be read and are left out: {shown}", stacklevel=5)
-    return good
+    return bad
 
 
 def _read_groups(path: Path) -> dict[str, str]:
@@ -258,7 +335,3 @@ def _read_groups(path: Path) -> dict[str, str]:
 def _shown(names: Sequence[str]) -> list[str]:
     """Names as text that can be written anywhere, also where a file's name is not valid Unicode."""
     return [os.fsencode(name).decode("utf-8", "replace") for name in names]
-
-
-def _escaped(stem: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", stem)

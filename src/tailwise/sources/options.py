@@ -32,6 +32,7 @@ class SourceOptions:
         channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
             bands.
         skip_bad: skip unreadable images instead of refusing them.
+        follow_links: read images that links out of their folder lead to.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
         white: the white reference of a cube.
         dark: the dark reference of a cube.
@@ -50,6 +51,7 @@ class SourceOptions:
     size: int | str | None = None
     channels: int | None = None
     skip_bad: bool = False
+    follow_links: bool = False
     bad_bands: str | None = None
     white: str | None = None
     dark: str | None = None

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from ..core import messages
 from ..errors import InputError, did_you_mean
 
 # Sets that people ask for by name, and where they come from.
@@ -33,7 +36,7 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
     """The existing file or folder `path`, as given or in the data directory.
 
     Raises:
-        InputError: it is in neither place; both are named.
+        InputError: it is in neither place, both are named; or it is a pipe, a socket or a device.
     """
     if not str(path):
         raise InputError("no path was given", "a file or folder was needed; . is the current folder")
@@ -41,6 +44,8 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
     places = [asked] if asked.is_absolute() or home is None else [asked, home / asked]
     for place in places:
         if os.path.exists(place):
+            if not (os.path.isdir(place) or os.path.isfile(place)):
+                raise InputError(f"{place} is {_special(os.stat(place).st_mode)}", "a file or folder was needed")
             return place
     looked = " and ".join(str(place.absolute()) for place in places)
     raise InputError(f"no file or folder {str(path)!r}: looked for {looked}", _how_to_get(asked, places, home))
@@ -59,13 +64,39 @@ def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
     return f"{setting}; {asked.name} is: {known}" if known else f"check the spelling; {setting}"
 
 
-def list_files(root: Path, suffixes: tuple[str, ...], leave_out: tuple[str, ...] = ()) -> list[str]:
+def list_files(
+    root: Path,
+    suffixes: tuple[str, ...],
+    leave_out: tuple[str, ...] = (),
+    *,
+    follow_links: bool = False,
+    refused: dict[str, str] | None = None,
+) -> list[str]:
     """Paths below `root` of the files with these suffixes, with forward slashes, in natural order.
 
     Hidden files and the folders `leave_out` directly below `root` are left out. Folders are followed through links,
-    each only once; a zarr store, which is a folder, is listed as a file.
+    each only once; a zarr store, which is a folder, is listed as a file. Links that lead out of `root` are left out
+    unless `follow_links`; pipes, sockets and devices always are, as reading them may wait for ever. `refused` takes
+    the names of these, with what they are.
     """
-    return sorted(_walk(root, "", suffixes, leave_out, set()), key=natural)
+    refused = {} if refused is None else refused
+    walk = _Walk(os.path.realpath(root), suffixes, leave_out, follow_links, refused, set())
+    return sorted(walk.below(root, ""), key=natural)
+
+
+def say_refused(root: Path, refused: dict[str, str]) -> None:
+    """Warn of what `list_files` left out."""
+    for what in dict.fromkeys(refused.values()):
+        names = [name for name, is_what in refused.items() if is_what == what]
+        shown = ", ".join(printable(name) for name in names[:5]) + (" and others" if len(names) > 5 else "")
+        way_on = "; --follow-links reads them" if what == _LINK_OUT else ""
+        messages.warning(f"{root}: {len(names)} left out, {what}: {shown}{way_on}")
+
+
+def printable(name: str) -> str:
+    """A name as text for a terminal: no control characters, no bytes that are not valid Unicode."""
+    text = os.fsencode(name).decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -73,17 +104,58 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
 
 
-def _walk(
-    folder: Path, prefix: str, suffixes: tuple[str, ...], leave_out: tuple[str, ...], seen: set[str]
-) -> Iterator[str]:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.name.startswith(".") or (not prefix and entry.name in leave_out):
-            continue
-        if entry.is_dir() and not entry.name.lower().endswith(_STORES):
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", suffixes, leave_out, seen)
-        elif entry.name.lower().endswith(suffixes):
-            yield f"{prefix}{entry.name}"
+_LINK_OUT = "a link that leads out of the folder"
+
+
+@dataclass(frozen=True)
+class _Walk:
+    real_root: str
+    suffixes: tuple[str, ...]
+    leave_out: tuple[str, ...]
+    follow_links: bool
+    refused: dict[str, str]
+    seen: set[str]
+
+    def below(self, folder: Path, prefix: str) -> Iterator[str]:
+        real = os.path.realpath(folder)
+        if real in self.seen:
+            return
+        self.seen.add(real)
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if entry.name.startswith(".") or (not prefix and entry.name in self.leave_out):
+                continue
+            name = f"{prefix}{entry.name}"
+            is_folder = entry.is_dir() and not entry.name.lower().endswith(_STORES)
+            if not (is_folder or entry.name.lower().endswith(self.suffixes)):
+                continue
+            if self._leads_out(entry):
+                self.refused[name] = _LINK_OUT
+            elif is_folder:
+                yield from self.below(Path(entry.path), f"{name}/")
+            elif what := _special_of(entry):
+                self.refused[name] = what
+            else:
+                yield name
+
+    def _leads_out(self, entry: os.DirEntry[str]) -> bool:
+        if self.follow_links or not entry.is_symlink():
+            return False
+        return not is_inside(os.path.realpath(entry.path), self.real_root)
+
+
+def is_inside(real: str, real_root: str) -> bool:
+    """Whether a path without links lies in a folder without links."""
+    return os.path.commonpath((real, real_root)) == real_root
+
+
+def _special_of(entry: os.DirEntry[str]) -> str:
+    try:
+        mode = entry.stat().st_mode
+    except OSError:
+        return ""  # a link to nothing: reading it says so
+    return "" if stat.S_ISREG(mode) or stat.S_ISDIR(mode) else _special(mode)
+
+
+def _special(mode: int) -> str:
+    kinds = {stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
+    return next((name for is_kind, name in kinds.items() if is_kind(mode)), "a device")

@@ -1,0 +1,288 @@
+"""What folders of images mean: nothing but normal images trains, in the layouts and the words that people use."""
+
+import logging
+import os
+import socket
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tailwise.errors import InputError
+from tailwise.sources.auto import open_source
+from tailwise.sources.image_layouts import Word, arrange, words_of
+from tailwise.sources.images import ImageFolder
+
+GREY = np.full((16, 16), 90, np.uint8)
+DEFECT = np.zeros((16, 16), np.uint8)
+DEFECT[2:6, 3:8] = 255  # 20 pixels
+
+
+def made(root, *counts):
+    """Files NAME0.png, NAME1.png, ... for each (NAME, count); names of masks hold a defect of 20 pixels."""
+    for name, count in counts:
+        for number in range(count):
+            path = root / name.replace("#", f"{number:03d}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            mask = any(word in name.lower() for word in ("mask", "ground", "/gt/", "label", "annot"))
+            Image.fromarray(DEFECT if mask else GREY).save(path)
+    return root
+
+
+def opened(root):
+    source = ImageFolder(str(root), size=16, channels=1)
+    return source, source.load()
+
+
+@pytest.mark.parametrize(
+    ("word", "folders"),
+    [
+        (Word.GOOD, "good Good GOOD goods ok OK Ok okay normal Normal NORMAL Non-defective nondefective non_defective"),
+        (Word.GOOD, "not-defective no_defects defect-free AnomalyFree passed pass normal_images ok_parts OK2 i.O."),
+        (Word.BAD, "bad BAD ko KO nok NOK n.i.O. ng NG not_ok NotOk non-ok defect Defects defective anomaly Anomalies"),
+        (Word.BAD, "abnormal anomalous fail failed scrap rejected faulty bad_images ng_left logical_anomalies"),
+        (
+            Word.MASK,
+            "mask masks Mask ground_truth GroundTruth ground-truth gt GT label Labels annotations scratch_mask",
+        ),
+        (Word.TRAIN, "train Train TRAIN training train_images"),
+        (Word.TEST, "test Test testing test_public test_private test_private_mixed"),
+        (Word.VALIDATION, "val valid validation Validation"),
+        (Word.POINTS, "xyz point_clouds"),
+    ],
+)
+def test_words_in_any_capitals(word, folders):
+    assert {folder: words_of(folder) for folder in folders.split()} == dict.fromkeys(folders.split(), (word,))
+
+
+@pytest.mark.parametrize(
+    "folder", ["bottle", "kos01", "normal_light", "defect_detection", "000", "Data", "Images", "passport"]
+)
+def test_folders_like_any_other(folder):
+    assert words_of(folder) == ()
+
+
+def test_words_joined_in_one_name():
+    assert words_of("test_NOK") == (Word.TEST, Word.BAD)
+    assert words_of("good_train") == (Word.GOOD, Word.TRAIN)
+
+
+# Files, the number that trains, that is tested normal and anomalous, and the masks of anomalies.
+LAYOUTS = {
+    "MVTec AD": (
+        [("train/good/#.png", 5), ("test/good/#.png", 2), ("test/broken_large/#.png", 3),
+         ("test/broken_small/#.png", 3), ("ground_truth/broken_large/#_mask.png", 3),
+         ("ground_truth/broken_small/#_mask.png", 3)],
+        (5, 2, 6, 6),
+    ),
+    "MVTec AD 2": (
+        [("train/good/#_regular.png", 5), ("validation/good/#_regular.png", 2), ("test_public/good/#_regular.png", 2),
+         ("test_public/bad/#_regular.png", 3), ("test_public/ground_truth/bad/#_regular_mask.png", 3),
+         ("test_private/#.png", 4), ("test_private_mixed/#.png", 4)],
+        (5, 2, 3, 3),
+    ),
+    "LOCO": (
+        [("train/good/#.png", 5), ("validation/good/#.png", 1), ("test/good/#.png", 2),
+         ("test/logical_anomalies/#.png", 3), ("ground_truth/logical_anomalies/#/000.png", 3),
+         ("ground_truth/logical_anomalies/#/001.png", 3), ("test/structural_anomalies/#.png", 3),
+         ("ground_truth/structural_anomalies/#/000.png", 3)],
+        (5, 2, 6, 6),
+    ),
+    "MVTec 3D": (
+        [("train/good/rgb/#.png", 5), ("train/good/xyz/#.tiff", 5), ("test/good/rgb/#.png", 2),
+         ("test/good/gt/#.png", 2), ("test/hole/rgb/#.png", 3), ("test/hole/xyz/#.tiff", 3), ("test/hole/gt/#.png", 3)],
+        (5, 2, 3, 3),
+    ),
+    "VisA as downloaded": (
+        [("Data/Images/Normal/#.JPG", 5), ("Data/Images/Anomaly/#.JPG", 3), ("Data/Masks/Anomaly/#.png", 3)],
+        (5, 0, 3, 3),
+    ),
+    "VisA split": (
+        [("train/good/#.JPG", 5), ("test/good/#.JPG", 2), ("test/bad/#.JPG", 3), ("ground_truth/bad/#.png", 3)],
+        (5, 2, 3, 3),
+    ),
+    "BTAD": (
+        [("train/ok/#.bmp", 5), ("test/ok/#.bmp", 2), ("test/ko/#.bmp", 3), ("ground_truth/ko/#.png", 3)],
+        (5, 2, 3, 3),
+    ),
+    "normal, abnormal, mask": (
+        [("normal/#.png", 5), ("abnormal/#.png", 3), ("mask/#.png", 3)],
+        (5, 0, 3, 3),
+    ),
+    "other words and capitals": (
+        [("Train/Non-Defective/#.png", 5), ("Test/NON_DEFECTIVE/#.png", 2), ("Test/Defective/#.png", 3),
+         ("Annotations/Defective/#_label.png", 3)],
+        (5, 2, 3, 3),
+    ),
+    "joined words": (
+        [("train_OK/#.png", 5), ("test_OK/#.png", 2), ("test_NG/#.png", 3), ("masks/#.png", 3)],
+        (5, 2, 3, 3),
+    ),
+    "good first": (
+        [("OK/train/#.png", 5), ("OK/test/#.png", 2), ("NOK/test/#.png", 3), ("NOK/GT/#.png", 0)],
+        (5, 2, 3, 0),
+    ),
+    "kinds of normal": (
+        [("boardA/good/#.png", 3), ("boardB/good/#.png", 2), ("boardA/bad/#.png", 2), ("boardB/scrap/#.png", 1)],
+        (5, 0, 3, 0),
+    ),
+    "several sets": (
+        [("cap/train/good/#.png", 3), ("nut/train/good/#.png", 2), ("cap/test/good/#.png", 2),
+         ("cap/test/cut/#.png", 3), ("cap/ground_truth/cut/#_mask.png", 3)],
+        (5, 2, 3, 3),
+    ),
+    "anomalies for training": (
+        [("train/good/#.png", 5), ("train/defect/#.png", 9), ("test/good/#.png", 2), ("test/defect/#.png", 3)],
+        (5, 2, 3, 0),
+    ),
+    "masks and images called otherwise": (
+        [("normal/image_#.png", 5), ("defects/image_#.png", 3), ("defects_gt/mask_#.png", 3)],
+        (5, 0, 3, 3),
+    ),
+    "training images in no other folder": (
+        [("train/#.png", 5), ("test/good/#.png", 2), ("test/scratch/#.png", 3), ("ground_truth/scratch/#.png", 3)],
+        (5, 2, 3, 3),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_what_trains(tmp_path, name):
+    files, (trained, normal, anomalous, masked) = LAYOUTS[name]
+    source, problem = opened(made(tmp_path, *files))
+    assert len(problem.train) == trained
+    assert (~problem.test.labels).sum() == normal
+    assert problem.test.labels.sum() == anomalous
+    masks = [mask for mask in problem.test.masks if mask is not None]
+    assert [mask.sum() for mask in masks] == [20] * masked
+    assert not any(
+        mask is not None and not bad for mask, bad in zip(problem.test.masks, problem.test.labels, strict=True)
+    )
+    said = " ".join(problem.facts.notes)
+    assert f"trains on {trained} images: " in said
+    assert f"{anomalous} anomalous (" in said
+    assert ("have no mask" in said) == (masked < anomalous)
+    assert len(source.load_all().data) == len(source._layout()[1].parts)
+
+
+def test_the_notes_count_the_folders(tmp_path):
+    _, problem = opened(made(tmp_path, *LAYOUTS["MVTec 3D"][0], ("ground_truth/hole/9#.png", 1)))
+    notes = problem.facts.notes
+    assert notes[1] == "trains on 5 images: train/good/rgb 5"
+    assert notes[2] == "tests on 5 images: 2 normal (test/good/rgb 2), 3 anomalous (test/hole/rgb 3)"
+    assert "10 files are points and not read as images: test/good/xyz" not in notes
+    assert "8 files are points and not read as images: test/hole/xyz 3, train/good/xyz 5" in notes
+    assert "1 masks match no image: ground_truth/hole 1" in notes
+
+
+def test_anomalies_without_a_mask_are_counted(tmp_path):
+    files = [("train/good/#.png", 5), ("test/cut/#.png", 4), ("ground_truth/cut/elsewhere_#.png", 4)]
+    _, problem = opened(made(tmp_path, *files))
+    assert any(note.startswith("4 anomalous test images have no mask; looked for") for note in problem.facts.notes)
+    assert "4 masks match no image: ground_truth/cut 4" in problem.facts.notes
+
+
+def test_labels_beside_the_images_say_what_is_normal(tmp_path):
+    made(tmp_path, *[(f"kos{item:02d}/Part#.jpg", 3) for item in range(3)])
+    for item in range(3):
+        for number in range(3):
+            mask = DEFECT if number == item else np.zeros_like(DEFECT)
+            Image.fromarray(mask).save(tmp_path / f"kos{item:02d}/Part{number:03d}_label.bmp")
+    source, problem = opened(tmp_path)
+    assert len(problem.train) == 6
+    assert list(problem.test.data.names) == ["kos00/Part000.jpg", "kos01/Part001.jpg", "kos02/Part002.jpg"]
+    assert [mask.sum() for mask in problem.test.masks] == [20, 20, 20]
+    assert source.load_all().labels.sum() == 3
+
+
+def test_masks_beside_the_images_of_train_and_test(tmp_path):
+    """KolektorSDD2: train/ and test/ hold images and masks, empty ones too."""
+    for part in ("train", "test"):
+        made(tmp_path, (f"{part}/#.png", 4))
+        for number in range(4):
+            Image.fromarray(DEFECT * (number == 0)).save(tmp_path / f"{part}/{number:03d}_GT.png")
+    _, problem = opened(tmp_path)
+    assert list(problem.train.names) == [f"train/{number:03d}.png" for number in (1, 2, 3)]
+    assert problem.test.labels.tolist() == [True, False, False, False]
+
+
+def test_thumbnails_do_not_train(tmp_path):
+    made(tmp_path, ("a/#.png", 4), ("a/thumbs/#.png", 4), ("a/thumb_#.png", 4))
+    _, problem = opened(tmp_path)
+    assert len(problem.train) == 4
+    assert "8 files are small or drawn-over copies and not read as images" in " ".join(problem.facts.notes)
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ([("good/#.png", 4), ("scratch/#.png", 3)], r"good 4, scratch 3"),
+        ([("#.png", 4), ("bad/#.png", 3)], r"\. 4, bad 3"),
+        ([("OK/#.png", 4), ("#.png", 3)], r"\. 3, OK 4"),
+        ([("defects/#.png", 3)], r"no images to train on: defects 3"),
+        ([("test/good/#.png", 3), ("test/bad/#.png", 3)], r"no images to train on"),
+        ([("train/bad/#.png", 3), ("train/boardA/#.png", 4)], r"train/bad 3, train/boardA 4"),
+        ([("train/#.png", 3), ("train/defect/#.png", 4)], r"train 3, train/defect 4"),
+        ([("ok_#.png", 4), ("nok_#.png", 3)], r"names of 4 images .* of 3"),
+        ([("images/#.png", 4), ("masks/other_#.png", 3)], r"3 masks match no image.*masks 3"),
+        ([("images/#.png", 4), ("masks/#.png", 4)], r"all 4 are anomalies"),
+    ],
+)
+def test_what_is_in_doubt_is_refused(tmp_path, files, named):
+    made(tmp_path, *files)
+    with pytest.raises(InputError, match=named) as refused:
+        ImageFolder(str(tmp_path), size=16).load()
+    assert refused.value.hint
+    photographs = sum(count for name, count in files if "mask" not in name)
+    assert len(ImageFolder(str(tmp_path), size=16).load_all().data) == photographs
+
+
+@pytest.mark.parametrize("files", [[("#.png", 5)], [("boardA/#.png", 2), ("boardB/#.png", 3)], [("labels/#.png", 5)]])
+def test_folders_without_such_words_train_as_before(tmp_path, files):
+    _, problem = opened(made(tmp_path, *files))
+    assert len(problem.train) == 5
+    assert problem.test is None
+
+
+def test_every_file_has_a_place():
+    names = [f"{a}/{b}/{n}.png" for a in ("train", "x", "Test") for b in ("ok", "y", "gt") for n in range(3)]
+    layout = arrange("root", names)
+    masks = {mask for files in layout.masks.values() for mask in files}
+    assert set(layout.parts) | masks | set(layout.loose_masks) == set(names)
+    assert not set(layout.parts) & (masks | set(layout.loose_masks))
+
+
+def test_links_out_of_the_folder_are_followed_only_when_asked(tmp_path, caplog):
+    photos = made(tmp_path / "photos", ("#.png", 3), ("sub/#.png", 2))
+    made(tmp_path / "elsewhere", ("#.png", 4))
+    (photos / "x.png").symlink_to(tmp_path / "elsewhere/000.png")
+    (photos / "more").symlink_to(tmp_path / "elsewhere")
+    (photos / "inside.png").symlink_to("sub/000.png")
+    with caplog.at_level(logging.WARNING, logger="tailwise"):
+        problem = open_source(photos, read="pixels", size=16).load()
+    assert len(problem.train) == 6
+    assert "2 left out, a link that leads out of the folder: more, x.png; --follow-links reads them" in caplog.text
+    assert len(open_source(photos, read="pixels", size=16, follow_links=True).load().train) == 11
+    with pytest.raises(InputError, match="lies outside"):
+        open_source(photos).picture("more/000.png")
+    with pytest.raises(InputError, match="lies outside"):
+        open_source(photos).picture("../elsewhere/000.png")
+
+
+def test_pipes_and_sockets_are_never_opened(tmp_path, caplog):
+    made(tmp_path, ("#.png", 3))
+    os.mkfifo(tmp_path / "x.png")
+    os.mkfifo(tmp_path / "y.tif")
+    (tmp_path / "link.png").symlink_to("x.png")
+    with socket.socket(socket.AF_UNIX) as end, caplog.at_level(logging.WARNING, logger="tailwise"):
+        here = os.getcwd()
+        os.chdir(tmp_path)
+        end.bind("z.png")
+        os.chdir(here)
+        assert len(open_source(tmp_path, read="pixels", size=16).load().train) == 3
+    assert "3 left out, a named pipe: link.png, x.png, y.tif" in caplog.text
+    assert "1 left out, a socket: z.png" in caplog.text
+    with pytest.raises(InputError, match=r"x\.png is a named pipe"):
+        open_source(tmp_path / "x.png")
+    with pytest.raises(InputError, match="is a device"):
+        open_source("/dev/null")
