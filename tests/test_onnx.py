@@ -230,7 +230,7 @@ def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: P
     assert run([*command, "--per-cluster", "--cross", "0"]) == 0
     capsys.readouterr()
     assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "kinds.onnx")]) == 0
-    assert "one threshold for all" in capsys.readouterr().err
+    assert "flags above one threshold" in capsys.readouterr().err
     rows = store.open_run(tmp_path / "run").settings.thresholds
     held = tailwise_runtime.load(tmp_path / "kinds.onnx").facts["thresholds"]
     assert held == {str(row["kind"]): row["threshold"] for row in rows}
