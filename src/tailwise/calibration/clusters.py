@@ -248,10 +248,7 @@ def _others(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]
 
     None is its own neighbour: `own` [n] says which of the samples each point is itself, -1 being none.
     """
-    distances, indices = neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1)
-    # The sample itself goes last, and the last goes.
-    others = (indices == own[:, None]).to(torch.uint8).sort(dim=1, stable=True).indices[:, :-1]
-    return distances.gather(1, others), indices.gather(1, others)
+    return neighbours.without_self(*neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1), own)
 
 
 def _at(distances: Tensor, place: int) -> Tensor:

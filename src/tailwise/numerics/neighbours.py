@@ -72,6 +72,15 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
     return torch.cat(distances), torch.cat(indices)
 
 
+def without_self(distances: Tensor, indices: Tensor, itself: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances [q, k] and indices [q, k] of what `nearest` found for k + 1, without `itself` [q]; -1 is none of them.
+
+    A row that does not hold itself loses its last, the farthest.
+    """
+    order = export_ops.smallest((indices == itself[:, None]).float(), indices.shape[1] - 1)[1]
+    return distances.gather(1, order), indices.gather(1, order)
+
+
 def beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
     """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
     found = []

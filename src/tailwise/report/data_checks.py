@@ -90,8 +90,7 @@ def near_copies(train: Data, test: Data | None, distinct: np.ndarray) -> list[tu
         return None
     places = embedding.embedding_of(train if test is None else _joined(train, test))
     own, others = places[: len(train)][distinct], places[len(train) :]
-    among, at = neighbours.nearest(own, own, _NEIGHBOURS + 1)
-    among, at = among[:, 1:], at[:, 1:]
+    among, at = neighbours.without_self(*neighbours.nearest(own, own, _NEIGHBOURS + 1), torch.arange(len(own)))
     usual = float(among[:, 0].median())
     ratio = float((among[:, 1] / among[:, 0].clamp_min(1e-30)).log().median())
     if usual <= 0 or ratio <= 0:

@@ -205,7 +205,8 @@ def _nearest(known: Known, one: Data) -> tuple[list[int], list[float], float, in
         allowed = allowed[allowed != int(first)]
     distances, indices = neighbours.nearest(new, places[allowed], min(_NEAREST, len(allowed)))
     near = allowed[indices[0].numpy()]
-    others = neighbours.nearest(places[near], places[allowed], min(_NEAREST + 1, len(allowed)))[0][:, 1:]
+    around = neighbours.nearest(places[near], places[allowed], min(_NEAREST + 1, len(allowed)))
+    others = neighbours.without_self(*around, indices[0])[0]
     return near.tolist(), distances[0].tolist(), float(others.mean()) if others.numel() else 0.0, cluster
 
 

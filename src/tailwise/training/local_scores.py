@@ -310,10 +310,9 @@ class Memory(nn.Module):
             if not near:
                 same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
                 own = torch.where(same, indices[:, 0], -1)
-            # The sample itself goes last, and the last goes.
-            others = export_ops.smallest((indices == own[:, None]).float(), k)[1]
-            rows.append(distances.gather(1, others)[:, few - 1])
-            near.append(indices.gather(1, others))
+            distances, indices = numerics_neighbours.without_self(distances, indices, own)
+            rows.append(distances[:, few - 1])
+            near.append(indices)
         return torch.stack([*rows, beyond(asked[0], self.samples, near[0])]), near, own
 
     def _log(self, distances: Tensor) -> Tensor:
