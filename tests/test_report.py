@@ -17,9 +17,10 @@ from tailwise.core.problem import Facts, Problem
 from tailwise.numerics import intervals
 from tailwise.report import contents, data_checks, decision, numbers, plots, selection
 from tailwise.report.contents import Tables
-from tailwise.report.page import in_html, in_markdown, in_text, to_json
+from tailwise.report.page import in_html, in_markdown, in_text
 from tailwise.report.report_page import to_html, to_markdown
 from tailwise.report.summary import summarise
+from tailwise.runs.plain_json import to_json
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 HOSTILE = "a<script>alert(1)</script>|\"'&`.png"

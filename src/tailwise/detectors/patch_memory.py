@@ -10,7 +10,6 @@ whole images. Denoising by local outlier factors follows SoftPatch (NeurIPS 2022
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor
 from ..core.bounds import Bounds, Count, CountFromZero, NotNegative, OddSide, Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
+from ..core.identity import sample_digests
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from ..errors import InputError
@@ -230,8 +230,8 @@ class PatchMemory(Detector):
         sums, squares = torch.zeros(1), torch.zeros(1)
         for batch in data.batches(max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))):
             new = []
-            for row, index in enumerate(batch.index.tolist()):
-                digest = hashlib.blake2b(batch.samples[row].contiguous().numpy().tobytes(), digest_size=16).digest()
+            pairs = zip(batch.index.tolist(), sample_digests(batch.samples), strict=True)
+            for row, (index, digest) in enumerate(pairs):
                 if digest not in place:
                     place[digest] = len(first)
                     first.append(index)

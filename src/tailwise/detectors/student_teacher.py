@@ -10,7 +10,6 @@ network distillation (Burda et al., ICLR 2019).
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,6 +21,7 @@ from ..backbones.networks import backbone, map_layers
 from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
+from ..core.identity import sample_digests
 from ..core.modality import FEATURE_MAP, SPATIAL
 from ..core.registry import register
 from ..errors import InputError
@@ -120,7 +120,7 @@ class _Kept:
         self.maps: dict[bytes, list[Tensor]] = {}
 
     def look_up(self, samples: Tensor, see: Callable[[Tensor], list[Tensor]], keep: bool) -> list[Tensor]:
-        keys = [hashlib.blake2b(sample.numpy().tobytes(), digest_size=16).digest() for sample in samples.cpu()]
+        keys = sample_digests(samples)
         unseen = [i for i, key in enumerate(keys) if key not in self.maps]
         found = {key: self.maps[key] for key in keys if key in self.maps}
         if unseen:

@@ -162,8 +162,7 @@ class MlflowSink:
         self.client = MlflowClient()
         self.run = self.client.create_run(self._experiment(experiment or "tailwise"), run_name=name).info.run_id
         for key, value in settings.items():
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            self.client.log_param(self.run, key, text[:_MOST_LETTERS])
+            self.client.log_param(self.run, key, _text(value)[:_MOST_LETTERS])
 
     def _experiment(self, name: str) -> str:
         found = self.client.get_experiment_by_name(name)
@@ -216,9 +215,12 @@ def _values(row: Mapping[str, float]) -> dict[str, float]:
     return {name: float(value) for name, value in row.items() if name != "epoch" and value is not None}
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
 def _cell(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return " ".join(text.replace("|", "\\|").split())
+    return " ".join(_text(value).replace("|", "\\|").split())
 
 
 def _needed(name: str) -> None:

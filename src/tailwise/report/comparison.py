@@ -15,12 +15,13 @@ import pandas as pd
 
 from ..core.problem import OnDisk
 from ..numerics import intervals, metrics
+from ..runs.plain_json import plain
 from ..runs.scorer import Run
 from ..runs.table import by_size, kind_name, over
 from . import page as report_page
 from . import plots
 from .numbers import counted, fraction, percent
-from .page import figure, page, plain
+from .page import figure, page
 
 # What no two runs need to share, or what is shown elsewhere.
 _NOT_SETTINGS = {

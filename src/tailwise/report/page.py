@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jinja2
-import numpy as np
-import pandas as pd
 from markupsafe import Markup, escape
 
 from .numbers import change, counted, fraction, number, percent, whole
@@ -35,11 +31,6 @@ def figure(draw: Callable[[Any], Any], name: str, alternative: str) -> dict[str,
     from . import plots
 
     return {"svg": Markup(plots.svg(draw, name)), "alternative": alternative}
-
-
-def to_json(summary: Mapping[str, Any]) -> str:
-    """The summary as JSON text."""
-    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False)
 
 
 @functools.cache
@@ -84,18 +75,3 @@ def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[st
             kept[name] = picture
             size += len(picture)
     return kept
-
-
-def plain(value: Any) -> Any:
-    """The value in types that JSON has, numbers that are not finite as None."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(item) for item in value]
-    if isinstance(value, bool | np.bool_):
-        return bool(value)
-    if isinstance(value, int | np.integer):
-        return int(value)
-    if isinstance(value, float | np.floating):
-        return float(value) if math.isfinite(value) else None
-    return None if value is None or value is pd.NA else str(value)

@@ -13,13 +13,13 @@ import pandas as pd
 from ..calibration import score_maps
 from ..core.detector import Detector
 from ..core.problem import Problem, Source
+from ..runs.plain_json import plain
 from ..runs.scorer import Run
 from ..training.loop import Outcome
 from .contents import Tables, made_from
 from .data_checks import of_problem
 from .decision import sentence
 from .gallery import of_run
-from .page import plain
 from .pictures import of_samples
 from .sections.test_results import pixel_results
 

@@ -20,6 +20,7 @@ from ..calibration.score_maps import SMOOTHING
 from ..errors import InputError
 from ..training.options import Training
 from .files import SETTINGS, read_json
+from .plain_json import plain
 
 FORMAT = 1
 
@@ -179,17 +180,6 @@ def seal(settings: Mapping[str, Any]) -> str:
 def digest(value: Mapping[str, Any]) -> str:
     """SHA-256 of what JSON makes of the value."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def plain(value: Any) -> Any:
-    """Only what JSON has; numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if hasattr(value, "item") and not isinstance(value, (str, bytes)):
-        return plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _needed(each: Any) -> bool:

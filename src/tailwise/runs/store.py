@@ -53,8 +53,9 @@ from .files import (
     write,
 )  # fmt: skip
 from .fingerprint import of
+from .plain_json import plain, to_bytes
 from .scorer import Run, open_run
-from .settings import FORMAT, Settings, digest, plain, read_settings, seal
+from .settings import FORMAT, Settings, digest, read_settings, seal
 
 _SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (CLUSTERS, TEST_SCORES, FINGERPRINT)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
@@ -117,7 +118,7 @@ class Writer:
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
         write(self.path / SCORES, _parquet_bytes(scores))
         write(self.path / HISTORY, "".join(json.dumps(plain(dict(row))) + "\n" for row in history).encode())
-        write(self.path / REPORT_DATA, _json_bytes(report))
+        write(self.path / REPORT_DATA, to_bytes(report))
         write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
         optional = {
             CLUSTERS: None if clusters is None else tensor_bytes(clusters.state, {}),
@@ -142,7 +143,7 @@ class Writer:
 
     def _write_settings(self, settings: Mapping[str, Any]) -> None:
         full = plain({"format": FORMAT, **settings})
-        write(self.path / SETTINGS, _json_bytes({**full, "seal": seal(full)}))
+        write(self.path / SETTINGS, to_bytes({**full, "seal": seal(full)}))
 
 
 # What a resumed fit may differ in: when and by whom it was started.
@@ -244,12 +245,6 @@ class Checkpoint:
             digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
             digest.update(value.view(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
         return digest.hexdigest()
-
-
-def _json_bytes(value: Any) -> bytes:
-    # A path that is no text has surrogates, which become JSON's own escapes.
-    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
-    return (text + "\n").encode("utf-8", "backslashreplace")
 
 
 def _parquet_bytes(table: pd.DataFrame) -> bytes:

@@ -6,7 +6,6 @@ test. Plain and weighted training get the same cells, network and budget; local 
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..core.problem import Labelled, Problem
 from ..numerics import metrics
 from ..report import plots
 from ..runs import files, store
+from ..runs.plain_json import to_bytes
 from ..runs.scorer import Run
 from ..sources.solar import SolarCells
 from ..training import local_scores
@@ -51,7 +51,7 @@ def run(out: Path, seed: int, overwrite: bool) -> Run:
     rows, scores = compare(problem, seed)
     request = Request(source=source, weighting="auto", seed=seed, command=f"tailwise demo {out} --seed {seed}")
     finished = fit_run(request, out, overwrite, problem)
-    files.write(out / RESULTS, (json.dumps({"source": repr(source), "rows": rows}, indent=1) + "\n").encode())
+    files.write(out / RESULTS, to_bytes({"source": repr(source), "rows": rows}))
     assert problem.test is not None
     files.write(out / FIGURE, _figure(problem.test, scores))
     print(table(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -13,6 +12,7 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import drift_page
 from ..runs import files
+from ..runs.plain_json import to_json
 from ..runs.scorer import open_run
 from ..runs.table import cross_fitted, examples_of, reference_of
 
@@ -47,6 +47,6 @@ def drift_of(
         )
     found = drift.drift(reference_of(table, clusters), batch, level=level, examples=examples_of(table))
     if out is not None:
-        text = drift_page.to_markdown(found) if out.suffix == ".md" else json.dumps(found.as_dict(), indent=1) + "\n"
+        text = drift_page.to_markdown(found) if out.suffix == ".md" else to_json(found.as_dict()) + "\n"
         files.write(out, text.encode("utf-8", "backslashreplace"))
     return found

@@ -9,9 +9,9 @@ from typing import Any
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import comparison, explanation, explanation_page, report_page
-from ..report.page import to_json
 from ..runs import files
 from ..runs.files import REPORT_PAGE, write
+from ..runs.plain_json import to_json
 from ..runs.scorer import open_run
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +15,7 @@ from ..calibration.clusters import Clusters
 from ..core import embedding, inference
 from ..core.data import Data
 from ..core.detector import Detector, Updatable
-from ..core.identity import digest_of
+from ..core.identity import digest, digest_of
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..report.report_page import to_html
@@ -121,4 +120,4 @@ def _rows(
 
 
 def _joined(first: str, second: str) -> str:
-    return hashlib.blake2b(f"{first} {second}".encode(), digest_size=16).hexdigest()
+    return digest(f"{first} {second}".encode()).hex()
