@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import scipy
 import torch
@@ -68,6 +70,7 @@ def with_bar(drawn: np.ndarray, scale: Scale) -> Image.Image:
     return page
 
 
+@lru_cache(maxsize=8)  # the maps of a folder share one
 def colour_bar(scale: Scale, height: int) -> Image.Image:
     """The bar of colours, its scores written beside it: usual, the threshold, and where colours end."""
     margin = int(np.clip(height / 18, 11, 28))

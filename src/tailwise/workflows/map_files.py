@@ -69,5 +69,9 @@ def _inside(name: str) -> PurePosixPath:
 
 def _encoded(image: Image.Image, ending: str) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "TIFF" if ending == MAP else "PNG")
+    if ending == MAP:
+        image.save(buffer, "TIFF")
+    else:
+        # Level 6, the default, packs a drawing a little tighter and costs more than scoring its image.
+        image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
