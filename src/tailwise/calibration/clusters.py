@@ -203,10 +203,14 @@ class Clusters:
 
     def _place(self, samples: Tensor) -> Placed:
         places = _placed(_compared(samples, self.modality), self.centre, self.scale, self.axes)
-        distance, nearest = (found[:, 0] for found in neighbours.nearest(places, self.places, 1))
+        everywhere = bool(self.limit.isinf())  # no sample is too far from its nearest, which is then all that counts
+        searched = neighbours.nearest(places, self.places, 1 if everywhere else _searched(self.places))
+        distance, nearest = (found[:, 0] for found in searched)
         size = places.norm(dim=1)
         own = torch.where((distance <= _ROUNDING * size) & size.isfinite(), nearest, -1)
-        distances, near = _others(places, self.places, own)
+        if everywhere:
+            return Placed(self.clusters[nearest], ~distance.isfinite() & (own < 0), places[:, :-1][:, :_LEADING])
+        distances, near = neighbours.without_self(*searched, own)
         around = self.usual[near[:, :_USUAL]].mean(1)
         strangeness = _strangeness(_reach(places, self.places, distances, near), around, self.usual)
         # Nothing finite can be said of what lies beyond single precision.
@@ -248,7 +252,12 @@ def _others(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]
 
     None is its own neighbour: `own` [n] says which of the samples each point is itself, -1 being none.
     """
-    return neighbours.without_self(*neighbours.nearest(points, known, min(_FLAT, len(known) - 1) + 1), own)
+    return neighbours.without_self(*neighbours.nearest(points, known, _searched(known)), own)
+
+
+def _searched(known: Tensor) -> int:
+    """How many neighbours are looked up, the sample itself being perhaps among them."""
+    return min(_FLAT, len(known) - 1) + 1
 
 
 def _at(distances: Tensor, place: int) -> Tensor:
