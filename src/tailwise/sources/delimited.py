@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..errors import InputError
 from .header import Layout, layout_of
-from .numerals import MISSING, PLAIN, as_numbers, is_numeral, is_plain, marks_of, numeric_columns
+from .numerals import MISSING, PLAIN, are_plain, as_numbers, is_numeral, marks_of, numeric_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,9 +100,7 @@ def read_delimited(path: Path, writing: Writing, wanted: Sequence[str] = ()) -> 
         name: [row[begin + place] for row in values] for place, name in enumerate(layout.names)
     }  # fmt: skip
     marks = marks_of(columns, writing.decimal, writing.thousands, str(path))
-    plain = marks == PLAIN and all(
-        all(map(is_plain, texts)) or as_numbers(texts, marks) is None for texts in columns.values()
-    )
+    plain = marks == PLAIN and all(are_plain(texts) or as_numbers(texts, marks) is None for texts in columns.values())
     first_line = skipped + (ends[layout.first - 1] if layout.first else 0)
     with path.open(encoding=encoding, newline="") as file:
         for _ in range(first_line):

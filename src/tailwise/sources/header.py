@@ -198,17 +198,15 @@ def _unit_rows(rows: Sequence[Sequence[str]]) -> int:
     """How many rows below the names hold units of measure or types: words where the rows below them hold numbers."""
     for count in range(min(_MOST_UNIT_ROWS, len(rows) - 2), 0, -1):
         above, below = rows[1 : 1 + count], rows[1 + count :]
+        if any(is_numeral(field) for row in above for field in row):
+            continue
         numeric = [
             place
             for place in range(len(rows[0]))
             if all(is_numeral(row[place]) or row[place].strip() in MISSING for row in below if len(row) > place)
             and any(is_numeral(row[place]) for row in below if len(row) > place)
         ]
-        told = all(
-            not any(is_numeral(field) for field in row)
-            and any(row[p].strip() not in _GAPS for p in numeric if len(row) > p)
-            for row in above
-        )
+        told = all(any(row[p].strip() not in _GAPS for p in numeric if len(row) > p) for row in above)
         if numeric and told:
             return count
     return 0

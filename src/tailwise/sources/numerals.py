@@ -68,6 +68,11 @@ def is_numeral(text: str) -> bool:
     return bool(_NUMERAL.fullmatch(number) or _BEYOND.fullmatch(number))
 
 
+def are_plain(column: Sequence[str]) -> bool:
+    """Whether Python reads each of these as a number, or it is missing."""
+    return _all_python(column) or all(map(is_plain, column))
+
+
 def is_plain(text: str) -> bool:
     """Whether Python reads this as a number, or it is missing."""
     text = text.strip()
@@ -77,6 +82,8 @@ def is_plain(text: str) -> bool:
 def as_numbers(column: Sequence[str], marks: Marks) -> np.ndarray | None:
     """Texts [n] -> float64 [n], NaN where missing; None unless every other text is a number with these marks, all with
     the same symbol, or none, before and after it."""
+    if _all_python(column) and (marks.decimal == "." or not any("." in text for text in column)):
+        return np.array(column, dtype=np.float64)  # all marks agree on these
     values, pattern, symbols = np.full(len(column), np.nan), marks.pattern(), set()
     for place, text in enumerate(column):
         text = text.strip()
@@ -174,4 +181,11 @@ def _number(text: str) -> tuple[tuple[str, str], str]:
     return (parts["before"], parts["after"] or parts["letter"] or ""), parts["number"]
 
 
+def _all_python(column: Sequence[str]) -> bool:
+    """Whether every text is a finite number just as Python writes it; one match of all, as long tables have many."""
+    lines = "".join(f"{text}\n" for text in column)
+    return bool(column) and lines.count("\n") == len(column) and _LINES.fullmatch(lines) is not None
+
+
 _PLAIN = PLAIN.pattern()
+_LINES = re.compile(r"(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\n)*+", re.ASCII)
