@@ -33,6 +33,8 @@ class Labelled:
         labels: [m] bool, True is an anomaly; None where unknown.
         groups: [m] names of the kinds of normal; None where unknown. Those of anomalies are not used.
         masks: a defect mask [height, width] (bool) for each sample, or None for a sample without one.
+        every_name: names of all samples of the source in its order, those among them that hold no data and are not in
+            `data`; None where there are none.
 
     Examples:
         >>> import torch
@@ -45,6 +47,7 @@ class Labelled:
     labels: np.ndarray | None = None
     groups: np.ndarray | None = None
     masks: Sequence[np.ndarray | None] | None = None
+    every_name: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         for name in ("labels", "groups", "masks"):

@@ -61,16 +61,20 @@ class Collaborative(Detector):
 
     def _residuals(self, spectra: np.ndarray, background: np.ndarray) -> np.ndarray:
         """[k] of spectra [k, d] and their backgrounds [k, m, d]."""
-        length = np.linalg.norm(background, axis=2).mean(1)
+        lacks = np.isnan(background[:, :, 0])  # [k, m], pixels that hold no data
+        count = np.maximum((~lacks).sum(1), 1)
+        background = np.where(lacks[:, :, None], 0, background)
+        length = np.linalg.norm(background, axis=2).sum(1) / count
         length = np.where(length > 0, length, 1)
         y, x = spectra / length[:, None], background / length[:, None, None]
         # |y - x|^2 is the penalty's scale; equal spectra need a little of it, or the system has no single solution.
-        distance = np.square(x - y[:, None]).sum(2)
-        floor = 1e-6 * np.maximum(distance.mean(1, keepdims=True), 1e-12)
+        distance = np.where(lacks, 0, np.square(x - y[:, None]).sum(2))
+        floor = 1e-6 * np.maximum(distance.sum(1, keepdims=True) / count[:, None], 1e-12)
         # An entry of 1 at the end of each spectrum asks for weights that add up to 1.
         x, y = (np.concatenate([part, np.ones((*part.shape[:-1], 1))], axis=-1) for part in (x, y))
+        x[lacks] = 0  # what is nothing takes no part in the mixture
         system = x @ x.transpose(0, 2, 1)
         np.einsum("kmm->km", system)[:] += self.regularisation * (distance + floor)
         mixture = np.linalg.solve(system, x @ y[:, :, None])  # [k, m, 1]
         remains = y - (mixture.transpose(0, 2, 1) @ x)[:, 0]
-        return np.linalg.norm(remains[:, :-1], axis=1)
+        return np.where(lacks.all(1), np.nan, np.linalg.norm(remains[:, :-1], axis=1))

@@ -32,6 +32,7 @@ class LocalRX(Detector):
 
     Nothing is learnt from the training pixels: every pixel is compared with its own surroundings, in whatever cube is
     scored. So weights have no say, and a material that is rare in the scene is no anomaly inside its own field.
+    Pixels that hold no data are no background; a pixel around which no more hold data than there are bands scores NaN.
 
     Args:
         inner: side of the window that is left out, in pixels.
@@ -71,16 +72,16 @@ def _scores(strip: Strip) -> np.ndarray:
 
     A vector is [1, spectrum, 0], so that the sum of outer products over a background holds its number of pixels, their
     sum and their products. Such a sum, one for each row, moves along the columns: what enters is added, what leaves is
-    taken away.
+    taken away. The vector of a pixel that holds no data is zero.
     """
     whitened, scale = _whitened(strip.pixels)
     if not len(scale):  # all pixels are the same
         return np.zeros(len(strip.row))
     pixels = whitened.transpose(1, 0, 2).copy()  # [width, rows, size]
     down, across, bands = strip.down, strip.across, pixels.shape[2] - 2
-    if (count := down.outer * across.outer - down.inner * across.inner) <= bands:
+    if (most := down.outer * across.outer - down.inner * across.inner) <= bands:
         raise InputError(
-            f"LocalRX: {count} pixels lie between the windows in this scene, for {bands} bands",
+            f"LocalRX: {most} pixels lie between the windows in this scene, for {bands} bands",
             "score a larger scene, or leave bands out (--bad-bands)",
         )
     rows = np.unique(strip.row)
@@ -104,7 +105,7 @@ def _scores(strip: Strip) -> np.ndarray:
         asked = np.flatnonzero(place[column] >= 0)
         if len(asked):
             spectra = pixels[column, rows[asked] - strip.first]
-            result[place[column, asked]] = _distances(sums, asked, spectra, count, scale, room)
+            result[place[column, asked]] = _distances(sums, asked, spectra, scale, room)
     return result
 
 
@@ -141,13 +142,15 @@ def _add(sums: np.ndarray, vectors: np.ndarray, signs: np.ndarray, room: np.ndar
 
 
 def _distances(
-    sums: np.ndarray, asked: np.ndarray, spectra: np.ndarray, count: int, scale: np.ndarray, room: np.ndarray
+    sums: np.ndarray, asked: np.ndarray, spectra: np.ndarray, scale: np.ndarray, room: np.ndarray
 ) -> np.ndarray:
     """[k] of pixels [k, size] of the rows `asked` [k] with these sums of outer products [rows, size, size].
 
     The last row is given to the pixel itself: the Cholesky factor's last row is then the pixel solved against the
     factor, of which the first entry is the mean's part and the others are the whitened distance to the mean.
     """
+    count = sums[asked, 0, 0]  # [k], how many pixels of the background hold data
+    few = count <= spectra.shape[1] - 2
     factors = np.take(sums, asked, axis=0, out=room[: len(asked)], mode="clip")
     factors[:, :, -1] = spectra
     # Any number above the pixel's own product with the inverse will do: it is not read.
@@ -159,16 +162,17 @@ def _distances(
     diagonal = np.einsum("kdd->kd", factors)[:, 1:-1] ** 2
     flat = failed | ~(diagonal.min(1) >= _LEAST_SHARE * diagonal.max(1))
     if flat.any():
-        found[flat] = _by_pseudo_inverse(sums[asked[flat]], spectra[flat], count, scale)
-    return found
+        found[flat] = _by_pseudo_inverse(sums[asked[flat]], spectra[flat], count[flat], scale)
+    return np.where(few, np.nan, found)
 
 
-def _by_pseudo_inverse(sums: np.ndarray, spectra: np.ndarray, count: int, scale: np.ndarray) -> np.ndarray:
+def _by_pseudo_inverse(sums: np.ndarray, spectra: np.ndarray, count: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """[k] where a background has no spread in some directions, which are then left out.
 
     Which directions are at right angles to those depends on the scales, so they are those of the spectra again.
     """
-    mean = sums[:, 0, 1:-1] / count
+    count = np.maximum(count, 2)[:, None, None]  # of fewer there is no covariance, whatever comes of them here
+    mean = sums[:, 0, 1:-1] / count[:, 0]
     upper = np.triu(sums)[:, 1:-1, 1:-1]
     covariance = upper + np.triu(upper, 1).transpose(0, 2, 1) - count * mean[:, :, None] * mean[:, None]
     values, vectors = np.linalg.eigh(covariance / (count - 1) * scale[:, None] * scale)
@@ -179,15 +183,18 @@ def _by_pseudo_inverse(sums: np.ndarray, spectra: np.ndarray, count: int, scale:
 
 def _whitened(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """[rows, width, 1 + d + 1]: a one, the spectra in d whitened directions that have any spread, and a zero.
+    Pixels without data are zeros.
 
     And the standard deviations [d] along these directions, that they were divided by.
     """
-    flat = pixels.reshape(-1, pixels.shape[2])
+    every = pixels.reshape(-1, pixels.shape[2])
+    valid = ~np.isnan(every[:, 0])
+    flat = every if valid.all() else every[valid]
     centred = flat - flat.mean(0)
     values, vectors = np.linalg.eigh(centred.T @ centred / len(flat))
     kept = values > max(values[-1] * 1e-14, 1e-300)
     scale = np.sqrt(values[kept])
-    result = np.zeros((len(flat), len(scale) + 2))
-    result[:, 0] = 1
-    result[:, 1:-1] = centred @ (vectors[:, kept] / scale)
+    result = np.zeros((len(every), len(scale) + 2))
+    result[valid, 0] = 1
+    result[valid, 1:-1] = centred @ (vectors[:, kept] / scale)
     return result.reshape(*pixels.shape[:2], -1), scale

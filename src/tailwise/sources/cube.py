@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,14 +13,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core import messages
 from ..core.context import Scenes
 from ..core.data import Data
 from ..core.modality import SPECTRUM
 from ..core.problem import Facts, Labelled, Problem
+from ..core.readers import select
 from ..core.registry import register
 from ..errors import InputError
 from . import image_files
 from .cube_files import SUFFIXES, Scene, is_stack, open_scene, read_reference
+from .envi import header_of
+from .nodata import lacking, possible, values_of
 from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout
 from .paths import find_path, list_files
@@ -29,6 +35,20 @@ from .zarr_files import SUFFIX as ZARR
 IN_MEMORY_BYTES = 1_000_000_000
 # Suffixes that no other source reads.
 _ONLY_CUBES = (".mat", ".hdr", ZARR)
+# Numbers of a cube that are read at a time to see which pixels hold data.
+_BLOCK_ENTRIES = 8_000_000
+# Cubes that a note names.
+_SHOWN = 5
+_SINGLE_SCENE = "single scene: the labelled pixels are also the training pixels, anomalies included, without labels"
+# The words of a name: letters, parted by anything else or by a capital after a small letter.
+_WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+_REFERENCES = ("dark", "white", "darks", "whites", "calibration", "spectralon")
+_REFERENCE_WORDS = tuple(
+    kind + what
+    for kind in ("dark", "white")
+    for what in ("ref", "refs", "reference", "references", "frame", "frames", "current", "board", "panel", "tile")
+)
+_REFERENCE_FOLDERS = (*_REFERENCES, *_REFERENCE_WORDS, "calib", "references")
 
 
 @register("source", "Cube")
@@ -41,6 +61,11 @@ class Cube(PathSource):
     and those of test/ test. A mask is 2-D, nonzero for anomalies: an array of the file called map, gt, mask, labels
     or ground_truth, or an image or .npy file beside the cube called <cube>_mask.
 
+    A pixel holds no data where all bands are NaN or at a value that the file declares (ENVI's data ignore value,
+    GDAL_NODATA, a fill value) or that `nodata` names. It neither trains nor is tested, and tables and maps of scores
+    have NaN there. In single bands NaN and such a value are refused; 0 is read as measured, because dark bands measure
+    it. Cubes of a folder whose names say that they are dark or white references are left out.
+
     Args:
         path: .mat, ENVI .hdr, .npz, .npy, a .tif stack of one page a band, a .zarr store of zarr or xarray, or a folder
             of these.
@@ -49,6 +74,7 @@ class Cube(PathSource):
             "0-3,107". An ENVI bad-band list is followed too.
         white, dark: reference cubes of the same bands, averaged over their lines: (raw - dark) / (white - dark).
         labels: the mask's array in the file, or its path, instead of those names.
+        nodata: a further value that means no data, as it is stored.
     """
 
     reads: ClassVar[str] = "a cube (.mat, .hdr, .zarr, .npz, .tif) or a folder of cubes"
@@ -58,11 +84,14 @@ class Cube(PathSource):
     white: str | None = None
     dark: str | None = None
     labels: str | None = None
+    nodata: float | None = None
 
     def __post_init__(self) -> None:
         bands = _bands_of(self.bad_bands) if isinstance(self.bad_bands, str) else self.bad_bands
         bands = tuple(band if isinstance(band, int) else _range(band) for band in bands)
         object.__setattr__(self, "bad_bands", bands)
+        if isinstance(self.nodata, str):
+            object.__setattr__(self, "nodata", values_of(Path(self.path), "nodata", [self.nodata])[0])
         super().__post_init__()
 
     @classmethod
@@ -72,49 +101,62 @@ class Cube(PathSource):
         suffix = path.suffix.lower()
         if suffix in ARRAYS:
             return Match.LIKELY if numpy_layout(path) == "cube" else Match.NONE
-        headers = path.with_suffix(".hdr"), Path(f"{path}.hdr")
-        mine = suffix in _ONLY_CUBES or any(header.is_file() for header in headers) or is_stack(path)
+        mine = suffix in _ONLY_CUBES or header_of(path) is not None or is_stack(path)
         return Match.LIKELY if mine else Match.NONE
 
     def load(self) -> Problem:
-        root, names = self._names()
+        root, names, references = self._names()
         tested = [name for name in names if name.startswith("test/")]
         trained = [name for name in names if name.startswith("train/")]
         if not (tested and trained):
             trained, tested = names, []
         scenes = self._scenes(root, trained)
         everything = self._labelled(trained, scenes)
-        facts = Facts(root.stem if names == [""] else root.name, "pixels")
-        if tested:
-            test = self._labelled(tested, self._scenes(root, tested))
-            return Problem(everything.data, facts, test=test, layout=_layout(trained, scenes))
-        note = "single scene: the labelled pixels are also the training pixels, anomalies included, without labels"
+        test = self._labelled(tested, self._scenes(root, tested)) if tested else everything
+        labels_of_scene = not tested and everything.labels is not None
+        notes = (
+            *([_SINGLE_SCENE] if labels_of_scene else []),
+            _what_trains(root, everything.data),
+            *_of_nodata(everything, "" if not tested else " that train"),
+            *(_of_nodata(test, " of the test") if tested else ()),
+            *_of_references(references, self.white, self.dark),
+        )
         return Problem(
             train=everything.data,
-            facts=facts if everything.labels is None else replace(facts, notes=(note,)),
-            test=None if everything.labels is None else everything,
-            layout=_layout(names, scenes),
+            facts=Facts(root.stem if names == [""] else root.name, "pixels", notes=notes),
+            test=test if tested or labels_of_scene else None,
+            layout=_layout(trained, scenes),
         )
 
     def load_all(self) -> Labelled:
-        root, names = self._names()
-        return self._labelled(names, self._scenes(root, names))
+        root, names, references = self._names()
+        everything = self._labelled(names, self._scenes(root, names))
+        for note in (*_of_nodata(everything, ""), *_of_references(references, self.white, self.dark)):
+            messages.note(note)
+        return everything
 
     def at(self, path: str) -> Cube:
         """The same bands and calibration of another cube; a mask given by its path is not taken along."""
         return replace(self, path=path, labels=None)
 
-    def _names(self) -> tuple[Path, list[str]]:
-        """The folder or the file, and the cubes' names in the folder, or "" for the one file."""
+    def _names(self) -> tuple[Path, list[str], list[str]]:
+        """The folder or the file; the cubes' names in the folder, or "" for the one file; and those of references."""
         root = find_path(self.path)
         if not root.is_dir() or root.suffix.lower() == ZARR:
-            return root, [""]
-        names = [name for name in list_files(root, SUFFIXES) if not Path(name).stem.endswith("_mask")]
-        references = [find_path(path).resolve() for path in (self.white, self.dark) if path]
-        names = [name for name in names if (root / name).resolve() not in references]
-        if not names:
-            raise InputError(f"{root} holds no cubes", f"readable are {', '.join(SUFFIXES)}")
-        return root, names
+            return root, [""], []
+        names = [name for name in list_files(root, SUFFIXES) if not Path(name).stem.lower().endswith("_mask")]
+        asked = [find_path(path).resolve() for path in (self.white, self.dark) if path]
+        names = [name for name in names if (root / name).resolve() not in asked]
+        references = [name for name in names if is_reference(name)]
+        scans = [name for name in names if name not in references]
+        if not scans:
+            raise InputError(
+                f"{root} holds no cubes" + (f" but references: {', '.join(references[:3])}" if references else ""),
+                "give the path of one cube to read it whatever its name"
+                if references
+                else f"readable are {', '.join(SUFFIXES)}",
+            )
+        return root, scans, references
 
     def _scenes(self, root: Path, names: list[str]) -> list[Scene]:
         scenes = [open_scene(root / name if name else root, self.key) for name in names]
@@ -123,24 +165,38 @@ class Cube(PathSource):
                 raise InputError(
                     f"{name} has {scene.bands} bands, {names[0]} has {scenes[0].bands}", "all cubes need the same bands"
                 )
-        return scenes
+        asked = () if self.nodata is None else (self.nodata,)
+        return [replace(scene, nodata=(*scene.nodata, *asked)) for scene in scenes]
 
     def _labelled(self, names: list[str], scenes: list[Scene]) -> Labelled:
         kept = np.flatnonzero(~self._left_out(scenes[0]))
         if not len(kept):
             raise InputError(f"all {scenes[0].bands} bands of {scenes[0].path} are left out as bad")
         readers = [self._reader(scene, kept) for scene in scenes]
-        samples: Any = Pixels(readers) if len(readers) > 1 else readers[0]
-        if samples.shape[0] * len(kept) * 4 <= IN_MEMORY_BYTES:
-            samples = torch.cat([reader.whole() for reader in readers])
-        names_of_pixels = PixelNames(
-            [(name, scene.height, scene.width) for name, scene in zip(names, scenes, strict=True)]
-        )
+        pixels: Any = Pixels(readers) if len(readers) > 1 else readers[0]
+        if pixels.shape[0] * len(kept) * 4 <= IN_MEMORY_BYTES:
+            pixels = torch.cat([reader.whole() for reader in readers])
+            valid = ~pixels[:, 0, 0].isnan()
+        else:
+            valid = torch.cat([reader.valid() for reader in readers])
+        sizes = tuple((scene.height, scene.width) for scene in scenes)
+        every = PixelNames([(name, *size) for name, size in zip(names, sizes, strict=True)])
+        labels = self._labels(names, scenes)
         wavelengths = scenes[0].wavelengths
         features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
-        sizes = tuple((scene.height, scene.width) for scene in scenes)
-        data = Data(samples, names_of_pixels, features, Scenes(samples, sizes), SPECTRUM)
-        return Labelled(data, self._labels(names, scenes))
+        if bool(valid.all()):
+            return Labelled(Data(pixels, every, features, Scenes(pixels, sizes), SPECTRUM), labels)
+        place = valid.nonzero().flatten()
+        if not len(place):
+            named = scenes[0].path if len(scenes) == 1 else f"{len(scenes)} cubes such as {scenes[0].path}"
+            raise InputError(
+                f"all {len(every):,} pixels of {named} hold no data",
+                "correct the value that its file declares as no data",
+            )
+        data = Data(
+            select(pixels, place), replace(every, place=place.numpy()), features, Scenes(pixels, sizes, place), SPECTRUM
+        )
+        return Labelled(data, None if labels is None else labels[place.numpy()], every_name=every)
 
     def _labels(self, names: list[str], scenes: list[Scene]) -> np.ndarray | None:
         """[pixels] of all cubes, or None without any mask. Cubes of train/ need none: they are normal."""
@@ -173,7 +229,8 @@ class Cube(PathSource):
 
     def _mask(self, scene: Scene) -> np.ndarray | None:
         if self.labels is None:
-            beside = sorted(scene.path.parent.glob(f"{scene.path.stem}_mask.*"))
+            start = f"{scene.path.stem}_mask."
+            beside = sorted(p for p in scene.path.parent.iterdir() if p.name.startswith(start) and p.is_file())
             mask = scene.mask if not beside else _read_mask(beside[0])
         elif self.labels in scene.maps:
             mask = scene.maps[self.labels]
@@ -215,21 +272,50 @@ class ScenePixels:
         rows, columns = np.divmod(np.arange(self.shape[0]), self.scene.width)
         return self._samples(np.asarray(self.scene.cube).reshape(self.shape[0], -1), rows, columns)
 
+    def valid(self) -> Tensor:
+        """Which pixels hold data [n], bool."""
+        if not possible(self.scene.cube.dtype, self.scene.nodata):
+            return torch.ones(self.shape[0], dtype=torch.bool)
+        step = max(1, _BLOCK_ENTRIES // self.scene.bands)
+        starts = range(0, self.shape[0], step)
+        blocks = (self[torch.arange(start, min(start + step, self.shape[0]))] for start in starts)
+        return torch.cat([~block[:, 0, 0].isnan() for block in blocks])
+
     def _samples(self, spectra: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> Tensor:
-        spectra = spectra[:, self.kept].astype(np.float32) / np.float32(self.scene.scale)
+        """[n, 1, bands], NaN where a pixel holds no data."""
+        stored = spectra[:, self.kept]
+        empty = self._empty(stored, rows, columns)
+        values = stored.astype(np.float32) / np.float32(self.scene.scale)
         if self.dark is not None:
-            spectra -= self.dark[columns % len(self.dark)]
+            values -= self.dark[columns % len(self.dark)]
         if self.span is not None:
-            spectra /= self.span[columns % len(self.span)]
-        finite = np.isfinite(spectra).all(1)
-        if not finite.all():
-            bad = int(np.argmin(finite))
-            raise InputError(
-                f"{self.scene.path}: pixel {rows[bad]},{columns[bad]} holds NaN or infinity ({int((~finite).sum())} "
-                f"such pixels of {len(finite)} read)",
-                "cut the empty border away, fill the gaps, or leave the band out with bad_bands",
-            )
-        return torch.from_numpy(np.ascontiguousarray(spectra, dtype=np.float32)).unsqueeze(1)
+            values /= self.span[columns % len(self.span)]
+        bad = ~np.isfinite(values).all(1) & ~empty
+        if bad.any():
+            raise self._refused("NaN or infinity", bad, rows, columns)
+        values[empty] = np.nan
+        return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).unsqueeze(1)
+
+    def _empty(self, stored: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """[n] bool of numbers [n, bands]: those pixels that hold no data."""
+        if not possible(stored.dtype, self.scene.nodata):
+            return np.zeros(len(stored), dtype=bool)
+        empty = np.asarray(lacking(stored, self.scene.nodata).all(1))
+        strict = [value for value in self.scene.nodata if value != 0]
+        partly = np.asarray(lacking(stored, strict).any(1) & ~empty)
+        if strict and (partly & np.isfinite(stored).all(1)).any():
+            shown = " or ".join(f"{value:g}" for value in strict)
+            raise self._refused(f"{shown}, which means no data, in some bands", partly, rows, columns)
+        return empty
+
+    def _refused(self, what: str, bad: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> InputError:
+        first = int(np.argmax(bad))
+        return InputError(
+            f"{self.scene.path}: pixel {rows[first]},{columns[first]} holds {what} ({int(bad.sum())} such pixels of "
+            f"{len(bad)} read)",
+            "leave the band out with bad_bands, fill the gaps, or set all bands of such pixels to NaN, so that they "
+            "count as no data",
+        )
 
 
 class Pixels:
@@ -249,15 +335,20 @@ class Pixels:
         return result
 
 
+@dataclass(frozen=True, eq=False)
 class PixelNames(Sequence[str]):
-    """Names of pixels, made when they are asked for."""
+    """Names of pixels, made when they are asked for.
 
-    def __init__(self, scenes: list[tuple[str, int, int]]) -> None:
-        self.scenes = scenes  # name, height, width
-        self.ends = np.cumsum([height * width for _, height, width in scenes])
+    Attributes:
+        scenes: name, height and width of each cube.
+        place: [n] of the pixels among those of all cubes; None is all of them.
+    """
+
+    scenes: list[tuple[str, int, int]]
+    place: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return int(self.ends[-1])
+        return int(self._ends[-1]) if self.place is None else len(self.place)
 
     def __getitem__(self, place):  # type: ignore[no-untyped-def]
         if isinstance(place, slice):
@@ -265,10 +356,22 @@ class PixelNames(Sequence[str]):
         place = place + len(self) if place < 0 else place
         if not 0 <= place < len(self):
             raise IndexError(place)
-        which = int(np.searchsorted(self.ends, place, side="right"))
+        place = place if self.place is None else int(self.place[place])
+        which = int(np.searchsorted(self._ends, place, side="right"))
         name, height, width = self.scenes[which]
-        row, column = divmod(place - int(self.ends[which]) + height * width, width)
+        row, column = divmod(place - int(self._ends[which]) + height * width, width)
         return f"{name}:{row},{column}" if name else f"{row},{column}"
+
+    def counts(self) -> dict[str, int]:
+        """How many of these pixels each cube has, by its name."""
+        place = np.arange(0) if self.place is None else self.place
+        within = np.diff(np.searchsorted(place, [0, *self._ends]))
+        sizes = [height * width for _, height, width in self.scenes] if self.place is None else within.tolist()
+        return {name: size for (name, _, _), size in zip(self.scenes, sizes, strict=True)}
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        return np.cumsum([height * width for _, height, width in self.scenes])
 
 
 def _holds_cubes(folder: Path) -> bool:
@@ -281,6 +384,51 @@ def _holds_cubes(folder: Path) -> bool:
         return all(is_stack(folder / name) for name in pictures[:3])
     arrays = [name for name in list_files(folder, ARRAYS) if not Path(name).stem.endswith("_mask")]
     return bool(arrays) and all(numpy_layout(folder / name) == "cube" for name in arrays)
+
+
+def is_reference(name: str) -> bool:
+    """Whether the name of a file in a folder of scans says that it is a dark or white reference, not a scan.
+
+    Names that begin with dark or white say so, and those whose last word does, such as scan_dark_2, and those with a
+    word such as WhiteRef in them. So does the name of a folder that is a word for references and nothing else.
+    """
+    *folders, file = name.split("/")
+    if any(_joined(folder) in _REFERENCE_FOLDERS for folder in folders):
+        return True
+    stem = file[: -len(Path(file).suffix)]
+    words = [word.lower() for word in _WORDS.findall(stem)]
+    whole = "".join(words)
+    begins = whole.startswith(("dark", "white", "calib", "flatfield"))
+    return bool(words) and (begins or words[-1] in _REFERENCES or any(word in whole for word in _REFERENCE_WORDS))
+
+
+def _joined(text: str) -> str:
+    return "".join(_WORDS.findall(text)).lower()
+
+
+def _what_trains(root: Path, data: Data) -> str:
+    counts = data.names.counts()  # type: ignore[attr-defined]
+    if len(counts) == 1 and "" in counts:
+        return f"trains on {len(data):,} pixels of {root.name}"
+    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_SHOWN]]
+    more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+    cubes = "1 cube" if len(counts) == 1 else f"{len(counts)} cubes"
+    return f"trains on {len(data):,} pixels of {cubes}: {', '.join(shown)}{more}"
+
+
+def _of_nodata(samples: Labelled, which: str) -> tuple[str, ...]:
+    if samples.every_name is None:
+        return ()
+    total = len(samples.every_name)
+    return (f"{total - len(samples.data):,} of {total:,} pixels{which} hold no data and are left out",)
+
+
+def _of_references(names: list[str], *asked: str | None) -> tuple[str, ...]:
+    if not names:
+        return ()
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+    use = "" if any(asked) else "; --white and --dark calibrate by them"
+    return (f"not read as scans, because their names say that they are references: {shown}{use}",)
 
 
 def _bands_of(text: str) -> tuple[int | tuple[int, int], ...]:

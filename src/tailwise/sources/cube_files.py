@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import mmap
 import warnings
 from collections.abc import Callable
@@ -13,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, did_you_mean
-from . import zarr_files
-from .numpy_files import read_numpy
+from . import envi, hdf5, nodata, zarr_files
+from .numpy_files import check_claim, read_numpy
 
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
 _MASK_NAMES = ("map", "gt", "mask", "labels", "ground_truth")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+# Tags of TIFF.
+_GDAL_NODATA, _SUBFILE = 42113, 254
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +34,7 @@ class Scene:
         scale: what the file's values are divided by.
         mask: [height, width] bool, True is an anomaly, under one of the usual names.
         maps: the file's other arrays of the cube's height and width, as masks.
+        nodata: the values by which the file says that a pixel holds no data, as they are stored. NaN always says so.
     """
 
     path: Path
@@ -42,6 +44,7 @@ class Scene:
     scale: float = 1.0
     mask: np.ndarray | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
+    nodata: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not len(self.bad):
@@ -72,11 +75,13 @@ def open_scene(path: Path, key: str | None = None) -> Scene:
     Raises:
         InputError: of no known format, broken, or without one array of 3 axes.
     """
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path} is no regular file", "give a file or a folder of files")
     if path.suffix.lower() not in _OPENERS:
-        for header in (path.with_suffix(".hdr"), Path(f"{path}.hdr")):
-            if header.is_file():
-                return _open_envi(header, key)
-        raise InputError(f"{path} is not a cube that can be read", f"readable are {', '.join(SUFFIXES)}")
+        header = envi.header_of(path)
+        if header is None:
+            raise InputError(f"{path} is not a cube that can be read", f"readable are {', '.join(SUFFIXES)}")
+        return _open_envi(header, key)
     return _OPENERS[path.suffix.lower()](path, key)
 
 
@@ -107,103 +112,84 @@ def is_stack(path: Path) -> bool:
     """Whether the file is a TIFF of so many pages or bands that it is a cube rather than a picture."""
     if path.suffix.lower() not in (".tif", ".tiff"):
         return False
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as file:
-            return getattr(file, "n_frames", 1) >= _FEWEST_BANDS
-    except (UnidentifiedImageError, OSError):
-        return _tiff_bands(path) >= _FEWEST_BANDS
-
-
-def _tiff_bands(path: Path) -> int:
-    """The smaller of a 3-D TIFF's outer axes, 1 for anything else."""
+    if not path.is_file():
+        return False
     try:
         import tifffile
 
         with tifffile.TiffFile(path) as file:
-            shape = file.series[0].shape
-    except (ImportError, ValueError, OSError, IndexError):  # tifffile's own error is a ValueError
+            series = file.series[0]
+            sides = [side for side, axis in zip(series.shape, series.axes, strict=True) if axis not in "YX"]
+            return max(sides, default=1) >= _FEWEST_BANDS
+    except ImportError:
+        return _pages(path) >= _FEWEST_BANDS
+    except Exception:  # tifffile raises many kinds on broken files, which are no cubes
+        return False
+
+
+def _pages(path: Path) -> int:
+    """How many pages of a TIFF are as large as its first; smaller ones are copies for looking at from afar."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("TIFF",)) as file:
+            size, count = file.size, 1
+            for page in range(1, getattr(file, "n_frames", 1)):
+                file.seek(page)
+                count += file.size == size and not int(getattr(file, "tag_v2", {}).get(_SUBFILE, 0)) & 1
+            return count
+    except Exception:  # as above
         return 1
-    return min(shape[0], shape[2]) if len(shape) == 3 else 1
 
 
 def _open_envi(path: Path, key: str | None) -> Scene:
-    try:
-        from spectral.io import envi
-    except ImportError as error:
-        raise InputError("ENVI cubes need the package spectral", "pip install 'tailwise[hyperspectral]'") from error
-    with warnings.catch_warnings():
-        # spectral warns of capital letters in headers, which are common and harmless.
-        warnings.simplefilter("ignore")
-        try:
-            image = envi.open(str(path))
-            _check_size(image)
-            cube = image.open_memmap(interleave="bip", writable=False)
-        except InputError:
-            raise
-        except Exception as error:  # its errors share no base but Exception
-            raise InputError(
-                f"cannot open {path}: {str(error) or type(error).__name__}", "the data file lies beside its .hdr"
-            ) from error
-    header = image.metadata
+    entries = envi.read_header(path)
+    cube = envi.map_data(path, entries)
     bands = cube.shape[2]
-    good = _per_band(header.get("bbl"), bands)
-    measure = str(header.get("wavelength units", ""))
+    good = _header_list(path, entries, "bbl", bands)
+    ignored = envi.list_of(entries.get("data ignore value", ""))
     return Scene(
         path,
         cube,
-        _nanometres(_per_band(header.get("wavelength"), bands), measure),
+        _nanometres(_header_list(path, entries, "wavelength", bands), entries.get("wavelength units", "")),
         np.zeros(bands, dtype=bool) if good is None else good == 0,
-        float(image.scale_factor or 1.0),
+        envi.number_of(path, entries, "reflectance scale factor", 1.0) or 1.0,
+        nodata=nodata.values_of(path, "data ignore value", ignored),
     )
 
 
-def _check_size(image: Any) -> None:
-    """A file that is cut short cannot be mapped, and spectral says so in words about axes."""
-    needed = image.offset + math.prod((image.nrows, image.ncols, image.nbands)) * image.sample_size
-    found = Path(image.filename).stat().st_size
-    if found < needed:
+def _header_list(path: Path, entries: dict[str, str], name: str, bands: int) -> np.ndarray | None:
+    """A header's list of one number a band; None where there is none, or it is one of words."""
+    values = envi.list_of(entries.get(name, ""))
+    if values and len(values) != bands:
         raise InputError(
-            f"{image.filename} holds {found} bytes: {image.nrows} x {image.ncols} pixels of {image.nbands} bands "
-            f"are {needed}",
-            "it is cut or its .hdr is of another file: fetch both again",
+            f"{path}: {name} has {len(values)} entries for {bands} bands", "correct the header, or remove these lines"
         )
+    return _numbers(values) if values else None
 
 
 def _open_mat(path: Path, key: str | None) -> Scene:
+    try:
+        with path.open("rb") as file:
+            # A MATLAB 7.3 file is HDF5 behind a block of 512 bytes; other programs write it without the block.
+            start = file.read(520)
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+    if _HDF5 in (start[:8], start[512:]):
+        return _among(path, *hdf5.read_arrays(path), key)
     import scipy.io
 
-    with path.open("rb") as file:
-        # A MATLAB 7.3 file is HDF5 behind a block of 512 bytes; other programs write it without the block.
-        start = file.read(520)
-    if _HDF5 in (start[:8], start[512:]):
-        found = _read_hdf5(path)
-    else:
-        try:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of variables that are left out; those that are needed are missed below
             found = scipy.io.loadmat(path, appendmat=False)
-        except Exception as error:  # scipy raises many kinds on broken files
-            raise InputError(f"cannot read {path}: {error}", "is it a MATLAB file?") from error
-    return _among(path, {name: value for name, value in found.items() if not name.startswith("__")}, key)
-
-
-def _read_hdf5(path: Path) -> dict[str, Any]:
-    """MATLAB 7.3 files are HDF5 with the axes in reverse."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError(
-            f"{path} is a MATLAB 7.3 file: it needs h5py", "pip install 'tailwise[hyperspectral]'"
-        ) from error
-    try:
-        with h5py.File(path) as file:
-            return {name: np.asarray(value).T for name, value in file.items() if isinstance(value, h5py.Dataset)}
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error}", "is it a MATLAB file?") from error
+    except Exception as error:  # scipy raises many kinds on broken files
+        raise InputError(f"cannot read {path}: {str(error) or type(error).__name__}", "is it a MATLAB file?") from error
+    return _among(path, {name: value for name, value in found.items() if not name.startswith("__")}, {}, key)
 
 
 def _open_numpy(path: Path, key: str | None) -> Scene:
-    return _among(path, read_numpy(path), key)
+    return _among(path, read_numpy(path), {}, key)
 
 
 def _open_tiff(path: Path, key: str | None) -> Scene:
@@ -212,19 +198,38 @@ def _open_tiff(path: Path, key: str | None) -> Scene:
     except ImportError as error:
         raise InputError("TIFF cubes need the package tifffile", "pip install 'tailwise[hyperspectral]'") from error
     try:
-        stack = tifffile.imread(path)
+        with tifffile.TiffFile(path) as file:
+            # Smaller copies of the pages are other levels of the series, or series of their own.
+            series = file.series[0]
+            check_claim(path, series.size * series.dtype.itemsize)
+            tag = series.keyframe.tags.get(_GDAL_NODATA)
+            empty = () if tag is None else nodata.values_of(path, "GDAL_NODATA", [tag.value])
+            stack, axes = series.asarray(), series.axes
+    except InputError:
+        raise
     except Exception as error:  # tifffile raises many kinds on broken files
-        raise InputError(f"cannot read {path}: {error}", "is it a TIFF file?") from error
-    if stack.ndim != 3:
+        raise InputError(f"cannot read {path}: {str(error) or type(error).__name__}", "is it a TIFF file?") from error
+    if stack.ndim != 3 or not {"Y", "X"} <= set(axes):
         raise InputError(f"{path} has shape {list(stack.shape)}: a stack of pages, one a band, was needed")
-    # Pages are bands; a single page of many samples already has them last.
-    with tifffile.TiffFile(path) as file:
-        pages = len(file.pages)
-    return Scene(path, np.moveaxis(stack, 0, 2) if pages == stack.shape[0] > 1 else stack)
+    (bands,) = (place for place, axis in enumerate(axes) if axis not in "YX")
+    return Scene(path, _bands_last(path, stack, bands), nodata=empty)
+
+
+def _bands_last(path: Path, cube: Any, bands: int) -> Any:
+    """The cube with its axis `bands` moved to the end.
+
+    Raises:
+        InputError: nothing is in it, or no numbers.
+    """
+    if 0 in cube.shape or cube.dtype.kind not in "buif":
+        raise InputError(f"{path}: the cube has shape {list(cube.shape)} of {cube.dtype}: real numbers were needed")
+    if bands == 2:
+        return cube
+    return cube.with_bands(bands) if isinstance(cube, zarr_files.ZarrCube) else np.moveaxis(cube, bands, 2)
 
 
 def _open_zarr(path: Path, key: str | None) -> Scene:
-    scene = _among(path, zarr_files.read_zarr(path), key)
+    scene = _among(path, *zarr_files.read_zarr(path), key)
     return replace(scene, scale=zarr_files.scale_of(scene.cube))  # type: ignore[arg-type]
 
 
@@ -240,8 +245,8 @@ _OPENERS: dict[str, Callable[[Path, str | None], Scene]] = {
 SUFFIXES = tuple(_OPENERS)
 
 
-def _among(path: Path, arrays: dict[str, Any], key: str | None) -> Scene:
-    """The cube among a file's arrays, with its wavelengths and masks."""
+def _among(path: Path, arrays: dict[str, Any], empty: dict[str, tuple[float, ...]], key: str | None) -> Scene:
+    """The cube among a file's arrays, with its wavelengths, masks and the values of no data by the array's name."""
     arrays = {name: value for name, value in arrays.items() if isinstance(value, (np.ndarray, zarr_files.ZarrCube))}
     numbers = {name: value for name, value in arrays.items() if value.dtype.kind in "buif"}
     cubes = [name for name, value in numbers.items() if value.ndim == 3]
@@ -257,20 +262,49 @@ def _among(path: Path, arrays: dict[str, Any], key: str | None) -> Scene:
     cube = numbers[cubes[0]]
     if 0 in cube.shape:
         raise InputError(f"{path}: the cube {cubes[0]} has shape {list(cube.shape)}: nothing is in it")
+    wavelengths, bands = _wavelengths(path, numbers, cubes[0])
+    cube = _bands_last(path, cube, bands)
     for name, value in numbers.items():
         if name.lower() in _MASK_NAMES and value.shape != cube.shape[:2] and name != cubes[0]:
             raise InputError(f"{path}: {name} is {list(value.shape)}: the cube is {cube.shape[0]} x {cube.shape[1]}")
     maps = {name: value != 0 for name, value in numbers.items() if value.shape == cube.shape[:2]}
     masks = [name for name in maps if name.lower() in _MASK_NAMES]
-    waves = [name for name in numbers if name.lower().startswith("wav")]
-    wavelengths = _per_band(numbers[waves[0]].ravel(), cube.shape[2]) if waves else None
-    return Scene(path, cube, _nanometres(wavelengths), mask=maps[masks[0]] if masks else None, maps=maps)
+    beside = nodata.declared(path, {name: value for name, value in numbers.items() if value.size == 1})
+    return Scene(
+        path,
+        cube,
+        _nanometres(wavelengths),
+        mask=maps[masks[0]] if masks else None,
+        maps=maps,
+        nodata=(*empty.get(cubes[0], ()), *beside),
+    )
 
 
-def _per_band(values: Any, bands: int) -> np.ndarray | None:
-    """A header's list as numbers, or None where it is not one number a band."""
-    if values is None or len(values) != bands:
-        return None
+def _wavelengths(path: Path, numbers: dict[str, Any], cube: str) -> tuple[np.ndarray | None, int]:
+    """A file's wavelengths, and the axis of the cube that they are along: the last, where there are none.
+
+    Raises:
+        InputError: they are as many as no axis is long, or as two are that are not the last.
+    """
+    shape = tuple(numbers[cube].shape)
+    lists = {n: np.ravel(v) for n, v in numbers.items() if n.lower().startswith("wav") and n != cube and v.ndim < 3}
+    lists = {name: values for name, values in lists.items() if values.size > 1 or shape[2] == 1}
+    for values in lists.values():
+        if values.size == shape[2]:
+            return values.astype(float), 2
+    for name, values in lists.items():
+        fits = [axis for axis, side in enumerate(shape) if side == values.size]
+        if len(fits) == 1:
+            return values.astype(float), fits[0]
+        raise InputError(
+            f"{path}: {name} has {values.size} entries, and {cube} is {list(shape)}: "
+            f"{'two axes are' if fits else 'no axis is'} as long",
+            "save the cube as [height, width, bands] with one wavelength a band, or without wavelengths",
+        )
+    return None, 2
+
+
+def _numbers(values: Any) -> np.ndarray | None:
     try:
         return np.array([float(value) for value in values])
     except ValueError:

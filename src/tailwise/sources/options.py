@@ -36,6 +36,7 @@ class SourceOptions:
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
         white: the white reference of a cube.
         dark: the dark reference of a cube.
+        nodata: a value by which pixels of a cube hold no data, where all their bands are at it.
     """
 
     labels: str | None = None
@@ -55,6 +56,7 @@ class SourceOptions:
     bad_bands: str | None = None
     white: str | None = None
     dark: str | None = None
+    nodata: str | None = None
 
     def asked(self) -> dict[str, Any]:
         """The options that were asked for, by name."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from . import nodata
+from .numpy_files import ALWAYS_READ, MOST_PACKED
 
 SUFFIX = ".zarr"
 _BAND_NAMES = ("wav", "band", "channel", "spectral")
@@ -19,17 +22,22 @@ class ZarrCube:
     Args:
         array: of zarr, with 3 axes.
         path: of the store, for messages.
+        bands: the axis of the array that holds the bands.
     """
 
-    def __init__(self, array: Any, path: Path) -> None:
-        self.array, self.path = array, path
-        self.bands_first = _bands_first(array)
+    def __init__(self, array: Any, path: Path, bands: int) -> None:
+        self.array, self.path, self.bands = array, path, bands
         shape = tuple(int(side) for side in array.shape)
-        self.shape = (*shape[1:], shape[0]) if self.bands_first else shape
-        self.ndim = len(shape)
+        self.shape = (*shape[:bands], *shape[bands + 1 :], shape[bands])
+        self.ndim, self.size = len(shape), math.prod(shape)
         self.dtype = array.dtype
         # What is stored together is read together.
-        self._step = max(1, int(array.chunks[1 if self.bands_first else 0]))
+        self._step = max(1, int(array.chunks[0 if bands else 1]))
+
+    def with_bands(self, axis: int) -> ZarrCube:
+        """The cube whose bands are along this axis of `shape` as it is now."""
+        axes = [place for place in range(3) if place != self.bands] + [self.bands]
+        return ZarrCube(self.array, self.path, axes[axis])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[0 : self.shape[0]].astype(dtype or self.dtype)
@@ -49,32 +57,57 @@ class ZarrCube:
 
     def _rows(self, first: int, last: int) -> np.ndarray:
         try:
-            if self.bands_first:
-                return np.moveaxis(self.array[:, first:last], 0, 2)
-            return np.asarray(self.array[first:last])
+            rows = self.array[first:last] if self.bands else self.array[:, first:last]
+            return np.moveaxis(np.asarray(rows), self.bands, 2)
         except Exception as error:  # codecs raise many kinds on broken chunks
             raise InputError(
                 f"cannot read {self.path}: {error}", "a chunk is damaged: fetch the store again"
             ) from error
 
 
-def read_zarr(path: Path) -> dict[str, Any]:
-    """The arrays of a store by their names, those of 3 axes as ZarrCube.
+def read_zarr(path: Path) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]:
+    """The arrays of a store by their names, those of 3 axes as ZarrCube, and their values of no data.
 
     Raises:
-        InputError: zarr is not installed, or it is no store.
+        InputError: zarr is not installed, it is no store, or an array is larger than what is stored of it can be.
     """
     try:
         import zarr
     except ImportError as error:
         raise InputError("zarr cubes need the package zarr", "pip install 'tailwise[zarr]'") from error
     try:
-        found = zarr.open(str(path), mode="r")
-        arrays = dict(found.arrays()) if isinstance(found, zarr.Group) else {path.stem: found}
+        opened = zarr.open(str(path), mode="r")
+        arrays = dict(opened.arrays()) if isinstance(opened, zarr.Group) else {path.stem: opened}
+        numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "buif"}
+        for name, array in numbers.items():
+            _check_claim(path, name, array)
+        empty = {name: _nodata(path, array) for name, array in numbers.items()}
+        values = {
+            name: ZarrCube(array, path, 0 if _bands_first(array) else 2) if array.ndim == 3 else np.asarray(array[...])
+            for name, array in numbers.items()
+        }
+    except InputError:
+        raise
     except Exception as error:  # its errors share no base but Exception
         raise InputError(f"cannot open {path}: {str(error) or type(error).__name__}", "is it a zarr store?") from error
-    numbers = {name: array for name, array in arrays.items() if array.dtype.kind in "buif"}
-    return {name: ZarrCube(array, path) if array.ndim == 3 else array[...] for name, array in numbers.items()}
+    return values, empty
+
+
+def _check_claim(path: Path, name: str, array: Any) -> None:
+    size = math.prod(int(side) for side in array.shape) * array.dtype.itemsize
+    stored = array.nbytes_stored() if size > ALWAYS_READ else size
+    if size > MOST_PACKED * stored:
+        raise InputError(
+            f"{path}: {name} of shape {list(array.shape)} is {size:,} bytes, and {stored:,} are stored of it",
+            "the store is damaged or not yet written",
+        )
+
+
+def _nodata(path: Path, array: Any) -> tuple[float, ...]:
+    """The attributes say it; else what zarr gives for chunks that were never written."""
+    declared = nodata.declared(path, array.attrs.asdict())
+    fill = array.fill_value
+    return declared if declared or fill is None else nodata.values_of(path, "fill_value", [fill])
 
 
 def scale_of(cube: ZarrCube) -> float:
@@ -84,11 +117,17 @@ def scale_of(cube: ZarrCube) -> float:
         InputError: they are also moved by an offset.
     """
     facts = cube.array.attrs.asdict()
-    if float(facts.get("add_offset", 0)):
+    try:
+        factor, offset = float(facts.get("scale_factor", 1)), float(facts.get("add_offset", 0))
+    except (TypeError, ValueError):
+        factor = offset = math.nan
+    if not (math.isfinite(factor) and math.isfinite(offset) and factor):
+        raise InputError(f"{cube.path}: scale_factor and add_offset are no numbers to scale by", "correct them")
+    if offset:
         raise InputError(
             f"{cube.path} stores values moved by {facts['add_offset']}", "write them without add_offset, or as floats"
         )
-    return 1 / float(facts.get("scale_factor", 1))
+    return 1 / factor
 
 
 def _bands_first(array: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -53,7 +53,14 @@ def score_data(
             scores = opened.scores_of(samples, batch_size, device)
         else:
             scores = _write_maps(map_folder, opened, samples, source, map_threshold, batch_size, device)
-    return opened.table_of(labelled, scores, threshold, false_discoveries)
+    table = opened.table_of(labelled, scores, threshold, false_discoveries)
+    return table if labelled.every_name is None else _with_every_name(table, labelled.every_name)
+
+
+def _with_every_name(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The table with rows for samples that hold no data too: their numbers are missing, and they are not flagged."""
+    whole = table.set_index("sample").reindex(list(names)).rename_axis("sample").reset_index()
+    return whole.assign(flagged=whole["flagged"].eq(True))
 
 
 def _write_maps(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,6 +27,7 @@ from ..core.detector import Detector
 from ..errors import InputError
 from ..runs.files import MODEL, cannot_write, file_digest, write
 from ..runs.scorer import open_run
+from ..sources import envi
 from ..sources.paths import find_path
 
 # Numbers of the cube that are read at a time.
@@ -65,7 +65,7 @@ def write_map(
         holds = f"{len(sizes)} of them" if sizes else "something else"
         raise InputError(f"a map is of one cube: {data} holds {holds}", "write a table to a .csv or .parquet file")
     path = find_path(source.path)  # type: ignore[attr-defined]
-    header = _header_of(path)
+    header = envi.header_of(path)
     files = _files_of(out)
     if any(file.resolve() in {path.resolve(), header and header.resolve()} for file in files):
         raise InputError(f"{out} would take the place of the cube itself", "choose another --out")
@@ -87,9 +87,9 @@ def write_map(
         "device": device,
     }
     part = Part(out, belongs, rows * width)
-    part.fill(len(samples), lambda index: _scores(detector, samples, index, batch_size, device))
+    part.fill(height * width, lambda index: _scores_of_pixels(detector, samples, index, batch_size, device))
     limit = opened.settings.threshold if threshold is None else threshold
-    _WRITERS[out.suffix](part.path, out, _Map(height, width, limit, header))
+    _WRITERS[out.suffix](part.path, out, _Map(height, width, limit, header, len(samples) < height * width))
     part.discard()
     return out
 
@@ -164,6 +164,7 @@ class _Map:
     width: int
     threshold: float
     header: Path | None
+    has_gaps: bool
 
 
 def _scores(detector: Detector, samples: Data, index: torch.Tensor, batch_size: int | None, device: str) -> np.ndarray:
@@ -173,6 +174,21 @@ def _scores(detector: Detector, samples: Data, index: torch.Tensor, batch_size: 
             return detector.score(samples.batch(index).to(device)).cpu().numpy()
     block = Data(samples.read(index), range(len(index)), modality=samples.modality)  # type: ignore[arg-type]
     return inference.score(detector, block, batch_size).numpy()
+
+
+def _scores_of_pixels(
+    detector: Detector, samples: Data, index: torch.Tensor, batch_size: int | None, device: str
+) -> np.ndarray:
+    """[k] of the pixels of the cube at these places, which follow each other; NaN for those that hold no data."""
+    place = samples.context.place if isinstance(samples.context, Scenes) else None
+    if place is None:
+        return _scores(detector, samples, index, batch_size, device)
+    scores = np.full(len(index), np.nan, dtype=np.float32)
+    first, last = torch.searchsorted(place, torch.stack([index[0], index[-1] + 1])).tolist()
+    if last > first:
+        valid = torch.arange(first, last)
+        scores[(place[valid] - index[0]).numpy()] = _scores(detector, samples, valid, batch_size, device)
+    return scores
 
 
 def _write_envi(part: Path, out: Path, facts: _Map) -> None:
@@ -188,6 +204,7 @@ def _write_envi(part: Path, out: Path, facts: _Map) -> None:
         "interleave = bsq",
         "byte order = 0",
         "band names = {anomaly score}",
+        *(["data ignore value = nan"] if facts.has_gaps else []),
         *_kept_lines(facts.header),
     ]
     try:
@@ -258,15 +275,7 @@ def _kept_lines(header: Path | None) -> list[str]:
     """Those entries of an ENVI header that hold for the map too; a value in braces may run over lines."""
     if header is None:
         return []
-    text = header.read_text(encoding="utf-8", errors="surrogateescape")
-    entries = re.findall(r"^[ \t]*([^=;{}\n]+?)[ \t]*=[ \t]*(\{[^}]*\}|[^\n]*)", text, re.MULTILINE)
-    return [f"{name} = {value.strip()}" for name, value in entries if name.lower() in _KEPT]
-
-
-def _header_of(path: Path) -> Path | None:
-    """The ENVI header of a cube that is given by its header or by its data file; None for other formats."""
-    found = (path, path.with_suffix(".hdr"), Path(f"{path}.hdr"))
-    return next((header for header in found if header.suffix.lower() == ".hdr" and header.is_file()), None)
+    return [f"{name} = {value}" for name, value in envi.read_header(header).items() if name in _KEPT]
 
 
 def _files_of(out: Path) -> list[Path]:
