@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
+from .image_decoding import Samples, bands_of, decode, is_array
 from .paths import list_files
+
+T = TypeVar("T")
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2")
 # Also read, but in a folder only where there are no others: such a file is more often something else.
 ARRAYS = (".npy",)
 Size = int | tuple[int, int] | None
-# What Pillow's plug-ins raise on broken files.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
 
 
 class BadPicture(InputError):
@@ -39,11 +41,20 @@ def read_picture(path: Path, size: Size, channels: int) -> Tensor:
         BadPicture: broken, truncated, no image, or too large.
         InputError: a float or 32-bit image outside 0..1 (0..65535 for integers), or another number of bands.
     """
+
+    def read() -> np.ndarray:
+        return _fitted(_open(path) if channels in (1, 3) else _open_bands(path, channels), size, channels)
+
+    return torch.from_numpy(_decoded(path, read))
+
+
+def _decoded(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives; whatever it raises names the file and says what to do."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = _open(path) if channels in (1, 3) else _open_bands(path, channels)
+            return read()
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadPicture(
             f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, the most that is decoded",
@@ -58,12 +69,12 @@ def read_picture(path: Path, size: Size, channels: int) -> Tensor:
         raise InputError(
             f"{path} has {error.bands} bands: asked for were {error.asked}", f"choose channels={error.bands}"
         ) from error
-    except _BROKEN as error:
+    except Exception as error:
+        # What decoders raise on broken files is no closed list.
         raise BadPicture(
             f"cannot read {path} as an image: {str(error) or type(error).__name__}",
             "replace or remove it, or leave out unreadable images with skip_bad=True (--skip-bad)",
         ) from error
-    return torch.from_numpy(_fitted(picture, size, channels))
 
 
 def list_pictures(folder: Path) -> list[str]:
@@ -100,33 +111,99 @@ def sides(size: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def read_mask(path: Path) -> np.ndarray:
-    """A defect mask in its own size -> bool [h, w]; a pixel above half of the mask's largest value is a defect."""
-    mask = read_picture(path, None, 1)[0].numpy()
-    return mask > mask.max() / 2
+    """A defect mask in its own size -> bool [h, w].
+
+    Where the opacity varies it is the mask. Numbers of classes, of a palette too, and several colours: what is not 0,
+    or black, is a defect. Other pictures, whose edges are soft or whose values a JPEG blurred: what is above half of
+    the largest value.
+
+    Raises:
+        BadPicture: it cannot be read.
+    """
+    return _decoded(path, lambda: _mask_of(decode(path)))
+
+
+def _mask_of(picture: Image.Image | Samples) -> np.ndarray:
+    if isinstance(picture, Image.Image):
+        lossy = picture.format in ("JPEG", "MPO", "WEBP", "JPEG2000")
+        if picture.mode in ("P", "PA") and not _is_ramp(picture) and not picture.has_transparency_data:
+            return _classes_of_palette(picture)
+        opacity = picture.has_transparency_data
+        if opacity:
+            picture = picture.convert("RGBA")
+        elif picture.mode not in ("1", "L", "RGB"):
+            picture = picture.convert("L" if picture.mode in ("P", "PA") else "RGB")
+        samples = Samples(np.asarray(picture), opacity=opacity)
+    else:
+        lossy, samples = False, picture
+    values = samples.values
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if samples.opacity:
+        opaque = values[..., -1]
+        if opaque.min() != opaque.max():
+            return opaque > opaque.max() / 2
+        values = values[..., :-1]
+    level = values.max(2) if values.ndim == 3 else values
+    if not lossy and _holds_classes(level):
+        return level != 0
+    return level > level.max() / 2
+
+
+def _is_ramp(picture: Image.Image) -> bool:
+    """Whether the palette is that of grey, entry by entry."""
+    colours = np.array(picture.getpalette("RGB") or [], np.int64).reshape(-1, 3)
+    used = int(np.asarray(picture.getchannel(0)).max()) + 1
+    ramp = np.arange(len(colours))[:, None]
+    return len(colours) >= max(used, 256) and bool((colours == ramp).all())
+
+
+def _classes_of_palette(picture: Image.Image) -> np.ndarray:
+    """What is no background: number 0, unless of two colours only another is black."""
+    number = np.asarray(picture.getchannel(0))
+    colours = np.array(picture.getpalette("RGB") or [], np.int64).reshape(-1, 3).sum(1)
+    used = np.unique(number)
+    if len(used) == 2 and used.max() < len(colours) and colours[used[0]] > colours[used[1]] == 0:
+        return number != used[1]
+    return number != 0
+
+
+# Numbers of classes are at most so many, or so few, beside which what is soft has more.
+_LARGEST_CLASS, _MOST_CLASSES = 32, 16
+
+
+def _holds_classes(level: np.ndarray) -> bool:
+    """Whether these values number classes rather than say how much of a pixel is defect.
+
+    Small whole numbers do; so do two values, and a few whose pixels lie in patches: between black and white a soft edge
+    is a line of one pixel.
+    """
+    if level.min() < 0 or not np.isfinite(level).all() or (level != np.floor(level)).any():
+        return False
+    values = np.unique(level)
+    if values[-1] <= _LARGEST_CLASS and not (level.dtype.kind == "f" and values[-1] <= 1):
+        return True
+    if len(values) > _MOST_CLASSES or values[0] != 0:
+        return False
+    between = (level > 0) & (level < values[-1])
+    if not between.any():
+        return True
+    corners = [level[:-1, :-1], level[1:, :-1], level[:-1, 1:], level[1:, 1:]]
+    even = np.logical_and.reduce([corner == corners[0] for corner in corners])
+    patched = np.zeros_like(between)
+    for rows, columns in ((slice(None, -1), slice(None, -1)), (slice(1, None), slice(None, -1)),
+                          (slice(None, -1), slice(1, None)), (slice(1, None), slice(1, None))):  # fmt: skip
+        patched[rows, columns] |= even
+    return bool((patched & between).sum() >= between.sum() / 2)
 
 
 def _open(path: Path) -> Image.Image | np.ndarray:
-    """A decoded, upright image in mode L, RGB, I or F; or float [h, w, 3] for what Pillow has no mode for."""
-    if path.suffix.lower() in ARRAYS:
-        return _as_colour(_scaled(_read_npy(path)))
-    try:
-        with Image.open(path) as file:
-            file.load()
-            picture: Image.Image = ImageOps.exif_transpose(file)
-            return _plain(picture)
-    except UnidentifiedImageError:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            return _open_tiff(path)
-        raise
+    """A decoded, upright image in mode L, RGB or F; or float [h, w, 3] for what Pillow has no mode for."""
+    picture = decode(path)
+    return _plain(picture) if isinstance(picture, Image.Image) else _as_colour(picture)
 
 
 def _plain(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I;16"):
-        return Image.fromarray(np.asarray(picture).astype(np.float32) / 65_535)
-    if picture.mode == "I":
-        return Image.fromarray(_in_range(np.asarray(picture), 65_535))
-    if picture.mode == "F":
-        return Image.fromarray(_in_range(np.asarray(picture)))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         white = Image.new("RGBA", picture.size, "white")
@@ -136,79 +213,50 @@ def _plain(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _open_tiff(path: Path) -> Image.Image | np.ndarray:
-    """Deep colour TIFF, which Pillow does not know: [h, w, 3] of 16-bit or float values."""
-    return _as_colour(_scaled(_read_tiff(path)))
+def _as_colour(samples: Samples) -> Image.Image | np.ndarray:
+    values = _scaled(samples)
+    if samples.opacity:
+        opacity = values[..., -1:]
+        values = values[..., :-1] if samples.premultiplied else values[..., :-1] * opacity
+        values = np.minimum(values + 1 - opacity, 1)
+        values = values[..., 0] if values.shape[2] == 1 else values
+    return Image.fromarray(values) if values.ndim == 2 else values
 
 
 def _open_bands(path: Path, channels: int) -> np.ndarray:
     """Every band of an image as it is: float [h, w, channels]."""
-    suffix = path.suffix.lower()
-    if suffix in ARRAYS:
-        values = _read_npy(path)
-    elif suffix in (".tif", ".tiff"):
-        values = _read_tiff(path)
-    else:
-        with Image.open(path) as file:
-            file.load()
-            picture: Image.Image = ImageOps.exif_transpose(file)
-            values = np.asarray(picture.convert("RGBA") if channels == 4 and picture.mode in _TO_RGBA else picture)
+    picture = bands_of(path)
+    if isinstance(picture, Image.Image):
+        picture = Samples(
+            np.asarray(picture.convert("RGBA") if channels == 4 and picture.mode in _TO_RGBA else picture)
+        )
+    values = picture.values
     if values.ndim == 2:
         values = values[..., None]
     if values.ndim != 3:
         raise ValueError(f"an array of shape {list(values.shape)} is not an image")
-    if values.shape[2] != channels and values.shape[0] == channels:
-        values = np.moveaxis(values, 0, 2)  # a page or plane for each band
+    if values.shape[2] != channels and values.shape[0] == channels and is_array(path):
+        values = np.moveaxis(values, 0, 2)
+    if values.shape[2] in (1, 2, 3) and channels == 4 and picture.largest and path.suffix.lower() == ".png":
+        colours = values[..., : values.shape[2] - picture.opacity]
+        opacity = values[..., -1:] if picture.opacity else np.full_like(values[..., :1], picture.largest)
+        values = np.concatenate([*[colours] * (3 // colours.shape[2]), opacity], 2)
     if values.shape[2] != channels:
         raise _OtherBands(min(values.shape[0], values.shape[2]), channels)
-    return _scaled(values)
+    return _scaled(replace(picture, values=values))
 
 
 # Modes of 8-bit images that have colours or an opacity, or may be given them.
 _TO_RGBA = ("1", "L", "LA", "P", "PA", "RGB")
 
 
-def _read_tiff(path: Path) -> np.ndarray:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ValueError("this kind of TIFF needs tifffile: pip install 'tailwise[hyperspectral]'") from error
-    try:
-        values: np.ndarray = tifffile.imread(path)
-    except Exception as error:
-        # tifffile raises a kind of its own for what is no TIFF, and others for what is broken.
-        raise ValueError(str(error)) from error
-    return values
-
-
-def _read_npy(path: Path) -> np.ndarray:
-    values: np.ndarray = np.load(path, allow_pickle=False)
-    if values.dtype.kind not in "buif" or not values.size:
-        raise ValueError(f"an array of {values.dtype} with shape {list(values.shape)} is not an image")
-    return values
-
-
-def _as_colour(values: np.ndarray) -> Image.Image | np.ndarray:
-    if values.ndim == 3 and values.shape[2] == 1:
-        values = values[..., 0]
-    if values.ndim == 2:
-        return Image.fromarray(values)
-    if values.ndim == 3 and values.shape[2] in (3, 4):
-        colour = values[..., :3]
-        return colour if values.shape[2] == 3 else colour * values[..., 3:] + 1 - values[..., 3:]
-    raise ValueError(
-        f"an array of shape {list(values.shape)} is no grey or colour image; choose channels to take its bands"
-    )
-
-
-def _scaled(values: np.ndarray) -> np.ndarray:
+def _scaled(samples: Samples) -> np.ndarray:
     """Samples of any depth in 0..1: whole numbers are divided by the largest that their type holds."""
+    values, largest = samples.values, samples.largest
     if values.dtype == bool:
         return values.astype(np.float32)
-    return _in_range(values, float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0)
-
-
-def _in_range(values: np.ndarray, largest: float = 1.0) -> np.ndarray:
+    if largest is None:
+        largest = float(np.iinfo(values.dtype).max) if values.dtype.kind in "ui" else 1.0
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= largest):
         raise _OutOfRange(low, high)

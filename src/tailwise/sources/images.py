@@ -26,6 +26,8 @@ from .paths import find_path, is_inside, list_files, printable, say_refused
 from .recognition import Match, PathSource
 
 _PREVIEW_SIDE = 128
+# So many images are read in their own size to say that all are dark.
+_LOOKED_AT = 50
 _BACKBONE = "efficientnet-lite0"
 
 
@@ -171,6 +173,8 @@ class ImageFolder(PathSource):
             )
         if self.skip_bad:
             layout = layout.less(_unreadable(root, list(layout.parts), self.channels))
+            if not layout.parts:
+                raise InputError(f"{root} holds no images that can be read", "replace the broken ones")
         if layout.doubt is None:
             masks = Masks(root, layout.masks)
             unsaid = [name for name in layout.parts if name in layout.unsaid and name in layout.masks]
@@ -229,7 +233,23 @@ class ImageFolder(PathSource):
     def _notes(self, root: Path, layout: Layout, train: Data) -> tuple[str, ...]:
         maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
         read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, image_files.sides(self._size)))}"
-        return (read, *_use_notes(layout), *_left_out_notes(layout))
+        return (read, *_use_notes(layout), *_left_out_notes(layout), *self._dark_note(root, layout, train))
+
+    def _dark_note(self, root: Path, layout: Layout, train: Data) -> list[str]:
+        """That images use an eighth of their type's range at most, as those of a 12-bit camera in 16 bits do."""
+        if self.read == "pixels" and isinstance(train.samples, Tensor) and float(train.samples.max()) >= 1 / 8:
+            return []
+        names = layout.named(Part.TRAIN)[:_LOOKED_AT]
+        channels = self.channels if self.read == "pixels" else 3
+        largest = 0.0
+        for name in names:
+            largest = max(largest, float(image_files.read_picture(root / name, None, channels).max()))
+            if largest >= 1 / 8:
+                return []
+        return [
+            f"the largest value of {len(names)} training images is {100 * largest:.2g} % of what their files can hold, "
+            "below an eighth: if a camera of fewer bits made them, multiply them, so that white is the largest value"
+        ]
 
 
 class Masks(Sequence[np.ndarray | None]):
@@ -312,8 +332,6 @@ def _unreadable(root: Path, names: list[str], channels: int) -> list[str]:
             image_files.check_picture(root / name, channels)
         except image_files.BadPicture:
             bad.append(name)
-    if len(bad) == len(names):
-        raise InputError(f"{root} holds no images that can be read: {len(bad)} cannot be", "replace them")
     if bad:
         shown = ", ".join(_shown(bad[:5])) + (" and others" if len(bad) > 5 else "")
         warnings.warn(f"{len(bad)} of {len(names)} images cannot be read and are left out: {shown}", stacklevel=5)
