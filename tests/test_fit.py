@@ -1,6 +1,7 @@
 """`tailwise.fit` in Python: what the command does, of arrays, frames, paths and sources."""
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -65,3 +66,32 @@ def test_samples_in_memory_cannot_be_explained_but_others_can_be_scored(frame: p
         tailwise.open_run(run.path).source().load()
     shuffled = frame[list("dbca")]
     assert_array_equal(run.score(shuffled)["score"], run.score(frame)["score"])
+
+
+def test_runs_and_problems_show_what_they_are(frame: pd.DataFrame, tmp_path: Path) -> None:
+    """The page is read by a parser: as many rows as thresholds, a picture, and nothing that runs."""
+    run = tailwise.fit(frame[list("abcd")], detector="gaussian", out=tmp_path / "<run>")
+    assert f"fitted on {run.settings.n_train} rows" in repr(run)
+    assert f"{run.settings.threshold:.4g} for 5 % false alarms" in repr(run)
+    page = ElementTree.fromstring(f"<div>{run._repr_html_()}</div>")
+    assert len(page.findall("table/tr")) == 1 + len(run.settings.thresholds)
+    bars = page.findall(".//rect")
+    heights = [float(bar.get("height", 0)) for bar in bars]
+    assert max(heights) == 90
+    assert {child.tag for child in page.iter()} <= {
+        "div",
+        "p",
+        "b",
+        "svg",
+        "g",
+        "rect",
+        "line",
+        "table",
+        "tr",
+        "th",
+        "td",
+    }
+    assert "<run>" in page.findtext("p/b", "")
+    problem = open_source("Digits", normal=(3, 8)).load()
+    assert repr(problem).startswith("<Problem digits: train ")
+    assert "of them anomalies" in problem._repr_html_()

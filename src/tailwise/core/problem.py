@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
@@ -82,6 +83,22 @@ class Problem:
 
     def __post_init__(self) -> None:
         _one_each(self.train_groups, self.train, "train_groups")
+
+    def __repr__(self) -> str:
+        return f"<Problem {self.facts.name}: {'; '.join(f'{name} {said}' for name, said in self._parts())}>"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(said)}</td></tr>" for name, said in self._parts())
+        return f"<p><b>{escape(self.facts.name)}</b></p><table>{rows}</table>"
+
+    def _parts(self) -> list[tuple[str, str]]:
+        """What is trained on and what is tested, counted in words."""
+        parts = [("train", _counted(self.train, self.facts.samples, self.train_groups))]
+        if self.test is not None:
+            said = _counted(self.test.data, self.facts.samples, self.test.groups)
+            known = "" if self.test.labels is None else f", {int(np.sum(self.test.labels))} of them anomalies"
+            parts.append(("test", said + known))
+        return parts
 
 
 @runtime_checkable
@@ -169,6 +186,11 @@ class ReadByBackbone(Protocol):
 def fixed_to(source: Source, data: Data) -> Source:
     """The source that reads exactly the features of `data`, in their order, where it has named ones."""
     return source.reading(data) if isinstance(source, Tabular) and data.features else source
+
+
+def _counted(data: Data, samples: str, groups: np.ndarray | None) -> str:
+    named = 0 if groups is None else len(np.unique(groups[np.asarray(groups) != ""]))
+    return f"{len(data)} {samples} {list(data.sample_shape)}{f' in {named} groups' if named else ''}"
 
 
 def _one_each(values: Any, data: Data, name: str) -> None:

@@ -35,7 +35,7 @@ from ..sources.arrays import array_like
 from ..sources.auto import open_source, spelled
 from ..sources.table import Table
 from ..training import local_scores
-from . import fingerprint
+from . import display, fingerprint
 from .files import (
     CLUSTERS,
     FINGERPRINT,
@@ -81,6 +81,12 @@ class Run:
     def __init__(self, path: Path, settings: Settings) -> None:
         self.path = path
         self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"<Run {self.path}: {display.sentence(self.settings)}>"
+
+    def _repr_html_(self) -> str:
+        return display.html(str(self.path), self.settings, self.scores())
 
     def score(
         self,
