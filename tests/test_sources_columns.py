@@ -343,3 +343,30 @@ def test_too_many_columns_are_refused_with_what_they_would_take():
     detector.start(data.sample_shape)
     with pytest.raises(InputError, match="20,000 features needs 3 GB"):
         detector.solve(data, torch.ones(3))
+
+
+# ---------------------------------------------------------------- what few rows can tell
+
+
+def test_drift_says_what_a_batch_could_have_shown_and_shows_the_change_itself(tmp_path, capsys):
+    def rows(count, shift, seed):
+        values = draw(seed).normal(size=(count, 4))
+        values[::3] += 12
+        values[::3, 1] += shift
+        return pd.DataFrame(values, columns=list("abcd"))
+
+    rows(600, 0, 0).to_csv(tmp_path / "old.csv", index=False)
+    rows(200, 4, 1).to_csv(tmp_path / "new.csv", index=False)
+    rows(1, 0, 2).to_csv(tmp_path / "one.csv", index=False)
+    rows(600, 0, 3).to_csv(tmp_path / "same.csv", index=False)
+    run = str(tmp_path / "run")
+    assert main.run(["fit", str(tmp_path / "old.csv"), "--detector", "gaussian", "--out", run]) == 0
+    capsys.readouterr()
+    assert main.run(["drift", run, str(tmp_path / "one.csv")]) == 0
+    assert "1 sample could not have shown any change" in capsys.readouterr().out
+    assert main.run(["drift", run, str(tmp_path / "same.csv")]) == 0
+    assert "600 samples could not have shown a change smaller than" in capsys.readouterr().out
+    assert main.run(["drift", run, str(tmp_path / "new.csv")]) == 4
+    line = next(line for line in capsys.readouterr().out.splitlines() if "unlike every" in line and "such as" in line)
+    examples = [int(name) for name in line.partition("such as ")[2].split(", ")]
+    assert all(number < 200 and number % 3 == 0 for number in examples)

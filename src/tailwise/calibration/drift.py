@@ -67,7 +67,7 @@ class ClusterDrift:
         p_values: by aspect ("share", "score", "unknown", "place"), each corrected for how many are looked at (Holm).
         moved: how far the mean of its samples moved, by the spread of one sample then; None where it cannot be told.
         drifted: the aspects in which it is called drifted.
-        examples: names of training samples of this kind, to know it by.
+        examples: names of samples of this kind, to know it by: new ones where it has any.
     """
 
     cluster: int | None

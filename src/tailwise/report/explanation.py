@@ -110,10 +110,10 @@ def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> 
     """Why the sample of this name in `samples` scores what it does; of what is known of samples only groups are looked
     at.
 
-    Keys: `sample`, `score`, `threshold` that it is held to, `flagged`, `p_value`, whether it is `unlike` every training
-    sample; `kind` of normal that it is nearest to; `nearest` samples of that kind, whose own nearest are at the
-    `usual_distance`; `usual`, the score of their average; `cues` of a local score; `drivers` with the
-    `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
+    Keys: `sample`, `score`, `threshold` that it is held to, `flagged`, `p_value`, by how many `calibration_normals`,
+    whether it is `unlike` every training sample; `kind` of normal that it is nearest to; `nearest` samples of that
+    kind, whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a local score;
+    `drivers` with the `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
     """
     at = _place(samples.data, name)
     one = samples.data.take([at])
@@ -128,6 +128,7 @@ def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> 
         "threshold": float(held["threshold"]),
         "flagged": bool(held["flagged"]),
         "p_value": float(held["p_value"]),
+        "calibration_normals": len(known.run.calibration().scores),
         "unlike": held.get("kind") == names_of(torch.tensor([UNKNOWN]))[0],
         "kind": known.kind(cluster),
         "nearest": [

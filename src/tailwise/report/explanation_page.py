@@ -84,12 +84,23 @@ def to_html(found: dict[str, Any]) -> str:
     )
 
 
+def _chance(p_value: float, normals: int) -> str:
+    """How many new normals would score as high. No calibration normal does where the chance is the least that so many
+    can tell."""
+    if p_value * (normals + 1) <= 1 + 1e-9:
+        return (
+            f"Fewer than 1 in {normals + 1:,} new normals would score as high or higher: from {normals:,} calibration "
+            "normals, of which none does, less can't be told."
+        )
+    return f"Of new normals, {numbers.percent(p_value)} would score as high or higher."
+
+
 def lead(sample: Mapping[str, Any]) -> str:
     """What a score is and how it compares, in a sentence."""
     number = numbers.number
     text = f"Its score of {number(sample['score'])} is {'' if sample['flagged'] else 'not '}above the threshold of "
     text += f"{number(sample['threshold'])}. "
-    text += f"Of new normals, {numbers.percent(sample['p_value'])} would score as high or higher."
+    text += _chance(sample["p_value"], sample["calibration_normals"])
     if sample["unlike"]:
         text += " It is unlike every training sample."
     if kind := sample["kind"]:

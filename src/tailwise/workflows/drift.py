@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import torch
 
 from ..calibration import drift
@@ -15,6 +18,8 @@ from ..runs import files
 from ..runs.plain_json import to_json
 from ..runs.scorer import open_run
 from ..runs.table import cross_fitted, examples_of, reference_of
+
+_EXAMPLES = 3
 
 
 def drift_of(
@@ -45,8 +50,22 @@ def drift_of(
         messages.note(
             "scores are not compared, because the run held no samples out; fit with --cross 0 to compare them"
         )
-    found = drift.drift(reference_of(table, clusters), batch, level=level, examples=examples_of(table))
+    found = drift.drift(
+        reference_of(table, clusters), batch, level=level, examples=_examples(batch, samples.names, table)
+    )
     if out is not None:
         text = drift_page.to_markdown(found) if out.suffix == ".md" else to_json(found.as_dict()) + "\n"
         files.write(out, text.encode("utf-8", "backslashreplace"))
     return found
+
+
+def _examples(batch: drift.Population, names: Sequence[str], table: pd.DataFrame) -> dict[int, list[str]]:
+    """For each cluster the names of new samples in it, those unlike every training sample first, then the most usual;
+    of training samples, marked so, where no new sample is in it."""
+    examples = {cluster: [f"{name} (training)" for name in old] for cluster, old in examples_of(table).items()}
+    for cluster in np.unique(batch.clusters).tolist():
+        places = np.flatnonzero(batch.clusters == cluster)
+        off = np.abs(batch.scores[places] - np.median(batch.scores[places]))
+        order = np.lexsort((off, ~batch.unknown[places]))[:_EXAMPLES]
+        examples[int(cluster)] = [str(names[place]) for place in places[order]]
+    return examples
