@@ -51,7 +51,7 @@ def test_fit_and_score(table: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert printed.out == f"{run}\n"
     assert main.run(["score", str(run), str(table), "--seed", "4"]) == 0
     scored = pd.read_csv(io.StringIO(capsys.readouterr().out))
-    assert list(scored.columns) == ["sample", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
+    assert list(scored.columns) == ["sample", "score", "threshold", "flagged", "p_value", "standardised", "cluster"]
     assert len(scored) == 120
     assert main.run(["score", str(run), str(table), "--out", str(tmp_path / "s.parquet")]) == 0
     assert capsys.readouterr().out == ""

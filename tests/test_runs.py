@@ -67,7 +67,7 @@ def test_a_run_holds_everything(finished: store.Run, table: Path) -> None:
 
 def test_scoring_needs_nothing_but_the_run(finished: store.Run, table: Path) -> None:
     scored = score.score_data(finished.path, str(table))
-    assert list(scored.columns) == ["sample", "score", "threshold", "flagged", "p_value", "standardised", "kind"]
+    assert list(scored.columns) == ["sample", "score", "threshold", "flagged", "p_value", "standardised", "cluster"]
     # In another batch the distances between samples differ in their last digit.
     assert np.allclose(scored["score"], finished.scores()["score"], atol=1e-5)
     assert (scored["flagged"] == (scored["score"] > finished.settings.threshold)).all()

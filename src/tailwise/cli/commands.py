@@ -141,10 +141,10 @@ def score(
     """Score every sample of new data with a run: a table of scores, or the map of a cube.
 
     Columns: sample, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
-    (the score on a scale where 3.0 means the same for every detector and kind), kind, and held_to (the kind whose
+    (the score on a scale where 3.0 means the same for every detector and kind), cluster, and held_to (the kind whose
     threshold applies) if the run has a threshold for each kind.
 
-    The kind is the number of the cluster that the sample is most like, as in the report. It is "none" if the most
+    The cluster is the number of the one that the sample is most like, as in the report. It is "none" if the most
     similar training sample is in no cluster, and "unknown" if the sample is unlike every training sample.
 
     The map of a cube is written block by block, so the cube may be of any size. Repeat the command to resume an

@@ -129,7 +129,7 @@ def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> 
         "flagged": bool(held["flagged"]),
         "p_value": float(held["p_value"]),
         "calibration_normals": len(known.run.calibration().scores),
-        "unlike": held.get("kind") == names_of(torch.tensor([UNKNOWN]))[0],
+        "unlike": held.get("cluster") == names_of(torch.tensor([UNKNOWN]))[0],
         "kind": known.kind(cluster),
         "nearest": [
             {"sample": str(known.table["sample"][i]), "distance": distance, "score": float(known.table["score"][i])}

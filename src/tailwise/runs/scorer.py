@@ -110,7 +110,7 @@ class Run:
 
         Returns:
             A DataFrame with `sample`, `score` (higher is more anomalous), `threshold`, `flagged`, `p_value` (the chance
-            that a normal scores at least as high), `standardised` (above 3.0 lies .00135 of normals), `kind` (the
+            that a normal scores at least as high), `standardised` (above 3.0 lies .00135 of normals), `cluster` (the
             cluster it is most like) and, where thresholds are of clusters or groups, `held_to`.
 
         Raises:
@@ -157,7 +157,7 @@ class Run:
         }  # fmt: skip
         clusters = self.clusters()
         if clusters is not None:
-            columns["kind"] = names_of(clusters.of(samples.data))
+            columns["cluster"] = names_of(clusters.of(samples.data))
         if kinds is not None:
             columns["held_to"] = self._held_to(kinds)
         return pd.DataFrame(columns)
