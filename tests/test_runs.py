@@ -22,7 +22,7 @@ from tailwise.core.data import Data
 from tailwise.core.problem import Labelled
 from tailwise.errors import InputError
 from tailwise.report import explanation
-from tailwise.runs import files, store
+from tailwise.runs import exchange, files, store
 from tailwise.sources.auto import open_source
 from tailwise.training.options import Training
 from tailwise.workflows import pages, score
@@ -499,3 +499,117 @@ def test_no_file_of_an_open_run_is_read_twice(fair: store.Run, table: Path, monk
         part()
     assert sorted(read) == sorted(set(read))
     assert {store.MODEL, store.SCORES, store.CLUSTERS} <= set(read)
+
+
+def _overwriting(table: Path, out: Path, seconds: float | None, ending: int, **options: object) -> int:
+    """The exit status of a fit with --overwrite in a process that is sent a signal after so many seconds."""
+    ask = replace(request(table), **options)
+    child = FORK.Process(target=fit_run, args=(ask, out), kwargs={"overwrite": True})
+    child.start()
+    child.join(seconds)
+    if child.is_alive():
+        os.kill(child.pid, ending)  # type: ignore[arg-type]
+    child.join()
+    return child.exitcode or 0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_overwrite_leaves_the_old_run_or_the_new(
+    finished: store.Run, table: Path, tmp_path: Path, ending: int
+) -> None:
+    """At every moment the scores are those of one of the two fits, whole."""
+    whole = {}
+    for seed in (0, 1):
+        fit_run(replace(request(table), seed=seed), tmp_path / str(seed))
+        whole[seed] = store.open_run(tmp_path / str(seed)).scores()
+    started = time.perf_counter()
+    assert _overwriting(table, tmp_path / "0", None, ending, seed=0) == 0
+    length = time.perf_counter() - started
+    out, moments = tmp_path / "1", random.Random(1)
+    for number in range(10):
+        # Half of the moments lie where the new run takes the old one's place.
+        wait = moments.uniform(0, length) if number % 2 else moments.uniform(0.8 * length, 1.1 * length)
+        _overwriting(table, out, wait, ending, seed=number % 2)
+        run = store.open_run(out)
+        seed = run.settings.seed
+        pd.testing.assert_frame_equal(run.scores(), whole[seed])
+        assert run.report()["settings"]["seed"] == seed
+        run.detector()
+
+
+def test_an_exchange_goes_on_where_it_was_cut_off(
+    finished: store.Run, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever move is the last before the power fails, the run that is opened afterwards is the new one."""
+    out = tmp_path / "run"
+    moves = os.replace
+    for last in range(9):
+        shutil.rmtree(out, ignore_errors=True)
+        fit_run(replace(request(table), detector="gaussian"), out)
+        done: list[str] = []
+
+        def fails(source: str | Path, target: str | Path, last: int = last, done: list[str] = done) -> None:
+            if ".ready" in str(source):
+                if len(done) == last:
+                    raise KeyboardInterrupt
+                done.append(str(target))
+            moves(source, target)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(exchange.os, "replace", fails)
+            with nullcontext() if last == 8 else pytest.raises(KeyboardInterrupt):
+                fit_run(request(table), out, overwrite=True)
+        again = store.open_run(out)
+        pd.testing.assert_frame_equal(again.scores(), finished.scores())
+        assert not (out / exchange.READY).exists()
+        assert {path.name for path in out.iterdir()} <= set(files.FILES)
+
+
+def test_a_planted_link_is_neither_followed_nor_written_through(
+    finished: store.Run, table: Path, tmp_path: Path
+) -> None:
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    run = tmp_path / "run"
+    shutil.copytree(finished.path, run)
+    for name in (".writing-report.html", ".writing-settings.json"):
+        (run / name).symlink_to(notes)
+    (run / "report.html").unlink()
+    (run / "report.html").symlink_to(notes)
+    pages.write_report(run, None)
+    assert (run / "report.html").read_text().startswith("<!")
+    assert not (run / "report.html").is_symlink()
+    for name in (exchange.NEXT, exchange.READY, store.LOCK):
+        (run / name).unlink(missing_ok=True)
+        (run / name).symlink_to(notes)
+        with pytest.raises(InputError, match="is a link"):
+            fit_run(request(table), run, overwrite=True)
+        (run / name).unlink()
+    assert notes.read_text() == "mine"
+
+
+def test_a_changed_report_is_noticed(finished: store.Run, tmp_path: Path) -> None:
+    shutil.copytree(finished.path, tmp_path / "run")
+    report = tmp_path / "run" / "report.json"
+    report.write_text(report.read_text().replace("samples", "forged", 1))
+    with pytest.raises(InputError, match=r"report\.json was changed after the fit"):
+        pages.write_report(tmp_path / "run", None)
+
+
+def test_two_writers_of_one_file_never_share_a_temporary(tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    contents = [bytes([65 + i]) * 200_000 for i in range(4)]
+
+    def repeat(content: bytes) -> None:
+        for _ in range(25):
+            files.write(target, content)
+
+    writers = [FORK.Process(target=repeat, args=(content,)) for content in contents]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        if target.exists():
+            assert target.read_bytes() in contents
+    assert [writer.exitcode for writer in writers] == [0] * 4
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import re
+import secrets
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +22,16 @@ from ..errors import InputError
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
 TEST_SCORES, CLUSTERS, FINGERPRINT = "test_scores.parquet", "clusters.safetensors", "fingerprint.safetensors"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
+# What a run always has with a digest in its settings, and what it may have.
+SEALED, OPTIONAL = (MODEL, SCORES, HISTORY, REPORT_DATA), (CLUSTERS, TEST_SCORES, FINGERPRINT)
+# The files of a run's folder; whatever else lies there is not ours.
+FILES = frozenset({SETTINGS, *SEALED, *OPTIONAL, REPORT_PAGE, CHECKPOINT, LOCK})
+
+
+# How the names of unfinished files begin; the process that writes one comes next.
+TEMPORARY = ".writing-"
+_UNFINISHED = re.compile(re.escape(TEMPORARY) + r"(\d+)-[0-9a-f]{16}")
+_NO_LINK, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -28,17 +40,38 @@ def write(path: Path, content: bytes) -> None:
     Raises:
         InputError: the folder is read-only, the disk full, and the like; the old file, if any, is untouched.
     """
-    beside = path.with_name(f".writing-{path.name}")
+    beside = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}")
     try:
-        with open(beside, "wb") as file:
+        # A name that nobody can foresee, and never through a link: another may have put one into the folder.
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+
+
+def clear(folder: Path) -> None:
+    """Take away what killed processes left unfinished; what a living one writes stays."""
+    for beside in folder.glob(f"{TEMPORARY}*"):
+        process = _UNFINISHED.fullmatch(beside.name)
+        if process and not _lives(int(process[1])):
+            with suppress(OSError):
+                beside.unlink()
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
 
 
 class CannotWrite(InputError):

@@ -36,8 +36,10 @@ from ..sources.auto import open_source, spelled
 from ..sources.table import Table
 from ..training import local_scores
 from . import display, fingerprint
+from .exchange import settle
 from .files import (
     CLUSTERS,
+    FILES,
     FINGERPRINT,
     HISTORY,
     MODEL,
@@ -334,7 +336,7 @@ class Run:
     @_once
     def report(self) -> dict[str, Any]:
         """What the report shows, as plain values."""
-        content = read_json(self.path / REPORT_DATA)
+        content = read_json(self._checked(REPORT_DATA))
         if not isinstance(content, dict) or "scores" not in content or "settings" not in content:
             raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", "restore it, or fit again")
         return content
@@ -362,6 +364,7 @@ def open_run(path: str | Path) -> Run:
         True
     """
     path = Path(path)
+    settle(path, FILES)
     if not (path / SETTINGS).is_file():
         raise InputError(f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN")
     settings = read_settings(path)

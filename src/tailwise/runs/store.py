@@ -8,6 +8,7 @@
     test_scores.parquet      a row for each test sample, where there were any: for evaluation, nothing learns from it
     history.jsonl            a line for each epoch
     report.json, report.html the report, as a plain dict and as a page
+    .next, .ready            only while a finished run is exchanged for its successor (exchange.py)
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
 
 Every file is written beside its place and moved there, so that each is whole or absent. Nothing here is ever
@@ -33,9 +34,11 @@ from torch import Tensor
 from ..calibration.clusters import Clusters
 from ..core.detector import Detector
 from ..errors import InputError
+from . import exchange
 from .files import (
     CHECKPOINT,
     CLUSTERS,
+    FILES,
     FINGERPRINT,
     HISTORY,
     LOCK,
@@ -43,10 +46,12 @@ from .files import (
     REPORT_DATA,
     REPORT_PAGE,
     SCORES,
+    SEALED,
     SETTINGS,
     TEST_SCORES,
     CannotWrite,
     cannot_write,
+    clear,
     file_digest,
     read_tensors,
     tensor_bytes,
@@ -57,7 +62,6 @@ from .plain_json import plain, to_bytes
 from .scorer import Run, open_run
 from .settings import FORMAT, Settings, digest, read_settings, seal
 
-_SEALED, _OPTIONAL = (MODEL, SCORES, HISTORY), (CLUSTERS, TEST_SCORES, FINGERPRINT)
 _SECONDS_BETWEEN_CHECKPOINTS = 5.0
 
 
@@ -67,10 +71,16 @@ def is_complete(path: Path) -> bool:
 
 
 class Writer:
-    """A run folder that this process holds the lock of."""
+    """A run folder that this process holds the lock of.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Attributes:
+        home: the run's folder.
+        path: where files are written: the folder itself, or a place inside it while a finished run stands there.
+    """
+
+    def __init__(self, home: Path, replaces: bool = False) -> None:
+        self.home = home
+        self.path = exchange.staging(home) if replaces else home
         self.unfinished = False
 
     def start(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
@@ -80,18 +90,18 @@ class Writer:
             InputError: an unfinished fit with other settings is there.
         """
         resumable = False
-        if (self.path / SETTINGS).exists() and not overwrite:
-            found = read_settings(self.path)
-            changed = [k for k, v in plain(dict(settings)).items() if found.get(k) != v and k not in _MAY_CHANGE]
-            if changed:
+        if (self.path / SETTINGS).exists():
+            changed = self._changed(settings)
+            if not changed:
+                resumable = (self.path / CHECKPOINT).exists()
+            elif not overwrite:
                 raise InputError(
                     f"{self.path} holds an unfinished fit with other settings ({', '.join(sorted(changed))})",
                     "repeat its command to resume it, choose another --out, or add --overwrite",
                 )
-            resumable = (self.path / CHECKPOINT).exists()
-        else:
-            # An older run stops counting as one before any of its files goes.
-            for name in (SETTINGS, CHECKPOINT, *_SEALED, *_OPTIONAL, REPORT_DATA, REPORT_PAGE):
+        if not resumable:
+            # An unfinished run stops counting as one before any of its files goes.
+            for name in (SETTINGS, *sorted(FILES - {SETTINGS, LOCK})):
                 (self.path / name).unlink(missing_ok=True)
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
@@ -99,8 +109,19 @@ class Writer:
 
     def discard(self) -> None:
         """Take away what an unfinished fit has written."""
-        for name in _OURS - {LOCK}:
+        if self.path != self.home:
+            exchange.discard(self.path)
+            return
+        for name in FILES - {LOCK}:
             (self.path / name).unlink(missing_ok=True)
+
+    def _changed(self, settings: Mapping[str, Any]) -> list[str]:
+        """The settings in which this fit differs from the unfinished one that is there."""
+        try:
+            before = read_settings(self.path)
+        except InputError:
+            return ["all"]
+        return [k for k, v in plain(dict(settings)).items() if before.get(k) != v and k not in _MAY_CHANGE]
 
     def finish(
         self,
@@ -128,11 +149,13 @@ class Writer:
         present = {name: content for name, content in optional.items() if content is not None}
         for name, content in present.items():
             write(self.path / name, content)
-        digests = {name: file_digest(self.path / name) for name in (*_SEALED, *present)}
+        digests = {name: file_digest(self.path / name) for name in (*SEALED, *present)}
         self._write_settings({**settings, "status": "complete", "digests": digests})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
-        return open_run(self.path)
+        if self.path != self.home:
+            exchange.commit(self.home, FILES)
+        return open_run(self.home)
 
     def _fingerprint(self, settings: Mapping[str, Any], samples: Tensor) -> bytes:
         """Samples with their scores by the detector as it will be read back, on the CPU."""
@@ -165,11 +188,10 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
         os.fsencode(path).decode("utf-8")
     except UnicodeDecodeError as error:  # safetensors could not read its file there again
         raise InputError(f"the name of {path} is not valid UTF-8", "choose another --out") from error
-    writer = Writer(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        strangers = sorted({p.name for p in path.iterdir()} - _OURS - {f".writing-{name}" for name in _OURS})
+        exchange.check_lock(path)
         lock = FileLock(path / LOCK, timeout=0)
         lock.acquire()
     except Timeout as error:
@@ -177,25 +199,39 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
     except OSError as error:
         _remove(made)
         raise cannot_write(path, error) from error
+    writer = None
     try:
+        exchange.move(path, FILES)
+        clear(path)
+        strangers = sorted({p.name for p in path.iterdir()} - FILES - {exchange.NEXT})
         if not overwrite and is_complete(path):
             raise InputError(f"{path} already holds a finished run", "choose another --out, or add --overwrite")
         if strangers and not (path / SETTINGS).exists():
             raise InputError(f"{path} holds other files ({strangers[0]})", "choose an empty or new folder for --out")
+        writer = Writer(path, replaces=overwrite and _is_whole(path))
         yield writer
     except BaseException as error:
         # Bad input would meet the same end again; anything else is worth keeping once it can be resumed.
         bad = isinstance(error, InputError) and not isinstance(error, CannotWrite)
-        if writer.unfinished and (bad or not (path / CHECKPOINT).exists()):
+        if writer and writer.unfinished and (bad or not (writer.path / CHECKPOINT).exists()):
             writer.discard()
         raise
     finally:
-        for name in _OURS:
-            (path / f".writing-{name}").unlink(missing_ok=True)
+        if writer and not writer.unfinished and writer.path != path:
+            with suppress(OSError):
+                writer.path.rmdir()  # nothing was begun in it
         lock.release()
         if not (path / SETTINGS).exists():
             (path / LOCK).unlink(missing_ok=True)
             _remove(made)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a finished run is there that can be read: a broken one is not worth keeping."""
+    try:
+        return is_complete(path)
+    except InputError:
+        return False
 
 
 def _remove(folders: Iterable[Path]) -> None:
@@ -203,9 +239,6 @@ def _remove(folders: Iterable[Path]) -> None:
     with suppress(OSError):
         for folder in folders:
             folder.rmdir()
-
-
-_OURS = {SETTINGS, *_SEALED, *_OPTIONAL, REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK}
 
 
 class Checkpoint:

@@ -72,7 +72,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         rounds = cleaning.parse(request.refine)
         with _progress() as progress:
             # The trainings of a refinement are many: an interrupted one begins again.
-            keeper = store.Checkpoint(out) if rounds is None else None
+            keeper = store.Checkpoint(writer.path) if rounds is None else None
             held_out = split.held_out if request.training.patience else None
             progress = tracker.beside(progress) if rounds is None else progress
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
