@@ -13,7 +13,7 @@ from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.core.registry import parse
 from tailwise.detectors.autoencoder import AutoEncoder
-from tailwise.numerics.neighbours import walk_reach
+from tailwise.numerics.neighbours import walk_spread
 from tailwise.report import plots
 from tailwise.runs.files import write
 from tailwise.training.fit import fit
@@ -103,7 +103,7 @@ def cut_off(axes: Axes) -> Axes:
     rare = 14 + 0.5 * torch.randn(60, 4, generator=generator)
     points, lengths = torch.cat([cloud, rare]), range(2, 13)
     border = (cloud.norm(dim=1) > cloud.norm(dim=1).quantile(0.96)).nonzero()[:, 0]
-    reach = [walk_reach(points, doublings) for doublings in lengths]
+    reach = [walk_spread(points, doublings) for doublings in lengths]
     axes.plot(lengths, [float(r[border].median()) for r in reach], color=plots.BLUE, label="border of a continuum, 4 %")
     axes.plot(lengths, [float(r[1_500:].median()) for r in reach], color=plots.ORANGE, label="a rare kind, 4 %")
     axes.set_yscale("log")

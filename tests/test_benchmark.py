@@ -157,10 +157,10 @@ class TestMeasures:
         for contamination in (0.0, 0.1, 0.2):
             at = Conditions("table", "development", 3, 1, contamination)
             draw = draws.make(pool, settings, at, 0.0, labelled=10)
-            assert draw.known is not None
+            assert draw.labelled is not None
             parts = [
                 set(data.read(torch.arange(len(data)))[:, 0].tolist())
-                for data in (draw.train, draw.test, draw.known.data)
+                for data in (draw.train, draw.test, draw.labelled.data)
             ]
             assert not (parts[0] | parts[1]) & parts[2]
             assert not parts[0] & parts[1]
@@ -486,4 +486,4 @@ class TestPage:
             made_row(0, "uniform", 0.5, detector=detector) | {"imbalance": 1, "settings": {"fit": {}}}
             for detector in ("autoencoder", "adl", "gaussian", "dev-net", "deep-svdd")
         ]
-        assert [*contamination_page.drawn(made)] == ["autoencoder", "deviation networks", "other detectors"]
+        assert [*contamination_page.panels(made)] == ["autoencoder", "deviation networks", "other detectors"]

@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from tailwise.numerics.neighbours import nearest, nearest_within, principal_components, walk_reach
+from tailwise.numerics.neighbours import nearest, nearest_within, principal_components, walk_spread
 
 
 def normal(*shape, seed=0):
@@ -138,8 +138,8 @@ def test_a_feature_that_is_constant_in_the_sample_does_not_drown_the_others():
 
 
 def test_a_walk_between_equal_samples_or_of_few_says_nothing():
-    assert torch.equal(walk_reach(torch.ones(50, 3)), torch.ones(50))
-    assert torch.equal(walk_reach(torch.rand(2, 3)), torch.ones(2))
+    assert torch.equal(walk_spread(torch.ones(50, 3)), torch.ones(50))
+    assert torch.equal(walk_spread(torch.rand(2, 3)), torch.ones(2))
 
 
 def test_a_long_walk_reaches_its_own_kind_and_no_other():
@@ -147,7 +147,7 @@ def test_a_long_walk_reaches_its_own_kind_and_no_other():
     generator = torch.Generator().manual_seed(0)
     kinds = torch.repeat_interleave(torch.arange(2), torch.tensor([2_700, 300]))
     points = 50.0 * kinds[:, None] + torch.randn(3_000, 4, generator=generator)
-    reach = walk_reach(points, doublings=12)
+    reach = walk_spread(points, doublings=12)
     assert float(reach[kinds == 1].max()) < 0.13
     assert float(reach[kinds == 1].median()) == pytest.approx(0.1, rel=0.25)
 

@@ -61,11 +61,11 @@ def change(rows: Iterable[Row], metric: str, method: Choice, base: Choice = PLAI
             if metric in row["metrics"] and all(row[name] == value for name, value in wanted.items()):
                 place = (tuple(row[name] for name in _WHERE), row["draw"], row["detector"])
                 sides.setdefault(place, {})[side] = row["metrics"][metric]
-    found: dict[tuple[Any, ...], dict[int, list[float]]] = {}
+    by_draw: dict[tuple[Any, ...], dict[int, list[float]]] = {}
     for (where, draw, _), pair in sides.items():
         if len(pair) == 2:
-            found.setdefault(where, {}).setdefault(draw, []).append(pair["method"] - pair["base"])
-    return bootstrapped([np.array([np.mean(each) for each in draws.values()]) for draws in found.values()])
+            by_draw.setdefault(where, {}).setdefault(draw, []).append(pair["method"] - pair["base"])
+    return bootstrapped([np.array([np.mean(each) for each in draws.values()]) for draws in by_draw.values()])
 
 
 def bootstrapped(cells: list[np.ndarray]) -> Change:
@@ -80,12 +80,12 @@ def bootstrapped(cells: list[np.ndarray]) -> Change:
 
 def by_cell(rows: list[Row], method: Choice, metric: str = "aupr") -> dict[tuple[str, str], Change]:
     """The change against the plain detector for each (source, detector)."""
-    found = {}
+    changes = {}
     for source, detector in in_order((row["source"], row["detector"]) for row in rows):
-        here = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
-        if (each := change(here, metric, method)).count:
-            found[source, detector] = each
-    return found
+        of_cell = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
+        if (each := change(of_cell, metric, method)).count:
+            changes[source, detector] = each
+    return changes
 
 
 def long_tailed(rows: list[Row]) -> list[Row]:

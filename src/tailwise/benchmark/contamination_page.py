@@ -51,30 +51,30 @@ def _compared(rows: Sequence[Row]) -> tuple[list[Row], int]:
     newest = [row for row in shown if row["settings"]["fit"] == shown[-1]["settings"]["fit"]]
     sets = {method: {row["source"] for row in newest if _method(row) == method} for method in map(_method, newest)}
     most = max(map(len, sets.values()), default=0)
-    kept = [row for row in newest if len(sets[_method(row)]) > 1 or most == 1]
-    return kept, sum(row["status"] == "ok" for row in rows) - len(kept)
+    compared = [row for row in newest if len(sets[_method(row)]) > 1 or most == 1]
+    return compared, sum(row["status"] == "ok" for row in rows) - len(compared)
 
 
-def drawn(rows: Sequence[Row]) -> dict[str, Callable[[Axes], Axes]]:
+def panels(rows: Sequence[Row]) -> dict[str, Callable[[Axes], Axes]]:
     """AUROC against the share of hidden anomalies, by the title of each panel; nothing without rows."""
     flat = [row for row in _compared(rows)[0] if row["imbalance"] == 1]
     detectors = in_order(row["detector"] for row in flat)
-    panels = {
+    panel_detectors = {
         "autoencoder": ["autoencoder"],
         "nearest neighbours": ["nearest-neighbours"],
         "deviation networks": [name for name in detectors if name in _DEVIATION_NETWORKS],
     }
-    named = {name for names in panels.values() for name in names}
-    panels["other detectors"] = [name for name in detectors if name not in named]
-    rows_of = {title: [row for row in flat if row["detector"] in names] for title, names in panels.items()}
+    named = {name for names in panel_detectors.values() for name in names}
+    panel_detectors["other detectors"] = [name for name in detectors if name not in named]
+    rows_of = {title: [row for row in flat if row["detector"] in names] for title, names in panel_detectors.items()}
     return {title: partial(_draw, shown) for title, shown in rows_of.items() if shown}
 
 
 def _draw(rows: list[Row], axes: Axes) -> Axes:
     shares = sorted({row["contamination"] for row in rows})
     for method in in_order(map(_method, rows)):
-        own = [row for row in rows if _method(row) == method]
-        means = [_mean([row for row in own if row["contamination"] == share]) for share in shares]
+        of_method = [row for row in rows if _method(row) == method]
+        means = [_mean([row for row in of_method if row["contamination"] == share]) for share in shares]
         label = ", ".join(part for part in method[1:] if part) or "plain"
         several = len({row["detector"] for row in rows}) > 1
         axes.plot([100 * share for share in shares], means, marker="o", markersize=3, linewidth=1.4)
@@ -100,9 +100,9 @@ def _by_share(rows: list[Row]) -> str:
     for method in in_order(map(_method, rows)):
         cells = []
         for share in shares:
-            here = [row for row in rows if row["contamination"] == share]
-            mean = _mean([row for row in here if _method(row) == method])
-            gained = _change(here, method, _plain_of(method))
+            at_share = [row for row in rows if row["contamination"] == share]
+            mean = _mean([row for row in at_share if _method(row) == method])
+            gained = _change(at_share, method, _plain_of(method))
             plain = method == _plain_of(method)
             cells.append(f"{mean:.3f}" + ("" if plain or not gained.count else f" ({gained})"))
         sets = len({row["source"] for row in rows if _method(row) == method})
@@ -146,11 +146,11 @@ def _given_back(rows: list[Row]) -> str:
 
 
 def _by_set(rows: list[Row]) -> str:
-    here = [row for row in rows if row["contamination"] == _AT]
-    sources = in_order(row["source"] for row in here)
+    contaminated = [row for row in rows if row["contamination"] == _AT]
+    sources = in_order(row["source"] for row in contaminated)
     lines = [
-        [*method[:3], *(_figure(_mean(_of(here, source, method, _AT))) for source in sources)]
-        for method in in_order(map(_method, here))
+        [*method[:3], *(_figure(_mean(_of(contaminated, source, method, _AT))) for source in sources)]
+        for method in in_order(map(_method, contaminated))
     ]
     return table(["detector", "weighting", "refinement", *sources], lines) if lines else ""
 
@@ -163,21 +163,21 @@ def _long_tail(rows: list[Row]) -> str:
         cells = []
         for share in shares:
             for metric in ("auroc", "auroc_rarest"):
-                here = [row for row in rows if row["contamination"] == share]
-                gained = _change(here, method, _plain_of(method), metric)
-                own = _mean([row for row in here if _method(row) == method], metric)
-                cells.append(_figure(own) + ("" if method == _plain_of(method) else f" ({gained})"))
+                at_share = [row for row in rows if row["contamination"] == share]
+                gained = _change(at_share, method, _plain_of(method), metric)
+                mean = _mean([row for row in at_share if _method(row) == method], metric)
+                cells.append(_figure(mean) + ("" if method == _plain_of(method) else f" ({gained})"))
         lines.append([*method, *cells])
     head = [f"{name}, {share:.0%}" for share in shares for name in ("AUROC", "rarest kind")]
     return table(["detector", "weighting", "refinement", "scores", *head], lines) if lines else ""
 
 
 def _not_run(rows: Sequence[Row]) -> str:
-    told: dict[tuple[str, str], int] = {}
+    counts: dict[tuple[str, str], int] = {}
     for row in rows:
         if row["status"] != "ok":
-            told[row["status"], row["error"]] = told.get((row["status"], row["error"]), 0) + 1
-    lines = [[status, str(count), error] for (status, error), count in sorted(told.items())]
+            counts[row["status"], row["error"]] = counts.get((row["status"], row["error"]), 0) + 1
+    lines = [[status, str(count), error] for (status, error), count in sorted(counts.items())]
     return table(["status", "cells", "reason"], lines) if lines else "Nothing: every cell has its figures."
 
 
@@ -194,13 +194,13 @@ def _mean(rows: list[Row], metric: str = "auroc") -> float:
 
 
 def _change(rows: list[Row], method: tuple[str, ...], base: tuple[str, ...], metric: str = "auroc") -> Change:
-    found: dict[str, list[float]] = {}
+    differences: dict[str, list[float]] = {}
     values = {(_method(row), row["source"], row["draw"]): row["metrics"].get(metric) for row in rows}
     for (which, source, draw), value in values.items():
         other = values.get((base, source, draw))
         if which == method and value is not None and other is not None:
-            found.setdefault(source, []).append(value - other)
-    return bootstrapped([np.array(each) for each in found.values()])
+            differences.setdefault(source, []).append(value - other)
+    return bootstrapped([np.array(each) for each in differences.values()])
 
 
 def _figure(value: float) -> str:

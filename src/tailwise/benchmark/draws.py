@@ -35,7 +35,7 @@ class Draw:
         test, labels, test_groups: test samples; True is an anomaly; the kinds of normals.
         order: the normal kinds, frequent first.
         in_sample: the test samples are the training samples.
-        known: labelled anomalies, in neither training nor test, for detectors that need some.
+        labelled: anomalies, in neither training nor test, for detectors that need some.
     """
 
     train: Data
@@ -46,7 +46,7 @@ class Draw:
     test_groups: np.ndarray | None
     order: tuple[str, ...] = ()
     in_sample: bool = False
-    known: Labelled | None = None
+    labelled: Labelled | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ def _of_kinds(
     order = tuple(order[i] for i in np.argsort([-size for size in sizes], kind="stable"))
     anomalous = generator.permutation(_anomalies(pool, order))
     hidden_count = round(conditions.contamination / (1 - conditions.contamination) * len(train))
-    told, anomalous = anomalous[:labelled], anomalous[labelled:]
+    labelled_anomalies, anomalous = anomalous[:labelled], anomalous[labelled:]
     shown = min(settings.anomalies, len(anomalous) - hidden_count)
     if shown < max(1, len(tested) // 100):
         raise InputError(f"{len(anomalous)} anomalies are too few to hide {hidden_count} of them in the training data")
@@ -115,7 +115,7 @@ def _of_kinds(
     return Draw(
         pool.data.take(train), groups[train], _taken(pool, held),
         pool.data.take(test), np.arange(len(test)) >= len(tested), known_groups[test], order,
-        known=Labelled(pool.data.take(told)) if labelled else None,
+        labelled=Labelled(pool.data.take(labelled_anomalies)) if labelled else None,
     )  # fmt: skip
 
 
@@ -139,8 +139,8 @@ def _normals(pool: Pool, group: str) -> np.ndarray:
 def _anomalies(pool: Pool, order: tuple[str, ...]) -> np.ndarray:
     """Labelled anomalies of the drawn groups or of no group; without labels, samples of the other kinds."""
     assert pool.groups is not None
-    drawn = np.isin(pool.groups, order)
-    return np.flatnonzero(~drawn if pool.labels is None else pool.labels & (drawn | (pool.groups == "")))
+    of_kinds = np.isin(pool.groups, order)
+    return np.flatnonzero(~of_kinds if pool.labels is None else pool.labels & (of_kinds | (pool.groups == "")))
 
 
 def _sizes(available: list[int], largest: int, imbalance: float | str) -> list[int]:
@@ -153,10 +153,10 @@ def _sizes(available: list[int], largest: int, imbalance: float | str) -> list[i
 
 
 def _hold_out(
-    train: np.ndarray, calibration: float, generator: np.random.Generator, kept: np.ndarray | None = None
+    train: np.ndarray, calibration: float, generator: np.random.Generator, never_held: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Samples to train on and samples held out; those `kept` train whatever is drawn."""
-    free = train if kept is None else np.setdiff1d(train, kept)
+    free = train if never_held is None else np.setdiff1d(train, never_held)
     held = generator.permutation(free)[: math.ceil(calibration * len(train))]
     return np.setdiff1d(train, held), held
 
@@ -191,18 +191,18 @@ def load(settings: SourceSettings, scene: str) -> Pool:
         counts = [len(part.data) for part, _ in parts]
         samples = torch.cat([_in_memory(part) for part, _ in parts])
         labels = None if parts[0][0].labels is None else np.concatenate([part.labels for part, _ in parts])
-        found = Labelled(
+        everything = Labelled(
             _named(samples, parts[0][0].data.modality), labels, np.repeat(np.array(settings.groups), counts)
         )
         width = 0
     else:
-        found, width = _read(settings.source.replace("{scene}", scene))
-    samples = _in_memory(found)
+        everything, width = _read(settings.source.replace("{scene}", scene))
+    samples = _in_memory(everything)
     if settings.features:
         samples = cache.of_images(samples, settings.features, lambda images: _resized(images, settings.size))
-    kind = ROW if settings.features or settings.flatten else found.data.modality
+    kind = ROW if settings.features or settings.flatten else everything.data.modality
     data = Data(samples.flatten(1) if settings.flatten else samples, range(len(samples)), modality=kind)  # type: ignore[arg-type]
-    return Pool(data, found.labels, None if found.groups is None else found.groups.astype(str), width)
+    return Pool(data, everything.labels, None if everything.groups is None else everything.groups.astype(str), width)
 
 
 def scene_of(settings: SourceSettings, draw: int) -> str:

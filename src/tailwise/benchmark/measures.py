@@ -70,16 +70,16 @@ def at_threshold(draw: Draw, scores: np.ndarray, threshold: float, prefix: str) 
 def _group(draw: Draw, scores: np.ndarray, group: str, threshold: float | None, caught: float) -> dict[str, Any]:
     assert draw.test_groups is not None
     assert draw.train_groups is not None
-    own = ~draw.labels & (draw.test_groups == group)
-    chosen = own | draw.labels
+    normals = ~draw.labels & (draw.test_groups == group)
+    chosen = normals | draw.labels
     figures = {
         "group": group,
         "train": int((draw.train_groups == group).sum()),
-        "test": int(own.sum()),
+        "test": int(normals.sum()),
         "auroc": metrics.auroc(draw.labels[chosen], scores[chosen]),
-        "rejected_at_80": float((scores[own] >= caught).mean()),
+        "rejected_at_80": float((scores[normals] >= caught).mean()),
     }
-    return figures if threshold is None else figures | {"false_alarms": float((scores[own] > threshold).mean())}
+    return figures if threshold is None else figures | {"false_alarms": float((scores[normals] > threshold).mean())}
 
 
 def _weights(draw: Draw, shares: np.ndarray) -> np.ndarray:
@@ -87,8 +87,8 @@ def _weights(draw: Draw, shares: np.ndarray) -> np.ndarray:
     weights = np.ones(len(draw.labels))
     normal = ~draw.labels
     for group, share in zip(draw.order, shares / shares.sum(), strict=True):
-        own = normal & (draw.test_groups == group)
-        weights[own] = share * normal.sum() / own.sum()
+        of_group = normal & (draw.test_groups == group)
+        weights[of_group] = share * normal.sum() / of_group.sum()
     return weights
 
 

@@ -62,9 +62,9 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
 
     def train(data: Data, w: Tensor, seed: int) -> Fitted:
         detector = registry.parse_one(suite.detector_spelled(method.detector), "detector")
-        known = draw.known if detector.needs_labels else None
+        anomalies = draw.labelled if detector.needs_labels else None
         outcome = training_fit.fit(
-            detector, data, weighting, suite.training, seed=seed, base_weights=w, anomalies=known
+            detector, data, weighting, suite.training, seed=seed, base_weights=w, anomalies=anomalies
         )
         fitted = Fitted(detector, outcome, outcome.scores)
         return with_scores(fitted, data, method.scores) if rounds else fitted
@@ -104,8 +104,8 @@ def raised_threshold(held_scores: np.ndarray, training_scores: np.ndarray, group
     usual = training_scores <= _FAR_OUT
     if 1 - usual.mean() > _MOST_FAR_OUT:
         return threshold
-    own = [training_scores[usual & (groups == group)] for group in np.unique(groups[groups >= 0])]
-    enough = [scores for scores in own if conformal.reachable(len(scores)) <= FALSE_ALARMS]
+    scores_of_group = [training_scores[usual & (groups == group)] for group in np.unique(groups[groups >= 0])]
+    enough = [scores for scores in scores_of_group if conformal.reachable(len(scores)) <= FALSE_ALARMS]
     return max([threshold, *(conformal.conformal_threshold(scores, FALSE_ALARMS) for scores in enough)])
 
 

@@ -72,13 +72,13 @@ def write_page(home: Path) -> Path:
     rows = [row for row in every if row["suite"] != contamination_page.SUITE]
     if contaminated := [row for row in every if row["suite"] == contamination_page.SUITE]:
         files.write(home / CONTAMINATION_PAGE, contamination_page.page(contaminated).encode())
-        if panels := contamination_page.drawn(contaminated):
+        if panels := contamination_page.panels(contaminated):
             files.write(home / "results" / contamination_page.PICTURE, plots.picture(panels, (11, 4)))
     files.write(home / PAGE, tables(rows).encode())
     real = [row for row in reported(rows) if row["suite"] not in (TABLES, CUBES)]
-    if drawn := _draws(real):
+    if changed := _draws(real):
         height = 1 + 0.2 * len(in_order((row["source"], row["detector"]) for row in long_tailed(real)))
-        files.write(home / "results" / PICTURE, plots.picture(drawn, (9.2, height)))
+        files.write(home / "results" / PICTURE, plots.picture(changed, (9.2, height)))
     return home / PAGE
 
 
@@ -135,13 +135,13 @@ def _when_not(rows: list[Row], auto: Choice) -> str:
     conditions = sorted({(row["imbalance"], row["contamination"]) for row in rows}, key=str)
     harmed = []
     for imbalance, contamination in conditions:
-        here = [row for row in rows if (row["imbalance"], row["contamination"]) == (imbalance, contamination)]
-        told = f"imbalance {imbalance}" + (
+        at_condition = [row for row in rows if (row["imbalance"], row["contamination"]) == (imbalance, contamination)]
+        sentence = f"imbalance {imbalance}" + (
             f", {contamination:.0%} anomalies hidden in training" if contamination else ""
         )
         harmed += [
-            f"{source} with {detector} ({told}) {each}"
-            for (source, detector), each in by_cell(here, auto).items()
+            f"{source} with {detector} ({sentence}) {each}"
+            for (source, detector), each in by_cell(at_condition, auto).items()
             if each.mean < _HARM
         ]
     balanced = [row for row in rows if row["imbalance"] == 1]
@@ -151,35 +151,35 @@ def _when_not(rows: list[Row], auto: Choice) -> str:
     if not harmed:
         return f"No pair of source and detector loses more than {-_HARM} AUPR in the mean.{even}"
     listed = "; ".join(sorted(harmed, key=lambda text: float(text.rpartition(" [")[0].rpartition(" ")[2]))[:5])
-    told = f"{len(harmed)} pairs of source and detector lose more than {-_HARM} AUPR in the mean"
-    return f"{told}, the worst: {listed}.{even}"
+    sentence = f"{len(harmed)} pairs of source and detector lose more than {-_HARM} AUPR in the mean"
+    return f"{sentence}, the worst: {listed}.{even}"
 
 
 def _against_yardsticks(rows: list[Row], auto: Choice) -> str:
     """One detector of ours, the best in the mean over sources, against LOF, kNN and per-group kNN."""
-    own = [row for row in rows if all(row[name] == value for name, value in auto.items())]
+    auto_rows = [row for row in rows if all(row[name] == value for name, value in auto.items())]
     sources = in_order(row["source"] for row in rows)
     names = [
         d
-        for d in in_order(r["detector"] for r in own)
-        if {r["source"] for r in own if r["detector"] == d} == {*sources}
+        for d in in_order(r["detector"] for r in auto_rows)
+        if {r["source"] for r in auto_rows if r["detector"] == d} == {*sources}
     ]
     if not names or not any(row["detector"] in YARDSTICKS for row in rows):
         return "There are no rows of LOF, kNN and per-group kNN to compare with yet."
-    ours = max(names, key=lambda d: mean_over_sources([r for r in own if r["detector"] == d], "aupr"))
-    mean = mean_over_sources([row for row in own if row["detector"] == ours], "aupr")
+    ours = max(names, key=lambda d: mean_over_sources([r for r in auto_rows if r["detector"] == d], "aupr"))
+    mean = mean_over_sources([row for row in auto_rows if row["detector"] == ours], "aupr")
     theirs = {y: mean_over_sources([row for row in rows if row["detector"] == y], "aupr") for y in YARDSTICKS}
     behind = []
     for source in sources:
         best = _best([row for row in rows if row["source"] == source and row["detector"] in YARDSTICKS])
-        here = _best([row for row in own if row["source"] == source and row["detector"] == ours])
-        if best and here and here[1] < best[1] - _NEAR:
-            behind.append(f"{source} ({here[1]:.3f} against {best[1]:.3f} of {best[0]})")
-    told = ", ".join(f"{name} {value:.3f}" for name, value in theirs.items())
+        our_best = _best([row for row in auto_rows if row["source"] == source and row["detector"] == ours])
+        if best and our_best and our_best[1] < best[1] - _NEAR:
+            behind.append(f"{source} ({our_best[1]:.3f} against {best[1]:.3f} of {best[0]})")
+    yardsticks = ", ".join(f"{name} {value:.3f}" for name, value in theirs.items())
     where = (
         "; it is behind by more than 0.01 on " + ", ".join(behind) if behind else ", nowhere behind by more than 0.01"
     )
-    return f"{ours} with `auto` has a mean AUPR of {mean:.3f}, against {told} (which is told the kinds){where}."
+    return f"{ours} with `auto` has a mean AUPR of {mean:.3f}, against {yardsticks} (which is told the kinds){where}."
 
 
 def _best(rows: list[Row]) -> tuple[str, float] | None:
@@ -204,14 +204,14 @@ detector's own. Rows hold settings, versions, commit, seconds and memory."""
 
 
 def _not_run(rows: Sequence[Row]) -> str:
-    told: dict[tuple[str, ...], int] = {}
+    counts: dict[tuple[str, ...], int] = {}
     for row in rows:
         if row["status"] != "ok":
             key = (row["suite"], row["status"], row["error"])
-            told[key] = told.get(key, 0) + 1
-    if not told:
+            counts[key] = counts.get(key, 0) + 1
+    if not counts:
         return "Nothing: every cell has its figures."
-    lines = [[suite, status, str(count), error] for (suite, status, error), count in sorted(told.items())]
+    lines = [[suite, status, str(count), error] for (suite, status, error), count in sorted(counts.items())]
     return table(["suite", "status", "cells", "reason"], lines)
 
 
@@ -220,8 +220,8 @@ def _draws(rows: list[Row]) -> dict[str, Callable[[Axes], Axes]]:
     tail = long_tailed(rows)
     auto = AUTO if has(tail, AUTO) else WEIGHTED
     titles = {"aupr": "AUPR", "auroc_rarest": "AUROC of the rarest kind"}
-    found = {title: by_cell(tail, auto, metric) for metric, title in titles.items()}
-    return {title: partial(_draw_changes, changes) for title, changes in found.items() if changes}
+    changes_of = {title: by_cell(tail, auto, metric) for metric, title in titles.items()}
+    return {title: partial(_draw_changes, changes) for title, changes in changes_of.items() if changes}
 
 
 def _draw_changes(changes: dict[tuple[str, str], Change], axes: Axes) -> Axes:

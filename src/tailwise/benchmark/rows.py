@@ -70,11 +70,11 @@ def commit() -> str:
 @cache
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on."""
-    found = {"python": ".".join(map(str, sys.version_info[:3]))}
+    packages = {"python": ".".join(map(str, sys.version_info[:3]))}
     for name in _VERSIONS_OF:
         with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            packages[name] = importlib.metadata.version(name)
+    return packages
 
 
 def reset_peak_memory() -> None:

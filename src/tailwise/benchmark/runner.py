@@ -44,12 +44,12 @@ class Job:
     conditions: Conditions
     methods: tuple[Method, ...]
     rows: Path
-    told: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
     def append(self, method: Method, status: str, facts: dict[str, Any]) -> None:
         """Add the row of one cell."""
         settings = self.suite.settings(self.conditions, method)
-        if status == "skipped" and self.told.get(key(settings)) == facts["error"]:
+        if status == "skipped" and self.reasons.get(key(settings)) == facts["error"]:
             return
         row = {
             "suite": self.suite.name, "status": status, **asdict(self.conditions), **asdict(method), **facts,
@@ -74,23 +74,23 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int =
     environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
     with _environment(environment):
         for done, job in enumerate(_in_processes(todo, processes), 1):
-            messages.progress(f"{done}/{len(todo)}  {_told(job.conditions)}")
+            messages.progress(f"{done}/{len(todo)}  {_text_of(job.conditions)}")
     return cells
 
 
 def jobs(suite: Suite, profile: str, part: str, rows_path: Path) -> list[Job]:
     """What is left to do: the cells that have no row, or one that does not stand."""
-    known = read_rows(rows_path)
-    done = {key(row["settings"]) for row in known if is_done(row)}
-    skipped = {key(row["settings"]): row["error"] for row in known if row["status"] == "skipped"}
-    found = []
+    rows = read_rows(rows_path)
+    done = {key(row["settings"]) for row in rows if is_done(row)}
+    skipped = {key(row["settings"]): row["error"] for row in rows if row["status"] == "skipped"}
+    todo = []
     for conditions, each in suite.cells(profile, part).items():
         keys = {m: key(suite.settings(conditions, m)) for m in each}
         left = tuple(m for m in each if keys[m] not in done)
-        told = {keys[m]: skipped[keys[m]] for m in left if keys[m] in skipped}
+        reasons = {keys[m]: skipped[keys[m]] for m in left if keys[m] in skipped}
         if left:
-            found.append(Job(suite, conditions, left, rows_path, told))
-    return found
+            todo.append(Job(suite, conditions, left, rows_path, reasons))
+    return todo
 
 
 def count_failed(suite: Suite, profile: str, part: str, rows_path: Path) -> int:
@@ -171,14 +171,14 @@ def _run_method(job: Job, draw: draws.Draw, method: Method, fitted: dict[Method,
     except Missing as error:
         return job.append(method, "skipped", {"error": error.message})
     except Exception as error:
-        return job.append(method, "failed", facts | {"error": _said(error)})
+        return job.append(method, "failed", facts | {"error": _error_text(error)})
     facts["peak_memory_mb"] = peak_memory_mb()
     return job.append(method, "ok", _rounded(facts))
 
 
 def _append_all(job: Job, status: str, error: Exception) -> None:
     for method in job.methods:
-        job.append(method, status, {"error": _said(error)})
+        job.append(method, status, {"error": _error_text(error)})
 
 
 def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
@@ -239,7 +239,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     """The error without this machine's folders: rows are for everyone."""
     text = error.message if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
     for folder, name in ((os.environ.get("TAILWISE_DATA"), "TAILWISE_DATA"), (os.getcwd(), "."), (Path.home(), "~")):
@@ -255,7 +255,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(each) for each in value] if isinstance(value, list) else value
 
 
-def _told(conditions: Conditions) -> str:
+def _text_of(conditions: Conditions) -> str:
     return (
         f"{conditions.source}, draw {conditions.draw}, imbalance {conditions.imbalance}, "
         f"contamination {conditions.contamination:g}"

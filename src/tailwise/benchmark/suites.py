@@ -272,9 +272,9 @@ def _methods(grid: Grid) -> Iterator[Method]:
         yield from map(Method, YARDSTICKS)
 
 
-def _among(name: str, known: Any, group: str) -> None:
-    if name not in known:
-        raise InputError(f"no {group} is called {name!r}", did_you_mean(name, known))
+def _among(name: str, names: Any, group: str) -> None:
+    if name not in names:
+        raise InputError(f"no {group} is called {name!r}", did_you_mean(name, names))
 
 
 def _or_itself(spell: Any, text: str) -> str:

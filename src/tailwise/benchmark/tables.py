@@ -52,8 +52,8 @@ def _false_alarms(rows: list[Row]) -> str:
     chosen = [m for m in _methods(tail) if m[1] in ("", "uniform", "auto", "oracle")]
     lines = []
     for method in chosen:
-        here = [row for row in tail if name_of(row) == method]
-        means = [mean_over_sources(here, metric) for metric in (*figures, *rejected)]
+        of_method = [row for row in tail if name_of(row) == method]
+        means = [mean_over_sources(of_method, metric) for metric in (*figures, *rejected)]
         lines.append([*_shown(method), *("" if np.isnan(m) else f"{m:.1%}" for m in means)])
     head = ["head", "rarest kind", "worst kind", "detected", "head, 80 % detected", "rarest kind, 80 % detected"]
     return table([*_ROW, *head], lines)
@@ -64,10 +64,10 @@ def _conditions(rows: list[Row]) -> str:
     rows = [row for row in rows if row["groups"]]
     lines = []
     for imbalance, contamination in sorted({(r["imbalance"], r["contamination"]) for r in rows}, key=str):
-        here = [r for r in rows if (r["imbalance"], r["contamination"]) == (imbalance, contamination)]
-        for detector in in_order(r["detector"] for r in here if r["detector"] not in YARDSTICKS):
-            own = [r for r in here if r["detector"] == detector]
-            changes = [change(own, "aupr", method) for method in (WEIGHTED, AUTO, ORACLE)]
+        at_condition = [r for r in rows if (r["imbalance"], r["contamination"]) == (imbalance, contamination)]
+        for detector in in_order(r["detector"] for r in at_condition if r["detector"] not in YARDSTICKS):
+            of_detector = [r for r in at_condition if r["detector"] == detector]
+            changes = [change(of_detector, "aupr", method) for method in (WEIGHTED, AUTO, ORACLE)]
             shown = [str(each) if each.count else "" for each in changes]
             lines.append([str(imbalance), f"{contamination:.0%}", detector, *shown])
     return table(["imbalance", "hidden anomalies", "detector", "weighting", "weighting and scores", "oracle"], lines)
@@ -101,11 +101,11 @@ def _caught(rows: list[Row]) -> str:
     rows = [row for row in long_tailed(rows) if len(row["groups"]) == 2]
     lines = []
     for source, detector in in_order((row["source"], row["detector"]) for row in rows):
-        here = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
+        of_cell = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
         cells = []
         for method in (PLAIN, WEIGHTED, _LOCAL, AUTO, ORACLE):
-            own = [row for row in here if all(row[name] == value for name, value in method.items())]
-            head, rare = (mean_over_sources(own, f"rejected_{group}_at_80") for group in ("head", "rarest"))
+            of_method = [row for row in of_cell if all(row[name] == value for name, value in method.items())]
+            head, rare = (mean_over_sources(of_method, f"rejected_{group}_at_80") for group in ("head", "rarest"))
             cells.append("" if np.isnan(rare) else f"{head:.1%} / {rare:.1%}")
         if cells[1]:
             lines.append([source, detector, *cells])
@@ -119,14 +119,14 @@ def _hidden(rows: list[Row]) -> str:
     for source, detector, share in (
         (s, d, c) for s in in_order(r["source"] for r in rows if r["contamination"]) for d in NEURAL for c in hidden
     ):
-        here = [r for r in rows if (r["source"], r["detector"]) == (source, detector)]
-        paired = {(r["draw"], r["imbalance"]) for r in here if r["contamination"] == share}
-        here = [r for r in here if r["contamination"] in (0, share) and (r["draw"], r["imbalance"]) in paired]
+        of_cell = [r for r in rows if (r["source"], r["detector"]) == (source, detector)]
+        paired = {(r["draw"], r["imbalance"]) for r in of_cell if r["contamination"] == share}
+        of_cell = [r for r in of_cell if r["contamination"] in (0, share) and (r["draw"], r["imbalance"]) in paired]
         values = {}
         for name, method in (("uniform", PLAIN), ("auto", AUTO)):
-            own = [r for r in here if all(r[key] == value for key, value in method.items())]
+            of_method = [r for r in of_cell if all(r[key] == value for key, value in method.items())]
             for c in (0, share):
-                values[name, bool(c)] = mean_over_sources([r for r in own if r["contamination"] == c], "aupr")
+                values[name, bool(c)] = mean_over_sources([r for r in of_method if r["contamination"] == c], "aupr")
         if np.isnan([*values.values()]).any():
             continue
         lost = {name: values[name, True] - values[name, False] for name in ("uniform", "auto")}
@@ -142,16 +142,16 @@ def generated_tables(rows: list[Row]) -> str:
     """AUROC against the three rarest and the three most frequent kinds, and what the threshold does."""
     lines = []
     for source in in_order(row["source"] for row in rows):
-        here = [row for row in rows if row["source"] == source]
-        for method in _methods(here):
-            own = [row for row in here if name_of(row) == method]
-            groups = [[group["auroc"] for group in row["groups"]] for row in own]
-            alarms = [[group["false_alarms"] for group in row["groups"]] for row in own]
+        of_source = [row for row in rows if row["source"] == source]
+        for method in _methods(of_source):
+            shown = [row for row in of_source if name_of(row) == method]
+            groups = [[group["auroc"] for group in row["groups"]] for row in shown]
+            alarms = [[group["false_alarms"] for group in row["groups"]] for row in shown]
             lines.append([
                 source, *_shown(method), f"{np.mean([each[-_GROUP:] for each in groups]):.3f}",
                 f"{np.mean([each[:_GROUP] for each in groups]):.3f}", f"{np.mean(alarms):.1%}",
-                f"{np.max(np.mean(alarms, axis=0)):.1%}", f"{np.mean([r['metrics']['detected'] for r in own]):.3f}",
-                *_by_kind(own), f"{np.median([row['seconds_fit'] for row in own]):.1f}", str(len(own)),
+                f"{np.max(np.mean(alarms, axis=0)):.1%}", f"{np.mean([r['metrics']['detected'] for r in shown]):.3f}",
+                *_by_kind(shown), f"{np.median([row['seconds_fit'] for row in shown]):.1f}", str(len(shown)),
             ])  # fmt: skip
     head = [
         "AUROC rare kinds", "head kinds", "false alarms", "worst kind", "detected",
@@ -178,8 +178,8 @@ def cubes(rows: list[Row]) -> str:
     """AUROC over all pixels, and against those of the rare legitimate material."""
     lines = []
     for source, *method in in_order((row["source"], *name_of(row)) for row in rows):
-        own = [row for row in rows if (row["source"], *name_of(row)) == (source, *method)]
-        figures = [mean_over_sources(own, name) for name in ("auroc_at_training_frequencies", "auroc_rarest")]
+        of_method = [row for row in rows if (row["source"], *name_of(row)) == (source, *method)]
+        figures = [mean_over_sources(of_method, name) for name in ("auroc_at_training_frequencies", "auroc_rarest")]
         lines.append([source, *method[:2], *(f"{x:.3f}" for x in figures)])
     return table(["cube", "detector", "weighting", "AUROC, all pixels", "AUROC, against the rare material"], lines)
 
@@ -187,9 +187,9 @@ def cubes(rows: list[Row]) -> str:
 def _cost(rows: list[Row]) -> str:
     lines = []
     for method in _methods(rows):
-        here = [row for row in rows if name_of(row) == method]
-        seconds = float(np.median([row["seconds_fit"] for row in here]))
-        memory = float(np.median([row["peak_memory_mb"] for row in here]))
+        of_method = [row for row in rows if name_of(row) == method]
+        seconds = float(np.median([row["seconds_fit"] for row in of_method]))
+        memory = float(np.median([row["peak_memory_mb"] for row in of_method]))
         lines.append([*_shown(method), f"{seconds:.2f}", f"{memory:.0f}"])
     return table([*_ROW, "CPU seconds of fit", "peak memory, MB"], lines)
 
@@ -223,8 +223,8 @@ def _pivoted(rows: list[Row], metric: str, column: Callable[[Row], str]) -> str:
             "" if x is None else f"**{x:.3f}**" if x == best[c] else f"{x:.3f}"
             for c, x in zip(columns, cells, strict=True)
         ]
-        known = [x for x in cells if x is not None]
-        lines.append([*_shown(method), *shown, f"{np.mean(known):.3f}" if len(known) == len(columns) else ""])
+        present = [x for x in cells if x is not None]
+        lines.append([*_shown(method), *shown, f"{np.mean(present):.3f}" if len(present) == len(columns) else ""])
     return table([*_ROW, *columns, "mean"], lines)
 
 
@@ -235,11 +235,11 @@ def say(rows: list[Row], metric: str, method: Choice) -> str:
 
 def _methods(rows: list[Row]) -> list[tuple[str, ...]]:
     """Detectors in the rows' order, yardsticks last; of each the plain one first."""
-    found = in_order(map(name_of, rows))
-    detectors = in_order(method[0] for method in found)
-    weightings = ["uniform", "auto", *in_order(method[1] for method in found)]
-    order = {method: (method[0] in YARDSTICKS, detectors.index(method[0]), method[2] != "own") for method in found}
-    return sorted(found, key=lambda method: (order[method], weightings.index(method[1])))
+    names = in_order(map(name_of, rows))
+    detectors = in_order(method[0] for method in names)
+    weightings = ["uniform", "auto", *in_order(method[1] for method in names)]
+    order = {method: (method[0] in YARDSTICKS, detectors.index(method[0]), method[2] != "own") for method in names}
+    return sorted(names, key=lambda method: (order[method], weightings.index(method[1])))
 
 
 def _shown(method: tuple[str, ...]) -> list[str]:

@@ -83,7 +83,7 @@ class Calibration:
         """
         rows = []
         for name, reading in self._rows():
-            size = len(reading.own)
+            size = len(reading.scores)
             low, high = conformal.range_of_false_alarms(size, false_alarms)
             # Beyond its own scores a kind's false alarms are known to be no more than beyond the highest of them.
             low = low if reading.borrows_nothing(false_alarms) else 0.0
@@ -124,7 +124,7 @@ class Calibration:
     def _rows(self) -> list[tuple[str, _Reading]]:
         if self.kinds is None:
             return [(ALL, self._all)]
-        largest = sorted(self._readings, key=lambda kind: -len(self._readings[kind].own))
+        largest = sorted(self._readings, key=lambda kind: -len(self._readings[kind].scores))
         return [(str(kind), self._readings[kind]) for kind in largest]
 
     def _each(self, kinds: np.ndarray | None, samples: int, of: Any) -> np.ndarray:
@@ -132,25 +132,25 @@ class Calibration:
             return of(self._all, np.arange(samples))
         if len(kinds) != samples:
             raise InputError(f"one kind a sample: got {len(kinds)} for {samples}")
-        found = np.empty(samples)
+        values = np.empty(samples)
         for kind in np.unique(kinds):
             place = np.flatnonzero(kinds == kind)
-            found[place] = of(self._read(kind), place)
-        return found
+            values[place] = of(self._read(kind), place)
+        return values
 
     def _read(self, kind: Any) -> _Reading:
         return self._all if self.kinds is None or kind is None else self._readings.get(kind, self._all)
 
     @cached_property
     def _all(self) -> _Reading:
-        own = np.sort(self.scores)
-        return _Reading(own, own)
+        ordered = np.sort(self.scores)
+        return _Reading(ordered, ordered)
 
     @cached_property
     def _readings(self) -> dict[Any, _Reading]:
         names, place = np.unique(np.asarray(self.kinds), return_inverse=True)
         middle, spread = _middle_and_spread(self.scores)
-        at = np.array([_drawn(self.scores[place == number], middle, spread) for number in range(len(names))])
+        at = np.array([_shrunken(self.scores[place == number], middle, spread) for number in range(len(names))])
         common = np.sort((self.scores - at[place, 0]) / at[place, 1])
         return {
             name: _Reading(np.sort(self.scores[place == number]), common * at[number, 1] + at[number, 0])
@@ -162,26 +162,26 @@ class Calibration:
 class _Reading:
     """A kind's own scores [m] and those of all kinds [M] on its scale, both rising."""
 
-    own: np.ndarray
+    scores: np.ndarray
     borrowed: np.ndarray
 
     def threshold(self, false_alarms: float) -> float:
-        own = conformal.conformal_threshold(self.own, false_alarms)
-        reach = conformal.reachable(len(self.own))
+        of_kind = conformal.conformal_threshold(self.scores, false_alarms)
+        reachable = conformal.reachable(len(self.scores))
         if self.borrows_nothing(false_alarms):
-            return own
-        farther = own + _outermost(self.borrowed, 1) * math.log(reach / false_alarms)
+            return of_kind
+        farther = of_kind + _outermost(self.borrowed, 1) * math.log(reachable / false_alarms)
         return max(farther, conformal.conformal_threshold(self.borrowed, false_alarms))
 
     def borrows_nothing(self, false_alarms: float) -> bool:
-        return conformal.reachable(len(self.own)) <= false_alarms or self.borrowed is self.own
+        return conformal.reachable(len(self.scores)) <= false_alarms or self.borrowed is self.scores
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:
-        own, reach = conformal.p_values(self.own, scores), conformal.reachable(len(self.own))
-        above = np.maximum(scores - self.own[-1], 0)
-        falling = reach * np.exp(-above / _outermost(self.borrowed, 1))
-        beyond = np.minimum(reach, np.maximum(falling, conformal.p_values(self.borrowed, scores)))
-        return np.where(above > 0, beyond, own)
+        of_kind, reachable = conformal.p_values(self.scores, scores), conformal.reachable(len(self.scores))
+        above = np.maximum(scores - self.scores[-1], 0)
+        falling = reachable * np.exp(-above / _outermost(self.borrowed, 1))
+        beyond = np.minimum(reachable, np.maximum(falling, conformal.p_values(self.borrowed, scores)))
+        return np.where(above > 0, beyond, of_kind)
 
     def standardised(self, scores: np.ndarray) -> np.ndarray:
         at, heights = self._curve
@@ -196,7 +196,7 @@ class _Reading:
     @cached_property
     def _curve(self) -> tuple[np.ndarray, np.ndarray]:
         """Scores and the standardised values of what lies just above them, both strictly rising."""
-        at = np.unique(np.concatenate([self.own, self.borrowed[self.borrowed > self.own[-1]]]))
+        at = np.unique(np.concatenate([self.scores, self.borrowed[self.borrowed > self.scores[-1]]]))
         chance = self.p_values(np.nextafter(at, math.inf))
         heights = -scipy.special.ndtri(chance)
         first = np.append(True, np.diff(heights) > 0)
@@ -219,10 +219,10 @@ def _middle_and_spread(scores: np.ndarray) -> tuple[float, float]:
     return middle, spread if spread > 0 else float(scores.std()) or 1.0
 
 
-def _drawn(own: np.ndarray, middle: float, spread: float) -> tuple[float, float]:
+def _shrunken(scores: np.ndarray, middle: float, spread: float) -> tuple[float, float]:
     """The middle and spread of a kind, drawn towards those of all by as much as it is small."""
-    share = len(own) / (len(own) + _PRIOR)
-    its_middle, its_spread = _middle_and_spread(own) if np.ptp(own) > 0 else (float(own[0]), spread)
+    share = len(scores) / (len(scores) + _PRIOR)
+    its_middle, its_spread = _middle_and_spread(scores) if np.ptp(scores) > 0 else (float(scores[0]), spread)
     return share * its_middle + (1 - share) * middle, spread * (its_spread / spread) ** share
 
 

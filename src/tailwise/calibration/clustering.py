@@ -57,11 +57,11 @@ def find(embedding: Tensor, *, smallest: int = 5, seed: int = 0, rare: bool = Fa
     if len(points) < smallest:
         return torch.full((len(points),), -1)
     if len(points) <= _MOST_SAMPLES:
-        return _found(points, smallest, seed, rare)
+        return _clusters_of(points, smallest, seed, rare)
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(points), generator=generator)[:_MOST_SAMPLES]
-    found = _found(points[chosen], smallest, seed, rare)
-    return _numbered(assign(points, points[chosen], found).numpy(), smallest)
+    clusters = _clusters_of(points[chosen], smallest, seed, rare)
+    return _numbered(assign(points, points[chosen], clusters).numpy(), smallest)
 
 
 def assign(embedding_new: Tensor, embedding: Tensor, clusters: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def assign(embedding_new: Tensor, embedding: Tensor, clusters: Tensor) -> Tensor
     return clusters.cpu()[neighbours.nearest(new - centre, points - centre, 1)[1][:, 0]]
 
 
-def _found(points: Tensor, smallest: int, seed: int, rare: bool) -> Tensor:
+def _clusters_of(points: Tensor, smallest: int, seed: int, rare: bool) -> Tensor:
     ties = neighbours.ties(points, seed)
     groups = _joined(ties)
     if rare:
@@ -111,14 +111,14 @@ def _parted(ties: scipy.sparse.csr_matrix, smallest: int, most: int) -> list[lis
         members.append(members[a] + members[b] if whole else [])
         degree.append(degree[a] + degree[b])
         inner.append(inner[a] + inner[b] + 2 * tie)
-    kept: list[list[int]] = []
-    taken: set[int] = set()
+    parts: list[list[int]] = []
+    placed: set[int] = set()
     for group in sorted(range(len(members)), key=lambda each: -len(members[each])):
         held = inner[group] >= (1 - _GIVEN_AWAY) * degree[group]
-        if len(members[group]) >= smallest and held and taken.isdisjoint(members[group]):
-            kept.append(members[group])
-            taken.update(members[group])
-    return kept
+        if len(members[group]) >= smallest and held and placed.isdisjoint(members[group]):
+            parts.append(members[group])
+            placed.update(members[group])
+    return parts
 
 
 def _joins(
@@ -157,8 +157,8 @@ def _joins(
 def _numbered(groups: np.ndarray, smallest: int) -> Tensor:
     """Numbers 0, 1, ... by falling size, the earliest member first among equals; -1 for groups below `smallest`."""
     _, first, group, size = np.unique(groups, return_index=True, return_inverse=True, return_counts=True)
-    kept = (size >= smallest) & (groups[first] >= 0)
-    order = [g for g in np.lexsort((first, -size)) if kept[g]]
+    large_enough = (size >= smallest) & (groups[first] >= 0)
+    order = [g for g in np.lexsort((first, -size)) if large_enough[g]]
     number = np.full(len(size), -1)
     number[order] = np.arange(len(order))
     return torch.from_numpy(number[group].astype(np.int64))

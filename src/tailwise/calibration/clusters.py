@@ -113,31 +113,31 @@ class Clusters:
         if not 0 < unknown < 1:
             raise InputError(f"unknown must lie between 0 and 1: got {unknown}")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        kept = order[:_MOST_SAMPLES].sort().values
-        samples = torch.cat([_compared(batch.samples, data.modality) for batch in _batches(data.take(kept))])
+        chosen = order[:_MOST_SAMPLES].sort().values
+        samples = torch.cat([_compared(batch.samples, data.modality) for batch in _batches(data.take(chosen))])
         # Of equal samples the first stands for all: a copy beside it would make what is new look farther out than it
         # is.
         distinct, standing = _distinct(samples)
-        samples, rows = samples[distinct], kept[distinct]
+        samples, rows = samples[distinct], chosen[distinct]
         small = data.modality.small
-        pixels = data.modality.shrunk(data.read(kept[:1])).numel() if small.spatial else 0
+        pixels = data.modality.shrunk(data.read(chosen[:1])).numel() if small.spatial else 0
         centre, scale, axes = _axes_of(samples, small, pixels, seed)
         places = _placed(samples, centre, scale, axes)
-        found = clustering.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
+        cluster_of = clustering.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         distances, near = _others(places, places, torch.arange(len(places)))
         usual, next_usual = (_at(distances, place) for place in (_USUAL, _USUAL + 1))
         around = near[:, :_USUAL]
         # What is usual around a sample is so without it: where it is among the ten, the next takes its place.
         among = (near[around][:, :, :_USUAL] == torch.arange(len(near))[:, None, None]).any(2)
         without = torch.where(among, next_usual[around], usual[around]).mean(1)
-        strangeness = _strangeness(_reach(places, places, distances, near), without, usual)
+        strangeness = _strangeness(_remoteness(places, places, distances, near), without, usual)
         limit = torch.tensor(conformal.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
         shape = torch.tensor(data.sample_shape)
-        clusters = cls(shape, centre, scale, axes, places, rows, found, usual, limit, data.modality)
+        clusters = cls(shape, centre, scale, axes, places, rows, cluster_of, usual, limit, data.modality)
         training = torch.empty(len(data), dtype=torch.long)
         as_new = Placed(training.clone(), torch.zeros(len(data), dtype=torch.bool), clusters.along(len(data)))
-        each = found, found[near[:, 0]], strangeness > limit
-        training[kept], as_new.nearest[kept], as_new.unknown[kept] = (values[standing] for values in each)
+        each = cluster_of, cluster_of[near[:, 0]], strangeness > limit
+        training[chosen], as_new.nearest[chosen], as_new.unknown[chosen] = (values[standing] for values in each)
         rest = order[_MOST_SAMPLES:]
         if len(rest):
             others = clusters.place(data.take(rest))
@@ -177,9 +177,9 @@ class Clusters:
     def along(self, count: int) -> Tensor:
         """Leading coordinates [count, k] of the training samples, as many as there were, NaN where they were not
         kept."""
-        found = torch.full((count, min(_LEADING, self.axes.shape[1])), torch.nan)
-        found[self.rows] = self.places[:, : found.shape[1]]
-        return found
+        coordinates = torch.full((count, min(_LEADING, self.axes.shape[1])), torch.nan)
+        coordinates[self.rows] = self.places[:, : coordinates.shape[1]]
+        return coordinates
 
     def of(self, data: Data) -> Tensor:
         """The kind [n] (int64) of each sample.
@@ -205,16 +205,16 @@ class Clusters:
         places = _placed(_compared(samples, self.modality), self.centre, self.scale, self.axes)
         everywhere = bool(self.limit.isinf())  # no sample is too far from its nearest, which is then all that counts
         searched = neighbours.nearest(places, self.places, 1 if everywhere else _searched(self.places))
-        distance, nearest = (found[:, 0] for found in searched)
+        distance, nearest = (column[:, 0] for column in searched)
         size = places.norm(dim=1)
-        own = torch.where((distance <= _ROUNDING * size) & size.isfinite(), nearest, -1)
+        itself = torch.where((distance <= _ROUNDING * size) & size.isfinite(), nearest, -1)
         if everywhere:
-            return Placed(self.clusters[nearest], ~distance.isfinite() & (own < 0), places[:, :-1][:, :_LEADING])
-        distances, near = neighbours.without_self(*searched, own)
+            return Placed(self.clusters[nearest], ~distance.isfinite() & (itself < 0), places[:, :-1][:, :_LEADING])
+        distances, near = neighbours.without_self(*searched, itself)
         around = self.usual[near[:, :_USUAL]].mean(1)
-        strangeness = _strangeness(_reach(places, self.places, distances, near), around, self.usual)
+        strangeness = _strangeness(_remoteness(places, self.places, distances, near), around, self.usual)
         # Nothing finite can be said of what lies beyond single precision.
-        unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (own < 0)
+        unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (itself < 0)
         return Placed(self.clusters[nearest], unknown, places[:, :-1][:, :_LEADING])
 
 
@@ -247,17 +247,17 @@ def _axes_for(samples: int) -> int:
     return min(_AXES, max(_AXES_OF_MODES, samples // _SAMPLES_PER_AXIS))
 
 
-def _others(points: Tensor, known: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+def _others(points: Tensor, samples: Tensor, itself: Tensor) -> tuple[Tensor, Tensor]:
     """Distances [n, k] of points [n, d] to the nearest among samples [m, d], and which these are [n, k], nearest first.
 
-    None is its own neighbour: `own` [n] says which of the samples each point is itself, -1 being none.
+    None is its own neighbour: `itself` [n] says which of the samples each point is itself, -1 being none.
     """
-    return neighbours.without_self(*neighbours.nearest(points, known, _searched(known)), own)
+    return neighbours.without_self(*neighbours.nearest(points, samples, _searched(samples)), itself)
 
 
-def _searched(known: Tensor) -> int:
+def _searched(samples: Tensor) -> int:
     """How many neighbours are looked up, the sample itself being perhaps among them."""
-    return min(_FLAT, len(known) - 1) + 1
+    return min(_FLAT, len(samples) - 1) + 1
 
 
 def _at(distances: Tensor, place: int) -> Tensor:
@@ -265,18 +265,18 @@ def _at(distances: Tensor, place: int) -> Tensor:
     return distances[:, min(place, distances.shape[1]) - 1]
 
 
-def _reach(points: Tensor, known: Tensor, distances: Tensor, near: Tensor) -> Tensor:
+def _remoteness(points: Tensor, samples: Tensor, distances: Tensor, near: Tensor) -> Tensor:
     """How far points [n, d] lie from the samples that are nearest [n, k]: the geometric mean of the distances to the
     third and to the flat through all, for in few dimensions a flat is everywhere."""
-    return (_at(distances, _NEAR) * neighbours.beyond(points, known, near)).sqrt()
+    return (_at(distances, _NEAR) * neighbours.beyond(points, samples, near)).sqrt()
 
 
-def _strangeness(reach: Tensor, around: Tensor, usual: Tensor) -> Tensor:
+def _strangeness(distance: Tensor, around: Tensor, usual: Tensor) -> Tensor:
     """How far samples reach [n] by what is usual around them [n] (float64), higher is stranger; `usual` [m] is of
     all."""
     # Among duplicates nothing is far: a hundredth of the usual distance stands in for less than that.
     floor = (0.01 * usual.median()).clamp_min(1e-12).double()
-    return torch.maximum(reach.double(), floor) / torch.maximum(around.double(), floor) ** _SHARE_OF_USUAL
+    return torch.maximum(distance.double(), floor) / torch.maximum(around.double(), floor) ** _SHARE_OF_USUAL
 
 
 def _compared(samples: Tensor, modality: Modality) -> Tensor:
@@ -297,10 +297,10 @@ def _axes_of(samples: Tensor, small: Modality, pixels: int, seed: int) -> tuple[
     if not pixels:
         return neighbours.principal_axes(samples, count, seed, standardise=small.units_differ)
     variances = samples[:, 0].var(0, correction=0)
-    drawn, bright = variances[:-pixels].sum(), variances[-pixels:].sum()
+    gradients, bright = variances[:-pixels].sum(), variances[-pixels:].sum()
     scale = torch.ones_like(variances)
-    if drawn > 0 and bright > 0:
-        scale[-pixels:] = (bright / drawn).sqrt() / _PIXELS
+    if gradients > 0 and bright > 0:
+        scale[-pixels:] = (bright / gradients).sqrt() / _PIXELS
     centre, _, axes = neighbours.principal_axes(samples / scale, count, seed, standardise=False)
     return centre * scale, scale, axes
 

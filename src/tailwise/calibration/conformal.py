@@ -58,15 +58,15 @@ def p_values(
     if np.isnan(asked).any():
         raise InputError(f"{int(np.isnan(asked).sum())} of {asked.size} scores are not numbers")
     w = np.ones(len(normal)) if weights is None else _finite(weights, "weights")
-    own = np.broadcast_to(np.asarray(own_weights, dtype=float), asked.shape)
-    if len(w) != len(normal) or (w < 0).any() or not (own > 0).all():
+    weight_of_asked = np.broadcast_to(np.asarray(own_weights, dtype=float), asked.shape)
+    if len(w) != len(normal) or (w < 0).any() or not (weight_of_asked > 0).all():
         raise InputError(f"one weight of 0 or more a normal, and above 0 a sample: got {len(w)} for {len(normal)}")
     order = np.argsort(normal, kind="stable")
     above = np.append(np.cumsum(w[order][::-1])[::-1], 0.0)  # [m + 1], weight of the k-th smallest and all beyond
     higher = above[np.searchsorted(normal[order], asked, "right")]
-    ties = above[np.searchsorted(normal[order], asked, "left")] - higher + own
+    ties = above[np.searchsorted(normal[order], asked, "left")] - higher + weight_of_asked
     share = 1.0 if generator is None else generator.uniform(size=asked.shape)
-    return np.minimum((higher + share * ties) / (above[0] + own), 1.0)
+    return np.minimum((higher + share * ties) / (above[0] + weight_of_asked), 1.0)
 
 
 def cross_p_values(normal_scores: np.ndarray, parts: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -88,8 +88,8 @@ def cross_p_values(normal_scores: np.ndarray, parts: np.ndarray, scores: np.ndar
     )
     if parts.shape != normal.shape or asked.ndim != 2 or not np.isin(parts, np.arange(asked.shape[1])).all():
         raise InputError(f"one part a normal and one score a part: got {parts.shape}, {normal.shape}, {asked.shape}")
-    own = [np.sort(normal[parts == part]) for part in range(asked.shape[1])]
-    above = [len(each) - np.searchsorted(each, asked[:, part], "left") for part, each in enumerate(own)]
+    scores_of_part = [np.sort(normal[parts == part]) for part in range(asked.shape[1])]
+    above = [len(each) - np.searchsorted(each, asked[:, part], "left") for part, each in enumerate(scores_of_part)]
     return (1 + np.sum(above, axis=0)) / (len(normal) + 1)
 
 

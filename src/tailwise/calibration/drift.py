@@ -196,8 +196,8 @@ def drift(
     for cluster in clusters:
         p_values = {aspect: corrected[cluster, aspect] for aspect in _ASPECTS if (cluster, aspect) in corrected}
         drifted = tuple(aspect for aspect, p in p_values.items() if p <= level)
-        known = () if cluster is None or examples is None else tuple(examples.get(cluster, ()))
-        rows.append(_row(reference, batch, cluster, p_values, drifted, known))
+        names = () if cluster is None or examples is None else tuple(examples.get(cluster, ()))
+        rows.append(_row(reference, batch, cluster, p_values, drifted, names))
     least = {row.cluster: min(raw[row.cluster, aspect] for aspect in row.p_values) for row in rows}
     ordered = (rows[0], *sorted(rows[1:], key=lambda row: least[row.cluster]))
     return Drift(level, ordered, _visible(reference, batch, level / len(raw)))

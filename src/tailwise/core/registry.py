@@ -81,9 +81,9 @@ def register(kind: str, name: str, needs: dict[str, str] | None = None) -> Calla
     """Class decorator: make the class findable as `name` among the members of `kind`."""
 
     def keep(member: C) -> C:
-        known = _entries[kind].get(name)
-        if known and known.member.__qualname__ != member.__qualname__:
-            raise ValueError(f"two {kind}s are called {name!r}: {known.member!r} and {member!r}")
+        present = _entries[kind].get(name)
+        if present and present.member.__qualname__ != member.__qualname__:
+            raise ValueError(f"two {kind}s are called {name!r}: {present.member!r} and {member!r}")
         _entries[kind][name] = Entry(name, member, tuple((needs or {}).items()))
         return member
 
@@ -109,18 +109,18 @@ def find(kind: str, name: str) -> type:
     Raises:
         InputError: no such name (with the closest one), or an optional package is missing (with its extra).
     """
-    known = entries(kind)
-    if name not in known:
-        raise InputError(f"no {kind} is called {name!r}", hint_for(name, known, (kind,)))
-    missing = known[name].missing()
+    members = entries(kind)
+    if name not in members:
+        raise InputError(f"no {kind} is called {name!r}", hint_for(name, members, (kind,)))
+    missing = members[name].missing()
     if missing:
         raise InputError(f"{name!r} needs {missing[0]}", f"pip install 'tailwise[{missing[1]}]'")
-    return known[name].member
+    return members[name].member
 
 
 def kind_of(value: object) -> str | None:
     """The kind that the value's class is registered under, if any."""
-    return next((kind for kind, known in _entries.items() for e in known.values() if e.member is type(value)), None)
+    return next((kind for kind, members in _entries.items() for e in members.values() if e.member is type(value)), None)
 
 
 def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
@@ -167,11 +167,11 @@ def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:
 
 
 def _make(name: str, arguments: list[Any], options: dict[str, Any], kinds: tuple[str, ...]) -> Any:
-    known = {n: (kind, entry.name) for kind in kinds for entry in entries(kind).values() for n in entry.spellings()}
-    if name not in known:
-        raise InputError(f"no {' or '.join(kinds)} is called {name!r}", hint_for(name, known, kinds))
+    spelled = {n: (kind, entry.name) for kind in kinds for entry in entries(kind).values() for n in entry.spellings()}
+    if name not in spelled:
+        raise InputError(f"no {' or '.join(kinds)} is called {name!r}", hint_for(name, spelled, kinds))
     try:
-        return find(*known[name])(*arguments, **options)
+        return find(*spelled[name])(*arguments, **options)
     except InputError as error:
         raise InputError(error.message, error.hint or f"tailwise describe {name}") from error
     except TypeError as error:

@@ -139,7 +139,7 @@ def parse(where: str, out: Path) -> Callable[[str, Mapping[str, Any]], Sink] | N
 def figures(run: Run) -> dict[str, float]:
     """The numbers that a run comes down to, by name: those of its report."""
     summary = run.report()
-    found = {
+    values = {
         "threshold": summary["threshold"],
         "failed checks": sum(not check["ok"] for check in summary["checks"]),
         "effective sample share": summary["weights"]["share"],
@@ -147,10 +147,10 @@ def figures(run: Run) -> dict[str, float]:
         "held-out normals rejected": summary["held_out"]["share"],
     }
     if test := summary["test"]:
-        found |= {"test normals rejected": test["rejected"]["share"], "anomalies caught": test["caught"]["share"]}
-        found |= {name: row["value"] for name, row in test["metrics"].items()}
-    found |= (summary.get("pixels") or {}).get("metrics", {})
-    return {name: float(value) for name, value in found.items() if value is not None}
+        values |= {"test normals rejected": test["rejected"]["share"], "anomalies caught": test["caught"]["share"]}
+        values |= {name: row["value"] for name, row in test["metrics"].items()}
+    values |= (summary.get("pixels") or {}).get("metrics", {})
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 class MlflowSink:
@@ -165,8 +165,8 @@ class MlflowSink:
             self.client.log_param(self.run, key, _text(value)[:_MOST_LETTERS])
 
     def _experiment(self, name: str) -> str:
-        found = self.client.get_experiment_by_name(name)
-        return str(self.client.create_experiment(name) if found is None else found.experiment_id)
+        experiment = self.client.get_experiment_by_name(name)
+        return str(self.client.create_experiment(name) if experiment is None else experiment.experiment_id)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         for name, value in _values(row).items():

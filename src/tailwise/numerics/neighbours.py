@@ -81,21 +81,21 @@ def without_self(distances: Tensor, indices: Tensor, itself: Tensor) -> tuple[Te
     return distances.gather(1, order), indices.gather(1, order)
 
 
-def beyond(points: Tensor, known: Tensor, near: Tensor) -> Tensor:
+def beyond(points: Tensor, samples: Tensor, near: Tensor) -> Tensor:
     """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
-    found = []
-    dtype = export_ops.precise(points.device) if known.shape[1] <= _FEW_AXES else points.dtype
-    step = max(1, _BLOCK_ENTRIES // (near.shape[1] * known.shape[1]))
+    distances = []
+    dtype = export_ops.precise(points.device) if samples.shape[1] <= _FEW_AXES else points.dtype
+    step = max(1, _BLOCK_ENTRIES // (near.shape[1] * samples.shape[1]))
     for block, indices in zip(export_ops.blocks(points, step), export_ops.blocks(near, step), strict=True):
-        flat = known[indices].to(dtype)  # [b, k, d]
+        flat = samples[indices].to(dtype)  # [b, k, d]
         middle = flat.mean(1, keepdim=True)
         flat, off = flat - middle, block[:, None] - middle
         gram = flat @ flat.transpose(1, 2)
         spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
         gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
         shares = export_ops.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
-        found.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
-    return torch.cat(found).to(export_ops.precise(points.device)) if found else points.new_empty(0)
+        distances.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
+    return torch.cat(distances).to(export_ops.precise(points.device)) if distances else points.new_empty(0)
 
 
 def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
@@ -111,10 +111,10 @@ def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:
     seen = [cell[:: math.ceil(len(cell) / wanted)] for cell in members]
     seen_count = torch.tensor([len(cell) for cell in seen])
     indices = torch.empty(len(points), k, dtype=torch.long, device=points.device)
-    for cell, own in enumerate(members):
+    for cell, asking in enumerate(members):
         near = _distances(centres[cell : cell + 1], centres)[0].argsort().cpu()
         enough = int((seen_count[near].cumsum(0) < wanted).sum()) + 1
-        indices[own] = _nearest_among(points, own, torch.cat([seen[i] for i in near[:enough].tolist()]), k)
+        indices[asking] = _nearest_among(points, asking, torch.cat([seen[i] for i in near[:enough].tolist()]), k)
     return indices
 
 
@@ -157,9 +157,9 @@ def _eigenvectors(matrix: Tensor) -> Tensor:
     """Of a symmetric matrix [d, d], as columns by falling eigenvalue."""
     # With many eigenvalues of 0, as of pixels that are always dark, float32 fails on some processors, or answers NaN.
     with suppress(torch.linalg.LinAlgError):
-        found = torch.linalg.eigh(matrix).eigenvectors
-        if bool(found.isfinite().all()):
-            return found.flip(1)
+        vectors = torch.linalg.eigh(matrix).eigenvectors
+        if bool(vectors.isfinite().all()):
+            return vectors.flip(1)
     return torch.linalg.eigh(matrix.cpu().double()).eigenvectors.to(matrix).flip(1)
 
 
@@ -178,7 +178,7 @@ def ties(points: Tensor, seed: int = 0) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix((share**2, (common.row, common.col)), (n, n))
 
 
-def walk_reach(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
+def walk_spread(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
     """How many samples [n] a random walk along ties spreads over in 2^doublings steps, as a share of all.
 
     It is the inverse of the sum of squared chances of being at each sample in the end. Ties within a kind are many and
@@ -195,10 +195,10 @@ def walk_reach(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
     step /= step.sum(1, keepdim=True)
     for _ in range(doublings):
         step = step @ step
-    reach = 1 / step.square().sum(1) / len(walkers)
+    spread = 1 / step.square().sum(1) / len(walkers)
     if len(points) > len(walkers):
-        reach = reach[nearest(points.float().cpu(), walkers, 1)[1][:, 0]]
-    return reach.to(points.device)
+        spread = spread[nearest(points.float().cpu(), walkers, 1)[1][:, 0]]
+    return spread.to(points.device)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:
@@ -208,13 +208,13 @@ def _distances(a: Tensor, b: Tensor) -> Tensor:
 
 def _nearest_among(points: Tensor, asking: Tensor, candidates: Tensor, k: int) -> Tensor:
     """Indices [a, k] of the k nearest candidates, other than itself, of each asking point; both are indices."""
-    found = []
+    nearest_of_block = []
     others = points[candidates]
     for block in asking.split(max(1, _BLOCK_ENTRIES // len(candidates))):
         squared = _distances(points[block], others)
         squared[block[:, None] == candidates] = torch.inf
-        found.append(candidates[squared.topk(k, largest=False).indices])
-    return torch.cat(found)
+        nearest_of_block.append(candidates[squared.topk(k, largest=False).indices])
+    return torch.cat(nearest_of_block)
 
 
 def _cells(points: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
@@ -223,15 +223,15 @@ def _cells(points: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Te
     part = points[torch.randperm(len(points), generator=generator, device=points.device)[: 16 * count]]
     centres = part[:count]
     for _ in range(_ROUNDS):
-        own = _own_centre(part, centres)
-        size = torch.bincount(own, minlength=count)[:, None]
-        total = torch.zeros_like(centres).index_add_(0, own, part)
+        cell_of = _nearest_centre(part, centres)
+        size = torch.bincount(cell_of, minlength=count)[:, None]
+        total = torch.zeros_like(centres).index_add_(0, cell_of, part)
         centres = torch.where(size > 0, total / size.clamp_min(1), centres)
-    own = _own_centre(points, centres)
-    size = torch.bincount(own, minlength=count)
-    members = own.argsort(stable=True).split(size[size > 0].tolist())
+    cell_of = _nearest_centre(points, centres)
+    size = torch.bincount(cell_of, minlength=count)
+    members = cell_of.argsort(stable=True).split(size[size > 0].tolist())
     return list(members), centres[size > 0]
 
 
-def _own_centre(points: Tensor, centres: Tensor) -> Tensor:
+def _nearest_centre(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([_distances(b, centres).argmin(1) for b in points.split(_BLOCK_ENTRIES // len(centres))])

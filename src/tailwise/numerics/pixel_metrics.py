@@ -78,10 +78,10 @@ def gather(maps: Iterable[tuple[np.ndarray, np.ndarray | None]]) -> Pixels:
     together = np.concatenate(normal)
     normal.clear()
     together.sort()
-    found, numbers = np.concatenate(defect), np.concatenate(region)
+    defect_scores, numbers = np.concatenate(defect), np.concatenate(region)
     # In order, because looking up ordered scores among the normal ones is several times as fast.
-    order = found.argsort(kind="stable")
-    return Pixels(together, found[order], numbers[order])
+    order = defect_scores.argsort(kind="stable")
+    return Pixels(together, defect_scores[order], numbers[order])
 
 
 def pixel_auroc(pixels: Pixels) -> float:
@@ -116,9 +116,9 @@ def aupro(pixels: Pixels, limit: float = 0.3) -> float:
     above, level = _false_alarms(pixels, pixels.defect)
     tied = np.maximum(level - above, np.finfo(float).tiny)
     reached = np.clip(limit - above, 0, tied)
-    found = np.maximum(limit - level, 0) + reached**2 / (2 * tied)
+    areas = np.maximum(limit - level, 0) + reached**2 / (2 * tied)
     size = np.bincount(pixels.region)
-    return float((found / size[pixels.region]).sum() / len(size) / limit)
+    return float((areas / size[pixels.region]).sum() / len(size) / limit)
 
 
 def regions_found(pixels: Pixels, threshold: float) -> np.ndarray:

@@ -44,15 +44,15 @@ def contributions(
         raise InputError(f"at least 1 step is needed: got {steps}")
     generator = torch.Generator().manual_seed(seed)
     count = int(part.max()) + 1
-    found = torch.zeros(count, dtype=torch.float64)
+    totals = torch.zeros(count, dtype=torch.float64)
     for step in range(steps):
         low, high = (reference + (sample - reference) * ((step + end) / steps) for end in (0, 1))
         # The product above need not give the sample to the last digit.
         high = sample if step == steps - 1 else high
         order = torch.randperm(count, generator=generator)
         for one in (order, order.flip(0)):
-            found[one] += _gains(score, low, high, part, one) / 2
-    return found
+            totals[one] += _gains(score, low, high, part, one) / 2
+    return totals
 
 
 def _gains(score: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, part: Tensor, order: Tensor) -> Tensor:

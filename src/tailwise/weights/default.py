@@ -68,8 +68,8 @@ def importance_weights(
     )
     if isinstance(scores, Tensor):
         return w.to(scores.dtype) if scores.is_floating_point() else w
-    kept = isinstance(scores, np.ndarray) and np.issubdtype(scores.dtype, np.floating)
-    return w.numpy().astype(scores.dtype, copy=False) if kept else w.numpy()
+    is_float_array = isinstance(scores, np.ndarray) and np.issubdtype(scores.dtype, np.floating)
+    return w.numpy().astype(scores.dtype, copy=False) if is_float_array else w.numpy()
 
 
 def _vector(scores: Any) -> Tensor:

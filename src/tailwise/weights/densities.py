@@ -128,11 +128,11 @@ class KDE(Value):
         width = self.bandwidth * silverman(reference)
         step = width / _STEPS_PER_BANDWIDTH
         middle = float(_part(reference).median())
-        reach = step * _MOST_BINS / 2
+        half_width = step * _MOST_BINS / 2
         low, high = (float(x) for x in reference.aminmax())
         # Four bandwidths of margin, so that the smoothed counts fall to nothing inside the grid.
-        start = max(low, middle - reach) - 4 * width
-        bins = min(int((min(high, middle + reach) + 4 * width - start) / step) + 2, _MOST_BINS + 64)
+        start = max(low, middle - half_width) - 4 * width
+        bins = min(int((min(high, middle + half_width) + 4 * width - start) / step) + 2, _MOST_BINS + 64)
         counts = _linear_counts(reference, start, step, bins)
         kernel = _kernel(counts)
         smooth = torch.nn.functional.conv1d(counts[None, None], kernel[None, None], padding="same")[0, 0]
@@ -260,7 +260,7 @@ def _linear_counts(reference: Tensor, start: float, step: float, bins: int) -> T
 
 
 def _kernel(like: Tensor) -> Tensor:
-    reach = 4 * _STEPS_PER_BANDWIDTH
-    offsets = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device) / _STEPS_PER_BANDWIDTH
+    half_width = 4 * _STEPS_PER_BANDWIDTH
+    offsets = torch.arange(-half_width, half_width + 1, dtype=like.dtype, device=like.device) / _STEPS_PER_BANDWIDTH
     bell = (-0.5 * offsets.square()).exp()
     return bell / bell.sum()

@@ -23,7 +23,7 @@ from torch import Tensor
 from ..core.bounds import Bounds, Chance, Count, Positive, Share
 from ..core.registry import Value, kind_of, register
 from ..errors import InputError
-from ..numerics.neighbours import walk_reach
+from ..numerics.neighbours import walk_spread
 from .densities import KDE, Fit, Gaussian, crossing
 from .weighting import Context, effective_sample_size, unit_mean
 
@@ -104,7 +104,7 @@ class Rarity(Value):
     """Divide by the size of the sample's kind, to the power `power`.
 
     The size is the share of samples that a random walk between neighbours of the embedding spreads over in 2^doublings
-    steps (`walk_reach`). It sees rare kinds that are not hard, which a score does not. A long walk leaves every kind
+    steps (`walk_spread`). It sees rare kinds that are not hard, which a score does not. A long walk leaves every kind
     that is not cut off from the others. With `common`, kinds of at least this share of the median sample's kind all
     count as common; where everything falls into small pieces, no piece is rare.
     """
@@ -115,10 +115,10 @@ class Rarity(Value):
     common: Annotated[float, Bounds(above=0, at_most=1)] | None = None
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
-        reach = context.of_embedding(("walk", self.doublings), lambda places: walk_reach(places, self.doublings))
+        spread = context.of_embedding(("walk", self.doublings), lambda places: walk_spread(places, self.doublings))
         if self.common is not None:
-            reach = reach.clamp_max(self.common * reach.median())
-        return w / reach.to(w) ** self.power
+            spread = spread.clamp_max(self.common * spread.median())
+        return w / spread.to(w) ** self.power
 
 
 @register("step", "InverseDensity")
@@ -204,9 +204,9 @@ class Trim(Value):
         dropped = int(self.share * len(context.scores))
         if not dropped:
             return w
-        kept = torch.ones_like(w)
-        kept[context.scores.topk(dropped).indices] = 0
-        return w * kept
+        factor = torch.ones_like(w)
+        factor[context.scores.topk(dropped).indices] = 0
+        return w * factor
 
 
 @register("step", "Logistic")
@@ -270,10 +270,10 @@ class LatentOutliers(Value):
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         if bool((context.scores < 0).any()):
             raise InputError(f"LatentOutliers needs scores of 0 and more: the smallest is {context.scores.min():.3g}")
-        taken = int(self.share * len(context.scores))
-        if not taken:
+        count = int(self.share * len(context.scores))
+        if not count:
             return w
-        worst = context.scores.topk(taken).indices
+        worst = context.scores.topk(count).indices
         away = (context.reference.median() / context.scores[worst].clamp_min(1e-30)).square()
         factor = torch.ones_like(w)
         factor[worst] = (0.5 * (1 - away) if self.soft else -away).to(w)

@@ -89,11 +89,11 @@ class Weighting:
         if self.needs_embedding:
             _check_embedding(context)
         w = torch.ones_like(context.scores)
-        found = [w]
+        steps = [w]
         for step in self.steps:
             w = step(w, context)
-            found.append(unit_mean(w))
-        return found
+            steps.append(unit_mean(w))
+        return steps
 
     @property
     def needs_embedding(self) -> bool:
