@@ -328,3 +328,29 @@ def test_features_are_those_of_the_backbone(mvtec):
 def test_unknown_backbone(mvtec):
     with pytest.raises(InputError, match="no backbone is called 'resnet'"):
         ImageFolder(str(mvtec), read="resnet").load()
+
+
+def test_figures_leave_out_test_images_that_equal_training_ones(tmp_path):
+    from tailwise.cli.commands import fit
+    from tailwise.sources.options import SourceOptions
+
+    generator = np.random.default_rng(0)
+    for part, count, bad in (("train/ok", 30, 0), ("test/ok", 6, 0), ("test/ko", 4, 90)):
+        for number in range(count):
+            grey = generator.integers(60, 120, (16, 16)).astype(np.uint8)
+            grey[4:9, 4:9] += np.uint8(bad)
+            save(tmp_path / f"data/{part}/{number}.png", grey)
+    reading = SourceOptions(read="pixels", size=16, channels=1)
+    reports = []
+    for copies in (0, 3):
+        for number in range(copies):
+            (tmp_path / f"data/test/ok/1{number}.png").write_bytes(
+                (tmp_path / f"data/train/ok/{number}.png").read_bytes()
+            )
+        run = fit(str(tmp_path / "data"), detector="gaussian", reading=reading, out=tmp_path / f"run{copies}")
+        reports.append((run.report(), (run.path / "report.html").read_text()))
+    (before, _), (after, page) = reports
+    assert before["test"] | {"copies": 3} == after["test"]
+    assert (after["test"]["normals"], after["test"]["anomalies"]) == (6, 4)
+    assert "3 more test samples equal a training one and are left out of these figures" in page
+    assert "trains on 30 images: train/ok 30" in page

@@ -54,6 +54,15 @@ class Labelled:
         for name in ("labels", "groups", "masks"):
             _one_each(getattr(self, name), self.data, name)
 
+    def take(self, index: np.ndarray) -> Labelled:
+        """The samples at these places [k], in this order, with what is known of them."""
+        return Labelled(
+            self.data.take(index),
+            None if self.labels is None else np.asarray(self.labels)[index],
+            None if self.groups is None else np.asarray(self.groups)[index],
+            None if self.masks is None else [self.masks[i] for i in index.tolist()],
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:

@@ -30,6 +30,7 @@ class Tables:
         notes: sentences for the reader.
         thumbnails: data URI of a picture by sample name; `selection.samples_to_show` lists those that are used.
         examples: a line of text by sample name, for samples without a picture.
+        copies: how many test samples equal a training one. They are left out of `test` and `pixels`, unless all do.
         pixels: what `test_results.pixel_results` says of the test samples' maps.
         gallery: what `gallery.of_run` has drawn.
     """
@@ -45,6 +46,7 @@ class Tables:
     notes: Sequence[str] = ()
     thumbnails: Mapping[str, str] = field(default_factory=dict)
     examples: Mapping[str, str] = field(default_factory=dict)
+    copies: int = 0
     pixels: Mapping[str, Any] | None = None
     gallery: Mapping[str, Any] | None = None
 

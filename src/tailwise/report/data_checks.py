@@ -174,6 +174,14 @@ def _within(data: Data, first: np.ndarray, held_out: np.ndarray, samples: str) -
     return _check("copies in the training data", count, message, lines)
 
 
+def test_copies(problem: Problem) -> np.ndarray:
+    """Which test samples [m] equal a training one."""
+    if problem.test is None:
+        return np.zeros(0, bool)
+    train = set(digests(problem.train))
+    return np.array([digest in train for digest in digests(problem.test.data)], bool)
+
+
 def _between(problem: Problem, samples: str) -> dict[str, Any]:
     assert problem.test is not None
     test, labels = problem.test.data, problem.test.labels

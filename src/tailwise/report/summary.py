@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ..calibration import score_maps
@@ -17,7 +18,7 @@ from ..runs.plain_json import plain
 from ..runs.scorer import Run
 from ..training.loop import Outcome
 from .contents import Tables, made_from
-from .data_checks import of_problem
+from .data_checks import of_problem, test_copies
 from .decision import sentence
 from .gallery import of_run
 from .pictures import of_samples
@@ -81,9 +82,16 @@ def fit_summary(
     """The summary of a finished fit."""
     pictures, examples = of_samples(source, problem.train, table)
     scale, drawn, known = score_maps.Scale.of(settings), None, None
+    data_checks = of_problem(problem, table, source)
+    equal, judged = test_copies(problem), problem.test
+    copies = int(equal.sum())
     if scale is not None:
         drawn = of_run(detector, source, problem, table, test, settings["threshold"], scale, smoothing)
-        known = None if problem.test is None else score_maps.gather_known(detector, problem.test, smoothing)
+    if judged is not None and 0 < copies < len(equal):
+        judged = judged.take(np.flatnonzero(~equal))
+        test = None if test is None else test[~equal].reset_index(drop=True)
+    if scale is not None and judged is not None:
+        known = score_maps.gather_known(detector, judged, smoothing)
     tables = Tables(
         settings=settings,
         history=outcome.history,
@@ -93,8 +101,9 @@ def fit_summary(
         thumbnails=pictures,
         examples=examples,
         pixels=None if known is None or scale is None else pixel_results(*known, scale.threshold),
+        copies=copies,
         gallery=drawn,
-        data_checks=of_problem(problem, table, source),
+        data_checks=data_checks,
         threshold=settings["threshold"],
         false_alarms=settings["false_alarms"],
         notes=[*settings["notes"], *([note] if note else [])],

@@ -84,7 +84,7 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
     if found.labels is not None:
         if not np.any(found.labels):
             raise InputError(f"{path} holds no sample that is labelled as an anomaly: all {len(found.data)} are normal")
-        found = _taken(found, np.flatnonzero(found.labels))
+        found = found.take(np.flatnonzero(found.labels))
     own = _among(problem.train, found.data)
     if own.any():
         warnings.warn(f"{own.sum()} training samples are among the labelled anomalies and are left out", stacklevel=2)
@@ -92,7 +92,7 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
     if problem.test is not None and (shown := _among(problem.test.data, found.data)).any():
         warnings.warn(f"{shown.sum()} test samples are among the labelled anomalies and are left out", stacklevel=2)
         left = np.flatnonzero(~shown)
-        problem = replace(problem, test=_taken(problem.test, left) if len(left) else None)
+        problem = replace(problem, test=problem.test.take(left) if len(left) else None)
     return problem, found
 
 
@@ -112,7 +112,7 @@ def take_anomalies(problem: Problem, count: int, seed: int) -> tuple[Problem, La
     order = torch.randperm(len(anomalous), generator=torch.Generator().manual_seed(seed)).numpy()
     taken = np.sort(anomalous[order[:count]])
     left = np.setdiff1d(np.arange(len(problem.test.data)), taken)
-    return replace(problem, test=_taken(problem.test, left)), _taken(problem.test, taken)
+    return replace(problem, test=problem.test.take(left)), problem.test.take(taken)
 
 
 def joined(parts: Sequence[Labelled]) -> Labelled:
@@ -137,7 +137,7 @@ def _below(source: Source, path: str) -> Labelled:
         return source.at(path).load_all()
     whole, inside = source.load_all(), there.relative_to(own).as_posix()
     chosen = [i for i, name in enumerate(whole.data.names) if f"{name}/".startswith(f"{inside}/")]
-    return _taken(whole, np.array(chosen)) if chosen else source.at(path).load_all()
+    return whole.take(np.array(chosen)) if chosen else source.at(path).load_all()
 
 
 def _listed(whole: Labelled, path: Path) -> Labelled:
@@ -155,7 +155,7 @@ def _listed(whole: Labelled, path: Path) -> Labelled:
     place = {str(name): i for i, name in enumerate(whole.data.names)}
     if strange := [name for name in names if name not in place]:
         raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such samples), which is not in the data")
-    found = _taken(whole, np.array([place[name] for name in names]))
+    found = whole.take(np.array([place[name] for name in names]))
     return replace(found, labels=None)
 
 
@@ -170,12 +170,3 @@ def _trained_on(problem: Problem, kept: np.ndarray, why: str) -> Problem:
         raise InputError(f"{why} leaves {len(kept)} samples to train on: at least 2 are needed")
     groups = None if problem.train_groups is None else np.asarray(problem.train_groups)[kept]
     return replace(problem, train=problem.train.take(kept), train_groups=groups)
-
-
-def _taken(whole: Labelled, index: np.ndarray) -> Labelled:
-    return Labelled(
-        whole.data.take(index),
-        None if whole.labels is None else np.asarray(whole.labels)[index],
-        None if whole.groups is None else np.asarray(whole.groups)[index],
-        None if whole.masks is None else [whole.masks[i] for i in index.tolist()],
-    )

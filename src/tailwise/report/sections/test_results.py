@@ -19,13 +19,16 @@ _BOOTSTRAP_WORK = 2_000_000
 def test(tables: Tables) -> dict[str, Any]:
     """Results on the test samples and on their pixels; None where there are none."""
     return {
-        "test": None if tables.test is None else test_results(tables.test, tables.threshold),
+        "test": None if tables.test is None else test_results(tables.test, tables.threshold, tables.copies),
         "pixels": None if tables.pixels is None else dict(tables.pixels),
     }
 
 
-def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
-    """What the run says of labelled test samples: shares caught and rejected, per group, and metrics."""
+def test_results(test: pd.DataFrame, threshold: float, copies: int) -> dict[str, Any] | None:
+    """What the run says of labelled test samples: shares caught and rejected, per group, and metrics.
+
+    `copies` is how many equal a training sample: as many as there are where those of `test` do, else besides them.
+    """
     if not len(test):
         return None
     known = test[test["label"].notna()]
@@ -36,6 +39,7 @@ def test_results(test: pd.DataFrame, threshold: float) -> dict[str, Any] | None:
     found: dict[str, Any] = {
         "samples": len(test),
         "flagged": rejected(test, threshold),
+        "copies": copies,
         "normals": len(normals),
         "anomalies": int(labels.sum()),
         "caught": rejected(known[labels], threshold),
