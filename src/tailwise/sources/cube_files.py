@@ -75,8 +75,6 @@ def open_scene(path: Path, key: str | None = None) -> Scene:
     Raises:
         InputError: of no known format, broken, or without one array of 3 axes.
     """
-    if not path.is_dir() and not path.is_file():
-        raise InputError(f"{path} is no regular file", "give a file or a folder of files")
     if path.suffix.lower() not in _OPENERS:
         header = envi.header_of(path)
         if header is None:
@@ -209,7 +207,7 @@ def _open_tiff(path: Path, key: str | None) -> Scene:
         raise
     except Exception as error:  # tifffile raises many kinds on broken files
         raise InputError(f"cannot read {path}: {str(error) or type(error).__name__}", "is it a TIFF file?") from error
-    if stack.ndim != 3 or not {"Y", "X"} <= set(axes):
+    if stack.ndim != 3 or axes.count("Y") != 1 or axes.count("X") != 1:
         raise InputError(f"{path} has shape {list(stack.shape)}: a stack of pages, one a band, was needed")
     (bands,) = (place for place, axis in enumerate(axes) if axis not in "YX")
     return Scene(path, _bands_last(path, stack, bands), nodata=empty)
