@@ -202,12 +202,13 @@ def _open_tiff(path: Path, key: str | None) -> Scene:
             check_claim(path, series.size * series.dtype.itemsize)
             tag = series.keyframe.tags.get(_GDAL_NODATA)
             empty = () if tag is None else nodata.values_of(path, "GDAL_NODATA", [tag.value])
-            stack, axes = series.asarray(), series.axes
+            stack, axes, shape = series.asarray(), series.axes, tuple(series.shape)
     except InputError:
         raise
     except Exception as error:  # tifffile raises many kinds on broken files
         raise InputError(f"cannot read {path}: {str(error) or type(error).__name__}", "is it a TIFF file?") from error
-    if stack.ndim != 3 or axes.count("Y") != 1 or axes.count("X") != 1:
+    three = stack.ndim == len(axes) == 3 and stack.shape == shape
+    if not three or axes.count("Y") != 1 or axes.count("X") != 1:
         raise InputError(f"{path} has shape {list(stack.shape)}: a stack of pages, one a band, was needed")
     (bands,) = (place for place, axis in enumerate(axes) if axis not in "YX")
     return Scene(path, _bands_last(path, stack, bands), nodata=empty)
