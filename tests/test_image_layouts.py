@@ -226,6 +226,7 @@ def test_thumbnails_do_not_train(tmp_path):
         ([("ok_#.png", 4), ("nok_#.png", 3)], r"names of 4 images .* of 3"),
         ([("images/#.png", 4), ("masks/other_#.png", 3)], r"3 masks match no image.*masks 3"),
         ([("images/#.png", 4), ("masks/#.png", 4)], r"all 4 are anomalies"),
+        ([("MT_Free/#.jpg", 4), ("MT_Free/#.png", 4)], r"8 of 8 images have the name of another"),
     ],
 )
 def test_what_is_in_doubt_is_refused(tmp_path, files, named):

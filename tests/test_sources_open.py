@@ -24,6 +24,7 @@ from tailwise.sources.digits import Digits
 from tailwise.sources.idx import Idx
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.long_tail import LongTail
+from tailwise.sources.memory import InMemory
 from tailwise.sources.options import SourceOptions
 from tailwise.sources.recognition import Match, PathSource
 from tailwise.sources.solar import SolarCells
@@ -210,6 +211,7 @@ def test_what_sources_can_is_what_they_declare():
         ArrayFile("a"): (OnDisk,),
         Digits(): (),
         LongTail(Digits()): (),
+        InMemory(): (),
     }
     assert {type(source) for source in kinds} == {e.member for e in registry.entries("source").values()}
     for source, expected in kinds.items():

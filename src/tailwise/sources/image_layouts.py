@@ -83,8 +83,8 @@ _STRONG = ("good", "ok", "mask", "masks", "label", "labels", "gt")
 _VERDICTS = (Word.GOOD, Word.BAD)
 _SPLITS = (Word.TRAIN, Word.TEST, Word.VALIDATION)
 _NO_PHOTOGRAPH = (Word.MASK, Word.POINTS, Word.COPY)
-_MASK_FILE = re.compile(r"^(?P<image>.+?)[ _.\-]+(?:mask|masks|gt|groundtruth|ground_truth|label|labels|annotation|seg)"
-                        r"(?:[ _.\-]*\d+)?$", re.IGNORECASE)  # fmt: skip
+_MASK_WORDS = "masks?|gt|groundtruth|ground_truth|labels?|annotations?|seg|segmentation"
+_MASK_FILE = re.compile(rf"^(?P<image>.+?)[ _.\-]+(?:{_MASK_WORDS})(?:[ _.\-]*\d+)?$", re.IGNORECASE)
 _MASK_FIRST = re.compile(r"^(?:mask|gt|label)[ _.\-]*(?P<image>.+)$", re.IGNORECASE)
 _COPY_FILE = re.compile(r"(?:^thumb(?:nail)?[ _.\-]+.+|.+[ _.\-]+thumb(?:nail)?)$", re.IGNORECASE)
 
@@ -258,6 +258,7 @@ def arrange(root: str, names: Iterable[str]) -> Layout:
             f"{counts_of(loose)}",
             "give each mask the name of its image, with _mask behind it; or give the folder of the normal images alone",
         )
+    doubt = doubt or _doubt_of_twins(root, [file for file in photographs if parts[file.name] is Part.TRAIN])
     return Layout(parts, anomalous, matched, loose, dict(left_out), unsaid, doubt)
 
 
@@ -385,6 +386,19 @@ def _doubt_of_names(root: str, files: Sequence[_File]) -> InputError | None:
     return InputError(
         f"{root}: the names of {good} images say that they are normal and of {bad} that they are anomalies",
         "move them to two folders, good/ and bad/: good/ trains, and bad/ is tested on",
+    )
+
+
+def _doubt_of_twins(root: str, files: Sequence[_File]) -> InputError | None:
+    """Files of one name and two suffixes, such as x.jpg and its mask x.png."""
+    count = Counter((file.folder, file.base.lower()) for file in files)
+    twins = [file.name for file in files if count[file.folder, file.base.lower()] > 1]
+    if len(twins) < max(4, len(files) / 2):
+        return None
+    return InputError(
+        f"{root}: {len(twins)} of {len(files)} images have the name of another but for the suffix, so one of each two "
+        f"may be a mask or a copy: {counts_of(twins)}",
+        "move masks to a folder masks/, or add _mask to their names; remove copies",
     )
 
 
