@@ -160,6 +160,19 @@ def test_a_value_that_is_asked_for(tmp_path):
         Cube(str(tmp_path / "a.npy"), nodata="none")
 
 
+def test_a_value_that_nobody_declares_is_told(tmp_path):
+    cube = cube_with(-9999, "f4")
+    np.save(tmp_path / "a.npy", cube)
+    count = EMPTY.sum()
+    note = f"{count} of {EMPTY.size} pixels are -9999 in all bands, and count as measured"
+    assert Cube(str(tmp_path / "a.npy")).load().facts.notes[-1].startswith(note)
+    arguments = ["fit", str(tmp_path / "a.npy"), "--detector", "rx", "--nodata=-9999", "--out", str(tmp_path / "run")]
+    assert command(arguments) == 0
+    assert len(open_run(tmp_path / "run").scores()) == EMPTY.size - count
+    np.save(tmp_path / "a.npy", VALUES)
+    assert len(Cube(str(tmp_path / "a.npy")).load().facts.notes) == 1
+
+
 def test_bands_left_out_do_not_make_a_pixel_hold_data(tmp_path):
     cube = cube_with(-9999, "f4")
     cube[:, :, 2] = 7

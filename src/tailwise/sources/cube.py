@@ -37,6 +37,8 @@ IN_MEMORY_BYTES = 1_000_000_000
 _ONLY_CUBES = (".mat", ".hdr", ZARR)
 # Numbers of a cube that are read at a time to see which pixels hold data.
 _BLOCK_ENTRIES = 8_000_000
+# Pixels of one value in all bands that are worth a note: so many, and such a share.
+_FEWEST_ALIKE, _LEAST_ALIKE = 10, 0.01
 # Cubes that a note names.
 _SHOWN = 5
 _SINGLE_SCENE = "single scene: the labelled pixels are also the training pixels, anomalies included, without labels"
@@ -118,6 +120,7 @@ class Cube(PathSource):
             *([_SINGLE_SCENE] if labels_of_scene else []),
             _what_trains(root, everything.data),
             *_of_nodata(everything, "" if not tested else " that train"),
+            *(_of_one_value(everything.data) if self.white is self.dark is None and scenes[0].scale == 1 else ()),
             *(_of_nodata(test, " of the test") if tested else ()),
             *_of_references(references, self.white, self.dark),
         )
@@ -421,6 +424,21 @@ def _of_nodata(samples: Labelled, which: str) -> tuple[str, ...]:
         return ()
     total = len(samples.every_name)
     return (f"{total - len(samples.data):,} of {total:,} pixels{which} hold no data and are left out",)
+
+
+def _of_one_value(data: Data) -> tuple[str, ...]:
+    """A word on pixels that share one value in all bands, which no file declares to be none."""
+    if not data.in_memory or data.sample_shape[-1] < 2:
+        return ()
+    spectra = data.read(torch.arange(len(data)))[:, 0]
+    values, counts = spectra[(spectra == spectra[:, :1]).all(1), 0].unique(return_counts=True)
+    if not len(values) or int(counts.max()) < max(_FEWEST_ALIKE, _LEAST_ALIKE * len(data)):
+        return ()
+    value, count = float(values[counts.argmax()]), int(counts.max())
+    return (
+        f"{count:,} of {len(data):,} pixels are {value:.9g} in all bands, and count as measured; if that means no "
+        f"data, --nodata={value:.9g} leaves them out",
+    )
 
 
 def _of_references(names: list[str], *asked: str | None) -> tuple[str, ...]:
