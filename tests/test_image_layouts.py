@@ -24,7 +24,9 @@ def made(root, *counts):
         for number in range(count):
             path = root / name.replace("#", f"{number:03d}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            mask = any(word in name.lower() for word in ("mask", "ground", "/gt/", "label", "annot"))
+            mask = name.startswith("NG/BX/S1/#.png") or any(
+                word in name.lower() for word in ("mask", "ground", "/gt/", "label", "annot")
+            )
             Image.fromarray(DEFECT if mask else GREY).save(path)
     return root
 
@@ -139,6 +141,15 @@ LAYOUTS = {
         [("normal/image_#.png", 5), ("defects/image_#.png", 3), ("defects_gt/mask_#.png", 3)],
         (5, 0, 3, 3),
     ),
+    "Real-IAD": (
+        [("OK/S1/#.jpg", 5), ("NG/BX/S1/#.jpg", 3), ("NG/BX/S1/#.png", 3)],
+        (5, 0, 3, 3),
+    ),
+    "words for kinds in train": (
+        [("data/train/ok_front/#.jpeg", 5), ("data/train/def_front/#.jpeg", 4), ("data/test/ok_front/#.jpeg", 2),
+         ("data/test/def_front/#.jpeg", 3)],
+        (5, 2, 3, 0),
+    ),
     "training images in no other folder": (
         [("train/#.png", 5), ("test/good/#.png", 2), ("test/scratch/#.png", 3), ("ground_truth/scratch/#.png", 3)],
         (5, 2, 3, 3),
@@ -226,6 +237,7 @@ def test_thumbnails_do_not_train(tmp_path):
         ([("ok_#.png", 4), ("nok_#.png", 3)], r"names of 4 images .* of 3"),
         ([("images/#.png", 4), ("masks/other_#.png", 3)], r"3 masks match no image.*masks 3"),
         ([("images/#.png", 4), ("masks/#.png", 4)], r"all 4 are anomalies"),
+        ([("Positive/#.jpg", 4), ("Negative/#.jpg", 3)], r"Negative 3, Positive 4"),
         ([("MT_Free/#.jpg", 4), ("MT_Free/#.png", 4)], r"8 of 8 images have the name of another"),
     ],
 )

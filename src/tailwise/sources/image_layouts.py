@@ -284,6 +284,11 @@ def _marked_files(files: Sequence[_File]) -> dict[str, Word]:
     for file in plain:
         if file.name not in result and file.folder in folders and _MASK_FILE.match(file.base):
             result[file.name] = Word.MASK
+    shot = {(file.folder, file.base) for file in plain if file.name.lower().endswith((".jpg", ".jpeg"))}
+    for file in plain:
+        # Beside x.jpg of an anomaly, x.png is its mask, as in Real-IAD.
+        if file.verdict is Word.BAD and file.name.lower().endswith(".png") and (file.folder, file.base) in shot:
+            result[file.name] = Word.MASK
     copies = [file for file in plain if file.name not in result and _COPY_FILE.match(file.base)]
     if len(copies) + len(result) < len(plain):
         result |= {file.name: Word.COPY for file in copies}
@@ -378,7 +383,9 @@ def _doubt(root: str, files: Sequence[_File], what: str, why: str) -> InputError
 
 
 def _doubt_of_names(root: str, files: Sequence[_File]) -> InputError | None:
-    """Files of one folder whose names say good and bad: ok_1.png, nok_1.png."""
+    """Files of one folder whose names say good and bad: ok_1.png, nok_1.png; folders that may say either."""
+    if {"positive", "negative"} <= {folder for file in files for folder in file.kind}:
+        return _doubt(root, files, "folders are called positive and negative", "either may be the anomalies")
     verdicts = [words[0] for file in files if (words := _verdict_of_file(file.base))]
     good, bad = verdicts.count(Word.GOOD), verdicts.count(Word.BAD)
     if not (good and bad) or good + bad < len(files) / 2:
