@@ -29,17 +29,16 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..integrations import trackers
 from ..report import review, selection
-from ..report.report_page import to_html
 from ..report.summary import fit_summary
-from ..runs import fingerprint, group_gate, scorer, store
+from ..runs import scorer, store
 from ..runs.scorer import Run, table_of_test
-from ..runs.table import Split, of_table, with_calibration
+from ..runs.table import Split, with_calibration
 from ..training import cleaning, cross_fitting, local_scores
 from ..training import fit as training_fit
 from ..training.loop import Keeper
 from ..weights.default import choose_weighting
 from ..weights.weighting import Weighting
-from . import reviews, thresholds
+from . import assembly, reviews, thresholds
 from .request import _APART, _SPELLED, Request, make_detector
 
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
@@ -86,35 +85,32 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
-        kinds = Clusters.learn(problem.train, request.seed)
-        found = scorer.closest(kinds) if request.per_cluster else None
-        table = split.table(detector, outcome, fitted.scores, kinds)
-        own = scorer.kinds_of(split.labelled, found) if request.per_cluster or request.per_group else None
-        table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, own)
+        clusters = Clusters.learn(problem.train, request.seed)
+        table = split.table(detector, outcome, fitted.scores, clusters)
+        closest = scorer.closest(clusters) if request.per_cluster else None
+        kinds = scorer.kinds_of(split.labelled, closest) if request.per_cluster or request.per_group else None
+        table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, kinds)
         thresholds.warn(table, request.false_alarms, cross_fitted is not None)
-        calibration = of_table(table)
-        settings["threshold"] = calibration.threshold(request.false_alarms)
-        settings["thresholds"] = calibration.table(request.false_alarms)
-        if own is not None:
-            table["threshold"] = calibration.thresholds_of(own, request.false_alarms, len(table))
+        calibration = assembly.calibrate(settings, table, kinds)
         if detector.has_maps:
             mapped, normals = detector, split.held_out if len(split.held) else split.training
             if cross_fitted is not None:
                 mapped, normals = cross_fitted.detector, cross_fitted.unseen
             settings |= score_maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
-        limits = None if own is None else scorer.Limits(calibration, found, request.false_alarms)
+        limits = None if kinds is None else scorer.Limits(calibration, closest, request.false_alarms)
         test = None if problem.test is None else table_of_test(detector, problem.test, limits)
-        settings["group_fpr"] = group_gate.check_group_fpr(table, test, settings["threshold"], request.max_group_fpr)
+        assembly.hold_to_limit(settings, table, test)
         note = selection.rare_or_hidden(table)
         if note:
             messages.note(note)
-        summary = fit_summary(
-            request.source, settings, outcome, table, test, problem, detector, request.smoothing, note
-        )
-        kept = fingerprint.choose(detector, split.training, request.seed)
-        page = to_html(summary)
-        run = writer.finish(settings, detector, table, outcome.history, summary, page, kinds, test, kept)
+        parts = assembly.Parts(detector, split.training, table, outcome.history, clusters, request.seed, test)
+        run = assembly.write_run(
+            writer, settings, parts,
+            lambda: fit_summary(
+                request.source, settings, outcome, table, test, problem, detector, request.smoothing, note
+            ),
+        )  # fmt: skip
         tracker.finish(run)
         return run
 

@@ -18,12 +18,11 @@ from ..core.detector import Detector, Updatable
 from ..core.identity import digest, digest_of
 from ..core.validation import check_samples
 from ..errors import InputError
-from ..report.report_page import to_html
 from ..report.summary import update_summary
-from ..runs import fingerprint, group_gate, store
+from ..runs import store
 from ..runs.scorer import Run, open_run
-from ..runs.table import of_table
 from ..sources.auto import open_source, spelled
+from . import assembly
 
 
 def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, command: str) -> Run:
@@ -60,26 +59,22 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         detector.update(data.take(chosen), torch.ones(len(chosen)))
         rows = _rows(detector, data, held, first.double().numpy(), opened.scores(), clusters)
         table = pd.concat([opened.scores(), rows], ignore_index=True)
-        calibration = of_table(table)
-        settings["threshold"] = calibration.threshold(settings["false_alarms"])
-        settings["thresholds"] = calibration.table(settings["false_alarms"])
+        assembly.calibrate(settings, table)
+        assembly.hold_to_limit(settings, table, None)
         settings |= {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": command,
             "fingerprint": _joined(settings["fingerprint"], digest_of(data)),
             # The detector has changed since it scored the test data, and those scores are not kept.
             "test_fingerprint": None,
-            "group_fpr": group_gate.check_group_fpr(table, None, settings["threshold"], settings.get("max_group_fpr")),
             "n_train": settings["n_train"] + len(chosen),
             "n_held_out": settings["n_held_out"] + len(held),
             "updates": [*settings.get("updates", []), {"source": repr(source), "samples": len(data)}],
         }
         writer.start(settings, overwrite)
-        summary = update_summary(opened, settings, source, problem, rows, table)
-        kept = fingerprint.choose(detector, data.take(chosen), seed)
-        page = to_html(summary)
-        return writer.finish(
-            settings, detector, table, opened.history(), summary, page, clusters, fingerprint_samples=kept
+        parts = assembly.Parts(detector, data.take(chosen), table, opened.history(), clusters, seed)
+        return assembly.write_run(
+            writer, settings, parts, lambda: update_summary(opened, settings, source, problem, rows, table)
         )
 
 
