@@ -282,6 +282,19 @@ class Detector(nn.Module):
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+class ReadsOnce(Detector):
+    """A detector that says in `read` what one pass gives; its score, map and embedding are parts of that."""
+
+    def score(self, batch: Batch) -> Tensor:
+        return self.read(batch).score
+
+    def score_map(self, batch: Batch) -> Tensor:
+        return self.read(batch, score=False, map=True).map
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.read(batch, score=False, embedding=True).embedding
+
+
 def _parameters(member: type) -> dict[str, inspect.Parameter]:
     """The named parameters of the constructor; a detector without one of its own has none."""
     parameters = inspect.signature(member).parameters

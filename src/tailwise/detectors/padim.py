@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..core.bounds import Count, Positive
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Reading
+from ..core.detector import Reading, ReadsOnce
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from .components.covariance import distances, weighted_moments, whitening
@@ -17,7 +17,7 @@ _STEP = 32
 
 
 @register("detector", "padim")
-class PaDiM(Detector):
+class PaDiM(ReadsOnce):
     """Squared Mahalanobis distance of each position's channels to that position's normals; of an image, the largest.
 
     Of many channels a random few are kept, drawn once by the fit's seed. The paper's constants are 100 channels (for
@@ -56,18 +56,8 @@ class PaDiM(Detector):
         self.mean = mean.float().to(device)
         self.whitening = _whitening(covariance).float().to(device)
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
-    def embed(self, batch: Batch) -> Tensor:
-        """The mean of the kept channels over positions: [sample, d]."""
-        return self.read(batch, score=False, embedding=True).embedding
-
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        """One distance a position is for score and map."""
+        """One distance a position is for score and map; the embedding is the mean of the kept channels."""
         vectors = self._vectors(batch)
         read: dict[str, Tensor] = {}
         if score or map:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..core.bounds import Count, OddSide, Widths
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Reading
+from ..core.detector import Detector, Reading, ReadsOnce
 from ..core.modality import ROW, SPATIAL
 from ..core.registry import find, register
 from .components import pooling
@@ -20,7 +20,7 @@ _STEP = 32
 
 
 @register("detector", "patches")
-class Patches(Detector):
+class Patches(ReadsOnce):
     """Any detector of rows, fitted on patches; of an image, the mean of its highest patch scores.
 
     The training loop sees patches only: losses, weights and epochs are theirs, and a patch inherits the weight that
@@ -60,18 +60,8 @@ class Patches(Detector):
         owner = torch.arange(len(data)).repeat_interleave(each)
         return Data(torch.cat(rows), self._names(data, owner, torch.cat(place)), modality=ROW), owner
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
-    def embed(self, batch: Batch) -> Tensor:
-        """The mean over the places of an image's patches: [sample, d]."""
-        return self.read(batch, score=False, embedding=True).embedding
-
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        """The detector of rows reads the patches once."""
+        """The detector of rows reads the patches once; the embedding is the mean over the places of an image's."""
         images = batch.samples.shape[0]
         rows = self.detector.read(self._as_rows(batch), score or map, False, embedding)
         read: dict[str, Tensor] = {}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..backbones.networks import backbone, map_layers
 from ..core.bounds import Count
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Reading
+from ..core.detector import Reading, ReadsOnce
 from ..core.identity import sample_digests
 from ..core.modality import FEATURE_MAP, SPATIAL
 from ..core.registry import register
@@ -35,7 +35,7 @@ _KEPT_BYTES = 1_000_000_000
 
 
 @register("detector", "student-teacher")
-class StudentTeacher(Detector):
+class StudentTeacher(ReadsOnce):
     """One less the cosine between the student's and the teacher's features at each position of its levels.
 
     A sample's loss is the sum over levels of the mean over positions, its map the product over levels, as in the paper,
@@ -71,18 +71,8 @@ class StudentTeacher(Detector):
     def losses(self, batch: Batch) -> Tensor:
         return torch.stack([gap.flatten(1).mean(1) for gap in self._gaps(batch, self._learnt(batch))]).sum(0)
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
-    def embed(self, batch: Batch) -> Tensor:
-        """The student's maps, each averaged over its positions."""
-        return self.read(batch, score=False, embedding=True).embedding
-
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        """The score is the map's maximum, and the student sees the images once."""
+        """The student sees the images once: the score is the map's maximum, the embedding averages each of its maps."""
         learnt = self._learnt(batch)
         read: dict[str, Tensor] = {}
         if score or map:

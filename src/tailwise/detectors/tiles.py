@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core.bounds import Bounds
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Reading
+from ..core.detector import Detector, Reading, ReadsOnce
 from ..core.modality import SPATIAL
 from ..core.readers import Reader
 from ..core.registry import find, register
@@ -22,7 +22,7 @@ from ..errors import InputError
 
 
 @register("detector", "tiles")
-class Tiles(Detector):
+class Tiles(ReadsOnce):
     """Any detector of images, fitted on overlapping tiles; an image's score is that of its worst tile.
 
     The training loop sees tiles only: losses, weights and epochs are theirs, and a tile inherits the weight that its
@@ -63,18 +63,8 @@ class Tiles(Detector):
         owner = torch.arange(len(data)).repeat_interleave(len(self.places))
         return Data(_Cut(data, self.places, self._tile_shape), names, modality=data.modality), owner
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
-    def embed(self, batch: Batch) -> Tensor:
-        """The mean over the places of an image's tiles: [sample, d]."""
-        return self.read(batch, score=False, embedding=True).embedding
-
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        """Each tile is read once."""
+        """Each tile is read once; the embedding is the mean over an image's tiles."""
         if map and not self.detector.has_maps:
             raise InputError(f"{type(self.detector).__name__} has no score maps")
         tiles = [self.detector.read(tile, score, map, embedding) for tile in self._tiles(batch)]
