@@ -1,6 +1,7 @@
 """Refinements on data whose contaminants are known to the test, with a detector whose scores have a closed form."""
 
 import math
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -293,11 +294,14 @@ class TestAnomaliesAtAPath:
         with pytest.raises(InputError, match=r"names 'test/dent/9.png'"):
             reviews.anomalies_at(source.load(), source, str(path))
 
-    def test_in_a_flat_folder_they_are_no_longer_trained_on(self, photos):
-        source = ImageFolder(str(photos / "test"), size=8)
+    def test_in_a_flat_folder_they_are_no_longer_trained_on(self, photos, tmp_path):
+        flat = tmp_path / "flat"
+        shutil.copytree(photos / "test", flat)
+        (flat / "good").rename(flat / "plates")  # a folder that is called good would not train beside others
+        source = ImageFolder(str(flat), size=8)
         with pytest.warns(UserWarning, match="4 training samples are among the labelled anomalies"):
-            left, found = reviews.anomalies_at(source.load(), source, str(photos / "test" / "dent"))
-        assert list(left.train.names) == [f"good/{i}.png" for i in range(3)]
+            left, found = reviews.anomalies_at(source.load(), source, str(flat / "dent"))
+        assert list(left.train.names) == [f"plates/{i}.png" for i in range(3)]
         assert len(found.data) == 4
 
 
