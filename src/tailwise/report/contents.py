@@ -31,7 +31,7 @@ class Tables:
         thumbnails: data URI of a picture by sample name; `selection.samples_to_show` lists those that are used.
         examples: a line of text by sample name, for samples without a picture.
         copies: how many test samples equal a training one. They are left out of `test` and `pixels`, unless all do.
-        pixels: what `results_of_test.pixel_results` says of the test samples' maps.
+        pixels: what `labelled_results.pixel_results` says of the test samples' maps.
         gallery: what `gallery.of_run` has drawn.
     """
 

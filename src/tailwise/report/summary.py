@@ -22,7 +22,7 @@ from .data_checks import of_problem, test_copies
 from .decision import sentence
 from .gallery import of_run
 from .pictures import of_samples
-from .sections.results_of_test import pixel_results
+from .sections.labelled_results import pixel_results
 
 
 def summarise(tables: Tables) -> dict[str, Any]:
