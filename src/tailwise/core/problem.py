@@ -191,6 +191,10 @@ class ReadByBackbone(Protocol):
         """The same source, whose samples are the maps of these blocks."""
         ...
 
+    def read_by(self, backbone: str) -> Self:
+        """The same source, read by a backbone of this name."""
+        ...
+
 
 def fixed_to(source: Source, data: Data) -> Source:
     """The source that reads exactly the features of `data`, in their order, where it has named ones."""

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..backbones.networks import backbone, map_layers
+from ..backbones.networks import backbone, check_name, map_layers
 from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Reading, ReadsOnce
@@ -42,8 +42,8 @@ class StudentTeacher(ReadsOnce):
     and its score the map's maximum.
 
     Args:
-        teacher: the name of a backbone, for images of 1 or 3 channels in 0..1; its weights are not saved with the
-            detector. None is a random pyramid, which takes any image, knows nothing, and is saved.
+        teacher: the name of a backbone, not a file, for images of 1 or 3 channels in 0..1; its weights are not saved
+            with the detector. None is a random pyramid, which takes any image, knows nothing, and is saved.
         width: channels of the student's first stage; each stage after it has twice as many.
     """
 
@@ -51,6 +51,8 @@ class StudentTeacher(ReadsOnce):
 
     def __init__(self, teacher: str | None = None, width: Count = 16) -> None:
         super().__init__()
+        if teacher is not None:
+            check_name(teacher)
         self.teacher = teacher
         self.width = width
 

@@ -21,9 +21,10 @@ from ..errors import InputError
 
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
 TEST_SCORES, CLUSTERS, FINGERPRINT = "test_scores.parquet", "clusters.safetensors", "fingerprint.safetensors"
+BACKBONE = "backbone.onnx"
 REPORT_DATA, REPORT_PAGE, CHECKPOINT, LOCK = "report.json", "report.html", "checkpoint.safetensors", ".lock"
 # What a run always has with a digest in its settings, and what it may have.
-SEALED, OPTIONAL = (MODEL, SCORES, HISTORY, REPORT_DATA), (CLUSTERS, TEST_SCORES, FINGERPRINT)
+SEALED, OPTIONAL = (MODEL, SCORES, HISTORY, REPORT_DATA), (CLUSTERS, TEST_SCORES, FINGERPRINT, BACKBONE)
 # The files of a run's folder; whatever else lies there is not ours.
 FILES = frozenset({SETTINGS, *SEALED, *OPTIONAL, REPORT_PAGE, CHECKPOINT, LOCK})
 

@@ -20,6 +20,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ..backbones import networks
 from ..calibration import conformal, score_maps
 from ..calibration.by_kind import ALL, Calibration
 from ..calibration.clusters import Clusters, names_of
@@ -27,7 +28,7 @@ from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.modality import Modality, find
-from ..core.problem import Labelled, SkipsBad, Source
+from ..core.problem import Labelled, ReadByBackbone, SkipsBad, Source
 from ..core.registry import parse
 from ..core.validation import check_samples
 from ..errors import InputError
@@ -38,6 +39,7 @@ from ..training import local_scores
 from . import display, fingerprint
 from .exchange import settle
 from .files import (
+    BACKBONE,
     CLUSTERS,
     FILES,
     FINGERPRINT,
@@ -251,9 +253,22 @@ class Run:
 
     @_once
     def source(self) -> Source:
-        """Where the training data came from."""
+        """Where the training data came from.
+
+        Raises:
+            InputError: its images are read by a file that is not the run's own, or by what is no plain name of a model.
+        """
         source: Source = self._spelled("source")
+        if not isinstance(source, ReadByBackbone):
+            return source
+        if source.read == BACKBONE:
+            return source.read_by(str(self._checked(BACKBONE)))
+        networks.check_name(source.read)
         return source
+
+    def backbone(self) -> bytes | None:
+        """The ONNX file that reads the images, None where none was named for it."""
+        return self._checked(BACKBONE).read_bytes() if BACKBONE in self.settings.digests else None
 
     @_once
     def detector(self) -> Detector:
@@ -371,6 +386,12 @@ def open_run(path: str | Path) -> Run:
     if settings["status"] != "complete":
         raise InputError(f"the fit in {path} has not finished", "run the same tailwise fit command again to resume it")
     return Run(path, Settings.of(settings, str(path / SETTINGS)))
+
+
+def as_kept(source: Source) -> Source:
+    """The source as settings spell it: an ONNX file that reads its images is kept in the run, under the run's name."""
+    by_file = isinstance(source, ReadByBackbone) and networks.is_file(source.read)
+    return source.read_by(BACKBONE) if by_file else source  # type: ignore[attr-defined, no-any-return]
 
 
 def kinds_of(labelled: Labelled, clusters: Clusters | None) -> np.ndarray | None:

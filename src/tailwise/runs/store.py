@@ -7,6 +7,7 @@
     clusters.safetensors     the clusters among the training samples; runs of before have none
     test_scores.parquet      a row for each test sample, where there were any: for evaluation, nothing learns from it
     history.jsonl            a line for each epoch
+    backbone.onnx            the network that reads the images, where an ONNX file was named for it
     report.json, report.html the report, as a plain dict and as a page
     .next, .ready            only while a finished run is exchanged for its successor (exchange.py)
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
@@ -36,6 +37,7 @@ from ..core.detector import Detector
 from ..errors import InputError
 from . import exchange
 from .files import (
+    BACKBONE,
     CHECKPOINT,
     CLUSTERS,
     FILES,
@@ -134,6 +136,7 @@ class Writer:
         clusters: Clusters | None = None,
         test_scores: pd.DataFrame | None = None,
         fingerprint_samples: Tensor | None = None,
+        backbone: bytes | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -145,6 +148,7 @@ class Writer:
             CLUSTERS: None if clusters is None else tensor_bytes(clusters.state, {}),
             TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),
             FINGERPRINT: None if fingerprint_samples is None else self._fingerprint(settings, fingerprint_samples),
+            BACKBONE: backbone,
         }
         present = {name: content for name, content in optional.items() if content is not None}
         for name, content in present.items():

@@ -6,6 +6,8 @@ PostScript, for which it starts another program.
 
 from __future__ import annotations
 
+import importlib.metadata
+import importlib.util
 import re
 import sys
 from dataclasses import dataclass
@@ -13,10 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+# Raised with every change to how files become samples: what was kept of images before is then not taken for theirs.
+_VERSION = 2
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
 # Photometric interpretations of a TIFF, and what its extra samples are.
@@ -39,6 +44,12 @@ class Samples:
     largest: float | None = None
     opacity: bool = False
     premultiplied: bool = False
+
+
+def described() -> str:
+    """What samples depend on besides their file: the code that decodes it."""
+    tifffile = importlib.metadata.version("tifffile") if importlib.util.find_spec("tifffile") else "none"
+    return f"decoding {_VERSION}, Pillow {PIL.__version__}, tifffile {tifffile}"
 
 
 def open_image(path: Path) -> Image.Image:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core.modality import FEATURE_MAP, IMAGE, ROW, Modality
 from ..core.readers import Reader
 from ..errors import InputError
+from .image_decoding import described
 from .image_files import read_picture, sides
 
 # Decoded pixels up to this size are kept in memory; above it they are read again each time.
@@ -106,7 +107,7 @@ def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) 
 
 def _features(files: list[Path], read: str, size: int | tuple[int, int], layers: tuple[int, ...]) -> Tensor | Reader:
     store = features()
-    extractor = store.Extractor(read, layers, f"file at {size}", store.cache_folder())
+    extractor = store.Extractor(read, layers, f"file at {size}, {described()}", store.cache_folder())
     reader = store.FeatureFiles(files, extractor, lambda path: read_picture(path, size, 3))
     if math.prod(reader.shape) * 4 > store.IN_MEMORY_BYTES:
         return reader

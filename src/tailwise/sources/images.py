@@ -21,6 +21,7 @@ from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
 from . import image_files, image_layouts, image_samples
+from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of
 from .paths import find_path, is_inside, list_files, printable, say_refused
 from .recognition import Match, PathSource
@@ -133,9 +134,13 @@ class ImageFolder(PathSource):
         """The same images as maps of these blocks of the backbone."""
         return replace(self, layers=layers)
 
+    def read_by(self, backbone: str) -> ImageFolder:
+        """The same images by another backbone."""
+        return replace(self, read=backbone)
+
     def preview(self, name: str) -> Tensor:
         """The picture [3, height, width] of one sample, small, for people to look at."""
-        reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels"
+        reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels, {described()}"
         return image_samples.features().preview(
             self._path_of(name), reading_of, lambda: self._shown_at(name, _PREVIEW_SIDE)
         )

@@ -90,6 +90,10 @@ class SolarCells(Value):
         """The same cells as maps of these blocks of the backbone."""
         return replace(self, layers=layers)
 
+    def read_by(self, backbone: str) -> SolarCells:
+        """The same cells by another backbone."""
+        return replace(self, read=backbone)
+
     def preview(self, name: str) -> Tensor:
         """The picture [1, height, width] of one cell, for people to look at."""
         return read_picture(_folder() / name, 128, 1)

@@ -30,6 +30,7 @@ class Parts:
         history: a row for each epoch.
         clusters: those of the training samples.
         test: the table of the test samples.
+        backbone: the ONNX file that reads the images, None where none was named.
     """
 
     detector: Detector
@@ -39,6 +40,7 @@ class Parts:
     clusters: Clusters | None
     seed: int
     test: pd.DataFrame | None = None
+    backbone: bytes | None = None
 
 
 def calibrate(settings: dict[str, Any], table: pd.DataFrame, kinds: np.ndarray | None = None) -> Calibration:
@@ -65,5 +67,5 @@ def write_run(
     samples = fingerprint.choose(parts.detector, parts.trained, parts.seed)
     return writer.finish(
         settings, parts.detector, parts.table, parts.history, summary, to_html(summary), parts.clusters, parts.test,
-        samples,
+        samples, parts.backbone,
     )  # fmt: skip

@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..backbones import networks
 from ..calibration import conformal, score_maps
 from ..calibration.clusters import Clusters
 from ..core import messages
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.identity import digest_of
-from ..core.problem import Labelled, OnDisk, Problem, fixed_to
+from ..core.problem import Labelled, OnDisk, Problem, ReadByBackbone, Source, fixed_to
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..integrations import trackers
@@ -50,6 +51,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
     out = _default_out(request) if out is None else out
     with store.hold(out, overwrite) as writer, trackers.tracking(request.log, out) as tracker:
         started = time.perf_counter()
+        backbone = _backbone_file(request.source)
         problem = request.source.load() if problem is None else problem
         check_samples(problem.train)
         problem, known, settled = _with_what_is_known(request, problem, detector)
@@ -104,7 +106,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         note = selection.rare_or_hidden(table)
         if note:
             messages.note(note)
-        parts = assembly.Parts(detector, split.training, table, outcome.history, clusters, request.seed, test)
+        parts = assembly.Parts(detector, split.training, table, outcome.history, clusters, request.seed, test, backbone)
         run = assembly.write_run(
             writer, settings, parts,
             lambda: fit_summary(
@@ -190,7 +192,7 @@ def _settings(
         **asdict(request.training),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         # Scoring reads exactly the columns that were learnt, in their order.
-        "source": repr(fixed_to(request.source, problem.train)),
+        "source": repr(scorer.as_kept(fixed_to(request.source, problem.train))),
         "detector": repr(detector),
         "weighting": repr(weighting),
         "scores": "own" if rule is None else repr(rule),
@@ -207,6 +209,12 @@ def _settings(
         "versions": {"tailwise": __version__, "python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in _VERSIONS_OF},
     }
+
+
+def _backbone_file(source: Source) -> bytes | None:
+    """The ONNX file that reads the images of a source, None where none was named for it."""
+    by_file = isinstance(source, ReadByBackbone) and networks.is_file(source.read)
+    return networks.onnx_content(source.read) if by_file else None  # type: ignore[attr-defined]
 
 
 def split_of(problem: Problem, request: Request) -> Split:

@@ -20,7 +20,7 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..report.summary import update_summary
 from ..runs import store
-from ..runs.scorer import Run, open_run
+from ..runs.scorer import Run, as_kept, open_run
 from ..sources.auto import open_source, spelled
 from . import assembly
 
@@ -69,10 +69,12 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             "test_fingerprint": None,
             "n_train": settings["n_train"] + len(chosen),
             "n_held_out": settings["n_held_out"] + len(held),
-            "updates": [*settings.get("updates", []), {"source": repr(source), "samples": len(data)}],
+            "updates": [*settings.get("updates", []), {"source": repr(as_kept(source)), "samples": len(data)}],
         }
         writer.start(settings, overwrite)
-        parts = assembly.Parts(detector, data.take(chosen), table, opened.history(), clusters, seed)
+        parts = assembly.Parts(
+            detector, data.take(chosen), table, opened.history(), clusters, seed, backbone=opened.backbone()
+        )
         return assembly.write_run(
             writer, settings, parts, lambda: update_summary(opened, settings, source, problem, rows, table)
         )
