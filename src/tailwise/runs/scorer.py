@@ -20,7 +20,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ..backbones import networks
 from ..calibration import conformal, score_maps
 from ..calibration.by_kind import ALL, Calibration
 from ..calibration.clusters import Clusters, names_of
@@ -34,6 +33,7 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..sources.arrays import array_like
 from ..sources.auto import open_source, spelled
+from ..sources.image_samples import backbones
 from ..sources.table import Table
 from ..training import local_scores
 from . import display, fingerprint
@@ -263,7 +263,7 @@ class Run:
             return source
         if source.read == BACKBONE:
             return source.read_by(str(self._checked(BACKBONE)))
-        networks.check_name(source.read)
+        backbones().check_name(source.read)
         return source
 
     def backbone(self) -> bytes | None:
@@ -390,7 +390,7 @@ def open_run(path: str | Path) -> Run:
 
 def as_kept(source: Source) -> Source:
     """The source as settings spell it: an ONNX file that reads its images is kept in the run, under the run's name."""
-    by_file = isinstance(source, ReadByBackbone) and networks.is_file(source.read)
+    by_file = isinstance(source, ReadByBackbone) and backbones().is_file(source.read)
     return source.read_by(BACKBONE) if by_file else source  # type: ignore[attr-defined, no-any-return]
 
 
