@@ -470,11 +470,11 @@ def test_a_section_that_is_declared_is_in_the_summary_and_its_figure_on_the_page
 def test_a_name_is_only_a_name_wherever_it_is_written(name):
     """What a reader of the form would make of it is the name again, on one line."""
     line = " ".join(name.split())
-    assert html.unescape(re.sub("<wbr>", "", str(in_html(name)))) == name
+    assert html.unescape(re.sub("<wbr>", "", str(in_html(name)))) == name.replace("\x1b", r"\x1b")
     assert not re.search(r"<(?!wbr>)", str(in_html(name)))
     markdown = in_markdown(name)
-    assert re.sub(r"\\(.)", r"\1", markdown) == line
+    assert re.sub(r"\\(.)", r"\1", markdown.replace("\\x1b", "\x1b")) == line
     assert not re.search(r"(?<!\\)[|*_<`#\[]", markdown)
     text = in_text(name)
     assert text.isprintable()
-    assert text.replace("\\|", "|").replace("\N{REPLACEMENT CHARACTER}", "\x1b") == line
+    assert text.replace("\\|", "|").replace("\\x1b", "\x1b") == line

@@ -2,8 +2,33 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+# Letters of names in some scripts, and of some pictographs, though they print nothing.
+_JOINERS = "\u200c\u200d"
+
+
+def printable(text: str) -> str:
+    r"""Text for a terminal, a log or a page, on one line: what steers them is shown as Python's escape, not sent.
+
+    Control characters (C0, C1, DEL), marks that turn the direction of writing, invisible letters and bytes that are no
+    text.
+
+    Examples:
+        >>> printable("red \x1b[31m, reversed \u202egnp.exe, Größe") == r"red \x1b[31m, reversed \u202egnp.exe, Größe"
+        True
+    """
+    line = text if text.isprintable() else " ".join(text.splitlines())
+    return line if line.isprintable() else "".join(map(visible, line))
+
+
+def visible(letter: str) -> str:
+    """A letter, or Python's escape of one that steers what shows it."""
+    if letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs":
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
 
 
 class InputError(ValueError):
@@ -19,9 +44,9 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(f"{message} ({hint})" if hint else message)
-        self.message = message
-        self.hint = hint
+        # Whoever shows it need not ask whose names are in it.
+        self.message, self.hint = printable(message), printable(hint)
+        super().__init__(f"{self.message} ({self.hint})" if hint else self.message)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

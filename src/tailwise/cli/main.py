@@ -19,6 +19,7 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
+from ..errors import InputError, printable
 from .commands import COMMANDS
 
 _PREFIXES = {"NOTE": "note: ", "WARNING": "warning: ", "ERROR": "error: "}
@@ -82,8 +83,6 @@ def _run(arguments: Sequence[str]) -> int:
 
 def _explained(error: Exception) -> tuple[str, str] | None:
     """Message and hint for what the user can act on; None for what is a fault of ours."""
-    from ..errors import InputError
-
     if isinstance(error, InputError):
         return error.message, error.hint
     # torch has no kind of its own for memory that is not there, but for that of a GPU.
@@ -97,19 +96,20 @@ def _explained(error: Exception) -> tuple[str, str] | None:
 def _show(result: Any, written: bool) -> int:
     if hasattr(result, "to_csv"):
         if not written:
-            result.to_csv(sys.stdout, index=False)
+            from ..runs.sheets import to_csv
+
+            _print(to_csv(result))
         return 0
     if isinstance(result, dict):
-        for kind, members in result.items():
-            print(f"{kind}: {', '.join(members)}")
+        _print("\n".join(f"{kind}: {', '.join(members)}" for kind, members in result.items()))
         return 0
     if hasattr(result, "settings"):  # a run
-        print(result.path)
+        _print(str(result.path))
         if result.settings.failed_checks:
             return 3
         return 4 if (result.settings.group_fpr or {}).get("broken") else 0
     if result is not None:
-        print(result)
+        _print(str(result))
     if getattr(result, "differing", 0):
         return 1
     if failed := getattr(result, "failed", 0):
@@ -117,6 +117,11 @@ def _show(result: Any, written: bool) -> int:
         _say("hint: the rows say why; the same command does failed cells again once the code has changed")
         return 5
     return 4 if getattr(result, "alarm", False) else 0
+
+
+def _print(text: str) -> None:
+    """Lines of results, with nothing in them that steers a terminal."""
+    print("\n".join(map(printable, text.removesuffix("\n").split("\n"))))
 
 
 def _flag(arguments: Sequence[str], name: str) -> bool:
@@ -131,7 +136,7 @@ class _Lines(logging.Handler):
     """Messages of the logger `tailwise` as lines on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = f"{getattr(record, 'prefix', _PREFIXES.get(record.levelname, ''))}{record.getMessage()}"
+        text = printable(f"{getattr(record, 'prefix', _PREFIXES.get(record.levelname, ''))}{record.getMessage()}")
         if hasattr(record, "style") and sys.stderr.isatty():
             from rich.console import Console
 
@@ -158,4 +163,4 @@ def _lines_on_stderr() -> Iterator[None]:
 
 def _say(message: str) -> None:
     with suppress(OSError):  # where messages cannot be written, the exit status still tells
-        print(" ".join(message.split()), file=sys.stderr, flush=True)
+        print(printable(" ".join(message.split())), file=sys.stderr, flush=True)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 
+from ..errors import printable
+
 LOGGER = logging.getLogger("tailwise")
 # Between INFO, which tells how far the work is, and WARNING.
 NOTE = 25
@@ -16,29 +18,34 @@ logging.addLevelName(NOTE, "NOTE")
 
 def progress(text: str) -> None:
     """How far the work is."""
-    LOGGER.info(text)
+    _log(logging.INFO, text)
 
 
 def note(text: str) -> None:
     """What a reader of the result should know."""
-    LOGGER.log(NOTE, text)
+    _log(NOTE, text)
 
 
 def warning(text: str) -> None:
     """What makes the result less than was asked for."""
-    LOGGER.warning(text)
+    _log(logging.WARNING, text)
 
 
 def error(text: str) -> None:
     """What failed, where the work is finished nonetheless."""
-    LOGGER.error(text)
+    _log(logging.ERROR, text)
 
 
 def hint(text: str) -> None:
     """What to do about the error just told of."""
-    LOGGER.error(text, extra={"prefix": "hint: "})
+    _log(logging.ERROR, text, prefix="hint: ")
 
 
 def failed_check(text: str) -> None:
     """A self-check that failed."""
-    LOGGER.error(text, extra={"prefix": "check failed: ", "style": "red"})
+    _log(logging.ERROR, text, prefix="check failed: ", style="red")
+
+
+def _log(level: int, text: str, **extra: str) -> None:
+    """The one way out: what names of strangers hold steers no terminal and begins no line of a log."""
+    LOGGER.log(level, "%s", printable(text), extra=extra)

@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
+from ..errors import printable
 from .numbers import change, counted, fraction, number, percent, whole
 
 # Inlined pictures stop here, so that the page opens at once.
@@ -39,6 +40,7 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.PackageLoader("tailwise.report"),
         autoescape=jinja2.select_autoescape(["html"]),
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -49,20 +51,28 @@ def _templates() -> jinja2.Environment:
     return environment
 
 
+def _shown(value: Any) -> Any:
+    """A text without what steers a terminal or turns the direction of writing; our own markup and all else as it is."""
+    return (
+        value
+        if isinstance(value, Markup) or not isinstance(value, str)
+        else "\n".join(map(printable, value.split("\n")))
+    )
+
+
 def in_html(name: str) -> Markup:
     """A name for a page: nothing in it is markup; where it is too wide it is cut after a folder, not anywhere."""
-    return escape(name).replace("/", Markup("/<wbr>"))
+    return escape(_shown(name)).replace("/", Markup("/<wbr>"))
 
 
 def in_markdown(text: Any) -> str:
     """Text for Markdown: nothing in it is markup, ends a table cell or starts a line."""
-    return re.sub(r"([\\`*_\[\]<>|#&!~$])", r"\\\1", " ".join(str(text).split()))
+    return re.sub(r"([\\`*_\[\]<>|#&!~$])", r"\\\1", printable(" ".join(str(text).split())))
 
 
 def in_text(text: Any) -> str:
     """Text for a terminal: nothing in it steers the terminal, ends a table cell or starts a line."""
-    line = " ".join(str(text).split()).replace("|", "\\|")
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in line)
+    return printable(" ".join(str(text).split())).replace("|", "\\|")
 
 
 def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:

@@ -148,7 +148,7 @@ def trade_offs(runs: Sequence[Mapping[str, Any]], axes: Axes) -> Axes:
         colour = (BLUE, ORANGE, GREY, RED)[number % 4]
         axes.plot(
             np.maximum(run["rejected"], least), run["caught"],
-            color=colour, linewidth=1.5, linestyle=styles[number % 4], label=run["name"],
+            color=colour, linewidth=1.5, linestyle=styles[number % 4], label=_plain(run["name"]),
         )  # fmt: skip
         axes.plot(max(run["at"][0], least), run["at"][1], "o", color=colour, markersize=5)
     axes.set_xscale("log")
@@ -195,6 +195,11 @@ def svg(draw: Callable[[Axes], Axes], name: str, size: tuple[float, float] = _SI
     target = io.BytesIO()
     FigureCanvasSVG(figure).print_svg(target, metadata={"Date": None})
     return _for_page(target.getvalue().decode(), name)
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib draws it: no formula, and not left out of the legend for how it begins."""
+    return re.sub("^_", "\N{ZERO WIDTH SPACE}_", name.replace("$", r"\$"))
 
 
 def _calm(axes: Axes) -> Axes:

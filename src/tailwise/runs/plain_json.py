@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
+
+# DEL, C1, what turns the direction of writing, ends of lines and paragraphs; JSON escapes C0 itself.
+_STEERS = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def plain(value: Any) -> Any:
@@ -28,8 +32,9 @@ def plain(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """The value as JSON text, in lines."""
-    return json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    """The value as JSON text, in lines; what steers a terminal is in JSON's own escapes."""
+    text = json.dumps(plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    return _STEERS.sub(lambda letter: f"\\u{ord(letter[0]):04x}", text)
 
 
 def to_bytes(value: Any) -> bytes:

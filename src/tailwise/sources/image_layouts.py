@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
 
-from ..errors import InputError
-from .paths import natural, printable
+from ..errors import InputError, printable
+from .paths import natural
 
 
 class Word(Enum):

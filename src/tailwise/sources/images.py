@@ -19,11 +19,11 @@ from ..core.data import Data
 from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
-from ..errors import InputError
+from ..errors import InputError, printable
 from . import image_files, image_layouts, image_samples
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of
-from .paths import find_path, is_inside, list_files, printable, say_refused
+from .paths import find_path, is_inside, list_files, say_refused
 from .recognition import Match, PathSource
 
 _PREVIEW_SIDE = 128

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..core import messages
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, printable
 
 # Sets that people ask for by name, and where they come from.
 _KNOWN_SETS = {
@@ -91,12 +91,6 @@ def say_refused(root: Path, refused: dict[str, str]) -> None:
         shown = ", ".join(printable(name) for name in names[:5]) + (" and others" if len(names) > 5 else "")
         way_on = "; --follow-links reads them" if what == _LINK_OUT else ""
         messages.warning(f"{root}: {len(names)} left out, {what}: {shown}{way_on}")
-
-
-def printable(name: str) -> str:
-    """A name as text for a terminal: no control characters, no bytes that are not valid Unicode."""
-    text = os.fsencode(name).decode("utf-8", "replace")
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def natural(name: str) -> tuple[list[str | int], str]:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ..core.data import Data
@@ -17,6 +16,7 @@ from ..core.identity import digests
 from ..core.problem import Labelled, OnDisk, Pictured, Problem, Source, fixed_to
 from ..errors import InputError
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
+from ..runs.sheets import read_csv
 from ..sources.paths import find_path
 
 _LISTS = (".txt", ".csv")
@@ -32,7 +32,7 @@ def read(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        sheet = pd.read_csv(path, dtype=str, keep_default_na=False)
+        sheet = read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable table: {error}") from error
     missing = [name for name in ("sample", "verdict") if name not in sheet]
@@ -145,7 +145,7 @@ def _listed(whole: Labelled, path: Path) -> Labelled:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            names = pd.read_csv(io.StringIO(text), dtype=str)["sample"].tolist()
+            names = read_csv(io.StringIO(text), dtype=str)["sample"].tolist()
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     except (KeyError, ValueError) as error:

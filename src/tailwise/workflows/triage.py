@@ -27,6 +27,7 @@ from ..numerics import neighbours
 from ..report import review_page
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
 from ..runs import files
+from ..runs.sheets import to_csv
 from ..training import cross_fitting, local_scores
 from ..weights.default import choose_weighting
 from ..weights.steps import rejection_threshold
@@ -132,5 +133,5 @@ def write(found: Triage, out: Path, command: str = "") -> Path:
     except OSError as error:
         raise files.cannot_write(out, error) from error
     files.write(out / PAGE, review_page.to_html(found, command).encode("utf-8", "backslashreplace"))
-    files.write(place, found.sheet.to_csv(index=False).encode("utf-8", "backslashreplace"))
+    files.write(place, to_csv(found.sheet).encode())
     return place

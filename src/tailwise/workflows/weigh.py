@@ -11,6 +11,7 @@ import torch
 
 from ..errors import InputError, did_you_mean
 from ..runs import files
+from ..runs.sheets import read_csv, to_csv
 from ..weights.default import parse_weighting
 from ..weights.weighting import Context
 
@@ -37,7 +38,7 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
     if out.suffix == ".parquet":
         table.to_parquet(buffer, index=False)
     elif out.suffix == ".csv":
-        table.to_csv(buffer, index=False)
+        buffer.write(to_csv(table).encode())
     else:
         raise InputError(
             f"a table is written as .csv or .parquet: got {out.name}",
@@ -50,6 +51,6 @@ def _read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"there is no file {path}")
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        return pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
     except (ValueError, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable table: {error}") from error
