@@ -66,8 +66,12 @@ def in_html(name: str) -> Markup:
 
 
 def in_markdown(text: Any) -> str:
-    """Text for Markdown: nothing in it is markup, ends a table cell or starts a line."""
-    return re.sub(r"([\\`*_\[\]<>|#&!~$])", r"\\\1", printable(" ".join(str(text).split())))
+    """Text for Markdown: nothing in it is markup or becomes a link, ends a table cell or starts a line."""
+    # Readers make links of bare addresses: of what stands before :// and after www.
+    line = re.sub(r"([\\`*_\[\]<>|#&!~$]|:(?=//)|(?<=www)\.)", r"\\\1", printable(" ".join(str(text).split())))
+    # What begins a list, or makes the line above a heading.
+    line = re.sub(r"^(?=[-+](?: |$)|[-=]+$)", r"\\", line)
+    return re.sub(r"^(\d+)(?=[.)](?: |$))", r"\1\\", line)
 
 
 def in_text(text: Any) -> str:
