@@ -20,6 +20,7 @@ from sklearn.cluster import KMeans
 
 from tailwise.benchmark import rows
 from tailwise.benchmark.draws import Draw
+from tailwise.benchmark.page import write_page
 from tailwise.benchmark.runner import Job, run_methods
 from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite
 from tailwise.core import registry
@@ -104,6 +105,7 @@ def append(suite: str, source: str, seed: int, made: Any, methods: list[Method],
     left = tuple(m for m in methods if rows.key(described.settings(conditions, m)) not in done)
     if left:
         run_methods(Job(described, conditions, left, place), made())
+        write_page(place)
         print(f"{suite}: {source}, seed {seed}, {len(left)} rows", flush=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ import torch
 
 from tailwise import InputError
 from tailwise.benchmark import comparisons, contamination_page, draws, measures, methods, rows, runner
-from tailwise.benchmark.page import PICTURE, tables, write_page
+from tailwise.benchmark.page import run_suite, tables, write_page
 from tailwise.benchmark.suites import AS_GIVEN, Conditions, Method, SourceSettings, Suite, read_suite
 from tailwise.cli import main
 from tailwise.core import registry
@@ -233,11 +234,73 @@ class TestRows:
         whole = work.rows.read_text()
         work.rows.write_text(whole[:-40])
         assert len(rows.read_rows(work.rows)) == 1
-        rows.mend(work.rows)
         runner.run_job(work)
+        assert all(json.loads(line) for line in work.rows.read_text().splitlines())
         again = rows.read_rows(work.rows)
         assert len(again) == 2
         assert [row["metrics"] for row in again] == [json.loads(line)["metrics"] for line in whole.splitlines()]
+
+    @pytest.mark.parametrize("tail", ["{", '{"suite": "s", "settings": {"a', "x" * 100_000], ids=len)
+    def test_a_line_that_a_kill_left_goes_with_the_next_row(self, tail: str, tmp_path: Path) -> None:
+        place = tmp_path / "rows.jsonl"
+        for draw in (1, 2):
+            rows.append(place, made_row(draw, "auto", 0.5))
+        whole = place.read_text()
+        place.write_text(whole + tail)
+        rows.append(place, made_row(3, "auto", 0.5))
+        assert place.read_text().startswith(whole)
+        assert [json.loads(line)["draw"] for line in place.read_text().splitlines()] == [1, 2, 3]
+
+    def test_a_whole_row_without_an_end_of_line_stays(self, tmp_path: Path) -> None:
+        place = tmp_path / "rows.jsonl"
+        for draw in (1, 2):
+            rows.append(place, made_row(draw, "auto", 0.5))
+            place.write_text(place.read_text().rstrip("\n"))
+        assert [row["draw"] for row in rows.read_rows(place)] == [1, 2]
+
+    @pytest.mark.parametrize("room", [0, 1, 50])
+    def test_a_disk_that_takes_a_part_of_a_row_has_none_of_it(self, room: int, tmp_path: Path) -> None:
+        """A limit of the file's size takes part of the row, as a disk that runs full does."""
+        resource = pytest.importorskip("resource")
+        place = tmp_path / "rows.jsonl"
+        rows.append(place, made_row(1, "auto", 0.5))
+        whole = place.read_bytes()
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, limits[1]))
+        try:
+            with pytest.raises(InputError, match=r"rows\.jsonl"):
+                rows.append(place, made_row(2, "auto", 0.5))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert place.read_bytes() == whole
+
+    def test_processes_share_the_file(self, tmp_path: Path) -> None:
+        place = tmp_path / "rows.jsonl"
+        fork = multiprocessing.get_context("fork")
+
+        def many(first: int) -> None:
+            for draw in range(first, first + 50):
+                rows.append(place, made_row(draw, "auto", 0.5, note="x" * 5_000))
+
+        writers = [fork.Process(target=many, args=(first,)) for first in (0, 50, 100)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert sorted(json.loads(line)["draw"] for line in place.read_text().splitlines()) == [*range(150)]
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [("notes.md", None), ("rows.json", "{}"), ("my.jsonl", '{"name": "mine"}\n'), ("my.jsonl", "mine\n"),
+         ("my.jsonl", '{"suite": 1}'), ("my.jsonl", "[" * 100_000)],
+    )  # fmt: skip
+    def test_rows_are_added_to_rows_only(self, name: str, content: str | None, tmp_path: Path) -> None:
+        place = tmp_path / name
+        if content is not None:
+            place.write_text(content)
+        with pytest.raises(InputError, match=r"as \.jsonl|something else than rows"):
+            runner.run(SMOKE, "default", "development", place)
+        assert (place.read_text() if place.exists() else None) == content
 
     def test_methods_of_a_draw_see_the_same_samples_and_plain_rows_repeat(self, tmp_path: Path) -> None:
         chosen = (Method("autoencoder", "uniform"), Method("autoencoder", "oracle"))
@@ -265,7 +328,7 @@ class TestRows:
             really(work)
 
         monkeypatch.setattr(runner, "run_job", dies_once)
-        monkeypatch.setattr(runner, "_executor", ThreadPoolExecutor)
+        monkeypatch.setattr(runner, "_executor", lambda processes, _: ThreadPoolExecutor(processes))
         work = job(tmp_path, Method("LOF"), Method("kNN"))
         assert [done.conditions for done in runner._in_processes([work], 1)] == [work.conditions]
         found = {row["detector"]: row for row in rows.read_rows(work.rows)}
@@ -379,6 +442,55 @@ class TestSuites:
         rows.append(target, {"settings": second, "status": "ok", "commit": "0"})
         assert main.run(["bench", str(SUITES / "smoke.toml"), "--rows", str(target)]) == 0
 
+    @pytest.mark.parametrize(
+        "name",
+        ["../../../outside", "..", ".", "", " ", "/tmp/outside", "a/b", "a\\\\b", "C:outside", "con", "NUL.x",
+         "a\\u0007", "a\\u202Eb", "a\\nb", ".hidden", "a.", "a*", "ä" * 101],
+    )  # fmt: skip
+    def test_the_name_of_a_suite_is_a_files_name(self, name: str, tmp_path: Path) -> None:
+        (tmp_path / "suites").mkdir()
+        path = tmp_path / "suites" / "mine.toml"
+        path.write_text((SUITES / "smoke.toml").read_text().replace('name = "smoke"', f'name = "{name}"'))
+        before = sorted(tmp_path.parent.rglob("*"))
+        with pytest.raises(InputError, match="a suite cannot be called"):
+            run_suite(path, "default", "development", None, None, 1)
+        assert sorted(tmp_path.parent.rglob("*")) == before
+
+    @pytest.mark.parametrize("name", ["long tail", "Früchte-2", "名前", "a.b", "console"])
+    def test_other_names_of_a_suite(self, name: str, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text((SUITES / "smoke.toml").read_text().replace('name = "smoke"', f'name = "{name}"'), "utf-8")
+        assert read_suite(path).name == name
+        path = path.rename(tmp_path / f"{name}.toml")
+        path.write_text((SUITES / "smoke.toml").read_text().replace('name = "smoke"', ""), "utf-8")
+        assert read_suite(path).name == name
+
+    def test_a_suite_called_a_number(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.toml"
+        path.write_text((SUITES / "smoke.toml").read_text().replace('name = "smoke"', "name = 3"))
+        with pytest.raises(InputError, match="it is no text"):
+            read_suite(path)
+
+    def test_a_suite_beside_files_of_the_users(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The page lies beside the rows, its path is printed, and a README.md beside the suites stays."""
+        (tmp_path / "suites").mkdir()
+        path = tmp_path / "suites" / "mine.toml"
+        path.write_text((SUITES / "smoke.toml").read_text().replace("reported = false", ""))
+        (tmp_path / "README.md").write_text("mine")
+        monkeypatch.setattr(
+            runner, "run", lambda suite, profile, part, place, *_: rows.append(place, made_row(1, "", 0))
+        )
+        assert main.run(["bench", str(path)]) == 0
+        printed = capsys.readouterr().out.splitlines()
+        assert printed == [str(tmp_path / "results" / name) for name in ("smoke.jsonl", "smoke.md")]
+        assert (tmp_path / "README.md").read_text() == "mine"
+        (tmp_path / "results" / "smoke.md").write_text("mine")
+        monkeypatch.setattr(runner, "run", None)  # refused before it is run
+        assert main.run(["bench", str(path)]) == 2
+        assert "smoke.md was not written by tailwise bench" in capsys.readouterr().err
+
     def test_an_unknown_profile(self) -> None:
         with pytest.raises(InputError, match=r"no profile is called 'defualt'.*did you mean 'default'"):
             SMOKE.cells("defualt", "development")
@@ -395,14 +507,15 @@ def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, 
 
 
 class TestPage:
-    def test_the_page_is_current(self, tmp_path: Path) -> None:
-        home = ROOT / "benchmarks"
-        (tmp_path / "results").mkdir()
-        for path in (home / "results").glob("*.jsonl"):
-            (tmp_path / "results" / path.name).write_bytes(path.read_bytes())
-        write_page(tmp_path)
-        for page in tmp_path.glob("*.md"):
-            assert (home / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    @pytest.mark.parametrize("name", ["contamination", "long-tail", "long-tail-tables", "rare-material"])
+    def test_the_page_is_current(self, name: str, tmp_path: Path) -> None:
+        results = ROOT / "benchmarks" / "results"
+        (tmp_path / f"{name}.jsonl").write_bytes((results / f"{name}.jsonl").read_bytes())
+        page = write_page(tmp_path / f"{name}.jsonl")
+        assert page == tmp_path / f"{name}.md"
+        assert (results / page.name).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+        drawn = f"({name}.svg)" in page.read_text(encoding="utf-8")
+        assert {path.name for path in tmp_path.iterdir()} == {f"{name}.{e}" for e in ("jsonl", "md", *["svg"] * drawn)}
 
     def test_changes_are_paired_by_draw(self) -> None:
         made = [made_row(d, w, 0.5 + 0.1 * d + gain) for d in range(5) for w, gain in (("uniform", 0), ("auto", 0.03))]
@@ -457,13 +570,45 @@ class TestPage:
         made = [made_row(draw, weighting, 0.5 + gain) for draw in range(3) for weighting, gain in gains.items()]
         assert "it gains +0.040 and weighting alone +0.030: 75% of it" in tables(made)
 
-    def test_page_and_picture_are_written(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def made(self, tmp_path: Path) -> Path:
+        """Rows beside files of a user's."""
+        place = tmp_path / "results" / "my suite.jsonl"
         for draw in range(3):
             for weighting, aupr in (("uniform", 0.5), ("auto", 0.6)):
-                rows.append(tmp_path / "results" / "made.jsonl", made_row(draw, weighting, aupr))
-        page = write_page(tmp_path)
-        assert "+0.100 [+0.100, +0.100]" in page.read_text()
-        assert (tmp_path / "results" / PICTURE).read_bytes().lstrip().startswith(b"<?xml")
+                rows.append(place, made_row(draw, weighting, aupr))
+        for name in ("README.md", "results/README.md", "results/changes.svg", "results/contamination.svg"):
+            (tmp_path / name).write_text("mine")
+        return place
+
+    def test_page_and_picture_are_written_beside_the_rows(self, made: Path) -> None:
+        for _ in range(2):
+            page = write_page(made)
+            assert page == made.with_name("my suite.md")
+            assert "+0.100 [+0.100, +0.100]" in page.read_text()
+            assert "(my%20suite.svg)" in page.read_text()
+            assert made.with_name("my suite.svg").read_bytes().lstrip().startswith(b"<?xml")
+        others = [p for p in made.parents[1].rglob("*") if p.is_file() and not p.name.startswith("my suite")]
+        assert [path.read_text() for path in others] == ["mine"] * 4
+
+    @pytest.mark.parametrize("ending", [".md", ".svg"])
+    @pytest.mark.parametrize("content", ["", "mine", "# Notes\n\nWhat I wrote of `tailwise bench`.\n"])
+    def test_a_file_of_the_pages_name_that_bench_did_not_write(self, made: Path, ending: str, content: str) -> None:
+        place = made.with_suffix(ending)
+        place.write_text(content)
+        with pytest.raises(InputError, match=f"{place.name} was not .* by tailwise bench"):
+            write_page(made)
+        assert place.read_text() == content
+        assert not made.with_suffix(".svg" if ending == ".md" else ".md").exists()
+
+    def test_a_picture_of_the_users_beside_our_page(self, made: Path) -> None:
+        other = made.with_name("other.jsonl")
+        rows.append(other, made_row(0, "uniform", 0.5, status="failed", error="no"))
+        write_page(other)
+        other.with_suffix(".svg").write_text("mine")
+        with pytest.raises(InputError, match=r"other\.svg was not drawn"):
+            write_page(other)
+        assert other.with_suffix(".svg").read_text() == "mine"
 
     def test_a_method_that_ran_on_one_set_is_not_beside_those_of_several(self) -> None:
         made = [

@@ -8,16 +8,17 @@ from functools import partial
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..report.page import in_markdown
 from .comparisons import Change, Row, bootstrapped, in_order, reported
-from .tables import table
+from .tables import SIGNED, table
 
-SUITE, PICTURE = "contamination", "contamination.svg"
+SUITE = "contamination"
 _DEVIATION_NETWORKS = ("adl", "deviation", "dev-net", "multi-cue")
 _WORTH, _AT, _STEEP = 0.02, 0.1, 50
 _HEAD = """# Contaminated training data
 
-Written by `tailwise bench contamination` from results/contamination.jsonl. Anomalies are hidden among the training
-samples; those shown in the test, those hidden and the ten that `dev-net` and `multi-cue` are told have none in common.
+{signed} {name}.jsonl. Anomalies are hidden among the training samples; those
+shown in the test, those hidden and the ten that `dev-net` and `multi-cue` are told have none in common.
 On one draw every method gets the same samples, seed and budget. `trim` and `loe` are told a share of a tenth, whatever
 is hidden; `Purify` a fifth; `Iterate` is told nothing. With a `judge` samples go by distances, not by the detector that
 is trained on the rest. Budgets are a third of the default. `deviation` is
@@ -25,15 +26,15 @@ the network of `adl` without its soft targets. In brackets: 95 % intervals over 
 """
 
 
-def page(rows: Sequence[Row]) -> str:
-    """The page as Markdown."""
+def page(rows: Sequence[Row], name: str = SUITE, picture: str = "") -> str:
+    """The page as Markdown: of the suite `name`, with the link `picture`."""
     shown, apart = _compared(rows)
     flat = [row for row in shown if row["imbalance"] == 1]
     steep = [row for row in shown if row["imbalance"] == _STEEP]
     part = f"\nReported are {shown[0]['part']} draws.\n" if shown else "\nThere are no finished rows yet.\n"
     others = f"{apart} rows of an earlier budget, or of a method that ran on one set,"
     part += f"\n{others} are in the file and not in the tables.\n" if apart else ""
-    picture = f"\n![AUROC against the share of hidden anomalies](results/{PICTURE})\n" if flat else ""
+    part += f"\n![AUROC against the share of hidden anomalies]{picture}\n" if picture else ""
     sections = {
         "AUROC by share of hidden anomalies, mean over sets": _by_share(flat),
         f"What is given back at {_AT:.0%}": _given_back(flat),
@@ -41,7 +42,8 @@ def page(rows: Sequence[Row]) -> str:
         f"Long-tailed, {_STEEP}:1": _long_tail(steep),
         "What did not run": _not_run(rows),
     }
-    return _HEAD + part + picture + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
+    head = _HEAD.format(signed=SIGNED, name=in_markdown(name))
+    return head + part + "".join(f"\n## {title}\n\n{text}\n" for title, text in sections.items() if text)
 
 
 def _compared(rows: Sequence[Row]) -> tuple[list[Row], int]:

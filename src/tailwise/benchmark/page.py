@@ -10,14 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..errors import InputError
 from ..report import plots
+from ..report.page import in_markdown
 from ..runs import files
 from . import contamination_page, runner, suites
-from . import rows as kept_rows
+from . import rows as rows_file
 from .comparisons import (
     AUTO,
     ORACLE,
@@ -33,10 +36,8 @@ from .comparisons import (
     reported,
 )
 from .suites import YARDSTICKS
-from .tables import NEURAL, SECTIONS, cubes, generated_tables, say, table
+from .tables import NEURAL, SECTIONS, SIGNED, cubes, generated_tables, say, table
 
-_HEAD = "# Benchmarks\n\nWritten by `tailwise bench` from the rows in results/, which say how each figure was made.\n"
-PAGE, PICTURE, CONTAMINATION_PAGE = "README.md", "changes.svg", "contamination.md"
 _BRACKETS = "In brackets: 95 % intervals over draws, paired with the plain detector."
 _HARM, _NEAR = -0.005, 0.01
 _STEEP = 100
@@ -46,64 +47,123 @@ TABLES, CUBES = "long-tail-tables", "rare-material"
 
 @dataclass(frozen=True)
 class Finished:
-    """A suite that was run: the file of its rows, and how many of the cells asked for have a failure as their row."""
+    """A suite that was run: the file of its rows, its page, and how many of the cells asked for failed.
+
+    A cell has failed where its newest row is a failure.
+    """
 
     rows: Path
+    page: Path | None
     failed: int
 
     def __str__(self) -> str:
-        return str(self.rows)
+        return "\n".join(str(path) for path in (self.rows, self.page) if path is not None)
 
 
 def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Path | None, processes: int) -> Finished:
     """Run a suite and write its page. See `commands.bench`."""
     path = suite if suite.suffix else Path("benchmarks", "suites", f"{suite}.toml")
     read, home = suites.read_suite(path), runner.home_of(path)
-    place = home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
-    runner.run(read, profile, part, rows or place, processes, str(data or ""))
-    if rows is None and read.reported:
-        write_page(home)
-    return Finished(rows or place, runner.count_failed(read, profile, part, rows or place))
+    rows = rows or home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
+    if read.reported:
+        check_place(rows)
+    runner.run(read, profile, part, rows, processes, str(data or ""))
+    page = write_page(rows) if read.reported else None
+    return Finished(rows, page, runner.count_failed(read, profile, part, rows))
 
 
-def write_page(home: Path) -> Path:
-    """Write README.md and its picture in `home` from the rows in its results/."""
-    every = [row for path in sorted((home / "results").glob("*.jsonl")) for row in kept_rows.read_rows(path)]
-    rows = [row for row in every if row["suite"] != contamination_page.SUITE]
-    if contaminated := [row for row in every if row["suite"] == contamination_page.SUITE]:
-        files.write(home / CONTAMINATION_PAGE, contamination_page.page(contaminated).encode())
-        if panels := contamination_page.panels(contaminated):
-            files.write(home / "results" / contamination_page.PICTURE, plots.picture(panels, (11, 4)))
-    files.write(home / PAGE, tables(rows).encode())
-    real = [row for row in reported(rows) if row["suite"] not in (TABLES, CUBES)]
-    if changed := _draws(real):
-        height = 1 + 0.2 * len(in_order((row["source"], row["detector"]) for row in long_tailed(real)))
-        files.write(home / "results" / PICTURE, plots.picture(changed, (9.2, height)))
-    return home / PAGE
+def page_of(rows: Path) -> Path:
+    """Where the page of these rows lies: beside them."""
+    return rows.with_suffix(".md")
 
 
-def tables(rows: Sequence[Row]) -> str:
-    """The page as Markdown."""
+def picture_of(rows: Path) -> Path:
+    """Where the picture of that page lies."""
+    return rows.with_suffix(".svg")
+
+
+def check_place(rows: Path) -> None:
+    """Raise an InputError where the page of these rows, or its picture, would replace what bench did not write."""
+    page, picture = page_of(rows), picture_of(rows)
+    before = _text_of(page)
+    if page.exists() and SIGNED not in "".join(before.splitlines(keepends=True)[:3]):
+        raise InputError(f"{page} was not written by tailwise bench", "rename it, or name other rows with --rows")
+    if picture.exists() and link_to(picture) not in before:
+        raise InputError(f"{picture} was not drawn by tailwise bench", "rename it, or name other rows with --rows")
+
+
+def write_page(rows: Path) -> Path:
+    """Write the page of a suite, and its picture, beside its rows.
+
+    Raises:
+        InputError: files of these names are there that bench did not write.
+    """
+    check_place(rows)
+    page, picture, every = page_of(rows), picture_of(rows), rows_file.read_rows(rows)
+    contaminated = any(row["suite"] == contamination_page.SUITE for row in every)
+    text, drawn = (_contamination if contaminated else _comparison)(every, rows.stem, link_to(picture))
+    # The page first: a picture that no page shows would be taken for somebody else's.
+    files.write(page, text.encode("utf-8", "backslashreplace"))
+    if drawn is not None:
+        files.write(picture, drawn)
+    return page
+
+
+def link_to(path: Path) -> str:
+    """How Markdown names a file beside the page."""
+    return f"({quote(path.name)})"
+
+
+def _text_of(page: Path) -> str:
+    return page.read_text(encoding="utf-8", errors="replace") if page.is_file() else ""
+
+
+def _contamination(rows: Sequence[Row], name: str, picture: str) -> tuple[str, bytes | None]:
+    panels = contamination_page.panels(rows)
+    text = contamination_page.page(rows, name, picture if panels else "")
+    return text, plots.picture(panels, (11, 4)) if panels else None
+
+
+def _comparison(rows: Sequence[Row], name: str, picture: str) -> tuple[str, bytes | None]:
+    compared = [row for row in reported(rows) if row["suite"] not in (TABLES, CUBES)]
+    panels = _draws(compared)
+    height = 1 + 0.2 * len(in_order((row["source"], row["detector"]) for row in long_tailed(compared)))
+    text = tables(rows, name, picture if panels else "")
+    return text, plots.picture(panels, (9.2, height)) if panels else None
+
+
+def tables(rows: Sequence[Row], name: str = "", picture: str = "") -> str:
+    """The page as Markdown: of the suite `name`, with the link `picture`."""
     shown = reported(rows)
-    real = [row for row in shown if row["suite"] not in (TABLES, CUBES)]
+    compared = [row for row in shown if row["suite"] not in (TABLES, CUBES)]
+    title = in_markdown(name)
     parts = [
-        _HEAD,
-        _first_screen(real),
-        *[_section(title, write(real)) for title, write in SECTIONS.items()],
-        _section("Generated tables, ten kinds, 100:1", generated_tables([r for r in shown if r["suite"] == TABLES])),
-        _section("Cubes with a rare legitimate material", cubes([r for r in shown if r["suite"] == CUBES])),
+        f"# Benchmark {title}\n\n{SIGNED} {title}.jsonl, whose rows say how each figure was made.\n",
+        _first_screen(compared, picture) if compared or not shown else "",
+        *[_section(title, write(compared)) for title, write in SECTIONS.items()],
+        *[_section(title, write(of)) for suite, (title, write) in _GENERATED.items() if (of := _of(shown, suite))],
         _section("What did not run", _not_run(rows)),
         _section("How it is measured", _PROTOCOL),
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
 
-def _first_screen(rows: list[Row]) -> str:
+_GENERATED = {
+    TABLES: ("Generated tables, ten kinds, 100:1", generated_tables),
+    CUBES: ("Cubes with a rare legitimate material", cubes),
+}
+
+
+def _of(rows: Sequence[Row], suite: str) -> list[Row]:
+    return [row for row in rows if row["suite"] == suite]
+
+
+def _first_screen(rows: list[Row], picture: str) -> str:
     tail = long_tailed(rows)
     neural = [row for row in tail if row["detector"] in NEURAL]
     steep = [row for row in neural if row["imbalance"] == _STEEP]
     if not neural:
-        return "There are no finished rows with a long tail yet: `make bench` makes them.\n"
+        return "There are no finished rows with a long tail yet.\n"
     auto, name = (AUTO, "weighting and local scores") if has(neural, AUTO) else (WEIGHTED, "weighting")
     lines = [
         f"**Does it help?** Left on (`auto`: {name}), autoencoder and deep-svdd change by "
@@ -116,8 +176,9 @@ def _first_screen(rows: list[Row]) -> str:
         f"**By how much?** {_against_yardsticks(tail, auto)}",
         f"**When should I not use it?** {_when_not(rows, auto)}",
     ]
-    picture = f"![Change in AUPR by auto, by source and detector, with intervals](results/{PICTURE})\n"
-    return "\n\n".join(lines) + f"\n\n{_PART_NOTES[rows[0]['part']]} {_BRACKETS}\n\n{picture}"
+    lines.append(f"{_PART_NOTES[rows[0]['part']]} {_BRACKETS}")
+    lines += [f"![Change in AUPR by auto, by source and detector, with intervals]{picture}"] if picture else []
+    return "\n\n".join(lines) + "\n"
 
 
 def _where(rows: list[Row], auto: Choice) -> str:

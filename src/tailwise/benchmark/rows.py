@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import json
 import os
@@ -9,11 +10,17 @@ import subprocess
 import sys
 from contextlib import suppress
 from functools import cache
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from ..errors import InputError
+from ..runs import files
+
 _VERSIONS_OF = ("tailwise", "torch", "numpy", "scipy", "scikit-learn")
 _RESET_PEAK = "5"
+_START = b'{"suite": '
+_BLOCK = 1 << 16
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -33,21 +40,67 @@ def key(settings: dict[str, Any]) -> str:
 
 
 def append(path: Path, row: dict[str, Any]) -> None:
-    """Add one line, in one write, so that processes can share the file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    line = json.dumps(row, allow_nan=False) + "\n"
-    target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    """Add one line whole or not at all; processes may share the file.
+
+    Raises:
+        InputError: the disk is full, or the file cannot be written.
+    """
+    line = (json.dumps(row, allow_nan=False) + "\n").encode()
     try:
-        os.write(target, line.encode())
-    finally:
-        os.close(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b", buffering=0) as file:
+            files.lock(file.fileno())
+            end = _mend(file)
+            try:
+                written = file.write(line)
+                if written != len(line):  # the disk took a part of it
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise files.cannot_write(path, error) from error
 
 
-def mend(path: Path) -> None:
-    """End a line that was left unfinished, so that the next row starts on its own."""
-    if path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-        with path.open("ab") as file:
-            file.write(b"\n")
+def check_place(path: Path) -> None:
+    """Raise an InputError where rows would be added to a file that holds something else."""
+    if path.suffix != ".jsonl":
+        raise InputError(f"rows are written as .jsonl: got {path.name}", "choose another --rows")
+    if not path.exists():
+        return
+    if not path.is_file() or not all(_is_row(line) or _is_broken_row(line) for line in path.read_bytes().splitlines()):
+        raise InputError(f"{path} holds something else than rows of a benchmark", "choose another --rows")
+
+
+def _is_row(line: bytes) -> bool:
+    row = _content(line)
+    return isinstance(row, dict) and {"settings", "status"} <= row.keys()
+
+
+def _is_broken_row(line: bytes) -> bool:
+    """Whether a line begins as our rows do, and a kill has left the rest out."""
+    return _content(line) is None and line[: len(_START)] == _START[: len(line)]
+
+
+def _content(line: bytes) -> Any:
+    with suppress(ValueError, RecursionError):
+        return json.loads(line)
+
+
+def _mend(file: FileIO) -> int:
+    """End the last line, or take it away where a kill left it unfinished; where the file ends then."""
+    end = start = file.seek(0, os.SEEK_END)
+    tail = b""
+    while start and b"\n" not in tail:
+        start = max(0, start - _BLOCK)
+        file.seek(start)
+        tail = file.read(end - start)
+    line = tail.rpartition(b"\n")[2]
+    if not line:
+        return end
+    if _is_row(line):  # somebody's editor has left the end of line out
+        return end + file.write(b"\n")
+    return file.truncate(end - len(line))
 
 
 def is_done(row: dict[str, Any]) -> bool:

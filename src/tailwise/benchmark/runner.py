@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from . import draws, measures
 from . import methods as benchmark_methods
 from . import rows as benchmark_rows
 from .methods import Missing, check, fit, per_cluster_threshold, with_scores, yardstick
-from .rows import commit, is_done, key, mend, peak_memory_mb, read_rows, reset_peak_memory, versions
+from .rows import check_place, commit, is_done, key, peak_memory_mb, read_rows, reset_peak_memory, versions
 from .suites import Conditions, Method, Suite
 
 __all__ = ["Job", "home_of", "jobs", "run", "run_job", "run_methods"]
@@ -63,12 +66,12 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int =
     """Do every cell that has no row yet; the number of cells done.
 
     Raises:
-        InputError: no such profile or part.
+        InputError: no such profile or part, `rows_path` holds something else, or the disk takes no more rows.
     """
     if processes < 1:
         raise InputError(f"processes must be 1 or more: got {processes}")
+    check_place(rows_path)
     todo = jobs(suite, profile, part, rows_path)
-    mend(rows_path)
     cells = sum(len(job.methods) for job in todo)
     messages.progress(f"{cells} cells of {len(todo)} draws to do")
     environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
@@ -186,7 +189,8 @@ def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
     the death of a process is known to be the doing of one of them."""
     waiting: list[Job] = list(todo)
     running: dict[Future[None], Job] = {}
-    executor = _executor(processes)
+    heard, lifeline = multiprocessing.Pipe(duplex=False)
+    executor = _executor(processes, heard)
     try:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -203,9 +207,14 @@ def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
                     yield job
             if dead:
                 executor.shutdown()
-                executor = _executor(processes)
+                executor = _executor(processes, heard)
+    except BaseException:
+        lifeline.close()  # nobody waits for the cells that were begun
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
+        lifeline.close()
+        heard.close()
 
 
 def _after_death(job: Job, future: Future[None]) -> Job | None:
@@ -221,8 +230,23 @@ def _after_death(job: Job, future: Future[None]) -> Job | None:
     return replace(job, methods=tuple(rest))
 
 
-def _executor(processes: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+def _executor(processes: int, lifeline: Connection) -> ProcessPoolExecutor:
+    """Processes that end with this one, or when the other end of `lifeline` is closed."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(lifeline,))
+
+
+def _end_with(lifeline: Connection) -> None:
+    """End this process as soon as the other end of `lifeline` is closed, as a kill of the first process does too."""
+    # A terminal sends Ctrl-C to every process; the first one answers it for all.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def wait_for_the_end() -> None:
+        with suppress(OSError):
+            lifeline.poll(None)
+        os._exit(1)
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..core import registry
 from ..errors import InputError, did_you_mean
+from ..runs.file_names import check_name
 from ..training import cleaning
 from ..training.local_scores import parse
 from ..training.options import Training
@@ -133,6 +134,7 @@ class Suite:
     """A suite file.
 
     Attributes:
+        name: names the file of its rows, and its page.
         detectors: spellings, by the names that grids and tables use; a name that is not here is the registry's own.
         calibration: share of the training samples held out for a threshold, 0 for none.
         training: how every detector is trained.
@@ -226,7 +228,7 @@ def read_suite(path: Path) -> Suite:
     """The suite in a TOML file.
 
     Raises:
-        InputError: it cannot be read, or names what it does not define.
+        InputError: it cannot be read, names what it does not define, or its name cannot be a file's.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -234,7 +236,7 @@ def read_suite(path: Path) -> Suite:
         raise InputError(f"cannot read the suite {path}: {error}") from error
     try:
         suite = Suite(
-            name=content.pop("name", path.stem),
+            name=check_name(content.pop("name", path.stem), "a suite"),
             draws={part: tuple(seeds) for part, seeds in content.pop("draws").items()},
             sources={name: SourceSettings(**table) for name, table in content.pop("sources").items()},
             weightings={"uniform": "", **content.pop("weightings", {})},

@@ -157,7 +157,8 @@ def score(
             map information), .mat, .npy or .tif file.
         threshold: flag above this score instead of the run's threshold.
         maps: a folder for score maps of images: SAMPLE.map.tiff (scores as 32-bit floats), SAMPLE.overlay.png (for
-            people) and SAMPLE.mask.png (255 where flagged), each in the size of its image.
+            people) and SAMPLE.mask.png (255 where flagged), each in the size of its image. All maps appear at once,
+            when the last one is made.
         map_threshold: flag pixels above this score of the map instead of the run's map threshold.
         false_discoveries: instead of using the threshold, flag so that at most this share of the flagged samples is
             normal (Benjamini-Hochberg on the p-values).
@@ -175,11 +176,12 @@ def score(
             raise InputError(f"{odd[0]} is not for the map of a cube", f"write scores to a .csv, or leave {odd[0]} out")
         return score_cube.write_map(run, data, out, threshold, batch_size, device)
     from ..workflows.score import score_data
+    from ..workflows.weigh import check_table, write_table
 
+    if out is not None:
+        check_table(out)
     table = score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries)
     if out is not None:
-        from ..workflows.weigh import write_table
-
         write_table(table, out)
     return table
 
@@ -265,8 +267,8 @@ def triage(
 ) -> Path:
     """Find what does not belong in the training data: a sheet to review, the most suspicious samples first.
 
-    Writes review.csv and review.html (with pictures) to a folder. Write "anomaly" or "normal" in the column verdict,
-    and give the sheet to `tailwise fit --reviewed`.
+    Writes review.csv and review.html (with pictures) to a folder, which may hold neither yet. Write "anomaly"
+    or "normal" in the column verdict, and give the sheet to `tailwise fit --reviewed`.
 
     Args:
         data: as for `tailwise fit`.
@@ -288,6 +290,7 @@ def triage(
     from . import options
 
     command = options.command_line(triage, locals())
+    triages.check_place(out)
     maps = detector is not None and make_detector(detector).wants_maps
     source = open_source(data, maps=maps, **reading.asked())
     source = with_maps(source, deep=True) if detector is None else source
@@ -396,8 +399,10 @@ def weigh(
         weighting: steps that need no embedding, as in "Importance(), Clip(0.1, 10)".
         out: a .csv or .parquet file; by default standard output.
     """
-    from ..workflows.weigh import weigh_table, write_table
+    from ..workflows.weigh import check_table, weigh_table, write_table
 
+    if out is not None:
+        check_table(out)
     table = weigh_table(scores, column, weighting)
     if out is not None:
         write_table(table, out)
@@ -451,13 +456,14 @@ def bench(
     """Compare methods on the draws of a suite: one JSON line for each cell, and a page of tables.
 
     Repeat the command to resume an interrupted run; cells that have a row are not computed again. The exit status is 5
-    if a cell failed.
+    if a cell failed. The page and its picture lie beside the rows; the command prints the paths of rows and page.
 
     Args:
         suite: a TOML file, or the name of one in benchmarks/suites/, such as smoke or long_tail.
         profile: how much of the suite to run; the suite names its profiles.
         draws: development (to choose by) or confirmation (to report).
-        rows: the file of rows; by default results/<suite>.jsonl beside the suites. The page is written from these rows.
+        rows: the file of rows, a .jsonl; by default results/<suite>.jsonl beside the suites. The page and its picture
+            have its name with .md and .svg; files of these names that bench did not write are refused.
         data: the folder of the suite's data sets; by default the environment variable TAILWISE_DATA.
         processes: how many cells run at the same time, each with one thread.
     """

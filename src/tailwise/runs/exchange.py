@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import InputError
-from .files import LOCK, REPORT_PAGE, SETTINGS, cannot_write, read_json
+from .files import LOCK, REPORT_PAGE, SETTINGS, cannot_write, read_json, refuse_link
 
 NEXT, READY = ".next", ".ready"
 _SECONDS_TO_WAIT = 10.0
@@ -26,7 +26,7 @@ def staging(home: Path) -> Path:
         InputError: it cannot be made, or is a link.
     """
     path = home / NEXT
-    _refuse_link(path)
+    refuse_link(path)
     try:
         path.mkdir(exist_ok=True)
     except OSError as error:
@@ -46,7 +46,7 @@ def commit(home: Path, names: frozenset[str]) -> None:
 def move(home: Path, names: frozenset[str]) -> None:
     """Move what is ready to its place, the settings last; call it with the lock held."""
     ready = home / READY
-    _refuse_link(ready)
+    refuse_link(ready)
     if not ready.is_dir():
         return
     try:
@@ -92,12 +92,7 @@ def discard(path: Path) -> None:
 
 def check_lock(home: Path) -> None:
     """Refuse a lock that is a link: opening it would touch another file."""
-    _refuse_link(home / LOCK)
-
-
-def _refuse_link(path: Path) -> None:
-    if path.is_symlink():
-        raise InputError(f"{path} is a link, which no run has", "remove it")
+    refuse_link(home / LOCK)
 
 
 def _named_by(settings: Path) -> set[str]:

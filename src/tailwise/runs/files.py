@@ -8,10 +8,11 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -29,25 +30,34 @@ SEALED, OPTIONAL = (MODEL, SCORES, HISTORY, REPORT_DATA), (CLUSTERS, TEST_SCORES
 FILES = frozenset({SETTINGS, *SEALED, *OPTIONAL, REPORT_PAGE, CHECKPOINT, LOCK})
 
 
-# How the names of unfinished files begin; the process that writes one comes next.
+# How the names of what is unfinished begin; the process that writes it comes next.
 TEMPORARY = ".writing-"
 _UNFINISHED = re.compile(re.escape(TEMPORARY) + r"(\d+)-[0-9a-f]{16}")
-_NO_LINK, _BINARY = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_BINARY", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+_BINARY, _NO_WAIT = getattr(os, "O_BINARY", 0), getattr(os, "O_NONBLOCK", 0)
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; what killed writers left in its folder goes.
 
     Raises:
         InputError: the folder is read-only, the disk full, and the like; the old file, if any, is untouched.
     """
-    beside = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}")
+    with prepared(path, content):
+        pass
+
+
+@contextmanager
+def prepared(path: Path, content: bytes) -> Iterator[None]:
+    """As `write`, but the file takes its place when the block ends, and not if that fails."""
+    clear(path.parent)
+    beside = temporary(path)
     try:
-        # A name that nobody can foresee, and never through a link: another may have put one into the folder.
-        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK | _BINARY, 0o666), "wb") as file:
+        with _created(beside) as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        yield
         os.replace(beside, path)
     except OSError as error:
         raise cannot_write(path, error) from error
@@ -56,13 +66,81 @@ def write(path: Path, content: bytes) -> None:
             beside.unlink(missing_ok=True)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet, into a folder that is itself unfinished.
+
+    Raises:
+        InputError: it is there, or as for `write`.
+    """
+    try:
+        with _created(path) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError as error:
+        raise InputError(f"two results would have the name {path.name}", "rename one of their samples") from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def temporary(path: Path) -> Path:
+    """A place beside a path, under a name that nobody can foresee."""
+    return path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}")
+
+
+@contextmanager
+def _created(path: Path) -> Iterator[BinaryIO]:
+    """A new file, locked while it is open. Never through a link: another may have put one into the folder."""
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_LINK | _BINARY, 0o666), "wb") as file:
+        lock(file.fileno())
+        yield file
+
+
+def lock(target: int, wait: bool = True) -> bool:
+    """Keep other processes that ask from an open file or folder until it is closed; whether that worked.
+
+    Windows has no such locks. It refuses to take away what is open instead.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        fcntl.flock(target, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # it is held by another, or the file system has no locks
+        return False
+    return True
+
+
 def clear(folder: Path) -> None:
     """Take away what killed processes left unfinished; what a living one writes stays."""
     for beside in folder.glob(f"{TEMPORARY}*"):
-        process = _UNFINISHED.fullmatch(beside.name)
-        if process and not _lives(int(process[1])):
+        if _is_abandoned(beside):
             with suppress(OSError):
-                beside.unlink()
+                if beside.is_dir() and not beside.is_symlink():
+                    shutil.rmtree(beside)
+                else:
+                    beside.unlink()
+
+
+def _is_abandoned(beside: Path) -> bool:
+    """Whether its writer has died: no process of its number is alive, and nobody holds its lock.
+
+    The number alone would not do: processes of another container have numbers of their own.
+    """
+    process = _UNFINISHED.fullmatch(beside.name)
+    if process is None or _lives(int(process[1])):
+        return False
+    if beside.is_symlink():
+        return True
+    try:
+        opened = os.open(beside, os.O_RDONLY | NO_LINK | _NO_WAIT)
+    except OSError:
+        return os.name == "nt"  # folders cannot be opened there
+    try:
+        return lock(opened, wait=False)
+    finally:
+        os.close(opened)
 
 
 def _lives(process: int) -> bool:
@@ -73,6 +151,12 @@ def _lives(process: int) -> bool:
     except OSError:  # it is another user's
         return True
     return True
+
+
+def refuse_link(path: Path) -> None:
+    """Raise an InputError where a file that must have this name is a link: writing would touch another."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and would be written through", "remove it")
 
 
 class CannotWrite(InputError):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -14,10 +15,12 @@ from ..core.data import Data
 from ..core.problem import OnDisk, Source
 from ..errors import InputError
 from ..report import heat_maps
-from ..runs.files import cannot_write, write
+from ..runs.file_names import path_inside
+from ..runs.files import cannot_write, write_new
+from ..runs.result_folder import made_whole
 from ..sources.paths import find_path
 
-MAP, OVERLAY, MASK = ".map.tiff", ".overlay.png", ".mask.png"
+ENDINGS = MAP, OVERLAY, MASK = ".map.tiff", ".overlay.png", ".mask.png"
 
 
 def check_folder(folder: Path, source: Source) -> None:
@@ -32,6 +35,21 @@ def check_folder(folder: Path, source: Source) -> None:
         raise InputError(f"{folder} lies in the data, {root}", "choose a folder outside of it for --maps")
 
 
+def check_names(folder: Path, names: Sequence[str]) -> list[PurePosixPath]:
+    """Where the maps of each sample lie in the folder, without their endings.
+
+    Raises:
+        InputError: a name cannot be a file's, or a file is there under a map's name that is not one of a set of maps.
+    """
+    places = [path_inside(str(name)) for name in names]
+    for place in places:
+        files = [folder / f"{place}{ending}" for ending in ENDINGS]
+        present = [file for file in files if os.path.lexists(file)]
+        if 0 < len(present) < len(files):
+            raise InputError(f"{present[0]} is there already, and is no map of tailwise's", "choose another --maps")
+    return places
+
+
 def write_maps(
     folder: Path, data: Data, scores: Iterable[np.ndarray], scale: Scale, picture: Callable[[int], np.ndarray]
 ) -> None:
@@ -39,32 +57,27 @@ def write_maps(
     size.
 
     Args:
-        folder: made if it is missing, with the folders in the samples' names; each file is whole or absent.
+        folder: made if it is missing, with the folders in the samples' names. All maps appear in it at once, when the
+            last one is written; until then it is as it was. Maps of these samples are replaced, other files stay.
         data: the samples, for their names.
         scores: their maps.
         scale: the threshold, and the colours.
         picture: the picture [h, w, 3] (0 to 255) of the sample at a place.
     """
-    for place, (name, found) in enumerate(zip(data.names, scores, strict=True)):
-        background = picture(place)
-        found = heat_maps.fitted(found, background.shape[:2])
-        base = folder / _inside(name)
-        try:
-            base.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise cannot_write(base.parent, error) from error
-        drawn = heat_maps.with_bar(heat_maps.overlay(background, found, scale), scale)
-        flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
-        for image, ending in ((Image.fromarray(found), MAP), (drawn, OVERLAY), (flagged, MASK)):
-            write(base.with_name(base.name + ending), _encoded(image, ending))
-
-
-def _inside(name: str) -> PurePosixPath:
-    """A sample's name as a path that stays in its folder."""
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise InputError(f"the sample {name!r} cannot name a file", "rename it")
-    return path
+    places = check_names(folder, data.names)
+    with made_whole(folder) as unfinished:
+        for index, (place, found) in enumerate(zip(places, scores, strict=True)):
+            background = picture(index)
+            found = heat_maps.fitted(found, background.shape[:2])
+            base = unfinished / place
+            try:
+                base.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise cannot_write(folder / place, error) from error
+            drawn = heat_maps.with_bar(heat_maps.overlay(background, found, scale), scale)
+            flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
+            for image, ending in ((Image.fromarray(found), MAP), (drawn, OVERLAY), (flagged, MASK)):
+                write_new(base.with_name(base.name + ending), _encoded(image, ending))
 
 
 def _encoded(image: Image.Image, ending: str) -> bytes:

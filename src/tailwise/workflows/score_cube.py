@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ from ..core.context import Scenes
 from ..core.data import Data
 from ..core.detector import Detector
 from ..errors import InputError
-from ..runs.files import MODEL, cannot_write, file_digest, write
+from ..runs.files import MODEL, NO_LINK, cannot_write, file_digest, prepared, refuse_link, write
+from ..runs.result_folder import made_whole
 from ..runs.scorer import open_run
 from ..sources import envi
 from ..sources.paths import find_path
@@ -73,6 +73,10 @@ def write_map(
         raise InputError(
             f"{out} is there already, and a folder is not written over", "remove it, or choose another --out"
         )
+    if files[-1].exists() and not out.exists():
+        raise InputError(
+            f"{files[-1]} is there without {out.name}, and may be another's", "remove it, or choose another --out"
+        )
     detector = opened.detector_on(device)
     height, width = sizes[0]
     rows = max(1, _BLOCK_ENTRIES // (width * samples.sample_shape[1]))
@@ -112,6 +116,8 @@ class Part:
         """
         from filelock import FileLock, Timeout
 
+        for path in (self.path, self.facts, self.lock):
+            refuse_link(path)
         try:
             with FileLock(self.lock, timeout=0):
                 self._fill(samples, scores)
@@ -137,7 +143,7 @@ class Part:
         else:
             self.path.unlink(missing_ok=True)
             write(self.facts, self.belongs.encode())
-        with open(self.path, "ab") as file:
+        with open(os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK, 0o666), "ab") as file:
             file.truncate(done * _BYTES)
             for start in range(done, samples, self.block):
                 found = scores(torch.arange(start, min(start + self.block, samples)))
@@ -207,11 +213,9 @@ def _write_envi(part: Path, out: Path, facts: _Map) -> None:
         *(["data ignore value = nan"] if facts.has_gaps else []),
         *_kept_lines(facts.header),
     ]
-    try:
+    # Two files cannot take their places in one step: nothing but the two steps is left to be interrupted.
+    with prepared(out, ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape")):
         os.replace(part, out.with_suffix(".img"))
-    except OSError as error:
-        raise cannot_write(out.with_suffix(".img"), error) from error
-    write(out, ("\n".join(lines) + "\n").encode("utf-8", "surrogateescape"))
 
 
 def _write_numpy(part: Path, out: Path, facts: _Map) -> None:
@@ -243,17 +247,13 @@ def _write_zarr(part: Path, out: Path, facts: _Map) -> None:
         import zarr
     except ImportError as error:
         raise InputError("zarr maps need the package zarr", "pip install 'tailwise[zarr]'") from error
-    # A store is a folder, which appears whole or not at all by being renamed.
-    beside = out.with_name(f".writing-{out.name}-{os.getpid()}")
-    try:
-        store = zarr.open_group(str(beside), mode="w")
-        store.create_array("scores", data=_read(part, facts), dimension_names=("y", "x"))
-        store.attrs["threshold"] = facts.threshold
-        os.replace(beside, out)
-    except OSError as error:
-        raise cannot_write(out, error) from error
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+    with made_whole(out) as unfinished:
+        try:
+            store = zarr.open_group(str(unfinished), mode="w")
+            store.create_array("scores", data=_read(part, facts), dimension_names=("y", "x"))
+            store.attrs["threshold"] = facts.threshold
+        except OSError as error:
+            raise cannot_write(out, error) from error
 
 
 _WRITERS: dict[str, Callable[[Path, Path, _Map], None]] = {

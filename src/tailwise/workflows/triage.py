@@ -9,6 +9,7 @@ once for all of them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from ..errors import InputError
 from ..numerics import neighbours
 from ..report import review_page
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
-from ..runs import files
+from ..runs import files, result_folder
 from ..runs.sheets import to_csv
 from ..training import cross_fitting, local_scores
 from ..weights.default import choose_weighting
@@ -119,19 +120,22 @@ def _verdicts(suspicion: np.ndarray, cluster: np.ndarray, size: np.ndarray) -> n
     return np.where(rare, PROBABLY_RARE, np.where(suspicious, PROBABLY_ANOMALY, PROBABLY_NORMAL))
 
 
+def check_place(out: Path) -> None:
+    """Raise an InputError where the folder `out` holds a sheet or a page already, which may have been edited."""
+    for place in (out / SHEET, out / PAGE):
+        if os.path.lexists(place):
+            raise InputError(f"{place} is there already, perhaps edited", "choose another --out")
+
+
 def write(found: Triage, out: Path, command: str = "") -> Path:
-    """Leave review.csv and review.html in the folder `out`, which may be new; the path of the sheet.
+    """Leave review.csv and review.html, both or none, in the folder `out`, which may be new; the path of the sheet.
 
     Raises:
-        InputError: the folder cannot be written, or holds a sheet already, which may have been edited.
+        InputError: as `check_place`, or the folder cannot be written.
     """
-    place = out / SHEET
-    if place.exists():
-        raise InputError(f"{place} is there already, perhaps edited", "choose another --out")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise files.cannot_write(out, error) from error
-    files.write(out / PAGE, review_page.to_html(found, command).encode("utf-8", "backslashreplace"))
-    files.write(place, to_csv(found.sheet).encode())
-    return place
+    check_place(out)
+    with result_folder.made_whole(out) as unfinished:
+        page = review_page.to_html(found, command).encode("utf-8", "backslashreplace")
+        files.write_new(unfinished / PAGE, page)
+        files.write_new(unfinished / SHEET, to_csv(found.sheet).encode())
+    return out / SHEET

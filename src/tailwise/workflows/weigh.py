@@ -32,18 +32,25 @@ def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
     return table.assign(weight=parse_weighting(weighting)(Context(scores, scores)).numpy())
 
 
-def write_table(table: pd.DataFrame, out: Path) -> None:
-    """Write a .csv or .parquet file, whole or not at all."""
-    buffer = io.BytesIO()
-    if out.suffix == ".parquet":
-        table.to_parquet(buffer, index=False)
-    elif out.suffix == ".csv":
-        buffer.write(to_csv(table).encode())
-    else:
+def check_table(out: Path) -> None:
+    """Raise an InputError where a table cannot be written under this name: before anything else is."""
+    if out.suffix not in (".csv", ".parquet"):
         raise InputError(
             f"a table is written as .csv or .parquet: got {out.name}",
             "the scores of a cube can also be a map: .hdr, .mat, .npy or .tif",
         )
+    if out.is_dir():
+        raise InputError(f"{out} is a folder: a file was needed for the table", "choose another --out")
+
+
+def write_table(table: pd.DataFrame, out: Path) -> None:
+    """Write a .csv or .parquet file, whole or not at all."""
+    check_table(out)
+    buffer = io.BytesIO()
+    if out.suffix == ".parquet":
+        table.to_parquet(buffer, index=False)
+    else:
+        buffer.write(to_csv(table).encode())
     files.write(out, buffer.getvalue())
 
 
