@@ -185,7 +185,7 @@ def test_the_sentence_says_the_decision_and_who_pays():
     text = summary(train, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
     assert text == (
         "Set for 5 % false alarms, this detector finds 50 % (5 of 10) of the labelled anomalies and rejects 50 % (35 "
-        "of 70) of the good test images, more than asked for. Kind 'poly' is rejected in 100 % (35 of 35), the other "
+        "of 70) of the good test images, more than asked for. Kind 'poly' is rejected in 100 % (35 of 35; from 90 % "
         "kinds never. It makes up 50 % of the test normals."
     )
     known = train.assign(group=["mono"] * 180 + ["poly"] * 20)
@@ -478,3 +478,22 @@ def test_a_name_is_only_a_name_wherever_it_is_written(name):
     text = in_text(name)
     assert text.isprintable()
     assert text.replace("\\|", "|").replace("\\x1b", "\x1b") == line
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "said"),
+    [
+        (0, 21, "0 % (0 of 21; up to 15 % at 95 % confidence)"),
+        (0, 3, "0 % (0 of 3; up to 56 % at 95 % confidence)"),
+        (8, 8, "100 % (8 of 8; from 68 % at 95 % confidence)"),
+        (1, 21, "4.8 % (1 of 21)"),
+    ],
+)
+def test_none_and_all_of_few_are_told_with_what_they_prove(hits: int, of: int, said: str) -> None:
+    """Wilson's interval of 0 of n ends at z^2 / (n + z^2), z being 1.96."""
+    from tailwise.numerics.intervals import share_of
+    from tailwise.report.numbers import counted
+
+    assert counted(share_of(np.arange(of) < hits)).replace("\N{NO-BREAK SPACE}", " ") == said
+    if hits == 0:
+        assert f"{100 * 3.8416 / (of + 3.8416):.0f}" in said

@@ -1,6 +1,7 @@
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -308,3 +309,47 @@ def test_what_single_precision_cannot_hold_is_refused():
     for data in (np.where(X > 2, 1e200, X), np.full((1, 3), 1e150)):
         with pytest.raises(InputError, match="beyond single precision"):
             detector.score_samples(data)
+
+
+def said_by(estimator, X, caplog):
+    caplog.clear()
+    estimator.fit(X)
+    return " / ".join(record.getMessage() for record in caplog.records if record.name == "tailwise")
+
+
+@pytest.mark.parametrize(
+    ("rows", "false_alarms", "said"),
+    [
+        (10, 0.05, "3 held-out samples can promise at best 25.0 % false alarms, not 5 %"),
+        (40, 0.05, "12 held-out samples can promise at best 7.7 % false alarms"),
+        (3, 0.2, "too few samples to hold any out"),
+        (100, 0.01, "30 held-out samples can promise at best 3.2 % false alarms, not 1 %"),
+        (100, 0.05, ""),
+        (10, 0.3, ""),
+    ],
+)
+def test_rows_too_few_for_the_share_of_false_alarms_are_told(rows, false_alarms, said, caplog):
+    """The least share that n held-out samples can promise is 1 / (n + 1) (Vovk et al. 2005)."""
+    X = np.random.default_rng(0).normal(size=(rows, 2))
+    text = said_by(AnomalyDetector(false_alarms=false_alarms), X, caplog)
+    assert said in text
+    assert bool(said) == bool(text)
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        (np.arange(200.0), "counts the rows"),
+        (np.arange(200.0)[::-1] * 10 + 7, "counts the rows"),
+        (1.7e9 + np.cumsum(np.random.default_rng(1).integers(1, 90, 200)), "tells the time"),
+        (np.random.default_rng(2).permutation(200) + 5_000.0, "numbers the rows"),
+        (np.random.default_rng(3).normal(size=200), ""),
+        (np.random.default_rng(4).integers(0, 9, 200).astype(float), ""),
+    ],
+)
+def test_a_column_that_is_no_measurement_is_told_by_its_name_or_number(column, what, caplog):
+    X = np.column_stack([np.random.default_rng(0).normal(size=(200, 2)), column])
+    text = said_by(AnomalyDetector(), X, caplog)
+    assert text.startswith(f"X: column '2' {what}; other rows lie outside of it") if what else not text
+    frame = pd.DataFrame(X, columns=["mass", "width", "stand"])
+    assert ("column 'stand'" in said_by(AnomalyDetector(), frame, caplog)) == bool(what)

@@ -141,6 +141,22 @@ def held_out_count(samples: int, false_alarms: float) -> int:
     return min(wanted, int(0.3 * samples))
 
 
+def shortfall(samples: int, held_out: bool, false_alarms: float, advice: str) -> str:
+    """What a threshold from so many samples cannot promise, and what to do; "" where it keeps `false_alarms`.
+
+    Args:
+        held_out: whether the samples were held out, or else trained on.
+    """
+    if not held_out:
+        why = "there are too few samples to hold any out"
+        return f"{why}: the threshold comes from training scores and is too low{advice}"
+    promise = reachable(samples)
+    if promise <= false_alarms:
+        return ""
+    text = f"{samples} held-out samples can promise at best {100 * promise:.1f} % false alarms"
+    return f"{text}, not {100 * false_alarms:g} %{advice}"
+
+
 def _finite(values: np.ndarray, what: str) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not np.isfinite(values).all():

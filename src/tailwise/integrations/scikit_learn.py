@@ -21,13 +21,13 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 from torch import Tensor
 
 from ..calibration import conformal
-from ..core import registry
+from ..core import messages, registry
 from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.problem import Labelled
 from ..errors import InputError
-from ..numerics import centring, neighbours
+from ..numerics import centring, counting, neighbours
 from ..training import cleaning, cross_fitting
 from ..training import fit as training_fit
 from ..training.local_scores import LocalScores, choose
@@ -221,12 +221,17 @@ class AnomalyDetector(_Thresholded):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit to rows X [n, d]; y is not used.
 
+        Warns, through the logger `tailwise`, of rows too few for the share of false alarms, and of columns that number
+        the rows or tell the time.
+
         Raises:
             InputError: an option is off, or the detector needs `anomalies` or cannot use them.
         """
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
         X = _checked(self, X, reset=True)
+        for text in counting.doubts(X, "X", list(getattr(self, "feature_names_in_", ()))):
+            messages.warning(text)
         self.centre_ = centring.centre_of(X)
         rows = _data(X, self.centre_)
         # A whole number is the seed itself, so that this is the fit of the command line with the same seed.
@@ -248,6 +253,8 @@ class AnomalyDetector(_Thresholded):
                 warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
         # Too few to hold any out: the training scores stand in, although they are too low for it.
         judged = rows.take(held if len(held) else kept)
+        if text := conformal.shortfall(len(judged), len(held) > 0, self.false_alarms, "; fit more rows"):
+            messages.warning(text)
         scores = _exact_scores(self.detector_, judged)
         threshold = conformal.conformal_threshold(scores, self.false_alarms)
         # The sample that sets the threshold lies on it, and its last digits change with the rows it is scored with.

@@ -46,8 +46,14 @@ def percent(share: float | None) -> str:
 
 
 def counted(share: Mapping[str, Any]) -> str:
-    """A share with its counts: 4.5 % (2 of 44)."""
-    return f"{percent(share['share'])} ({whole(share['count'])} of {whole(share['of'])})"
+    """A share with its counts: 4.5 % (2 of 44). None and all of few prove little: 0 % (0 of 21; up to 15 % at 95 %
+    confidence)."""
+    text = f"{whole(share['count'])} of {whole(share['of'])}"
+    if share["of"] and share["count"] == 0:
+        text += f"; up to {percent(share['high'])} at 95{_NO_BREAK}% confidence"
+    elif share["of"] and share["count"] == share["of"]:
+        text += f"; from {percent(share['low'])} at 95{_NO_BREAK}% confidence"
+    return f"{percent(share['share'])} ({text})"
 
 
 def whole(value: float | None) -> str:

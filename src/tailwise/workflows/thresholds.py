@@ -40,16 +40,16 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
 def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
     """Say what the samples are too few for."""
     calibration = of_table(table)
-    promise = conformal.reachable(len(calibration.scores))
-    if not cross_fitted and not table["held_out"].any():
+    count = len(calibration.scores)
+    if not cross_fitted:
+        held_out = bool(table["held_out"].any())
+        if text := conformal.shortfall(count, held_out, false_alarms, "; with --cross 5 every sample counts"):
+            messages.warning(text)
+    elif (promise := conformal.reachable(count)) > false_alarms:
         messages.warning(
-            "there are too few samples to hold any out: the threshold comes from training scores and is too low"
+            f"{count} cross-fitted scores can promise at best {100 * promise:.1f} % false alarms, not "
+            f"{100 * false_alarms:g} %"
         )
-    elif promise > false_alarms:
-        what = "cross-fitted scores" if cross_fitted else "held-out samples"
-        text = f"{len(calibration.scores)} {what} can promise at best {100 * promise:.1f} % false alarms"
-        advice = "" if cross_fitted else "; with --cross 5 every sample counts"
-        messages.warning(f"{text}, not {100 * false_alarms:g} %{advice}")
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
     if small and calibration.kinds is not None:
         listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])
