@@ -186,7 +186,7 @@ def test_the_sentence_says_the_decision_and_who_pays():
     assert text == (
         "Set for 5 % false alarms, this detector finds 50 % (5 of 10) of the labelled anomalies and rejects 50 % (35 "
         "of 70) of the good test images, more than asked for. Kind 'poly' is rejected in 100 % (35 of 35; from 90 % "
-        "kinds never. It makes up 50 % of the test normals."
+        "at 95 % confidence), the other kinds never. It makes up 50 % of the test normals."
     )
     known = train.assign(group=["mono"] * 180 + ["poly"] * 20)
     text = summary(known, labelled, threshold=39.5)["sentence"].replace("\N{NO-BREAK SPACE}", " ")
