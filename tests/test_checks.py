@@ -1,9 +1,10 @@
 """The self-check of the loss, on fits whose course is known beforehand."""
 
-import re
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+import scipy
 import torch
 from torch import Tensor
 
@@ -56,14 +57,37 @@ def test_a_loss_that_rises_again_before_weighing_is_told(
     assert (check.ok, said in check.message) == (ok, True), check.message
 
 
-@pytest.mark.parametrize(("tail", "far", "moved"), [(100, 0.01, "nearer"), (0, 20.0, "farther away")])
-def test_the_check_of_the_gaussian_says_which_way_weights_moved_the_scores(tail: int, far: float, moved: str) -> None:
-    """A Gaussian with a long tail that weights take away, and one without a tail that weights make heavier."""
-    scores = torch.distributions.Normal(10.0, 1.0).icdf((torch.arange(400) + 0.5) / 400)
-    skewed = torch.cat([scores, torch.linspace(12, 40, tail)])
-    outcome = SimpleNamespace(scores=skewed, weights=torch.where(skewed < 12, 1.0, far))
-    (check,) = checks._gaussian(parse_weighting("Importance(log=False)"), outcome)
-    assert f"weighting moved the scores {moved}" in check.message
-    before, after = (float(part.split()[0]) for part in re.split(r"is |and ", check.message)[1:3])
-    assert (after < before) == (moved == "nearer")
-    assert check.value == pytest.approx(after, abs=0.005)
+@pytest.mark.parametrize(
+    ("weights", "ok", "moved"),
+    [
+        (lambda z: 1.0 + (z > 0), True, "nearer to"),
+        (lambda z: 1.0 + (z < 0), False, "farther away from"),
+        (lambda z: torch.where(z < -1.8, 2.0, 1.0), False, "farther away from"),
+        (lambda z: torch.where(z > 1.8, 2.0, 1.0), True, "nearer to"),
+        (lambda z: torch.full_like(z, 3.0), True, "neither nearer to nor away from"),
+    ],
+)
+def test_weights_that_move_the_scores_away_from_their_target_do_not_pass(
+    weights: Callable[[Tensor], Tensor], ok: bool, moved: str
+) -> None:
+    """A weight k counts as k copies, and their distance to the target is the statistic of scipy's own test."""
+    z = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(500) + 0.5) / 500)
+    scores, w = 10 + z, weights(z)
+    outcome = SimpleNamespace(scores=scores, weights=w / w.mean())
+    (check,) = checks._approach(parse_weighting("Importance(target=Gaussian(shift=1.0), log=False)"), outcome)
+    place = float(scores.mean() + scores.std()), float(scores.std())
+    before, after = (
+        scipy.stats.kstest(x.numpy(), "norm", place).statistic for x in (scores, scores.repeat_interleave(w.long()))
+    )
+    assert check.ok is ok
+    assert check.value == pytest.approx(after, abs=0.002)
+    assert f"weighting moved the scores {moved} their target" in check.message
+    assert f"is {before:.2f} unweighted and {after:.2f} weighted" in check.message
+
+
+def test_few_scores_have_no_shape_that_is_checked() -> None:
+    outcome = SimpleNamespace(scores=torch.rand(60), weights=torch.ones(60))
+    (check,) = checks._approach(parse_weighting("Importance()"), outcome)
+    assert check.ok
+    assert check.value is None
+    assert check.message == "60 scores are too few to tell"

@@ -56,6 +56,25 @@ def test_until_warm_the_loss_is_the_plain_mean():
     assert criterion(rand(32) ** 3).item() != pytest.approx((rand(32) ** 3).mean().item())
 
 
+@pytest.mark.parametrize(
+    ("samples", "epochs", "batch", "weighed"),
+    [(500, 16, 32, 500 * 16 - 1_024), (200, 40, 64, 200 * 40 - 1_024), (500, 16, 500, 500 * 14), (100, 5, 20, 0)],
+)
+def test_a_small_set_is_weighed_for_most_of_its_training_and_the_start_is_told(samples, epochs, batch, weighed, caplog):
+    """By default from 1,024 scores on: each batch thereafter, and the one that completes them, has unequal weights."""
+    caplog.set_level("INFO", "tailwise")
+    criterion, data = ImportanceWeightedLoss(), rand(samples) ** 3
+    unequal = 0
+    for _ in range(epochs):
+        for part in data.split(batch):
+            criterion(part)
+            unequal += len(part) * (criterion.effective_sample_share < 0.999)
+    assert 0 <= unequal - weighed <= batch if weighed else not unequal
+    assert [record.getMessage() for record in caplog.records] == [
+        "every weight is 1 until 1,024 scores have been seen; the option warmup begins earlier"
+    ]
+
+
 def test_once_warm_the_weights_come_from_the_newest_scores():
     criterion = ImportanceWeightedLoss(buffer=100, warmup=0)
     stream = rand(260).exp()

@@ -15,6 +15,7 @@ from ..core import inference
 from ..core.data import Batch, Data
 from ..core.detector import Contrasting, Detector, Trainable
 from ..numerics.metrics import auroc
+from ..weights.densities import Density
 from ..weights.steps import Importance
 from ..weights.weighting import Weighting, effective_sample_size
 
@@ -26,8 +27,9 @@ _LEAST_AGREEMENT = 0.5
 _LEAST_CONTRAST = 0.6
 _LEAST_SPREAD = 1e-4
 _LEAST_EFFECTIVE_SHARE = 0.05
-_MOST_DISTANCE = 0.25
-_MOST_DISTANCE_ADDED = 0.1
+# Fewer scores have no shape that weights could be seen to change.
+_FEWEST_OF_A_DISTRIBUTION = 100
+_GRID, _ROUNDING = 16_385, 1e-3
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: An
             _collapse(detector, batch),
         ]
     if weighting.steps:
-        checks += [_effective(outcome.weights), *_gaussian(weighting, outcome)]
+        checks += [_effective(outcome.weights), *_approach(weighting, outcome)]
     return checks
 
 
@@ -125,28 +127,36 @@ def _effective(weights: Tensor) -> Check:
     return Check("enough samples carry weight", share >= _LEAST_EFFECTIVE_SHARE, share, message)
 
 
-def _gaussian(weighting: Weighting, outcome: Any) -> list[Check]:
-    """Kolmogorov distance of the scores, on the scale that the weights are made on, to a Gaussian of their moments."""
+def _approach(weighting: Weighting, outcome: Any) -> list[Check]:
+    """Kolmogorov distance of the scores, on the scale that the weights are made on, to the target of the weights."""
     step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
     if step is None or not bool(torch.isfinite(outcome.scores).all()):
         return []
+    name = "weighted scores approach their target"
+    if len(outcome.scores) < _FEWEST_OF_A_DISTRIBUTION:
+        return [Check(name, True, None, f"{len(outcome.scores)} scores are too few to tell")]
     scores = step.scale(outcome.scores, outcome.scores)[0].double()
     weights = outcome.weights.double()
-    before, after = (_distance_to_gaussian(scores, w) for w in (torch.ones_like(weights), weights))
-    moved = "nearer" if after < before else "farther away"
-    most = max(_MOST_DISTANCE, before + _MOST_DISTANCE_ADDED)
-    message = (
-        f"weighting moved the scores {moved}: the largest distance of their distribution to a Gaussian is {before:.2f} "
-        f"unweighted and {after:.2f} weighted; up to {most:.2f} passes"
+    target = step.target(scores)
+    before, after = (_distance(scores, w, target) for w in (torch.ones_like(weights), weights))
+    moved = (
+        "nearer to" if after < before else "farther away from" if after > before else "neither nearer to nor away from"
     )
-    return [Check("weighted scores stay near a Gaussian", after <= most, after, message)]
+    message = (
+        f"weighting moved the scores {moved} their target {step.target!r}: the largest distance of their distribution "
+        f"to it is {before:.2f} unweighted and {after:.2f} weighted"
+    )
+    return [Check(name, after <= before + _ROUNDING, after, message)]
 
 
-def _distance_to_gaussian(scores: Tensor, w: Tensor) -> float:
-    share = w / w.sum()
-    mean = (share * scores).sum()
-    std = (share * (scores - mean).square()).sum().sqrt().clamp_min(1e-12)
+def _distance(scores: Tensor, w: Tensor, target: Density) -> float:
+    """The largest distance between the distributions of weighted scores [n] and of a target."""
+    around = 12 * float(scores.std())
+    grid = torch.linspace(float(scores.min()) - around, float(scores.max()) + around, _GRID, dtype=scores.dtype)
+    total = target.log_prob(grid).exp().cumsum(0)
     order = scores.argsort()
-    expected = torch.special.ndtr((scores[order] - mean) / std)
-    above = share[order].cumsum(0)
-    return float(torch.maximum((above - expected).abs(), (above - share[order] - expected).abs()).max())
+    places = (torch.searchsorted(grid, scores[order]) - 1).clamp_min(0)
+    expected = total[places] / total[-1].clamp_min(1e-300)
+    above = (w / w.sum())[order].cumsum(0)
+    below = torch.cat([above.new_zeros(1), above[:-1]])
+    return float(torch.maximum((above - expected).abs(), (below - expected).abs()).max())

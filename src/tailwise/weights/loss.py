@@ -5,23 +5,28 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..core import messages
 from ..core.validation import check_finite
 from ..errors import InputError
 from .default import parse_weighting
 from .steps import Importance
 from .weighting import Context, Weighting, effective_sample_size, weighted_mean
 
+# A small set of samples is seen often before a buffer is full twice, and would not be weighed until training ends.
+_USUAL_WARMUP = 1_024
+
 
 class ImportanceWeightedLoss(nn.Module):
     """Reduce a batch's unreduced losses with weights that draw the score distribution towards the target.
 
     The densities are fitted on the newest scores, kept in a ring buffer that travels with the module's state. Until
-    `warmup` scores have been seen every weight is 1: the scores of an untrained network mean nothing.
+    `warmup` scores have been seen every weight is 1: the scores of an untrained network mean nothing. A note
+    says so at the first batch.
 
     Args:
         weighting: a Weighting or its spelling; steps that need a sample's own past cannot be used.
         buffer: how many scores are kept; about one epoch is a good choice.
-        warmup: how many scores are seen before weighing begins; None is twice the buffer.
+        warmup: how many scores are seen before weighing begins; None is twice the buffer, at most 1,024.
         divide_by: see `weighted_mean`.
 
     Examples:
@@ -54,7 +59,7 @@ class ImportanceWeightedLoss(nn.Module):
             )
         if buffer < 2:
             raise InputError(f"the buffer must hold at least 2 scores: got {buffer}")
-        self.warmup = 2 * buffer if warmup is None else warmup
+        self.warmup = min(2 * buffer, _USUAL_WARMUP) if warmup is None else warmup
         self.divide_by = divide_by
         self.effective_sample_share = 1.0  # of the newest batch, for logging
         self.register_buffer("newest", torch.zeros(buffer))
@@ -71,6 +76,10 @@ class ImportanceWeightedLoss(nn.Module):
             raise InputError(f"one score per loss: got {tuple(scores.shape)} for {tuple(losses.shape)}")
         check_finite(scores, "scores")  # one that is not would stay in the memory
         if self.training:
+            if not int(self.seen) and self.warmup > len(scores):
+                messages.note(
+                    f"every weight is 1 until {self.warmup:,} scores have been seen; the option warmup begins earlier"
+                )
             self._remember(scores)
         w = self._weights(scores, embedding)
         self.effective_sample_share = effective_sample_size(w) / len(w)
