@@ -1,7 +1,12 @@
 """What strangers hand over (runs, networks, exports, cached features) neither runs, nor fetches, nor crashes."""
 
+import hashlib
+import importlib.util
 import json
+import os
+import pickle
 import shutil
+import socket
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -13,12 +18,16 @@ import torch
 from PIL import Image
 
 from tailwise.backbones import cache, networks
+from tailwise.benchmark import suites
 from tailwise.core.registry import parse_one
 from tailwise.errors import InputError
+from tailwise.integrations import onnx as integrations_onnx
 from tailwise.runs import files, store
 from tailwise.sources import image_decoding
+from tailwise.sources.auto import open_source
+from tailwise.sources.cube import Cube
 from tailwise.sources.images import ImageFolder
-from tailwise.workflows import score, update
+from tailwise.workflows import reviews, score, update, weigh
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
 
@@ -188,3 +197,160 @@ def test_features_are_of_all_that_they_depend_on(net: Path, monkeypatch: pytest.
     monkeypatch.setattr(image_decoding.PIL, "__version__", "99")
     keys.append(key())
     assert len(set(keys)) == len(keys)
+
+
+def entry(folder: Path) -> Path:
+    """An entry of the cache in this folder."""
+    return next(path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def forged_entry(path: Path, head: bytes, values: bytes) -> None:
+    """What is no such array, under a digest that is right."""
+    content = head + b"\n" + values
+    path.write_bytes(hashlib.blake2b(content, digest_size=16).digest() + content)
+
+
+@pytest.mark.parametrize(
+    ("head", "values"),
+    [
+        (b"O 2", bytes(16)), (b"<f4,<f4 2", bytes(16)), (b"<f4 99999999999999", bytes(16)), (b"<f4 -1", b""),
+        (b"", b""), (b"\xff\xfe", b""), (b"<f4", b"1"), (b"<f4 4", np.full(4, np.nan, "<f4").tobytes()),
+        (b"<i4 4", bytes(16)), (b"<f4 2 2", bytes(16)), (b"V8 1", bytes(8)), (b"<M8 1", bytes(8)), (b"<f4 x", bytes(4)),
+    ],
+)  # fmt: skip
+def test_forged_entries_of_the_cache_are_made_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: bytes, values: bytes
+) -> None:
+    monkeypatch.setenv("TAILWISE_CACHE", str(tmp_path))
+    monkeypatch.setitem(networks._ADDED, "mine", (torch.nn.AvgPool2d(4), (0.0,) * 3, (1.0,) * 3))
+    source = ImageFolder(str(photos), read="mine", size=16)
+    features, preview = source.load().train.samples, source.preview("0.png")
+    for folder in ("features", "previews"):
+        forged_entry(entry(tmp_path / folder), head, values)
+    assert torch.equal(source.load().train.samples, features)
+    assert torch.equal(source.preview("0.png"), preview)
+
+
+def test_a_cache_that_somebody_else_wrote_into_is_told_of(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of another length, under a right digest, cannot be told from the image's own."""
+    monkeypatch.setenv("TAILWISE_CACHE", str(tmp_path))
+    monkeypatch.setitem(networks._ADDED, "mine", (torch.nn.AvgPool2d(4), (0.0,) * 3, (1.0,) * 3))
+    source = ImageFolder(str(photos), read="mine", size=16)
+    source.load()
+    forged_entry(entry(tmp_path / "features"), b"<f4 5", bytes(20))
+    with pytest.raises(InputError, match=r"features of .* are \[\d\]") as caught:
+        source.load()
+    assert "delete the folder" in caught.value.hint
+
+
+def plant(path: Path, kind: str) -> None:
+    """Something at a path that is no regular file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        opened = socket.socket(socket.AF_UNIX)
+        here = os.getcwd()
+        os.chdir(path.parent)  # a socket's path may have 107 bytes only
+        opened.bind(path.name)
+        os.chdir(here)
+        opened.close()
+    else:
+        path.symlink_to("/dev/zero")
+
+
+NAMES = ["t.csv", "t.tsv", "t.txt", "t.parquet", "t.xlsx", "t.npy", "t.npz", "c.mat", "c.hdr", "c.tif", "i.png",
+         "i.jp2", "train-images-idx3-ubyte", "train-images-idx3-ubyte.gz"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_only_regular_files_are_data(kind: str, tmp_path: Path) -> None:
+    """As the data itself, and as one of a folder of it; nothing waits for what never comes."""
+    for name in NAMES:
+        plant(tmp_path / name / name, kind)
+        for given in (tmp_path / name / name, tmp_path / name):
+            with pytest.raises(InputError) as caught:
+                open_source(str(given)).load()
+            assert caught.value.hint
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_what_is_no_regular_file_beside_data_is_left_out_with_a_word(
+    kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cubes = tmp_path / "cubes"
+    cubes.mkdir()
+    np.save(cubes / "a.npy", np.random.default_rng(0).random((4, 5, 6)))
+    plant(cubes / "b.npy", kind)
+    plant(cubes / "sub" / "c.mat", kind)
+    (cubes / "out.npy").symlink_to(tmp_path / "elsewhere.npy")
+    np.save(tmp_path / "elsewhere.npy", np.ones((4, 5, 6)))
+    assert len(Cube(str(cubes)).load().train) == 20
+    assert "b.npy" in caplog.text
+    assert "sub/c.mat" in caplog.text
+    assert "out.npy" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_side_files_are_regular_files_too(kind: str, photos: Path, tmp_path: Path) -> None:
+    """Masks, references, groups, lists of anomalies, sheets, scores, suites, exports, stores and the files of a run."""
+    cube = tmp_path / "cube.npy"
+    np.save(cube, np.random.default_rng(0).random((4, 5, 6)))
+    odd = {
+        name: tmp_path / "odd" / name for name in ("m.npy", "m.png", "g.csv", "l.txt", "s.parquet", "s.toml", "e.onnx")
+    }
+    for path in odd.values():
+        plant(path, kind)
+    plant(tmp_path / "store.zarr" / "zarr.json", kind)
+    plant(tmp_path / "run" / store.SETTINGS, kind)
+    calls = [
+        lambda: Cube(str(cube), labels=str(odd["m.npy"])).load(),
+        lambda: Cube(str(cube), labels=str(odd["m.png"])).load(),
+        lambda: Cube(str(cube), white=str(odd["m.npy"])).load(),
+        lambda: Cube(str(cube), dark=str(odd["m.npy"])).load(),
+        lambda: Cube(str(tmp_path / "store.zarr")).load(),
+        lambda: ImageFolder(str(photos), groups=str(odd["g.csv"])).load(),
+        lambda: reviews.read(odd["g.csv"]),
+        lambda: reviews._listed(ImageFolder(str(photos)).load_all(), odd["l.txt"]),
+        lambda: weigh.weigh_table(odd["g.csv"], None, "Importance()"),
+        lambda: weigh.weigh_table(odd["s.parquet"], None, "Importance()"),
+        lambda: suites.read_suite(odd["s.toml"]),
+        lambda: networks.backbone(str(odd["e.onnx"])),
+        lambda: integrations_onnx.session(odd["e.onnx"]),
+        lambda: files.read_json(tmp_path / "run" / store.SETTINGS),
+        lambda: files.read_tensors(tmp_path / "run" / store.SETTINGS),
+        lambda: store.open_run(tmp_path / "run"),
+    ]
+    if importlib.util.find_spec("zarr") is None:
+        del calls[4]
+    for call in calls:
+        with pytest.raises(InputError):
+            call()
+    plant(tmp_path / "cube_mask.npy", kind)
+    with pytest.raises(InputError, match="a file was needed"):
+        Cube(str(cube)).load()
+
+
+@pytest.mark.parametrize("where", ["compressor", "filter", "object"])
+def test_a_store_that_would_be_unpickled_is_refused(where: str, tmp_path: Path) -> None:
+    pytest.importorskip("zarr", reason="needs zarr (tailwise[zarr])")
+
+    class Harmful:
+        def __reduce__(self) -> tuple:
+            return open, (str(tmp_path / "written"), "w")
+
+    array = tmp_path / "c.zarr" / "cube"
+    array.mkdir(parents=True)
+    (array.parent / ".zgroup").write_text('{"zarr_format": 2}')
+    pickled = {"id": "pickle", "protocol": 5}
+    facts = {"chunks": [4, 4, 6], "shape": [4, 4, 6], "dtype": "|O" if where == "object" else "<f4", "fill_value": 0,
+             "order": "C", "zarr_format": 2, "compressor": pickled if where == "compressor" else None,
+             "filters": None if where == "compressor" else [pickled]}  # fmt: skip
+    (array / ".zarray").write_text(json.dumps(facts))
+    (array / "0.0.0").write_bytes(pickle.dumps(Harmful()))
+    with pytest.raises(InputError):
+        Cube(str(array.parent)).load()
+    assert not (tmp_path / "written").exists()

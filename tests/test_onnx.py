@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -386,3 +387,132 @@ def test_large_samples_are_kept_smaller(side: int, kind: torch.dtype, count: int
     kept = fingerprint.choose(fitted("gaussian", (12,), False), Data(samples, [str(i) for i in range(20)]))
     assert kept is not None
     assert (kept.dtype, len(kept)) == (kind, count)
+
+
+def forged(source: Path, target: Path, change) -> Path:
+    """The file with other metadata: `change` is given the facts and gives what is written in their place."""
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(source)
+    facts = json.loads(model.metadata_props[0].value)
+    text = change(facts)
+    del model.metadata_props[:]
+    if text is not None:
+        model.metadata_props.add(key="tailwise", value=text if isinstance(text, str) else json.dumps(text))
+    target.write_bytes(model.SerializeToString())
+    return target
+
+
+FACTS = ("format", "sample_shape", "features", "threshold", "map_threshold", "batch_size", "tolerance", "detector",
+         "versions", "fingerprint_samples", "fingerprint_scores")  # fmt: skip
+ODD = (None, True, -1, 0, 1e400, 10**30, 10**400, "text", "", [], [[]], [None], [-1], [10**12], {}, {"type": "<f4"})
+
+
+def said_in_two_lines(capsys) -> tuple[str, str]:
+    """The error and the hint: all that is said."""
+    error, hint = capsys.readouterr().err.splitlines()
+    assert error.startswith("error: ")
+    assert hint.startswith("hint: ")
+    assert len(hint) > 10
+    return error, hint
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_forged_facts_of_an_export_are_refused(name: str, exported: Path, tmp_path: Path, capsys) -> None:
+    """Whatever stands in the place of a fact, or nothing: status 2 with error and hint, or the scores of the file."""
+    from tailwise_runtime.__main__ import main
+
+    np.save(tmp_path / "samples.npy", np.zeros((3, 5)))
+    plain = tailwise_runtime.load(exported).score(np.zeros((3, 5)))
+    refused = 0
+
+    def change(facts: dict, value: object) -> dict:
+        return {key: facts[key] for key in facts if key != name} if value == "missing" else facts | {name: value}
+
+    for number, value in enumerate((*ODD, "missing")):
+        file = forged(exported, tmp_path / f"{number}.onnx", partial(change, value=value))
+        if main([str(file), str(tmp_path / "samples.npy")]) == 2:
+            said_in_two_lines(capsys)
+            refused += 1
+        else:
+            rows = capsys.readouterr().out.splitlines()[1:]
+            assert [float(row.split(",")[1]) for row in rows] == pytest.approx(plain.tolist())
+    assert refused >= (
+        10 if name in ("threshold", "detector", "features", "versions", "map_threshold") else len(ODD) - 1
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["no JSON", "[]", "3", "null", '"text"', "[" * 100_000, "{}", '{"format": 99, "tailwise": 7}', "\x00", None]
+)
+def test_metadata_that_are_no_facts(text, exported: Path, tmp_path: Path, capsys) -> None:
+    from tailwise_runtime.__main__ import main
+
+    np.save(tmp_path / "samples.npy", np.zeros((3, 5)))
+    assert main([str(forged(exported, tmp_path / "m.onnx", lambda _: text)), str(tmp_path / "samples.npy")]) == 2
+    said_in_two_lines(capsys)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": [16, 6]}, {"shape": [2, 5]}, {"type": "O"}, {"type": "<f4,<f4"}, {"base64": "!"}, {"base64": 7},
+        {"shape": [0]}, {"shape": "16"},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("which", ["fingerprint_samples", "fingerprint_scores"])
+def test_forged_arrays_in_an_export(which: str, change: dict, exported: Path, tmp_path: Path, capsys) -> None:
+    from tailwise_runtime.__main__ import main
+
+    np.save(tmp_path / "samples.npy", np.zeros((3, 5)))
+    file = forged(exported, tmp_path / "m.onnx", lambda facts: facts | {which: facts[which] | change})
+    assert main([str(file), str(tmp_path / "samples.npy")]) == 2
+    said_in_two_lines(capsys)
+
+
+@pytest.mark.parametrize("graph", ["constant", "text", "fails", "wide"])
+def test_a_graph_that_gives_something_else(graph: str, finished: Path, exported: Path, tmp_path: Path, capsys) -> None:
+    """The facts of an export on a graph of another sort."""
+    from tailwise_runtime.__main__ import main
+
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    given = helper.make_tensor_value_info("samples", kind, ["n", 5])
+    nodes = {
+        "constant": [helper.make_node("Constant", [], ["score"], value_float=1.0)],
+        "text": [helper.make_node("Constant", [], ["score"], value_strings=["a"] * 3)],
+        "fails": [helper.make_node("Constant", [], ["seven"], value_ints=[7]),
+                  helper.make_node("Reshape", ["samples", "seven"], ["score"])],
+        "wide": [helper.make_node("Identity", ["samples"], ["score"])],
+    }[graph]  # fmt: skip
+    said = onnx.ValueInfoProto(name="score")
+    said.type.tensor_type.elem_type = onnx.TensorProto.STRING if graph == "text" else kind
+    made = helper.make_model(
+        helper.make_graph(nodes, "forged", [given], [said]), opset_imports=[helper.make_opsetid("", 18)], ir_version=8
+    )
+    made.metadata_props.extend(onnx.load(exported).metadata_props)
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+    np.save(tmp_path / "samples.npy", np.zeros((3, 5)))
+    assert main([str(tmp_path / "m.onnx"), str(tmp_path / "samples.npy")]) == 2
+    said_in_two_lines(capsys)
+    assert run(["verify", str(finished), str(tmp_path / "m.onnx")]) == 2
+    said_in_two_lines(capsys)
+
+
+def test_the_loader_reads_regular_files_and_writes_through_no_link(exported: Path, tmp_path: Path, capsys) -> None:
+    from tailwise_runtime.__main__ import main
+
+    samples, pipe, notes = tmp_path / "samples.npy", tmp_path / "pipe.npy", tmp_path / "notes.txt"
+    np.save(samples, np.zeros((3, 5)))
+    os.mkfifo(pipe)
+    os.mkfifo(tmp_path / "pipe.csv")
+    np.savez(tmp_path / "two.npz", a=np.zeros(3), b=np.zeros(3))
+    for model, data in ((exported, pipe), (exported, tmp_path / "pipe.csv"), (exported, tmp_path), (pipe, samples),
+                        (exported, tmp_path / "two.npz"), (exported, tmp_path / "none.npy"),
+                        (exported, Path("/dev/null"))):  # fmt: skip
+        assert main([str(model), str(data)]) == 2
+        said_in_two_lines(capsys)
+    notes.write_text("mine")
+    (tmp_path / "scores.csv").symlink_to(notes)
+    assert main([str(exported), str(samples), "--out", str(tmp_path / "scores.csv")]) == 0
+    assert notes.read_text() == "mine"
+    assert (tmp_path / "scores.csv").read_text().startswith("sample,score")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,15 @@ __all__ = ["Model", "ModelError", "load"]
 
 _FORMAT = 1
 _INPUT = "samples"
+_EXPORT_AGAIN = "write the file again: tailwise export RUN --out model.onnx"
 
 
 class ModelError(ValueError):
-    """The file cannot be used, or the samples are not of its kind: what came, and what was needed."""
+    """The file cannot be used, or the samples are not of its kind: what came, what was needed, and what to do next."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(f"{message} ({hint})" if hint else message)
+        self.message, self.hint = message, hint
 
 
 class Model:
@@ -35,15 +41,17 @@ class Model:
     def __init__(self, session: onnxruntime.InferenceSession, facts: dict[str, Any]) -> None:
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
-        self._kept = (
-            _array(facts.pop("fingerprint_samples")).astype(np.float32),
-            _array(facts.pop("fingerprint_scores")),
-        )
         self.facts = facts
         self.sample_shape: tuple[int, ...] = tuple(facts["sample_shape"])
-        self.features: tuple[str, ...] = tuple(map(str, facts["features"]))
+        self.features: tuple[str, ...] = tuple(facts["features"])
         self.threshold = float(facts["threshold"])
         self.map_threshold: float | None = facts["map_threshold"]
+        self._kept = (
+            _array(facts.pop("fingerprint_samples")).astype(np.float32),
+            _array(facts.pop("fingerprint_scores")).astype(float),
+        )
+        if self._kept[1].shape != self._kept[0].shape[:1] or self._kept[0].shape[1:] != self.sample_shape:
+            raise ValueError(f"samples {list(self._kept[0].shape)} are stored with scores {list(self._kept[1].shape)}")
 
     @property
     def has_maps(self) -> bool:
@@ -61,7 +69,7 @@ class Model:
     def maps(self, samples: np.ndarray) -> np.ndarray:
         """Where the score comes from [n, height, width], float32, enlarged and smoothed as the run's own maps are."""
         if not self.has_maps:
-            raise ModelError(f"{self.facts['detector']} was exported without maps")
+            raise ModelError(f"{self.facts['detector']} was exported without maps", "score without maps")
         return self._run("map", samples)
 
     def verify(self) -> float:
@@ -79,7 +87,9 @@ class Model:
         samples = np.asarray(samples)
         if samples.shape[1:] != self.sample_shape or samples.ndim != len(self.sample_shape) + 1:
             needed = ", ".join(["n", *map(str, self.sample_shape)])
-            raise ModelError(f"samples [{needed}] are needed: got shape {list(samples.shape)}")
+            raise ModelError(
+                f"samples [{needed}] are needed: got shape {list(samples.shape)}", "give samples as those of the fit"
+            )
         step = max(1, int(self.facts["batch_size"]))
         parts = [
             self._of_batch(output, samples[start : start + step]) for start in range(0, max(1, len(samples)), step)
@@ -90,12 +100,19 @@ class Model:
         try:
             part = np.ascontiguousarray(samples, dtype=np.float32)
         except (TypeError, ValueError) as error:
-            raise ModelError(f"samples are not numbers: {error}") from error
+            raise ModelError(f"samples are not numbers: {error}", "give an array of numbers") from error
         if not np.isfinite(part).all():
-            raise ModelError("a sample holds NaN or infinity: fill or drop missing values first")
+            raise ModelError("a sample holds NaN or infinity", "fill or drop missing values first")
         # Maps are smoothed only where they are asked for.
         given = {_INPUT: part, **({"with_map": np.array(output == "map")} if self.has_maps else {})}
-        return self._session.run([output], given)[0]
+        try:
+            result = np.asarray(self._session.run([output], given)[0])
+        except Exception as error:  # its errors share no class but this
+            raise ModelError(f"the model cannot score: {error}", _EXPORT_AGAIN) from error
+        axes = 3 if output == "map" else 1
+        if result.ndim != axes or len(result) != len(part) or result.dtype.kind not in "fb":
+            raise ModelError(f"the model gives {result.dtype} of shape {list(result.shape)} as {output}", _EXPORT_AGAIN)
+        return result
 
 
 def load(path: str | Path, threads: int = 1, check: bool = True) -> Model:
@@ -111,7 +128,9 @@ def load(path: str | Path, threads: int = 1, check: bool = True) -> Model:
     """
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"no file {path}")
+        raise ModelError(f"no file {path}", "give the .onnx file that tailwise export wrote")
+    if not 0 < threads < 1 << 10:
+        raise ModelError(f"threads must be from 1 to 1023: got {threads}", "leave it out")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # of no use where every batch may have another size
@@ -119,30 +138,67 @@ def load(path: str | Path, threads: int = 1, check: bool = True) -> Model:
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors share no class but this
-        raise ModelError(f"{path} cannot be opened as ONNX: {error}") from error
-    model = Model(session, _facts(path, session))
+        raise ModelError(f"{path} cannot be opened as ONNX: {error}", _EXPORT_AGAIN) from error
+    facts = _facts(path, session)
+    try:
+        model = Model(session, facts)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # the metadata are whatever their writer likes
+        raise ModelError(f"{path} holds facts that cannot be: {error}", _EXPORT_AGAIN) from error
     if check:
         worst = model.verify()
         if worst > model.facts["tolerance"]:
             raise ModelError(
                 f"{path} gives other scores here than when it was made, by up to {100 * worst:.2g} %: its threshold "
-                f"may not hold (made with {model.facts['versions']}, this is onnxruntime {onnxruntime.__version__}); "
-                "load it with check=False to look at it"
+                f"may not hold (made with {model.facts['versions']}, this is onnxruntime {onnxruntime.__version__})",
+                "load it with check=False to look at it",
             )
     return model
 
 
 def _facts(path: Path, session: onnxruntime.InferenceSession) -> dict[str, Any]:
-    text = session.get_modelmeta().custom_metadata_map.get("tailwise")
     try:
-        facts = json.loads(text or "")
-        known = facts["format"]
-    except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{path} was not written by tailwise export: it lacks its facts") from error
-    if known > _FORMAT:
-        raise ModelError(f"{path} was written by tailwise {facts.get('tailwise')}: upgrade tailwise-runtime")
+        facts = json.loads(session.get_modelmeta().custom_metadata_map.get("tailwise") or "")
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{path} was not written by tailwise export: it lacks its facts", _EXPORT_AGAIN) from error
+    known = facts.get("format") if isinstance(facts, dict) else None
+    if type(known) is int and known > _FORMAT:
+        raise ModelError(f"{path} was written by tailwise {facts.get('tailwise')}", "upgrade tailwise-runtime")
+    wrong = [name for name, fits in _NEEDED.items() if not fits(facts.get(name))] if known else ["format"]
+    if wrong:
+        raise ModelError(f"{path} lacks a usable {', '.join(wrong)}", _EXPORT_AGAIN)
     return facts
 
 
+def _is_number(value: Any) -> bool:
+    # Compared, because a whole number of JSON may be larger than any float; NaN is below nothing.
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 31
+
+
+def _is_list(value: Any, fits: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(fits, value))
+
+
+# What each fact must be. Whoever hands over a file can write anything into it.
+_NEEDED: dict[str, Callable[[Any], bool]] = {
+    "format": _is_count,
+    "sample_shape": lambda value: _is_list(value, _is_count) and bool(value),
+    "features": lambda value: _is_list(value, lambda name: isinstance(name, str)),
+    "threshold": _is_number,
+    "map_threshold": lambda value: value is None or _is_number(value),
+    "batch_size": _is_count,
+    "tolerance": lambda value: _is_number(value) and 0 < value < 1,
+    "detector": lambda value: isinstance(value, str),
+    "versions": lambda value: isinstance(value, dict),
+    "fingerprint_samples": lambda value: isinstance(value, dict),
+    "fingerprint_scores": lambda value: isinstance(value, dict),
+}
+
+
 def _array(value: dict[str, Any]) -> np.ndarray:
+    if value.get("type") not in ("<f2", "<f4", "<f8") or not _is_list(value.get("shape"), _is_count):
+        raise ValueError(f"a stored array is of type {value.get('type')!r} and shape {value.get('shape')!r}")
     return np.frombuffer(base64.b64decode(value["base64"]), value["type"]).reshape(value["shape"])

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import csv
+import io
+import os
+import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,22 +31,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         samples = _read(options.samples, model)
         scores = model.score(samples)
         if options.maps is not None:
-            np.save(options.maps, model.maps(samples), allow_pickle=False)
+            buffer = io.BytesIO()
+            np.save(buffer, model.maps(samples), allow_pickle=False)
+            maps = options.maps if options.maps.suffix == ".npy" else Path(f"{options.maps}.npy")
+            _replace(maps, buffer.getvalue())
         _write(options.out, model, scores)
-    except (ModelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    except ModelError as error:
+        return _refused(error.message, error.hint)
+    except MemoryError as error:
+        return _refused(f"not enough memory: {error}", "score fewer samples at once")
+    except OSError as error:
+        return _refused(f"{error.filename or 'the system'}: {error.strerror or error}", "check the paths")
     return 0
 
 
+def _refused(message: str, hint: str) -> int:
+    # On one line each, and nothing in a name steers the terminal.
+    for what, text in (("error", message), ("hint", hint)):
+        shown = "".join(letter if letter.isprintable() else " " for letter in text)
+        print(f"{what}: {' '.join(shown.split())}", file=sys.stderr)
+    return 2
+
+
 def _read(path: Path, model: Model) -> np.ndarray:
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder", "give an .npy array [n, *sample], or a .csv")
+    if not path.is_file():
+        # Reading a pipe or a device may wait for ever.
+        raise ModelError(f"{path} is no regular file" if path.exists() else f"no file {path}", "give an .npy or .csv")
     if path.suffix.lower() != ".csv":
         try:
-            return np.load(path, allow_pickle=False)
-        except ValueError as error:
-            raise ModelError(f"{path} is not an array of numbers: {error}") from error
+            with path.open("rb") as file:
+                loaded = np.load(file, allow_pickle=False)
+        except Exception as error:  # what numpy raises on broken files is not a closed list
+            raise ModelError(f"{path} is not an array of numbers: {error}", "save it by numpy.save") from error
+        if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "buif":
+            raise ModelError(f"{path} holds something that is not numbers", "save an array of numbers by numpy.save")
+        return loaded
     if not model.features:
-        raise ModelError("the model knows no names of columns")
+        raise ModelError("the model knows no names of columns", "give an .npy array")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = file.readline()
@@ -51,11 +77,15 @@ def _read(path: Path, model: Model) -> np.ndarray:
             # Where commas are decimal signs, spreadsheets part columns by semicolons.
             rows = list(csv.DictReader(file, delimiter=max(",;\t", key=header.count)))
     except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not text in UTF-8: {error}") from error
+        raise ModelError(f"{path} is not text in UTF-8: {error}", "save it in UTF-8") from error
+    except csv.Error as error:
+        raise ModelError(
+            f"{path} cannot be read as CSV: {error}", "is it another format than its name says?"
+        ) from error
     if not rows:
-        raise ModelError(f"{path} has no rows")
+        raise ModelError(f"{path} has no rows", "a row of names and rows of numbers are needed")
     if missing := [name for name in model.features if name not in rows[0]]:
-        raise ModelError(f"{path} lacks the columns {missing}")
+        raise ModelError(f"{path} lacks the columns {missing}", "name the columns as those of the fit")
     return np.array(
         [
             [_number(row[name], f"row {i}, column {name} of {path}") for name in model.features]
@@ -69,7 +99,7 @@ def _number(text: str | None, where: str) -> float:
     try:
         return float(text or "")
     except ValueError:
-        raise ModelError(f"{where} is not a number: {text!r}") from None
+        raise ModelError(f"{where} is not a number: {text!r}", "correct it, or drop the row") from None
 
 
 def _write(path: Path | None, model: Model, scores: np.ndarray) -> None:
@@ -80,7 +110,18 @@ def _write(path: Path | None, model: Model, scores: np.ndarray) -> None:
     if path is None:
         sys.stdout.write(text)
     else:
-        path.write_text(text, encoding="utf-8")
+        _replace(path, text.encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, and never through a link that lies in its place."""
+    beside = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(8)}")
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from . import networks
 
 # Features of more bytes than this stay on disk and are read when they are asked for.
@@ -64,7 +65,12 @@ class Extractor:
 
     def features(self, key: str, image: Callable[[], Tensor]) -> Tensor:
         """Features [d] or [d, h, w], from the cache or of `image()` [1 or 3, height, width] in 0..1."""
-        return torch.from_numpy(_kept(self.folder, key, lambda: _small(self.compute(image())))).float()
+        axes = 3 if self.layers else 1
+
+        def fits(kept: np.ndarray) -> bool:
+            return kept.ndim == axes and kept.dtype.kind == "f" and kept.size > 0 and bool(np.isfinite(kept).all())
+
+        return torch.from_numpy(_kept(self.folder, key, lambda: _small(self.compute(image())), fits)).float()
 
     def compute(self, image: Tensor) -> Tensor:
         """Features of an image, without the cache."""
@@ -96,7 +102,13 @@ class FeatureFiles:
     def __getitem__(self, index: Tensor) -> Tensor:
         result = torch.empty(len(index), *self.shape[1:])
         for row, place in enumerate(index.tolist()):
-            result[row] = self.one(place)
+            one = self.one(place)
+            if one.shape != self.shape[1:]:
+                raise InputError(
+                    f"the features of {self.files[place]} are {list(one.shape)}, and {list(self.shape[1:])} of others",
+                    f"somebody else wrote into the cache: delete the folder {self.extractor.folder}",
+                )
+            result[row] = one
         return result
 
 
@@ -106,7 +118,11 @@ def preview(path: Path, reading: str, picture: Callable[[], Tensor]) -> Tensor:
     if folder is None:
         return picture()
     key = _hash(_content(path), f"preview {reading}".encode())
-    kept = _kept(folder.with_name("previews"), key, lambda: (picture() * 255).round().byte().numpy())
+
+    def fits(kept: np.ndarray) -> bool:
+        return kept.ndim == 3 and kept.shape[0] == 3 and kept.size > 0 and kept.dtype == np.uint8
+
+    kept = _kept(folder.with_name("previews"), key, lambda: (picture() * 255).round().byte().numpy(), fits)
     return torch.from_numpy(kept).float() / 255
 
 
@@ -139,11 +155,13 @@ def _hash(content: bytes, described: bytes) -> str:
     return hashlib.blake2b(content, digest_size=_DIGEST, key=hashlib.blake2b(described).digest()).hexdigest()
 
 
-def _kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
-    """The array of this name, from the folder or made and kept there."""
+def _kept(
+    folder: Path | None, key: str, make: Callable[[], np.ndarray], fits: Callable[[np.ndarray], bool]
+) -> np.ndarray:
+    """The array of this name, from the folder or made and kept there; what does not fit is made again."""
     path = None if folder is None else folder / key[:2] / key[2:]
     kept = None if path is None else _read(path)
-    if kept is None:
+    if kept is None or not fits(kept):
         kept = make()
         if path is not None:
             _write(path, kept)
@@ -153,15 +171,18 @@ def _kept(folder: Path | None, key: str, make: Callable[[], np.ndarray]) -> np.n
 def _read(path: Path) -> np.ndarray | None:
     """A kept array, or None where there is none or it is damaged."""
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if path.is_file() else b""
     except OSError:
         return None
     digest, content = raw[:_DIGEST], raw[_DIGEST:]
     if hashlib.blake2b(content, digest_size=_DIGEST).digest() != digest:
         return None
-    head, _, values = content.partition(b"\n")
-    kind, *shape = head.decode("ascii").split()
-    return np.frombuffer(bytearray(values), dtype=kind).reshape([int(side) for side in shape])
+    try:
+        head, _, values = content.partition(b"\n")
+        kind, *shape = head.decode("ascii").split()
+        return np.frombuffer(bytearray(values), dtype=kind).reshape([int(side) for side in shape])
+    except (ValueError, TypeError, SyntaxError, OverflowError):
+        return None  # whoever can write here can also seal what is no array
 
 
 def _write(path: Path, values: np.ndarray) -> None:

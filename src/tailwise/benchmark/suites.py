@@ -18,6 +18,7 @@ from typing import Any
 from ..core import registry
 from ..errors import InputError, did_you_mean
 from ..runs.file_names import check_name
+from ..runs.files import regular_file
 from ..training import cleaning
 from ..training.local_scores import parse
 from ..training.options import Training
@@ -231,7 +232,7 @@ def read_suite(path: Path) -> Suite:
         InputError: it cannot be read, names what it does not define, or its name cannot be a file's.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(regular_file(path).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the suite {path}: {error}") from error
     try:

@@ -31,7 +31,7 @@ from ..core.data import Batch
 from ..core.detector import Detector
 from ..errors import InputError
 from ..runs import fingerprint
-from ..runs.files import write
+from ..runs.files import regular_file, write
 from ..runs.fingerprint import TOLERANCE, Fingerprint
 from ..runs.scorer import open_run
 
@@ -190,8 +190,8 @@ def session(file: Path | bytes, threads: int = 1) -> Any:
     """
     if importlib.util.find_spec("onnxruntime") is None:
         raise InputError("onnxruntime is needed to run an ONNX file", "pip install 'tailwise[onnx]'")
-    if isinstance(file, Path) and not file.is_file():
-        raise InputError(f"no file {file}")
+    if isinstance(file, Path):
+        regular_file(file)
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -203,7 +203,8 @@ def session(file: Path | bytes, threads: int = 1) -> Any:
         )
     except Exception as error:  # its errors share no class but this
         raise InputError(
-            f"{file if isinstance(file, Path) else 'the file'} cannot be opened as ONNX: {error}"
+            f"{file if isinstance(file, Path) else 'the file'} cannot be opened as ONNX: {error}",
+            "write it again: tailwise export RUN --out model.onnx",
         ) from error
 
 
@@ -212,9 +213,18 @@ def _scores_of(opened: Any, samples: np.ndarray) -> np.ndarray:
     if any(value.name == "with_map" for value in opened.get_overridable_initializers()):
         given["with_map"] = np.array(False)
     try:
-        return opened.run(["score"], given)[0]
+        scores = np.asarray(opened.run(["score"], given)[0])
     except Exception as error:  # its errors share no class but this
-        raise InputError(f"the ONNX file does not take samples of shape {list(samples.shape[1:])}: {error}") from error
+        raise InputError(
+            f"the ONNX file does not take samples of shape {list(samples.shape[1:])}: {error}",
+            "give a file that tailwise export wrote of this run",
+        ) from error
+    if scores.shape != samples.shape[:1] or scores.dtype.kind != "f":
+        raise InputError(
+            f"the ONNX file gives {scores.dtype} of shape {list(scores.shape)} for {len(samples)} samples",
+            "give a file that tailwise export wrote of this run",
+        )
+    return scores
 
 
 def _made_up(detector: Detector) -> Fingerprint:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..sources.paths import regular_file
 
 SETTINGS, MODEL, SCORES, HISTORY = "settings.json", "model.safetensors", "scores.parquet", "history.jsonl"
 TEST_SCORES, CLUSTERS, FINGERPRINT = "test_scores.parquet", "clusters.safetensors", "fingerprint.safetensors"
@@ -191,6 +192,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         InputError: it is missing, broken or of another format.
     """
+    regular_file(path)
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -204,6 +206,7 @@ def read_json(path: Path) -> Any:
     Raises:
         InputError: it is missing, broken or nested too deep.
     """
+    regular_file(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -34,6 +34,7 @@ from ..errors import InputError
 from ..sources.arrays import array_like
 from ..sources.auto import open_source, spelled
 from ..sources.image_samples import backbones
+from ..sources.paths import regular_file
 from ..sources.table import Table
 from ..training import local_scores
 from . import display, fingerprint
@@ -358,9 +359,9 @@ class Run:
 
     def _checked(self, name: str) -> Path:
         path = self.path / name
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"{self.path} has lost its {name}", "fit again")
-        if file_digest(path) != self.settings.digests.get(name):
+        if file_digest(regular_file(path)) != self.settings.digests.get(name):
             raise InputError(f"{path} was changed after the fit", "restore it, or fit again")
         return path
 

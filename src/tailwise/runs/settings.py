@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import math
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -207,10 +206,12 @@ def _fits(value: Any, declared: Any) -> bool:
     return _PLAIN_TYPES[declared](value)
 
 
+_LARGEST = 1e300
 _PLAIN_TYPES: dict[Any, Callable[[Any], bool]] = {
     bool: lambda value: isinstance(value, bool),
-    int: lambda value: isinstance(value, int) and not isinstance(value, bool),
-    float: lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value),
+    int: lambda value: isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 63,
+    # Compared, because a whole number of JSON may be larger than any float; NaN is below nothing.
+    float: lambda value: isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LARGEST,
     str: lambda value: isinstance(value, str),
     type(None): lambda value: value is None,
 }

@@ -27,7 +27,7 @@ from .envi import header_of
 from .nodata import lacking, possible, values_of
 from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout
-from .paths import find_path, list_files
+from .paths import find_path, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
 from .zarr_files import SUFFIX as ZARR
 
@@ -147,7 +147,10 @@ class Cube(PathSource):
         root = find_path(self.path)
         if not root.is_dir() or root.suffix.lower() == ZARR:
             return root, [""], []
-        names = [name for name in list_files(root, SUFFIXES) if not Path(name).stem.lower().endswith("_mask")]
+        refused: dict[str, str] = {}
+        names = list_files(root, SUFFIXES, refused=refused)
+        say_refused(root, refused, "copy what they lead to into the folder")
+        names = [name for name in names if not Path(name).stem.lower().endswith("_mask")]
         asked = [find_path(path).resolve() for path in (self.white, self.dark) if path]
         names = [name for name in names if (root / name).resolve() not in asked]
         references = [name for name in names if is_reference(name)]
@@ -233,7 +236,7 @@ class Cube(PathSource):
     def _mask(self, scene: Scene) -> np.ndarray | None:
         if self.labels is None:
             start = f"{scene.path.stem}_mask."
-            beside = sorted(p for p in scene.path.parent.iterdir() if p.name.startswith(start) and p.is_file())
+            beside = sorted(p for p in scene.path.parent.iterdir() if p.name.startswith(start) and not p.is_dir())
             mask = scene.mask if not beside else _read_mask(beside[0])
         elif self.labels in scene.maps:
             mask = scene.maps[self.labels]
@@ -477,6 +480,7 @@ def _layout(names: list[str], scenes: list[Scene]) -> dict[str, Any]:
 
 
 def _read_mask(path: Path) -> np.ndarray:
+    regular_file(path)
     if path.suffix.lower() == ".npy":
         try:
             return np.load(path, allow_pickle=False) != 0

@@ -21,7 +21,7 @@ from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError
 from .labels import values_of
-from .paths import find_path
+from .paths import find_path, regular_file
 from .recognition import Match, PathSource
 from .splits import by_class
 
@@ -120,6 +120,7 @@ def read_idx(path: Path) -> np.ndarray:
     Raises:
         InputError: it is no such file, or shorter or longer than its header says.
     """
+    regular_file(path)
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:

@@ -113,7 +113,7 @@ def _features(files: list[Path], read: str, size: int | tuple[int, int], layers:
         return reader
     result = torch.empty(reader.shape)
     for place in progress(range(len(files)), "extracting features"):
-        result[place] = reader.one(place)
+        result[place] = reader[torch.tensor([place])][0]
     return result
 
 

@@ -23,7 +23,7 @@ from ..errors import InputError, printable
 from . import image_files, image_layouts, image_samples
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of
-from .paths import find_path, is_inside, list_files, say_refused
+from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
 
 _PREVIEW_SIDE = 128
@@ -226,7 +226,7 @@ class ImageFolder(PathSource):
         if self.groups == "folder":
             return {name: str(Path(name).parent.as_posix()) for name in names}
         path = root / self.groups
-        table = _read_groups(path if path.is_file() else find_path(self.groups))
+        table = _read_groups(regular_file(path if path.exists() else find_path(self.groups)))
         missing = [name for name in names if name not in table]
         if missing:
             raise InputError(

@@ -40,6 +40,8 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
     """
     if not str(path):
         raise InputError("no path was given", "a file or folder was needed; . is the current folder")
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} holds a zero byte, which no path does", "check the spelling")
     asked, home = Path(path).expanduser(), data_directory(directory)
     places = [asked] if asked.is_absolute() or home is None else [asked, home / asked]
     for place in places:
@@ -49,6 +51,37 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
             return place
     looked = " and ".join(str(place.absolute()) for place in places)
     raise InputError(f"no file or folder {str(path)!r}: looked for {looked}", _how_to_get(asked, places, home))
+
+
+def regular_file(path: Path) -> Path:
+    """The path, where a regular file is there: reading anything else may wait for ever.
+
+    Raises:
+        InputError: nothing is there, or a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        raise InputError(f"there is no file {str(path)!r}", "check the spelling") from error
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else _special(mode)}", "a file was needed")
+    return path
+
+
+def check_store(folder: Path) -> None:
+    """Refuse a folder that is read as one file where anything in it is no regular file, or a link that leads out.
+
+    Raises:
+        InputError: there is such a thing.
+    """
+    real_root = os.path.realpath(folder)
+    for parent, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            place = os.path.join(parent, name)
+            if os.path.islink(place) and not is_inside(os.path.realpath(place), real_root):
+                raise InputError(f"{place} is {LINK_OUT}", "copy what it leads to into the folder")
+            if name in files and os.path.exists(place):
+                regular_file(Path(place))
 
 
 def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
@@ -84,13 +117,13 @@ def list_files(
     return sorted(walk.below(root, ""), key=natural)
 
 
-def say_refused(root: Path, refused: dict[str, str]) -> None:
-    """Warn of what `list_files` left out."""
+def say_refused(root: Path, refused: dict[str, str], way_on: str = "--follow-links reads them") -> None:
+    """Warn of what `list_files` left out; `way_on` says how to read what links lead to."""
     for what in dict.fromkeys(refused.values()):
         names = [name for name, is_what in refused.items() if is_what == what]
         shown = ", ".join(printable(name) for name in names[:5]) + (" and others" if len(names) > 5 else "")
-        way_on = "; --follow-links reads them" if what == _LINK_OUT else ""
-        messages.warning(f"{root}: {len(names)} left out, {what}: {shown}{way_on}")
+        then = f"; {way_on}" if what == LINK_OUT else ""
+        messages.warning(f"{root}: {len(names)} left out, {what}: {shown}{then}")
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -98,7 +131,7 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", name)], name
 
 
-_LINK_OUT = "a link that leads out of the folder"
+LINK_OUT = "a link that leads out of the folder"
 
 
 @dataclass(frozen=True)
@@ -123,7 +156,7 @@ class _Walk:
             if not (is_folder or entry.name.lower().endswith(self.suffixes)):
                 continue
             if self._leads_out(entry):
-                self.refused[name] = _LINK_OUT
+                self.refused[name] = LINK_OUT
             elif is_folder:
                 yield from self.below(Path(entry.path), f"{name}/")
             elif what := _special_of(entry):

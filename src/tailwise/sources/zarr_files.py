@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import InputError
 from . import nodata
 from .numpy_files import ALWAYS_READ, MOST_PACKED
+from .paths import check_store
 
 SUFFIX = ".zarr"
 _BAND_NAMES = ("wav", "band", "channel", "spectral")
@@ -69,12 +70,14 @@ def read_zarr(path: Path) -> tuple[dict[str, Any], dict[str, tuple[float, ...]]]
     """The arrays of a store by their names, those of 3 axes as ZarrCube, and their values of no data.
 
     Raises:
-        InputError: zarr is not installed, it is no store, or an array is larger than what is stored of it can be.
+        InputError: zarr is not installed, it is no store, part of it is no regular file or lies outside, or an array is
+            larger than what is stored of it can be.
     """
     try:
         import zarr
     except ImportError as error:
         raise InputError("zarr cubes need the package zarr", "pip install 'tailwise[zarr]'") from error
+    check_store(path)
     try:
         opened = zarr.open(str(path), mode="r")
         arrays = dict(opened.arrays()) if isinstance(opened, zarr.Group) else {path.stem: opened}

@@ -17,7 +17,7 @@ from ..core.problem import Labelled, OnDisk, Pictured, Problem, Source, fixed_to
 from ..errors import InputError
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
 from ..runs.sheets import read_csv
-from ..sources.paths import find_path
+from ..sources.paths import find_path, regular_file
 
 _LISTS = (".txt", ".csv")
 _VERDICTS = ("", ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL)
@@ -29,10 +29,8 @@ def read(path: Path) -> dict[str, str]:
     Raises:
         InputError: no such file, it lacks the columns sample and verdict, or a verdict is another word.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
     try:
-        sheet = read_csv(path, dtype=str, keep_default_na=False)
+        sheet = read_csv(regular_file(path), dtype=str, keep_default_na=False)
     except (ValueError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not a readable table: {error}") from error
     missing = [name for name in ("sample", "verdict") if name not in sheet]
@@ -143,7 +141,7 @@ def _below(source: Source, path: str) -> Labelled:
 def _listed(whole: Labelled, path: Path) -> Labelled:
     """The samples that a file names, one a line, or in the column `sample` of a .csv."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = regular_file(path).read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
             names = read_csv(io.StringIO(text), dtype=str)["sample"].tolist()
         else:

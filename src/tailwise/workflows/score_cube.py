@@ -154,7 +154,7 @@ class Part:
     def _done(self, samples: int) -> int:
         """How many scores of a part like this one can be kept: whole blocks only."""
         try:
-            if self.facts.read_text() != self.belongs:
+            if not self.facts.is_file() or self.facts.read_text() != self.belongs:
                 return 0
             found = self.path.stat().st_size // _BYTES
         except (OSError, ValueError):

@@ -12,6 +12,7 @@ import torch
 from ..errors import InputError, did_you_mean
 from ..runs import files
 from ..runs.sheets import read_csv, to_csv
+from ..sources.paths import regular_file
 from ..weights.default import parse_weighting
 from ..weights.weighting import Context
 
@@ -55,8 +56,7 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise InputError(f"there is no file {path}")
+    regular_file(path)
     try:
         return pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
     except (ValueError, OSError, UnicodeDecodeError) as error:
