@@ -21,13 +21,13 @@ from torch import Tensor
 
 from ..calibration import score_maps
 from ..calibration.clusters import UNKNOWN, names_of
-from ..core import inference
+from ..core import inference, messages
 from ..core.data import Batch, Data
 from ..core.detector import Detector, MeanOfCues
 from ..core.embedding import embedding_beside, embedding_of
 from ..core.identity import digest_of
 from ..core.modality import box_of
-from ..core.problem import Labelled, Source
+from ..core.problem import Labelled, OnDisk, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
 from ..runs.scorer import Run
@@ -85,6 +85,8 @@ def reopen(run: Run) -> Known:
         InputError: none of its samples is there any more.
     """
     source = run.source()
+    if isinstance(source, OnDisk) and repr(source) != run.settings.source:
+        messages.note(f"the training data is read from {source.path}")
     train = source.load().train
     table = run.scores()
     place = {str(name): i for i, name in enumerate(train.names)}

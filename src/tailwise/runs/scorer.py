@@ -37,7 +37,7 @@ from ..sources.image_samples import backbones
 from ..sources.paths import regular_file
 from ..sources.table import Table
 from ..training import local_scores
-from . import display, fingerprint
+from . import display, fingerprint, places
 from .exchange import settle
 from .files import (
     BACKBONE,
@@ -259,13 +259,17 @@ class Run:
         Raises:
             InputError: its images are read by a file that is not the run's own, or by what is no plain name of a model.
         """
-        source: Source = self._spelled("source")
+        source: Source = places.at_places(self._spelled("source"), self.places())
         if not isinstance(source, ReadByBackbone):
             return source
         if source.read == BACKBONE:
             return source.read_by(str(self._checked(BACKBONE)))
         backbones().check_name(source.read)
         return source
+
+    def places(self) -> dict[str, str]:
+        """Where the data that the fit named lies now, by what the source calls it; see `runs.places`."""
+        return places.now(self.settings.places, self.settings.home, self.path)
 
     def backbone(self) -> bytes | None:
         """The ONNX file that reads the images, None where none was named for it."""

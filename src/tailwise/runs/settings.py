@@ -92,11 +92,14 @@ class Made:
 
 @dataclass(frozen=True, kw_only=True)
 class OfTheFile:
-    """What the file says of itself and of those beside it: SHA-256 `digests` by name."""
+    """What the file says of itself and of those beside it: SHA-256 `digests` by name; `home`, the run's folder when it
+    was made, and the `places` of its data then, by what the source calls them (see `places`)."""
 
     format: int = FORMAT
     status: str = "complete"
     digests: dict[str, str] = field(default_factory=dict)
+    home: str = ""
+    places: dict[str, str] = field(default_factory=dict)
     seal: str = ""
 
 

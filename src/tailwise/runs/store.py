@@ -137,6 +137,7 @@ class Writer:
         test_scores: pd.DataFrame | None = None,
         fingerprint_samples: Tensor | None = None,
         backbone: bytes | None = None,
+        places: Mapping[str, str] | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -154,7 +155,8 @@ class Writer:
         for name, content in present.items():
             write(self.path / name, content)
         digests = {name: file_digest(self.path / name) for name in (*SEALED, *present)}
-        self._write_settings({**settings, "status": "complete", "digests": digests})
+        of_file = {"status": "complete", "digests": digests, "home": os.path.abspath(self.home), "places": places or {}}
+        self._write_settings({**settings, **of_file})
         self.unfinished = False
         (self.path / CHECKPOINT).unlink(missing_ok=True)
         if self.path != self.home:

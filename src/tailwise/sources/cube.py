@@ -80,6 +80,7 @@ class Cube(PathSource):
     """
 
     reads: ClassVar[str] = "a cube (.mat, .hdr, .zarr, .npz, .tif) or a folder of cubes"
+    file_options: ClassVar[tuple[str, ...]] = ("path", "white", "dark", "labels")
 
     key: str | None = None
     bad_bands: tuple[int | tuple[int, int], ...] = ()

@@ -60,6 +60,7 @@ class ImageFolder(PathSource):
     """
 
     reads: ClassVar[str] = "an image or a folder of images"
+    file_options: ClassVar[tuple[str, ...]] = ("path", "groups")
 
     read: str = "pixels"
     layers: tuple[int, ...] = ()
@@ -122,7 +123,9 @@ class ImageFolder(PathSource):
     def at(self, path: str) -> ImageFolder:
         """The same reading of another folder; a groups file is kept where that folder has it."""
         other = replace(self, path=path)
-        if self.groups in (None, "folder") or (find_path(path) / str(self.groups)).is_file():
+        if self.groups in (None, "folder"):
+            return other
+        if not os.path.isabs(str(self.groups)) and (find_path(path) / str(self.groups)).is_file():
             return other
         return replace(other, groups=None)
 

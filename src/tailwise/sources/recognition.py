@@ -35,9 +35,11 @@ class PathSource(Value):
     Attributes:
         path: a file or folder; relative ones are also looked for in the data directory.
         reads: what it reads, in words for people whose path no source recognises.
+        file_options: the fields that name files or folders.
     """
 
     reads: ClassVar[str]
+    file_options: ClassVar[tuple[str, ...]] = ("path",)
 
     path: str
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,7 @@ class Parts:
         clusters: those of the training samples.
         test: the table of the test samples.
         backbone: the ONNX file that reads the images, None where none was named.
+        places: where the data lies; see `runs.places`.
     """
 
     detector: Detector
@@ -41,6 +42,7 @@ class Parts:
     seed: int
     test: pd.DataFrame | None = None
     backbone: bytes | None = None
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 def calibrate(settings: dict[str, Any], table: pd.DataFrame, kinds: np.ndarray | None = None) -> Calibration:
@@ -67,5 +69,5 @@ def write_run(
     samples = fingerprint.choose(parts.detector, parts.trained, parts.seed)
     return writer.finish(
         settings, parts.detector, parts.table, parts.history, summary, to_html(summary), parts.clusters, parts.test,
-        samples, parts.backbone,
+        samples, parts.backbone, parts.places,
     )  # fmt: skip

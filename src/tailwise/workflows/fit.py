@@ -31,7 +31,7 @@ from ..errors import InputError
 from ..integrations import trackers
 from ..report import review, selection
 from ..report.summary import fit_summary
-from ..runs import scorer, store
+from ..runs import places, scorer, store
 from ..runs.scorer import Run, table_of_test
 from ..runs.table import Split, with_calibration
 from ..training import cleaning, cross_fitting, local_scores
@@ -106,7 +106,17 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         note = selection.rare_or_hidden(table)
         if note:
             messages.note(note)
-        parts = assembly.Parts(detector, split.training, table, outcome.history, clusters, request.seed, test, backbone)
+        parts = assembly.Parts(
+            detector,
+            split.training,
+            table,
+            outcome.history,
+            clusters,
+            request.seed,
+            test,
+            backbone,
+            places.of_source(request.source),
+        )
         run = assembly.write_run(
             writer, settings, parts,
             lambda: fit_summary(

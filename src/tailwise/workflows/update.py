@@ -73,7 +73,14 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         }
         writer.start(settings, overwrite)
         parts = assembly.Parts(
-            detector, data.take(chosen), table, opened.history(), clusters, seed, backbone=opened.backbone()
+            detector,
+            data.take(chosen),
+            table,
+            opened.history(),
+            clusters,
+            seed,
+            backbone=opened.backbone(),
+            places=opened.places(),
         )
         return assembly.write_run(
             writer, settings, parts, lambda: update_summary(opened, settings, source, problem, rows, table)

@@ -1,0 +1,69 @@
+"""Where the data of a run lies: it is found again from any folder, and where the run and its data moved together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..sources.paths import find_path
+from ..sources.recognition import PathSource
+
+
+def of_source(source: Any) -> dict[str, str]:
+    """The absolute paths of the files and folders that a source reads, by what it calls them."""
+    if not isinstance(source, PathSource):
+        inner = getattr(source, "source", None)  # of a source that chooses among another's samples
+        return {} if inner is None else of_source(inner)
+    given = {name: getattr(source, name) for name in source.file_options}
+    found = {text: _found(text) for text in given.values() if isinstance(text, str)}
+    root = found[source.path]
+    # What lies in the data's own folder under that name is meant, not what lies beside it.
+    return {
+        text: os.path.abspath(place)
+        for text, place in found.items()
+        if place is not None and (text == source.path or (place.is_file() and not (root and (root / text).exists())))
+    }
+
+
+def now(places: Mapping[str, str], home: str, run: Path) -> dict[str, str]:
+    """Where that lies now: beside the run as it was, or in its old place; without what is in neither.
+
+    Args:
+        places: as `of_source` gave them when the run was made.
+        home: where the run lay then, an absolute path.
+        run: where it lies now.
+    """
+    found = {}
+    for text, place in places.items():
+        beside = os.path.normpath(os.path.join(os.path.abspath(run), os.path.relpath(place, home))) if home else place
+        there = next((path for path in (beside, place) if os.path.exists(path)), None)
+        if there is not None:
+            found[text] = there
+    return found
+
+
+def at_places(source: Any, places: Mapping[str, str]) -> Any:
+    """The source with these paths in place of what it calls them."""
+    if not isinstance(source, PathSource):
+        inner: Any = getattr(source, "source", None)
+        return source if inner is None else replace(source, source=at_places(inner, places))
+    given = {name: getattr(source, name) for name in source.file_options}
+    moved = {name: places[text] for name, text in given.items() if text in places and _elsewhere(text, places[text])}
+    return replace(source, **moved)
+
+
+def _elsewhere(text: str, place: str) -> bool:
+    """Whether a path leads from here to something else, or nowhere."""
+    found = _found(text)
+    return found is None or not os.path.samefile(found, place)
+
+
+def _found(text: str) -> Path | None:
+    try:
+        return find_path(text)
+    except InputError:
+        return None
