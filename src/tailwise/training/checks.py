@@ -30,6 +30,8 @@ _LEAST_EFFECTIVE_SHARE = 0.05
 # Fewer scores have no shape that weights could be seen to change.
 _FEWEST_OF_A_DISTRIBUTION = 100
 _GRID, _ROUNDING = 16_385, 1e-3
+# A little is chance, and told without failing the fit.
+_CLEARLY_FARTHER = 0.1
 
 
 @dataclass(frozen=True)
@@ -128,25 +130,40 @@ def _effective(weights: Tensor) -> Check:
 
 
 def _approach(weighting: Weighting, outcome: Any) -> list[Check]:
-    """Kolmogorov distance of the scores, on the scale that the weights are made on, to the target of the weights."""
-    step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
-    if step is None or not bool(torch.isfinite(outcome.scores).all()):
+    """Whether the weights drew the scores towards their target; no check where they moved a little away, which is told
+    by `doubt_of_weights`."""
+    moved = _moved(weighting, outcome)
+    if moved is None:
         return []
-    name = "weighted scores approach their target"
-    if len(outcome.scores) < _FEWEST_OF_A_DISTRIBUTION:
-        return [Check(name, True, None, f"{len(outcome.scores)} scores are too few to tell")]
+    (before, after), text = moved
+    farther = after - before
+    if _ROUNDING < farther <= _CLEARLY_FARTHER:
+        return []
+    return [Check("weighted scores approach their target", farther <= _ROUNDING, after, text)]
+
+
+def doubt_of_weights(weighting: Weighting, outcome: Any) -> str:
+    """A sentence where the weights moved the scores away from their target; "" where not, or where few tell nothing."""
+    moved = _moved(weighting, outcome)
+    return "" if moved is None or moved[0][1] <= moved[0][0] + _ROUNDING else moved[1]
+
+
+def _moved(weighting: Weighting, outcome: Any) -> tuple[tuple[float, float], str] | None:
+    """Kolmogorov distance of the scores, on the scale that the weights are made on, to the weights' target, before and
+    after, and in words."""
+    step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
+    few = len(outcome.scores) < _FEWEST_OF_A_DISTRIBUTION
+    if step is None or few or not bool(torch.isfinite(outcome.scores).all()):
+        return None
     scores = step.scale(outcome.scores, outcome.scores)[0].double()
     weights = outcome.weights.double()
     target = step.target(scores)
     before, after = (_distance(scores, w, target) for w in (torch.ones_like(weights), weights))
-    moved = (
-        "nearer to" if after < before else "farther away from" if after > before else "neither nearer to nor away from"
-    )
-    message = (
-        f"weighting moved the scores {moved} their target {step.target!r}: the largest distance of their distribution "
+    way = {-1: "nearer to", 0: "neither nearer to nor away from", 1: "farther away from"}[int(np.sign(after - before))]
+    return (before, after), (
+        f"weighting moved the scores {way} their target {step.target!r}: the largest distance of their distribution "
         f"to it is {before:.2f} unweighted and {after:.2f} weighted"
     )
-    return [Check(name, after <= before + _ROUNDING, after, message)]
 
 
 def _distance(scores: Tensor, w: Tensor, target: Density) -> float:

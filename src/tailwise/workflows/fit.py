@@ -34,7 +34,7 @@ from ..report.summary import fit_summary
 from ..runs import places, scorer, store
 from ..runs.scorer import Run, table_of_test
 from ..runs.table import Split, with_calibration
-from ..training import cleaning, cross_fitting, local_scores
+from ..training import checks, cleaning, cross_fitting, local_scores
 from ..training import fit as training_fit
 from ..training.loop import Keeper
 from ..weights.default import choose_weighting
@@ -87,6 +87,9 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
+        if doubt := checks.doubt_of_weights(weighting, outcome):
+            messages.note(doubt)
+            settings["notes"] = (*settings["notes"], doubt)
         clusters = Clusters.learn(problem.train, request.seed)
         table = split.table(detector, outcome, fitted.scores, clusters)
         closest = scorer.closest(clusters) if request.per_cluster else None
