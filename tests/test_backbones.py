@@ -201,7 +201,7 @@ def test_an_onnx_file(images, tmp_path):
     assert torch.allclose(maps, expected, atol=1e-5)
     assert networks.identity(str(path)) != ""
     path.write_bytes(b"broken")
-    with pytest.raises(InputError, match="cannot be opened as ONNX"):
+    with pytest.raises(InputError, match="cannot read"):
         networks.backbone(str(path))
 
 

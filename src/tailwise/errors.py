@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+
+# Some libraries quote the file that they fail on.
+_LONGEST = 300
 
 # Letters of names in some scripts, and of some pictographs, though they print nothing.
 _JOINERS = "\u200c\u200d"
@@ -47,6 +51,28 @@ class InputError(ValueError):
         # Whoever shows it need not ask whose names are in it.
         self.message, self.hint = printable(message), printable(hint)
         super().__init__(f"{self.message} ({self.hint})" if hint else self.message)
+
+
+@contextmanager
+def reading(file: object, hint: str) -> Iterator[None]:
+    """Whatever a foreign library raises while it reads a file becomes an InputError that names the file.
+
+    What libraries raise on broken files is no closed list. The block holds the library's call and nothing of ours,
+    whose exceptions are faults to be seen.
+
+    Examples:
+        >>> with reading("parts.csv", "fetch it again"):
+        ...     {}["head"]
+        Traceback (most recent call last):
+        tailwise.errors.InputError: cannot read parts.csv: 'head' (fetch it again)
+    """
+    try:
+        yield
+    except (InputError, MemoryError, Warning):
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__
+        raise InputError(f"cannot read {file}: {said}", hint) from error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

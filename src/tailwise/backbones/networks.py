@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, reading
 from ..numerics import export_ops
 from . import mobilenet
 
@@ -28,6 +28,7 @@ _NETWORK = "efficientnet_lite_pytorch"
 # What the cached features of before would differ in: raised with every change to how images become features here.
 _VERSION = 2
 _TIMM, _ONNX = "timm:", ".onnx"
+_AS_ONNX = "a whole ONNX file was needed, which takes images [1, 3, height, width]"
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _MOBILENET = "mobilenet-v2"
 # The environment's variable that names the file of its weights: a path is the user's to say, never a run's.
@@ -272,10 +273,8 @@ def onnx_content(name: str) -> bytes:
     with open(name, "rb") as file:
         content = file.read()
     onnx = importlib.import_module("onnx")
-    try:
+    with reading(name, _AS_ONNX):
         outside = {_location(tensor) for tensor in _outside(onnx.load_model_from_string(content), onnx.TensorProto)}
-    except Exception as error:  # its errors share no class but this
-        raise InputError(f"{name} cannot be opened as ONNX: {error}") from error
     if outside:
         raise InputError(
             f"{name} keeps its weights in another file, {min(outside)!r}",
@@ -400,12 +399,15 @@ def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    try:
+    with reading(name, _AS_ONNX):
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors share no class but this
-        raise InputError(f"{name} cannot be opened as ONNX: {error}") from error
-    inputs = session.get_inputs()
-    return lambda image: [torch.from_numpy(out) for out in session.run(None, {inputs[0].name: image.cpu().numpy()})]
+
+    def outputs(image: Tensor) -> list[Tensor]:
+        with reading(name, _AS_ONNX):
+            values = session.run(None, {session.get_inputs()[0].name: image.cpu().numpy()})
+        return [torch.from_numpy(value) for value in values]
+
+    return outputs
 
 
 @cache

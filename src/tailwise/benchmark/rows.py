@@ -26,8 +26,8 @@ _BLOCK = 1 << 16
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The newest row of every cell, oldest first; half-written lines are left out."""
     rows: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        with suppress(json.JSONDecodeError, KeyError, TypeError):
+    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
+        with suppress(ValueError, RecursionError, KeyError, TypeError):
             row = json.loads(line)
             rows.pop(key(row["settings"]), None)
             rows[key(row["settings"])] = row

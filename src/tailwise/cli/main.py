@@ -23,6 +23,8 @@ from ..errors import InputError, printable
 from .commands import COMMANDS
 
 _PREFIXES = {"NOTE": "note: ", "WARNING": "warning: ", "ERROR": "error: "}
+# Messages quote what was given, which may be of any length.
+_LONGEST = 4_000
 
 app = App(
     name="tailwise",
@@ -55,6 +57,8 @@ def _run(arguments: Sequence[str]) -> int:
         # A path may hold bytes that are no text, and a terminal know few letters: neither is worth a lost result.
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
+        if odd := [argument for argument in arguments if "\0" in argument]:
+            raise InputError(f"an argument holds a zero byte: {odd[0]!r}", "no path and no name does")
         result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         status = _show(result, _flag(arguments, "--out"))
         if sys.stdout is not None:
@@ -62,7 +66,7 @@ def _run(arguments: Sequence[str]) -> int:
         return status
     except CycloptsError as error:
         _say(f"error: {' '.join(str(error).split())}")
-        _say(f"hint: tailwise {' '.join(_command(arguments))} --help".replace("  ", " "))
+        _say(f"hint: {_see_help(arguments)}")
         return 2
     except KeyboardInterrupt:
         _say("interrupted; the same command resumes an unfinished fit")
@@ -76,8 +80,7 @@ def _run(arguments: Sequence[str]) -> int:
         if said is None:
             raise
         _say(f"error: {said[0]}")
-        if said[1]:
-            _say(f"hint: {said[1]}")
+        _say(f"hint: {said[1] or _see_help(arguments)}")
         return 2
 
 
@@ -89,7 +92,7 @@ def _explained(error: Exception) -> tuple[str, str] | None:
     if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
         return f"not enough memory: {error}", "use fewer or smaller samples, a smaller network or a smaller batch"
     if isinstance(error, OSError):
-        return f"{error.filename or 'the system'}: {error.strerror or error}", ""
+        return f"{error.filename or 'the system'}: {error.strerror or error}", "mend that, and repeat the command"
     return None
 
 
@@ -132,6 +135,10 @@ def _command(arguments: Sequence[str]) -> list[str]:
     return [a for a in arguments[:1] if a in {command.__name__ for command in COMMANDS}]
 
 
+def _see_help(arguments: Sequence[str]) -> str:
+    return " ".join(["tailwise", *_command(arguments), "--help"])
+
+
 class _Lines(logging.Handler):
     """Messages of the logger `tailwise` as lines on stderr."""
 
@@ -162,5 +169,8 @@ def _lines_on_stderr() -> Iterator[None]:
 
 
 def _say(message: str) -> None:
+    line = printable(" ".join(message.split()))
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} ... {line[-_LONGEST // 2 :]}"
     with suppress(OSError):  # where messages cannot be written, the exit status still tells
-        print(printable(" ".join(message.split())), file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOTHING = type(None)
 # Whole numbers beyond this do not fit the machine's; sizes and counts are far below.
 _LARGEST_WHOLE = 2**63 - 1
+_LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,7 @@ def checked(value: Any, annotation: Any, name: str) -> Any:
     """The value as the annotation asks for it, with numpy's and torch's numbers as Python's own.
 
     Numbers must be finite, whole where the annotation says int, and within its Bounds. Annotations other than int,
-    float, bool, literals, tuples of them and their unions are not looked at; text is only told from other members of a
-    union.
+    float, bool, text, literals, plain classes, tuples of them and their unions are not looked at.
 
     Raises:
         InputError: the value, called `name`, is not what was asked for.
@@ -86,11 +87,11 @@ def checked(value: Any, annotation: Any, name: str) -> Any:
     value = _plain(value)
     if type(value) in (tuple, list) and any(_plain(part) is not part for part in value):
         value = type(value)(map(_plain, value))
-    if annotation is not str and not _fits(value, annotation):
-        shown = requirement(annotation)
+    if not _fits(value, annotation):
+        wanted = requirement(annotation)
         if isinstance(value, float) and not math.isfinite(value):
-            shown = shown.replace("a number", "a finite number", 1)
-        raise InputError(f"{name} must be {shown}: got {value!r}")
+            wanted = wanted.replace("a number", "a finite number", 1)
+        raise InputError(f"{name} must be {wanted}: got {shown(value)}")
     return value
 
 
@@ -114,7 +115,7 @@ def requirement(annotation: Any) -> str:
     if _is_union(kind):
         parts = [requirement(member) for member in members]
         return ", or ".join(parts) if all(parts) else ""
-    return ""
+    return f"of the kind {kind.__name__}" if _is_class(kind) else ""
 
 
 def requirements(member: Callable[..., Any]) -> dict[str, str]:
@@ -147,9 +148,22 @@ def checked_constructor(function: F) -> F:
     return typing.cast(F, call)
 
 
+def shown(value: Any) -> str:
+    """The start of the value as Python writes it, which refuses to write numbers of thousands of digits."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "a number of thousands of digits"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and torch print as calls that could not be read back."""
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    """Numbers of numpy and torch print as calls that could not be read back; arithmetic takes no whole numbers beyond
+    the machine's."""
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    if type(value) is int and _LARGEST_WHOLE < abs(value) < sys.float_info.max:
+        return float(value)
+    return value
 
 
 def _parts(annotation: Any) -> tuple[Any, Bounds]:
@@ -184,7 +198,12 @@ def _fits(value: Any, annotation: Any) -> bool:
         return any(_fits(value, member) for member in members)
     if typing.get_origin(kind) is tuple and requirement(kind):
         return isinstance(value, (tuple, list)) and all(_fits(part, members[0]) for part in value)
-    return True
+    return isinstance(value, kind) if _is_class(kind) else True
+
+
+def _is_class(kind: Any) -> bool:
+    """Whether the annotation is a class, of which a value is or is not; a protocol may be met by any."""
+    return type(kind) is type
 
 
 def _is_finite(value: Any) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any, TypeVar
 
 from ..errors import InputError
-from .bounds import annotations_of, checked
+from .bounds import annotations_of, checked, shown
 from .peer_names import hint_for
 
 C = TypeVar("C", bound=type)
@@ -30,6 +30,8 @@ _HOMES = {
 }
 # What the options of a kind may be made of.
 _WITHIN = {"refinement": ("step", "density")}
+# The deepest that is of use is some ten: a refinement, its step, a density, an option's tuple.
+_DEEPEST = 40
 _entries: dict[str, dict[str, Entry]] = {kind: {} for kind in _HOMES}
 
 
@@ -139,15 +141,25 @@ def parse(text: str, kinds: Iterable[str]) -> tuple[Any, ...]:
         if not isinstance(tree, ast.List):
             raise SyntaxError("a loop")
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        raise InputError(f"cannot read {text!r}", "write it as in Python: Name(option=value), Name()") from error
+        raise InputError(f"cannot read {shown(text)}", "write it as in Python: Name(option=value), Name()") from error
+    if _is_deep(tree):
+        raise InputError(f"{shown(text)} is nested more than {_DEEPEST} deep", "write it with fewer parentheses")
     return tuple(_value(node, kinds, text) for node in tree.elts)
+
+
+def _is_deep(tree: ast.expr) -> bool:
+    """Whether more than so many parts of a spelling are inside each other: whoever reads it calls itself for each."""
+    level: list[ast.AST] = [tree]
+    for _ in range(_DEEPEST):
+        level = [part for node in level for part in ast.iter_child_nodes(node)]
+    return bool(level)
 
 
 def parse_one(text: str, kind: str) -> Any:
     """The one value of `kind` that `text` spells."""
     made = parse(text, (kind, *_WITHIN.get(kind, ())))
     if len(made) != 1 or kind_of(made[0]) != kind:
-        raise InputError(f"one {kind} is needed: got {text!r}", "choose one; tailwise names lists them")
+        raise InputError(f"one {kind} is needed: got {shown(text)}", "choose one; tailwise names lists them")
     return made[0]
 
 
@@ -162,7 +174,8 @@ def _value(node: ast.expr, kinds: tuple[str, ...], text: str) -> Any:
         return ast.literal_eval(node)
     except (ValueError, TypeError, MemoryError, RecursionError) as error:
         raise InputError(
-            f"cannot read {ast.unparse(node)!r} in {text!r}", "only names, numbers, strings and tuples go here"
+            f"cannot read {shown(ast.unparse(node))} in {shown(text)}",
+            "only names, numbers, strings and tuples go here",
         ) from error
 
 

@@ -29,7 +29,7 @@ from ..calibration import score_maps
 from ..core import inference
 from ..core.data import Batch
 from ..core.detector import Detector
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..runs import fingerprint
 from ..runs.files import regular_file, write
 from ..runs.fingerprint import TOLERANCE, Fingerprint
@@ -197,15 +197,10 @@ def session(file: Path | bytes, threads: int = 1) -> Any:
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False  # of no use where every batch may have another size
     options.log_severity_level = 3
-    try:
+    with reading(file if isinstance(file, Path) else "the file", "export the run again"):
         return runtime.InferenceSession(
             str(file) if isinstance(file, Path) else file, options, providers=["CPUExecutionProvider"]
         )
-    except Exception as error:  # its errors share no class but this
-        raise InputError(
-            f"{file if isinstance(file, Path) else 'the file'} cannot be opened as ONNX: {error}",
-            "write it again: tailwise export RUN --out model.onnx",
-        ) from error
 
 
 def _scores_of(opened: Any, samples: np.ndarray) -> np.ndarray:

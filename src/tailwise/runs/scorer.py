@@ -29,8 +29,8 @@ from ..core.detector import Detector
 from ..core.modality import Modality, find
 from ..core.problem import Labelled, ReadByBackbone, SkipsBad, Source
 from ..core.registry import parse
-from ..core.validation import check_samples
-from ..errors import InputError
+from ..core.validation import check_samples, check_share
+from ..errors import InputError, reading
 from ..sources.arrays import array_like
 from ..sources.auto import open_source, spelled
 from ..sources.image_samples import backbones
@@ -148,6 +148,8 @@ class Run:
         """What the run says of scores [n] that it gave these samples; see `score`."""
         if threshold is not None and false_discoveries is not None:
             raise InputError("samples are flagged by a threshold or by a share of false discoveries", "leave one out")
+        if false_discoveries is not None:
+            check_share(false_discoveries, "false_discoveries")
         calibration, kinds = self.calibration(), self._kinds_of(samples)
         limits = np.full(len(scores), self.settings.threshold if threshold is None else threshold)
         if threshold is None and kinds is not None:
@@ -179,11 +181,11 @@ class Run:
         """Which samples [n] of these p-values are flagged so that at most this share of them is normal."""
         flagged = conformal.benjamini_hochberg(p, share)
         normals = len(self.calibration().scores)
-        needed = math.ceil(len(p) * conformal.reachable(normals) / share)
-        if not flagged.any() and needed > 1:
+        needed = len(p) * conformal.reachable(normals) / share
+        if not flagged.any() and needed > 1 and math.isfinite(needed):
             messages.note(
-                f"nothing is flagged: at least {needed} of {len(p)} samples would have to score above all {normals} "
-                "calibration normals; use more of these, or a smaller batch"
+                f"nothing is flagged: at least {math.ceil(needed)} of {len(p)} samples would have to score above all "
+                f"{normals} calibration normals; use more of these, or a smaller batch"
             )
         return flagged
 
@@ -324,12 +326,17 @@ class Run:
     @_once
     def scores(self) -> pd.DataFrame:
         """The training samples; see `runs.table` for the columns."""
-        return pd.read_parquet(self._checked(SCORES))
+        return self._table(SCORES)
 
     @_once
     def test_scores(self) -> pd.DataFrame | None:
         """The test samples: sample, score, label, and group where known; None where there were none. For evaluation."""
-        return pd.read_parquet(self._checked(TEST_SCORES)) if TEST_SCORES in self.settings.digests else None
+        return self._table(TEST_SCORES) if TEST_SCORES in self.settings.digests else None
+
+    def _table(self, name: str) -> pd.DataFrame:
+        path = self._checked(name)
+        with reading(path, "restore it, or fit again"):
+            return pd.read_parquet(path)
 
     @_once
     def calibration(self) -> Calibration:

@@ -127,7 +127,10 @@ class Settings(OfTheFile, Made, Described, Training, Asked):
         given: dict[str, Any] = {
             name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known
         }
-        return cls(**given)
+        try:
+            return cls(**given)
+        except InputError as error:
+            raise InputError(f"{where}: {error.message}", "restore it, or fit again") from error
 
     def as_dict(self) -> dict[str, Any]:
         """As a report and settings.json hold them, less what describes the file; parts that a fit may lack are left

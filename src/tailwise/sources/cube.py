@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..core import messages
+from ..core.bounds import shown
 from ..core.context import Scenes
 from ..core.data import Data
 from ..core.modality import SPECTRUM
@@ -26,7 +27,7 @@ from .cube_files import SUFFIXES, Scene, is_stack, open_scene, read_reference
 from .envi import header_of
 from .nodata import lacking, possible, values_of
 from .numpy_files import SUFFIXES as ARRAYS
-from .numpy_files import numpy_layout
+from .numpy_files import numpy_layout, read_numpy
 from .paths import find_path, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
 from .zarr_files import SUFFIX as ZARR
@@ -453,13 +454,16 @@ def _of_references(names: list[str], *asked: str | None) -> tuple[str, ...]:
     return (f"not read as scans, because their names say that they are references: {shown}{use}",)
 
 
+_BAND = re.compile(r"\d{1,9}")
+
+
 def _bands_of(text: str) -> tuple[int | tuple[int, int], ...]:
     """Bands spelled as "0-3,107,108" -> ((0, 3), 107, 108)."""
     bands: list[int | tuple[int, int]] = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         ends = part.split("-")
-        if not all(end.strip().isdecimal() for end in ends) or len(ends) > 2:
-            raise InputError(f"cannot read the bands {part!r}", 'write them as in "0-3,107,108"')
+        if not all(_BAND.fullmatch(end.strip()) for end in ends) or len(ends) > 2:
+            raise InputError(f"cannot read the bands {shown(part)}", 'write them as in "0-3,107,108"')
         numbers = [int(end) for end in ends]
         bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
     return tuple(bands)
@@ -483,8 +487,6 @@ def _layout(names: list[str], scenes: list[Scene]) -> dict[str, Any]:
 def _read_mask(path: Path) -> np.ndarray:
     regular_file(path)
     if path.suffix.lower() == ".npy":
-        try:
-            return np.load(path, allow_pickle=False) != 0
-        except (ValueError, OSError, EOFError) as error:
-            raise InputError(f"cannot read the mask {path}: {error}") from error
+        mask: np.ndarray = read_numpy(path)["X"] != 0
+        return mask
     return image_files.read_mask(path)

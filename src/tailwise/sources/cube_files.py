@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import mmap
 import warnings
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError, did_you_mean
-from . import envi, hdf5, nodata, zarr_files
+from . import envi, hdf5, nodata, tiff_files, zarr_files
 from .numpy_files import check_claim, read_numpy
 
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
@@ -113,9 +114,7 @@ def is_stack(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        import tifffile
-
-        with tifffile.TiffFile(path) as file:
+        with tiff_files.opened(path, warns=False) as file:
             series = file.series[0]
             sides = [side for side, axis in zip(series.shape, series.axes, strict=True) if axis not in "YX"]
             return max(sides, default=1) >= _FEWEST_BANDS
@@ -191,12 +190,10 @@ def _open_numpy(path: Path, key: str | None) -> Scene:
 
 
 def _open_tiff(path: Path, key: str | None) -> Scene:
+    if importlib.util.find_spec("tifffile") is None:
+        raise InputError("TIFF cubes need the package tifffile", "pip install 'tailwise[hyperspectral]'")
     try:
-        import tifffile
-    except ImportError as error:
-        raise InputError("TIFF cubes need the package tifffile", "pip install 'tailwise[hyperspectral]'") from error
-    try:
-        with tifffile.TiffFile(path) as file:
+        with tiff_files.opened(path) as file:
             # Smaller copies of the pages are other levels of the series, or series of their own.
             series = file.series[0]
             check_claim(path, series.size * series.dtype.itemsize)

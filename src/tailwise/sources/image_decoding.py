@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ import numpy as np
 import PIL
 from PIL import Image, ImageOps
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from . import tiff_files
+from .tiff_files import without_lines_of_libtiff
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 # Raised with every change to how files become samples: what was kept of images before is then not taken for theirs.
@@ -132,7 +136,8 @@ _STARTS: dict[str, tuple[bytes, ...]] = {
 
 def _by_pillow(path: Path) -> Image.Image | Samples:
     with open_image(path) as file:
-        file.load()
+        with without_lines_of_libtiff() if file.format == "TIFF" else nullcontext():
+            file.load()
         picture: Image.Image = ImageOps.exif_transpose(file)
         picture.format = file.format
     if picture.mode.startswith("I;16"):
@@ -329,11 +334,9 @@ def _tiff_page(path: Path, tags: _Tags) -> np.ndarray:
 
 
 def _by_tifffile(path: Path, tags: _Tags, pages: bool = False) -> np.ndarray:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise ValueError("this kind of TIFF needs tifffile: pip install 'tailwise[hyperspectral]'") from error
-    with tifffile.TiffFile(path) as file:
+    if importlib.util.find_spec("tifffile") is None:
+        raise ValueError("this kind of TIFF needs tifffile: pip install 'tailwise[hyperspectral]'")
+    with tiff_files.opened(path) as file:
         first: Any = file.pages[0]
         _refuse_bomb(first.imagewidth * first.imagelength)
         values: np.ndarray = first.asarray()

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..core.bounds import shown
 from ..errors import InputError
 from .image_decoding import Samples, bands_of, decode, is_array
 from .paths import list_files
@@ -94,13 +95,13 @@ def check_picture(path: Path, channels: int) -> None:
 
 def check_size(size: Size) -> Size:
     """A side, or height and width, each from 8 to 4096 pixels; also spelled as "256x512"."""
-    spelled = re.fullmatch(r"(\d+)(?:x(\d+))?", size) if isinstance(size, str) else None
+    spelled = re.fullmatch(r"(\d{1,9})(?:x(\d{1,9}))?", size) if isinstance(size, str) else None
     if spelled:
         size = (int(spelled[1]), int(spelled[2])) if spelled[2] else int(spelled[1])
     sides = size if isinstance(size, tuple) else (size,)
     if size is not None and not (len(sides) <= 2 and all(type(side) is int and 8 <= side <= 4_096 for side in sides)):
         raise InputError(
-            f"size must be from 8 to 4096 pixels: got {size!r}", "give a side, or height and width as in 256x512"
+            f"size must be from 8 to 4096 pixels: got {shown(size)}", "give a side, or height and width as in 256x512"
         )
     return size
 

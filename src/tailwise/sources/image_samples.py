@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..core.bounds import shown
 from ..core.modality import FEATURE_MAP, IMAGE, ROW, Modality
 from ..core.readers import Reader
 from ..errors import InputError
@@ -73,8 +74,8 @@ def check_layers(read: str, layers: tuple[int, ...] | str) -> tuple[int, ...]:
 
 def _layers_of(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not all(part.isdecimal() for part in parts):
-        raise InputError(f"cannot read the layers {text!r}", 'write them as in "4,10"')
+    if not all(part.isdecimal() and len(part) < 10 for part in parts):
+        raise InputError(f"cannot read the layers {shown(text)}", 'write them as in "4,10"')
     return tuple(map(int, parts))
 
 

@@ -19,7 +19,7 @@ from ..core.data import Data
 from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
-from ..errors import InputError, printable
+from ..errors import InputError, printable, reading
 from . import image_files, image_layouts, image_samples
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of
@@ -349,13 +349,12 @@ def _unreadable(root: Path, names: list[str], channels: int) -> list[str]:
 def _read_groups(path: Path) -> dict[str, str]:
     if path.suffix.lower() != ".csv":
         raise InputError(f"groups of images come from a .csv file or 'folder': got {path.name!r}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
-        columns = list(rows.fieldnames or ())
-        if len(columns) != 2 or "file" not in columns:
-            raise InputError(f"{path} has the columns {columns}: needed are 'file' and one that names the group")
-        group = next(column for column in columns if column != "file")
-        return {row["file"]: row[group] or "" for row in rows}
+    with reading(path, "a CSV file in UTF-8 was needed"), path.open(newline="", encoding="utf-8-sig") as file:
+        columns, *rows = list(csv.reader(file)) or [[]]
+    if len(columns) != 2 or "file" not in columns:
+        raise InputError(f"{path} has the columns {columns}: needed are 'file' and one that names the group")
+    place, group = columns.index("file"), 1 - columns.index("file")
+    return {row[place]: row[group] if len(row) > group else "" for row in rows if len(row) > place}
 
 
 def _shown(names: Sequence[str]) -> list[str]:

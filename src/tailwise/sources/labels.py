@@ -28,6 +28,8 @@ _ANOMALIES = _ANOMALOUS | {"anomalies", "defects", "faults", "error", "errors"}
 _YES, _NO = frozenset(["yes", "y", "ja", "oui", "si", "sí"]), frozenset(["no", "n", "nein", "non"])
 _TRUE, _FALSE = frozenset(["true", "t", "1", "1.0"]), frozenset(["false", "f", "0", "0.0"])
 _LISTED = 6
+# Python itself refuses to read much longer ones.
+_WHOLE = re.compile(r"-*\d{1,100}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +81,7 @@ def values_of(normal: str | Sequence[int | str]) -> tuple[int | str, ...]:
     if not isinstance(normal, str):
         return tuple(normal)
     parts = next(csv.reader([normal], skipinitialspace=True), [])
-    return tuple(int(part) if part.strip().lstrip("-").isdecimal() else part.strip() for part in parts if part.strip())
+    return tuple(int(part) if _WHOLE.fullmatch(part.strip()) else part.strip() for part in parts if part.strip())
 
 
 def _asked(normal: Sequence[int | str], count: dict[str, int]) -> set[str]:

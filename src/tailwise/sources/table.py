@@ -176,7 +176,7 @@ class Table(PathSource):
         """Features as float32 [n, d], and what was taken off them [d] before, None being nothing."""
         if self.centre and len(self.centre) != len(names):
             raise InputError(f"{len(self.centre)} numbers are the centre of {len(names)} columns", "give one a column")
-        values = _finite(frame, names)
+        values = _finite(frame, names, self.path)
         centre = np.array(self.centre) if self.centre else centring.centre_of(values)
         samples = torch.from_numpy(centring.about(values, centre))
         return samples, torch.from_numpy(centre) if centre.any() else None
@@ -360,7 +360,7 @@ def _first_text(column: pd.Series) -> tuple[int, str]:
     return 0, str(column.iloc[0])
 
 
-def _finite(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
+def _finite(frame: pd.DataFrame, names: list[str], path: str) -> np.ndarray:
     """float64 [n, d].
 
     Raises:
@@ -374,7 +374,7 @@ def _finite(frame: pd.DataFrame, names: list[str]) -> np.ndarray:
         value = values[row, column]
         what = "is too large for float32" if np.isfinite(value) else "is not a finite number"
         raise InputError(
-            f"row {row}, column {names[column]!r}: {value:g} {what} ({int(bad.sum())} such values)",
+            f"{path}: row {row}, column {names[column]!r}: {value:g} {what} ({int(bad.sum())} such values)",
             "fill, rescale or drop them first",
         )
     return values

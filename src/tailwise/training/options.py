@@ -6,14 +6,16 @@ its line of help, and the line of `loop` that reads it.
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from ..core.bounds import Count, CountFromZero, NotNegative
+from ..core.bounds import Bounds, Count, CountFromZero, NotNegative
 from ..core.registry import Value
 
 # Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
 _STEPS_WANTED = 1_500
 _EPOCHS = (30, 300)
+# More is a slip: a million passes over two samples take an hour.
+Epochs = Annotated[int, Bounds(at_least=1, at_most=1_000_000)]
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,7 +46,7 @@ class Training(Value):
         InputError: an option is off.
     """
 
-    epochs: Count | None = None
+    epochs: Epochs | None = None
     batch_size: Count = 256
     lr: NotNegative = 1e-3
     weight_decay: NotNegative = 1e-6
@@ -54,7 +56,7 @@ class Training(Value):
     reference: Literal["newest", "full"] = "newest"
     device: str = "cpu"
     mixed_precision: bool = False
-    threads: Count | None = 1
+    threads: Annotated[int, Bounds(at_least=1, at_most=4_096)] | None = 1
 
     def epochs_for(self, samples: int) -> int:
         """How many epochs `samples` samples are passed over."""

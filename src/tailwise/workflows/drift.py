@@ -44,6 +44,8 @@ def drift_of(
     check_samples(samples, least=1)
     with torch.random.fork_rng():
         scores = opened.scores_of(samples, batch_size, device)
+    if bad := int((~np.isfinite(scores)).sum()):
+        raise InputError(f"{data}: {bad} of {len(scores)} scores are no finite numbers", "leave out what lies far out")
     placed = clusters.place(samples)
     batch = drift.Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
     if cross_fitted(table):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -186,7 +187,7 @@ def _with_what_is_known(
     if verdicts:
         problem, reviewed = reviews.apply(problem, verdicts)
         known += [reviewed] if reviewed is not None and detector.needs_labels else []
-    if request.anomalies.strip().isdigit():
+    if re.fullmatch(r"\d{1,18}", request.anomalies.strip()):
         problem, taken = reviews.take_anomalies(problem, int(request.anomalies), request.seed)
         known.append(taken)
     elif request.anomalies:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ..core.validation import check_samples
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..report import comparison, explanation, explanation_page, report_page
 from ..runs import files
-from ..runs.files import REPORT_PAGE, write
+from ..runs.files import REPORT_DATA, REPORT_PAGE, write
 from ..runs.plain_json import to_json
 from ..runs.scorer import open_run
 
@@ -77,5 +77,9 @@ def write_report(run: Path, out: Path | None) -> Path:
     }
     if out.suffix not in writers:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
-    files.write(out, writers[out.suffix](opened.report()).encode("utf-8", "backslashreplace"))
+    content = opened.report()
+    # The fit has rendered what it stored. What cannot be rendered now is not what a fit has stored, at any depth.
+    with reading(opened.path / REPORT_DATA, "restore it, or fit again"):
+        page = writers[out.suffix](content)
+    files.write(out, page.encode("utf-8", "backslashreplace"))
     return out

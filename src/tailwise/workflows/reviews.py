@@ -14,7 +14,7 @@ import torch
 from ..core.data import Data
 from ..core.identity import digests
 from ..core.problem import Labelled, OnDisk, Pictured, Problem, Source, fixed_to
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
 from ..runs.sheets import read_csv
 from ..sources.paths import find_path, regular_file
@@ -29,10 +29,9 @@ def read(path: Path) -> dict[str, str]:
     Raises:
         InputError: no such file, it lacks the columns sample and verdict, or a verdict is another word.
     """
-    try:
-        sheet = read_csv(regular_file(path), dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable table: {error}") from error
+    regular_file(path)
+    with reading(path, "give the review.csv that tailwise triage wrote"):
+        sheet = read_csv(path, dtype=str, keep_default_na=False)
     missing = [name for name in ("sample", "verdict") if name not in sheet]
     if missing:
         raise InputError(f"{path} has no column {missing[0]!r}", "give the review.csv that tailwise triage wrote")
@@ -140,16 +139,13 @@ def _below(source: Source, path: str) -> Labelled:
 
 def _listed(whole: Labelled, path: Path) -> Labelled:
     """The samples that a file names, one a line, or in the column `sample` of a .csv."""
-    try:
-        text = regular_file(path).read_text(encoding="utf-8-sig")
+    regular_file(path)
+    with reading(path, "a .txt with one name a line, or a .csv with the column sample, was needed"):
+        text = path.read_text(encoding="utf-8-sig")
         if path.suffix.lower() == ".csv":
-            names = read_csv(io.StringIO(text), dtype=str)["sample"].tolist()
+            names = read_csv(io.StringIO(text), dtype=str, keep_default_na=False)["sample"].tolist()
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
-    except (KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} is no list of samples: {error}", "a .txt with one a line, or a .csv with the column sample"
-        ) from error
     place = {str(name): i for i, name in enumerate(whole.data.names)}
     if strange := [name for name in names if name not in place]:
         raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such samples), which is not in the data")

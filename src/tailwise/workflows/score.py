@@ -13,7 +13,7 @@ import torch
 from ..calibration import score_maps
 from ..core.data import Data
 from ..core.problem import Source
-from ..core.validation import check_samples, check_seed
+from ..core.validation import check_samples, check_seed, check_share
 from ..errors import InputError
 from ..runs.scorer import Run, open_run
 
@@ -37,6 +37,8 @@ def score_data(
         raise InputError("threshold must be a number: got nan")
     if map_threshold is not None and not math.isfinite(map_threshold):
         raise InputError(f"map_threshold must be finite: got {map_threshold}")
+    if false_discoveries is not None:
+        check_share(false_discoveries, "false_discoveries")
     check_seed(seed)
     opened = open_run(run)
     source = opened.source_like(data, skip_bad)

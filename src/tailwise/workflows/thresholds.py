@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pandas as pd
 
 from ..calibration import conformal
 from ..core import messages
+from ..core.validation import check_share
 from ..errors import InputError
 from ..runs import table as runs_table
 from ..runs.scorer import open_run
@@ -20,6 +22,10 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
     """The thresholds of a run for a share of false alarms, or for its own and the usual ones."""
     if not per_day > 0:
         raise InputError(f"per_day must be above 0: got {per_day}")
+    if not math.isfinite(per_day):
+        raise InputError(f"per_day must be finite: got {per_day}")
+    if false_alarms is not None:
+        check_share(false_alarms, "false_alarms")
     run = open_run(path)
     asked = sorted({run.settings.false_alarms, *USUAL_SHARES}) if false_alarms is None else [false_alarms]
     table = run.scores()

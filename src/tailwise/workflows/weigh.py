@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, reading
 from ..runs import files
 from ..runs.sheets import read_csv, to_csv
 from ..sources.paths import regular_file
@@ -57,7 +57,5 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
 
 def _read_table(path: Path) -> pd.DataFrame:
     regular_file(path)
-    try:
+    with reading(path, "a CSV or parquet file with a column of scores was needed"):
         return pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
-    except (ValueError, OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a readable table: {error}") from error

@@ -1,0 +1,252 @@
+"""Damaged files and absurd options: refused in one line that names them, never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from tailwise.benchmark import rows
+from tailwise.cli.main import run
+from tailwise.core.registry import parse
+from tailwise.errors import InputError, reading
+from tailwise.runs import store
+from tailwise.runs.files import file_digest
+from tailwise.sources.image_files import read_picture
+from tailwise.training.options import Training
+
+ROOT = Path(__file__).parents[1]
+FUZZ = [sys.executable, str(ROOT / "benchmarks" / "fuzz_files.py"), "--processes", "1"]
+# One of each family of readers; all kinds are read by `python benchmarks/fuzz_files.py`.
+KINDS = [
+    "png",
+    "jpeg",
+    "tiff",
+    "npy",
+    "npz",
+    "cube-mat",
+    "cube-envi",
+    "csv",
+    "parquet",
+    "idx",
+    "review",
+    "run-json",
+    "forged-parquet",
+    "forged-safetensors",
+]
+
+
+def fuzzed(tmp_path, *options):
+    command = [*FUZZ, "--keep", str(tmp_path / "kept"), *options]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    return done.returncode, f"{done.stdout}\n{done.stderr}"
+
+
+def test_a_few_damaged_files_of_each_family(tmp_path):
+    status, output = fuzzed(tmp_path, "--files", "56", "--seed", "3", "--kinds", *KINDS)
+    assert status == 0, output
+    *_, total = [line for line in output.splitlines() if line.startswith("| all")]
+    read, refused, *failures, _ = (float(cell) for cell in total.strip("| ").split("|")[1:])
+    assert read + refused == 56 + len(KINDS)
+    assert refused >= 10
+    assert not any(failures)
+
+
+def test_a_few_absurd_options(tmp_path):
+    status, output = fuzzed(tmp_path, "--options", "--files", "120", "--seed", "3")
+    assert status == 0, output
+
+
+def said(capsys, *words):
+    """The error and the hint of a command that is refused."""
+    assert run(list(words)) == 2
+    lines = capsys.readouterr().err.splitlines()
+    return next(line for line in lines if line.startswith("error: ")), next(
+        line for line in lines if line.startswith("hint: ")
+    )
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "parts.csv"
+    pd.DataFrame(np.random.default_rng(0).normal(size=(30, 2)), columns=["a", "b"]).to_csv(path, index=False)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("head"), OverflowError("too large"), RecursionError("deep"), OSError("cut")]
+)
+def test_whatever_a_library_raises_names_the_file(error):
+    with pytest.raises(InputError, match=r"^cannot read x\.bin: ") as caught, reading("x.bin", "fetch it again"):
+        raise error
+    assert caught.value.hint == "fetch it again"
+
+
+def test_a_library_that_says_nothing_or_too_much():
+    with pytest.raises(InputError, match="ZeroDivisionError"), reading("x.bin", "fetch it again"):
+        raise ZeroDivisionError
+    with pytest.raises(InputError) as caught, reading("x.bin", "fetch it again"):
+        raise ValueError("y" * 1_000_000)
+    assert len(caught.value.message) < 1_000
+
+
+def test_memory_that_is_not_there_is_no_broken_file():
+    with pytest.raises(MemoryError), reading("x.bin", "fetch it again"):
+        raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--threads", "99999999999"), ("--threads", "0"), ("--threads", "-1"), ("--threads", "4097"),
+        ("--epochs", "99999999999"), ("--epochs", "1e308"), ("--epochs", "nan"), ("--lr", "nan"), ("--lr", "1e400"),
+        ("--batch-size", "9" * 400), ("--false-alarms", "nan"), ("--false-alarms", "1e308"), ("--seed", "-1"),
+        ("--seed", "1" + "0" * 20), ("--cross", "1"), ("--smoothing", "nan"), ("--max-memory", "9" * 5_000 + "x"),
+        ("--weighting", "Clip(1e-300, 1e300)" * 2), ("--weighting", "not " * 2_000 + "x"),
+        ("--weighting", "(" * 2_000 + ")" * 2_000), ("--weighting", "x" * 1_000_000),
+        ("--weighting", f"Importance(alpha={'9' * 5_000})"), ("--refine", "Iterate(judge=1)"),
+        ("--refine", "Purify(judge=(1, 2))"), ("--scores", "LocalScores(neighbours='x')"), ("--detector", ""),
+        ("--detector", "Patches(detector=3)"), ("--detector", "Patches(" * 300 + ")" * 300), ("--columns", ","),
+        ("--layers", "9" * 5_000), ("--size", "9" * 5_000), ("--bad-bands", "9" * 5_000),
+        ("--labels", "a\0b"), ("--out", "\0"), ("--batch-size", "0.5"),
+        ("--anomalies", "³"), ("--reviewed", "\ud800"), ("--log", "mlflow\ud800"),
+    ],
+)  # fmt: skip
+def test_absurd_options_are_refused(table, tmp_path, capsys, option, value):
+    base = ["--detector", "gaussian", "--out", str(tmp_path / "run")]
+    words = [word for word in base if option not in base] + [f"{option}={value}"]
+    error, hint = said(capsys, "fit", table, *words)
+    assert len(error) < 5_000
+    assert len(hint) > len("hint: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_absurd_shares_of_finished_runs(table, tmp_path, capsys):
+    folder = str(tmp_path / "run")
+    assert run(["fit", table, "--detector", "gaussian", "--out", folder]) == 0
+    capsys.readouterr()
+    for words in (
+        ["score", folder, table, "--false-discoveries=1e308"],
+        ["score", folder, table, "--false-discoveries=0"],
+        ["score", folder, table, f"--out={tmp_path / 'scores.xls'}"],
+        ["thresholds", folder, "--false-alarms=1e308"],
+        ["thresholds", folder, "--false-alarms=-1"],
+        ["thresholds", folder, "--per-day=inf"],
+    ):
+        said(capsys, *words)
+    # A share so small that nothing can reach it flags nothing.
+    assert run(["score", folder, table, "--false-discoveries=1e-308"]) == 0
+
+
+def test_what_is_absurd_is_refused_where_it_is_made():
+    for options in ({"threads": 10**11}, {"threads": 0}, {"epochs": 10**9}, {"device": 3}):
+        with pytest.raises(InputError):
+            Training(**options)
+    assert Training(threads=4_096, epochs=1_000_000).epochs == 1_000_000
+    # A float takes whole numbers of any size, of which arithmetic takes only those of the machine.
+    assert parse(f"Gaussian(shift={10**20})", ("density",))[0].shift == 1e20
+
+
+def test_spellings_are_nested_as_deep_as_is_of_use():
+    assert parse("Clip(0.1, ((((10)))))", ("step",)) == parse("Clip(0.1, 10)", ("step",))
+    for deep in ("Clip(" * 50 + ")" * 50, "-" * 50 + "1", "(" * 50 + "1," + "),1" * 50):
+        with pytest.raises(InputError):
+            parse(deep, ("step",))
+
+
+def read_or_refused(read, name):
+    """What is damaged may be read all the same; where it is not, it is named."""
+    try:
+        read()
+    except InputError as error:
+        if name not in error.message:
+            raise
+
+
+def photos(folder):
+    folder.mkdir()
+    chance = np.random.default_rng(0)
+    for number in range(4):
+        values = chance.integers(0, 255, (16, 16), dtype=np.uint8)
+        Image.fromarray(values).save(folder / f"{number}.tif", compression="tiff_lzw")
+    return folder
+
+
+@pytest.mark.parametrize("damage", ["strip", "tags", "cut"])
+def test_libraries_say_nothing_of_a_broken_tiff_themselves(tmp_path, capfd, damage):
+    folder = photos(tmp_path / "photos")
+    content = bytearray((folder / "1.tif").read_bytes())
+    if damage == "strip":
+        content[8:40] = bytes(range(200, 232))
+    elif damage == "tags":
+        content[-30:] = b"\xff" * 30
+    else:
+        del content[60:]
+    (folder / "1.tif").write_bytes(content)
+    read_or_refused(lambda: read_picture(folder / "1.tif", None, 1), "1.tif")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cube_that_tifffile_complains_of_is_one_warning(tmp_path, caplog, capfd):
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile (tailwise[hyperspectral])")
+    from tailwise.sources.cube import Cube
+
+    path = tmp_path / "cube.tif"
+    tifffile.imwrite(path, np.random.default_rng(0).normal(size=(6, 8, 9)).astype(np.float32), photometric="minisblack")
+    content = bytearray(path.read_bytes())
+    # The second tag of the first page is of a type that there is not.
+    offset = int.from_bytes(content[4:8], "little")
+    content[offset + 2 + 12 * 8 + 2] = 250
+    path.write_bytes(content)
+    read_or_refused(lambda: Cube(str(path)).load(), "cube.tif")
+    foreign = [record for record in caplog.records if record.name != "tailwise"]
+    assert not foreign
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(100) + b"PAR1", b"x" * 2_000])
+@pytest.mark.parametrize("command", ["score", "thresholds", "drift", "compare", "explain"])
+def test_a_table_of_a_run_that_is_sealed_but_broken(table, tmp_path, capsys, content, command):
+    folder = tmp_path / "run"
+    assert run(["fit", table, "--detector", "gaussian", "--out", str(folder)]) == 0
+    (folder / "scores.parquet").write_bytes(content)
+    settings = json.loads((folder / "settings.json").read_text())
+    settings["digests"]["scores.parquet"] = file_digest(folder / "scores.parquet")
+    (folder / "settings.json").write_text(json.dumps({**settings, "seal": store.seal(settings)}))
+    words = [table] if command in ("score", "drift") else []
+    if command == "compare":
+        words = [str(tmp_path / "other")]
+        assert run(["fit", table, "--detector", "gaussian", "--out", words[0]]) == 0
+    capsys.readouterr()
+    assert "scores.parquet" in said(capsys, command, str(folder), *words)[0]
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "\xff\xfe", "{", "3", "null", '{"settings": 1}', '{"a": ' * 3_000])
+def test_rows_that_are_no_rows_are_left_out(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    good = {"settings": {"a": 1}, "status": "ok", "commit": ""}
+    path.write_bytes(f"{line}\n{json.dumps(good)}\n".encode("latin-1"))
+    assert good in rows.read_rows(path)
+
+
+def test_a_mask_that_claims_more_than_it_holds(tmp_path):
+    from tailwise.sources.cube import Cube
+
+    cube = np.random.default_rng(0).normal(size=(8, 9, 6)).astype(np.float32)
+    np.save(tmp_path / "scan.npy", cube)
+    np.save(tmp_path / "scan_mask.npy", np.zeros((8, 9), np.uint8))
+    content = (tmp_path / "scan_mask.npy").read_bytes().replace(b"(8, 9)", b"(9999999999, 9999)")
+    (tmp_path / "scan_mask.npy").write_bytes(content)
+    with pytest.raises(InputError, match="scan_mask"):
+        Cube(str(tmp_path / "scan.npy")).load_all()
+
+
+def test_torch_is_left_as_it_was_by_a_refused_fit(table, tmp_path):
+    before = torch.get_num_threads()
+    assert run(["fit", table, "--threads", "99999999999", "--out", str(tmp_path / "run")]) == 2
+    assert torch.get_num_threads() == before
