@@ -20,7 +20,7 @@ from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, printable, reading
-from . import image_files, image_layouts, image_samples
+from . import image_files, image_headers, image_layouts, image_samples
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
@@ -103,6 +103,7 @@ class ImageFolder(PathSource):
             raise InputError(
                 f"{root} has no images to train on: all {len(layout.parts)} are anomalies", "train on normal images"
             )
+        self._check_headers(root, chosen)
         groups = self._groups(root, [*chosen, *layout.named(Part.GOOD)])
         train = self._data(root, chosen)
         return Problem(
@@ -117,6 +118,8 @@ class ImageFolder(PathSource):
         root, layout = self._layout()
         for note in _left_out_notes(layout):
             messages.note(note)
+        if text := image_headers.depth_maps(image_headers.headers(root, list(layout.parts)), root):
+            messages.warning(text)
         groups = self._groups(root, [name for name in layout.parts if not layout.anomalous[name]])
         return self._labelled(root, list(layout.parts), layout, groups)
 
@@ -242,6 +245,22 @@ class ImageFolder(PathSource):
         maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
         read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, image_files.sides(self._size)))}"
         return (read, *_use_notes(layout), *_left_out_notes(layout), *self._dark_note(root, layout, train))
+
+    def _check_headers(self, root: Path, names: list[str]) -> None:
+        """Warn of a shape that resizing does not keep.
+
+        Raises:
+            InputError: depth maps would train as if they were photos.
+        """
+        known = image_headers.headers(root, names)
+        if text := image_headers.depth_maps(known, root):
+            if image_headers.has_colour(known):
+                raise InputError(text, "move them to a folder of their own; fit photos and maps each by themselves")
+            messages.warning(text)
+        chosen_shape = isinstance(self.size, tuple)
+        multiple = 8 if self.read == "pixels" else 32
+        if not chosen_shape and (text := image_headers.squeezed(known, self._size, multiple)):
+            messages.warning(text)
 
     def _dark_note(self, root: Path, layout: Layout, train: Data) -> list[str]:
         """That images use an eighth of their type's range at most, as those of a 12-bit camera in 16 bits do."""

@@ -1,0 +1,86 @@
+"""What the headers of images say before any is read: shapes that resizing squeezes, and depth maps beside photos."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import printable
+from .image_decoding import open_image
+from .image_files import sides
+
+# Above this ratio of sides what is thin across the longer one is lost.
+_SQUEEZED = 1.5
+# So few odd ones are not worth a warning.
+_FEWEST_SHARE = 0.1
+_DEEP, _COLOUR = ("I;16", "I;16B", "I;16L", "I", "F"), ("RGB", "RGBA", "P", "CMYK", "YCbCr")
+_ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Height and width of an upright image, and Pillow's mode."""
+
+    size: tuple[int, int]
+    mode: str
+
+
+def headers(root: Path, names: Sequence[str]) -> dict[str, Header]:
+    """The header of each image that Pillow knows; reading the others says what is wrong with them."""
+    found = {}
+    for name in names:
+        try:
+            with open_image(root / name) as picture:
+                width, height = picture.size
+                turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+                found[name] = Header((width, height) if turned else (height, width), picture.mode)
+        except Exception:
+            continue
+    return found
+
+
+def depth_maps(known: dict[str, Header], root: Path) -> str:
+    """A sentence that names images with one channel of more than 8 bits where others have 8; "" where all are alike."""
+    maps = [name for name, header in known.items() if header.mode in _DEEP]
+    if not maps or not any(header.mode in (*_COLOUR, "L") for header in known.values()):
+        return ""
+    shown = ", ".join(map(printable, maps[:3])) + (" and others" if len(maps) > 3 else "")
+    return (
+        f"{len(maps)} of {len(known)} images in {root} hold one channel of more than 8 bits, as depth or height maps "
+        f"do, beside photos: {shown}"
+    )
+
+
+def has_colour(known: dict[str, Header]) -> bool:
+    """Whether some are in colour."""
+    return any(header.mode in _COLOUR for header in known.values())
+
+
+def squeezed(known: dict[str, Header], size: int | tuple[int, int], multiple: int) -> str:
+    """A sentence where images are resized to clearly other proportions, with a size that keeps theirs; or "".
+
+    Args:
+        size: what they are resized to.
+        multiple: of what the sides of the size that is named are.
+    """
+    height, width = sides(size)
+    odd = Counter(header.size for header in known.values() if _ratio(header.size, (height, width)) > _SQUEEZED)
+    count = sum(odd.values())
+    if not known or count < _FEWEST_SHARE * len(known):
+        return ""
+    (high, wide), _ = odd.most_common(1)[0]
+    longer = math.sqrt(height * width * high / wide)
+    fitting = [min(max(multiple * round(side / multiple), 8), 4_096) for side in (longer, height * width / longer)]
+    return (
+        f"{count} of {len(known)} images, such as of {wide} x {high} pixels, are squeezed to {width} x {height}: what "
+        f"is thin may be lost; --size {fitting[0]}x{fitting[1]} (height x width) keeps their shape"
+    )
+
+
+def _ratio(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """How much more one is stretched than the other, at least 1."""
+    ratio = one[0] * other[1] / (one[1] * other[0])
+    return max(ratio, 1 / ratio)

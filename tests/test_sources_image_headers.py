@@ -1,0 +1,89 @@
+"""Headers of images: shapes that resizing squeezes, and depth maps beside photos, are told before any is read."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tailwise.errors import InputError
+from tailwise.sources.auto import open_source
+
+
+def shaped(folder: Path, height: int, width: int, count: int = 6, dtype: type = np.uint8, colour: bool = False) -> Path:
+    """Images of noise in a folder, of a size and depth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(height + width)
+    for place in range(count):
+        values = generator.integers(0, np.iinfo(dtype).max, (height, width, 3) if colour else (height, width))
+        Image.fromarray(values.astype(dtype)).save(folder / f"{dtype.__name__}{height}-{place}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "named"),
+    [
+        (20, 60, 16, "--size 8x24"),
+        (60, 20, 32, "--size 56x16"),
+        (125, 314, 224, "--size 144x352"),
+        (40, 64, 64, "--size 48x80"),
+        (40, 56, 64, ""),
+        (64, 64, 32, ""),
+        (20, 60, "8x24", ""),
+        (20, 60, "64x20", ""),
+    ],
+)
+def test_images_squeezed_to_a_square_are_told_with_a_size_that_keeps_their_shape(
+    height: int, width: int, size: int | str, named: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shaped(tmp_path / "photos", height, width)
+    open_source(str(tmp_path / "photos"), read="pixels", size=size, channels=1).load()
+    said = [record.getMessage() for record in caplog.records if "squeezed" in record.getMessage()]
+    assert len(said) == bool(named)
+    if named:
+        assert f"6 of 6 images, such as of {width} x {height} pixels, are squeezed to {size} x {size}" in said[0]
+        assert named in said[0]
+        high, wide = map(int, re.findall(r"--size (\d+)x(\d+)", said[0])[0])
+        assert high / wide == pytest.approx(height / width, rel=0.35)
+        assert high * wide == pytest.approx(int(size) ** 2, rel=0.35)
+
+
+def test_a_camera_held_upright_is_as_its_picture_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """60 x 20 pixels in the file, turned by its orientation: 20 wide and 60 high."""
+    exif = Image.Exif()
+    exif[274] = 6
+    for place in range(6):
+        Image.fromarray(np.full((20, 60), 100 + place, np.uint8)).save(tmp_path / f"{place}.jpg", exif=exif)
+    open_source(str(tmp_path), read="pixels", size=32, channels=1).load()
+    assert "such as of 20 x 60 pixels" in caplog.text
+    assert "--size 56x16" in caplog.text
+
+
+@pytest.mark.parametrize("place", ["photos", "photos/depth", "photos/z"])
+def test_depth_maps_beside_photos_are_named_and_do_not_train(
+    place: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shaped(tmp_path / "photos", 16, 16, colour=True)
+    shaped(tmp_path / place, 16, 16, count=4, dtype=np.uint16)
+    source = open_source(str(tmp_path / "photos"), read="pixels", size=16, channels=1)
+    with pytest.raises(
+        InputError, match=r"4 of 10 images .* one channel of more than 8 bits.*uint1616-0\.png"
+    ) as error:
+        source.load()
+    assert "a folder of their own" in error.value.hint
+    source.load_all()
+    assert "4 of 10 images" in caplog.text
+
+
+def test_depth_maps_alone_and_deep_images_beside_grey_ones_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shaped(tmp_path / "maps", 16, 16, dtype=np.uint16)
+    assert len(open_source(str(tmp_path / "maps"), read="pixels", size=16, channels=1).load().train) == 6
+    assert "more than 8 bits" not in caplog.text
+    shaped(tmp_path / "maps", 16, 16, count=2)
+    assert len(open_source(str(tmp_path / "maps"), read="pixels", size=16, channels=1).load().train) == 8
+    assert "6 of 8 images" in caplog.text
