@@ -54,19 +54,21 @@ def _refused(message: str, hint: str) -> int:
 
 
 def _read(path: Path, model: Model) -> np.ndarray:
+    wanted = f"give an .npy array of shape [{', '.join(map(str, ('n', *model.sample_shape)))}]"
+    wanted += ", or a .csv" if model.features else ", samples as the run's source reads them"
     if path.is_dir():
-        raise ModelError(f"{path} is a folder", "give an .npy array [n, *sample], or a .csv")
+        raise ModelError(f"{path} is a folder", wanted)
     if not path.is_file():
         # Reading a pipe or a device may wait for ever.
-        raise ModelError(f"{path} is no regular file" if path.exists() else f"no file {path}", "give an .npy or .csv")
+        raise ModelError(f"{path} is no regular file" if path.exists() else f"no file {path}", wanted)
     if path.suffix.lower() != ".csv":
         try:
             with path.open("rb") as file:
                 loaded = np.load(file, allow_pickle=False)
         except Exception as error:  # what numpy raises on broken files is not a closed list
-            raise ModelError(f"{path} is not an array of numbers: {error}", "save it by numpy.save") from error
+            raise ModelError(f"{path} is not an array of numbers: {error}", wanted) from error
         if not isinstance(loaded, np.ndarray) or loaded.dtype.kind not in "buif":
-            raise ModelError(f"{path} holds something that is not numbers", "save an array of numbers by numpy.save")
+            raise ModelError(f"{path} holds something that is not numbers", wanted)
         return loaded
     if not model.features:
         raise ModelError("the model knows no names of columns", "give an .npy array")

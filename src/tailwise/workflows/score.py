@@ -12,7 +12,8 @@ import torch
 
 from ..calibration import score_maps
 from ..core.data import Data
-from ..core.problem import Source
+from ..core.modality import SPECTRUM
+from ..core.problem import ReadByBackbone, Source
 from ..core.validation import check_samples, check_seed, check_share
 from ..errors import InputError
 from ..runs.scorer import Run, open_run
@@ -43,6 +44,7 @@ def score_data(
     opened = open_run(run)
     source = opened.source_like(data, skip_bad)
     if map_folder is not None:
+        _check_maps(opened)
         from . import map_files  # reads and draws pictures, which most scoring does not
 
         map_files.check_folder(map_folder, source)
@@ -65,6 +67,22 @@ def _with_every_name(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     return whole.assign(flagged=whole["flagged"].eq(True))
 
 
+def _check_maps(run: Run) -> None:
+    if not run.detector().has_maps:
+        raise InputError(
+            f"the run's detector has no score maps of its samples: {run.settings.detector}", _instead_of_maps(run)
+        )
+
+
+def _instead_of_maps(run: Run) -> str:
+    """What shows where the anomaly is in samples like the run's."""
+    if isinstance(run.source(), ReadByBackbone) or run.modality.spatial:
+        return "fit the images again with --detector patch-memory, whose scores have maps"
+    if run.modality == SPECTRUM:
+        return "the scores of a cube are its map: --out NAME.hdr, .mat, .npy or .tif in place of --maps"
+    return "maps are of images; tailwise explain says which columns raise a score"
+
+
 def _write_maps(
     folder: Path,
     run: Run,
@@ -79,11 +97,6 @@ def _write_maps(
     from . import map_files
 
     detector = run.detector_on(device)
-    if not detector.has_maps:
-        raise InputError(
-            f"the run's detector has no score maps of its samples: {run.settings.detector}",
-            "fit images with one that has, such as autoencoder or gaussian",
-        )
     scale = run.map_scale
     if scale is None:
         raise InputError(f"{run.path} was made before runs had a threshold for maps", "fit again")
