@@ -417,7 +417,7 @@ class TestSuites:
             (["no_such_suite"], "cannot read the suite"),
             ([suite, "--profile", "ful"], "no profile is called 'ful'"),
             ([suite, "--draws", "confirmed"], "did you mean 'confirmation'"),
-            ([suite, "--processes", "0"], "processes must be 1 or more"),
+            ([suite, "--processes", "0"], "processes must be from 1 to 1024"),
         ):
             assert main.run(["bench", *options, "--rows", str(tmp_path / "rows.jsonl")]) == 2
             assert said in capsys.readouterr().err

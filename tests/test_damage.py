@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,11 @@ from PIL import Image
 
 from tailwise.benchmark import rows
 from tailwise.cli.main import run
-from tailwise.core.registry import parse
+from tailwise.core.context import Scenes
+from tailwise.core.data import Data
+from tailwise.core.modality import ROW, SPECTRUM
+from tailwise.core.registry import find, parse
+from tailwise.detectors.components import cubic_cost
 from tailwise.errors import InputError, reading
 from tailwise.runs import store
 from tailwise.runs.files import file_digest
@@ -48,17 +53,17 @@ def fuzzed(tmp_path, *options):
 
 
 def test_a_few_damaged_files_of_each_family(tmp_path):
-    status, output = fuzzed(tmp_path, "--files", "56", "--seed", "3", "--kinds", *KINDS)
+    status, output = fuzzed(tmp_path, "--files", "42", "--seed", "3", "--kinds", *KINDS)
     assert status == 0, output
     *_, total = [line for line in output.splitlines() if line.startswith("| all")]
     read, refused, *failures, _ = (float(cell) for cell in total.strip("| ").split("|")[1:])
-    assert read + refused == 56 + len(KINDS)
+    assert read + refused == 42
     assert refused >= 10
     assert not any(failures)
 
 
 def test_a_few_absurd_options(tmp_path):
-    status, output = fuzzed(tmp_path, "--options", "--files", "120", "--seed", "3")
+    status, output = fuzzed(tmp_path, "--options", "--files", "60", "--seed", "3")
     assert status == 0, output
 
 
@@ -137,6 +142,10 @@ def test_absurd_shares_of_finished_runs(table, tmp_path, capsys):
         ["thresholds", folder, "--false-alarms=1e308"],
         ["thresholds", folder, "--false-alarms=-1"],
         ["thresholds", folder, "--per-day=inf"],
+        ["compare", folder, "[" * 2_000],
+        ["bench", "smoke", "--processes=99999999999"],
+        ["fit", "ArrayFile('x', modality=(1,))"],
+        ["fit", f"ArrayFile({10**20}, normal=1e10)"],
     ):
         said(capsys, *words)
     # A share so small that nothing can reach it flags nothing.
@@ -250,3 +259,45 @@ def test_torch_is_left_as_it_was_by_a_refused_fit(table, tmp_path):
     before = torch.get_num_threads()
     assert run(["fit", table, "--threads", "99999999999", "--out", str(tmp_path / "run")]) == 2
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("side", "count"), [(100_000, 1), (5_000, 10_000), (10**9, 1), (2, 10**15)])
+def test_what_would_take_days_is_refused_with_an_estimate(side, count):
+    with pytest.raises(InputError, match=r"takes about [\d,]+ hours") as caught:
+        cubic_cost.announce("a covariance", side, count)
+    assert caught.value.hint == "choose fewer columns"
+
+
+def test_what_takes_minutes_says_so_and_what_takes_seconds_nothing(caplog):
+    caplog.set_level("INFO", "tailwise")
+    cubic_cost.announce("a small covariance", 2_000)
+    assert not caplog.records
+    cubic_cost.announce("a covariance", 10_000, fewer="bands")
+    assert "a covariance takes about 4 minutes" in caplog.text
+    assert "fewer bands" in caplog.text
+
+
+@pytest.mark.parametrize("detector", ["gaussian(shrinkage=0.0)", "rx", "local-rx", "collaborative"])
+def test_detectors_of_cubic_cost_announce_it(detector, monkeypatch):
+    asked = []
+    monkeypatch.setattr(cubic_cost, "announce", lambda what, side, *_, **__: asked.append((what, side)))
+    name, _, options = detector.partition("(")
+    made = find("detector", name)(**({"shrinkage": 0.0} if options else {}))
+    samples = torch.randn(400, 4, generator=torch.Generator().manual_seed(0))
+    names = [str(place) for place in range(400)]
+    data = Data(samples, names, modality=ROW)
+    if name != "gaussian":
+        spectra = samples[:, None]
+        data = Data(spectra, names, modality=SPECTRUM, context=Scenes(spectra, ((20, 20),)))
+    made.start(data.sample_shape, data.modality)
+    made.solve(data, torch.ones(len(data)))
+    sides = {"gaussian": 4, "rx": 4, "local-rx": 4, "collaborative": 11**2 - 5**2}
+    assert [side for _, side in asked] == [sides[name]]
+
+
+def test_few_rows_of_many_columns_are_done_in_seconds(tmp_path):
+    path = str(tmp_path / "wide.npy")
+    np.save(path, np.random.default_rng(0).normal(size=(12, 2_500)))
+    started = time.process_time()
+    assert run(["fit", path, "--detector", "gaussian", "--out", str(tmp_path / "run")]) in (0, 3)
+    assert time.process_time() - started < 60

@@ -33,6 +33,7 @@ from .rows import check_place, commit, is_done, key, peak_memory_mb, read_rows, 
 from .suites import Conditions, Method, Suite
 
 __all__ = ["Job", "home_of", "jobs", "run", "run_job", "run_methods"]
+_MOST_PROCESSES = 1_024
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -68,8 +69,8 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int =
     Raises:
         InputError: no such profile or part, `rows_path` holds something else, or the disk takes no more rows.
     """
-    if processes < 1:
-        raise InputError(f"processes must be 1 or more: got {processes}")
+    if not 1 <= processes <= _MOST_PROCESSES:
+        raise InputError(f"processes must be from 1 to {_MOST_PROCESSES}: got {processes}", "2 is usual")
     check_place(rows_path)
     todo = jobs(suite, profile, part, rows_path)
     cells = sum(len(job.methods) for job in todo)

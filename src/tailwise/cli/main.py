@@ -59,7 +59,8 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         if odd := [argument for argument in arguments if "\0" in argument]:
             raise InputError(f"an argument holds a zero byte: {odd[0]!r}", "no path and no name does")
-        result = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        command, bound, _ = _parsed(arguments)
+        result = command(*bound.args, **bound.kwargs)
         status = _show(result, _flag(arguments, "--out"))
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -82,6 +83,14 @@ def _run(arguments: Sequence[str]) -> int:
         _say(f"error: {said[0]}")
         _say(f"hint: {said[1] or _see_help(arguments)}")
         return 2
+
+
+def _parsed(arguments: Sequence[str]) -> Any:
+    """The command and what it is called with. Lists may be written as JSON, of any depth."""
+    try:
+        return app.parse_args(arguments, exit_on_error=False, print_error=False)
+    except RecursionError as error:
+        raise InputError("an argument is nested too deep to be read", "write it with fewer parentheses") from error
 
 
 def _explained(error: Exception) -> tuple[str, str] | None:

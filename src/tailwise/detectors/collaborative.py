@@ -16,6 +16,7 @@ from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import SPECTRUM
 from ..core.registry import register
+from .components import cubic_cost
 from .components.dual_window import Strip, check_windows, scores_by_strip
 
 _BLOCK = 32
@@ -50,7 +51,10 @@ class Collaborative(Detector):
         self.register_buffer("bands", torch.tensor(sample_shape[1]))  # the file of a state cannot be empty
 
     def solve(self, data: Data, w: Tensor) -> None:
-        """Nothing to learn."""
+        """Nothing to learn; scoring may take long."""
+        around = self.outer**2 - self.inner**2
+        what = f"scoring {len(data):,} pixels by the {around:,} around each"
+        cubic_cost.announce(what, around, len(data), cubic_cost.SOLUTION, "of these, by a smaller outer")
 
     def score(self, batch: Batch) -> Tensor:
         return scores_by_strip(batch, self.inner, self.outer, self._scores, "Collaborative")

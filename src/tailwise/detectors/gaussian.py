@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,7 @@ from ..core.detector import Detector, Reading
 from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
+from .components import cubic_cost
 from .components.covariance import distances, weighted_moments, whitening, whitening_of_few
 
 # Neighbouring bands are nearly collinear and their small differences carry the signal, so spectra are barely shrunk.
@@ -59,6 +62,7 @@ class Gaussian(Detector):
             )
         if features > _MANY_FEATURES and len(data) < features and not self.modality.spatial and self._share > 0:
             return self._solve_few(data, w)
+        cubic_cost.announce(f"a covariance of {features:,} features", features, self._positions)
         mean, covariance = weighted_moments(data, w, self._vectors, self._step)
         self.mean = mean.to(self.mean.device)
         self.whitening = whitening(self._shrunk(covariance)).to(self.mean.device)
@@ -108,6 +112,10 @@ class Gaussian(Detector):
         departure from it still scores high."""
         floor = 1e-6 * diagonal.mean(-1, keepdim=True).clamp_min(1e-12)
         return floor * (diagonal < floor)
+
+    @property
+    def _positions(self) -> int:
+        return math.prod(self.sample_shape[1:]) if self.modality.spatial else 1
 
     @property
     def _share(self) -> float:

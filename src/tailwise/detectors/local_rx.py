@@ -20,6 +20,7 @@ from ..core.detector import Detector
 from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
+from .components import cubic_cost
 from .components.dual_window import Strip, Windows, check_windows, scores_by_strip
 
 # A background without spread in some direction, such as a filled border, is measured in the others only.
@@ -61,7 +62,10 @@ class LocalRX(Detector):
         self.register_buffer("bands", torch.tensor(bands))  # the file of a state cannot be empty
 
     def solve(self, data: Data, w: Tensor) -> None:
-        """Nothing to learn."""
+        """Nothing to learn; scoring may take long."""
+        bands = data.sample_shape[1]
+        what = f"scoring {len(data):,} pixels of {bands:,} bands"
+        cubic_cost.announce(what, bands, len(data), cubic_cost.SOLUTION, "bands")
 
     def score(self, batch: Batch) -> Tensor:
         return scores_by_strip(batch, self.inner, self.outer, _scores, "LocalRX")

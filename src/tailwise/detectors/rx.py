@@ -22,6 +22,7 @@ from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops
+from .components import cubic_cost
 from .components.covariance import weighted_moments
 
 _BATCH = 4_096
@@ -81,6 +82,8 @@ class RX(Detector):
             # The kernel is as wide as the spectra are spread.
             self.centre = mean[0].to(device)
             self.directions = (drawn / covariance[0].trace().clamp_min(1e-300).sqrt()).to(device)
+        size = len(self.whitening)
+        cubic_cost.announce(f"a covariance of {size:,} bands", size, fewer="features" if self.features else "bands")
         mean, covariance = weighted_moments(data, w, lambda batch: self._vectors(batch.samples)[:, None], _BATCH)
         samples = _distinct(data, w)
         self.mean = mean[0].to(device)

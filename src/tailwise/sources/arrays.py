@@ -110,10 +110,10 @@ class ArrayFile(PathSource):
     modality: str = ""
 
     def __post_init__(self) -> None:
-        if self.modality:
-            find(self.modality)
         object.__setattr__(self, "normal", values_of(self.normal))
         super().__post_init__()
+        if self.modality:
+            find(self.modality)
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
