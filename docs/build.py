@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import is_typeddict
 
 import architecture
 
@@ -58,8 +59,8 @@ def docstring(name: str, member: type) -> str:
 
 
 def section(name: str, member: type) -> str:
-    is_protocol = getattr(member, "_is_protocol", False)
-    call = "" if is_protocol else str(inspect.signature(member))
+    has_no_call = getattr(member, "_is_protocol", False) or is_typeddict(member)
+    call = "" if has_no_call else str(inspect.signature(member))
     return f"### {name}\n\n```python\n{name}{call}\n```\n\n{docstring(name, member)}\n"
 
 

@@ -1,5 +1,7 @@
 """What strangers hand over (runs, networks, exports, cached features) neither runs, nor fetches, nor crashes."""
 
+import contextlib
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -8,11 +10,13 @@ import pickle
 import shutil
 import socket
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -23,11 +27,12 @@ from tailwise.core.registry import parse_one
 from tailwise.errors import InputError
 from tailwise.integrations import onnx as integrations_onnx
 from tailwise.runs import files, store
+from tailwise.runs.settings import Settings
 from tailwise.sources import image_decoding
 from tailwise.sources.auto import open_source
 from tailwise.sources.cube import Cube
 from tailwise.sources.images import ImageFolder
-from tailwise.workflows import reviews, score, update, weigh
+from tailwise.workflows import drift, pages, reviews, score, thresholds, update, weigh
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
 
@@ -354,3 +359,136 @@ def test_a_store_that_would_be_unpickled_is_refused(where: str, tmp_path: Path) 
     with pytest.raises(InputError):
         Cube(str(array.parent)).load()
     assert not (tmp_path / "written").exists()
+
+
+@pytest.fixture(scope="module")
+def of_rows(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
+    """A run of a table beside its data."""
+    folder = tmp_path_factory.mktemp("rows")
+    generator = np.random.default_rng(0)
+    frame = pd.DataFrame(generator.normal(size=(60, 3)) + 6 * generator.integers(0, 2, (60, 1)), columns=list("abc"))
+    frame.to_csv(folder / "parts.csv", index=False)
+    return fit_run(Request(open_source(str(folder / "parts.csv")), detector="gaussian"), folder / "run")
+
+
+def readers(run: Path, out: Path) -> dict[str, Callable[[], object]]:
+    """What the commands do with a run of a table."""
+    data = store.open_run(run).settings.source.split("'")[1]
+    return {
+        "score": lambda: score.score_data(run, data),
+        "thresholds": lambda: thresholds.table_of_run(run, None, 1_000),
+        "drift": lambda: drift.drift_of(run, data, out / "drift.md"),
+        "explain": lambda: pages.explain(run, data, [], 1, False, out / "why.md"),
+        "explain weights": lambda: pages.explain(run, None, [], 1, True, None),
+        "report": lambda: pages.write_report(run, out / "report.html"),
+        "shown": lambda: store.open_run(run)._repr_html_(),
+    }
+
+
+def replaced(run: Path, name: str, content: bytes) -> None:
+    """Another file under this name, with its digest in the settings."""
+    (run / name).write_bytes(content)
+    digests = json.loads((run / store.SETTINGS).read_text())["digests"]
+    sealed(run, digests={**digests, name: hashlib.sha256(content).hexdigest()})
+
+
+def refusals(run: Path, out: Path, names: tuple[str, ...] = ()) -> list[InputError]:
+    """What the commands (of these names, or all) that refuse the run say; all others end."""
+    said, commands = [], readers(run, out)
+    for name in names or commands:
+        try:
+            commands[name]()
+        except InputError as error:
+            said.append(error)
+    return said
+
+
+TABLES: dict[str, Callable[[pd.DataFrame], pd.DataFrame]] = {
+    "no rows": lambda table: table.iloc[:0],
+    "no columns": lambda table: table[[]],
+    "fewer rows": lambda table: table.iloc[:7],
+    "more rows": lambda table: pd.concat([table, table]),
+    "scores of text": lambda table: table.assign(score="high"),
+    "no finite score": lambda table: table.assign(score=np.nan, calibration=np.inf),
+    "huge scores": lambda table: table.assign(calibration=1e308),
+    "clusters of text": lambda table: table.assign(cluster="a"),
+    "clusters without end": lambda table: table.assign(cluster=2**62),
+    "held out perhaps": lambda table: table.assign(held_out=None),
+    "samples of lists": lambda table: table.assign(sample=[[1]] * len(table)),
+    "unknown of numbers": lambda table: table.assign(unknown_as_new=2),
+}
+
+
+@pytest.mark.parametrize("change", TABLES)
+def test_forged_tables_of_scores_are_refused(of_rows: store.Run, tmp_path: Path, change: str) -> None:
+    run = shutil.copytree(of_rows.path, tmp_path / "run")
+    table = TABLES[change](pd.read_parquet(run / store.SCORES))
+    replaced(run, store.SCORES, table.to_parquet(None, index=False))
+    said = refusals(run, tmp_path)
+    assert len(said) >= 5
+    assert all(error.hint for error in said)
+    test = shutil.copytree(of_rows.path, tmp_path / "test")
+    replaced(test, store.TEST_SCORES, table.drop(columns="sample", errors="ignore").to_parquet(None, index=False))
+    with pytest.raises(InputError) as caught:
+        store.open_run(test).test_scores()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("column", ["sample", "score", "trained_score", "first_score", "weight", "held_out", "cluster"])
+def test_a_table_of_scores_that_lacks_a_column_is_refused(of_rows: store.Run, tmp_path: Path, column: str) -> None:
+    run = shutil.copytree(of_rows.path, tmp_path / "run")
+    replaced(run, store.SCORES, pd.read_parquet(run / store.SCORES).drop(columns=column).to_parquet(None, index=False))
+    with pytest.raises(InputError, match=f"lacks a usable {column}") as caught:
+        store.open_run(run).scores()
+    assert caught.value.hint
+    assert len(refusals(run, tmp_path)) >= 5
+
+
+TENSORS: dict[str, Callable[[torch.Tensor], torch.Tensor | None]] = {
+    "missing": lambda value: None,
+    "a scalar": lambda value: torch.tensor(1.0),
+    "empty": lambda value: torch.zeros(0),
+    "longer": lambda value: torch.cat([value, value]) if value.dim() else torch.zeros(3),
+    "deeper": lambda value: value[None],
+    "not a number": lambda value: value.double() * torch.nan,
+    "huge": lambda value: value.double() * 0 + 1e308,
+    "whole": lambda value: value.long() * 0 + 2**62,
+    "truth": lambda value: value.bool(),
+}
+
+
+@pytest.mark.parametrize("file", [store.MODEL, store.CLUSTERS, store.FINGERPRINT])
+@pytest.mark.parametrize("change", TENSORS)
+@pytest.mark.filterwarnings("ignore:.*gives other scores than when it was made", "ignore:The use of .x.T.")
+def test_forged_tensors_end_well(of_rows: store.Run, tmp_path: Path, file: str, change: str) -> None:
+    """Each tensor in turn holds something else: every command refuses it with a hint, or ends."""
+    tensors, refused = files.read_tensors(of_rows.path / file)[0], 0
+    for number, name in enumerate(tensors):
+        run = shutil.copytree(of_rows.path, tmp_path / str(number))
+        forged = {key: value for key, value in tensors.items() if key != name}
+        if (value := TENSORS[change](tensors[name])) is not None:
+            forged[name] = value.contiguous().clone()
+        replaced(run, file, files.tensor_bytes(forged, {}))
+        refused += bool(refusals(run, tmp_path, ("score", "drift")))
+    assert refused >= 1 or change in ("huge", "whole", "truth", "not a number")
+
+
+@pytest.mark.parametrize("value", [None, 3, "x", [], {}, [None], {"a": [1]}, -1, True])
+def test_forged_reports_end_well(of_rows: store.Run, tmp_path: Path, value: object) -> None:
+    run = shutil.copytree(of_rows.path, tmp_path / "run")
+    report = json.loads((run / store.REPORT_DATA).read_text())
+    for name in report:
+        replaced(run, store.REPORT_DATA, json.dumps(report | {name: value}).encode())
+        with contextlib.suppress(InputError):
+            pages.write_report(run, tmp_path / "report.md")
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(Settings)])
+def test_forged_settings_end_well(of_rows: store.Run, tmp_path: Path, name: str) -> None:
+    """Every field of every type, each sealed: refused with a hint, or the commands end."""
+    odd = [None, True, -1, 10**30, 10**400, 1e308, "", "a\0b", "x" * 9_999, [], [[]], [None], [{}], [-1], {}, {"a": []}]
+    for value in odd:
+        run = shutil.copytree(of_rows.path, tmp_path / "run", dirs_exist_ok=True)
+        sealed(run, **{name: value})
+        with contextlib.suppress(InputError):
+            store.open_run(run)._repr_html_()

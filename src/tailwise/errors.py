@@ -58,7 +58,8 @@ def reading(file: object, hint: str) -> Iterator[None]:
     """Whatever a foreign library raises while it reads a file becomes an InputError that names the file.
 
     What libraries raise on broken files is no closed list. The block holds the library's call and nothing of ours,
-    whose exceptions are faults to be seen.
+    whose exceptions are faults to be seen; or it holds what is made of a file of a run, which is no closed list either,
+    because whoever hands a run over can put anything into it and seal that. An InputError without a hint gets this one.
 
     Examples:
         >>> with reading("parts.csv", "fetch it again"):
@@ -68,7 +69,11 @@ def reading(file: object, hint: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, MemoryError, Warning):
+    except InputError as error:
+        if error.hint:
+            raise
+        raise InputError(error.message, hint) from error
+    except (MemoryError, Warning):
         raise
     except Exception as error:
         said = " ".join(str(error).split())[:_LONGEST] or type(error).__name__

@@ -156,6 +156,7 @@ class Clusters:
         if set(state) != set(names):
             raise InputError(f"kinds are kept as {', '.join(names)}: got {', '.join(sorted(state))}", "fit again")
         restored = {name: state[name] for name in names}
+        _check_state(restored)
         entries = _compared(torch.zeros(1, *state["sample_shape"].tolist()), modality).flatten(1).shape[1]
         if len(state["axes"]) != entries:
             raise InputError(
@@ -216,6 +217,32 @@ class Clusters:
         # Nothing finite can be said of what lies beyond single precision.
         unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (itself < 0)
         return Placed(self.clusters[nearest], unknown, places[:, :-1][:, :_LEADING])
+
+
+def _check_state(state: Mapping[str, Tensor]) -> None:
+    """Raise an InputError unless these tensors can be the state of clusters: of fitting shapes, types and ranges."""
+    kept, entries = len(state["rows"].flatten()), len(state["centre"].flatten())
+    axes = state["axes"].shape[-1] if state["axes"].dim() else 0
+    shapes = {
+        "centre": (entries,), "scale": (entries,), "axes": (entries, axes), "places": (kept, axes + 1), "rows": (kept,),
+        "clusters": (kept,), "usual": (kept,), "limit": (), "sample_shape": (state["sample_shape"].numel(),),
+    }  # fmt: skip
+    whole = ("rows", "clusters", "sample_shape")
+    wrong = [
+        name for name, value in state.items()
+        if tuple(value.shape) != shapes[name]
+        or value.dtype == torch.bool or value.is_floating_point() == (name in whole)
+        or not (name in whole or name == "limit" or bool((value.abs() < _LARGEST).all()))
+    ]  # fmt: skip
+    if wrong or not kept or not entries or not axes:
+        raise InputError(f"clusters are kept with unusable {', '.join(wrong or shapes)}", "fit again")
+    ends = state["rows"].min(), state["clusters"].min() + 1, kept - 1 - state["clusters"].max(), state["scale"].min()
+    if min(map(float, ends)) < 0 or not float(state["scale"].min()) or bool(state["limit"].isnan()):
+        raise InputError("clusters are kept with numbers out of range", "fit again")
+
+
+# Beyond it a square is no finite number in single precision.
+_LARGEST = 1e18
 
 
 def names_of(clusters: Tensor) -> list[str]:

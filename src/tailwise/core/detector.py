@@ -261,14 +261,16 @@ class Detector(nn.Module):
                 own = {key: value for key, value in own.items() if not key.startswith(f"{name}.")}
         if set(own) != set(state):
             odd = sorted(set(own) ^ set(state))
-            raise InputError(f"the saved state does not fit {self!r}: {', '.join(odd[:4])}")
+            raise InputError(f"the saved state does not fit {self!r}: {', '.join(odd[:4])}", "fit again")
         buffers = dict(self.named_buffers())
         for name, value in state.items():
             if name in buffers:
                 owner, _, leaf = name.rpartition(".")
                 setattr(self.get_submodule(owner), leaf, value.to(own[name].device, own[name].dtype))
             elif own[name].shape != value.shape:
-                raise InputError(f"the saved {name} has shape {list(value.shape)}: {list(own[name].shape)} was needed")
+                raise InputError(
+                    f"the saved {name} has shape {list(value.shape)}: {list(own[name].shape)} was needed", "fit again"
+                )
             else:
                 own[name].copy_(value)
 

@@ -173,6 +173,10 @@ def cannot_write(path: Path, error: OSError) -> CannotWrite:
     return CannotWrite(f"cannot write to {path}: {error.strerror or error}", hint)
 
 
+# What to do about a file of a run that holds something else.
+RESTORE = "restore it, or fit again"
+
+
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:

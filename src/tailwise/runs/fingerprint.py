@@ -87,6 +87,7 @@ def read(path: Path, modality: Modality) -> Fingerprint:
         InputError: the file is not one.
     """
     tensors, _ = read_tensors(path)
-    if set(tensors) != {"samples", "scores"} or len(tensors["samples"]) != len(tensors["scores"]):
+    usable = set(tensors) == {"samples", "scores"} and all(each.is_floating_point() for each in tensors.values())
+    if not usable or tensors["scores"].shape != tensors["samples"].shape[:1] or not len(tensors["scores"]):
         raise InputError(f"{path} does not hold samples with their scores", "restore it, or fit again")
     return Fingerprint(tensors["samples"], tensors["scores"], modality)

@@ -47,6 +47,7 @@ from .files import (
     HISTORY,
     MODEL,
     REPORT_DATA,
+    RESTORE,
     SCORES,
     SETTINGS,
     TEST_SCORES,
@@ -56,7 +57,7 @@ from .files import (
 )  # fmt: skip
 from .fingerprint import TOLERANCE, Fingerprint
 from .settings import Settings, read_settings
-from .table import group_column, of_table
+from .table import check_table, check_test_table, group_column, of_table
 
 T = TypeVar("T")
 
@@ -280,13 +281,17 @@ class Run:
     @_once
     def detector(self) -> Detector:
         """The trained detector, with its local scores, ready to score."""
-        detector = self.untrained_detector()
-        detector = local_scores.wrapped(detector, self.settings.scores)
-        detector.restore(self.settings.sample_shape, read_tensors(self._checked(MODEL))[0], self.modality)
+        path = self._checked(MODEL)
         stored = self.fingerprint()
-        if stored is not None:
-            self._compare(stored, detector)
-        return detector.eval()
+        with reading(path, RESTORE):
+            detector = local_scores.wrapped(self.untrained_detector(), self.settings.scores)
+            detector.restore(self.settings.sample_shape, read_tensors(path)[0], self.modality)
+            detector = detector.eval()
+            if stored is not None:
+                self._compare(stored, detector)
+            elif not fingerprint.looks_around(detector):
+                fingerprint.of(detector, torch.zeros(1, *self.settings.sample_shape))  # what cannot score is told here
+        return detector
 
     def detector_on(self, device: str) -> Detector:
         """The trained detector on "cpu", "cuda" or "mps"; it stays there."""
@@ -301,20 +306,29 @@ class Run:
         return detector
 
     def _spelled(self, kind: str) -> Any:
-        values = parse(getattr(self.settings, kind), (kind,))
-        if len(values) != 1:
-            raise InputError(f"{self.path / SETTINGS} spells {len(values)} {kind}s: one was needed", "fit again")
-        return values[0]
+        with reading(self.path / SETTINGS, RESTORE):
+            values = parse(getattr(self.settings, kind), (kind,))
+            if len(values) != 1:
+                raise InputError(f"{self.path / SETTINGS} spells {len(values)} {kind}s: one was needed", "fit again")
+            return values[0]
 
     @_once
     def fingerprint(self) -> Fingerprint | None:
         """Samples with the scores that the fit gave them; None in a run of an earlier version or of scenes."""
         if FINGERPRINT not in self.settings.digests:
             return None
-        return fingerprint.read(self._checked(FINGERPRINT), self.modality)
+        path = self._checked(FINGERPRINT)
+        with reading(path, RESTORE):
+            stored = fingerprint.read(path, self.modality)
+            if tuple(stored.samples.shape[1:]) != self.settings.sample_shape or not stored.samples.isfinite().all():
+                raise InputError(f"{path} holds samples of shape {list(stored.samples.shape[1:])}, or no finite ones")
+            return stored
 
     def _compare(self, stored: Fingerprint, detector: Detector) -> None:
-        worst = float(stored.differences(fingerprint.of(detector, stored.samples).scores).max())
+        scores = fingerprint.of(detector, stored.samples).scores
+        if not scores.isfinite().all():
+            raise InputError(f"{self.path / MODEL} gives scores that are no finite numbers")
+        worst = float(stored.differences(scores).max())
         if worst > TOLERANCE:
             made = ", ".join(f"{name} {version}" for name, version in self.settings.versions.items())
             warnings.warn(
@@ -326,29 +340,36 @@ class Run:
     @_once
     def scores(self) -> pd.DataFrame:
         """The training samples; see `runs.table` for the columns."""
-        return self._table(SCORES)
+        path = self._checked(SCORES)
+        with reading(path, RESTORE):
+            return check_table(pd.read_parquet(path), self.settings.n_train + self.settings.n_held_out)
 
     @_once
     def test_scores(self) -> pd.DataFrame | None:
         """The test samples: sample, score, label, and group where known; None where there were none. For evaluation."""
-        return self._table(TEST_SCORES) if TEST_SCORES in self.settings.digests else None
-
-    def _table(self, name: str) -> pd.DataFrame:
-        path = self._checked(name)
-        with reading(path, "restore it, or fit again"):
-            return pd.read_parquet(path)
+        if TEST_SCORES not in self.settings.digests:
+            return None
+        path = self._checked(TEST_SCORES)
+        with reading(path, RESTORE):
+            return check_test_table(pd.read_parquet(path))
 
     @_once
     def calibration(self) -> Calibration:
         """What the run says of new normals: p-values, and a threshold for any share of false alarms."""
-        return of_table(self.scores())
+        with reading(self.path / SCORES, RESTORE):
+            return of_table(self.scores())
 
     @_once
     def clusters(self) -> Clusters | None:
         """The clusters among the training samples; None for a run made before they were stored."""
         if CLUSTERS not in self.settings.digests:
             return None
-        return Clusters.restore(read_tensors(self._checked(CLUSTERS))[0], self.modality)
+        path = self._checked(CLUSTERS)
+        with reading(path, RESTORE):
+            clusters = Clusters.restore(read_tensors(path)[0], self.modality)
+            if clusters.rows.numel() and int(clusters.rows.max()) >= len(self.scores()):
+                raise InputError(f"clusters name sample {int(clusters.rows.max())} of {len(self.scores())}")
+            return clusters
 
     @property
     def map_scale(self) -> score_maps.Scale | None:
@@ -358,14 +379,20 @@ class Run:
     @_once
     def history(self) -> list[dict[str, float]]:
         """A row for each epoch."""
-        return [json.loads(line) for line in self._checked(HISTORY).read_text().splitlines()]
+        path = self._checked(HISTORY)
+        with reading(path, RESTORE):
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            for row in rows:
+                if not isinstance(row, dict) or not all(value is None or _is_number(value) for value in row.values()):
+                    raise InputError(f"{path} holds a row that is not of an epoch")
+            return rows
 
     @_once
     def report(self) -> dict[str, Any]:
         """What the report shows, as plain values."""
         content = read_json(self._checked(REPORT_DATA))
         if not isinstance(content, dict) or "scores" not in content or "settings" not in content:
-            raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", "restore it, or fit again")
+            raise InputError(f"{self.path / REPORT_DATA} is not the report of a run", RESTORE)
         return content
 
     def _checked(self, name: str) -> Path:
@@ -398,6 +425,10 @@ def open_run(path: str | Path) -> Run:
     if settings["status"] != "complete":
         raise InputError(f"the fit in {path} has not finished", "run the same tailwise fit command again to resume it")
     return Run(path, Settings.of(settings, str(path / SETTINGS)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def as_kept(source: Source) -> Source:

@@ -13,32 +13,84 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypedDict, Union
 
 from ..calibration.score_maps import SMOOTHING
+from ..core.bounds import Chance, Count, CountFromZero, Share
 from ..errors import InputError
 from ..training.options import Training
-from .files import SETTINGS, read_json
+from .files import RESTORE, SETTINGS, read_json
 from .plain_json import plain
 
 FORMAT = 1
+
+
+class CheckRow(TypedDict):
+    """As `training.checks.Check`."""
+
+    name: str
+    ok: bool
+    value: float | None
+    message: str
+
+
+class ThresholdRow(TypedDict):
+    """As a row of `Calibration.table`."""
+
+    kind: str
+    normals: int
+    false_alarms: float
+    threshold: float
+    promised: float
+    low: float
+    high: float
+    reachable: float
+    guaranteed: bool
+
+
+class ShareRow(TypedDict):
+    """As a row of `group_gate.shares`."""
+
+    name: str
+    count: int
+    of: int
+    share: float | None
+    low: float
+    high: float
+
+
+class LimitRow(TypedDict):
+    """As `group_gate.check_group_fpr` gives."""
+
+    limit: float
+    kinds: tuple[ShareRow, ...]
+    test: tuple[ShareRow, ...]
+    broken: tuple[str, ...]
+    too_few: tuple[str, ...]
+
+
+class UpdateRow(TypedDict):
+    """Normals that were added."""
+
+    source: str
+    samples: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What was asked for beside how to train; see `commands.fit`. A resumed fit asks for the same, `command` apart."""
 
-    false_alarms: float = 0.05
+    false_alarms: Chance = 0.05
     balance: bool = False
     per_cluster: bool = False
     per_group: bool = False
-    cross: int | None = None
-    max_group_fpr: float | None = None
+    cross: CountFromZero | None = None
+    max_group_fpr: Chance | None = None
     refine: str = ""
     anomalies: str = ""
     reviewed: str = ""
-    smoothing: float = SMOOTHING
-    seed: int = 0
+    smoothing: Share = SMOOTHING
+    seed: CountFromZero = 0
     command: str = ""
 
 
@@ -60,7 +112,7 @@ class Described:
     citation: str = ""
     notes: tuple[str, ...] = ()
     modality: str
-    sample_shape: tuple[int, ...]
+    sample_shape: tuple[Count, ...]
     features: tuple[str, ...] = ()
     centre: tuple[float, ...] | None = None
     fingerprint: str | None = None
@@ -77,17 +129,17 @@ class Made:
     `group_fpr` is what `group_gate.check_group_fpr` says.
     """
 
-    checks: tuple[dict[str, Any], ...]
-    n_train: int = 0
-    n_held_out: int = 0
-    rounds: tuple[dict[str, Any], ...] = ()
+    checks: tuple[CheckRow, ...]
+    n_train: CountFromZero = 0
+    n_held_out: CountFromZero = 0
+    rounds: tuple[dict[str, str | float], ...] = ()
     threshold: float
-    thresholds: tuple[dict[str, Any], ...] = ()
+    thresholds: tuple[ThresholdRow, ...] = ()
     map_usual: float | None = None
     map_threshold: float | None = None
     seconds: float | None = None
-    group_fpr: dict[str, Any] | None = None
-    updates: tuple[dict[str, Any], ...] = ()
+    group_fpr: LimitRow | None = None
+    updates: tuple[UpdateRow, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +174,7 @@ class Settings(OfTheFile, Made, Described, Training, Asked):
             or (each.name in values and not _fits(values[each.name], _types()[each.name]))
         )
         if wrong:
-            raise InputError(f"{where} lacks a usable {', '.join(wrong)}", "restore it, or fit again")
+            raise InputError(f"{where} lacks a usable {', '.join(wrong)}", RESTORE)
         known = [each.name for each in fields(cls) if each.name in values]
         given: dict[str, Any] = {
             name: tuple(values[name]) if isinstance(values[name], list) else values[name] for name in known
@@ -130,7 +182,7 @@ class Settings(OfTheFile, Made, Described, Training, Asked):
         try:
             return cls(**given)
         except InputError as error:
-            raise InputError(f"{where}: {error.message}", "restore it, or fit again") from error
+            raise InputError(f"{where}: {error.message}", RESTORE) from error
 
     def as_dict(self) -> dict[str, Any]:
         """As a report and settings.json hold them, less what describes the file; parts that a fit may lack are left
@@ -171,9 +223,9 @@ def read_settings(path: Path) -> dict[str, Any]:
             "upgrade tailwise",
         )
     if settings.get("seal") != seal(settings):
-        raise InputError(f"{path / SETTINGS} was changed after the fit", "restore it, or fit again")
+        raise InputError(f"{path / SETTINGS} was changed after the fit", RESTORE)
     if not isinstance(settings.get("status"), str):
-        raise InputError(f"{path / SETTINGS} lacks a usable status", "restore it, or fit again")
+        raise InputError(f"{path / SETTINGS} lacks a usable status", RESTORE)
     return settings
 
 
@@ -201,6 +253,11 @@ def _fits(value: Any, declared: Any) -> bool:
     origin, parts = typing.get_origin(declared), typing.get_args(declared)
     if declared is Any:
         return True
+    if typing.is_typeddict(declared):
+        parts_of = typing.get_type_hints(declared)
+        return isinstance(value, dict) and all(
+            name in value and _fits(value[name], part) for name, part in parts_of.items()
+        )
     if origin in (Union, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if origin is Literal:

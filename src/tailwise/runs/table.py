@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,75 @@ from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.problem import Labelled, Problem
+from ..errors import InputError
 from ..numerics.intervals import share_of
 from ..training.loop import Outcome
+
+# The columns of a run's table, with the kinds of numpy's types that each may have; the rest is text.
+_NUMBERS, _WHOLE, _TRUTH = "fiu", "iu", "b"
+_NEEDED = {"sample": "", "score": _NUMBERS, "trained_score": _NUMBERS, "first_score": _NUMBERS, "weight": _NUMBERS,
+           "held_out": _TRUTH, "cluster": _WHOLE}  # fmt: skip
+_MAY_HAVE = {"calibration": _NUMBERS, "threshold": _NUMBERS, "held_to": "", "group": "", "cluster_as_new": _WHOLE,
+             "unknown_as_new": _TRUTH}  # fmt: skip
+_TEST = {"sample": "", "score": _NUMBERS}
+_TEST_MAY_HAVE = {"label": _TRUTH, "threshold": _NUMBERS, "held_to": "", "group": ""}
+
+
+def check_table(table: pd.DataFrame, rows: int) -> pd.DataFrame:
+    """A table of training samples as a run keeps it: so many rows, and columns of their types.
+
+    Raises:
+        InputError: it is another table.
+    """
+    if len(table) != rows or not rows:
+        raise InputError(f"the table of scores has {len(table)} rows: the run was fitted on {rows} samples")
+    _check_columns(table, _NEEDED, _NEEDED | _MAY_HAVE)
+    _check_finite(table, "calibration" if "calibration" in table else "score")
+    clusters = table[[name for name in ("cluster", "cluster_as_new") if name in table]].to_numpy()
+    if not ((clusters >= -2) & (clusters < rows)).all():
+        raise InputError(f"the table of scores names clusters from {clusters.min()} to {clusters.max()}")
+    return table
+
+
+def check_test_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A table of test samples as a run keeps it.
+
+    Raises:
+        InputError: it is another table.
+    """
+    _check_columns(table, _TEST, _TEST | _TEST_MAY_HAVE)
+    if not len(table):
+        raise InputError("the table of test scores has no rows")
+    return table
+
+
+def _check_finite(table: pd.DataFrame, name: str) -> None:
+    values = table[name].to_numpy(dtype=float)
+    if not np.isfinite(values).any() or np.nanmax(np.abs(values[np.isfinite(values)])) > _LARGEST_SCORE:
+        raise InputError(f"the table of scores has no usable {name}")
+
+
+# Beyond it a square is no finite number.
+_LARGEST_SCORE = 1e150
+
+
+def _check_columns(table: pd.DataFrame, needed: Mapping[str, str], types: Mapping[str, str]) -> None:
+    wrong = [name for name in needed if name not in table]
+    for name in table.columns.intersection(list(types)):
+        column = table[name]
+        kinds = types[name]
+        fits = column.dtype.kind in kinds if kinds else _is_text(column, name)
+        if kinds == _TRUTH and name == "label":
+            fits = fits or column.isna().all()
+        if not fits or (kinds in (_TRUTH, _WHOLE) and name != "label" and column.isna().any()):
+            wrong.append(name)
+    if wrong:
+        raise InputError(f"the table of scores lacks a usable {', '.join(wrong)}")
+
+
+def _is_text(column: pd.Series, name: str) -> bool:
+    present = column if name == "sample" else column.dropna()
+    return bool(present.map(lambda value: isinstance(value, str)).all())
 
 
 def with_calibration(

@@ -24,10 +24,13 @@ def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
     writers = {".html": comparison.to_html, ".md": comparison.to_markdown, ".json": to_json}
     if out is not None and out.suffix not in writers:
         raise InputError(f"a comparison is .html, .md or .json: got {out.name}")
-    compared = comparison.compare([open_run(path) for path in paths])
-    if out is None:
-        return comparison.to_markdown(compared).rstrip()
-    write(out, writers[out.suffix](compared).encode("utf-8", "backslashreplace"))
+    runs = [open_run(path) for path in paths]
+    with reading(f"one of the runs {', '.join(map(str, paths))}", files.RESTORE):
+        compared = comparison.compare(runs)
+        if out is None:
+            return comparison.to_markdown(compared).rstrip()
+        content = writers[out.suffix](compared).encode("utf-8", "backslashreplace")
+    write(out, content)
     return out
 
 
@@ -79,7 +82,7 @@ def write_report(run: Path, out: Path | None) -> Path:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
     content = opened.report()
     # The fit has rendered what it stored. What cannot be rendered now is not what a fit has stored, at any depth.
-    with reading(opened.path / REPORT_DATA, "restore it, or fit again"):
+    with reading(opened.path / REPORT_DATA, files.RESTORE):
         page = writers[out.suffix](content)
     files.write(out, page.encode("utf-8", "backslashreplace"))
     return out

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,10 @@ from ..core.data import Data
 from ..core.detector import Detector, Updatable
 from ..core.identity import digest, digest_of
 from ..core.validation import check_samples
-from ..errors import InputError
+from ..errors import InputError, reading
 from ..report.summary import update_summary
 from ..runs import store
+from ..runs.files import REPORT_DATA, RESTORE
 from ..runs.scorer import Run, as_kept, open_run
 from ..sources.auto import open_source, spelled
 from . import assembly
@@ -82,9 +84,12 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             backbone=opened.backbone(),
             places=opened.places(),
         )
-        return assembly.write_run(
-            writer, settings, parts, lambda: update_summary(opened, settings, source, problem, rows, table)
-        )
+
+        def summarise() -> dict[str, Any]:
+            with reading(opened.path / REPORT_DATA, RESTORE):
+                return update_summary(opened, settings, source, problem, rows, table)
+
+        return assembly.write_run(writer, settings, parts, summarise)
 
 
 def _held_out(samples: int, false_alarms: float, seed: int) -> np.ndarray:
