@@ -492,3 +492,30 @@ def test_forged_settings_end_well(of_rows: store.Run, tmp_path: Path, name: str)
         sealed(run, **{name: value})
         with contextlib.suppress(InputError):
             store.open_run(run)._repr_html_()
+
+
+@pytest.mark.parametrize("named", ["../private/secret.tif", "{}/private/secret.tif", "pipe.tif", "secret-link.tif"])
+def test_a_tiff_that_names_other_files_as_its_parts_opens_none(named: str, tmp_path: Path) -> None:
+    """OME lets a file list planes that lie in others: the file's own are read."""
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile (tailwise[hyperspectral])")
+    for folder in ("data", "private"):
+        (tmp_path / folder).mkdir()
+    secret, own = np.full((6, 8, 9), 7, np.uint16), np.arange(6 * 8 * 9, dtype=np.uint16).reshape(6, 8, 9)
+    tifffile.imwrite(tmp_path / "private" / "secret.tif", secret, photometric="minisblack")
+    os.mkfifo(tmp_path / "data" / "pipe.tif")
+    (tmp_path / "data" / "secret-link.tif").symlink_to(tmp_path / "private" / "secret.tif")
+    uuid = "urn:uuid:22222222-2222-2222-2222-222222222222"
+    file = f'<UUID FileName="{named.format(tmp_path)}">{uuid}</UUID>'
+    planes = "".join(f'<TiffData IFD="{i}" FirstC="{i}" PlaneCount="1">{file}</TiffData>' for i in range(6))
+    pixels = (
+        '<Pixels ID="P:0" DimensionOrder="XYCZT" Type="uint16" SizeX="9" SizeY="8" SizeC="6" SizeZ="1" SizeT="1">'
+        f'<Channel ID="C:0" SamplesPerPixel="1"/>{planes}</Pixels>'
+    )
+    text = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        f'UUID="urn:uuid:11111111-1111-1111-1111-111111111111"><Image ID="I:0">{pixels}</Image></OME>'
+    )
+    cube = tmp_path / "data" / "cube.tif"
+    tifffile.imwrite(cube, own, photometric="minisblack", description=text, metadata=None)
+    read = Cube(str(cube)).load().train.read(torch.arange(72)).flatten(1)
+    assert torch.equal(read, torch.from_numpy(np.moveaxis(own, 0, 2).reshape(72, 6).astype(np.float32)))

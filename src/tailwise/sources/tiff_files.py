@@ -27,7 +27,8 @@ class _Lines(logging.Handler):
 
 @contextmanager
 def opened(path: Path, warns: bool = True) -> Iterator[Any]:
-    """A `tifffile.TiffFile`. What it complains of while the block runs is one warning that names the file.
+    """A `tifffile.TiffFile` that opens no other file, whatever its text names as one of its parts. What it complains of
+    while the block runs is one warning that names the file.
 
     Raises:
         ImportError: tifffile is not installed.
@@ -39,7 +40,7 @@ def opened(path: Path, warns: bool = True) -> Iterator[Any]:
     logger.addHandler(handler)
     logger.propagate = False
     try:
-        with tifffile.TiffFile(path) as file:
+        with tifffile.TiffFile(path, _multifile=False, is_mmstack=False, is_ndtiff=False) as file:
             yield file
     finally:
         logger.removeHandler(handler)

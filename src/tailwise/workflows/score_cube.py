@@ -156,7 +156,10 @@ class Part:
         try:
             if not self.facts.is_file() or self.facts.read_text() != self.belongs:
                 return 0
-            found = self.path.stat().st_size // _BYTES
+            facts = self.path.stat()
+            if facts.st_nlink > 1:
+                return 0  # a second name of another file, which is not written to
+            found = facts.st_size // _BYTES
         except (OSError, ValueError):
             return 0
         return samples if found >= samples else found // self.block * self.block
