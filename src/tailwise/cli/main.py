@@ -7,6 +7,7 @@ interrupted.
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
@@ -59,6 +60,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         if odd := [argument for argument in arguments if "\0" in argument]:
             raise InputError(f"an argument holds a zero byte: {odd[0]!r}", "no path and no name does")
+        _import_named()
         command, bound, _ = _parsed(arguments)
         result = command(*bound.args, **bound.kwargs)
         status = _show(result, _flag(arguments, "--out"))
@@ -91,6 +93,18 @@ def _parsed(arguments: Sequence[str]) -> Any:
         return app.parse_args(arguments, exit_on_error=False, print_error=False)
     except RecursionError as error:
         raise InputError("an argument is nested too deep to be read", "write it with fewer parentheses") from error
+
+
+def _import_named() -> None:
+    """Import the modules that the user names in TAILWISE_IMPORT, so that the detectors they register have names. A run
+    never says what is imported."""
+    for name in filter(None, os.environ.get("TAILWISE_IMPORT", "").split(",")):
+        try:
+            importlib.import_module(name.strip())
+        except ImportError as error:
+            raise InputError(
+                f"TAILWISE_IMPORT names {name.strip()!r}, which cannot be imported: {error}", "put it into PYTHONPATH"
+            ) from error
 
 
 def _explained(error: Exception) -> tuple[str, str] | None:

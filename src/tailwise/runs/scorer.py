@@ -307,7 +307,15 @@ class Run:
 
     def _spelled(self, kind: str) -> Any:
         with reading(self.path / SETTINGS, RESTORE):
-            values = parse(getattr(self.settings, kind), (kind,))
+            try:
+                values = parse(getattr(self.settings, kind), (kind,))
+            except InputError as error:
+                if not error.message.startswith(f"no {kind} is called"):
+                    raise
+                raise InputError(
+                    f"{self.path}: {error.message}",
+                    f"import the module of this {kind} first; the command line imports those in TAILWISE_IMPORT",
+                ) from error
             if len(values) != 1:
                 raise InputError(f"{self.path / SETTINGS} spells {len(values)} {kind}s: one was needed", "fit again")
             return values[0]

@@ -65,6 +65,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for each group needs groups", "name them with --groups")
         _check_groups(request, problem)
+        _tell_of_other_packages(detector)
         settings = _settings(request, detector, weighting, rule, problem)
         split = split_of(problem, request)
         balanced = _balanced(split, request.balance)
@@ -129,6 +130,16 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         )  # fmt: skip
         tracker.finish(run)
         return run
+
+
+def _tell_of_other_packages(detector: Detector) -> None:
+    """A run holds what its detector learnt and how it is spelled, and no code: say what must be imported to open it."""
+    module = type(detector).__module__
+    if not module.startswith("tailwise."):
+        messages.note(
+            f"{type(detector).__name__} comes from the module {module}: import it before you open the run, or name it "
+            "in TAILWISE_IMPORT for the command line"
+        )
 
 
 def _cross_fitted(
