@@ -28,6 +28,7 @@ import hashlib
 import io
 import json
 import mmap
+import multiprocessing
 import os
 import random
 import resource
@@ -71,6 +72,7 @@ _NOTES = "notes.txt"
 _OWN_FOLDERS = {exchange.NEXT, exchange.READY, store.CHECKPOINT}
 _ABSENT, _UNFINISHED = "no run", "an unfinished run"
 _OLD_CELLS, _PAGE = 5, 4096
+_FORK = multiprocessing.get_context("fork")
 
 
 @dataclass(frozen=True)
@@ -405,7 +407,9 @@ def _become(
         store.Checkpoint.__init__.__defaults__ = (0.0,)  # type: ignore[misc]  # at every epoch
         if largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
-        taken, of_interest = 0, str(home)
+        # The processes of a benchmark need not import what is imported here.
+        multiprocessing.get_context = lambda _: _FORK  # type: ignore[assignment,misc]
+        taken, of_interest, first = 0, str(home), os.getpid()
 
         def count(event: str, given: tuple[Any, ...]) -> None:
             nonlocal taken
@@ -418,10 +422,12 @@ def _become(
             taken += 1
             steps[:8] = taken.to_bytes(8, "little")
             if taken == step and ending is not None:
-                os.kill(os.getpid(), ending)
+                os.kill(first, ending)
 
         sys.addaudithook(count)
         status = command_line.run(arguments)
+    except KeyboardInterrupt:  # before the command had begun
+        status = 130
     except BaseException:
         traceback.print_exc()
     finally:
@@ -536,9 +542,9 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 _HEAD = """# What is left of a result when its command is ended
 
 Written from results/kill_commands.jsonl by benchmarks/kill_commands.py, which says how moments are drawn. Of {moments}
-commands {broken} left a broken result, {notes_lost} touched a user's notes beside it, and {tracebacks} showed a
-traceback. The same command, run again, ended in the result of an undisturbed one {equal} times; {from_a_checkpoint}
-fits went on from a checkpoint. Disks that are full are of {disk}.
+commands {broken} left a broken result, {notes_lost} touched a user's notes beside it, and {tracebacks} showed a traceback.
+The result is in the end that of an undisturbed command {equal} times: the same command was run again wherever anything
+was left or had changed. {from_a_checkpoint} fits had left a checkpoint to go on from. Disks that are full are of {disk}.
 
 *old*: the result of before, whole (or none, where there was none). *new*: the new one, whole. *to resume*: no result
 yet, or rows of a benchmark without its page; the same command goes on. *temporaries*: folders in which a killed command

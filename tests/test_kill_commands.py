@@ -71,12 +71,12 @@ import os, sys, time
 from tailwise.benchmark import runner
 
 if __name__ == "__main__":
-    heard, lifeline = Pipe(duplex=False)
-    executor = runner._executor(1, heard)
+    lifeline = Pipe(duplex=False)
+    executor = runner._executor(1, lifeline)
     print(executor.submit(os.getpid).result(), flush=True)
     executor.submit(time.sleep, 600)
     if sys.argv[1] == "closes":
-        lifeline.close()
+        lifeline[1].close()
     time.sleep(600)
 """
 

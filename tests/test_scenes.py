@@ -1,6 +1,8 @@
 """Detectors of hyperspectral scenes against independent implementations, and score maps that survive interruptions."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import pytest
@@ -288,6 +290,53 @@ def test_maps_that_are_refused(rx_run, tmp_path):
         with pytest.raises(InputError, match=said):
             score_cube.write_map(rx_run, str(data), out)
     assert np.array_equal(np.load(tmp_path / "scene.npy"), CUBE)
+
+
+@pytest.mark.parametrize("name", [".writing-map.hdr.part", ".writing-map.hdr.json", ".writing-map.hdr.lock"])
+def test_a_planted_link_is_not_written_through(rx_run, tmp_path, name):
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / name).symlink_to(tmp_path / "notes.txt")
+    np.save(tmp_path / "scene.npy", CUBE)
+    with pytest.raises(InputError, match="is a link"):
+        score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), tmp_path / "map.hdr")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_data_of_another_header_are_not_replaced(rx_run, tmp_path):
+    """map.img may belong to map.img.hdr; where map.hdr is there too, both are an earlier map."""
+    np.save(tmp_path / "scene.npy", CUBE)
+    (tmp_path / "map.img").write_text("mine")
+    with pytest.raises(InputError, match=r"map\.img is there without map\.hdr"):
+        score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), tmp_path / "map.hdr")
+    assert (tmp_path / "map.img").read_text() == "mine"
+    for _ in range(2):
+        score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), tmp_path / "other.hdr")
+    assert not list(tmp_path.glob(".writing*"))
+
+
+@pytest.mark.parametrize("way", ["_write_envi", "_write_numpy", "_write_mat"])
+def test_a_full_disk_leaves_the_old_map(rx_run, tmp_path, monkeypatch, way):
+    ending = {"_write_envi": "hdr", "_write_numpy": "npy", "_write_mat": "mat"}[way]
+    np.save(tmp_path / "scene.npy", CUBE)
+    out = tmp_path / f"map.{ending}"
+    score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), out)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            score_cube.Part, "_fill", lambda self, *rest: (_filled(self, *rest), patch.setattr(os, "fsync", full))
+        )
+        with pytest.raises(InputError, match="disk is full"):
+            score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), out, threshold=1.0)
+    assert {n: b for n, b in ((p.name, p.read_bytes()) for p in tmp_path.iterdir()) if n in before} == before
+    score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), out, threshold=1.0)
+    assert not list(tmp_path.glob(".writing*"))
+
+
+_filled = score_cube.Part._fill
 
 
 def test_blocks_from_the_file_are_those_in_memory(tmp_path, monkeypatch):

@@ -190,8 +190,8 @@ def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
     the death of a process is known to be the doing of one of them."""
     waiting: list[Job] = list(todo)
     running: dict[Future[None], Job] = {}
-    heard, lifeline = multiprocessing.Pipe(duplex=False)
-    executor = _executor(processes, heard)
+    lifeline = multiprocessing.Pipe(duplex=False)
+    executor = _executor(processes, lifeline)
     try:
         while waiting or running:
             while waiting and len(running) < processes:
@@ -208,14 +208,14 @@ def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
                     yield job
             if dead:
                 executor.shutdown()
-                executor = _executor(processes, heard)
+                executor = _executor(processes, lifeline)
     except BaseException:
-        lifeline.close()  # nobody waits for the cells that were begun
+        lifeline[1].close()  # nobody waits for the cells that were begun
         raise
     finally:
         executor.shutdown(cancel_futures=True)
-        lifeline.close()
-        heard.close()
+        for end in lifeline:
+            end.close()
 
 
 def _after_death(job: Job, future: Future[None]) -> Job | None:
@@ -231,20 +231,21 @@ def _after_death(job: Job, future: Future[None]) -> Job | None:
     return replace(job, methods=tuple(rest))
 
 
-def _executor(processes: int, lifeline: Connection) -> ProcessPoolExecutor:
-    """Processes that end with this one, or when the other end of `lifeline` is closed."""
+def _executor(processes: int, lifeline: tuple[Connection, Connection]) -> ProcessPoolExecutor:
+    """Processes that end with this one, or when it closes its end of `lifeline`, the second."""
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=(lifeline,))
+    return ProcessPoolExecutor(processes, context, initializer=_end_with, initargs=lifeline)
 
 
-def _end_with(lifeline: Connection) -> None:
-    """End this process as soon as the other end of `lifeline` is closed, as a kill of the first process does too."""
+def _end_with(heard: Connection, spoken: Connection) -> None:
+    """End this process as soon as the first one has closed its `spoken`, as a kill of it does too."""
+    spoken.close()  # ours
     # A terminal sends Ctrl-C to every process; the first one answers it for all.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def wait_for_the_end() -> None:
         with suppress(OSError):
-            lifeline.poll(None)
+            heard.poll(None)
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()

@@ -35,13 +35,7 @@ def made_whole(place: Path) -> Iterator[Path]:
     missing = [folder for folder in place.parents if not folder.exists()]
     beside = temporary(place / place.name if inside else place)
     try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        clear(beside.parent)
-        beside.mkdir()
-    except OSError as error:
-        _remove(missing)
-        raise cannot_write(place, error) from error
-    try:
+        _begin(beside, place)
         with _held(beside):
             yield beside
             try:
@@ -49,8 +43,26 @@ def made_whole(place: Path) -> Iterator[Path]:
             except OSError as error:
                 raise cannot_write(place, error) from error
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        _discard(beside)
         _remove(missing)
+
+
+def _begin(beside: Path, place: Path) -> None:
+    try:
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        clear(beside.parent)
+        beside.mkdir()
+    except OSError as error:
+        raise cannot_write(place, error) from error
+
+
+def _discard(folder: Path) -> None:
+    """Take a folder away, also where Ctrl-C comes meanwhile."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager
