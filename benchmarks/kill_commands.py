@@ -541,10 +541,12 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
 
 _HEAD = """# What is left of a result when its command is ended
 
-Written from results/kill_commands.jsonl by benchmarks/kill_commands.py, which says how moments are drawn. Of {moments}
-commands {broken} left a broken result, {notes_lost} touched a user's notes beside it, and {tracebacks} showed a traceback.
-The result is in the end that of an undisturbed command {equal} times: the same command was run again wherever anything
-was left or had changed. {from_a_checkpoint} fits had left a checkpoint to go on from. Disks that are full are of {disk}.
+Written from results/kill_commands.jsonl by benchmarks/kill_commands.py, which says how moments are drawn.
+
+Of {moments} commands {broken} left a broken result, {notes_lost} touched a user's notes beside it, and {tracebacks}
+showed a traceback. The result is in the end that of an undisturbed command {equal} times: the same command was run
+again wherever anything was left or had changed. {from_a_checkpoint} fits left a checkpoint to go on from. Full disks
+are of {disk}.
 
 *old*: the result of before, whole (or none, where there was none). *new*: the new one, whole. *to resume*: no result
 yet, or rows of a benchmark without its page; the same command goes on. *temporaries*: folders in which a killed command
