@@ -122,6 +122,15 @@ def reds(page, sample):
     return pixels[..., 0] - pixels[..., 1:].max(2) > 80
 
 
+@pytest.mark.parametrize("name", ["review.csv", "review.html"])
+def test_files_of_the_users_are_not_written_over(tmp_path, capsys, name):
+    """Whatever has the name of a sheet or a page; it is told before the data are read."""
+    (tmp_path / name).write_text("mine")
+    assert main.run(["triage", str(tmp_path / "no-such.csv"), "--out", str(tmp_path)]) == 2
+    assert f"{name} is there already" in capsys.readouterr().err
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 def test_a_line_goes_around_what_stands_out_in_a_picture():
     found = triage(Request(source=Made(), detector="PaDiM(dims=3)", weighting="", scores="own"))
     assert set(found.sheet["sample"][:3]) == {"00.png", "01.png", "02.png"}
