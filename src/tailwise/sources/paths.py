@@ -74,14 +74,19 @@ def check_store(folder: Path) -> None:
     Raises:
         InputError: there is such a thing.
     """
-    real_root = os.path.realpath(folder)
-    for parent, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            place = os.path.join(parent, name)
-            if os.path.islink(place) and not is_inside(os.path.realpath(place), real_root):
-                raise InputError(f"{place} is {LINK_OUT}", "copy what it leads to into the folder")
-            if name in files and os.path.exists(place):
-                regular_file(Path(place))
+    real_root, folders = os.path.realpath(folder), [os.fspath(folder)]
+    while folders:
+        # A store may have a million files: what the folder says of an entry needs no look at the file.
+        for entry in os.scandir(folders.pop()):
+            if entry.is_symlink():
+                if not is_inside(os.path.realpath(entry.path), real_root):
+                    raise InputError(f"{entry.path} is {LINK_OUT}", "copy what it leads to into the folder")
+                if not entry.is_dir() and os.path.exists(entry.path):
+                    regular_file(Path(entry.path))
+            elif entry.is_dir():
+                folders.append(entry.path)
+            elif not entry.is_file():
+                regular_file(Path(entry.path))
 
 
 def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
