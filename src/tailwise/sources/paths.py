@@ -76,17 +76,15 @@ def check_store(folder: Path) -> None:
     """
     real_root, folders = os.path.realpath(folder), [os.fspath(folder)]
     while folders:
-        # A store may have a million files: what the folder says of an entry needs no look at the file.
-        for entry in os.scandir(folders.pop()):
-            if entry.is_symlink():
-                if not is_inside(os.path.realpath(entry.path), real_root):
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.is_symlink() and not is_inside(os.path.realpath(entry.path), real_root):
                     raise InputError(f"{entry.path} is {LINK_OUT}", "copy what it leads to into the folder")
-                if not entry.is_dir() and os.path.exists(entry.path):
+                # A store may have a million files: what the folder says of an entry needs no look at the file.
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.is_file() and os.path.exists(entry.path) and not entry.is_dir():
                     regular_file(Path(entry.path))
-            elif entry.is_dir():
-                folders.append(entry.path)
-            elif not entry.is_file():
-                regular_file(Path(entry.path))
 
 
 def _how_to_get(asked: Path, places: list[Path], home: Path | None) -> str:
