@@ -150,6 +150,10 @@ def test_names_of_images_match_on_the_way_back(
     assert set(read_csv(io.StringIO(said.out))["sample"]) == names
     trained = pd.read_parquet(fitted / "scores.parquet")["sample"]
     assert names - set(trained) == {original(name) for name in chosen}
+    # A name copied from the table of scores is the sample's.
+    copied = next(line.split(",")[0] for line in said.out.splitlines() if line.startswith("'=1"))
+    for given in (copied, original(copied)):
+        assert run(["explain", str(fitted), str(photos), "--sample", given]) == 0
     scores = tmp_path / "scores.csv"
     assert run(["score", str(fitted), str(photos), "--out", str(scores)]) == 0
     assert run(["weigh", str(scores), "--column", "score", "--out", str(tmp_path / "weights.csv")]) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from ..runs import files
 from ..runs.files import REPORT_DATA, REPORT_PAGE, write
 from ..runs.plain_json import to_json
 from ..runs.scorer import open_run
+from ..runs.sheets import original
 
 
 def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
@@ -52,6 +53,7 @@ def explain(
         raise InputError("weights are of the training samples, which the run names itself", "leave DATA out")
     known = explanation.reopen(open_run(run))
     if weights:
+        names = _as_in_data(names, known.table["sample"])
         found = explanation_page.of_weights(known, names or explanation.extreme_weights(known, worst))
     else:
         source, samples = known.source, known.samples
@@ -59,7 +61,7 @@ def explain(
             source = known.run.source_like(data)
             samples = known.run.samples(source)
             check_samples(samples.data, least=1)
-        names = names or explanation.worst_samples(known, samples.data, worst)
+        names = _as_in_data(names, samples.data.names) or explanation.worst_samples(known, samples.data, worst)
         found = explanation_page.of_scores(
             known, source, samples, names, seed, pictured=out is not None and out.suffix == ".html"
         )
@@ -67,6 +69,12 @@ def explain(
         return explanation_page.to_text(found).rstrip("\n")
     files.write(out, writers[out.suffix](found).encode("utf-8", "backslashreplace"))
     return out
+
+
+def _as_in_data(given: Sequence[str], names: Iterable[Any]) -> list[str]:
+    """Names as the data has them, where they were copied from a table of scores."""
+    known = set(map(str, names))
+    return [name if name in known else original(name) for name in given]
 
 
 def write_report(run: Path, out: Path | None) -> Path:
