@@ -98,7 +98,8 @@ class Model:
 
     def _of_batch(self, output: str, samples: np.ndarray) -> np.ndarray:
         try:
-            part = np.ascontiguousarray(samples, dtype=np.float32)
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused below
+                part = np.ascontiguousarray(samples, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise ModelError(f"samples are not numbers: {error}", "give an array of numbers") from error
         if not np.isfinite(part).all():

@@ -29,7 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         model = load(options.model, options.threads)
         samples = _read(options.samples, model)
-        scores = model.score(samples)
+        try:
+            scores = model.score(samples)
+        except ModelError as error:
+            raise ModelError(f"{options.samples}: {error.message}", error.hint) from error
         if options.maps is not None:
             buffer = io.BytesIO()
             np.save(buffer, model.maps(samples), allow_pickle=False)

@@ -19,6 +19,8 @@ from ..runs import files
 
 _VERSIONS_OF = ("tailwise", "torch", "numpy", "scipy", "scikit-learn")
 _RESET_PEAK = "5"
+# What a row of each status says beside its settings; whatever lacks it is no row.
+_FIELDS = {"ok": (), "failed": ("commit",), "skipped": ("error",)}
 _START = b'{"suite": '
 _BLOCK = 1 << 16
 
@@ -29,8 +31,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
         with suppress(ValueError, RecursionError, KeyError, TypeError):
             row = json.loads(line)
-            rows.pop(key(row["settings"]), None)
-            rows[key(row["settings"])] = row
+            cell = key(row["settings"])
+            if isinstance(row["settings"], dict) and all(name in row for name in _FIELDS[row["status"]]):
+                rows.pop(cell, None)
+                rows[cell] = row
     return list(rows.values())
 
 
