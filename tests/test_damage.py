@@ -314,3 +314,14 @@ def test_few_rows_of_many_columns_are_done_in_seconds(tmp_path):
     started = time.process_time()
     assert run(["fit", path, "--detector", "gaussian", "--out", str(tmp_path / "run")]) in (0, 3)
     assert time.process_time() - started < 60
+
+
+def test_what_is_wrong_with_a_table_names_its_file(tmp_path, capsys):
+    path = tmp_path / "marked.csv"
+    frame = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0], "label": ["good", "bad", "good", None]})
+    frame.to_csv(path, index=False)
+    assert "marked.csv: label: row 3" in said(capsys, "fit", str(path), "--labels", "label")[0]
+    frame.assign(a=[1.0, np.inf, 3.0, 4.0]).to_csv(path, index=False)
+    assert "marked.csv" in said(capsys, "weigh", str(path), "--column", "a")[0]
+    frame.assign(a=[1.0, 1e200, 3.0, 4.0]).to_csv(path, index=False)
+    assert "marked.csv: row 1, column 'a'" in said(capsys, "fit", str(path), "--columns", "a")[0]

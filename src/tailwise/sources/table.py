@@ -127,7 +127,12 @@ class Table(PathSource):
 
     def _labels(self, rows: _Rows) -> Labels | None:
         name = self.labels or rows.labels
-        return None if name is None else read_labels(self._column(rows, name), name, self.normal)
+        if name is None:
+            return None
+        try:
+            return read_labels(self._column(rows, name), name, self.normal)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error.message}", error.hint) from error
 
     def _groups(self, rows: _Rows) -> np.ndarray | None:
         """The name of each row's group [n], "" for a row that names none."""

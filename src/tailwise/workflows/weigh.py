@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..core.validation import check_finite
 from ..errors import InputError, did_you_mean, reading
 from ..runs import files
 from ..runs.sheets import read_csv, to_csv
@@ -30,6 +31,7 @@ def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
     if column not in numeric:
         raise InputError(f"{path} has no numeric column {column!r}", did_you_mean(column, numeric))
     scores = torch.tensor(table[column].to_numpy(dtype=np.float64))
+    check_finite(scores, f"{path}: the scores {column!r}")
     return table.assign(weight=parse_weighting(weighting)(Context(scores, scores)).numpy())
 
 
