@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from ..core import inference
-from ..core.bounds import Count
+from ..core.bounds import Bounds, Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
 from ..core.modality import Modality
@@ -44,18 +45,24 @@ CUES = (
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
 _MAD_TO_STD = 1.4826
+# How much of the neighbours' level is taken off where nobody says. In few dimensions anomalies lie together and excuse
+# each other, and what a kind of normal is blurs; in many, as of pictures and their features, hardly any lie together.
+_SHARE_OF_FEW, _SHARE_OF_MANY, _MANY = 0.35, 0.75, 128
+# Fewer samples than so many for each number of a sample: the axes of a space lie along the samples that it was learnt
+# from, so distances among these are others than those of new samples, and cues are standardised by samples left out.
+_SAMPLES_A_NUMBER, _FOLDS = 20, 5
 
 
 @register("scores", "LocalScores")
 @dataclass(frozen=True, repr=False)
 class LocalScores(Value):
-    """The mean of five standardised cues, each a log quantity of the sample minus its mean over training neighbours.
+    """The mean of five standardised cues, each a log quantity of the sample less a share of its mean over neighbours.
 
     The cues are the detector's score; the distance to the `nearest`-th neighbour among the samples (features
     standardised), among whitened samples and among their leading principal components; and the distance to the flat
     through the `neighbours` nearest samples (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred
-    and scaled by median and median absolute deviation over the training samples, so the result is about 0 for a usual
-    normal of any kind and 3 is far out.
+    and scaled by median and median absolute deviation over the training samples, each as if it had not been learnt, so
+    the result is about 0 for a usual normal of any kind and 3 is far out.
 
     After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
     nearest-neighbour distance by the mean of the reference sample's own nearest-neighbour distances, or subtracts it.
@@ -64,26 +71,40 @@ class LocalScores(Value):
     Args:
         neighbours: how many training samples a score is compared with.
         nearest: which neighbour's distance is used, and how many such distances it is compared with.
+        share: how much of the neighbours' level is taken off: 0 compares with all samples alike, 1 with the neighbours
+            alone. None takes 0.35 of samples of fewer than 128 numbers, and 0.75 of others.
     """
 
     neighbours: Count = 20
     nearest: Count = 5
+    share: Annotated[float, Bounds(at_least=0, at_most=1)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.nearest > self.neighbours:
             raise InputError(f"LocalScores needs nearest <= neighbours: got {self.nearest} and {self.neighbours}")
 
-    def fit(self, detector: Detector, data: Data, seed: int = 0) -> LocallyScored:
+    def share_of(self, numbers: int) -> float:
+        """How much of the neighbours' level is taken off scores of samples of so many numbers."""
+        if self.share is not None:
+            return self.share
+        return _SHARE_OF_MANY if numbers >= _MANY else _SHARE_OF_FEW
+
+    def fit(self, detector: Detector, data: Data, seed: int = 0, base: Tensor | None = None) -> LocallyScored:
         """Look at the training samples with a detector that is fitted on them.
+
+        Args:
+            base: [n] base weights of the training; what has the weight 0 is nobody's neighbour.
 
         Raises:
             InputError: fewer than 2 samples.
         """
-        if len(data) < 2:
-            raise InputError(f"at least 2 training samples are needed to compare with: got {len(data)}")
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-        kept, rest = (part.sort().values for part in order.tensor_split([_MOST_SAMPLES]))
+        trained = torch.ones(len(data), dtype=torch.bool) if base is None else base[order] > 0
+        if int(trained.sum()) < 2:
+            raise InputError(f"at least 2 training samples are needed to compare with: got {int(trained.sum())}")
+        kept = order[trained][:_MOST_SAMPLES].sort().values
+        rest = torch.cat([order[trained][_MOST_SAMPLES:], order[~trained]]).sort().values
         scored = LocallyScored(self, detector)
         scored.training_scores = torch.empty(len(data))
         scored.training_scores[kept] = scored.learn(data.take(kept))
@@ -123,6 +144,7 @@ class LocallyScored(Detector):
 
     training_scores: Tensor
     scores: Tensor
+    cues: Tensor
     middle: Tensor
     spread: Tensor
 
@@ -134,6 +156,7 @@ class LocallyScored(Detector):
         self._floor: float | None = None
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
+        self.register_buffer("cues", torch.zeros(5, 1))  # [5, m], of each training sample as if it had not been learnt
         self.register_buffer("middle", torch.zeros(5))
         self.register_buffer("spread", torch.ones(5))
 
@@ -147,11 +170,12 @@ class LocallyScored(Detector):
         score = self.detector.score_left_out
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
-        near, local = self.memory.learn(samples, standardise=self.modality.small.units_differ)  # [m, many], [4, m]
-        cues = self._cues(self.scores, near, local)  # [5, m]
-        middle = cues.median(1).values
-        spread = _MAD_TO_STD * (cues - middle[:, None]).abs().median(1).values
-        spread = torch.where(spread > 0, spread, cues.std(1, correction=0).clamp_min(1e-12))
+        standardise = self.modality.small.units_differ
+        near, local = self.memory.learn(samples, standardise)  # [m, many], [4, m]
+        few = len(samples) < _SAMPLES_A_NUMBER * samples.shape[1] and len(samples) >= 2 * _FOLDS
+        cues = self._cues_left_out(samples, standardise) if few else self._cues(self.scores, self.scores[near], local)
+        self.cues = cues.to(self.raw)
+        middle, spread = _middle_and_spread(cues)
         self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
         scores = self._standard(cues).mean(0).to(self.raw)
         inference.place(self, str(inference.device_of(self.detector)))
@@ -173,9 +197,19 @@ class LocallyScored(Detector):
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
         """[5, sample]: cues of samples with these scores of the wrapped detector."""
         near, local, own = self.memory(self._flat(batch).to(self.scores))
-        scores = self._scaled(scores.to(self.scores))
-        scores = torch.where(own < 0, scores, self.scores[own].to(scores))
-        return self._standard(self._cues(scores, near, local))
+        cues = self._cues(self._scaled(scores.to(self.scores)), self.scores[near], local)
+        return self._standard(torch.where(own < 0, cues, self.cues[:, own].to(cues)))
+
+    def _cues_left_out(self, samples: Tensor, standardise: bool) -> Tensor:
+        """[5, m]: cues of training samples by memories of the others."""
+        cues = torch.empty(5, len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
+        fold = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).to(samples.device) % _FOLDS
+        for each in range(_FOLDS):
+            memory, others = Memory(self.rule).to(samples.device), self.scores[fold != each]
+            memory.learn(samples[fold != each], standardise)
+            near, local, _ = memory(samples[fold == each])
+            cues[:, fold == each] = self._cues(self.scores[fold == each], others[near], local).to(cues)
+        return cues
 
     def count_as(self, other: LocallyScored) -> None:
         """Standardise cues by the middle and spread of another's training samples from now on."""
@@ -218,9 +252,10 @@ class LocallyScored(Detector):
         precise = scores.to(export_ops.precise(scores.device))
         return precise if self._floor is None else precise.clamp_min(self._floor).log()
 
-    def _cues(self, scores: Tensor, near: Tensor, local: Tensor) -> Tensor:
-        """[5, n]: scores [n] less those of the neighbours [n, many], and local distances [4, n]."""
-        return torch.cat([(scores - self.scores[near].to(local).mean(1))[None], local])
+    def _cues(self, scores: Tensor, of_neighbours: Tensor, local: Tensor) -> Tensor:
+        """[5, n]: scores [n] less a share of their neighbours' [n, many], and local distances [4, n]."""
+        level = self.rule.share_of(self.memory.samples.shape[1]) * of_neighbours.to(local).mean(1)
+        return torch.cat([(scores - level)[None], local])
 
     def _standard(self, cues: Tensor) -> Tensor:
         return (cues - self.middle[:, None]) / self.spread[:, None]
@@ -319,11 +354,24 @@ class Memory(nn.Module):
         return torch.maximum(distances, self.floor[:, None]).log()
 
     def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
-        """Less the mean over the nearest samples' own."""
+        """Less a share of the mean over the nearest samples' own."""
         few = near[1].shape[1]
         of_each = zip(self.reach.to(reach), (*near, near[0]), strict=True)
         usual = [own[of[:, :few]].mean(1) for own, of in of_each]
-        return reach - torch.stack(usual)
+        return reach - self.rule.share_of(self.samples.shape[1]) * torch.stack(usual)
+
+
+def robust_deviations(values: Tensor) -> Tensor:
+    """Rows [k, n] as deviations from their medians, in robust standard deviations."""
+    middle, spread = _middle_and_spread(values)
+    return (values - middle[:, None]) / spread[:, None]
+
+
+def _middle_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Medians [k] of rows [k, n], and their median absolute deviations on the scale of a standard deviation."""
+    middle = values.median(1).values
+    spread = _MAD_TO_STD * (values - middle[:, None]).abs().median(1).values
+    return middle, torch.where(spread > 0, spread, values.std(1, correction=0).clamp_min(1e-12))
 
 
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,49 @@
+"""Suspects: training samples far out by what looks at all samples at once, yet close to a few others.
+
+Hidden anomalies of one sort lie together and excuse each other: whatever looks at neighbours finds them usual. What
+looks at all samples at once does not. A sample that is far out by both stays, because it excuses nobody. A rare kind of
+normal is no suspect as long as the covariance of all samples knows it: of a share p of the samples the distance is at
+most sqrt((1 - p) / p) (after Mahalanobis 1936; the masking of outliers, Rousseeuw & van Zomeren 1990), which is what
+keeps kinds of a few per cent. We chose both limits on development draws; LOG.md has the figures.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..core import inference
+from ..core.data import Data
+from .local_scores import LocalScores, Memory, robust_deviations
+
+# In robust deviations of all samples.
+_FAR, _NEAR = 5.0, 3.0
+# More than this share are not a few that slipped in.
+_MOST = 0.15
+_FEWEST = 20
+_PART = 20_000
+
+
+@torch.no_grad()
+def find(data: Data) -> Tensor:
+    """Which samples [n] are suspects; none where samples have no local scores, or are fewer than 20.
+
+    A larger set is looked at in random parts of at most 20,000 samples.
+    """
+    found = torch.zeros(len(data), dtype=torch.bool)
+    if not data.modality.local_scores:
+        return found
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    for part in order.tensor_split(-(-len(data) // _PART)):
+        if len(part) >= _FEWEST:
+            found[part] = _among(data.take(part.sort().values))[part.argsort().argsort()]
+    return found if float(found.float().mean()) <= _MOST else torch.zeros_like(found)
+
+
+def _among(data: Data) -> Tensor:
+    batches = data.batches(inference.batch_size_for(data.sample_shape, 1_024))
+    samples = torch.cat([data.modality.shrunk(batch.samples).flatten(1) for batch in batches])
+    memory = Memory(LocalScores())
+    memory.learn(samples, data.modality.small.units_differ)
+    far = robust_deviations(memory.whitened.norm(dim=1)[None])[0]
+    return (far > _FAR) & (robust_deviations(memory.reach).mean(0) < _NEAR)
