@@ -86,3 +86,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     lower = {name.lower(): name for name in known}
     close = get_close_matches(word.lower(), lower, n=1, cutoff=0.6)
     return f"did you mean {lower[close[0]]!r}?" if close else f"choose one of: {', '.join(known)}"
+
+
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """The first of the names, quoted, and how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    "'a', 'b' and 1 more"
+    """
+    quoted = [repr(str(name)) for name in names]
+    return ", ".join(quoted[:most]) + (f" and {len(quoted) - most} more" if len(quoted) > most else "")

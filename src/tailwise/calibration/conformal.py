@@ -17,6 +17,13 @@ import scipy
 from ..core.validation import check_share
 from ..errors import InputError
 
+# As many trainings as pay: of 5 each learns 80 % of the samples.
+FOLDS = 5
+# In robust standard deviations of the calibration scores; the second makes one of a median absolute deviation.
+_FAR_OUT, _MAD_TO_STD = 5.0, 1.4826
+# A threshold from fewer held-out samples than this varies too much from draw to draw.
+_ENOUGH_HELD_OUT = 200
+
 
 def conformal_threshold(normal_scores: np.ndarray, false_alarms: float = 0.05) -> float:
     """The threshold above which a new normal falls with a chance of at most `false_alarms`.
@@ -139,6 +146,23 @@ def held_out_count(samples: int, false_alarms: float) -> int:
     """How many of the training samples to keep for the threshold: a tenth, more when few, never above three tenths."""
     wanted = max(math.ceil(samples / 10), math.ceil(1 / false_alarms) - 1)
     return min(wanted, int(0.3 * samples))
+
+
+def usual_folds(samples: int, false_alarms: float) -> int:
+    """Of how many folds the threshold for so many training samples is made; 0 where enough of them can be held out, or
+    there are too few to deal out."""
+    enough = held_out_count(samples, false_alarms) >= _ENOUGH_HELD_OUT
+    return 0 if enough or samples < 2 * FOLDS else FOLDS
+
+
+def far_out(normal_scores: np.ndarray) -> np.ndarray:
+    """Which calibration scores [m] lie far above all others: beyond 5 robust standard deviations from their median.
+
+    If these are anomalies that nobody noticed, they raise the threshold; see `conformal_threshold`.
+    """
+    scores = _finite(normal_scores, "scores of normals")
+    deviation = _MAD_TO_STD * np.median(np.abs(scores - np.median(scores)))
+    return (deviation > 0) & (scores > np.median(scores) + _FAR_OUT * deviation)
 
 
 def shortfall(samples: int, held_out: bool, false_alarms: float, advice: str) -> str:

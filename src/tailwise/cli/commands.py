@@ -31,7 +31,7 @@ else:  # the command line resolves annotations at run time, before the real clas
 def fit(
     data: Given,
     *,
-    detector: str = "autoencoder",
+    detector: str = "auto",
     weighting: str = "auto",
     scores: str = "auto",
     out: Path | None = None,
@@ -43,6 +43,7 @@ def fit(
     cross: int | None = None,
     max_group_fpr: float | None = None,
     refine: str = "",
+    keep_suspects: bool = False,
     anomalies: str | None = None,
     reviewed: str | None = None,
     smoothing: float = 0.009,
@@ -61,9 +62,10 @@ def fit(
         data: a folder of images (flat, or in MVTec layout, of which the train part is read), a table (CSV, parquet,
             npz), a hyperspectral cube (.mat, .hdr, npz, tiff), a folder of IDX files, or a source such as
             "SolarCells(mono=400, poly=40)".
-        detector: a name that `tailwise names` lists, or a spelling such as "AutoEncoder(hidden=(64,), code=16)".
-        weighting: how training samples are weighed: "auto", "" (all alike), or steps such as "Importance(), Clip(0.1,
-            10)".
+        detector: a name that `tailwise names` lists, or a spelling such as "AutoEncoder(hidden=(64,), code=16)";
+            "auto" is nearest-neighbours for rows, and autoencoder for images, maps and spectra.
+        weighting: how training samples are weighed: "" (all alike), or steps such as "Importance(), Clip(0.1, 10)";
+            "auto" weighs only where scores are not local.
         scores: "auto" compares each score with those of the most similar training samples (local scores), so that rare
             kinds are not rejected for being rare; "own" uses the detector's scores as they are.
         out: the run folder; by default a new one in runs/.
@@ -73,11 +75,12 @@ def fit(
             anomalies are caught.
         per_group: set a threshold for each group (needs groups). New data must name its groups too.
         cross: set the threshold by k-fold cross-fitting, with this many folds; 0 sets it on held-out samples. By
-            default 5 with per_cluster or per_group, else 0.
+            default 5 where fewer than 200 samples could be held out, and with per_cluster or per_group; else 0.
         max_group_fpr: fail (exit status 4, the run stays) if a group, or a cluster where there are no groups, has more
             false alarms than this among the calibration samples, or clearly more among the test normals.
         refine: train in rounds, for data with hidden anomalies: "Purify()" drops suspicious samples, "Iterate()" lowers
             their weights.
+        keep_suspects: train on suspects too: samples that lie far from all others and close to each other.
         anomalies: a few labelled anomalies, for detectors that need some (dev-net, multi-cue): a path to data of the
             same sort, for images also a list of names (.txt, or .csv with the column sample), or how many to take from
             the labelled test anomalies. If the data at the path has labels, only its anomalies are used. These samples
@@ -118,8 +121,8 @@ def fit(
     request = Request(
         source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
         training=training, balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross,
-        max_group_fpr=max_group_fpr, refine=refine, anomalies=anomalies or "", reviewed=reviewed or "",
-        smoothing=smoothing, log=log, seed=seed, command=command,
+        max_group_fpr=max_group_fpr, refine=refine, keep_suspects=keep_suspects, anomalies=anomalies or "",
+        reviewed=reviewed or "", smoothing=smoothing, log=log, seed=seed, command=command,
     )  # fmt: skip
     return fit_run(request, None if out is None else Path(out), overwrite, problem)
 

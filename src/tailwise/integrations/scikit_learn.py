@@ -275,7 +275,7 @@ class AnomalyDetector(_Thresholded):
             outcome = training_fit.fit(
                 detector, data, weighting, self.training or Training(), seed=seed, base_weights=base, anomalies=known,
             )  # fmt: skip
-            return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
+            return cross_fitting.Fitted.read_by(rule, detector, outcome, data, base, seed)
 
         return fit
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import scipy
 
-from .numbers import counted, percent
+from ..errors import listed
+from .numbers import counted, number, percent
 
 _CHANCE = 0.05
 
@@ -23,10 +24,24 @@ def sentence(summary: Mapping[str, Any]) -> str:
     text = f"Set for {percent(summary['false_alarms'])} false alarms{among}, this detector {_found(summary, samples)}"
     payer = _who_pays(summary)
     text += f". {payer}." if payer else "."
+    if summary["raised"]["suspects"]:
+        text += f" {_raised(summary['raised'])}"
     judged = summary["test"]
     if not judged or not judged["anomalies"]:
         text += " No labelled anomalies were given, so we cannot say what share it finds."
     return text
+
+
+def _raised(raised: Mapping[str, Any]) -> str:
+    """That the threshold is set by samples far above the others."""
+    names, without, threshold = raised["suspects"], number(raised["without"]), number(raised["threshold"])
+    who, they = ("samples that set the threshold lie", "they are") if len(names) > 1 else (
+        "sample that sets the threshold lies", "it is",
+    )
+    return (
+        f"{len(names)} {who} far above the others ({listed(names, 3)}): if {they} anomalous, the threshold should be "
+        f"{without} instead of {threshold}."
+    )
 
 
 def _found(summary: Mapping[str, Any], samples: str) -> str:

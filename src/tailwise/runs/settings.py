@@ -87,6 +87,7 @@ class Asked:
     cross: CountFromZero | None = None
     max_group_fpr: Chance | None = None
     refine: str = ""
+    keep_suspects: bool = False
     anomalies: str = ""
     reviewed: str = ""
     smoothing: Share = SMOOTHING
@@ -132,6 +133,7 @@ class Made:
     checks: tuple[CheckRow, ...]
     n_train: CountFromZero = 0
     n_held_out: CountFromZero = 0
+    n_suspects: CountFromZero = 0
     rounds: tuple[dict[str, str | float], ...] = ()
     threshold: float
     thresholds: tuple[ThresholdRow, ...] = ()

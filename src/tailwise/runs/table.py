@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from ..calibration import drift
+from ..calibration import conformal, drift
 from ..calibration.by_kind import Calibration
 from ..calibration.clusters import Clusters
 from ..core import inference
@@ -111,6 +111,20 @@ def group_column(groups: np.ndarray) -> pd.Series:
     """Names of groups [n] as a column of a table, missing where they are ""."""
     names = pd.Series(np.asarray(groups).astype(str))
     return names.where(names != "", None)
+
+
+def far_out(table: pd.DataFrame, false_alarms: float) -> dict[str, Any]:
+    """The threshold of all, the samples far above all others that raise it, and the threshold without them."""
+    used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
+    scores = used["calibration"].to_numpy(dtype=float)
+    far = conformal.far_out(scores)
+    threshold = without = conformal.conformal_threshold(scores, false_alarms)
+    if far.any() and not far.all():
+        without = conformal.conformal_threshold(scores[~far], false_alarms)
+    # Only what tells beside the scores' own spread.
+    tells = threshold - without > 0.5 * np.subtract(*np.quantile(scores, (0.75, 0.25)))
+    names = used.loc[far].sort_values("calibration", ascending=False)["sample"].astype(str).tolist() if tells else []
+    return {"threshold": threshold, "without": without, "suspects": names}
 
 
 _EXAMPLES = 3
@@ -217,11 +231,14 @@ class Split:
     def held_out(self) -> Data:
         return self.problem.train.take(self.held)
 
-    def table(self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Clusters) -> pd.DataFrame:
+    def table(
+        self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Clusters, suspect: Tensor
+    ) -> pd.DataFrame:
         """A row for each training sample, held-out ones too, in the source's order.
 
         `scores` are those of the samples trained on by `detector`, whose scores may be local; `trained_score` and
-        `first_score` are by the detector that it wraps, after and before any weighing.
+        `first_score` are by the detector that it wraps, after and before any weighing. `suspect` says which of them
+        were left out as suspects.
         """
         n = len(self.problem.train)
         trained = {
@@ -235,6 +252,7 @@ class Split:
             columns["score"][self.held] = inference.score(detector, self.held_out).double().numpy()
         table = pd.DataFrame({"sample": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
+        table["suspect"] = np.isin(np.arange(n), self.chosen[suspect.numpy()])
         assert kinds.training is not None
         assert kinds.training_as_new is not None
         table["cluster"] = kinds.training.numpy()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from ..errors import InputError
+from ..errors import InputError, listed
 from .numerals import MISSING, is_numeral
 
 _MOST_UNIT_ROWS = 3
@@ -52,18 +52,18 @@ def layout_of(rows: Sequence[Sequence[str]], where: str, wanted: Sequence[str] =
         if not wanted:
             warnings.warn(
                 f"{where} has no header: its first row is values like the others, and the columns are called "
-                f"{_some(names)}; write a row of names above it to call them otherwise",
+                f"{listed(names)}; write a row of names above it to call them otherwise",
                 stacklevel=2,
             )
         return _checked(rows, Layout(_without_empty_last(names, rows), fields, start, False), 0, where)
     names, row_names = _names(rows, fields, where)
     units = _unit_rows(rows)
     if units:
-        warnings.warn(f"{where}: the row below the names is no values and is left out: {_some(rows[1])}", stacklevel=2)
+        warnings.warn(f"{where}: the row below the names is no values and is left out: {listed(rows[1])}", stacklevel=2)
     layout = Layout(names, fields, start + 1 + units, row_names)
     if len(rows) > 1 and not row_names and all(map(is_numeral, names)) and not _are_surely_names(rows):
         warnings.warn(
-            f"{where}: all names of columns are numbers ({_some(names)}); if the first row is values, write a row of "
+            f"{where}: all names of columns are numbers ({listed(names)}); if the first row is values, write a row of "
             "names above it",
             stacklevel=2,
         )
@@ -78,7 +78,7 @@ def _without_preamble(rows: Sequence[Sequence[str]], where: str) -> tuple[int, S
     if place == 0 or not words or place + 1 >= len(rows):
         return 0, rows
     warnings.warn(
-        f"{where}: {place} lines above the names are left out: {_some(map(' '.join, rows[:place]))}", stacklevel=2
+        f"{where}: {place} lines above the names are left out: {listed(map(' '.join, rows[:place]))}", stacklevel=2
     )
     return place, rows[place:]
 
@@ -96,7 +96,7 @@ def _names(rows: Sequence[Sequence[str]], fields: int, where: str) -> tuple[tupl
     if len(header) != fields:
         raise InputError(
             f"{where}: the header names {len(header)} {'column' if len(header) == 1 else 'columns'} "
-            f"({_some(header)}) and the rows have {fields} {'field' if fields == 1 else 'fields'}",
+            f"({listed(header)}) and the rows have {fields} {'field' if fields == 1 else 'fields'}",
             _HINT,
         )
     return _without_empty_last(_named(header), rows), False
@@ -220,7 +220,7 @@ def _checked(rows: Sequence[Sequence[str]], layout: Layout, first: int, where: s
         if len(row) != layout.fields:
             raise InputError(
                 f"{where}: row {place} has {len(row)} {'field' if len(row) == 1 else 'fields'} where the others have "
-                f"{layout.fields}: {_some(row)}",
+                f"{layout.fields}: {listed(row)}",
                 "mend the row, or say by --sep and --decimal how values are told apart",
             )
     return layout
@@ -232,8 +232,3 @@ def _usual_count(rows: Sequence[Sequence[str]]) -> int:
 
 def _usual(counts: Sequence[int]) -> int:
     return Counter(counts).most_common(1)[0][0]
-
-
-def _some(names: object, most: int = 6) -> str:
-    shown = [repr(str(name)) for name in names]  # type: ignore[attr-defined]
-    return ", ".join(shown[:most]) + (f" and {len(shown) - most} more" if len(shown) > most else "")

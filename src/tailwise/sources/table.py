@@ -16,7 +16,7 @@ from ..core.data import Data
 from ..core.modality import ROW
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, listed
 from ..numerics import centring
 from . import counters
 from .delimited import Writing, read_delimited
@@ -198,12 +198,12 @@ class Table(PathSource):
         names = list(self.columns) or self._measurements(rows)
         text = [name for name in names if not _numeric(rows.frame[name])]
         if len(text) == len(names) and not self.columns:
-            found = _some(rows.frame.columns)
+            found = listed(rows.frame.columns)
             raise InputError(f"{self.path} has no numeric columns: got {found}", "is it a table of numbers?")
         if text:
             row, value = _first_text(rows.frame[text[0]])
             raise InputError(
-                f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {_some(text)} "
+                f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {listed(text)} "
                 f"(row {row} of {text[0]!r} is {value!r})",
                 "encode them, name labels or groups among them (--labels, --groups), or choose features by --columns",
             )
@@ -332,7 +332,7 @@ def _read_arrays(path: Path) -> _Rows:
     if x is None and len(arrays) == 1:
         x = next(iter(arrays.values()))
     if x is None:
-        raise InputError(f"{path} has no array X: it holds {_some(arrays)}", "save the rows as X [n, d]")
+        raise InputError(f"{path} has no array X: it holds {listed(arrays)}", "save the rows as X [n, d]")
     if x.ndim != 2 or 0 in x.shape:
         raise InputError(f"{path}: rows [n, d] were needed: got an array of shape {list(x.shape)}")
     if "y" in arrays and arrays["y"].size != len(x):
@@ -383,8 +383,3 @@ def _finite(frame: pd.DataFrame, names: list[str], path: str) -> np.ndarray:
             "fill, rescale or drop them first",
         )
     return values
-
-
-def _some(names: Sequence[str] | Any, most: int = 6) -> str:
-    names = [repr(str(name)) for name in names]
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

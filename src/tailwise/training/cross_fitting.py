@@ -24,9 +24,6 @@ from ..weights.steps import usual_deviation
 from .local_scores import LocalScores
 from .loop import Outcome
 
-# As many trainings as pay: of 5 each learns 80 % of the samples.
-USUAL = 5
-
 
 def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
     """The part [n] of each sample, dealt at random, their sizes equal up to 1.
@@ -88,11 +85,13 @@ class Fitted:
     scores: Tensor
 
     @classmethod
-    def read_by(cls, rule: LocalScores | None, detector: Detector, outcome: Outcome, data: Data, seed: int) -> Fitted:
-        """What was trained on `data`, with local scores where there is a rule."""
+    def read_by(
+        cls, rule: LocalScores | None, detector: Detector, outcome: Outcome, data: Data, base: Tensor, seed: int
+    ) -> Fitted:
+        """What was trained on `data` with base weights [n], with local scores where there is a rule."""
         if rule is None:
             return cls(detector, outcome, outcome.scores)
-        scored = rule.fit(detector, data, seed)
+        scored = rule.fit(detector, data, seed, base)
         return cls(scored, outcome, scored.training_scores)
 
 

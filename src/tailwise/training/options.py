@@ -18,6 +18,12 @@ _EPOCHS = (30, 300)
 Epochs = Annotated[int, Bounds(at_least=1, at_most=1_000_000)]
 
 
+# What concerns steps alone.
+STEP_OPTIONS = frozenset(
+    ("epochs", "batch_size", "lr", "weight_decay", "warmup", "patience", "resample", "reference", "mixed_precision")
+)
+
+
 @dataclass(frozen=True, repr=False)
 class Training(Value):
     """How a detector is trained. A detector in closed form takes no steps: only device and threads concern it.

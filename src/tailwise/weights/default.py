@@ -24,12 +24,16 @@ def parse_weighting(text: str) -> Weighting:
     return AUTO if text.strip() == "auto" else Weighting(*parse(text, ("step", "density")))
 
 
-def choose_weighting(text: str, modality: Modality) -> Weighting:
-    """The weighting that prints as `text` for such samples: "auto" differs where they are a continuum, as spectra are.
+def choose_weighting(text: str, modality: Modality, local_scores: bool = False) -> Weighting:
+    """The weighting that prints as `text` for such samples. "auto" differs where they are a continuum, as spectra are,
+    and is none where scores are local.
 
     The pixels of a scene are a continuum, and its hardest are mixtures and anomalies: weights that rise with
-    scores cost. A kind is raised only if it is cut off from all others and rare.
+    scores cost. A kind is raised only if it is cut off from all others and rare. Where scores are local already,
+    weights added nothing on any draw and took as long as the training; docs/defaults.md has the rows.
     """
+    if text.strip() == "auto" and local_scores:
+        return Weighting()
     return AUTO_SPECTRA if text.strip() == "auto" and modality.continuum else parse_weighting(text)
 
 

@@ -24,51 +24,55 @@ from ..calibration import conformal, score_maps
 from ..calibration.clusters import Clusters
 from ..core import messages
 from ..core.data import Data
-from ..core.detector import Detector
+from ..core.detector import ClosedForm, Detector
 from ..core.identity import digest_of
 from ..core.problem import Labelled, OnDisk, Problem, ReadByBackbone, Source, fixed_to
 from ..core.validation import check_samples
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..integrations import trackers
 from ..report import review, selection
 from ..report.summary import fit_summary
 from ..runs import places, scorer, store
 from ..runs.scorer import Run, table_of_test
 from ..runs.table import Split, with_calibration
-from ..training import checks, cleaning, cross_fitting, local_scores
+from ..training import checks, cleaning, cross_fitting, local_scores, suspects
 from ..training import fit as training_fit
 from ..training.loop import Keeper
+from ..training.options import STEP_OPTIONS
 from ..weights.default import choose_weighting
 from ..weights.weighting import Weighting
 from . import assembly, reviews, thresholds
-from .request import _APART, _SPELLED, Request, make_detector
+from .request import _APART, _SPELLED, AUTO, Request, make_detector
 
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
 def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None) -> Run:
     """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
-    detector, _ = request.check()
+    request.check()
     out = _default_out(request) if out is None else out
     with store.hold(out, overwrite) as writer, trackers.tracking(request.log, out) as tracker:
         started = time.perf_counter()
         backbone = _backbone_file(request.source)
         problem = request.source.load() if problem is None else problem
         check_samples(problem.train)
+        request = request.decided(problem.train.modality, len(problem.train))
+        detector = make_detector(request.detector)
+        _warn_of_idle_options(request, detector)
         problem, known, settled = _with_what_is_known(request, problem, detector)
         for note in problem.facts.notes:
             messages.note(note)
-        weighting = choose_weighting(request.weighting, problem.train.modality)
+        rule = local_scores.choose(request.scores, problem.train.modality)
+        weighting = choose_weighting(request.weighting, problem.train.modality, rule is not None)
         if detector.ignores_weights and request.weighting.strip() == "auto":
             weighting = Weighting()  # there is nothing to weigh
-        rule = local_scores.choose(request.scores, problem.train.modality)
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for each group needs groups", "name them with --groups")
         _check_groups(request, problem)
         _tell_of_other_packages(detector)
         settings = _settings(request, detector, weighting, rule, problem)
         split = split_of(problem, request)
-        balanced = _balanced(split, request.balance)
+        balanced, suspect = _balanced(split, request.balance), _suspects(request, split.training, settled)
         if writer.start(settings, overwrite):
             messages.progress(f"resuming the unfinished fit in {out}")
         tracker.start(out.name, settings)
@@ -79,21 +83,21 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             held_out = split.held_out if request.training.patience else None
             progress = tracker.beside(progress) if rounds is None else progress
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
-            base = torch.ones(len(split.training)) if balanced is None else balanced
+            base = (torch.ones(len(split.training)) if balanced is None else balanced) * ~suspect
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
             again = fitter(request, weighting, rule, known=known, progress=progress)
             cross_fitted = _cross_fitted(request, again, split.training, base, fitted, settled)
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
-        settings |= {"n_train": len(split.training), "n_held_out": len(split.held)}
+        settings |= {"n_train": int((~suspect).sum()), "n_held_out": len(split.held), "n_suspects": int(suspect.sum())}
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
         if doubt := checks.doubt_of_weights(weighting, outcome):
             messages.note(doubt)
             settings["notes"] = (*settings["notes"], doubt)
         clusters = Clusters.learn(problem.train, request.seed)
-        table = split.table(detector, outcome, fitted.scores, clusters)
+        table = split.table(detector, outcome, fitted.scores, clusters, suspect)
         closest = scorer.closest(clusters) if request.per_cluster else None
         kinds = scorer.kinds_of(split.labelled, closest) if request.per_cluster or request.per_group else None
         table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, kinds)
@@ -142,6 +146,28 @@ def _tell_of_other_packages(detector: Detector) -> None:
         )
 
 
+def _suspects(request: Request, data: Data, settled: Collection[str]) -> Tensor:
+    """Which training samples [n] are left out as suspects: none that a review calls normal."""
+    if request.keep_suspects:
+        return torch.zeros(len(data), dtype=torch.bool)
+    suspect = suspects.find(data) & torch.tensor([str(name) not in settled for name in data.names])
+    if bool(suspect.any()):
+        names = listed(data.names[i] for i in suspect.nonzero().flatten().tolist())
+        messages.note(
+            f"{int(suspect.sum())} of {len(data)} training samples are suspects and do not train: they lie far from "
+            f"all others and close to each other ({names}). If they are normal, say --keep-suspects"
+        )
+    return suspect
+
+
+def _warn_of_idle_options(request: Request, detector: Detector) -> None:
+    """Say which options of training have no say because the detector takes no steps."""
+    idle = sorted(set(request.training.changed()) & STEP_OPTIONS)
+    if idle and isinstance(detector, ClosedForm):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in idle)
+        messages.warning(f"{request.detector} is computed in closed form: {options} changes nothing")
+
+
 def _cross_fitted(
     request: Request,
     fit: cross_fitting.Fit,
@@ -180,7 +206,7 @@ def fitter(
             detector, data, weighting, request.training, seed=seed, base_weights=base, anomalies=known,
             held_out=held_out, keeper=keeper, progress=progress,
         )  # fmt: skip
-        return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
+        return cross_fitting.Fitted.read_by(rule, detector, outcome, data, base, seed)
 
     return fit
 
@@ -276,10 +302,10 @@ def _balanced(split: Split, balance: bool) -> Tensor | None:
 
 
 def _default_out(request: Request) -> Path:
-    """runs/SOURCE-DETECTOR, numbered when that is a finished run already."""
+    """runs/SOURCE, with the detector's name where one was named; numbered when that is a finished run already."""
     source = request.source
     stem = Path(source.path if isinstance(source, OnDisk) else type(source).__name__).stem or "data"
-    base = Path("runs") / f"{stem}-{request.detector.split('(')[0]}"
+    base = Path("runs") / (stem if request.detector.strip() == AUTO else f"{stem}-{request.detector.split('(')[0]}")
     paths = (base if k == 1 else base.with_name(f"{base.name}-{k}") for k in range(1, 10_000))
     return next(path for path in paths if not store.is_complete(path))
 

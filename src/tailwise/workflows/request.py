@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..calibration import score_maps
+from ..calibration import conformal, score_maps
 from ..core import inference, registry, validation
 from ..core.detector import Detector
+from ..core.modality import ROW, Modality
 from ..core.problem import Source
 from ..errors import InputError
 from ..integrations import trackers
-from ..training import cleaning, cross_fitting
+from ..training import cleaning
 from ..training.local_scores import parse
 from ..training.options import Training
 from ..weights.default import parse_weighting
@@ -28,6 +29,10 @@ def check_options(false_alarms: float, cross: int | None, max_group_fpr: float |
         validation.check_share(max_group_fpr, "max_group_fpr")
 
 
+# What rows are given where nobody names a detector: on ordinary tables as on long tails none did better in the mean,
+# and it takes no epochs. See docs/defaults.md.
+_FOR_ROWS, _FOR_OTHERS = "nearest-neighbours", "autoencoder"
+AUTO = "auto"
 _SPELLED = ("source", "detector", "weighting", "scores", "training")
 # Where a fit is logged is no part of it: it may be resumed with another log.
 _APART = ("log",)
@@ -38,7 +43,7 @@ class Request:
     """One fit, as asked for. See `commands.fit` for what the fields mean."""
 
     source: Source
-    detector: str = "autoencoder"
+    detector: str = "auto"
     weighting: str = "auto"
     scores: str = "auto"
     false_alarms: float = 0.05
@@ -49,6 +54,7 @@ class Request:
     cross: int | None = None
     max_group_fpr: float | None = None
     refine: str = ""
+    keep_suspects: bool = False
     anomalies: str = ""
     reviewed: str = ""
     smoothing: float = score_maps.SMOOTHING
@@ -63,7 +69,7 @@ class Request:
             raise InputError(
                 "thresholds are set for each cluster or for each group, not both", "choose --per-cluster or --per-group"
             )
-        if self.training.patience and self.parts:
+        if self.training.patience and (self.parts or self.per_cluster or self.per_group):
             raise InputError(
                 "patience needs held-out samples, but with --cross no sample is held out",
                 "leave --patience out, or use --cross 0",
@@ -76,16 +82,27 @@ class Request:
         trackers.parse(self.log, Path())
         return make_detector(self.detector), parse_weighting(self.weighting)
 
+    def decided(self, modality: Modality, samples: int) -> Request:
+        """The same with what "auto" stands for with so many samples of this sort: a detector's name, and folds."""
+        detector = self.detector
+        if detector.strip() == AUTO:
+            detector = _FOR_ROWS if modality == ROW else _FOR_OTHERS
+        cross = self.cross
+        if cross is None:
+            own = self.per_cluster or self.per_group
+            usual = conformal.FOLDS if own else conformal.usual_folds(samples, self.false_alarms)
+            cross = 0 if self.training.patience else usual
+        return replace(self, detector=detector, cross=cross)
+
     @property
     def parts(self) -> int:
         """The number of folds of cross-fitting; with 0 some samples are held out instead."""
-        own = self.per_cluster or self.per_group
-        return (cross_fitting.USUAL if own else 0) if self.cross is None else self.cross
+        return self.cross or 0
 
 
 def make_detector(text: str) -> Detector:
-    """A detector from its name or its spelling."""
-    return registry.parse_one(text, "detector")
+    """A detector from its name or its spelling; "auto" is that of rows until data is seen."""
+    return registry.parse_one(_FOR_ROWS if text.strip() == AUTO else text, "detector")
 
 
 def with_setting(text: str, name: str, value: Any) -> str:

@@ -10,10 +10,10 @@ import pandas as pd
 from ..calibration import conformal
 from ..core import messages
 from ..core.validation import check_share
-from ..errors import InputError
+from ..errors import InputError, listed
 from ..runs import table as runs_table
 from ..runs.scorer import open_run
-from ..runs.table import of_table
+from ..runs.table import far_out, of_table
 
 USUAL_SHARES = (0.01, 0.05, 0.1)
 
@@ -43,6 +43,19 @@ def table_of_run(path: Path, false_alarms: float | None, per_day: float) -> pd.D
     return pd.DataFrame(rows)
 
 
+def raised_by(table: pd.DataFrame, false_alarms: float) -> str:
+    """Which samples far above all others raise the threshold, and what it would be without them; "" where none does."""
+    raised = far_out(table, false_alarms)
+    if not raised["suspects"]:
+        return ""
+    return (
+        f"the threshold is {raised['threshold']:.4g}, and would be {raised['without']:.4g} without "
+        f"{listed(raised['suspects'])}, which lie far above all other samples that set it. Look at them: if they are "
+        'anomalies, write "anomaly" beside them in a sheet with the columns sample and verdict, and give it to '
+        "--reviewed"
+    )
+
+
 def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
     """Say what the samples are too few for."""
     calibration = of_table(table)
@@ -56,6 +69,8 @@ def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
             f"{count} cross-fitted scores can promise at best {100 * promise:.1f} % false alarms, not "
             f"{100 * false_alarms:g} %"
         )
+    if text := raised_by(table, false_alarms):
+        messages.warning(text)
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
     if small and calibration.kinds is not None:
         listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])

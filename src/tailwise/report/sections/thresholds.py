@@ -19,6 +19,7 @@ from ...runs.table import (
     calibrating,
     cross_fitted,
     deciding_scores,
+    far_out,
     found_cluster,
     kind_name,
     of_table,
@@ -44,6 +45,7 @@ def thresholds(tables: Tables) -> dict[str, Any]:
         "basis": basis(train),
         "rejected": rejected(train, threshold),
         "held_out": rejected(calibrating(train), threshold),
+        "raised": far_out(train, tables.false_alarms),
         "decision": decision_histogram(train, tables.test, threshold),
     }
 
