@@ -35,8 +35,13 @@ def sentence(summary: Mapping[str, Any]) -> str:
 def _raised(raised: Mapping[str, Any]) -> str:
     """That the threshold is set by samples far above the others."""
     names, without, threshold = raised["suspects"], number(raised["without"]), number(raised["threshold"])
-    who, they = ("samples that set the threshold lie", "they are") if len(names) > 1 else (
-        "sample that sets the threshold lies", "it is",
+    who, they = (
+        ("samples that set the threshold lie", "they are")
+        if len(names) > 1
+        else (
+            "sample that sets the threshold lies",
+            "it is",
+        )
     )
     return (
         f"{len(names)} {who} far above the others ({listed(names, 3)}): if {they} anomalous, the threshold should be "
