@@ -276,8 +276,9 @@ def triage(
     Args:
         data: as for `tailwise fit`.
         out: the folder of the sheet.
-        detector: the detector that ranks the samples; by default padim for images if a backbone is installed, and
-            gaussian otherwise. No sample is judged by a detector that trained on it.
+        detector: the detector that ranks the samples; no sample is judged by one that trained on it. By default padim
+            for images if a backbone is installed; anything else is ranked by what looks at all samples at once: an
+            isolation forest, the Mahalanobis distance and the distance to the 20th neighbour.
         weighting: how training samples are weighed.
         scores: "own", "auto" or a spelling, as for `tailwise fit`.
         parts: how many detectors to train. Each judges one part of the samples and trains on the others.

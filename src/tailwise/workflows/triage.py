@@ -1,10 +1,10 @@
 """Which training samples should a person look at first, and what may each be?
 
-Samples are ranked by detectors that were not trained on them (`refine.out_of_fold`), so that none is excused by having
-been learnt. A suspicious sample that lies in a small kind of samples much like it is probably a rare kind of normal;
-one that lies alone, or among samples of a large kind, is probably an anomaly. Where anomalies of one sort form a kind
-of their own, nothing in the data tells them from rare normals: the sheet shows them side by side, and a person decides
-once for all of them.
+Samples are ranked by what looks at all of them at once (`suspects.oddness`), or by a detector that the user names and
+that was not trained on them (`cross_fitting.out_of_fold`), so that none is excused by having been learnt. A suspicious
+sample that lies in a small kind of samples much like it is probably a rare kind of normal; one that lies alone, or
+among samples of a large kind, is probably an anomaly. Where anomalies of one sort form a kind of their own, nothing in
+the data tells them from rare normals: the sheet shows them side by side, and a person decides once for all of them.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from ..report import review_page
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
 from ..runs import files, result_folder
 from ..runs.sheets import to_csv
-from ..training import cross_fitting, local_scores
+from ..training import cross_fitting, local_scores, suspects
 from ..weights.default import choose_weighting
 from ..weights.steps import rejection_threshold
 from . import reviews
 from .fit import fitter
-from .request import Request
+from .request import AUTO, Request
 
 SHEET, PAGE = "review.csv", "review.html"
 # A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
@@ -46,8 +46,9 @@ _WHOLE = 0.5
 
 
 def detector_for(source: Source) -> str:
-    """The detector that ranks a source's samples where the user names none: positions see small defects."""
-    return "PaDiM(dims=200, added=0.3)" if isinstance(source, ReadByBackbone) and source.layers else "gaussian"
+    """The detector that ranks a source's samples where the user names none: positions see small defects, and anything
+    else is looked at by `suspects.oddness`."""
+    return "PaDiM(dims=200, added=0.3)" if isinstance(source, ReadByBackbone) and source.layers else AUTO
 
 
 def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
@@ -62,8 +63,11 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
     problem, _ = reviews.apply(problem, settled)
     data = problem.train
     rule = local_scores.choose(request.scores, data.modality)
-    fit = fitter(request, choose_weighting(request.weighting, data.modality), rule)
-    suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
+    fit = fitter(request, choose_weighting(request.weighting, data.modality, rule is not None), rule)
+    if request.detector.strip() == AUTO:
+        suspicion = suspects.oddness(data, request.seed)
+    else:
+        suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
     table = sheet(data, suspicion.numpy(), settled)
     return Triage(
         table, problem, request.source, request.detector, request.smoothing, *_usual(fit, data, table, request)
