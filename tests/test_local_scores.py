@@ -48,7 +48,7 @@ def test_a_rare_and_sparse_kind_is_not_rejected(train: Data) -> None:
     fresh = samples(kinds((1_000, 1_000), 1))
     plain = Far().score(next(fresh.batches(2_000)))
     assert float((plain[1_000:] > plain[:1_000].quantile(0.95)).float().mean()) == 1
-    fair = inference.score(local_scores.AUTO.fit(Far(), train), fresh)
+    fair = inference.score(local_scores.LocalScores(share=1).fit(Far(), train), fresh)
     assert float((fair[1_000:] > fair[:1_000].quantile(0.95)).float().mean()) < 0.35
     assert abs(float(fair[:1_000].median())) < 0.5
 
@@ -58,7 +58,7 @@ def test_anomalies_of_both_kinds_stand_out(train: Data) -> None:
     off = fresh.clone()
     off[:300, 0] += 9
     off[300:, 0] += 36
-    fair = local_scores.AUTO.fit(Far(), train)
+    fair = local_scores.LocalScores(share=1).fit(Far(), train)
     for part in (slice(0, 300), slice(300, 600)):
         assert float(inference.score(fair, samples(off[part])).median()) > float(
             inference.score(fair, samples(fresh[part])).quantile(0.95)
@@ -162,3 +162,42 @@ def test_off_the_plane_of_its_neighbours() -> None:
         middle = flat.mean(0)
         shares = np.linalg.lstsq((flat - middle).T, point - middle, rcond=1e-4)[0]
         assert float(value) == pytest.approx(np.linalg.norm(point - middle - (flat - middle).T @ shares), rel=0.1)
+
+
+@pytest.mark.parametrize("samples_given", [30, 60, 200])
+def test_fewer_samples_than_numbers_keep_the_scale(samples_given: int) -> None:
+    """0 is a usual new normal and 5 % of them lie above the 95 % quantile of the training scores."""
+    shares, middles = [], []
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        mixed = torch.randn(40, 200, generator=generator)
+        drawn = torch.randn(samples_given + 300, 40, generator=generator) @ mixed
+        drawn += torch.randn(drawn.shape, generator=generator)
+        learnt = samples(drawn[:samples_given])
+        detector = registry.find("detector", "nearest-neighbours")()
+        fit(detector, learnt)
+        fair = local_scores.AUTO.fit(detector.eval(), learnt)
+        new = inference.score(fair, samples(drawn[samples_given:]))
+        middles.append(float(new.median()))
+        shares.append(float((new > fair.training_scores.quantile(0.95)).float().mean()))
+    assert max(map(abs, middles)) < 1
+    assert 0.01 < sum(shares) / len(shares) < 0.12
+
+
+def test_the_share_is_that_of_the_samples_width() -> None:
+    rule = local_scores.LocalScores()
+    assert rule.share_of(20) < rule.share_of(500) < 1
+    assert local_scores.LocalScores(share=0.5).share_of(20) == 0.5
+    with pytest.raises(InputError, match="share"):
+        local_scores.LocalScores(share=1.5)
+
+
+def test_what_has_no_weight_is_nobodys_neighbour(train: Data) -> None:
+    """A sample beside dropped ones scores as if they were not there."""
+    base = torch.ones(len(train))
+    base[2_000:] = 0
+    dropped = local_scores.AUTO.fit(Far(), train, base=base)
+    alone = local_scores.AUTO.fit(Far(), samples(train.samples[:2_000]))
+    fresh = samples(kinds((20, 20), 5))
+    assert torch.allclose(inference.score(dropped, fresh), inference.score(alone, fresh), atol=1e-4)
+    assert len(dropped.training_scores) == len(train)

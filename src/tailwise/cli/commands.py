@@ -52,6 +52,7 @@ def fit(
     seed: int = 0,
     log: str = "",
     overwrite: bool = False,
+    json: bool = False,
 ) -> Run:
     """Learn what is normal, and write a run: detector, scores, thresholds and report.
 
@@ -94,6 +95,7 @@ def fit(
         seed: the same seed gives the same result.
         log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
         overwrite: replace what is in the run folder.
+        json: print what the fit came to as JSON, instead of the run's path.
 
     Examples:
         >>> import numpy as np, tailwise, tempfile

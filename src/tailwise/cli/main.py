@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import json
 import logging
 import os
 import sys
@@ -63,7 +64,7 @@ def _run(arguments: Sequence[str]) -> int:
         _import_named()
         command, bound, _ = _parsed(arguments)
         result = command(*bound.args, **bound.kwargs)
-        status = _show(result, _flag(arguments, "--out"))
+        status = _show(result, _flag(arguments, "--out"), _flag(arguments, "--json"))
         if sys.stdout is not None:
             sys.stdout.flush()
         return status
@@ -119,7 +120,7 @@ def _explained(error: Exception) -> tuple[str, str] | None:
     return None
 
 
-def _show(result: Any, written: bool) -> int:
+def _show(result: Any, written: bool, as_json: bool = False) -> int:
     if hasattr(result, "to_csv"):
         if not written:
             from ..runs.sheets import to_csv
@@ -130,7 +131,7 @@ def _show(result: Any, written: bool) -> int:
         _print("\n".join(f"{kind}: {', '.join(members)}" for kind, members in result.items()))
         return 0
     if hasattr(result, "settings"):  # a run
-        _print(str(result.path))
+        _tell_of_run(result, as_json)
         if result.settings.failed_checks:
             return 3
         return 4 if (result.settings.group_fpr or {}).get("broken") else 0
@@ -143,6 +144,19 @@ def _show(result: Any, written: bool) -> int:
         _say("hint: the rows say why; the same command does failed cells again once the code has changed")
         return 5
     return 4 if getattr(result, "alarm", False) else 0
+
+
+def _tell_of_run(run: Any, as_json: bool) -> None:
+    """Its path on stdout, or what it came to as JSON; for people in five lines on stderr."""
+    from ..runs import display
+
+    came = run.outcome()
+    if as_json:
+        _print(json.dumps(came))
+        return
+    for line in display.lines(came):
+        _say(line)
+    _print(str(run.path))
 
 
 def _print(text: str) -> None:

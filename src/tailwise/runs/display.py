@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..calibration import conformal
+from ..errors import listed
+from .files import REPORT_PAGE
 from .settings import Settings
-from .table import calibrating, deciding_scores
+from .table import calibrating, cross_fitted, deciding_scores, far_out, of_table
 
 _WIDTH, _HEIGHT, _BARS = 360, 90, 48
 _COLOUR, _LIMIT = "#4878a8", "#c81e14"
@@ -25,6 +31,61 @@ def sentence(settings: Settings) -> str:
         f"{settings.detector} fitted on {settings.n_train} {settings.samples}, {settings.n_held_out} held out; "
         f"threshold {settings.threshold:.4g} for {share}{own}; {checks}"
     )
+
+
+def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any]:
+    """What a fit came to: what trained, the detector, the threshold with what it promises, what to look at, and what to
+    do next; plain numbers, text and lists."""
+    calibration = of_table(table)
+    count = len(calibration.scores)
+    crossed = cross_fitted(table)
+    low, high = conformal.range_of_false_alarms(count, settings.false_alarms)
+    suspect = table["suspect"].astype(bool) if "suspect" in table else pd.Series(False, index=table.index)
+    raised = far_out(table, settings.false_alarms)
+    return {
+        "run": path,
+        "trained": settings.n_train,
+        "held_out": settings.n_held_out,
+        "clusters": int(table["cluster"][table["cluster"] >= 0].nunique()),
+        "suspects": table.loc[suspect, "sample"].astype(str).tolist(),
+        "samples": settings.samples,
+        "detector": settings.detector,
+        "scores": settings.scores,
+        "weighting": settings.weighting,
+        "threshold": settings.threshold,
+        "false_alarms": settings.false_alarms,
+        "promised": conformal.promised(count, settings.false_alarms),
+        "range": [low, high],
+        "calibrated_on": count,
+        "cross_fitted": crossed,
+        "sets_the_threshold": raised["suspects"],
+        "threshold_without_these": raised["without"],
+        "failed_checks": list(settings.failed_checks),
+        "report": str(Path(path) / REPORT_PAGE),
+        "next": f"tailwise score {shlex.quote(path)} NEW_DATA",
+    }
+
+
+def lines(came: Mapping[str, Any]) -> list[str]:
+    """`outcome` in five lines."""
+    kinds = f", {came['clusters']} clusters found" if came["clusters"] > 1 else ""
+    left_out = f", {len(came['suspects'])} suspects left out" if came["suspects"] else ""
+    read = "own scores" if came["scores"] == "own" else "local scores"
+    weighed = "weighted" if came["weighting"] else "unweighted"
+    low, high = came["range"]
+    basis = f"{came['calibrated_on']} {'cross-fitted' if came['cross_fitted'] else 'held-out'} {came['samples']}"
+    look = [f"suspects {listed(came['suspects'], 3)}"] if came["suspects"] else []
+    if came["sets_the_threshold"]:
+        look.append(f"{listed(came['sets_the_threshold'], 3)}, far above the rest of what sets the threshold")
+    look += [f"failed check: {name}" for name in came["failed_checks"]]
+    promise = f"at most {100 * came['promised']:.3g} % of new normals in the mean"
+    return [
+        f"trained on {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
+        f"detector: {came['detector']}, {read}, {weighed}",
+        f"threshold: {came['threshold']:.4g}, for {promise} ({100 * low:.2g} to {100 * high:.2g} % at 95 %; {basis})",
+        f"look at: {'; '.join(look) or 'nothing stands out'}",
+        f"report: {came['report']}; next: {came['next']}",
+    ]
 
 
 def html(path: str, settings: Settings, table: pd.DataFrame) -> str:

@@ -94,6 +94,11 @@ class Run:
     def _repr_html_(self) -> str:
         return display.html(str(self.path), self.settings, self.scores())
 
+    def outcome(self) -> dict[str, Any]:
+        """What the fit came to, as `tailwise fit --json` prints it: what trained, the threshold with what it promises,
+        what to look at, and what to do next."""
+        return display.outcome(str(self.path), self.settings, self.scores())
+
     def score(
         self,
         data: Any,
