@@ -229,7 +229,7 @@ def cross(
         asked.append(inference.score(fitted.detector, found.fresh).double().numpy())
         return fitted
 
-    part = cross_fitting.parts_of(len(found.train), cross_fitting.USUAL, seed)
+    part = cross_fitting.parts_of(len(found.train), conformal.FOLDS, seed)
     left_out = cross_fitting.left_out(watched, found.train, torch.ones(len(found.train)), part, seed, final).scores
     size, own_kinds = len(found.train), kinds.of(found.train).numpy()
     # Calibration samples are appended to the fresh ones, so that one table of scores and kinds serves both.

@@ -355,7 +355,7 @@ class Run:
         """The training samples; see `runs.table` for the columns."""
         path = self._checked(SCORES)
         with reading(path, RESTORE):
-            return check_table(pd.read_parquet(path), self.settings.n_train + self.settings.n_held_out)
+            return check_table(pd.read_parquet(path), self.settings.n_samples)
 
     @_once
     def test_scores(self) -> pd.DataFrame | None:

@@ -162,6 +162,11 @@ class OfTheFile:
 class Settings(OfTheFile, Made, Described, Training, Asked):
     """Everything that a finished run says of itself."""
 
+    @property
+    def n_samples(self) -> int:
+        """How many samples the data held: those that trained, were held out, or were left out as suspects."""
+        return self.n_train + self.n_held_out + self.n_suspects
+
     @classmethod
     def of(cls, values: Mapping[str, Any], where: str) -> Settings:
         """Settings from what a file holds; fields that this version does not know are left out.
