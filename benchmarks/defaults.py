@@ -5,10 +5,11 @@
 
 FOLDER holds tables as npz files with X and y. A draw trains on half of the normals (at most 1,500), with a share of
 anomalies hidden among them, and is tested on the other half and the anomalies that are not hidden (at most 3,000, in
-their proportion). "default" is `tailwise.fit` with no option, "plain" the same detector with its own scores and every
-sample in training. Triage ranks the training samples themselves: what is hidden should come first. Labels are known to
 their proportion). "default" is `tailwise.fit` with no option, "plain" the same detector with its own scores and all
-samples in training. Triage ranks the training samples themselves: what is hidden should come first. Labels are known to
+samples in training. Triage ranks the training samples themselves: what is hidden should come first. Labels are known
+to the test alone. Rows are appended; a draw that has its rows is not done again. The defaults were chosen on seeds 0
+and 1.
+"""
 
 from __future__ import annotations
 
