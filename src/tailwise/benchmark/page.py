@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..report import plots
 from ..report.page import in_markdown
 from ..runs import files
+from ..training import local_scores
 from . import contamination_page, runner, suites
 from . import rows as rows_file
 from .comparisons import (
@@ -143,7 +144,7 @@ def tables(rows: Sequence[Row], name: str = "", picture: str = "") -> str:
         *[_section(title, write(compared)) for title, write in SECTIONS.items()],
         *[_section(title, write(of)) for suite, (title, write) in _GENERATED.items() if (of := _of(shown, suite))],
         _section("What did not run", _not_run(rows)),
-        _section("How it is measured", _PROTOCOL),
+        _section("How it is measured", f"{_PROTOCOL} {_local_scores(compared)}".strip()),
     ]
     return "\n".join(part for part in parts if part).rstrip() + "\n"
 
@@ -262,6 +263,20 @@ samples that were held out; the last two columns use the threshold that catches 
 trains with the kinds' labels, each kind weighed the same; *per-group kNN* is told them too. *median-rejection* drops
 the half with the highest scores. Spectra are never local by `auto`, whatever a row says: its scores are then the
 detector's own. Rows hold settings, versions, commit, seconds and memory."""
+
+
+def _local_scores(rows: Sequence[Row]) -> str:
+    """Which rule the rows of local scores were measured with, and whether it is the default of this version."""
+    rules = in_order(row["settings"]["scores"] for row in rows if row["settings"].get("scores", "own") != "own")
+    if not rules:
+        return ""
+    text = f"Local scores of these rows are {' and '.join(f'`{rule}`' for rule in rules)}"
+    if rules == [repr(local_scores.AUTO)]:
+        return f"{text}."
+    return (
+        f"{text}, beside weights; `tailwise fit` without options takes `{local_scores.AUTO!r}` and no weights beside "
+        "them by now, of which these rows say nothing."
+    )
 
 
 def _not_run(rows: Sequence[Row]) -> str:
