@@ -195,17 +195,17 @@ def test_native_scores_rise_with_the_anomaly():
 
 def test_the_scores_are_trainings_with_the_sign_turned():
     X = kinds()
-    model = AnomalyDetector(random_state=5).fit(X)
-    kept = np.flatnonzero(model.weights_)
+    model = AnomalyDetector("gaussian", random_state=5, keep_suspects=True).fit(X)
     detector = Gaussian()
-    data = Data(torch.tensor(X[kept], dtype=torch.float32), range(len(kept)))
-    outcome = training_fit.fit(detector, data, parse_weighting("auto"), seed=5)
-    assert np.allclose(model.weights_[kept], outcome.weights)
+    data = Data(torch.tensor(X, dtype=torch.float32), range(len(X)))
+    training_fit.fit(detector, data, seed=5)
+    assert (model.weights_ == 1).all()
     rows = Data(torch.tensor(kinds(seed=1), dtype=torch.float32), range(530))
     fair = AUTO.fit(detector, data, seed=5)
     assert np.allclose(model.score_samples(kinds(seed=1)), -inference.score(fair, rows), atol=1e-3)
-    assert np.allclose(model.score_samples(X[kept]), -fair.training_scores, atol=1e-3)
-    plain = AnomalyDetector(scores="own", random_state=5).fit(X)
+    assert np.allclose(model.score_samples(X), -fair.training_scores, atol=1e-3)
+    plain = AnomalyDetector("gaussian", scores="own", random_state=5, keep_suspects=True).fit(X)
+    training_fit.fit(detector, data, parse_weighting("auto"), seed=5)
     assert np.allclose(plain.score_samples(kinds(seed=1)), -inference.score(detector, rows), rtol=1e-5)
 
 
@@ -320,10 +320,10 @@ def said_by(estimator, X, caplog):
 @pytest.mark.parametrize(
     ("rows", "false_alarms", "said"),
     [
-        (10, 0.05, "3 held-out samples can promise at best 25.0 % false alarms, not 5 %"),
-        (40, 0.05, "12 held-out samples can promise at best 7.7 % false alarms"),
+        (10, 0.05, "10 cross-fitted samples can promise at best 9.1 % false alarms, not 5 %"),
+        (9, 0.05, "2 held-out samples can promise at best 33.3 % false alarms"),
         (3, 0.2, "too few samples to hold any out"),
-        (100, 0.01, "30 held-out samples can promise at best 3.2 % false alarms, not 1 %"),
+        (60, 0.01, "60 cross-fitted samples can promise at best 1.6 % false alarms, not 1 %"),
         (100, 0.05, ""),
         (10, 0.3, ""),
     ],

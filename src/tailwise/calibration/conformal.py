@@ -165,19 +165,19 @@ def far_out(normal_scores: np.ndarray) -> np.ndarray:
     return (deviation > 0) & (scores > np.median(scores) + _FAR_OUT * deviation)
 
 
-def shortfall(samples: int, held_out: bool, false_alarms: float, advice: str) -> str:
+def shortfall(samples: int, basis: str, false_alarms: float, advice: str) -> str:
     """What a threshold from so many samples cannot promise, and what to do; "" where it keeps `false_alarms`.
 
     Args:
-        held_out: whether the samples were held out, or else trained on.
+        basis: "held-out" or "cross-fitted"; "" where the samples were trained on.
     """
-    if not held_out:
+    if not basis:
         why = "there are too few samples to hold any out"
         return f"{why}: the threshold comes from training scores and is too low{advice}"
     promise = reachable(samples)
     if promise <= false_alarms:
         return ""
-    text = f"{samples} held-out samples can promise at best {100 * promise:.1f} % false alarms"
+    text = f"{samples} {basis} samples can promise at best {100 * promise:.1f} % false alarms"
     return f"{text}, not {100 * false_alarms:g} %{advice}"
 
 

@@ -81,7 +81,8 @@ def fit(
             false alarms than this among the calibration samples, or clearly more among the test normals.
         refine: train in rounds, for data with hidden anomalies: "Purify()" drops suspicious samples, "Iterate()" lowers
             their weights.
-        keep_suspects: train on suspects too: samples that lie far from all others and close to each other.
+        keep_suspects: train on suspects too: samples that lie far from all others and close to each other. With refine
+            they always train, and the rounds decide.
         anomalies: a few labelled anomalies, for detectors that need some (dev-net, multi-cue): a path to data of the
             same sort, for images also a list of names (.txt, or .csv with the column sample), or how many to take from
             the labelled test anomalies. If the data at the path has labels, only its anomalies are used. These samples

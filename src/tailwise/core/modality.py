@@ -41,6 +41,7 @@ class Modality:
         units_differ: features have units of measure of their own, so each is standardised before samples are compared.
         local_scores: whether scores are read against neighbours unless the user says otherwise.
         continuum: samples blend into each other instead of falling into kinds.
+        detector: which one scores samples where nobody names one; docs/decisions/0011-defaults.md says why.
     """
 
     name: str = "row"
@@ -52,6 +53,7 @@ class Modality:
     units_differ: bool = True
     local_scores: bool = True
     continuum: bool = False
+    detector: str = "nearest-neighbours"
 
     @property
     def spatial(self) -> bool:
@@ -188,13 +190,17 @@ ROW = Modality()
 # The pixels of a scene are a continuum with sparse borders rather than separate kinds, and an anomaly is often several
 # pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
 SPECTRUM = _Spectrum(
-    "spectrum", "spectra", "[1, bands]", "bands", "bands", 1, units_differ=False, local_scores=False, continuum=True
-)
-IMAGE = _Image("image", "images", "[channels, height, width]", "channels", "patches", 2, units_differ=False)
+    "spectrum", "spectra", "[1, bands]", "bands", "bands", 1, units_differ=False, local_scores=False, continuum=True,
+    detector="autoencoder",
+)  # fmt: skip
+IMAGE = _Image(
+    "image", "images", "[channels, height, width]", "channels", "patches", 2, units_differ=False,
+    detector="autoencoder",
+)  # fmt: skip
 # A small defect hardly moves the mean of a map's channels, which is what maps are compared by.
 FEATURE_MAP = _FeatureMap(
     "feature map", "feature maps", "[channels, height, width]", "channels", "patches", 2,
-    units_differ=False, local_scores=False,
+    units_differ=False, local_scores=False, detector="autoencoder",
 )  # fmt: skip
 SPATIAL = (IMAGE, FEATURE_MAP)
 _MODALITIES = {each.name: each for each in (ROW, SPECTRUM, IMAGE, FEATURE_MAP)}

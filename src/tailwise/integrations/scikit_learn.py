@@ -28,11 +28,11 @@ from ..core.modality import ROW
 from ..core.problem import Labelled
 from ..errors import InputError
 from ..numerics import centring, counting, neighbours
-from ..training import cleaning, cross_fitting
+from ..training import cleaning, cross_fitting, suspects
 from ..training import fit as training_fit
 from ..training.local_scores import LocalScores, choose
 from ..training.options import Training
-from ..weights.default import parse_weighting
+from ..weights.default import choose_weighting, parse_weighting
 from ..weights.weighting import Context, Weighting, effective_sample_size
 
 _SEEDS = 2**31 - 1
@@ -173,21 +173,24 @@ class AnomalyDetector(_Thresholded):
     """One of tailwise's own detectors on the rows of a table.
 
     Args:
-        detector: a registered name, a spelling such as "AutoEncoder(code=4)", or a Detector, of which a copy is used.
-        weighting: a Weighting or its spelling.
+        detector: a registered name, a spelling such as "AutoEncoder(code=4)", or a Detector, of which a copy is used;
+            "auto" is nearest-neighbours.
+        weighting: a Weighting or its spelling; "auto" weighs only where scores are not local.
         scores: how scores are read: "auto", "own" for the detector's own, or a spelling; see
             `local_scores.LocalScores`.
-        false_alarms: share of new normals beyond the threshold, which comes from samples held out from training.
+        false_alarms: share of new normals beyond the threshold, which comes from cross-fitting with 5 folds where fewer
+            than 200 samples could be held out from training, and else from these.
         training: a Training value; None is Training().
         refine: rounds on data that may hold anomalies, such as "Purify()"; see `refine`.
         anomalies: rows [m, d] of a few known anomalies, for "dev-net" and "multi-cue".
+        keep_suspects: train on suspects too; see `suspects`.
         random_state: of the networks, of the batches and of the samples that are held out.
 
     Attributes:
         detector_: the fitted detector, with its local scores.
         centre_: [d] what is taken off the features before the detector reads them: 0 where single precision holds
             their spread.
-        weights_: [n] final training weights; 0 for the samples held out.
+        weights_: [n] final training weights; 0 for suspects, and for the samples held out.
         history_, checks_: see `training.Outcome`; a check that failed is also a warning.
         offset_: `score_samples` below it are anomalies.
 
@@ -200,13 +203,14 @@ class AnomalyDetector(_Thresholded):
 
     def __init__(
         self,
-        detector: str | Detector = "gaussian",
+        detector: str | Detector = "auto",
         weighting: Weighting | str = "auto",
         scores: str = "auto",
         false_alarms: float = 0.05,
         training: Training | None = None,
         refine: str = "",
         anomalies: Any = None,
+        keep_suspects: bool = False,
         random_state: Any = 0,
     ) -> None:
         self.detector = detector
@@ -216,6 +220,7 @@ class AnomalyDetector(_Thresholded):
         self.training = training
         self.refine = refine
         self.anomalies = anomalies
+        self.keep_suspects = keep_suspects
         self.random_state = random_state
 
     def fit(self, X: Any, y: Any = None) -> Self:
@@ -236,14 +241,24 @@ class AnomalyDetector(_Thresholded):
         rows = _data(X, self.centre_)
         # A whole number is the seed itself, so that this is the fit of the command line with the same seed.
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else _drawn_seed(self.random_state)
-        weighting = parse_weighting(self.weighting) if isinstance(self.weighting, str) else self.weighting
-        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
-        held, kept = order.tensor_split([conformal.held_out_count(len(rows), self.false_alarms)])
-        kept = kept.sort().values
         rule = choose(self.scores, rows.modality)
+        weighting = self.weighting
+        if isinstance(weighting, str):
+            weighting = choose_weighting(weighting, rows.modality, rule is not None)
+        folds = conformal.usual_folds(len(rows), self.false_alarms)
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        count = 0 if folds else conformal.held_out_count(len(rows), self.false_alarms)
+        held, kept = order.tensor_split([count])
+        kept = kept.sort().values
         rounds, fit = cleaning.parse(self.refine), self._fitter(weighting, rule)
-        base = torch.ones(len(kept))
-        fitted = fit(rows.take(kept), base, seed) if rounds is None else rounds(fit, rows.take(kept), base, seed).fitted
+
+        def train(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
+            return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed).fitted
+
+        learnt = rows.take(kept)
+        whole = self.keep_suspects or rounds is not None  # rounds find for themselves what has to go
+        base = torch.ones(len(kept)) if whole else (~suspects.find(learnt)).float()
+        fitted = train(learnt, base, seed)
         self.detector_, outcome = fitted.detector, fitted.outcome
         self.weights_ = np.zeros(len(rows))
         self.weights_[kept.numpy()] = outcome.weights.numpy()
@@ -251,11 +266,15 @@ class AnomalyDetector(_Thresholded):
         for check in outcome.checks:
             if not check.ok:
                 warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
-        # Too few to hold any out: the training scores stand in, although they are too low for it.
-        judged = rows.take(held if len(held) else kept)
-        if text := conformal.shortfall(len(judged), len(held) > 0, self.false_alarms, "; fit more rows"):
+        if folds:
+            part = cross_fitting.parts_of(len(learnt), folds, seed)
+            scores = cross_fitting.left_out(train, learnt, base, part, seed, fitted).scores
+        else:
+            # Too few to hold any out: the training scores stand in, although they are too low for it.
+            scores = _exact_scores(self.detector_, rows.take(held if len(held) else kept))
+        basis = "cross-fitted" if folds else "held-out" if len(held) else ""
+        if text := conformal.shortfall(len(scores), basis, self.false_alarms, "; fit more rows"):
             messages.warning(text)
-        scores = _exact_scores(self.detector_, judged)
         threshold = conformal.conformal_threshold(scores, self.false_alarms)
         # The sample that sets the threshold lies on it, and its last digits change with the rows it is scored with.
         self.offset_ = -float(threshold + _LAST_DIGITS * max(abs(threshold), float(np.median(np.abs(scores)))))
@@ -280,6 +299,8 @@ class AnomalyDetector(_Thresholded):
         return fit
 
     def _fresh_detector(self) -> Detector:
+        if self.detector == "auto":
+            return registry.find("detector", ROW.detector)()
         if isinstance(self.detector, Detector):
             return copy.deepcopy(self.detector)
         made = registry.parse(self.detector, ("detector",))

@@ -147,8 +147,9 @@ def _tell_of_other_packages(detector: Detector) -> None:
 
 
 def _suspects(request: Request, data: Data, settled: Collection[str]) -> Tensor:
-    """Which training samples [n] are left out as suspects: none that a review calls normal."""
-    if request.keep_suspects:
+    """Which training samples [n] are left out as suspects: none that a review calls normal, and none where rounds find
+    for themselves what has to go."""
+    if request.keep_suspects or request.refine:
         return torch.zeros(len(data), dtype=torch.bool)
     suspect = suspects.find(data) & torch.tensor([str(name) not in settled for name in data.names])
     if bool(suspect.any()):

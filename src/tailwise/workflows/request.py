@@ -29,9 +29,6 @@ def check_options(false_alarms: float, cross: int | None, max_group_fpr: float |
         validation.check_share(max_group_fpr, "max_group_fpr")
 
 
-# What rows are given where nobody names a detector: on ordinary tables as on long tails none did better in the mean,
-# and it takes no epochs. See docs/defaults.md.
-_FOR_ROWS, _FOR_OTHERS = "nearest-neighbours", "autoencoder"
 AUTO = "auto"
 _SPELLED = ("source", "detector", "weighting", "scores", "training")
 # Where a fit is logged is no part of it: it may be resumed with another log.
@@ -86,7 +83,7 @@ class Request:
         """The same with what "auto" stands for with so many samples of this sort: a detector's name, and folds."""
         detector = self.detector
         if detector.strip() == AUTO:
-            detector = _FOR_ROWS if modality == ROW else _FOR_OTHERS
+            detector = modality.detector
         cross = self.cross
         if cross is None:
             own = self.per_cluster or self.per_group
@@ -102,7 +99,7 @@ class Request:
 
 def make_detector(text: str) -> Detector:
     """A detector from its name or its spelling; "auto" is that of rows until data is seen."""
-    return registry.parse_one(_FOR_ROWS if text.strip() == AUTO else text, "detector")
+    return registry.parse_one(ROW.detector if text.strip() == AUTO else text, "detector")
 
 
 def with_setting(text: str, name: str, value: Any) -> str:

@@ -60,15 +60,10 @@ def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
     """Say what the samples are too few for."""
     calibration = of_table(table)
     count = len(calibration.scores)
-    if not cross_fitted:
-        held_out = bool(table["held_out"].any())
-        if text := conformal.shortfall(count, held_out, false_alarms, "; with --cross 5 every sample counts"):
-            messages.warning(text)
-    elif (promise := conformal.reachable(count)) > false_alarms:
-        messages.warning(
-            f"{count} cross-fitted scores can promise at best {100 * promise:.1f} % false alarms, not "
-            f"{100 * false_alarms:g} %"
-        )
+    basis = "cross-fitted" if cross_fitted else "held-out" if bool(table["held_out"].any()) else ""
+    advice = "" if cross_fitted else "; with --cross 5 every sample counts"
+    if text := conformal.shortfall(count, basis, false_alarms, advice):
+        messages.warning(text)
     if text := raised_by(table, false_alarms):
         messages.warning(text)
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
