@@ -271,11 +271,15 @@ def test_known_anomalies_reach_the_detectors_that_learn_from_them():
 
 
 def test_refinement_drops_a_lump_of_hidden_anomalies():
-    generator = np.random.default_rng(0)
-    X = np.concatenate([generator.normal(size=(300, 4)), generator.normal(size=(20, 4)) + 9])
-    detector = AnomalyDetector("gaussian", weighting="", scores="own", refine="Purify()").fit(X)
-    assert detector.weights_[300:].max() == 0
-    assert (detector.weights_[:300] > 0).mean() > 0.7
+    """And keeps most normals, in the mean: where scores have no gap, its limit may lie among them."""
+    kept = []
+    for seed in range(4):
+        generator = np.random.default_rng(seed)
+        X = np.concatenate([generator.normal(size=(300, 4)), generator.normal(size=(20, 4)) + 9])
+        detector = AnomalyDetector("gaussian", weighting="", scores="own", refine="Purify()").fit(X)
+        assert detector.weights_[300:].max() == 0
+        kept.append((detector.weights_[:300] > 0).mean())
+    assert np.mean(kept) > 0.7
     assert clone(detector).get_params()["refine"] == "Purify()"
 
 
