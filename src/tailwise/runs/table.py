@@ -115,6 +115,7 @@ def group_column(groups: np.ndarray) -> pd.Series:
 
 def far_out(table: pd.DataFrame, false_alarms: float) -> dict[str, Any]:
     """The threshold of all, the samples far above all others that raise it, and the threshold without them."""
+    table = table if "calibration" in table else with_calibration(table)
     used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
     scores = used["calibration"].to_numpy(dtype=float)
     far = conformal.far_out(scores)
