@@ -144,7 +144,8 @@ def page_of_lines(lines: Sequence[str]) -> str:
 
 # Own scores of equal weight: fits and exports that take a second.
 _PLAIN = ("--weighting", "", "--scores", "own")
-_FIT = ("fit", "parts.csv", *_PLAIN, "--epochs", "6", "--batch-size", "32", "--out", "result")
+_NETWORK = ("--detector", "autoencoder", "--cross", "0", "--epochs", "6", "--batch-size", "32")
+_FIT = ("fit", "parts.csv", *_PLAIN, *_NETWORK, "--out", "result")
 _UPDATE = ("update", "memory", "more", "--out", "result")
 _MAPS = ("score", "photo-run", "photos", "--maps", "result")
 _SCORE = ("score", "other", "parts.csv", "--out", "result/scores.csv")

@@ -414,7 +414,7 @@ class TestSuites:
     def test_the_command_says_what_is_wrong(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         suite = str(SUITES / "smoke.toml")
         for options, said in (
-            (["no_such_suite"], "cannot read the suite"),
+            (["no_such_suite"], "there is no file"),
             ([suite, "--profile", "ful"], "no profile is called 'ful'"),
             ([suite, "--draws", "confirmed"], "did you mean 'confirmation'"),
             ([suite, "--processes", "0"], "processes must be from 1 to 1024"),

@@ -325,7 +325,7 @@ def test_out_of_fold_thresholds_hold_for_few_samples_with_many_features(scores_o
     def fit(data, base, seed):
         detector = Gaussian()
         outcome = training_fit.fit(detector, data, base_weights=base, seed=seed)
-        return cross_fitting.Fitted.read_by(rule, detector, outcome, data, seed)
+        return cross_fitting.Fitted.read_by(rule, detector, outcome, data, base, seed)
 
     final = fit(train, torch.ones(60), 0)
     part = cross_fitting.parts_of(60, 5)

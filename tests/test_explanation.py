@@ -16,6 +16,7 @@ from tailwise.errors import InputError
 from tailwise.report import explanation, explanation_page
 from tailwise.testing import Case
 from tailwise.training.local_scores import LocalScores
+from tailwise.weights.default import AUTO
 from tailwise.weights.steps import Clip, Importance, Trim
 from tailwise.weights.weighting import Context, Weighting, unit_mean
 
@@ -70,7 +71,7 @@ def parts(tmp_path_factory):
     new[2, 1] -= 8
     pd.DataFrame(new, columns=FEATURES).to_csv(folder / "new.csv", index=False)
     assert main.run(["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian",
-                    "--out", str(folder / "run")]) == 0  # fmt: skip
+                    "--weighting", repr(AUTO), "--out", str(folder / "run")]) == 0  # fmt: skip
     return folder
 
 
@@ -195,8 +196,10 @@ def test_a_trace_ends_in_the_weights_and_steps_can_be_told_beforehand():
 
 def fitted(folder, weighting, *more):
     out = folder / f"weighed{len(list(folder.iterdir()))}"
-    arguments = ["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian"]
-    assert main.run([*arguments, "--weighting", weighting, "--out", str(out), *more]) == 0
+    arguments = ["fit", str(folder / "parts.csv"), "--groups", "board", "--detector", "gaussian", "--cross", "0"]
+    # On local scores `auto` is none: here weights are what is looked at.
+    weighting = repr(AUTO) if weighting == "auto" else weighting
+    assert main.run([*arguments, "--keep-suspects", "--weighting", weighting, "--out", str(out), *more]) == 0
     return explanation.reopen(open_run(out))
 
 

@@ -74,8 +74,8 @@ class TestValue:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"epochs": 0}, "epochs must be a whole number of at least 1, or None: got 0"),
-            ({"epochs": 2.5}, "epochs must be a whole number of at least 1, or None: got 2.5"),
+            ({"epochs": 0}, "epochs must be a whole number from 1 to 1000000, or None: got 0"),
+            ({"epochs": 2.5}, "epochs must be a whole number from 1 to 1000000, or None: got 2.5"),
             ({"batch_size": None}, "batch_size must be a whole number of at least 1: got None"),
             ({"warmup": -1}, "warmup must be a whole number of at least 0, or None: got -1"),
             ({"patience": True}, "patience must be a whole number of at least 1, or None: got True"),

@@ -36,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> store.Run:
 
 def fitted(photos: Path, out: Path, **options: object) -> store.Run:
     source = open_source(photos, read="pixels", size=16)
-    chosen = {"detector": "PatchMemory(share=0.05)", "weighting": "", **options}
+    chosen = {"detector": "PatchMemory(share=0.05)", "weighting": "", "cross": 0, **options}
     return fit_run(request.Request(source=source, **chosen), out)  # type: ignore[arg-type]
 
 

@@ -77,16 +77,16 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             messages.progress(f"resuming the unfinished fit in {out}")
         tracker.start(out.name, settings)
         rounds = cleaning.parse(request.refine)
-        with _progress() as progress:
+        with _progress() as bar:
             # The trainings of a refinement are many: an interrupted one begins again.
             keeper = store.Checkpoint(writer.path) if rounds is None else None
             held_out = split.held_out if request.training.patience else None
-            progress = tracker.beside(progress) if rounds is None else progress
+            progress = tracker.beside(bar) if rounds is None else bar
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
             base = (torch.ones(len(split.training)) if balanced is None else balanced) * ~suspect
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
-            again = fitter(request, weighting, rule, known=known, progress=progress)
+            again = fitter(request, weighting, rule, known=known, progress=bar)
             cross_fitted = _cross_fitted(request, again, split.training, base, fitted, settled)
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]

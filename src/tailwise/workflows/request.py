@@ -88,7 +88,9 @@ class Request:
         if cross is None:
             own = self.per_cluster or self.per_group
             usual = conformal.FOLDS if own else conformal.usual_folds(samples, self.false_alarms)
-            cross = 0 if self.training.patience else usual
+            # What learns nothing of its samples scores them as it scores new ones.
+            learns = own or not make_detector(detector).ignores_weights
+            cross = usual if learns and not self.training.patience else 0
         return replace(self, detector=detector, cross=cross)
 
     @property
