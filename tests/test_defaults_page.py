@@ -1,0 +1,69 @@
+"""The page of the defaults is that of its rows, and what the defaults promise is what the rows say."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "defaults.jsonl"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("defaults", ROOT / "benchmarks" / "defaults.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_that_of_the_rows(script: ModuleType) -> None:
+    assert (ROOT / "benchmarks" / "defaults.md").read_text() == script.page(script.read(RESULTS))
+
+
+def mean(task: str, hidden: float, method: str, figure: str) -> float:
+    """Over tables of means over seeds, by another road than the script's."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    chosen = [row for row in rows if (row["task"], row["hidden"], row["method"]) == (task, hidden, method)]
+    tables = sorted({row["table"] for row in chosen})
+    return float(np.mean([np.mean([row[figure] for row in chosen if row["table"] == table]) for table in tables]))
+
+
+@pytest.mark.parametrize("figure", ["auroc", "aupr"])
+@pytest.mark.parametrize("peer", ["plain", "kNN", "LOF", "isolation forest", "ECOD"])
+def test_trained_on_normals_no_peer_is_better_in_the_mean(peer: str, figure: str) -> None:
+    assert mean("fit", 0.0, "default", figure) >= mean("fit", 0.0, peer, figure) - 0.005
+
+
+@pytest.mark.parametrize("hidden", [0.01, 0.02, 0.05])
+def test_with_hidden_anomalies_the_default_is_not_below_plain(hidden: float) -> None:
+    assert mean("fit", hidden, "default", "auroc") >= mean("fit", hidden, "plain", "auroc") - 0.01
+
+
+@pytest.mark.parametrize("peer", ["kNN", "LOF", "isolation forest", "ECOD", "Mahalanobis"])
+def test_triage_is_not_below_its_peers_in_the_mean(peer: str) -> None:
+    ours, theirs = (
+        np.mean([mean("triage", hidden, method, "auroc") for hidden in (0.01, 0.02, 0.05)])
+        for method in ("triage", peer)
+    )
+    assert ours >= theirs
+
+
+def test_a_draw_hides_what_it_says_and_tests_on_others(script: ModuleType, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    samples = np.arange(600, dtype=float)[:, None] + generator.normal(size=(600, 3)) / 9
+    labels = np.arange(600) >= 500
+    np.savez(tmp_path / "small.npz", X=samples, y=labels)
+    train, hidden, test, is_anomaly = script.draw(tmp_path / "small.npz", 0.05, 3)
+    assert hidden.mean() == pytest.approx(0.05, abs=0.01)
+    assert not {*map(tuple, train)} & {*map(tuple, test)}
+    assert (train[hidden][:, 0] > 498).all()
+    assert (test[is_anomaly][:, 0] > 498).all()
+    rows = list(script.rows_of(tmp_path / "small.npz", 0.05, 3))
+    assert {row["method"] for row in rows if row["task"] == "fit"} == {"default", "plain", *script.PEERS}
+    assert all(0 <= row["aupr"] <= 1 for row in rows)
