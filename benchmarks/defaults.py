@@ -5,8 +5,8 @@
 
 FOLDER holds tables as npz files with X and y. A draw trains on half of the normals (at most 1,500), with a share of
 anomalies hidden among them, and is tested on the other half and the anomalies that are not hidden (at most 3,000, in
-their proportion). "default" is `tailwise.fit` with no option, "plain" the same detector with its own scores and all
-samples in training. Triage ranks the training samples themselves: what is hidden should come first. Labels are known
+their proportion). "default" is `tailwise.fit` with no option, "plain" the same detector with its own scores, no
+weights and all samples in training. Triage ranks the training samples themselves: what is hidden should come first. Labels are known
 to the test alone. Rows are appended; a draw that has its rows is not done again. The defaults were chosen on seeds 0
 and 1.
 """
@@ -102,7 +102,7 @@ def _default(train: np.ndarray, test: np.ndarray | None) -> np.ndarray:
 
 
 def _plain(train: np.ndarray, test: np.ndarray | None) -> np.ndarray:
-    return _by_command(train, test, scores="own", keep_suspects=True)
+    return _by_command(train, test, scores="own", weighting="", keep_suspects=True)
 
 
 def _by_command(train: np.ndarray, test: np.ndarray | None, **options: Any) -> np.ndarray:
@@ -201,7 +201,7 @@ def _table(rows: list[dict[str, Any]], task: str, hidden: float, ours: str) -> l
     methods = list(dict.fromkeys(row["method"] for row in chosen))
     means = {name: {figure: _means(chosen, name, figure) for figure in ("auroc", "aupr")} for name in methods}
     lines = [
-        "| method | AUROC | below ours by | AUPR | below ours by | worst table of ours against it |",
+        "| method | AUROC | ours less it | AUPR | ours less it | AUROC of ours less it on the worst table |",
         "|" + "---|" * 6,
     ]
     for name in methods:
