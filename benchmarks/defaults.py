@@ -6,9 +6,9 @@
 FOLDER holds tables as npz files with X and y. A draw trains on half of the normals (at most 1,500), with a share of
 anomalies hidden among them, and is tested on the other half and the anomalies that are not hidden (at most 3,000, in
 their proportion). "default" is `tailwise.fit` with no option, "plain" the same detector with its own scores, no
-weights and all samples in training. Triage ranks the training samples themselves: what is hidden should come first. Labels are known
-to the test alone. Rows are appended; a draw that has its rows is not done again. The defaults were chosen on seeds 0
-and 1.
+weights and all samples in training. Triage ranks the training samples themselves: what is hidden should come first.
+Labels are known to the test alone. Rows are appended; a draw that has its rows is not done again. The defaults were
+chosen on seeds 0 and 1.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     tables = len({row["table"] for row in rows})
     lines = [
         "# What the defaults do on ordinary tables", "",
-        f"Written from results/defaults.jsonl by benchmarks/defaults.py: {tables} tables of ADBench, seeds {seeds},",
+        f"Written from results/defaults.jsonl by benchmarks/defaults.py: {tables} tables of ADBench, seeds: {seeds};",
         "means over tables of means over seeds, with the 95 % interval of the difference to the default over tables.",
         "The defaults were chosen on seeds 0 and 1 of the same tables. LOG.md tells from what.", "",
     ]  # fmt: skip

@@ -137,6 +137,8 @@ def gather_known(
         return None
     masks, anomalous = test.masks, np.asarray(test.labels).astype(bool)
     known = [i for i in range(len(anomalous)) if not anomalous[i] or masks[i] is not None]
+    if not known:
+        return None
     clean: list[float] = []
 
     def pairs() -> Iterator[tuple[np.ndarray, np.ndarray | None]]:

@@ -51,6 +51,8 @@ _SHARE_OF_FEW, _SHARE_OF_MANY, _MANY = 0.35, 0.75, 128
 # Fewer samples than so many for each number of a sample: the axes of a space lie along the samples that it was learnt
 # from, so distances among these are others than those of new samples, and cues are standardised by samples left out.
 _SAMPLES_A_NUMBER, _FOLDS = 20, 5
+# Along so few samples every one counts: a space of 64 has clearly other distances than one of 80. More folds then.
+_MOST_FOLDS, _OF_ALL_FOLDS = 20, 4_000
 
 
 @register("scores", "LocalScores")
@@ -203,8 +205,9 @@ class LocallyScored(Detector):
     def _cues_left_out(self, samples: Tensor, standardise: bool) -> Tensor:
         """[5, m]: cues of training samples by memories of the others."""
         cues = torch.empty(5, len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
-        fold = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).to(samples.device) % _FOLDS
-        for each in range(_FOLDS):
+        folds = min(max(_FOLDS, _OF_ALL_FOLDS // len(samples)), _MOST_FOLDS, len(samples) // 2)
+        fold = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).to(samples.device) % folds
+        for each in range(folds):
             memory, others = Memory(self.rule).to(samples.device), self.scores[fold != each]
             memory.learn(samples[fold != each], standardise)
             near, local, _ = memory(samples[fold == each])
@@ -212,8 +215,13 @@ class LocallyScored(Detector):
         return cues
 
     def count_as(self, other: LocallyScored) -> None:
-        """Standardise cues by the middle and spread of another's training samples from now on."""
-        self.middle, self.spread = other.middle.to(self.middle), other.spread.to(self.spread)
+        """Standardise the detector's own score by the middle and spread of another's from now on.
+
+        Of few samples with many features, what a detector has learnt scores far below what it has not, and by how much
+        differs between trainings. Distances are those of samples left out: each memory has its own scale for them.
+        """
+        self.middle = torch.cat([other.middle[:1].to(self.middle), self.middle[1:]])
+        self.spread = torch.cat([other.spread[:1].to(self.spread), self.spread[1:]])
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(batch)
