@@ -325,3 +325,20 @@ def test_what_is_chosen_for_the_gallery():
     assert "Typical catches" not in calm
     unknown = gallery.chosen(table.assign(label=None), 5.0)
     assert [(title, rows.index[0]) for title, _, rows in unknown] == [("Highest-scored test samples", 2)]
+
+
+def test_anomalies_without_masks_and_no_good_test_images_have_no_pixel_results(tmp_path):
+    """good/ beside bad/, as most people have it: the fit is whole, and says nothing of pixels."""
+    generator = np.random.default_rng(0)
+    for kind, count in (("good", 24), ("bad", 5)):
+        (tmp_path / "photos" / kind).mkdir(parents=True)
+        for number in range(count):
+            picture = generator.normal(120, 20, (16, 16)) + (80 if kind == "bad" else 0)
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / "photos" / kind / f"{number}.png")
+    run = fit(
+        str(tmp_path / "photos"), detector="gaussian", out=tmp_path / "run",
+        reading=SourceOptions(read="pixels", size=16, channels=1),
+    )  # fmt: skip
+    found = run.report()
+    assert found["test"]["anomalies"] == 5
+    assert not found.get("pixels")
