@@ -450,6 +450,8 @@ def sealed_again(run: Path) -> None:
     place = run / "settings.json"
     with suppress(ValueError, RecursionError, TypeError):
         settings = json.loads(place.read_text(encoding="utf-8"))
+        if not isinstance(settings, dict):
+            return
         if isinstance(settings.get("digests"), dict):
             settings["digests"] = {
                 name: file_digest(run / name) for name in settings["digests"] if (run / name).is_file()

@@ -100,6 +100,15 @@ def test_a_library_that_says_nothing_or_too_much():
     assert len(caught.value.message) < 1_000
 
 
+def test_what_we_refuse_ourselves_names_the_file_and_keeps_its_hint():
+    with pytest.raises(InputError, match=r"^x\.bin: too few rows") as caught, reading("x.bin", "fetch it again"):
+        raise InputError("too few rows")
+    assert caught.value.hint == "fetch it again"
+    with pytest.raises(InputError, match=r"^x\.bin is empty") as caught, reading("x.bin", "fetch it again"):
+        raise InputError("x.bin is empty", "choose another")
+    assert caught.value.hint == "choose another"
+
+
 def test_memory_that_is_not_there_is_no_broken_file():
     with pytest.raises(MemoryError), reading("x.bin", "fetch it again"):
         raise MemoryError
@@ -145,6 +154,10 @@ def test_absurd_shares_of_finished_runs(table, tmp_path, capsys):
         ["compare", folder, "[" * 2_000],
         ["bench", "smoke", "--processes=99999999999"],
         ["fit", "ArrayFile('x', modality=(1,))"],
+        ["fit", "Table('x', centre='\\x00')"],
+        ["fit", table, f"--detector=Patches(neighbourhood={2**63 - 1})"],
+        ["explain", folder, f"--seed={10**20}"],
+        ["bench", "smoke", "--data=\ud800"],
         ["fit", f"ArrayFile({10**20}, normal=1e10)"],
     ):
         said(capsys, *words)
@@ -325,3 +338,11 @@ def test_what_is_wrong_with_a_table_names_its_file(tmp_path, capsys):
     assert "marked.csv" in said(capsys, "weigh", str(path), "--column", "a")[0]
     frame.assign(a=[1.0, 1e200, 3.0, 4.0]).to_csv(path, index=False)
     assert "marked.csv: row 1, column 'a'" in said(capsys, "fit", str(path), "--columns", "a")[0]
+
+
+@pytest.mark.parametrize(("before", "after"), [("batch_size = 64", "batch_size = nan"), ('name = "mine"', "name = [")])
+def test_what_is_wrong_with_a_suite_names_its_file(tmp_path, capsys, before, after):
+    suite = 'name = "mine"\n[draws]\n[profiles]\n[training]\nbatch_size = 64\n[sources]\n'
+    (tmp_path / "mine.toml").write_text("grids = []\n" + suite.replace(before, after))
+    words = ["bench", str(tmp_path / "mine.toml"), "--rows", str(tmp_path / "rows.jsonl")]
+    assert "mine.toml" in said(capsys, *words)[0]

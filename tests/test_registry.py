@@ -170,7 +170,7 @@ def test_what_describe_prints_of_each_option():
     page = description("Rarity")
     assert "  doublings  a whole number from 0 to 20\n" in page
     assert "  common     a number above 0 and at most 1, or None\n" in page
-    assert "neighbourhood  an odd whole number of at least 1\n" in description("patch-memory")
+    assert "neighbourhood  an odd whole number from 1 to 9999\n" in description("patch-memory")
 
 
 def test_a_name_of_another_library_is_answered_with_what_serves_here():

@@ -132,7 +132,7 @@ def test_collaborative_is_ridge_regression_on_the_window():
     [
         (lambda: scores("local-rx", Data(torch.randn(30, 1, 4), range(30))), "not the pixels of a cube"),
         (lambda: scores("local-rx", data_of(CUBE), inner=3, outer=3), "inner < outer"),
-        (lambda: scores("local-rx", data_of(CUBE), outer=8), "odd whole number of at least 1: got 8"),
+        (lambda: scores("local-rx", data_of(CUBE), outer=8), "odd whole number from 1 to 9999: got 8"),
         (lambda: scores("local-rx", data_of(CUBE), inner=1, outer=3), "8 pixels between the windows 1 and 3"),
         (lambda: scores("local-rx", data_of(CUBE[:3, :5].copy())), "6 pixels lie between the windows in this scene"),
         (lambda: scores("rx", data_of(CUBE), leading=9), "cannot leave 9 of 9 components out"),

@@ -59,7 +59,8 @@ def reading(file: object, hint: str) -> Iterator[None]:
 
     What libraries raise on broken files is no closed list. The block holds the library's call and nothing of ours,
     whose exceptions are faults to be seen; or it holds what is made of a file of a run, which is no closed list either,
-    because whoever hands a run over can put anything into it and seal that. An InputError without a hint gets this one.
+    because whoever hands a run over can put anything into it and seal that. An InputError that lacks the file's name or
+    a hint gets it.
 
     Examples:
         >>> with reading("parts.csv", "fetch it again"):
@@ -70,9 +71,8 @@ def reading(file: object, hint: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if error.hint:
-            raise
-        raise InputError(error.message, hint) from error
+        named = printable(str(file)) in error.message
+        raise InputError(error.message if named else f"{file}: {error.message}", error.hint or hint) from error
     except (MemoryError, Warning):
         raise
     except Exception as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core import registry
-from ..errors import InputError, did_you_mean
+from ..errors import InputError, did_you_mean, reading
 from ..runs.file_names import check_name
 from ..runs.files import regular_file
 from ..training import cleaning
@@ -231,10 +231,8 @@ def read_suite(path: Path) -> Suite:
     Raises:
         InputError: it cannot be read, names what it does not define, or its name cannot be a file's.
     """
-    try:
+    with reading(f"the suite {path}", "benchmarks/suites/smoke.toml is one"):
         content = tomllib.loads(regular_file(path).read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the suite {path}: {error}") from error
     try:
         suite = Suite(
             name=check_name(content.pop("name", path.stem), "a suite"),
@@ -246,11 +244,13 @@ def read_suite(path: Path) -> Suite:
             training=Training(**content.pop("training", {})),
             **content,
         )
+        _check(suite)
+    except InputError as error:
+        raise InputError(f"the suite {path}: {error.message}", error.hint) from error
     except (TypeError, KeyError, AttributeError) as error:
         raise InputError(
             f"the suite {path} lacks or misspells a setting: {error}", "benchmarks/suites/smoke.toml has every kind"
         ) from error
-    _check(suite)
     return suite
 
 

@@ -59,8 +59,8 @@ def _run(arguments: Sequence[str]) -> int:
         # A path may hold bytes that are no text, and a terminal know few letters: neither is worth a lost result.
         sys.stdout.reconfigure(errors="surrogateescape" if sys.stdout.encoding == "utf-8" else "backslashreplace")
     try:
-        if odd := [argument for argument in arguments if "\0" in argument]:
-            raise InputError(f"an argument holds a zero byte: {odd[0]!r}", "no path and no name does")
+        if odd := [argument for argument in arguments if not _is_text(argument)]:
+            raise InputError(f"an argument is no text of this system: {odd[0]!r}", "no path and no name holds that")
         _import_named()
         command, bound, _ = _parsed(arguments)
         result = command(*bound.args, **bound.kwargs)
@@ -86,6 +86,13 @@ def _run(arguments: Sequence[str]) -> int:
         _say(f"error: {said[0]}")
         _say(f"hint: {said[1] or _see_help(arguments)}")
         return 2
+
+
+def _is_text(argument: str) -> bool:
+    """Whether the system could have handed it over: no zero byte, no half of a letter."""
+    with suppress(UnicodeEncodeError):
+        return b"\0" not in os.fsencode(argument)
+    return False
 
 
 def _parsed(arguments: Sequence[str]) -> Any:

@@ -65,7 +65,7 @@ NotNegative = Annotated[float, Bounds(at_least=0)]
 Positive = Annotated[float, Bounds(above=0)]
 Count = Annotated[int, Bounds(at_least=1)]
 CountFromZero = Annotated[int, Bounds(at_least=0)]
-OddSide = Annotated[int, Bounds(at_least=1, odd=True)]
+OddSide = Annotated[int, Bounds(at_least=1, at_most=9_999, odd=True)]
 Widths = tuple[Count, ...]
 
 

@@ -10,21 +10,22 @@ from ..errors import InputError
 from .data import Data
 
 
-def check_samples(data: Data, least: int = 2) -> None:
-    """Read everything once and refuse what no detector can learn from.
+def check_samples(data: Data, least: int = 2, where: str = "") -> None:
+    """Read everything once and refuse what no detector can learn from; `where` it lies begins the error.
 
     Raises:
         InputError: a sample holds NaN or infinity (the first is named), or there are fewer than `least` samples.
     """
+    begin = f"{where}: " if where else ""
     if len(data) < least:
-        raise InputError(f"at least {least} samples are needed to learn what is normal: got {len(data)}")
+        raise InputError(f"{begin}at least {least} samples are needed to learn what is normal: got {len(data)}")
     size = max(1, min(4_096, 50_000_000 // max(1, int(np.prod(data.sample_shape)))))
     for batch in data.batches(size):
         finite = torch.isfinite(batch.samples).flatten(1).all(1)
         if not bool(finite.all()):
             bad = data.names[int(batch.index[~finite][0])]
             raise InputError(
-                f"sample {bad} holds NaN or infinity ({int((~finite).sum())} such samples in its batch)",
+                f"{begin}sample {bad} holds NaN or infinity ({int((~finite).sum())} such samples in its batch)",
                 "fill or drop the missing values first",
             )
 

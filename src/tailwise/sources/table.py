@@ -79,8 +79,8 @@ class Table(PathSource):
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", _columns(self.columns))
         object.__setattr__(self, "normal", values_of(self.normal))
-        object.__setattr__(self, "centre", tuple(map(float, self.centre)))
         super().__post_init__()
+        object.__setattr__(self, "centre", tuple(map(float, self.centre)))
         self._writing()
         if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
             raise InputError(f"column {twice[0]!r} is asked for twice")

@@ -41,7 +41,7 @@ def drift_of(
     if clusters is None or "cluster_as_new" not in table:
         raise InputError(f"{opened.path} was made before runs kept their kinds", "fit again")
     samples = opened.samples(data, skip_bad).data
-    check_samples(samples, least=1)
+    check_samples(samples, least=1, where=data)
     with torch.random.fork_rng():
         scores = opened.scores_of(samples, batch_size, device)
     if bad := int((~np.isfinite(scores)).sum()):

@@ -55,7 +55,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         started = time.perf_counter()
         backbone = _backbone_file(request.source)
         problem = request.source.load() if problem is None else problem
-        check_samples(problem.train)
+        check_samples(problem.train, where=str(getattr(request.source, "path", "")))
         request = request.decided(problem.train.modality, len(problem.train))
         detector = make_detector(request.detector)
         _warn_of_idle_options(request, detector)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..core.validation import check_samples
+from ..core.validation import check_samples, check_seed
 from ..errors import InputError, reading
 from ..report import comparison, explanation, explanation_page, report_page
 from ..runs import files
@@ -39,6 +39,7 @@ def explain(
     run: Path, data: str | None, names: Sequence[str], worst: int, weights: bool, out: Path | None, seed: int = 0
 ) -> Path | str:
     """Explain scores of `data`, or weights of the training samples; see `commands.explain`."""
+    check_seed(seed)
     if worst < 1:
         raise InputError(f"worst must be 1 or more: got {worst}")
     writers: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -60,7 +61,7 @@ def explain(
         if data is not None:
             source = known.run.source_like(data)
             samples = known.run.samples(source)
-            check_samples(samples.data, least=1)
+            check_samples(samples.data, least=1, where=data)
         names = _as_in_data(names, samples.data.names) or explanation.worst_samples(known, samples.data, worst)
         found = explanation_page.of_scores(
             known, source, samples, names, seed, pictured=out is not None and out.suffix == ".html"

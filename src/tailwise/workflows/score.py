@@ -50,7 +50,7 @@ def score_data(
         map_files.check_folder(map_folder, source)
     labelled = opened.samples(source)
     samples = labelled.data
-    check_samples(samples, least=1)
+    check_samples(samples, least=1, where=data)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if map_folder is None:

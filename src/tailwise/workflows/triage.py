@@ -58,7 +58,7 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
         InputError: the data cannot be read, or is too little to deal into `parts`.
     """
     problem = request.source.load() if problem is None else problem
-    check_samples(problem.train)
+    check_samples(problem.train, where=str(getattr(request.source, "path", "")))
     settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
     problem, _ = reviews.apply(problem, settled)
     data = problem.train

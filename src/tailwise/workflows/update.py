@@ -52,7 +52,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             f"{data.modality.plural} of shape {list(data.sample_shape)}",
             "add data of the same kind",
         )
-    check_samples(data, least=1)
+    check_samples(data, least=1, where=more)
     settings = opened.settings.as_dict()
     with store.hold(out, overwrite) as writer:
         held = _held_out(len(data), settings["false_alarms"], seed)
