@@ -346,3 +346,22 @@ def test_what_is_wrong_with_a_suite_names_its_file(tmp_path, capsys, before, aft
     (tmp_path / "mine.toml").write_text("grids = []\n" + suite.replace(before, after))
     words = ["bench", str(tmp_path / "mine.toml"), "--rows", str(tmp_path / "rows.jsonl")]
     assert "mine.toml" in said(capsys, *words)[0]
+
+
+@pytest.mark.parametrize("name", ["~", "~root", "https:/localhost/x", "s3:/bucket"])
+def test_names_that_pandas_takes_for_something_else_are_folders(table, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert run(["fit", table, "--detector", "gaussian", "--out", name]) == 0
+    assert (tmp_path / name / "settings.json").is_file()
+    assert run(["score", name, table, "--out", f"{name}.csv"]) == 0
+    assert run(["weigh", f"{name}.csv", "--out", f"{name}.parquet"]) == 0
+    assert run(["fit", f"./{name}.parquet", "--columns", "score", "--detector", "gaussian", "--out", "other"]) == 0
+
+
+def test_the_largest_seed_is_one_for_every_judge(table, tmp_path):
+    assert run(["triage", table, "--seed", str(2**63 - 1), "--parts", "2", "--out", str(tmp_path / "sheet")]) == 0
+
+
+def test_a_network_beyond_all_memory_is_refused(table, tmp_path, capsys):
+    words = ["fit", table, f"--detector=AutoEncoder(code={2**63 - 1})", "--epochs=1", "--out", str(tmp_path / "run")]
+    assert "not enough memory" in said(capsys, *words)[0]

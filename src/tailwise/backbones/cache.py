@@ -33,7 +33,7 @@ def cache_folder() -> Path | None:
     """Where features are kept: TAILWISE_CACHE, or the platform's folder for caches; None where that says "off"."""
     given = os.environ.get("TAILWISE_CACHE")
     if given is not None:
-        return None if given.strip().lower() in _OFF else Path(given).expanduser() / "features"
+        return None if given.strip().lower() in _OFF else Path(os.path.expanduser(given)) / "features"
     home = Path.home()
     if sys.platform == "darwin":
         base = home / "Library" / "Caches"

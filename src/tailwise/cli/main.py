@@ -25,6 +25,8 @@ from ..errors import InputError, printable
 from .commands import COMMANDS
 
 _PREFIXES = {"NOTE": "note: ", "WARNING": "warning: ", "ERROR": "error: "}
+# torch has no kind of its own for memory that is not there, but for that of a GPU.
+_NO_MEMORY = ("allocate memory", "out of memory", "Storage size calculation overflowed")
 # Messages quote what was given, which may be of any length.
 _LONGEST = 4_000
 
@@ -119,8 +121,7 @@ def _explained(error: Exception) -> tuple[str, str] | None:
     """Message and hint for what the user can act on; None for what is a fault of ours."""
     if isinstance(error, InputError):
         return error.message, error.hint
-    # torch has no kind of its own for memory that is not there, but for that of a GPU.
-    if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         return f"not enough memory: {error}", "use fewer or smaller samples, a smaller network or a smaller batch"
     if isinstance(error, OSError):
         return f"{error.filename or 'the system'}: {error.strerror or error}", "mend that, and repeat the command"

@@ -355,7 +355,7 @@ class Run:
         """The training samples; see `runs.table` for the columns."""
         path = self._checked(SCORES)
         with reading(path, RESTORE):
-            return check_table(pd.read_parquet(path), self.settings.n_samples)
+            return check_table(pd.read_parquet(path.absolute()), self.settings.n_samples)
 
     @_once
     def test_scores(self) -> pd.DataFrame | None:
@@ -364,7 +364,7 @@ class Run:
             return None
         path = self._checked(TEST_SCORES)
         with reading(path, RESTORE):
-            return check_test_table(pd.read_parquet(path))
+            return check_test_table(pd.read_parquet(path.absolute()))
 
     @_once
     def calibration(self) -> Calibration:

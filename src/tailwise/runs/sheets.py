@@ -58,7 +58,8 @@ def read_csv(file: Path | IO[str], **options: Any) -> pd.DataFrame:
     Raises:
         ValueError: it is no such table, or no text.
     """
-    return _each_text(pd.read_csv(file, **options), original)
+    # Of names that are no whole paths pandas takes some for addresses, or for somebody's home.
+    return _each_text(pd.read_csv(file.absolute() if isinstance(file, Path) else file, **options), original)
 
 
 def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

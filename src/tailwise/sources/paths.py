@@ -29,7 +29,7 @@ _STORES = (".zarr",)
 def data_directory(given: str | Path | None = None) -> Path | None:
     """The directory where relative paths are also looked for: `given`, or the environment's TAILWISE_DATA, or None."""
     chosen = given or os.environ.get("TAILWISE_DATA")
-    return Path(chosen).expanduser() if chosen else None
+    return Path(os.path.expanduser(chosen)) if chosen else None
 
 
 def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
@@ -42,7 +42,7 @@ def find_path(path: str | Path, directory: str | Path | None = None) -> Path:
         raise InputError("no path was given", "a file or folder was needed; . is the current folder")
     if "\0" in str(path):
         raise InputError(f"{str(path)!r} holds a zero byte, which no path does", "check the spelling")
-    asked, home = Path(path).expanduser(), data_directory(directory)
+    asked, home = Path(os.path.expanduser(path)), data_directory(directory)
     places = [asked] if asked.is_absolute() or home is None else [asked, home / asked]
     for place in places:
         if os.path.exists(place):

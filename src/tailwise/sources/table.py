@@ -304,7 +304,7 @@ def _frame(path: Path, writing: Writing, wanted: Sequence[str]) -> pd.DataFrame:
 
     suffix = path.suffix.lower()
     if suffix in _PARQUET:
-        return pd.read_parquet(path)
+        return pd.read_parquet(path.absolute())  # of other names pandas takes some for addresses, or for a home
     if suffix in _SPREADSHEETS:
         from .spreadsheet import read_spreadsheet
 

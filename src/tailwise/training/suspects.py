@@ -71,7 +71,7 @@ def oddness(data: Data, seed: int = 0) -> Tensor:
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     for part in order.tensor_split(-(-len(data) // _PART)):
         memory = _memory_of(data.take(part), _LARGE_LUMP)
-        forest = IsolationForest(random_state=seed).fit(memory.samples.numpy())
+        forest = IsolationForest(random_state=seed % 2**32).fit(memory.samples.numpy())
         rows = torch.stack([
             torch.from_numpy(-forest.score_samples(memory.samples.numpy())),
             memory.whitened.norm(dim=1).double().clamp_min(1e-12).log(),

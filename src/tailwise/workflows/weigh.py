@@ -60,4 +60,4 @@ def write_table(table: pd.DataFrame, out: Path) -> None:
 def _read_table(path: Path) -> pd.DataFrame:
     regular_file(path)
     with reading(path, "a CSV or parquet file with a column of scores was needed"):
-        return pd.read_parquet(path) if path.suffix == ".parquet" else read_csv(path)
+        return pd.read_parquet(path.absolute()) if path.suffix == ".parquet" else read_csv(path)
