@@ -105,3 +105,17 @@ def test_many_rows_are_held_out_and_few_are_cross_fitted(tmp_path: Path) -> None
     assert many.settings.n_held_out == 200
     asked = tailwise.fit(np.random.default_rng(0).normal(size=(300, 3)), out=tmp_path / "asked", cross=0)
     assert asked.settings.n_held_out == 30
+
+
+def test_a_detector_that_knows_what_it_learnt_says_that_scores_are_off_scale(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = sorts(80, 300, 5.0, 0)
+    with caplog.at_level("INFO", logger="tailwise"):
+        run = tailwise.fit(rows, detector="gaussian", out=tmp_path / "gaussian")
+    assert "not on one scale" in caplog.text
+    assert run.score(sorts(300, 300, 5.0, 9))["flagged"].mean() <= 0.1
+    caplog.clear()
+    with caplog.at_level("INFO", logger="tailwise"):
+        tailwise.fit(rows, out=tmp_path / "default")
+    assert "not on one scale" not in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import re
 import sys
@@ -44,6 +45,8 @@ from ..weights.weighting import Weighting
 from . import assembly, reviews, thresholds
 from .request import _APART, _SPELLED, AUTO, Request, make_detector
 
+# Local scores of normals lie about 0, and their middle varies by less than this on few samples.
+_ON_SCALE = 1.0
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -102,6 +105,8 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         kinds = scorer.kinds_of(split.labelled, closest) if request.per_cluster or request.per_group else None
         table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, kinds)
         thresholds.warn(table, request.false_alarms, cross_fitted is not None)
+        if rule is not None and cross_fitted is not None:
+            _warn_of_scale(request.detector, split.training, cross_fitted.scores)
         calibration = assembly.calibrate(settings, table, kinds)
         if detector.has_maps:
             mapped, normals = detector, split.held_out if len(split.held) else split.training
@@ -159,6 +164,17 @@ def _suspects(request: Request, data: Data, settled: Collection[str]) -> Tensor:
             f"all others and close to each other ({names}). If they are normal, say --keep-suspects"
         )
     return suspect
+
+
+def _warn_of_scale(detector: str, data: Data, left_out: np.ndarray) -> None:
+    """Say so where new normals do not score about 0, as local scores promise."""
+    if abs(middle := float(np.median(left_out))) > _ON_SCALE:
+        numbers = math.prod(data.sample_shape)
+        messages.warning(
+            f"{detector} gives new normals scores about {middle:.1f} where 0 is usual, because {len(data)} samples are "
+            f"few for {numbers} {data.modality.features}: its threshold holds, and scores of fitted samples are not on "
+            "one scale with those of new ones. nearest-neighbours keeps one scale"
+        )
 
 
 def _warn_of_idle_options(request: Request, detector: Detector) -> None:
