@@ -180,7 +180,7 @@ def _work(case: Case | Rerun | OptionCase) -> Verdict:
     outcome = run_command(argv)
     seconds = time.monotonic() - started
     # An absurd option may name the folder it is in.
-    allowed = ("out", "cwd") if isinstance(case, OptionCase) else ("out",)
+    allowed = ("out",) if file else ("out", "cwd")
     outside = _changes(before, _tree(place), () if outcome.status == 2 else allowed)
     name = _judged(outcome, outside, argv, file, isinstance(case, Case) and not case.damages)
     text = "\n".join(filter(None, (outcome.raised, outcome.output, outcome.noise, *outside)))
