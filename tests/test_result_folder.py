@@ -267,3 +267,24 @@ def test_names_that_some_system_refuses(name: str) -> None:
         check_name(name, "a set")
     if os.name != "nt" and len(name) < 200:
         assert str(path_inside(name)) == name
+
+
+@pytest.mark.parametrize("behind_a_link", [False, True])
+def test_no_result_takes_the_place_of_a_pipe_a_device_or_a_file(behind_a_link: bool, tmp_path: Path) -> None:
+    """Who may replace /dev/null would lose it; a file where a folder was asked for is somebody's."""
+    pipe, file = tmp_path / "pipe", tmp_path / "notes.txt"
+    os.mkfifo(pipe)
+    file.write_text("mine")
+    named = {path: path for path in (pipe, file)}
+    if behind_a_link:
+        for path in named:
+            named[path] = tmp_path / f"to-{path.name}"
+            named[path].symlink_to(path)
+    with pytest.raises(InputError, match="a device, a pipe or a socket"):
+        files.write(named[pipe], b"result")
+    for place in named.values():
+        with pytest.raises(InputError, match="is no folder"), result_folder.made_whole(place) as folder:
+            (folder / "a.png").write_bytes(b"")
+    assert pipe.is_fifo()
+    assert file.read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == (4 if behind_a_link else 2)

@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,6 +52,7 @@ def write(path: Path, content: bytes) -> None:
 @contextmanager
 def prepared(path: Path, content: bytes) -> Iterator[None]:
     """As `write`, but the file takes its place when the block ends, and not if that fails."""
+    refuse_device(path)
     clear(path.parent)
     beside = temporary(path)
     try:
@@ -65,6 +67,17 @@ def prepared(path: Path, content: bytes) -> Iterator[None]:
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def refuse_device(path: Path) -> None:
+    """Raise an InputError where a device, a pipe or a socket lies at the path, itself or behind a link: a result would
+    take its place, and whoever may do that would lose /dev/null."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return  # nothing is there, or a link to nothing
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise CannotWrite(f"{path} is a device, a pipe or a socket: nothing is written there", "choose another --out")
 
 
 def write_new(path: Path, content: bytes) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .files import cannot_write, clear, lock, temporary
+from .files import CannotWrite, cannot_write, clear, lock, temporary
 
 _RELATIVE_TO_CURRENT, _EXCHANGE = -100, 2  # AT_FDCWD; RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 
@@ -28,9 +28,11 @@ def made_whole(place: Path) -> Iterator[Path]:
     The caller says whether files of the same names may be replaced.
 
     Raises:
-        InputError: the folder cannot be written to, or the disk is full.
+        InputError: the folder cannot be written to, something else lies in its place, or the disk is full.
     """
     place = place.resolve()
+    if place.exists() and not place.is_dir():
+        raise CannotWrite(f"{place} is no folder: results would take its place", "choose another folder")
     inside = place.is_dir() and not _can_be_renamed(place)
     missing = [folder for folder in place.parents if not folder.exists()]
     beside = temporary(place / place.name if inside else place)
