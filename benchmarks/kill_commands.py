@@ -405,6 +405,8 @@ def _become(
         said = os.open(_said(home), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(said, 1), os.dup2(said, 2)
         os.chdir(home)
+        # A shell starts what runs in the background with Ctrl-C ignored, and a person's command it does not.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         store.Checkpoint.__init__.__defaults__ = (0.0,)  # type: ignore[misc]  # at every epoch
         if largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))

@@ -1,7 +1,7 @@
 """The page of the defaults is that of its rows, and what the defaults promise is what the rows say."""
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -13,13 +13,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "defaults.jsonl"
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("defaults", ROOT / "benchmarks" / "defaults.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def script(module_of: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_of(ROOT / "benchmarks" / "defaults.py")
 
 
 def test_the_page_is_that_of_the_rows(script: ModuleType) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import doctest
-import importlib
-import importlib.util
 import inspect
 import io
 import json
@@ -13,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -123,21 +122,12 @@ def test_an_unsafe_call_would_be_seen(line: str) -> None:
         check_call(call)
 
 
-def test_every_detector_file_registers_and_so_meets_the_contracts() -> None:
+def test_every_detector_file_registers_and_so_meets_the_contracts(module_of: Callable[[Path], ModuleType]) -> None:
     files = {path.stem for path in (ROOT / "src" / "tailwise" / "detectors").glob("*.py")} - {"__init__"}
     registered = registry.entries("detector").values()
     assert files == {entry.member.__module__.rpartition(".")[2] for entry in registered}
     cases = module_of(ROOT / "tests" / "test_detectors.py").CASES
     assert {case.values[0] for case in cases} == set(registry.entries("detector"))
-
-
-def module_of(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def listed_files() -> set[str]:
@@ -176,7 +166,7 @@ def test_the_readme_shows_the_demo_results_that_are_kept() -> None:
     assert [(ROOT / picture).suffix for picture in pictures if (ROOT / picture).exists()] == [".svg"]
 
 
-def test_the_floor_plan_shows_the_imports_of_today() -> None:
+def test_the_floor_plan_shows_the_imports_of_today(module_of: Callable[[Path], ModuleType]) -> None:
     """The ids of the picture's arrows, closed under "imports", are the imports that the layer test reads."""
     layers = module_of(ROOT / "tests" / "test_layers.py")
     imports: dict[str, set[str]] = {}

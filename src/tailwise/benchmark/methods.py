@@ -69,7 +69,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
         fitted = Fitted(detector, outcome, outcome.scores)
         return with_scores(fitted, data, method.scores) if rounds else fitted
 
-    return train(draw.train, base, seed) if rounds is None else rounds(train, draw.train, base, seed).fitted
+    return cleaning.in_rounds(train, rounds)(draw.train, base, seed)
 
 
 def with_scores(fitted: Fitted, data: Data, spelling: str) -> Fitted:

@@ -89,6 +89,8 @@ def _cells(rows: list[Row]) -> str:
             pair, lowest = min(each.items(), key=lambda item: item[1].mean)
             text += f"\n\n{name}, mean over all: {say(tail, 'aupr', method)}; "
             text += f"lowest: {' with '.join(pair)} {lowest}."
+    if (beside := change(tail, "aupr", AUTO, _LOCAL)).count:
+        text += f"\n\nWeighting beside local scores, mean over all: {beside} AUPR against local scores alone."
     if not gained:
         return text
     ours, theirs = (float(np.mean([each[pair].mean for pair in gained])) for each in (weighted, oracle))

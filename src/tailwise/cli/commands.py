@@ -280,8 +280,9 @@ def triage(
         data: as for `tailwise fit`.
         out: the folder of the sheet.
         detector: the detector that ranks the samples; no sample is judged by one that trained on it. By default padim
-            for images if a backbone is installed; anything else is ranked by what looks at all samples at once: an
-            isolation forest, the Mahalanobis distance and the distance to the 20th neighbour.
+            for images if a backbone is installed, and gaussian for other images and for cubes. Rows are ranked by what
+            looks at all of them at once: an isolation forest, the Mahalanobis distance and the distance to the 20th
+            neighbour; nothing is trained then, and the options of training have no say.
         weighting: how training samples are weighed.
         scores: "own", "auto" or a spelling, as for `tailwise fit`.
         parts: how many detectors to train. Each judges one part of the samples and trains on the others.

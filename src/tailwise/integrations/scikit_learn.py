@@ -250,11 +250,8 @@ class AnomalyDetector(_Thresholded):
         count = 0 if folds else conformal.held_out_count(len(rows), self.false_alarms)
         held, kept = order.tensor_split([count])
         kept = kept.sort().values
-        rounds, fit = cleaning.parse(self.refine), self._fitter(weighting, rule)
-
-        def train(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
-            return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed).fitted
-
+        rounds = cleaning.parse(self.refine)
+        train = cleaning.in_rounds(self._fitter(weighting, rule), rounds)
         learnt = rows.take(kept)
         whole = self.keep_suspects or rounds is not None  # rounds find for themselves what has to go
         base = torch.ones(len(kept)) if whole else (~suspects.find(learnt)).float()

@@ -188,6 +188,13 @@ def parse(text: str) -> Purify | Iterate | None:
     return parse_one(text, "refinement") if text.strip() else None
 
 
+def in_rounds(fit: Fit, rounds: Purify | Iterate | None, settled: Collection[str] = frozenset()) -> Fit:
+    """What trains as `fit` does, in these rounds where there are any."""
+    if rounds is None:
+        return fit
+    return lambda data, base, seed: rounds(fit, data, base, seed, settled).fitted
+
+
 def _among(data: Data, settled: Collection[str]) -> Tensor:
     """Which samples [n] have one of these names."""
     return torch.tensor([str(name) in settled for name in data.names])

@@ -32,9 +32,6 @@ from .loop import Hook, Keeper, Loop, MakeOptimizer, Outcome, Progress, Task
 from .optimizer import FlatAdam
 from .options import Training
 
-# Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
-_STEPS_WANTED = 1_500
-_EPOCHS = (30, 300)
 # A weighting that accumulates settles over rounds; a solution is cheap, but not free.
 _SOLUTIONS = 5
 

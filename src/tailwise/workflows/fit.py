@@ -196,11 +196,7 @@ def _cross_fitted(
     """Cross-fitted scores of the training samples, refined as the final detector was."""
     if not request.parts:
         return None
-    rounds = cleaning.parse(request.refine)
-
-    def train(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
-        return fit(data, base, seed) if rounds is None else rounds(fit, data, base, seed, settled).fitted
-
+    train = cleaning.in_rounds(fit, cleaning.parse(request.refine), settled)
     part = cross_fitting.parts_of(len(data), request.parts, request.seed)
     return cross_fitting.left_out(train, data, base, part, request.seed, final)
 

@@ -90,6 +90,7 @@ def write_report(run: Path, out: Path | None) -> Path:
     if out.suffix not in writers:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
     content = opened.report()
+    opened.scores()  # what has lost its scores is no run, whatever its report says
     # The fit has rendered what it stored. What cannot be rendered now is not what a fit has stored, at any depth.
     with reading(opened.path / REPORT_DATA, files.RESTORE):
         page = writers[out.suffix](content)

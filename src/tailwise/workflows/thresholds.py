@@ -68,8 +68,8 @@ def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
         messages.warning(text)
     small = [row for row in calibration.table(false_alarms) if not row["guaranteed"]]
     if small and calibration.kinds is not None:
-        listed = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])
+        kinds = ", ".join(f"{row['kind']} ({row['normals']}: {100 * row['reachable']:.1f} %)" for row in small[:6])
         more = f" and {len(small) - 6} more" if len(small) > 6 else ""
         messages.note(
-            f"too small to promise {100 * false_alarms:g} %, so these kinds use the scores of all: {listed}{more}"
+            f"too small to promise {100 * false_alarms:g} %, so these kinds use the scores of all: {kinds}{more}"
         )

@@ -1,16 +1,18 @@
 """Which training samples should a person look at first, and what may each be?
 
-Samples are ranked by what looks at all of them at once (`suspects.oddness`), or by a detector that the user names and
-that was not trained on them (`cross_fitting.out_of_fold`), so that none is excused by having been learnt. A suspicious
-sample that lies in a small kind of samples much like it is probably a rare kind of normal; one that lies alone, or
-among samples of a large kind, is probably an anomaly. Where anomalies of one sort form a kind of their own, nothing in
-the data tells them from rare normals: the sheet shows them side by side, and a person decides once for all of them.
+Rows are ranked by what looks at all of them at once (`suspects.oddness`); other samples, and rows for which the user
+names a detector, by detectors that were not trained on them (`cross_fitting.out_of_fold`), so that none is excused by
+having been learnt. A suspicious sample that lies in a small kind of samples much like it is probably a rare kind of
+normal; one that lies alone, or among samples of a large kind, is probably an anomaly. Where anomalies of one sort form
+a kind of their own, nothing in the data tells them from rare normals: the sheet shows them side by side, and a person
+decides once for all of them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from ..calibration import clustering, conformal, score_maps
 from ..core import embedding
 from ..core.data import Data
 from ..core.detector import Detector
+from ..core.modality import ROW
 from ..core.problem import Problem, ReadByBackbone, Source
 from ..core.validation import check_samples
 from ..errors import InputError
@@ -46,8 +49,8 @@ _WHOLE = 0.5
 
 
 def detector_for(source: Source) -> str:
-    """The detector that ranks a source's samples where the user names none: positions see small defects, and anything
-    else is looked at by `suspects.oddness`."""
+    """The detector that ranks a source's samples where the user names none: positions see small defects. "auto" ranks
+    rows by `suspects.oddness`, which was measured on them, and anything else by gaussian."""
     return "PaDiM(dims=200, added=0.3)" if isinstance(source, ReadByBackbone) and source.layers else AUTO
 
 
@@ -62,9 +65,12 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
     settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
     problem, _ = reviews.apply(problem, settled)
     data = problem.train
+    at_once = request.detector.strip() == AUTO and data.modality == ROW
+    if request.detector.strip() == AUTO:
+        request = replace(request, detector="gaussian")
     rule = local_scores.choose(request.scores, data.modality)
     fit = fitter(request, choose_weighting(request.weighting, data.modality, rule is not None), rule)
-    if request.detector.strip() == AUTO:
+    if at_once:
         suspicion = suspects.oddness(data, request.seed)
     else:
         suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
