@@ -112,7 +112,7 @@ def _by_command(train: np.ndarray, test: np.ndarray | None, **options: Any) -> n
 
 def _triage(train: np.ndarray, test: np.ndarray | None) -> np.ndarray:
     rows = torch.from_numpy((train - train.mean(0)).astype(np.float32))
-    return suspects.oddness(Data(rows, [str(i) for i in range(len(rows))])).numpy()
+    return suspects.Oddness(Data(rows, [str(i) for i in range(len(rows))])).training_scores.numpy()
 
 
 def _standardised(score: Peer) -> Peer:

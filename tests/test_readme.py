@@ -68,7 +68,7 @@ def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monke
     rows = generator.normal(size=(120, 3))
     model = torch.nn.Linear(3, 3)
     names: dict[str, object] = {
-        "good_rows": rows, "new_rows": rows[:9], "X": rows, "X_new": rows[:9], "model": model,
+        "good_rows": rows, "rows_of_any_kind": rows, "new_rows": rows[:9], "X": rows, "X_new": rows[:9], "model": model,
         "loader": torch.as_tensor(rows, dtype=torch.float32).split(30),
         "optimizer": torch.optim.SGD(model.parameters(), lr=0.01),
     }  # fmt: skip

@@ -83,7 +83,30 @@ def test_a_fit_leaves_them_out_and_says_so(tmp_path, caplog) -> None:  # type: i
 
 def test_oddness_ranks_a_lump_above_all(tmp_path) -> None:  # type: ignore[no-untyped-def]
     for seed in range(3):
-        odd = suspects.oddness(rows(with_lump(seed, 12, 5.0))).numpy()
+        odd = suspects.Oddness(rows(with_lump(seed, 12, 5.0))).training_scores.numpy()
         assert (odd[300:] > np.quantile(odd[:300], 0.95)).all()
     with pytest.raises(InputError, match="at least 3"):
-        suspects.oddness(rows(np.ones((2, 3))))
+        suspects.Oddness(rows(np.ones((2, 3))))
+
+
+def test_oddness_of_new_samples_is_that_of_the_same_ones() -> None:
+    """A sample scores as it did when it was looked at, alone or among others; near the lump is odd, usual is not."""
+    values = with_lump(0, 12, 5.0)
+    oddness = suspects.Oddness(rows(values))
+    again = oddness.score(rows(values))
+    np.testing.assert_allclose(again, oddness.training_scores, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(oddness.score(rows(values[7:8])), again[7:8], rtol=1e-9)
+    new = with_lump(1, 12, 5.0)
+    scores = oddness.score(rows(new)).numpy()
+    assert (scores[300:] > np.quantile(scores[:300], 0.95)).all()
+
+
+def test_oddness_of_large_sets_is_that_of_their_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = with_lump(0, 12, 5.0)
+    whole = suspects.Oddness(rows(values)).training_scores.numpy()
+    monkeypatch.setattr(suspects, "_PART", 160)
+    oddness = suspects.Oddness(rows(values))
+    parts = oddness.training_scores.numpy()
+    assert np.corrcoef(whole, parts)[0, 1] > 0.8
+    # The first part scores others; it agrees with itself on its own half.
+    assert np.isclose(oddness.score(rows(values)).numpy(), parts, rtol=1e-5).mean() == pytest.approx(0.5, abs=0.01)

@@ -2,7 +2,9 @@
 
 import base64
 import io
+import json
 import re
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import tailwise
 from tailwise.backbones import networks
 from tailwise.cli import main
 from tailwise.core.data import Data
@@ -52,8 +55,8 @@ def triaged(tmp_path_factory):
 def test_anomalies_come_first_and_the_rare_kind_is_not_called_one(triaged):
     folder, truth = triaged
     found = pd.read_csv(folder / "sheet" / "review.csv")
-    assert list(found.columns[:4]) == ["sample", "rank", "score", "verdict"]
-    assert found["rank"].tolist() == list(range(1, len(truth) + 1))
+    assert list(found.columns[:4]) == ["sample", "order", "score", "verdict"]
+    assert found["order"].tolist() == list(range(1, len(truth) + 1))
     of = truth[found["sample"].to_numpy()]
     top = of[: round(0.15 * len(of))]
     assert (top == "odd").sum() >= 0.8 * 25
@@ -74,6 +77,80 @@ def test_the_page_loads_nothing_and_names_the_first(triaged):
     assert "red line" not in page  # rows have no maps
 
 
+def test_all_samples_have_a_score_and_a_rank(triaged):
+    folder, truth = triaged
+    scores = pd.read_csv(folder / "sheet" / "scores.csv")
+    assert scores["sample"].tolist() == list(range(len(truth)))
+    order = np.argsort(-scores["score"].to_numpy(), kind="stable")
+    assert scores["rank"].to_numpy()[order].tolist() == list(range(1, len(truth) + 1))
+    # No rare kind is protected: lone anomalies and the far kind alike come before the usual rows.
+    first = truth[order[: (truth != "normal").sum()]]
+    assert (first != "normal").mean() >= 0.85
+    sheet = pd.read_csv(folder / "sheet" / "review.csv").set_index("sample").loc[scores["sample"]]
+    assert sheet["verdict"].tolist() == scores["verdict"].tolist()
+    assert sheet["score"].tolist() == scores["score"].tolist()
+
+
+def test_the_last_lines_say_what_was_found_and_what_to_do_next(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values, truth = planted()
+    pd.DataFrame(values).assign(side=truth == "x").add_prefix("f ").to_csv("parts.csv", index=False)
+    assert main.run(["triage", "parts.csv", "--groups", "f side", "--out", "my sheet"]) == 0
+    said, lines = capsys.readouterr(), []
+    lines = said.err.splitlines()[-5:]
+    assert said.out == "my sheet/review.csv\n"
+    assert lines[0].startswith("looked at 337 rows")
+    assert "isolation forest" in lines[1]
+    scores = pd.read_csv("my sheet/scores.csv")
+    oddest = scores.nlargest(1, "score").iloc[0]
+    assert f"oddest: '{oddest['sample']}' ({oddest['score']:.3g})" in lines[2]
+    assert "my sheet/scores.csv" in lines[3]
+    following = lines[4].partition(", then tailwise ")[2]
+    assert following == "fit parts.csv --groups 'f side' --reviewed 'my sheet/review.csv'"
+    # The next command is one: it runs once a verdict stands in the sheet.
+    sheet = pd.read_csv("my sheet/review.csv")
+    sheet.loc[0, "verdict"] = "anomaly"
+    sheet.to_csv("my sheet/review.csv", index=False)
+    assert main.run([*shlex.split(following), "--out", "run"]) == 0
+    assert len(store.open_run("run").scores()) == 336
+
+
+def test_what_it_came_to_is_read_by_programs_and_in_python(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values, _ = planted()
+    frame = pd.DataFrame(values, columns=[f"f{i}" for i in range(8)])
+    frame.to_csv("parts.csv", index=False)
+    assert main.run(["triage", "parts.csv", "--json"]) == 0
+    came = json.loads(capsys.readouterr().out)
+    assert came["looked_at"] == 337
+    assert came["next"] == "tailwise triage parts.csv --out review"
+    assert len(came["oddest"]) == 5
+    assert main.run(["triage", "parts.csv"]) == 0
+    printed = pd.read_csv(io.StringIO(capsys.readouterr().out), dtype={"sample": str})
+    assert not (tmp_path / "review").exists()
+    named = frame.set_axis([f"part {i}" for i in range(len(frame))])
+    for data in (frame, values, named, Table("parts.csv"), "parts.csv"):
+        table = tailwise.triage(data)
+        assert table["sample"].tolist() == (list(named.index) if data is named else printed["sample"].tolist())
+        np.testing.assert_allclose(table["score"], printed["score"], rtol=1e-4)
+        assert table["rank"].tolist() == printed["rank"].tolist()
+        for name in ("looked_at", "probable_anomalies", "probably_rare", "ranked_by"):
+            assert table.attrs[name] == came[name]
+    table = tailwise.triage(values, out="review")
+    assert table.attrs["next"].endswith("tailwise.fit(data, reviewed='review/review.csv')")
+    assert (tmp_path / "review" / "review.html").is_file()
+
+
+def test_options_that_change_nothing_and_a_test_part_that_is_left_out_are_said(tmp_path, capsys):
+    values, truth = planted()
+    frame = pd.DataFrame(values, columns=[f"f{i}" for i in range(8)]).assign(bad=(truth == "odd").astype(int))
+    frame.to_csv(tmp_path / "parts.csv", index=False)
+    assert main.run(["triage", str(tmp_path / "parts.csv"), "--labels", "bad", "--parts", "3", "--epochs", "2"]) == 0
+    said = capsys.readouterr().err
+    assert "--epochs, --parts changes nothing" in said
+    assert "looks at the 156 training samples; 181 of the test part are left out" in said
+
+
 def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
     folder, _ = triaged
     found = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)
@@ -88,7 +165,10 @@ def test_an_edited_sheet_decides_what_is_trained_on(triaged, capsys):
     again = ["triage", data, "--reviewed", str(folder / "edited.csv"), "--out", str(folder / "second")]
     assert main.run(again) == 0
     second = pd.read_csv(folder / "second" / "review.csv", dtype=str)
-    # The newest sheet holds all decisions: those of before come last.
+    # The newest sheet holds all decisions: those of before come last; so do the scores.
+    scores = pd.read_csv(folder / "second" / "scores.csv", dtype={"sample": str})
+    assert len(scores) == len(second)
+    assert set(scores.loc[scores["score"].isna(), "sample"]) == set(dropped)
     assert second["sample"].tail(len(dropped)).tolist() == dropped
     assert set(second["verdict"].tail(len(dropped))) == {"anomaly"}
     assert not set(second["sample"][: -len(dropped)]) & set(dropped)
@@ -122,7 +202,7 @@ def reds(page, sample):
     return pixels[..., 0] - pixels[..., 1:].max(2) > 80
 
 
-@pytest.mark.parametrize("name", ["review.csv", "review.html"])
+@pytest.mark.parametrize("name", ["review.csv", "review.html", "scores.csv"])
 def test_files_of_the_users_are_not_written_over(tmp_path, capsys, name):
     """Whatever has the name of a sheet or a page; it is told before the data are read."""
     (tmp_path / name).write_text("mine")

@@ -17,6 +17,7 @@ _HOMES = {
     "Labelled": "core.problem",
     "Detector": "core.detector",
     "fit": "cli.commands",
+    "triage": "cli.commands",
     "Training": "training.options",
     "Reweighted": "integrations.scikit_learn",
     "AnomalyDetector": "integrations.scikit_learn",

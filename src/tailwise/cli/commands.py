@@ -54,7 +54,10 @@ def fit(
     overwrite: bool = False,
     json: bool = False,
 ) -> Run:
-    """Learn what is normal, and write a run: detector, scores, thresholds and report.
+    """Learn what is normal from data that you declare normal: a run with detector, scores, thresholds and report.
+
+    A few anomalies may have slipped in. For data that nobody vouches for use `tailwise triage`, which finds the odd
+    ones and protects no rare kind.
 
     Repeat the command to resume an interrupted fit. `tailwise.fit` is the same in Python; there the data may also be an
     array [n, *sample], a DataFrame or a source, and the run is returned.
@@ -259,9 +262,9 @@ def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = 
 
 
 def triage(
-    data: str,
+    data: Given,
     *,
-    out: Path,
+    out: Path | None = None,
     detector: str | None = None,
     weighting: str = "",
     scores: str = "own",
@@ -270,15 +273,24 @@ def triage(
     training: Annotated[Training, Parameter(name="*")] = Training(),  # noqa: B008 (a frozen value)
     reading: Annotated[SourceOptions, Parameter(name="*")] = SourceOptions(),
     seed: int = 0,
-) -> Path:
-    """Find what does not belong in the training data: a sheet to review, the most suspicious samples first.
+    json: bool = False,
+) -> DataFrame:
+    """Find the odd samples of data that nobody vouches for: a score for each, and a sheet to review.
 
-    Writes review.csv and review.html (with pictures) to a folder, which may hold neither yet. Write "anomaly"
-    or "normal" in the column verdict, and give the sheet to `tailwise fit --reviewed`.
+    It protects no rare kind. For data that you declare normal use `tailwise fit`, which protects them.
+
+    Columns of the scores: sample, score (higher is odder; about 0 is usual), rank (1 is the oddest), verdict (a guess:
+    probably an anomaly, probably a rare kind of normal, probably normal; or what a review said) and cluster (-1 is
+    none). There is no threshold and no p_value: both need known normals.
+
+    With --out a folder gets scores.csv, review.csv (the most suspicious first) and review.html (with pictures); it may
+    hold none of them yet. Write "anomaly" or "normal" in the column verdict of review.csv, and give the sheet to
+    `tailwise fit --reviewed`. `tailwise.triage` is the same in Python; there the data may also be an array
+    [n, *sample], a DataFrame or a source, and the scores are returned, with what the command says in `attrs`.
 
     Args:
         data: as for `tailwise fit`.
-        out: the folder of the sheet.
+        out: the folder; without it the scores go to standard output.
         detector: the detector that ranks the samples; no sample is judged by one that trained on it. By default padim
             for images if a backbone is installed, and gaussian for other images and for cubes. Rows are ranked by what
             looks at all of them at once: an isolation forest, the Mahalanobis distance and the distance to the 20th
@@ -291,23 +303,48 @@ def triage(
         reading: how to read the data. Each of these is an option. Without a detector images are read as maps of the
             last blocks of the two coarsest grids.
         seed: the same seed gives the same result.
+        json: print what the triage came to as JSON, instead of paths or scores.
+
+    Raises:
+        InputError: the data cannot be read or holds fewer than 3 samples, or the folder holds results already.
+
+    Examples:
+        >>> import numpy as np, tailwise
+        >>> rows = np.random.default_rng(0).normal(size=(200, 3))
+        >>> rows[17] = 9.0
+        >>> table = tailwise.triage(rows)
+        >>> table.sort_values("rank")["sample"].iloc[0], table.attrs["looked_at"]
+        ('17', 200)
     """
     from ..sources.auto import open_source, with_maps
     from ..workflows import triage as triages
     from ..workflows.request import Request, make_detector
     from . import options
 
-    command = options.command_line(triage, locals())
-    triages.check_place(out)
-    maps = detector is not None and make_detector(detector).wants_maps
-    source = open_source(data, maps=maps, **reading.asked())
-    source = with_maps(source, deep=True) if detector is None else source
+    written = isinstance(data, (str, Path))
+    command = options.command_line(triage, locals()) if written else ""
+    if out is not None:
+        triages.check_place(Path(out))
+    problem = None
+    if written or hasattr(data, "load"):
+        maps = detector is not None and make_detector(detector).wants_maps
+        source = open_source(data, maps=maps, **reading.asked())
+        source = with_maps(source, deep=True) if detector is None else source
+    else:
+        from ..sources.memory import in_memory
+
+        source, problem = in_memory(data, reading.asked())
     request = Request(
         source=source, detector=detector or triages.detector_for(source), weighting=weighting, scores=scores,
         reviewed=str(reviewed or ""), training=training, seed=seed,
     )  # fmt: skip
     request.check()
-    return triages.write(triages.triage(request, parts), out, command)
+    found = triages.triage(request, parts, problem)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        triages.write(found, folder, command)
+    learn = options.command_line(fit, options.defaults(fit) | {"data": data, "reading": reading}) if written else ""
+    return triages.scores_of(found, folder, command, learn)
 
 
 def explain(

@@ -130,6 +130,8 @@ def _explained(error: Exception) -> tuple[str, str] | None:
 
 def _show(result: Any, written: bool, as_json: bool = False) -> int:
     if hasattr(result, "to_csv"):
+        if result.attrs:
+            return _tell_of_triage(result, written, as_json)
         if not written:
             from ..runs.sheets import to_csv
 
@@ -165,6 +167,21 @@ def _tell_of_run(run: Any, as_json: bool) -> None:
     for line in display.lines(came):
         _say(line)
     _print(str(run.path))
+
+
+def _tell_of_triage(table: Any, written: bool, as_json: bool) -> int:
+    """What it came to in lines on stderr; on stdout the path of the sheet, or the scores where nothing was written, or
+    what it came to as JSON."""
+    from ..report import review
+    from ..runs.sheets import to_csv
+
+    if as_json:
+        _print(json.dumps(table.attrs))
+        return 0
+    for line in review.lines(table.attrs):
+        _say(line)
+    _print(table.attrs["review"] if written else to_csv(table))
+    return 0
 
 
 def _print(text: str) -> None:

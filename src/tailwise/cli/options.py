@@ -13,6 +13,9 @@ from ..core.peer_names import hint_for
 from ..errors import InputError, did_you_mean
 from ..report.numbers import quoted
 
+# Where and how a result is told is no part of what makes it.
+_TOLD = ("out", "json")
+
 
 def known_names(kind: str | None) -> dict[str, list[str]]:
     """Registered names by kind; see `commands.names`."""
@@ -34,7 +37,7 @@ def description(name: str) -> str:
 
 
 def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str:
-    """The command that calls `function` with these values, leaving out what has its default."""
+    """The command that calls `function` with these values, leaving out what has its default, and `_TOLD`."""
     words = ["tailwise", function.__name__]
     for name, parameter in inspect.signature(function).parameters.items():
         value = values[name]
@@ -44,9 +47,15 @@ def command_line(function: Callable[..., Any], values: Mapping[str, Any]) -> str
             # Its fields are options of their own.
             pairs = [(field.name, getattr(value, field.name), field.default) for field in fields(value)]
             words += [_option(each, chosen) for each, chosen, default in pairs if chosen != default]
-        elif value != parameter.default and name != "out":
+        elif value != parameter.default and name not in _TOLD:
             words.append(_option(name, value))
     return " ".join(words)
+
+
+def defaults(function: Callable[..., Any]) -> dict[str, Any]:
+    """The parameters of `function` that have a default, with it."""
+    parameters = inspect.signature(function).parameters
+    return {name: each.default for name, each in parameters.items() if each.default is not each.empty}
 
 
 def _option(name: str, value: Any) -> str:

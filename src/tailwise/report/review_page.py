@@ -5,9 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 
 import pandas as pd
+from markupsafe import Markup
 
 from ..calibration import score_maps
 from ..errors import InputError
+from ..runs.display import histogram
 from . import pictures as report_pictures
 from .heat_maps import ringed
 from .page import page, within_budget
@@ -32,7 +34,9 @@ def to_html(found: Triage, command: str = "") -> str:
         "samples": found.problem.facts.samples,
         "total": int((table["verdict"] != ANOMALY).sum()),
         "source": repr(found.source),
-        "detector": found.detector,
+        "ranked_by": found.ranked_by,
+        "limit": found.limit,
+        "histogram": Markup(histogram(table["score"].dropna().to_numpy(), found.limit)),
         "command": command,
         "counts": table["verdict"].value_counts().to_dict(),
         "anomalies": anomalies.to_dict("records"),

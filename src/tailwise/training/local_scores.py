@@ -177,7 +177,7 @@ class LocallyScored(Detector):
         few = len(samples) < _SAMPLES_A_NUMBER * samples.shape[1] and len(samples) >= 2 * _FOLDS
         cues = self._cues_left_out(samples, standardise) if few else self._cues(self.scores, self.scores[near], local)
         self.cues = cues.to(self.raw)
-        middle, spread = _middle_and_spread(cues)
+        middle, spread = middle_and_spread(cues)
         self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
         scores = self._standard(cues).mean(0).to(self.raw)
         inference.place(self, str(inference.device_of(self.detector)))
@@ -325,6 +325,10 @@ class Memory(nn.Module):
         distances, near, own = self._distances(self._projected((samples - self.mean) / self.scale))
         return near[0], self._local(self._log(distances), near), own
 
+    def reach_of(self, samples: Tensor) -> Tensor:
+        """What `reach` is of the training samples, of samples [n, d]: [4, n]."""
+        return self._log(self._distances(self._projected((samples - self.mean) / self.scale))[0])
+
     def project(self) -> None:
         """Put the training samples into the other spaces."""
         _, self.whitened, self.principal = self._projected(self.samples)
@@ -371,11 +375,11 @@ class Memory(nn.Module):
 
 def robust_deviations(values: Tensor) -> Tensor:
     """Rows [k, n] as deviations from their medians, in robust standard deviations."""
-    middle, spread = _middle_and_spread(values)
+    middle, spread = middle_and_spread(values)
     return (values - middle[:, None]) / spread[:, None]
 
 
-def _middle_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
+def middle_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
     """Medians [k] of rows [k, n], and their median absolute deviations on the scale of a standard deviation."""
     middle = values.median(1).values
     spread = _MAD_TO_STD * (values - middle[:, None]).abs().median(1).values

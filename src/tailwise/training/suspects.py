@@ -11,13 +11,15 @@ keeps kinds of a few per cent. We chose both limits on development draws; LOG.md
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
 from ..core import inference
 from ..core.data import Data
 from ..errors import InputError
-from .local_scores import LocalScores, Memory, robust_deviations
+from .local_scores import LocalScores, Memory, middle_and_spread, robust_deviations
 
 # In robust deviations of all samples.
 _FAR, _NEAR = 5.0, 3.0
@@ -51,40 +53,91 @@ def _among(data: Data) -> Tensor:
     return (far > _FAR) & (robust_deviations(memory.reach).mean(0) < _NEAR)
 
 
-@torch.no_grad()
-def oddness(data: Data, seed: int = 0) -> Tensor:
-    """How odd each sample [n] is among all of them (float64), where nobody says that they are normal.
+class Oddness:
+    """How odd a sample is among all of these, where nobody says that they are normal.
 
     A sample is odd if any of three finds it so: an isolation forest (Liu et al. 2008), the Mahalanobis distance, or the
     distance to the 20th neighbour, each in robust deviations, the latter two on a logarithmic scale. They are joined by
     the logarithm of their summed exponentials. No rare kind is protected here: among unlabelled samples nothing tells
-    one from a lump of anomalies. A larger set is looked at in random parts of at most 20,000 samples.
+    one from a lump of anomalies. A larger set is looked at in random parts of at most 20,000 samples, of which the
+    first scores other samples.
+
+    Args:
+        data: the samples [n].
+        seed: of the forest, and of the parts.
+
+    Attributes:
+        training_scores: [n] float64, of these samples; higher is odder.
 
     Raises:
         InputError: fewer than 3 samples.
-    """
-    from sklearn.ensemble import IsolationForest  # its import takes as long as all else that a fit imports
 
-    if len(data) < 3:
-        raise InputError(f"at least 3 samples are needed to say which is odd: got {len(data)}")
-    odd = torch.empty(len(data), dtype=torch.float64)
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    for part in order.tensor_split(-(-len(data) // _PART)):
-        memory = _memory_of(data.take(part), _LARGE_LUMP)
-        forest = IsolationForest(random_state=seed % 2**32).fit(memory.samples.numpy())
-        rows = torch.stack([
-            torch.from_numpy(-forest.score_samples(memory.samples.numpy())),
-            memory.whitened.norm(dim=1).double().clamp_min(1e-12).log(),
-            memory.reach[0].double(),
+    Examples:
+        >>> from tailwise import Data
+        >>> rows = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+        >>> oddness = Oddness(Data(rows, range(200)))
+        >>> oddness.score(Data(torch.tensor([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]), "ab")).diff().item() > 5
+        True
+    """
+
+    def __init__(self, data: Data, seed: int = 0) -> None:
+        if len(data) < 3:
+            raise InputError(f"at least 3 samples are needed to say which is odd: got {len(data)}")
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+        self.training_scores = torch.empty(len(data), dtype=torch.float64)
+        for number, part in enumerate(order.tensor_split(-(-len(data) // _PART))):
+            view = _View(data.take(part), seed)
+            self.training_scores[part] = view.training_scores
+            if number == 0:
+                self._view = view
+
+    def score(self, data: Data) -> Tensor:
+        """[m] float64. One of the samples that it looked at scores as it did then, up to rounding."""
+        return torch.cat([self._view.score(samples) for samples in _batches_of(data)])
+
+
+class _View:
+    """What looks at all of at most 20,000 samples at once."""
+
+    @torch.no_grad()
+    def __init__(self, data: Data, seed: int) -> None:
+        from sklearn.ensemble import IsolationForest  # its import takes as long as all else that a fit imports
+
+        memory = _memory_of(data, _LARGE_LUMP)
+        self._forest = IsolationForest(random_state=seed % 2**32).fit(memory.samples.numpy())
+        odd = self._three(memory.samples, memory.whitened, memory.reach)
+        self._middle, self._spread = middle_and_spread(odd)
+        self.training_scores = self._joined(odd)
+        # In single precision the last digits of a score change with the samples that it is computed beside.
+        self._memory = memory.double()
+
+    @torch.no_grad()
+    def score(self, samples: Tensor) -> Tensor:
+        """[n] of samples [n, d]."""
+        memory = self._memory
+        standard = (samples.double() - memory.mean) / memory.scale
+        return self._joined(self._three(standard, standard @ memory.whitening, memory.reach_of(samples.double())))
+
+    def _three(self, standard: Tensor, whitened: Tensor, reach: Tensor) -> Tensor:
+        """[3, n]: what the forest, the covariance and the neighbours say of samples in the spaces of the memory."""
+        return torch.stack([
+            torch.from_numpy(-self._forest.score_samples(standard.numpy())),
+            whitened.norm(dim=1).double().clamp_min(1e-12).log(),
+            reach[0].double(),
         ])  # fmt: skip
-        odd[part] = robust_deviations(rows).logsumexp(0)
-    return odd
+
+    def _joined(self, odd: Tensor) -> Tensor:
+        return ((odd - self._middle[:, None]) / self._spread[:, None]).logsumexp(0)
 
 
 def _memory_of(data: Data, neighbour: int = LocalScores.nearest) -> Memory:
     """The samples in spaces where they can be compared, with distances to this neighbour."""
-    batches = data.batches(inference.batch_size_for(data.sample_shape, 1_024))
-    samples = torch.cat([data.modality.shrunk(batch.samples).flatten(1) for batch in batches])
     memory = Memory(LocalScores(nearest=neighbour))
-    memory.learn(samples, data.modality.small.units_differ)
+    memory.learn(torch.cat(list(_batches_of(data))), data.modality.small.units_differ)
     return memory
+
+
+def _batches_of(data: Data) -> Iterator[Tensor]:
+    """The samples, small and flat, in batches [b, d]."""
+    for batch in data.batches(inference.batch_size_for(data.sample_shape, 1_024)):
+        yield data.modality.shrunk(batch.samples).flatten(1)

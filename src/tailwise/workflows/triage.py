@@ -1,11 +1,11 @@
 """Which training samples should a person look at first, and what may each be?
 
-Rows are ranked by what looks at all of them at once (`suspects.oddness`); other samples, and rows for which the user
+Rows are ranked by what looks at all of them at once (`suspects.Oddness`); other samples, and rows for which the user
 names a detector, by detectors that were not trained on them (`cross_fitting.out_of_fold`), so that none is excused by
 having been learnt. A suspicious sample that lies in a small kind of samples much like it is probably a rare kind of
 normal; one that lies alone, or among samples of a large kind, is probably an anomaly. Where anomalies of one sort form
 a kind of their own, nothing in the data tells them from rare normals: the sheet shows them side by side, and a person
-decides once for all of them.
+decides once for all of them. The ranking itself protects no rare kind: nobody vouches for the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pandas as pd
 import torch
 
 from ..calibration import clustering, conformal, score_maps
-from ..core import embedding
+from ..core import embedding, messages
 from ..core.data import Data
 from ..core.detector import Detector
 from ..core.modality import ROW
@@ -28,7 +28,8 @@ from ..core.problem import Problem, ReadByBackbone, Source
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..numerics import neighbours
-from ..report import review_page
+from ..report import review, review_page
+from ..report.numbers import quoted
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
 from ..runs import files, result_folder
 from ..runs.sheets import to_csv
@@ -39,22 +40,24 @@ from . import reviews
 from .fit import fitter
 from .request import AUTO, Request
 
-SHEET, PAGE = "review.csv", "review.html"
+SHEET, PAGE, SCORES = "review.csv", "review.html", "scores.csv"
 # A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
 _RARE = 0.1
 # Nothing below is suspicious: about two standard deviations of scores.
 _SUSPICIOUS = 3.0
 # A rare kind stands apart as a whole: so much of it must be suspicious.
 _WHOLE = 0.5
+PARTS = 6
+_AT_ONCE = "isolation forest, Mahalanobis distance and 20th neighbour, each over all rows at once; nothing is trained"
 
 
 def detector_for(source: Source) -> str:
     """The detector that ranks a source's samples where the user names none: positions see small defects. "auto" ranks
-    rows by `suspects.oddness`, which was measured on them, and anything else by gaussian."""
+    rows by `suspects.Oddness`, which was measured on them, and anything else by gaussian."""
     return "PaDiM(dims=200, added=0.3)" if isinstance(source, ReadByBackbone) and source.layers else AUTO
 
 
-def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> Triage:
+def triage(request: Request, parts: int = PARTS, problem: Problem | None = None) -> Triage:
     """Rank the training samples of the request's source; what its review calls an anomaly or normal is settled.
 
     Raises:
@@ -65,19 +68,43 @@ def triage(request: Request, parts: int = 6, problem: Problem | None = None) -> 
     settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
     problem, _ = reviews.apply(problem, settled)
     data = problem.train
+    if problem.test is not None:
+        messages.note(
+            f"triage looks at the {len(data)} training samples; {len(problem.test.data)} of the test part are left out"
+        )
     at_once = request.detector.strip() == AUTO and data.modality == ROW
     if request.detector.strip() == AUTO:
         request = replace(request, detector="gaussian")
+    if at_once:
+        _warn_of_idle_options(request, parts)
     rule = local_scores.choose(request.scores, data.modality)
     fit = fitter(request, choose_weighting(request.weighting, data.modality, rule is not None), rule)
     if at_once:
-        suspicion = suspects.oddness(data, request.seed)
+        suspicion = suspects.Oddness(data, request.seed).training_scores
     else:
         suspicion = cross_fitting.out_of_fold(fit, data, torch.ones(len(data)), parts, request.seed, on_others=True)
     table = sheet(data, suspicion.numpy(), settled)
     return Triage(
-        table, problem, request.source, request.detector, request.smoothing, *_usual(fit, data, table, request)
+        table,
+        problem,
+        request.source,
+        _AT_ONCE if at_once else f"{request.detector}, {parts} trained, none judges what it trained on",
+        limit_of(suspicion.numpy()),
+        request.smoothing,
+        *_usual(fit, data, table, request),
     )
+
+
+def _warn_of_idle_options(request: Request, parts: int) -> None:
+    """Say which options have no say because nothing is trained."""
+    idle = [f"--{name.replace('_', '-')}" for name in request.training.changed()]
+    asked = {"--weighting": request.weighting != "", "--scores": request.scores != "own", "--parts": parts != PARTS}
+    idle += [name for name, changed in asked.items() if changed]
+    if idle:
+        messages.warning(
+            f"rows are looked at all at once, and nothing is trained: {', '.join(sorted(idle))} changes nothing. With "
+            "--detector NAME detectors are trained"
+        )
 
 
 def _usual(
@@ -118,27 +145,32 @@ def sheet(data: Data, suspicion: np.ndarray, settled: Mapping[str, str] | None =
     decided = pd.DataFrame({"sample": gone, "verdict": ANOMALY, "cluster": -1, "alike": 0, "nearest": ""})
     table = pd.concat([table.iloc[order], decided], ignore_index=True) if gone else table.iloc[order]
     table = table.reset_index(drop=True)
-    table.insert(1, "rank", np.arange(1, len(table) + 1))
+    table.insert(1, "order", np.arange(1, len(table) + 1))
     return table
 
 
 def _verdicts(suspicion: np.ndarray, cluster: np.ndarray, size: np.ndarray) -> np.ndarray:
-    # Where good and bad overlap, the mixture's limit may lie among the usual samples.
-    suspicious = suspicion > max(rejection_threshold(torch.from_numpy(suspicion)), _SUSPICIOUS)
+    suspicious = suspicion > limit_of(suspicion)
     whole = np.array([suspicious[cluster == each].mean() >= _WHOLE for each in cluster])
     rare = (cluster >= 0) & (size <= _RARE * len(size)) & whole
     return np.where(rare, PROBABLY_RARE, np.where(suspicious, PROBABLY_ANOMALY, PROBABLY_NORMAL))
 
 
+def limit_of(suspicion: np.ndarray) -> float:
+    """Suspicions [n] above it are suspicious."""
+    # Where good and bad overlap, the mixture's limit may lie among the usual samples.
+    return max(float(rejection_threshold(torch.from_numpy(suspicion))), _SUSPICIOUS)
+
+
 def check_place(out: Path) -> None:
-    """Raise an InputError where the folder `out` holds a sheet or a page already, which may have been edited."""
-    for place in (out / SHEET, out / PAGE):
+    """Raise an InputError where the folder `out` holds a result of triage already, which may have been edited."""
+    for place in (out / SHEET, out / PAGE, out / SCORES):
         if os.path.lexists(place):
             raise InputError(f"{place} is there already, perhaps edited", "choose another --out")
 
 
-def write(found: Triage, out: Path, command: str = "") -> Path:
-    """Leave review.csv and review.html, both or none, in the folder `out`, which may be new; the path of the sheet.
+def write(found: Triage, out: Path, command: str = "") -> None:
+    """Leave review.csv, review.html and scores.csv, all or none, in the folder `out`, which may be new.
 
     Raises:
         InputError: as `check_place`, or the folder cannot be written.
@@ -148,4 +180,24 @@ def write(found: Triage, out: Path, command: str = "") -> Path:
         page = review_page.to_html(found, command).encode("utf-8", "backslashreplace")
         files.write_new(unfinished / PAGE, page)
         files.write_new(unfinished / SHEET, to_csv(found.sheet).encode())
-    return out / SHEET
+        files.write_new(unfinished / SCORES, to_csv(found.scores).encode())
+
+
+def scores_of(found: Triage, out: Path | None, command: str = "", learn: str = "") -> pd.DataFrame:
+    """The scores of all samples, with what the triage came to (`review.outcome`) in `attrs`.
+
+    Args:
+        out: the folder where `write` has left the results, None where it has not.
+        command: the command that is this triage, "" where there is none.
+        learn: the command that fits the same data, "" where there is none.
+    """
+    sheet, page, scores = ("" if out is None else str(out / name) for name in (SHEET, PAGE, SCORES))
+    if out is None:
+        following = f"{command} --out review" if command else "tailwise.triage(data, out='review')"
+    elif learn:
+        following = f"decide in {SHEET}, then {learn} --reviewed {quoted(sheet)}"
+    else:
+        following = f"decide in {SHEET}, then tailwise.fit(data, reviewed={sheet!r})"
+    table = found.scores
+    table.attrs = review.outcome(found, sheet, page, scores, following)
+    return table
