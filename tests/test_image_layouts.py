@@ -6,6 +6,7 @@ import socket
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tailwise.errors import InputError
@@ -228,8 +229,8 @@ def test_thumbnails_do_not_train(tmp_path):
     ("files", "named"),
     [
         ([("good/#.png", 4), ("scratch/#.png", 3)], r"good 4, scratch 3"),
-        ([("#.png", 4), ("bad/#.png", 3)], r"\. 4, bad 3"),
-        ([("OK/#.png", 4), ("#.png", 3)], r"\. 3, OK 4"),
+        ([("#.png", 4), ("bad/#.png", 3)], r"test_\w+ 4, bad 3"),
+        ([("OK/#.png", 4), ("#.png", 3)], r"test_\w+ 3, OK 4"),
         ([("defects/#.png", 3)], r"no images to train on: defects 3"),
         ([("test/good/#.png", 3), ("test/bad/#.png", 3)], r"no images to train on"),
         ([("train/bad/#.png", 3), ("train/boardA/#.png", 4)], r"train/bad 3, train/boardA 4"),
@@ -299,3 +300,66 @@ def test_pipes_and_sockets_are_never_opened(tmp_path, caplog):
         open_source(tmp_path / "x.png")
     with pytest.raises(InputError, match="is a device"):
         open_source("/dev/null")
+
+
+@pytest.mark.parametrize(
+    ("folder", "files"),
+    [("boards", [("#.png", 5)]), ("my photos", [("#.png", 3), ("later/#.png", 2)]), ("ok", [("#.png", 5)])],
+)
+def test_the_top_folder_goes_by_its_name(tmp_path, monkeypatch, folder, files):
+    made(tmp_path / folder, *files)
+    monkeypatch.chdir(tmp_path / folder)
+    for root in (tmp_path / folder, "."):
+        notes = ImageFolder(str(root), size=16).load().facts.notes
+        counts = [f"{name.rpartition('/')[0] or folder} {count}" for name, count in files]
+        assert notes[1] == f"trains on 5 images: {', '.join(counts)}"
+
+
+NUMBERED = {
+    "one class trains": (["train/0/#.png", "test/0/#.png", "test/1/#.png"], "0", (3, 3, 3)),
+    "leading zeros": (["Train/000/#.png", "Test/000/#.png", "Test/001/#.png", "Test/002/#.png"], "000", (3, 3, 6)),
+    "words like any other": (["train/board/#.png", "test/board/#.png", "test/solder/#.png"], "Board", (3, 3, 3)),
+}
+
+
+@pytest.mark.parametrize(("files", "normal", "expected"), NUMBERED.values(), ids=NUMBERED)
+def test_numbered_folders_are_told_apart_where_the_normal_one_is_named(tmp_path, files, normal, expected):
+    made(tmp_path, *((name, 3) for name in files))
+    notes = ImageFolder(str(tmp_path), size=16, channels=1).load().facts.notes
+    first = files[0].split("/")[1]
+    assert f"--normal {first} says that the folders {first} are normal" in notes[2]
+    source = ImageFolder(str(tmp_path), size=16, channels=1, normal=normal)
+    problem = source.load()
+    assert (len(problem.train), int((~problem.test.labels).sum()), int(problem.test.labels.sum())) == expected
+    # New images without such folders are read as before, and nobody says what they are.
+    made(tmp_path / "new", ("#.png", 4))
+    assert source.at(str(tmp_path / "new")).load_all().labels is None
+
+
+def test_classes_without_a_split_are_told_apart_too(tmp_path):
+    made(tmp_path, ("0/#.png", 5), ("1/#.png", 3), ("masks/1/#.png", 3))
+    problem = ImageFolder(str(tmp_path), size=16, channels=1, normal=("0",)).load()
+    assert (len(problem.train), problem.test.labels.tolist()) == (5, [True] * 3)
+    assert [int(mask.sum()) for mask in problem.test.masks] == [20] * 3
+
+
+def test_a_normal_folder_that_is_missing_is_named(tmp_path):
+    made(tmp_path, ("train/0/#.png", 3), ("test/1/#.png", 3))
+    with pytest.raises(InputError, match="no folder '7' with images") as caught:
+        ImageFolder(str(tmp_path), size=16, normal="7").load()
+    assert caught.value.hint == "choose one of: 0, 1, test, train"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"photometric": "rgb"}, {"photometric": "minisblack"}, {"photometric": "minisblack", "compression": "zlib"}],
+)
+def test_one_picture_is_said_to_be_one(tmp_path, options):
+    shape = (40, 30, 3) if options["photometric"] == "rgb" else (40, 30)
+    pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "map.tif", pixels, **options)
+    with pytest.raises(InputError, match=r"map\.tif was taken for one image of 30 x 40 pixels") as caught:
+        open_source(tmp_path / "map.tif").load()
+    assert "TIFF of 5 bands or more" in str(caught.value.hint)
+    with pytest.raises(InputError, match=r"holds one image, map\.tif, of 30 x 40 pixels"):
+        open_source(tmp_path).load()

@@ -6,9 +6,10 @@ layouts of MVTec AD, AD 2, LOCO and 3D, VisA, BTAD and Kolektor are made of such
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
@@ -212,8 +213,9 @@ class _File:
         return self.name.rpartition("/")[0]
 
 
-def _file(name: str, passed: frozenset[Word]) -> _File:
-    """`passed` are words that say nothing here, as all files lie in such folders."""
+def _file(name: str, passed: frozenset[Word], normal: frozenset[str] = frozenset()) -> _File:
+    """`passed` are words that say nothing here, as all files lie in such folders. `normal` are the folders, in small
+    letters, of normal photographs; then all others are anomalies."""
     *folders, last = name.split("/")
     split = verdict = other = None
     kind: list[str] = []
@@ -232,14 +234,23 @@ def _file(name: str, passed: frozenset[Word]) -> _File:
             spelled.append(folder.lower())
             under = folder if split and above else under
         above = above and (not split or any(word in _SPLITS for word in words))
+    if normal and other is None:
+        verdict = Word.GOOD if any(folder.lower() in normal for folder in folders) else Word.BAD
     return _File(name, split, verdict, other, tuple(kind), tuple(spelled), under, last.rpartition(".")[0])
 
 
-def arrange(root: str, names: Iterable[str]) -> Layout:
-    """What each of the image files `names`, paths below the folder `root`, is for."""
+def arrange(root: str, names: Iterable[str], normal: Sequence[str] = ()) -> Layout:
+    """What each of the image files `names`, paths below the folder `root`, is for.
+
+    Args:
+        root: the folder.
+        names: its files.
+        normal: names of folders that hold the normal images, where it is asked for; then all others are anomalies.
+    """
     names = list(names)
+    asked = frozenset(folder.lower() for folder in normal)
     passed = frozenset(word for word in _NO_PHOTOGRAPH if names and all(_says(name, word) for name in names))
-    files = [_file(name, passed) for name in names]
+    files = [_file(name, passed, asked) for name in names]
     marked = _marked_files(files)
     photographs = [file for file in files if file.other is None and file.name not in marked]
     left_out = Counter((file.folder, file.other.value) for file in files if file.other not in (None, Word.MASK))
@@ -255,7 +266,7 @@ def arrange(root: str, names: Iterable[str]) -> Layout:
     if doubt is None and loose and any(parts[name] is Part.TRAIN for name in unsaid):
         doubt = InputError(
             f"{root}: {len(loose)} masks match no image, so anomalies can't be told from normal images: "
-            f"{counts_of(loose)}",
+            f"{counts_of(loose, root)}",
             "give each mask the name of its image, with _mask behind it; or give the folder of the normal images alone",
         )
     doubt = doubt or _doubt_of_twins(root, [file for file in photographs if parts[file.name] is Part.TRAIN])
@@ -322,7 +333,7 @@ def _judged(root: str, files: Sequence[_File]) -> tuple[dict[str, bool | None], 
         )
     elif Part.TRAIN not in parts.values():
         doubt = InputError(
-            f"{root} has no images to train on: {_counts(files)}",
+            f"{root} has no images to train on: {_counts(files, root)}",
             "train/good should hold the normal ones; to train on all images of a folder, whatever its name, give that "
             "folder itself",
         )
@@ -361,7 +372,7 @@ def _by_splits(root: str, files: Sequence[_File]) -> tuple[dict[str, bool | None
         )  # fmt: skip
     elif Part.TRAIN not in parts.values():
         doubt = InputError(
-            f"{root} has no normal images to train on: {_counts(files)}", "train/good should hold the normal ones"
+            f"{root} has no normal images to train on: {_counts(files, root)}", "train/good should hold the normal ones"
         )
     return anomalous, parts, doubt
 
@@ -376,7 +387,7 @@ def _doubt(root: str, files: Sequence[_File], what: str, why: str) -> InputError
         "move the normal images to a folder good/"
     )  # fmt: skip
     return InputError(
-        f"{root}: {what}, and {why}: {_counts(files)}",
+        f"{root}: {what}, and {why}: {_counts(files, root)}",
         f"{alone}; or rename the folders: good/ trains, bad/ is tested on, and all of train/ trains where it holds no "
         "such words",
     )
@@ -404,7 +415,7 @@ def _doubt_of_twins(root: str, files: Sequence[_File]) -> InputError | None:
         return None
     return InputError(
         f"{root}: {len(twins)} of {len(files)} images have the name of another but for the suffix, so one of each two "
-        f"may be a mask or a copy: {counts_of(twins)}",
+        f"may be a mask or a copy: {counts_of(twins, root)}",
         "move masks to a folder masks/, or add _mask to their names; remove copies",
     )
 
@@ -492,13 +503,18 @@ def _core(base: str) -> str:
     return " ".join(pieces) or base.lower()
 
 
-def _counts(files: Sequence[_File]) -> str:
-    return counts_of([file.name for file in files])
+def _counts(files: Sequence[_File], root: str) -> str:
+    return counts_of([file.name for file in files], root)
 
 
-def counts_of(names: Sequence[str], shown: int = 8) -> str:
-    """How many files each folder holds: "train/ok 40, train/new 3"; the folder itself is "."."""
-    count = Counter(name.rpartition("/")[0] or "." for name in names)
-    parts = [f"{printable(folder)} {number}" for folder, number in list(count.items())[:shown]]
-    more = len(count) - shown
+def counts_of(names: Sequence[str], root: str) -> str:
+    """How many files each folder below `root` holds: "train/ok 40, train/new 3"; `root` itself goes by its name."""
+    return listed(Counter(name.rpartition("/")[0] for name in names), root)
+
+
+def listed(counts: Mapping[str, int], root: str, shown: int = 8) -> str:
+    """The same of folders that are counted already."""
+    top = os.path.basename(os.path.abspath(root)) or os.sep
+    parts = [f"{printable(folder or top)} {number}" for folder, number in list(counts.items())[:shown]]
+    more = len(counts) - shown
     return ", ".join(parts) + (f" and {more} more folders" if more > 0 else "")

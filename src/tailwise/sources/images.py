@@ -19,10 +19,11 @@ from ..core.data import Data
 from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
-from ..errors import InputError, printable, reading
+from ..errors import InputError, did_you_mean, printable, reading
 from . import image_files, image_headers, image_layouts, image_samples
 from .image_decoding import described
-from .image_layouts import Layout, Part, counts_of
+from .image_layouts import Layout, Part, counts_of, listed
+from .labels import parts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
 
@@ -53,6 +54,7 @@ class ImageFolder(PathSource):
             224 for a backbone.
         channels: of pixels only. 1 is grey and 3 colour, whatever the files are; any other number takes the bands of
             the files, which must be as many: 4 are also red, green, blue and opacity.
+        normal: names of the folders that hold the normal images, as in ("0",) or "0,1"; all others are anomalies.
         groups: the group of each image: a CSV file, in the folder or elsewhere, with the columns file and one other;
             or "folder" for the folder that holds the image.
         skip_bad: leave out unreadable images with one warning, instead of refusing the first.
@@ -66,6 +68,7 @@ class ImageFolder(PathSource):
     layers: tuple[int, ...] = ()
     size: int | tuple[int, int] | None = None
     channels: Count = 3
+    normal: tuple[str, ...] = ()
     groups: str | None = None
     skip_bad: bool = False
     follow_links: bool = False
@@ -73,6 +76,8 @@ class ImageFolder(PathSource):
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", image_samples.check_layers(self.read, self.layers))
         object.__setattr__(self, "size", image_files.check_size(self.size))
+        normal = parts_of(self.normal) if isinstance(self.normal, str) else tuple(map(str, self.normal))
+        object.__setattr__(self, "normal", normal)
         super().__post_init__()
         if self.read != "pixels" and self.channels not in (1, 3):
             raise InputError(
@@ -96,6 +101,8 @@ class ImageFolder(PathSource):
 
     def load(self) -> Problem:
         root, layout = self._layout()
+        self._check_normal(root, list(layout.parts))
+        _check_number(find_path(self.path), root, layout)
         if layout.doubt is not None:
             raise layout.doubt
         chosen, tested = layout.named(Part.TRAIN), layout.named(Part.GOOD, Part.ANOMALOUS)
@@ -116,7 +123,7 @@ class ImageFolder(PathSource):
 
     def load_all(self) -> Labelled:
         root, layout = self._layout()
-        for note in _left_out_notes(layout):
+        for note in _left_out_notes(root, layout):
             messages.note(note)
         if text := image_headers.depth_maps(image_headers.headers(root, list(layout.parts)), root):
             messages.warning(text)
@@ -176,10 +183,10 @@ class ImageFolder(PathSource):
     def _layout(self) -> tuple[Path, Layout]:
         """The folder, and what each image in it is for."""
         root, names = self._names()
-        layout = image_layouts.arrange(str(root), names)
+        layout = image_layouts.arrange(str(root), names, self._normal_folders(names))
         if not layout.parts:
             raise InputError(
-                f"{root} holds no images: {'; '.join(_left_out_notes(layout))}",
+                f"{root} holds no images: {'; '.join(_left_out_notes(root, layout))}",
                 f"readable are {', '.join(image_files.SUFFIXES)}",
             )
         if self.skip_bad:
@@ -191,6 +198,20 @@ class ImageFolder(PathSource):
             unsaid = [name for name in layout.parts if name in layout.unsaid and name in layout.masks]
             layout = layout.told_by_masks({name: bool(masks.of(name).any()) for name in unsaid})
         return root, layout
+
+    def _normal_folders(self, names: list[str]) -> list[str]:
+        """Those folders that are asked for and exist: new data, flat for instance, may have none."""
+        folders = {folder.lower() for name in names for folder in name.split("/")[:-1]}
+        return [folder for folder in self.normal if folder.lower() in folders]
+
+    def _check_normal(self, root: Path, names: list[str]) -> None:
+        """Raise an InputError where a folder that is asked for does not exist."""
+        for folder in self.normal:
+            if folder not in self._normal_folders(names):
+                raise InputError(
+                    f"{root} has no folder {folder!r} with images, as normal={','.join(self.normal)} says",
+                    did_you_mean(folder, {folder for name in names for folder in name.split("/")[:-1]}),
+                )
 
     def _names(self) -> tuple[Path, list[str]]:
         """The folder, and the images, masks and whatever looks like one in it."""
@@ -244,7 +265,7 @@ class ImageFolder(PathSource):
     def _notes(self, root: Path, layout: Layout, train: Data) -> tuple[str, ...]:
         maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
         read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, image_files.sides(self._size)))}"
-        return (read, *_use_notes(layout), *_left_out_notes(layout), *self._dark_note(root, layout, train))
+        return (read, *_use_notes(root, layout), *_left_out_notes(root, layout), *self._dark_note(root, layout, train))
 
     def _check_headers(self, root: Path, names: list[str]) -> None:
         """Warn of a shape that resizing does not keep.
@@ -277,6 +298,21 @@ class ImageFolder(PathSource):
             f"the largest value of {len(names)} training images is {100 * largest:.2g} % of what their files can hold, "
             "below an eighth: if a camera of fewer bits made them, multiply them, so that white is the largest value"
         ]
+
+
+def _check_number(path: Path, root: Path, layout: Layout) -> None:
+    """Raise an InputError where there is a single image: it says what the file was taken for."""
+    if len(layout.parts) > 1:
+        return
+    (name,) = layout.parts
+    sizes = [header.size for header in image_headers.headers(root, [name]).values()]
+    size = "".join(f" of {width} x {height} pixels" for height, width in sizes)
+    what = f"{path} was taken for one image" if path.is_file() else f"{path} holds one image, {printable(name)},"
+    raise InputError(
+        f"{what}{size}: at least 2 are needed to learn what is normal",
+        "give a folder of images; if its pixels are the samples, it is a cube: save it as a .npy or .npz array "
+        "[height, width, bands], or as a TIFF of 5 bands or more",
+    )
 
 
 class Masks(Sequence[np.ndarray | None]):
@@ -318,17 +354,20 @@ class Masks(Sequence[np.ndarray | None]):
         return np.logical_or.reduce(masks)
 
 
-def _use_notes(layout: Layout) -> list[str]:
+def _use_notes(root: Path, layout: Layout) -> list[str]:
     """What trains, what is tested on, and what neither is."""
     good, bad = layout.named(Part.GOOD), layout.named(Part.ANOMALOUS)
     chosen, unused = layout.named(Part.TRAIN), layout.named(Part.UNUSED)
-    notes = [f"trains on {len(chosen)} images: {counts_of(chosen)}"]
+    notes = [f"trains on {len(chosen)} images: {counts_of(chosen, str(root))}"]
     if good or bad:
-        sorts = [f"{len(names)} {what} ({counts_of(names)})" for names, what in ((good, "normal"), (bad, "anomalous"))
-                 if names]  # fmt: skip
+        judged = {"normal": good, "anomalous": bad}
+        sorts = [f"{len(names)} {what} ({counts_of(names, str(root))})" for what, names in judged.items() if names]
         notes.append(f"tests on {len(good) + len(bad)} images: {', '.join(sorts)}")
     if unused:
-        notes.append(f"{len(unused)} images are neither trained nor tested on: {counts_of(unused)}")
+        notes.append(
+            f"{len(unused)} images are neither trained nor tested on: {counts_of(unused, str(root))}"
+            f"{_way_on(layout, unused)}"
+        )
     missing = [name for name in bad if name not in layout.masks]
     if missing:
         notes.append(
@@ -338,17 +377,28 @@ def _use_notes(layout: Layout) -> list[str]:
     return notes
 
 
-def _left_out_notes(layout: Layout) -> list[str]:
+def _way_on(layout: Layout, unused: Sequence[str]) -> str:
+    """How to test on images of which no folder says whether they are normal."""
+    folders = {name.split("/")[-2] for name in unused if layout.anomalous[name] is None and "/" in name}
+    trained = [name.split("/")[-2] for name in layout.named(Part.TRAIN) if "/" in name]
+    alike = next((folder for folder in trained if folder in folders), None)
+    if not folders:
+        return ""
+    option = f"--normal {alike} says that the folders {alike} are" if alike else "--normal FOLDER says which folder is"
+    return f"; to test on them, {option} normal and all others hold anomalies, or call them good and bad"
+
+
+def _left_out_notes(root: Path, layout: Layout) -> list[str]:
     """What is no photograph."""
     notes = []
     if masks := sum(map(len, layout.masks.values())):
         notes.append(f"{masks} masks are not read as images")
     if layout.loose_masks:
-        notes.append(f"{len(layout.loose_masks)} masks match no image: {counts_of(layout.loose_masks)}")
+        notes.append(f"{len(layout.loose_masks)} masks match no image: {counts_of(layout.loose_masks, str(root))}")
     for what in dict.fromkeys(what for _, what in layout.left_out):
-        folders = {folder or ".": count for (folder, is_what), count in layout.left_out.items() if is_what == what}
-        listed = ", ".join(f"{printable(folder)} {count}" for folder, count in list(folders.items())[:8])
-        notes.append(f"{sum(folders.values())} files are {what} and not read as images: {listed}")
+        folders = {folder: count for (folder, is_what), count in layout.left_out.items() if is_what == what}
+        shown = listed(folders, str(root))
+        notes.append(f"{sum(folders.values())} files are {what} and not read as images: {shown}")
     return notes
 
 

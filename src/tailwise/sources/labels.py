@@ -80,8 +80,13 @@ def values_of(normal: str | Sequence[int | str]) -> tuple[int | str, ...]:
     """Values as they are, or as one text: 'pass, "ok, checked", 1' -> ("pass", "ok, checked", 1)."""
     if not isinstance(normal, str):
         return tuple(normal)
-    parts = next(csv.reader([normal], skipinitialspace=True), [])
-    return tuple(int(part) if _WHOLE.fullmatch(part.strip()) else part.strip() for part in parts if part.strip())
+    return tuple(int(part) if _WHOLE.fullmatch(part) else part for part in parts_of(normal))
+
+
+def parts_of(text: str) -> tuple[str, ...]:
+    """What commas separate: 'pass, "ok, checked", 001' -> ("pass", "ok, checked", "001")."""
+    parts = next(csv.reader([text], skipinitialspace=True), [])
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def _asked(normal: Sequence[int | str], count: dict[str, int]) -> set[str]:

@@ -15,7 +15,8 @@ class SourceOptions:
 
     Attributes:
         labels: the column (table) or map (cube) that marks anomalies; used for evaluation only.
-        normal: the values of the labels, or the classes, that are normal, as in "pass,ok"; every other is an anomaly.
+        normal: the values of the labels, the classes, or the folders of images that are normal, as in "pass,ok"; every
+            other is an anomaly.
         groups: the group of each sample: a column, a CSV of file and group, or "folder"; used for evaluation and
             reports.
         columns: use exactly these feature columns of a table, as in "width,height"; by default all but labels and
