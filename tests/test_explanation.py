@@ -152,7 +152,8 @@ def test_every_way_of_writing_it_says_the_same(parts, capsys):
         assert "<script" not in written
 
 
-def test_changed_and_missing_training_data_are_told(parts, tmp_path):
+def test_changed_and_missing_training_data_are_told(parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for name in ("parts.csv", "new.csv"):
         (tmp_path / name).write_bytes((parts / name).read_bytes())
     fit = ["fit", str(tmp_path / "parts.csv"), "--groups", "board", "--detector", "gaussian", "--weighting", ""]

@@ -13,6 +13,8 @@ from tailwise.errors import InputError
 from tailwise.sources.auto import open_source
 from tailwise.sources.image_layouts import Word, arrange, words_of
 from tailwise.sources.images import ImageFolder
+from tailwise.workflows.fit import fit_run
+from tailwise.workflows.request import Request
 
 GREY = np.full((16, 16), 90, np.uint8)
 DEFECT = np.zeros((16, 16), np.uint8)
@@ -358,8 +360,9 @@ def test_one_picture_is_said_to_be_one(tmp_path, options):
     shape = (40, 30, 3) if options["photometric"] == "rgb" else (40, 30)
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
     tifffile.imwrite(tmp_path / "map.tif", pixels, **options)
-    with pytest.raises(InputError, match=r"map\.tif was taken for one image of 30 x 40 pixels") as caught:
-        open_source(tmp_path / "map.tif").load()
-    assert "TIFF of 5 bands or more" in str(caught.value.hint)
-    with pytest.raises(InputError, match=r"holds one image, map\.tif, of 30 x 40 pixels"):
-        open_source(tmp_path).load()
+    for data in (tmp_path / "map.tif", tmp_path):
+        source = open_source(data, read="pixels", size=16)
+        with pytest.raises(InputError, match="was read as images, and holds 1: at least 2 are needed") as caught:
+            fit_run(Request(source), tmp_path / "run")
+        assert str(data) in str(caught.value)
+        assert "TIFF of 5 bands or more" in str(caught.value.hint)

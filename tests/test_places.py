@@ -14,6 +14,7 @@ from PIL import Image
 
 from tailwise.cli.main import run
 from tailwise.runs.scorer import open_run
+from tailwise.runs.settings import seal
 
 GENERATOR = np.random.default_rng(0)
 
@@ -127,3 +128,84 @@ def test_a_name_in_the_data_folder_is_no_file_beside_it(tmp_path: Path, monkeypa
     assert set(open_run("run").settings.places) == {"photos"}
     monkeypatch.chdir(tmp_path / "photos")
     assert run(["explain", str(tmp_path / "run")]) == 0
+
+
+@pytest.fixture
+def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
+    """Makes a run of a stranger that says it was fitted on files of the reader's, whose names it guessed."""
+    monkeypatch.delenv("TAILWISE_DATA", raising=False)
+
+    def forge(named: str, spelling: str) -> Path:
+        folder = tmp_path / "stranger"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        words = images_with_groups(folder) if named == "photos" else a_table(folder)
+        words = words[:1] + words[3:] if named == "photos" else words
+        assert run(["fit", *words, "--detector", "gaussian", "--out", "run"]) in (0, 3)
+        settings = json.loads((folder / "run" / "settings.json").read_text(encoding="utf-8"))
+        settings["source"] = settings["source"].replace(repr(words[0]), spelling)
+        settings["places"], settings["home"] = {}, ""
+        settings["seal"] = seal(settings)
+        (folder / "run" / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
+        (tmp_path / "mine").mkdir()
+        (images_with_groups if named == "photos" else a_table)(tmp_path / "mine")
+        (tmp_path / "work").mkdir()
+        shutil.move(folder / "run", tmp_path / "work" / "run")
+        monkeypatch.chdir(tmp_path / "work")
+        return tmp_path / "mine" / words[0]
+
+    return forge
+
+
+@pytest.mark.parametrize("words", [[], ["--weights"], ["--worst", "1", "--out", "why.html"]])
+@pytest.mark.parametrize("named", ["photos", "data.csv"])
+@pytest.mark.parametrize("way", ["absolute", "climbing", "linked"])
+def test_a_run_of_a_stranger_shows_nothing_of_the_readers(
+    private: Callable[[str, str], Path],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    named: str,
+    way: str,
+    words: list[str],
+) -> None:
+    spelling = {"absolute": str(tmp_path / "mine" / named), "climbing": f"../mine/{named}", "linked": f"link-{named}"}
+    mine = private(named, repr(spelling[way]))
+    if way == "linked":
+        Path(f"link-{named}").symlink_to(mine)
+    capsys.readouterr()
+    assert run(["explain", "run", *words]) == 2
+    said = capsys.readouterr()
+    assert "outside the current folder, and that is not what the fit saw" in said.err
+    assert "--training-data" in said.err
+    assert not said.out
+    assert not Path("why.html").exists()
+    # Who says that it may be shown, gets it.
+    assert run(["explain", "run", *words, "--training-data", str(mine)]) == 0
+
+
+def test_links_that_a_strangers_run_asks_to_follow_lead_nowhere(
+    private: Callable[[str, str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = private("photos", "'bait', follow_links=True")
+    Path("bait").mkdir()
+    for path in mine.iterdir():
+        Path("bait", path.name).symlink_to(path)
+    assert run(["explain", "run"]) == 2
+    assert "not what the fit saw" in capsys.readouterr().err
+
+
+def test_data_that_changed_is_shown_in_the_current_folder_or_where_it_is_named(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if not (project / "data.csv").exists():
+        pytest.skip("one sort of data is enough")
+    a_table(project)
+    assert run(["explain", "run"]) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    assert run(["explain", "../project/run"]) == 2
+    assert f"--training-data {project / 'data.csv'} shows it" in capsys.readouterr().err
+    shutil.move(project / "data.csv", tmp_path / "moved.csv")
+    assert run(["explain", "../project/run", "--training-data", "../moved.csv"]) == 0
+    assert "the training data has changed since the fit" in capsys.readouterr().out

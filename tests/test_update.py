@@ -96,3 +96,37 @@ def test_what_cannot_be_updated_says_so(run: store.Run, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no file or folder"):
         update_run(run.path, str(tmp_path / "absent"), tmp_path / "new", 0, False, "")
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("change", ["a sentence", "a space", "gone"])
+def test_whatever_reads_the_report_notices_that_it_was_changed(
+    run: store.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+) -> None:
+    """`report`, `compare` and `update` read report.json; no other command does, so none shows what stands in it."""
+    more, forged = write(tmp_path / "more", {5: 30}, first=100), tmp_path / "forged"
+    shutil.copytree(run.path, forged)
+    report = forged / files.REPORT_DATA
+    text = report.read_text(encoding="utf-8")
+    if change == "gone":
+        report.unlink()
+    else:
+        report.write_text(text + " " if change == "a space" else text.replace("images", "FORGED"), encoding="utf-8")
+    reading = [
+        ["report", str(forged)],
+        ["report", str(forged), "--out", str(tmp_path / "page.md")],
+        ["compare", str(run.path), str(forged)],
+        ["update", str(forged), str(more), "--out", str(tmp_path / "new")],
+    ]
+    for words in reading:
+        capsys.readouterr()
+        assert main.run(words) == 2
+        said = capsys.readouterr()
+        assert "report.json" in said.err
+        assert "FORGED" not in said.out + said.err
+    assert not (tmp_path / "new").exists()
+    assert not (tmp_path / "page.md").exists()
+    (forged / files.REPORT_PAGE).unlink()
+    for words in (["score", str(forged), str(more)], ["thresholds", str(forged)], ["drift", str(forged), str(more)]):
+        assert main.run(words) in (0, 4)
+        assert "FORGED" not in capsys.readouterr().out
+    assert not (forged / files.REPORT_PAGE).exists()

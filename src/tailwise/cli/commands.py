@@ -354,13 +354,15 @@ def explain(
     sample: list[str] | None = None,
     worst: int = 3,
     weights: bool = False,
+    training_data: str | None = None,
     out: Path | None = None,
     seed: int = 0,
 ) -> Path | str:
     """Say why samples have their scores, or why training samples were weighed up or down.
 
     For each score: the most similar normals of its kind, and the features, bands or patches that raise it. The run's
-    training data must still be in its place.
+    training data must still be there. A run of somebody else can name any file: outside the current folder nothing is
+    shown but what the fit saw.
 
     Args:
         run: a run folder.
@@ -368,12 +370,13 @@ def explain(
         sample: the name of a sample, as `tailwise score` prints it; you may give several.
         worst: without names, explain this many of the highest scores, or of the largest and the smallest weights.
         weights: explain the weights of training samples instead of scores.
+        training_data: where the run's training data lies now, if it moved or changed; it is shown wherever it lies.
         out: a .html page, with pictures if samples are images, .md, .txt or .json; by default standard output.
         seed: draws the orders in which the parts of a sample are tried.
     """
     from ..workflows import pages
 
-    return pages.explain(run, data, sample or [], worst, weights, out, seed)
+    return pages.explain(run, data, sample or [], worst, weights, out, seed, training_data)
 
 
 def report(run: Path, *, out: Path | None = None) -> Path:

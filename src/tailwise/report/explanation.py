@@ -30,6 +30,7 @@ from ..core.modality import box_of
 from ..core.problem import Labelled, OnDisk, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
+from ..runs.places import in_working_folder
 from ..runs.scorer import Run
 from ..weights.default import parse_weighting
 from ..weights.steps import Importance
@@ -78,32 +79,48 @@ class Known:
         return None if cluster < 0 else {"name": cluster, "size": size, "of": of, "share": size / of}
 
 
-def reopen(run: Run) -> Known:
+def reopen(run: Run, training_data: str | None = None) -> Known:
     """Read the training data of a run again.
 
+    A run that somebody else made can name any file of its reader. Without `training_data` it is read where the run
+    says, but outside the current folder only what the fit itself saw is shown.
+
+    Args:
+        run: the run.
+        training_data: where its training data lies now.
+
     Raises:
-        InputError: none of its samples is there any more.
+        InputError: none of its samples is there any more; or the data lies outside the current folder, and is not what
+            the fit saw.
     """
-    source = run.source()
+    source = run.source() if training_data is None else run.source_like(training_data)
     if isinstance(source, OnDisk) and repr(source) != run.settings.source:
         messages.note(f"the training data is read from {source.path}")
     train = source.load().train
     table = run.scores()
     place = {str(name): i for i, name in enumerate(train.names)}
     there = table["sample"].astype(str).isin(place).to_numpy()
+    places = [place[str(name)] for name in table["sample"][there]]
+    data = train if places == list(range(len(train))) else train.take(places)
+    same = bool(places) and digest_of(data) == run.settings.fingerprint
+    if training_data is None and not (same or in_working_folder(source)):
+        path = source.path if isinstance(source, OnDisk) else repr(source)
+        raise InputError(
+            f"{run.path} says that its training data is {path}, outside the current folder, and that is not what the "
+            "fit saw",
+            f"a run from somebody else can name any file of yours; --training-data {path} shows it all the same",
+        )
     if not there.any():
         raise InputError(
             f"none of the samples that {run.path} was fitted on is in {source!r} any more",
-            "explanations need the training data: put it back, or fit again",
+            "explanations need the training data: put it back, say where it is by --training-data, or fit again",
         )
-    places = [place[str(name)] for name in table["sample"][there]]
-    data = train if places == list(range(len(train))) else train.take(places)
     if data.sample_shape != run.settings.sample_shape:
         raise InputError(f"{source!r} now holds samples of shape {list(data.sample_shape)}", "put the data back")
     notes = []
     if not there.all():
         notes.append(f"{(~there).sum()} of the run's {len(there)} samples are not in {source!r}: they are left out")
-    elif digest_of(data) != run.settings.fingerprint:
+    elif not same:
         notes.append("the training data has changed since the fit, so the most similar samples may differ")
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from ..sources.paths import find_path
+from ..sources.paths import find_path, is_inside
 from ..sources.recognition import PathSource
 
 
@@ -54,6 +54,16 @@ def at_places(source: Any, places: Mapping[str, str]) -> Any:
     given = {name: getattr(source, name) for name in source.file_options}
     moved = {name: places[text] for name, text in given.items() if text in places and _elsewhere(text, places[text])}
     return replace(source, **moved)
+
+
+def in_working_folder(source: Any) -> bool:
+    """Whether all that a source reads lies below the current folder, without links that lead out of it."""
+    if not isinstance(source, PathSource):
+        inner = getattr(source, "source", None)
+        return inner is None or in_working_folder(inner)
+    here = os.path.realpath(os.curdir)
+    below = all(is_inside(os.path.realpath(place), here) for place in of_source(source).values())
+    return below and not getattr(source, "follow_links", False)
 
 
 def _elsewhere(text: str, place: str) -> bool:

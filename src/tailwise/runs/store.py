@@ -13,7 +13,8 @@
     checkpoint.safetensors   only while a fit is unfinished: the same command resumes from it
 
 Every file is written beside its place and moved there, so that each is whole or absent. Nothing here is ever
-unpickled; digests in settings.json tell when a file was changed.
+unpickled. Digests in settings.json tell when a file was changed, to whatever reads that file: report.json is read by
+`report`, `compare`, `update` and the trackers.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from ..core.data import Data
 from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
-from ..errors import InputError, did_you_mean, printable, reading
+from ..errors import InputError, did_you_mean, reading
 from . import image_files, image_headers, image_layouts, image_samples
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
@@ -102,7 +102,6 @@ class ImageFolder(PathSource):
     def load(self) -> Problem:
         root, layout = self._layout()
         self._check_normal(root, list(layout.parts))
-        _check_number(find_path(self.path), root, layout)
         if layout.doubt is not None:
             raise layout.doubt
         chosen, tested = layout.named(Part.TRAIN), layout.named(Part.GOOD, Part.ANOMALOUS)
@@ -298,21 +297,6 @@ class ImageFolder(PathSource):
             f"the largest value of {len(names)} training images is {100 * largest:.2g} % of what their files can hold, "
             "below an eighth: if a camera of fewer bits made them, multiply them, so that white is the largest value"
         ]
-
-
-def _check_number(path: Path, root: Path, layout: Layout) -> None:
-    """Raise an InputError where there is a single image: it says what the file was taken for."""
-    if len(layout.parts) > 1:
-        return
-    (name,) = layout.parts
-    sizes = [header.size for header in image_headers.headers(root, [name]).values()]
-    size = "".join(f" of {width} x {height} pixels" for height, width in sizes)
-    what = f"{path} was taken for one image" if path.is_file() else f"{path} holds one image, {printable(name)},"
-    raise InputError(
-        f"{what}{size}: at least 2 are needed to learn what is normal",
-        "give a folder of images; if its pixels are the samples, it is a cube: save it as a .npy or .npz array "
-        "[height, width, bands], or as a TIFF of 5 bands or more",
-    )
 
 
 class Masks(Sequence[np.ndarray | None]):

@@ -28,7 +28,6 @@ from ..core.data import Data
 from ..core.detector import ClosedForm, Detector
 from ..core.identity import digest_of
 from ..core.problem import Labelled, OnDisk, Problem, ReadByBackbone, Source, fixed_to
-from ..core.validation import check_samples
 from ..errors import InputError, listed
 from ..integrations import trackers
 from ..report import review, selection
@@ -43,7 +42,7 @@ from ..training.options import STEP_OPTIONS
 from ..weights.default import choose_weighting
 from ..weights.weighting import Weighting
 from . import assembly, reviews, thresholds
-from .request import _APART, _SPELLED, AUTO, Request, make_detector
+from .request import _APART, _SPELLED, AUTO, Request, check_training, make_detector
 
 # Local scores of normals lie about 0, and their middle varies by less than this on few samples.
 _ON_SCALE = 1.0
@@ -58,7 +57,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         started = time.perf_counter()
         backbone = _backbone_file(request.source)
         problem = request.source.load() if problem is None else problem
-        check_samples(problem.train, where=str(getattr(request.source, "path", "")))
+        check_training(problem, request.source)
         request = request.decided(problem.train.modality, len(problem.train))
         detector = make_detector(request.detector)
         _warn_of_idle_options(request, detector)

@@ -36,7 +36,14 @@ def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
 
 
 def explain(
-    run: Path, data: str | None, names: Sequence[str], worst: int, weights: bool, out: Path | None, seed: int = 0
+    run: Path,
+    data: str | None,
+    names: Sequence[str],
+    worst: int,
+    weights: bool,
+    out: Path | None,
+    seed: int = 0,
+    training_data: str | None = None,
 ) -> Path | str:
     """Explain scores of `data`, or weights of the training samples; see `commands.explain`."""
     check_seed(seed)
@@ -52,7 +59,7 @@ def explain(
         raise InputError(f"an explanation is .html, .md, .txt or .json: got {out.name}")
     if weights and data is not None:
         raise InputError("weights are of the training samples, which the run names itself", "leave DATA out")
-    known = explanation.reopen(open_run(run))
+    known = explanation.reopen(open_run(run), training_data)
     if weights:
         names = _as_in_data(names, known.table["sample"])
         found = explanation_page.of_weights(known, names or explanation.extreme_weights(known, worst))

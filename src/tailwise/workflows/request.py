@@ -10,7 +10,7 @@ from ..calibration import conformal, score_maps
 from ..core import inference, registry, validation
 from ..core.detector import Detector
 from ..core.modality import ROW, Modality
-from ..core.problem import Source
+from ..core.problem import Problem, Source
 from ..errors import InputError
 from ..integrations import trackers
 from ..training import cleaning
@@ -114,3 +114,21 @@ def with_setting(text: str, name: str, value: Any) -> str:
     if name not in detector.settings():
         raise InputError(f"{text} has no setting {name}", f"leave --{name.replace('_', '-')} out")
     return repr(type(detector)(**detector.settings() | {name: value}))
+
+
+_CUBE_HINT = (
+    "give a folder of images; if pixels are the samples, save the cube as a .npy or .npz array [height, width, bands], "
+    "or as a TIFF of 5 bands or more"
+)
+
+
+def check_training(problem: Problem, source: Source) -> None:
+    """Raise an InputError where no detector can learn from the training data: it says what the data was taken for."""
+    where, train = str(getattr(source, "path", "")), problem.train
+    if len(train) < 2 and where:
+        samples = problem.facts.samples
+        raise InputError(
+            f"{where} was read as {samples}, and holds {len(train)}: at least 2 are needed to learn what is normal",
+            _CUBE_HINT if samples == "images" else "",
+        )
+    validation.check_samples(train, where=where)

@@ -25,7 +25,6 @@ from ..core.data import Data
 from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.problem import Problem, ReadByBackbone, Source
-from ..core.validation import check_samples
 from ..errors import InputError
 from ..numerics import neighbours
 from ..report import review, review_page
@@ -38,7 +37,7 @@ from ..weights.default import choose_weighting
 from ..weights.steps import rejection_threshold
 from . import reviews
 from .fit import fitter
-from .request import AUTO, Request
+from .request import AUTO, Request, check_training
 
 SHEET, PAGE, SCORES = "review.csv", "review.html", "scores.csv"
 # A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
@@ -64,7 +63,7 @@ def triage(request: Request, parts: int = PARTS, problem: Problem | None = None)
         InputError: the data cannot be read, or is too little to deal into `parts`.
     """
     problem = request.source.load() if problem is None else problem
-    check_samples(problem.train, where=str(getattr(request.source, "path", "")))
+    check_training(problem, request.source)
     settled = reviews.read(Path(request.reviewed)) if request.reviewed else {}
     problem, _ = reviews.apply(problem, settled)
     data = problem.train
