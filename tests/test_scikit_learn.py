@@ -15,6 +15,7 @@ from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbor
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+import tailwise
 from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.detectors.gaussian import Gaussian
@@ -30,6 +31,7 @@ CHECKED = [
     Reweighted(IsolationForest(n_estimators=10), random_state=0),
     AnomalyDetector(),
     AnomalyDetector(SMALL_NET, training=Training(epochs=6, lr=1e-2)),
+    AnomalyDetector(training="unlabelled"),
 ]
 
 
@@ -227,6 +229,29 @@ def test_detectors_by_name_by_spelling_and_by_value(detector):
     assert np.array_equal(again.score_samples(kinds(seed=1)), model.score_samples(kinds(seed=1)))
 
 
+def test_unlabelled_rows_are_ranked_as_by_triage_and_new_ones_by_the_same_rule():
+    X = np.concatenate([kinds(), 30 + kinds((26,), seed=2)])
+    order = np.random.default_rng(3).permutation(len(X))
+    model = AnomalyDetector(training="unlabelled", false_alarms=0.05, random_state=3).fit(X[order])
+    ranked = tailwise.triage(X[order], seed=3)
+    np.testing.assert_allclose(-model.score_samples(X[order]), ranked["score"], rtol=1e-4, atol=1e-4)
+    odd = order >= 530
+    # The share is of the rows themselves, whatever they are: here the odd ones, which are nearly as many.
+    flagged = model.predict(X[order]) == -1
+    assert flagged.sum() == 28
+    assert flagged[odd].all()
+    assert (model.predict(30 + kinds((26,), seed=4)) == -1).all()
+    assert (model.predict(kinds(seed=5)) == -1).mean() <= 0.05
+    again = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(again.score_samples(X), model.score_samples(X))
+    # Declared normal the same rows protect the rare kinds; unlabelled they do not.
+    rare = kinds((0, 0, 200), seed=6)
+    normal, unlabelled = AnomalyDetector().fit(kinds()), AnomalyDetector(training="unlabelled").fit(kinds())
+    assert (unlabelled.predict(rare) == -1).mean() >= 2 * (normal.predict(rare) == -1).mean()
+    with pytest.raises(InputError, match="at least 3 samples"):
+        AnomalyDetector(training="unlabelled").fit(X[:2])
+
+
 def test_a_given_detector_is_copied():
     detector = Gaussian(shrinkage=0.2)
     model = AnomalyDetector(detector, scores="own").fit(kinds())
@@ -250,6 +275,9 @@ def test_a_failed_check_is_a_warning():
         ({"detector": "deep-svd"}, "did you mean 'deep-svdd'"),
         ({"detector": "gaussian, gaussian"}, "one detector is needed"),
         ({"false_alarms": 0}, "false_alarms must lie between 0 and 1: got 0"),
+        ({"training": "labelled"}, "None or 'unlabelled': got 'labelled'"),
+        ({"training": "unlabelled", "detector": "gaussian"}, "detector has no say where training is 'unlabelled'"),
+        ({"training": "unlabelled", "anomalies": np.ones((3, 4))}, "anomalies has no say"),
     ],
 )
 def test_bad_options_are_named(options, said):

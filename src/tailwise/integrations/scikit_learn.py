@@ -38,6 +38,7 @@ from ..weights.weighting import Context, Weighting, effective_sample_size
 _SEEDS = 2**31 - 1
 _LAST_DIGITS = 1e-9
 _SCORE_BATCH = 4_096
+_UNLABELLED = "unlabelled"
 
 
 class _Thresholded(OutlierMixin, BaseEstimator):
@@ -180,18 +181,21 @@ class AnomalyDetector(_Thresholded):
             `local_scores.LocalScores`.
         false_alarms: share of new normals beyond the threshold, which comes from cross-fitting with 5 folds where fewer
             than 200 samples could be held out from training, and else from these.
-        training: a Training value; None is Training().
+        training: a Training value; None is Training(). "unlabelled" says that nobody vouches for the rows: they are
+            ranked as by `tailwise triage`, nothing is trained, and no rare kind is protected (`suspects.Oddness`). Then
+            `false_alarms` is the share of the fitted rows that are flagged, whatever they are; it promises nothing of
+            false alarms, which needs known normals. Only `random_state` has a say beside it.
         refine: rounds on data that may hold anomalies, such as "Purify()"; see `refine`.
         anomalies: rows [m, d] of a few known anomalies, for "dev-net" and "multi-cue".
         keep_suspects: train on suspects too; see `suspects`.
         random_state: of the networks, of the batches and of the samples that are held out.
 
     Attributes:
-        detector_: the fitted detector, with its local scores.
+        detector_: the fitted detector, with its local scores; of unlabelled rows the fitted `Oddness`.
         centre_: [d] what is taken off the features before the detector reads them: 0 where single precision holds
             their spread.
-        weights_: [n] final training weights; 0 for suspects, and for the samples held out.
-        history_, checks_: see `training.Outcome`; a check that failed is also a warning.
+        weights_: [n] final training weights; 0 for suspects, and for the samples held out. 1 for all unlabelled rows.
+        history_, checks_: see `training.Outcome`; a check that failed is also a warning. Empty for unlabelled rows.
         offset_: `score_samples` below it are anomalies.
 
     Examples:
@@ -199,7 +203,12 @@ class AnomalyDetector(_Thresholded):
         >>> model = AnomalyDetector("gaussian").fit(X)
         >>> model.predict([[0.0, 0.0], [9.0, 9.0]])
         array([ 1, -1])
+        >>> X[:3] = 9.0  # and nobody says which rows are odd
+        >>> AnomalyDetector(training="unlabelled", false_alarms=0.03).fit_predict(X)[:4]
+        array([-1, -1, -1,  1])
     """
+
+    detector_: Detector | suspects.Oddness
 
     def __init__(
         self,
@@ -207,7 +216,7 @@ class AnomalyDetector(_Thresholded):
         weighting: Weighting | str = "auto",
         scores: str = "auto",
         false_alarms: float = 0.05,
-        training: Training | None = None,
+        training: Training | str | None = None,
         refine: str = "",
         anomalies: Any = None,
         keep_suspects: bool = False,
@@ -230,7 +239,8 @@ class AnomalyDetector(_Thresholded):
         the rows or tell the time.
 
         Raises:
-            InputError: an option is off, or the detector needs `anomalies` or cannot use them.
+            InputError: an option is off or has no say, the detector needs `anomalies` or cannot use them, or the rows
+                are fewer than 2, and unlabelled ones fewer than 3.
         """
         if not 0 < self.false_alarms < 1:
             raise InputError(f"false_alarms must lie between 0 and 1: got {self.false_alarms}")
@@ -239,8 +249,11 @@ class AnomalyDetector(_Thresholded):
             messages.warning(text)
         self.centre_ = centring.centre_of(X)
         rows = _data(X, self.centre_)
+        unlabelled = self._is_unlabelled()
         # A whole number is the seed itself, so that this is the fit of the command line with the same seed.
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else _drawn_seed(self.random_state)
+        if unlabelled:
+            return self._rank(rows, seed)
         rule = choose(self.scores, rows.modality)
         weighting = self.weighting
         if isinstance(weighting, str):
@@ -273,14 +286,41 @@ class AnomalyDetector(_Thresholded):
         if text := conformal.shortfall(len(scores), basis, self.false_alarms, "; fit more rows"):
             messages.warning(text)
         threshold = conformal.conformal_threshold(scores, self.false_alarms)
-        # The sample that sets the threshold lies on it, and its last digits change with the rows it is scored with.
-        self.offset_ = -float(threshold + _LAST_DIGITS * max(abs(threshold), float(np.median(np.abs(scores)))))
+        self.offset_ = _offset(threshold, scores)
+        return self
+
+    def _is_unlabelled(self) -> bool:
+        """Whether the rows have only to be ranked; then every other option must be as it comes."""
+        if not isinstance(self.training, str):
+            return False
+        if self.training != _UNLABELLED:
+            raise InputError(f"training is a Training value, None or {_UNLABELLED!r}: got {self.training!r}")
+        usual = type(self)()
+        for name in ("detector", "weighting", "scores", "refine", "anomalies", "keep_suspects"):
+            if repr(getattr(self, name)) != repr(getattr(usual, name)):
+                raise InputError(
+                    f"{name} has no say where training is {_UNLABELLED!r}",
+                    "leave it out, or declare the rows normal and leave training out",
+                )
+        return True
+
+    def _rank(self, rows: Data, seed: int) -> Self:
+        """Look at unlabelled rows all at once."""
+        self.detector_ = suspects.Oddness(rows, seed)
+        self.weights_, self.history_, self.checks_ = np.ones(len(rows)), [], []
+        scores = self.detector_.score(rows).numpy()
+        self.offset_ = _offset(float(np.quantile(scores, 1 - self.false_alarms)), scores)
         return self
 
     def _scores(self, X: np.ndarray) -> np.ndarray:
-        return _exact_scores(self.detector_, _data(X, self.centre_))
+        rows = _data(X, self.centre_)
+        if isinstance(self.detector_, suspects.Oddness):
+            return self.detector_.score(rows).numpy()
+        return _exact_scores(self.detector_, rows)
 
     def _fitter(self, weighting: Weighting, rule: LocalScores | None) -> cross_fitting.Fit:
+        assert not isinstance(self.training, str)
+        training = self.training or Training()
         known = None
         if self.anomalies is not None:
             anomalies = validate_data(self, self.anomalies, reset=False, dtype=[np.float64, np.float32])
@@ -289,7 +329,7 @@ class AnomalyDetector(_Thresholded):
         def fit(data: Data, base: Tensor, seed: int) -> cross_fitting.Fitted:
             detector = self._fresh_detector()
             outcome = training_fit.fit(
-                detector, data, weighting, self.training or Training(), seed=seed, base_weights=base, anomalies=known,
+                detector, data, weighting, training, seed=seed, base_weights=base, anomalies=known,
             )  # fmt: skip
             return cross_fitting.Fitted.read_by(rule, detector, outcome, data, base, seed)
 
@@ -376,6 +416,12 @@ def _exact_scores(detector: Detector, rows: Data) -> np.ndarray:
     exact = copy.deepcopy(detector).double().eval()
     batches = rows.batches(_SCORE_BATCH)
     return torch.cat([exact.score(Batch(b.samples.double(), b.index)).double() for b in batches]).numpy()
+
+
+def _offset(threshold: float, scores: np.ndarray) -> float:
+    """The limit of `score_samples` for a threshold of scores [n]."""
+    # The sample that sets the threshold lies on it, and its last digits change with the rows it is scored with.
+    return -float(threshold + _LAST_DIGITS * max(abs(threshold), float(np.median(np.abs(scores)))))
 
 
 def _drawn_seed(random_state: Any) -> int:
