@@ -241,6 +241,10 @@ def test_thumbnails_do_not_train(tmp_path):
         ([("images/#.png", 4), ("masks/other_#.png", 3)], r"3 masks match no image.*masks 3"),
         ([("images/#.png", 4), ("masks/#.png", 4)], r"all 4 are anomalies"),
         ([("Positive/#.jpg", 4), ("Negative/#.jpg", 3)], r"Negative 3, Positive 4"),
+        ([("Crack/#.png", 3), ("Non-crack/#.png", 4)], r"Crack 3, Non-crack 4"),
+        ([("cracked/#.png", 3), ("uncracked/#.png", 4)], r"cracked 3, uncracked 4"),
+        ([("a/with_dust/#.png", 3), ("a/no_with_dust/#.png", 4)], r"no_with_dust 4, a/with_dust 3"),
+        ([("0/#.png", 3), ("1/#.png", 4)], r"0 3, 1 4"),
         ([("MT_Free/#.jpg", 4), ("MT_Free/#.png", 4)], r"8 of 8 images have the name of another"),
     ],
 )
@@ -366,3 +370,67 @@ def test_one_picture_is_said_to_be_one(tmp_path, options):
             fit_run(Request(source), tmp_path / "run")
         assert str(data) in str(caught.value)
         assert "TIFF of 5 bands or more" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("ending", ["_crack", "_defect", "_seg", "-GT", "_groundtruth", ""])
+def test_masks_in_folders_of_masks_whatever_their_ending(tmp_path, ending):
+    made(tmp_path, ("train/good/#.png", 4), ("test/crack/#.png", 3), (f"ground_truth/crack/#{ending}.png", 3))
+    problem = ImageFolder(str(tmp_path), size=16, channels=1).load()
+    assert [int(mask.sum()) for mask in problem.test.masks] == [20] * 3
+
+
+TABLES = {
+    "numbers": "file,label\n{good}.png,0\n{bad}.png,1\n",
+    "words, no suffixes, semicolons": "Bild;Ergebnis\n{good};ok\n{bad};nok\n",
+    "paths and a further column": "path\tx\tdefective\nimages/{good}.png\t1\tno\nimages/{bad}.png\t2\tyes\n",
+}
+
+
+def table_of(text):
+    head, good, bad = text.splitlines()
+    rows = [good.replace("{good}", f"{place:03d}") for place in range(6)]
+    return "\n".join([head, *rows, *(bad.replace("{bad}", f"x{place:03d}") for place in range(3))])
+
+
+@pytest.mark.parametrize("text", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("place", ["images/", "", "train/"])
+def test_a_table_that_calls_some_images_anomalies_is_noticed(tmp_path, text, place):
+    made(tmp_path, (f"{place}#.png", 6), (f"{place}x#.png", 3))
+    (tmp_path / "all.csv").write_text(table_of(text), encoding="utf-8")
+    source = ImageFolder(str(tmp_path), size=16, channels=1)
+    with pytest.raises(InputError, match=r"all\.csv calls 3 of these images anomalies and 6 normal") as caught:
+        source.load()
+    assert "folders good and bad" in str(caught.value.hint)
+    # New images are scored whatever lies beside them.
+    assert len(source.load_all().data) == 9
+
+
+@pytest.mark.parametrize("text", ["file,board\n{good}.png,a\n{bad}.png,b", "file,exposure\n{good}.png,0\n{bad}.png,1",
+                                  "name,label\nother{good}.png,0\nother{bad}.png,1", "file\n\x00\n", ""])  # fmt: skip
+def test_other_tables_beside_images_say_nothing(tmp_path, text):
+    made(tmp_path, ("#.png", 6), ("x#.png", 3))
+    (tmp_path / "all.csv").write_text(table_of(text) if text.count("\n") == 2 and "{" in text else text)
+    assert len(ImageFolder(str(tmp_path), size=16, channels=1).load().train) == 9
+
+
+@pytest.mark.parametrize("suffix", [".json", ".xml", ".txt"])
+def test_annotations_of_some_images_are_noticed(tmp_path, caplog, suffix):
+    made(tmp_path, ("#.png", 6))
+    (tmp_path / f"004{suffix}").write_text("{}")
+    with caplog.at_level(logging.WARNING, "tailwise"):
+        ImageFolder(str(tmp_path), size=16).load()
+    assert "1 of 6 images" in caplog.text
+    assert "'004.png'" in caplog.text
+    caplog.clear()
+    for place in range(6):
+        (tmp_path / f"{place:03d}{suffix}").write_text("{}")
+    with caplog.at_level(logging.WARNING, "tailwise"):
+        ImageFolder(str(tmp_path), size=16).load()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("folder", ["val", "valid", "Validation"])
+def test_validation_without_test_has_a_way_on(tmp_path, folder):
+    made(tmp_path, ("train/good/#.png", 4), (f"{folder}/good/#.png", 2), (f"{folder}/crack/#.png", 3))
+    notes = ImageFolder(str(tmp_path), size=16).load().facts.notes
+    assert notes[2].endswith("only scored: rename their folder to test to test on them")

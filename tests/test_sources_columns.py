@@ -370,3 +370,43 @@ def test_drift_says_what_a_batch_could_have_shown_and_shows_the_change_itself(tm
     line = next(line for line in capsys.readouterr().out.splitlines() if "unlike every" in line and "such as" in line)
     examples = [int(name) for name in line.partition("such as ")[2].split(", ")]
     assert all(number < 200 and number % 3 == 0 for number in examples)
+
+
+@pytest.mark.parametrize(("filler", "times"), [(-9999, 9), (999, 2), (1e30, 5), (-32768, 3)])
+def test_numbers_that_mean_a_missing_value_are_named(filler, times):
+    frame = parts()
+    frame.loc[5 : 4 + times, "h"] = filler
+    problem, said = read(frame)
+    assert said == [f"frame: column 'h': {times} of {ROWS} values are {filler:g}, far from all others; if that means "
+                    "that none was measured, fill or drop it first"]  # fmt: skip
+    assert problem.train.features == ("w", "h", "m")
+
+
+@pytest.mark.parametrize(("values", "middle"), [([999.0], 50), ([999.0] * 4, 990), ([98.0, 99.0] * 30, 98.5)])
+def test_such_numbers_that_were_measured_are_no_fault(values, middle):
+    frame = parts()
+    frame["w"] += middle - 50
+    frame.loc[: len(values) - 1, "w"] = values
+    assert read(frame)[1] == []
+
+
+@pytest.mark.parametrize("name", ["class", "label", "is_anomaly", "Defective", "target", "ok"])
+@pytest.mark.parametrize("values", [(0, 1), (-1, 1), (1, 2)])
+def test_labels_among_the_features_are_named(name, values):
+    frame = parts()
+    frame[name] = np.repeat(values, [100, 20])
+    _, said = read(frame)
+    assert len(said) == 1
+    assert f"column {name!r} ('{values[0]}' (100), '{values[1]}' (20)) looks like labels" in said[0]
+    assert f"--labels {name}" in said[0]
+    frame[name] = np.linspace(0, 1, ROWS).round(1)
+    assert read(frame)[1] == []
+
+
+@pytest.mark.parametrize("first", [2**53, 2**62, 2**63 + 5])
+def test_whole_numbers_beyond_all_measurements_are_identifiers(first):
+    frame = parts()
+    frame["hash"] = np.array([first + int(step) for step in draw().permutation(10**6)[:ROWS]], dtype=np.uint64)
+    problem, said = read(frame)
+    assert problem.train.features == ("w", "h", "m")
+    assert "column 'hash' numbers the rows" in said[0]

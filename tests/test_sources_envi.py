@@ -172,3 +172,23 @@ def test_damaged_headers_are_read_or_refused(tmp_path, place, byte, cut):
     except InputError as error:
         samples, refused = 0, str(error)
     assert samples > 0 or "a.hdr" in refused
+
+
+@pytest.mark.parametrize(
+    ("units", "first", "step", "expected"),
+    [
+        ("Nanometers", 400, 10, "400"),
+        ("Micrometers", 0.4, 0.1, "400"),
+        ("um", 0.4, 0.1, "400"),
+        ("Angstroms", 4000, 100, "400"),
+        ("Unknown", 0.4, 0.1, "400"),
+        (None, 400, 10, "400"),
+        ("Wavenumber", 4000, 10, None),
+        ("GHz", 300, 10, None),
+        ("Index", 1, 1, None),
+    ],
+)
+def test_wavelengths_are_nanometres_whatever_their_unit(tmp_path, units, first, step, expected):
+    listed = ", ".join(f"{first + step * band:g}" for band in range(6))
+    path = write(tmp_path, {"wavelength": f"{{{listed}}}", "wavelength units": units})
+    assert (read(path).features or (None,))[0] == expected

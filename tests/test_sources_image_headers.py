@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tailwise.errors import InputError
@@ -87,3 +88,31 @@ def test_depth_maps_alone_and_deep_images_beside_grey_ones_are_read(
     shaped(tmp_path / "maps", 16, 16, count=2)
     assert len(open_source(str(tmp_path / "maps"), read="pixels", size=16, channels=1).load().train) == 8
     assert "6 of 8 images" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["tif", "gif", "png", "webp"])
+def test_pages_that_are_not_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    """Also where a single image has them; overviews, masks and a phone's second picture are no pages."""
+    shaped(tmp_path, 24, 24, count=3)
+    frames = [Image.fromarray(np.full((24, 24), grey, np.uint8)) for grey in (90, 150, 200)]
+    frames[0].save(tmp_path / f"stack.{kind}", save_all=True, append_images=frames[1:])
+    source = open_source(str(tmp_path), read="pixels", size=24, channels=1)
+    with caplog.at_level("WARNING", "tailwise"):
+        assert len(source.load().train) == 4
+    assert f"1 of 4 images have several pages or frames, and only the first is read: stack.{kind}" in caplog.text
+
+
+@pytest.mark.parametrize("subfile", [1, 4, 5])
+def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, subfile: int
+) -> None:
+    shaped(tmp_path, 24, 24, count=3)
+    first = np.full((24, 24), 90, np.uint8)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(first, photometric="minisblack", metadata=None)
+        second = first[::2, ::2] if subfile == 1 else first > 0
+        file.write(second, photometric="minisblack", subfiletype=subfile)
+    Image.fromarray(first).save(tmp_path / "phone.jpg", "MPO", save_all=True, append_images=[Image.fromarray(first)])
+    with caplog.at_level("WARNING", "tailwise"):
+        open_source(str(tmp_path), read="pixels", size=24, channels=1).load()
+    assert not caplog.text

@@ -14,7 +14,7 @@ from tailwise.sources.table import Table, from_frame
 def frame():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(rng.normal(size=(20, 3)), columns=["a", "b", "c"])
-    frame["ok"] = rng.random(20) < 0.5
+    frame["open"] = rng.random(20) < 0.5
     return frame
 
 
@@ -31,14 +31,14 @@ def test_every_format_gives_the_same_rows(frame, tmp_path, suffix):
     problem = Table(write(frame, tmp_path / f"my päth{suffix}")).load()
     np.testing.assert_allclose(problem.train.samples.numpy(), frame.astype(float).to_numpy(), rtol=1e-6)
     assert problem.train.samples.dtype == torch.float32
-    assert problem.train.features == ("a", "b", "c", "ok")
+    assert problem.train.features == ("a", "b", "c", "open")
     assert problem.train.names[:3] == ["0", "1", "2"]
     assert problem.test is None
 
 
 def test_semicolons_are_seen(frame, tmp_path):
     frame.to_csv(tmp_path / "t.csv", sep=";", index=False)
-    assert Table(str(tmp_path / "t.csv")).load().train.features == ("a", "b", "c", "ok")
+    assert Table(str(tmp_path / "t.csv")).load().train.features == ("a", "b", "c", "open")
 
 
 def test_labels_split_once_and_never_train(frame, tmp_path):
@@ -51,7 +51,7 @@ def test_labels_split_once_and_never_train(frame, tmp_path):
     assert not train & test
     assert train | test == set(range(20))
     assert [int(n) >= 12 for n in problem.test.data.names] == problem.test.labels.tolist()
-    assert problem.train.features == ("a", "b", "c", "ok")
+    assert problem.train.features == ("a", "b", "c", "open")
     assert problem.train_groups.tolist() == [["x", "y"][i % 2] for i in sorted(train)]
 
 

@@ -53,7 +53,36 @@ def _what_it_does(column: pd.Series, name: str) -> str:
     values = _finite(column)
     if values is None:
         return _what_words_do(column)
+    # Whole numbers beyond 2^53 are written out for identifiers alone.
+    if pd.api.types.is_integer_dtype(column) and np.abs(values).max() >= 2.0**53 and column.nunique() > len(column) / 2:
+        return "numbers the rows"
     return counting.what_it_does(values, name)
+
+
+# What programs write where a value is missing.
+_FILLERS = np.array([-99, 99, -999, 999, -9999, 9999, -99999, 99999, -999999, 999999, -32768, 1e20, -1e20, 1e30, -1e30])
+# So many times, and so far from all other values, in extents of those.
+_FEWEST_FILLED, _FAR = 2, 5.0
+
+
+def filled(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
+    """Columns where a number that often means a missing value comes again and again, far from all others, with how
+    often."""
+    return {
+        name: text for name in names if (values := _finite(frame[name])) is not None and (text := _filler_of(values))
+    }
+
+
+def _filler_of(values: np.ndarray) -> str:
+    for filler in _FILLERS:
+        at = values == filler
+        if at.sum() < _FEWEST_FILLED or at.sum() > len(values) - _FEWEST_FILLED:
+            continue
+        others = values[~at]
+        away = max(others.min() - filler, filler - others.max())
+        if away > _FAR * np.ptp(others) and away > 0:
+            return f"{int(at.sum())} of {len(values)} values are {filler:g}"
+    return ""
 
 
 def _what_words_do(column: pd.Series) -> str:

@@ -20,8 +20,11 @@ from .numpy_files import check_claim, read_numpy
 _FEWEST_BANDS = 5
 _MASK_NAMES = ("map", "gt", "mask", "labels", "ground_truth")
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-# Tags of TIFF.
-_GDAL_NODATA, _SUBFILE = 42113, 254
+# The beginnings of units of measure in ENVI's headers: nanometres in each, and what is no length.
+_LENGTHS = {"nano": 1.0, "nm": 1.0, "micro": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "ang": 0.1, "milli": 1e6, "mm": 1e6}
+_NO_LENGTHS = ("wavenumber", "1/cm", "cm-1", "cm^-1", "ghz", "mhz", "thz", "index")
+# A tag of TIFF.
+_GDAL_NODATA = 42113
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,13 +131,11 @@ def _pages(path: Path) -> int:
     """How many pages of a TIFF are as large as its first; smaller ones are copies for looking at from afar."""
     from PIL import Image
 
+    from .image_decoding import pages_of
+
     try:
         with Image.open(path, formats=("TIFF",)) as file:
-            size, count = file.size, 1
-            for page in range(1, getattr(file, "n_frames", 1)):
-                file.seek(page)
-                count += file.size == size and not int(getattr(file, "tag_v2", {}).get(_SUBFILE, 0)) & 1
-            return count
+            return pages_of(file)
     except Exception:  # as above
         return 1
 
@@ -310,8 +311,11 @@ def _numbers(values: Any) -> np.ndarray | None:
 def _nanometres(wavelengths: np.ndarray | None, measure: str = "") -> np.ndarray | None:
     if wavelengths is None:
         return None
+    measure = measure.strip().lower()
+    if measure.startswith(_NO_LENGTHS):
+        return None
+    for start, nanometres in _LENGTHS.items():
+        if measure.startswith(start):
+            return wavelengths * nanometres
     # Where the unit of measure is not stated: no sensor works at 100 nm, and none at 100 micrometres.
-    micrometres = measure.lower().startswith(("micro", "um", "µm")) or (
-        not measure.lower().startswith("nano") and wavelengths.max() < 100
-    )
-    return wavelengths * 1_000 if micrometres else wavelengths
+    return wavelengths * 1_000 if wavelengths.max() < 100 else wavelengths

@@ -28,6 +28,8 @@ FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _VERSION = 2
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ORIENTATION = 0x0112
+# A TIFF's tag for pages that are a smaller copy (1) or a mask (4) of another.
+_SUBFILE, _NO_PAGE = 254, 5
 # Photometric interpretations of a TIFF, and what its extra samples are.
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB = 0, 1, 2
 _PREMULTIPLIED, _OPACITY = 1, 2
@@ -59,6 +61,24 @@ def described() -> str:
 def open_image(path: Path) -> Image.Image:
     """A file opened by Pillow, by its content, as one of the formats that are read."""
     return Image.open(path, formats=FORMATS)
+
+
+def pages_of(file: Any, most: int = 10) -> int:
+    """How many pages or frames an image that Pillow has opened has, counted up to `most`.
+
+    Pages of a TIFF count if they are as large as the first; smaller ones are copies for looking at from afar. The
+    second picture of a JPEG is a phone's own.
+    """
+    if file.format in ("GIF", "PNG", "WEBP"):
+        return min(file.n_frames, most) if getattr(file, "is_animated", False) else 1
+    if file.format != "TIFF":
+        return 1
+    size, count = file.size, 1
+    for page in range(1, min(getattr(file, "n_frames", 1), most)):
+        file.seek(page)
+        count += file.size == size and not int(file.tag_v2.get(_SUBFILE, 0)) & _NO_PAGE
+    file.seek(0)
+    return count
 
 
 def decode(path: Path) -> Image.Image | Samples:

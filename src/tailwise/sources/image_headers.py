@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import printable
-from .image_decoding import open_image
+from .image_decoding import open_image, pages_of
 from .image_files import sides
 
 # Above this ratio of sides what is thin across the longer one is lost.
@@ -22,10 +22,11 @@ _ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Header:
-    """Height and width of an upright image, and Pillow's mode."""
+    """Height and width of an upright image, Pillow's mode, and how many pages or frames there are, counted to ten."""
 
     size: tuple[int, int]
     mode: str
+    pages: int = 1
 
 
 def headers(root: Path, names: Sequence[str]) -> dict[str, Header]:
@@ -36,7 +37,8 @@ def headers(root: Path, names: Sequence[str]) -> dict[str, Header]:
             with open_image(root / name) as picture:
                 width, height = picture.size
                 turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-                found[name] = Header((width, height) if turned else (height, width), picture.mode)
+                size = (width, height) if turned else (height, width)
+                found[name] = Header(size, picture.mode, pages_of(picture))
         except Exception:
             continue
     return found
@@ -51,6 +53,18 @@ def depth_maps(known: dict[str, Header], root: Path) -> str:
     return (
         f"{len(maps)} of {len(known)} images in {root} hold one channel of more than 8 bits, as depth or height maps "
         f"do, beside photos: {shown}"
+    )
+
+
+def of_pages(known: dict[str, Header]) -> str:
+    """A sentence where images have several pages or frames, of which the first is read; or ""."""
+    several = [name for name, header in known.items() if header.pages > 1]
+    shown = ", ".join(map(printable, several[:3])) + (" and others" if len(several) > 3 else "")
+    return (
+        f"{len(several)} of {len(known)} images have several pages or frames, and only the first is read: {shown}. "
+        "If the others matter, save each as a file"
+        if several
+        else ""
     )
 
 

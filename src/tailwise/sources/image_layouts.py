@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache
@@ -48,18 +48,18 @@ _WORDS = {
     Word.GOOD: (
         "good goods ok okay oks normal normals pass passed nondefective nondefect nondefects nodefect nodefects "
         "defectfree faultfree faultless flawless undamaged anomalyfree nonanomalous notanomalous nonanomaly noanomaly "
-        "nofault nondamaged accept accepted healthy intact io gut notdefective notbad"
+        "nofault nondamaged accept accepted healthy intact io gut notdefective notbad clean perfect 正常 良品 合格"
     ),
     Word.BAD: (
         "bad bads ko nok noks ng ngs notok notokay notgood nogood nongood defect defects defective defectives "
         "defected anomaly anomalies anomalous abnormal abnormals abnormality abnormalities nonnormal notnormal fail "
         "fails failed failure failures scrap scraps scrapped reject rejects rejected fault faults faulty flaw flaws "
-        "flawed damaged broken outlier outliers nio niok schlecht unhealthy"
+        "flawed damaged broken outlier outliers nio niok schlecht unhealthy dirty 异常 異常 不良 不良品 缺陷 次品"
     ),
     Word.MASK: (
         "mask masks groundtruth groundtruths gt gts label labels annotation annotations annotated segmentation "
         "segmentations segmentationmask segmentationmasks gtmask gtmasks defectmask defectmasks anomalymask "
-        "anomalymasks labelmask labelmasks annot annots"
+        "anomalymasks labelmask labelmasks annot annots ann anns segmentationclass segmentationobject"
     ),
     Word.POINTS: "xyz pointcloud pointclouds pcd ply",
     Word.COPY: "thumb thumbs thumbnail thumbnails preview previews overlay overlays heatmap heatmaps",
@@ -277,6 +277,16 @@ def _splits_of(name: str) -> set[Word]:
     return {word for folder in name.split("/")[:-1] for word in words_of(folder) if word in _SPLITS}
 
 
+def is_test(name: str, last: int = 0) -> bool:
+    """Whether a file lies in a folder for testing; of its folders only the `last` ones count, where that is given."""
+    return any(Word.TEST in words_of(folder) for folder in name.split("/")[:-1][-last:])
+
+
+def is_validation(name: str) -> bool:
+    """Whether a file lies in a folder for validation."""
+    return _says(name, Word.VALIDATION)
+
+
 def _says(name: str, word: Word) -> bool:
     return any(word in words_of(folder) for folder in name.split("/")[:-1])
 
@@ -383,20 +393,25 @@ def _bad(verdict: Word | None) -> bool | None:
 
 def _doubt(root: str, files: Sequence[_File], what: str, why: str) -> InputError:
     good = next((file.folder for file in files if file.verdict is Word.GOOD), "")
-    alone = f"give the folder of the normal images alone, as in {root}/{good}" if good else (
-        "move the normal images to a folder good/"
-    )  # fmt: skip
+    name = good.rpartition("/")[2]
+    alone = (
+        f"--normal {name} says that all other images are anomalies; or give the folder of the normal images alone, as "
+        f"in {root}/{good}"
+        if good
+        else "--normal FOLDER names the folder of the normal images, and all others are anomalies"
+    )
     return InputError(
         f"{root}: {what}, and {why}: {_counts(files, root)}",
         f"{alone}; or rename the folders: good/ trains, bad/ is tested on, and all of train/ trains where it holds no "
-        "such words",
+        "such words; --normal FOLDER,FOLDER trains on all of them",
     )
 
 
 def _doubt_of_names(root: str, files: Sequence[_File]) -> InputError | None:
     """Files of one folder whose names say good and bad: ok_1.png, nok_1.png; folders that may say either."""
-    if {"positive", "negative"} <= {folder for file in files for folder in file.kind}:
-        return _doubt(root, files, "folders are called positive and negative", "either may be the anomalies")
+    folders = {folder for file in files for folder in file.kind}
+    for one, other in _opposites(folders):
+        return _doubt(root, files, f"folders are called {one} and {other}", "either may be the anomalies")
     verdicts = [words[0] for file in files if (words := _verdict_of_file(file.base))]
     good, bad = verdicts.count(Word.GOOD), verdicts.count(Word.BAD)
     if not (good and bad) or good + bad < len(files) / 2:
@@ -405,6 +420,20 @@ def _doubt_of_names(root: str, files: Sequence[_File]) -> InputError | None:
         f"{root}: the names of {good} images say that they are normal and of {bad} that they are anomalies",
         "move them to two folders, good/ and bad/: good/ trains, and bad/ is tested on",
     )
+
+
+def _opposites(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Folders of which one denies the other, or that are two classes by number: crack and non-crack, 0 and 1."""
+    names = {"".join(_pieces(folder)): folder for folder in folders}
+    for name, folder in names.items():
+        for no in ("non", "not", "no", "un", "without"):
+            if no + name in names:
+                yield folder, names[no + name]
+    for one, other in (("positive", "negative"), ("pos", "neg")):
+        if {one, other} <= set(names):
+            yield names[one], names[other]
+    if set(names) == {"0", "1"}:
+        yield names["0"], names["1"]
 
 
 def _doubt_of_twins(root: str, files: Sequence[_File]) -> InputError | None:
@@ -457,6 +486,10 @@ def _image_of(
     *above, last = mask.folder.lower().split("/")
     # A mask called as the image, or in a folder of masks called as it: ground_truth/KIND/IMAGE/000.png.
     tries = [(base, mask, 0) for base in matches] + [(mask.base, mask, 1)]
+    # In a folder of masks 000_crack.png is of 000.png.
+    shorter, _, ending = mask.base.rpartition("_")
+    if mask.other is Word.MASK and shorter and ending.isalpha():
+        tries.append((shorter, mask, 1))
     if above:
         tries.append((last, replace(mask, kind=_less(mask.kind, last), spelled=_less(mask.spelled, last)), 2))
     for agree in (_spelled_alike, _of_one_kind, _kind_within, _one_without_kind):

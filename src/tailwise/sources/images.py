@@ -20,7 +20,7 @@ from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean, reading
-from . import image_files, image_headers, image_layouts, image_samples
+from . import image_files, image_headers, image_labels, image_layouts, image_samples
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
 from .labels import parts_of
@@ -109,6 +109,8 @@ class ImageFolder(PathSource):
             raise InputError(
                 f"{root} has no images to train on: all {len(layout.parts)} are anomalies", "train on normal images"
             )
+        if not self.groups and layout.unsaid.issuperset(chosen):
+            _check_beside(root, chosen)
         self._check_headers(root, chosen)
         groups = self._groups(root, [*chosen, *layout.named(Part.GOOD)])
         train = self._data(root, chosen)
@@ -273,6 +275,8 @@ class ImageFolder(PathSource):
             InputError: depth maps would train as if they were photos.
         """
         known = image_headers.headers(root, names)
+        if (self.read != "pixels" or self.channels in (1, 3)) and (text := image_headers.of_pages(known)):
+            messages.warning(text)
         if text := image_headers.depth_maps(known, root):
             if image_headers.has_colour(known):
                 raise InputError(text, "move them to a folder of their own; fit photos and maps each by themselves")
@@ -297,6 +301,14 @@ class ImageFolder(PathSource):
             f"the largest value of {len(names)} training images is {100 * largest:.2g} % of what their files can hold, "
             "below an eighth: if a camera of fewer bits made them, multiply them, so that white is the largest value"
         ]
+
+
+def _check_beside(root: Path, names: list[str]) -> None:
+    """Refuse, or warn of, files beside images of which no folder says anything, where these files may."""
+    if doubt := image_labels.doubt_of_tables(root, names):
+        raise doubt
+    if text := image_labels.doubt_of_annotations(root, names):
+        messages.warning(text)
 
 
 class Masks(Sequence[np.ndarray | None]):
@@ -362,14 +374,20 @@ def _use_notes(root: Path, layout: Layout) -> list[str]:
 
 
 def _way_on(layout: Layout, unused: Sequence[str]) -> str:
-    """How to test on images of which no folder says whether they are normal."""
-    folders = {name.split("/")[-2] for name in unused if layout.anomalous[name] is None and "/" in name}
-    trained = [name.split("/")[-2] for name in layout.named(Part.TRAIN) if "/" in name]
-    alike = next((folder for folder in trained if folder in folders), None)
-    if not folders:
-        return ""
-    option = f"--normal {alike} says that the folders {alike} are" if alike else "--normal FOLDER says which folder is"
-    return f"; to test on them, {option} normal and all others hold anomalies, or call them good and bad"
+    """How to test on images that nothing is done with."""
+    unsaid = [name for name in unused if layout.anomalous[name] is None and image_layouts.is_test(name)]
+    classes = list(dict.fromkeys(name.split("/")[-2] for name in unsaid if not image_layouts.is_test(name, 1)))
+    if classes:
+        trained = {name.split("/")[-2] for name in layout.named(Part.TRAIN) if "/" in name}
+        normal = next((folder for folder in classes if folder in trained), "FOLDER")
+        which = f"the folders {normal} are" if normal != "FOLDER" else "that folder is"
+        return f"; --normal {normal} says that {which} normal and all others hold anomalies: then they are tested on"
+    if unsaid:
+        return "; to test on them, sort them into folders good and bad"
+    judged = [name for name in unused if image_layouts.is_validation(name) and layout.anomalous[name] is not None]
+    if judged and not layout.named(Part.GOOD, Part.ANOMALOUS):
+        return "; images for validation are only scored: rename their folder to test to test on them"
+    return ""
 
 
 def _left_out_notes(root: Path, layout: Layout) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -148,3 +149,36 @@ def text_of(value: Any) -> str:
 def _listed(count: dict[str, int]) -> str:
     shown = [f"{value!r} ({number})" for value, number in sorted(count.items(), key=lambda item: -item[1])]
     return ", ".join(shown[:_LISTED]) + (f" and {len(shown) - _LISTED} more" if len(shown) > _LISTED else "")
+
+
+# Names of columns that hold labels, beside those that ask whether a sample is normal.
+_LABEL_NAMES = frozenset({"class", "classes", "klasse", "label", "labels", "target", "targets", "verdict", "y"})
+
+
+def looks_like_labels(values: Any, name: str) -> str:
+    """How often each value of a column of two comes, where its name and its values are those of labels; or ""."""
+    words = {word.casefold() for word in re.findall(r"[^\W\d_]+", name)}
+    if not (words & _LABEL_NAMES or _asks_for(name)) or len(values) == 0:
+        return ""
+    if len({text_of(value) for value in values[:_LOOKED_AT]}) > 2:
+        return ""
+    count = Counter(map(text_of, values))
+    return _listed(count) if len(count) == 2 and set(map(str.casefold, count)) <= _TWO else ""
+
+
+_LOOKED_AT = 10_000
+_TWO = _TRUE | _FALSE | {"-1", "2"}
+
+
+def looks_like_words(values: Sequence[str], name: str) -> tuple[int, int] | None:
+    """How many of a column's values say anomaly and normal, where both come and its name or words are those of
+    labels."""
+    try:
+        labels = read_labels(np.array([value.strip() for value in values], dtype=object), name)
+    except InputError:
+        return None
+    words = {word.casefold() for word in re.findall(r"[^\W\d_]+", name)}
+    said = bool(words & _LABEL_NAMES or _asks_for(name)) or {value.casefold() for value in labels.normal} <= _NORMAL
+    anomalies = int(labels.anomalous.sum())
+    few = len(set(values)) <= len(values) / 2
+    return (anomalies, len(values) - anomalies) if said and few and 0 < anomalies < len(values) else None

@@ -20,7 +20,7 @@ from ..errors import InputError, did_you_mean, listed
 from ..numerics import centring
 from . import counters
 from .delimited import Writing, read_delimited
-from .labels import Labels, read_labels, text_of, values_of
+from .labels import Labels, looks_like_labels, read_labels, text_of, values_of
 from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout, read_numpy
 from .paths import find_path
@@ -228,6 +228,19 @@ class Table(PathSource):
                 "time, leave it out: name the others by --columns",
                 stacklevel=5,
             )
+        for name, what in counters.filled(rows.frame, left).items():
+            warnings.warn(
+                f"{self.path}: column {name!r}: {what}, far from all others; if that means that none was "
+                "measured, fill or drop it first",
+                stacklevel=5,
+            )
+        for name in left:
+            if counts := looks_like_labels(rows.frame[name].to_numpy(), name):
+                warnings.warn(
+                    f"{self.path}: column {name!r} ({counts}) looks like labels, and is read as a feature: say "
+                    f"--labels {name}, or name the features by --columns",
+                    stacklevel=5,
+                )
         return left
 
 
