@@ -1,0 +1,188 @@
+"""The page of what weighting adds: paired differences and their intervals, from every file of rows that holds pairs.
+
+    python benchmarks/weighting_adds.py page > benchmarks/weighting-adds.md
+
+Rows are those of results/weighting-adds.jsonl and, of results/long-tail, long-tail-tables and rare-material, the ones
+whose weights and scores are spelled as the library spells them now: pairs of local scores from before their share was
+chosen are left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tailwise.benchmark import comparisons, rows
+from tailwise.benchmark.suites import AS_GIVEN
+from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
+from tailwise.training.local_scores import LocalScores
+from tailwise.weights.default import AUTO, AUTO_SPECTRA, choose_weighting
+
+RESULTS = Path(__file__).parent / "results"
+REUSED = ("long-tail", "long-tail-tables", "rare-material")
+LOSS = "Importance()"
+ON, OFF = {"weighting": "on"}, {"weighting": "off"}
+# What a sample is; None where the user asks for weights and there is no default.
+KINDS: dict[str, Modality | None] = {
+    "rows, long-tailed": ROW, "generated tables, long-tailed": ROW, "rows, balanced": ROW,
+    "rows, long-tailed, 5 % hidden anomalies": ROW,
+    "images": IMAGE, "feature maps": FEATURE_MAP, "spectra": SPECTRUM, "one's own loop, and estimators": None,
+}  # fmt: skip
+HEADINGS = ("detector", "scores", "sets", "pairs", "AUPR, on less off", "rarest kind's AUROC", "fit, times plain",
+            "by default", "as the interval says")  # fmt: skip
+Row = dict[str, Any]
+
+
+def gathered(own: Path) -> list[Row]:
+    """The rows of pairs, each with its `kind`; weighting is "on" or "off", scores "own" or "local"."""
+    every = [row for path in (*(RESULTS / f"{name}.jsonl" for name in REUSED), own) for row in rows.read_rows(path)]
+    pairs: dict[str, Row] = {}
+    for row in every:
+        if "ratio" in row or "seconds_off" in row:
+            pairs[rows.key(row["settings"])] = row
+        elif (one := _as_pair(row)) is not None:
+            pairs[rows.key({name: one[name] for name in (*_CELL, "weighting")})] = one
+    return list(pairs.values())
+
+
+_CELL = ("kind", "source", "imbalance", "contamination", "draw", "detector", "scores")
+
+
+def _as_pair(row: Row) -> Row | None:
+    """The row as one side of a pair, None where it is no such thing now."""
+    spelled, kind = row["settings"], None if row["status"] != "ok" or row.get("refinement") else _kind(row)
+    weights = (repr(AUTO_SPECTRA if kind == "spectra" else AUTO), LOSS, "")
+    scores = {"own": "own", repr(LocalScores()): "local"}
+    if kind is None or spelled.get("weighting") not in weights or spelled.get("scores") not in scores:
+        return None
+    if not row["weighting"] and row["detector"] in ("LOF", "kNN", "per-group kNN"):
+        return None
+    weighting = "on" if spelled["weighting"] else "off"
+    pair = row | {"kind": kind, "weighting": weighting, "scores": scores[spelled["scores"]]}
+    # Each of these cubes was drawn once: they are the draws of one set, or an interval would know of no chance.
+    return pair | {"source": "rare material", "draw": row["source"]} if row["suite"] == "rare-material" else pair
+
+
+def _kind(row: Row) -> str | None:
+    if row["detector"].startswith(("own loop", "Reweighted")):
+        return "one's own loop, and estimators"
+    if row["source"].startswith("solar cells as"):
+        return "feature maps" if row["source"].endswith("maps") else "images"
+    if row["source"].startswith(("abu-", "spectra of", "given cube", "generated cube")):
+        return "spectra"
+    if row["suite"] == "long-tail-tables":
+        return "generated tables, long-tailed"
+    if row["contamination"]:
+        return "rows, long-tailed, 5 % hidden anomalies" if row["contamination"] == 0.05 else None
+    return "rows, balanced" if row["imbalance"] == 1 else "rows, long-tailed"
+
+
+def page(every: list[Row]) -> str:
+    """The rows as a page: a table for each kind of data, cells in which the default is not what the interval says, and
+    what a fit without weights costs."""
+    pairs = [row for row in every if "kind" in row]
+    draws = ", ".join(map(str, sorted({row["draw"] for row in pairs if isinstance(row["draw"], int)})))
+    lines = [
+        "# What weighting adds, and what it costs", "",
+        "Written by benchmarks/weighting_adds.py, whose two files say how each figure is made, from "
+        "results/weighting-adds.jsonl",
+        "and from pairs of long-tail.jsonl, long-tail-tables.jsonl and rare-material.jsonl. Draws: " + draws + ".",
+        "A pair is one draw with weights and without; in brackets 95 % intervals, bootstrapped over draws within each",
+        "set. Every kind of normal counts the same. `fit` is the median ratio of CPU seconds of the two trainings.",
+        "`by default` says whether weights are on there; the last column whether the interval of the AUPR asks for it:",
+        "on if it lies above 0, else off. local-rx and collaborative cannot be weighed.", "",
+    ]  # fmt: skip
+    against: list[str] = []
+    for kind, modality in KINDS.items():
+        of_kind = [row for row in pairs if row["kind"] == kind]
+        if not of_kind:
+            continue
+        lines += [f"## {kind[0].upper()}{kind[1:]}", "", f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
+        for detector, scores in comparisons.in_order((row["detector"], row["scores"]) for row in _ordered(of_kind)):
+            cell = [row for row in of_kind if (row["detector"], row["scores"]) == (detector, scores)]
+            line, odd = _line(cell, detector, scores, modality)
+            lines += [line] if line else []
+            against += [f"- {kind}, {odd}"] if odd else []
+        lines += ["", "By set, AUPR:", "", *_by_set(_ordered(of_kind)), ""]
+    lines += ["## Where the default is not what the interval says", "", *(against or ["- nowhere"]), ""]
+    return "\n".join(lines + _cost(every))
+
+
+def _ordered(of_kind: list[Row]) -> list[Row]:
+    return sorted(of_kind, key=lambda row: (row["scores"] != "own", row["detector"]))
+
+
+def _change(cell: Iterable[Row], metric: str) -> comparisons.Change:
+    return comparisons.change(cell, metric, ON, OFF)
+
+
+def _line(cell: list[Row], detector: str, scores: str, modality: Modality | None) -> tuple[str, str]:
+    """The line of a table, and what is to be said where the default is not what the interval says."""
+    aupr, rarest = _change(cell, "aupr"), _change(cell, "auroc_rarest")
+    if not aupr.count:
+        return "", ""
+    sets = len({(row["source"], row["imbalance"]) for row in cell})
+    default, says = "", "on" if aupr.low > 0 else "off"
+    if modality is not None:
+        default = "on" if choose_weighting("auto", modality, scores == "local").steps else "off"
+    cells = [
+        detector,
+        scores,
+        sets,
+        aupr.count,
+        aupr,
+        rarest if rarest.count else "",
+        f"{_times(cell):.2f}",
+        default,
+        says,
+    ]
+    odd = f"{detector}, {scores} scores: {default} by default, AUPR {aupr}" if default and default != says else ""
+    return f"| {' | '.join(map(str, cells))} |", odd
+
+
+def _times(cell: list[Row]) -> float:
+    """Median over pairs of seconds with weights by seconds without."""
+    seconds: dict[tuple[Any, ...], dict[str, float]] = {}
+    for row in cell:
+        if row.get("seconds_fit"):
+            seconds.setdefault((row["source"], row["imbalance"], row["draw"]), {})[row["weighting"]] = row[
+                "seconds_fit"
+            ]
+    ratios = [pair["on"] / pair["off"] for pair in seconds.values() if len(pair) == 2 and pair["off"] > 0]
+    return float(np.median(ratios)) if ratios else float("nan")
+
+
+def _by_set(of_kind: list[Row]) -> list[str]:
+    """A line for each set, a column for each detector and way to read scores."""
+    columns = comparisons.in_order((row["detector"], row["scores"]) for row in of_kind)
+    lines = [f"| set | {' | '.join(f'{detector}, {scores}' for detector, scores in columns)} |"]
+    lines.append("|" + "---|" * (1 + len(columns)))
+    for source, imbalance in comparisons.in_order((row["source"], row["imbalance"]) for row in of_kind):
+        cells = [f"{source}{'' if imbalance == AS_GIVEN else f' {imbalance}:1'}"]
+        for column in columns:
+            place = (source, imbalance, *column)
+            own = [r for r in of_kind if (r["source"], r["imbalance"], r["detector"], r["scores"]) == place]
+            change = _change(own, "aupr")
+            cells.append(str(change) if change.count else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def _cost(every: list[Row]) -> list[str]:
+    timed = [row for row in every if "seconds_off" in row]
+    if not timed:
+        return []
+    lines = [
+        "## A fit without weights costs what plain costs", "",
+        '`tailwise.fit` as it is on 1,000 rows of 32 numbers, its weights off, and with `weighting=""`; medians of '
+        "CPU seconds, the two in turn.", "", "| detector | default, s | plain, s | ratio | repeats |",
+        "|" + "---|" * 5,
+    ]  # fmt: skip
+    for row in timed:
+        off, plain = (float(np.median(row[name])) for name in ("seconds_off", "seconds_plain"))
+        what = f"| {row['settings']['cost of']} | {off:.2f} | {plain:.2f} | {off / plain:.3f} |"
+        lines.append(f"{what} {len(row['seconds_off'])} |")
+    return [*lines, ""]

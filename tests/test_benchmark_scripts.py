@@ -1,0 +1,238 @@
+"""The scripts of small sets, thresholds and what weighting adds: they run, tiny, and their pages say what rows say."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tailwise.benchmark import draws
+from tailwise.weights.default import AUTO
+
+ROOT = Path(__file__).parents[1]
+Row = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def small_sets(module_of: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_of(ROOT / "benchmarks" / "small_sets.py")
+
+
+@pytest.fixture(scope="module")
+def thresholds(module_of: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_of(ROOT / "benchmarks" / "thresholds.py")
+
+
+@pytest.fixture(scope="module")
+def weighting_adds(module_of: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_of(ROOT / "benchmarks" / "weighting_adds.py")
+
+
+@pytest.fixture(scope="module")
+def weighting_page(module_of: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_of(ROOT / "benchmarks" / "weighting_adds_page.py")
+
+
+@pytest.mark.parametrize(
+    ("script", "rows", "page"),
+    [
+        ("small_sets", "small-sets.jsonl", "small-sets.md"),
+        ("thresholds", "thresholds.jsonl", "thresholds.md"),
+        ("weighting_page", "weighting-adds.jsonl", "weighting-adds.md"),
+    ],
+)
+def test_the_page_is_that_of_the_rows(script: str, rows: str, page: str, request: pytest.FixtureRequest) -> None:
+    module, path = request.getfixturevalue(script), ROOT / "benchmarks" / "results" / rows
+    every = module.gathered(path) if script == "weighting_page" else module.read(path)
+    assert (ROOT / "benchmarks" / page).read_text() == module.page(every)
+
+
+def test_a_split_of_easy_rows_keeps_every_bound(small_sets: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Defects ten deviations away are all caught, and the good ones of a plain cloud are what they are."""
+    monkeypatch.setattr(small_sets, "BATCH", 60)
+    generator = np.random.default_rng(0)
+    good, bad = generator.normal(size=(700, 6)).astype(np.float32), generator.normal(10, 1, (50, 6)).astype(np.float32)
+    row = small_sets.measure(good, bad, 60, 0)
+    assert min(row["auroc_default"], row["auroc_own"], row["auroc_local"]) > 0.99
+    assert row["caught"] == row["caught_held_out"] == 1
+    assert row["tested"] == 700 - 60 - 5 * 60
+    assert len(row["drifts"]) == 5
+    assert json.loads(json.dumps(row)) == row
+    page = small_sets.page([row | {"set": "cloud", "n": 60, "seed": 0}])
+    assert ("in the worst split" in page) == (abs(row["median"]) > 1)
+
+
+def small_row(n: int, seed: int, **changed: Any) -> Row:
+    """A row that keeps every bound, but for what is changed."""
+    rates = {"false_alarms": 0.05, "caught": 0.5, "false_alarms_held_out": 0.05, "caught_held_out": 0.5}
+    scores = {"auroc_default": 0.9, "auroc_own": 0.9, "auroc_local": 0.8, "median": 0.2}
+    rest = {"fitted_flagged": 0.05, "unknown": 0.05, "drifts": [False] * 5, "inside": True}
+    return {"set": "cells", "n": n, "seed": seed, **rates, **scores, **rest, **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"auroc_own": 0.906}, "the default's AUROC is 0.006 below"),
+        ({"median": -1.2}, "median new normal -1.20"),
+        ({"inside": False}, "inside the law in 0 of 4 splits"),
+        ({"false_alarms": 0.08}, "false alarms 0.080"),
+        ({"caught": 0.4}, "0.10 fewer caught than held out"),
+        ({"fitted_flagged": 0.11}, "0.110 of the fitted samples flagged"),
+        ({"unknown": 0.08}, "0.080 of new normals unknown"),
+        ({"drifts": [True, False]}, "drift alarms 4 of 8"),
+    ],
+)
+def test_each_missed_bound_is_said(small_sets: ModuleType, changed: Row, said: str) -> None:
+    kept = [small_row(30, seed) for seed in range(4)]
+    assert "- none" in small_sets.page(kept)
+    missed = [line for line in small_sets.page([*kept, *(small_row(60, s, **changed) for s in range(4))]).splitlines()
+              if line.startswith("- n = ")]  # fmt: skip
+    assert len(missed) == 1
+    assert missed[0].startswith("- n = 60: ")
+    assert said in missed[0]
+
+
+def pictures(folder: Path, names: list[str], grey: int, seed: int) -> list[Path]:
+    """Small noisy squares of one grey."""
+    generator = np.random.default_rng(seed)
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        noisy = np.clip(generator.normal(grey, 6, (16, 16)), 0, 255).astype(np.uint8)
+        Image.fromarray(noisy).save(folder / name)
+    return [folder / name for name in names]
+
+
+def test_a_folder_of_images_is_measured(
+    thresholds: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """White squares among grey ones: all caught where none trained, and rows are not made twice."""
+    monkeypatch.setattr(thresholds, "GOOD", 24)
+    monkeypatch.setattr(thresholds, "WAYS", {"default": None})
+    monkeypatch.setattr(
+        thresholds.tailwise, "fit", lambda images, **given: fit(f"ImageFolder({str(images)!r}, size=16)", **given)
+    )
+    cells = []
+    for name, count, grey in (("good", 40, 100), ("bad", 12, 220)):
+        files = pictures(tmp_path / name, [f"cell{grey}-{i}.png" for i in range(count)], grey, count)
+        stacked = np.stack([np.asarray(Image.open(file).convert("RGB")) for file in files])
+        cells.append(thresholds.Cells(files, stacked.transpose(0, 3, 1, 2).astype(np.float32) / 255))
+    good, bad = cells
+    rows = list(thresholds.rows_of(good, bad, 0, ["gaussian"]))
+    assert [row["planted"] for row in rows] == [0, 2]
+    assert rows[0]["caught"] == 1
+    assert rows[0]["tested"] == 16
+    assert rows[1]["suspects"] + rows[1]["raising"] + rows[1]["highest"] > 0
+    assert not list(thresholds.rows_of(good, bad, 0, ["gaussian"], [thresholds.place_of(row) for row in rows]))
+
+
+def fit(*given: Any, **options: Any) -> Any:
+    from tailwise.cli.commands import fit as command
+
+    return command(*given, **options)
+
+
+def threshold_row(seed: int, way: str, planted: int, rate: float, caught: float) -> Row:
+    named = {"suspects": planted, "raising": 0, "highest": planted, "falsely_named": 0, "calibrated_on": 60}
+    place = {"seed": seed, "detector": "gaussian", "threshold_by": way, "planted": planted}
+    return place | named | {"false_alarms": rate, "caught": caught}
+
+
+def test_spread_and_fall_are_those_of_the_rows(thresholds: ModuleType) -> None:
+    rows = []
+    for seed in range(11):  # the 10 % and 90 % quantiles of eleven rates are the second and the tenth
+        rows += [threshold_row(seed, "default", 0, 0.01 * seed, 0.5), threshold_row(seed, "default", 2, 0, 0.4)]
+        rows += [threshold_row(seed, "held out", 0, 0.02 * seed, 0.5), threshold_row(seed, "held out", 2, 0, 0.5)]
+    page = thresholds.page(rows)
+    assert "| gaussian | default | 60 | 0.050 | 0.010 | 0.090 | 0.080 | 0.50 | 0.500 |" in page
+    assert "spread 0.50 times held out's (at most .5): kept" in page
+    assert "detection falls by 20.0 % with two defects (at most 10 %): missed" in page
+
+
+def test_pairs_of_a_tiny_draw_make_a_page(
+    weighting_adds: ModuleType, weighting_page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every sort of work on small draws, and the page of nothing but these rows."""
+    monkeypatch.setattr(weighting_page, "REUSED", ())
+    place = tmp_path / "rows.jsonl"
+    tails = [w for w in weighting_adds.work_on_rows(1) if w.conditions.source == "digits"]
+    loops = [w for w in weighting_adds.work_on_loops(1) if w.conditions.source == "digits"]
+    (cubes,) = weighting_adds.work_on_spectra(1)
+    some = [
+        (tails[0], "gaussian", tails[0].make),
+        (loops[0], "own loop", loops[0].make),
+        (loops[0], "Reweighted(KernelDensity)", loops[0].make),
+        (cubes, "rx", lambda: weighting_adds.cube(1, side=20, bands=12)),
+    ]
+    for _ in range(2):  # the second time nothing is left to do
+        for work, detector, make in some:
+            methods = [method for method in work.methods if method.detector == detector]
+            weighting_adds.do(weighting_adds.replace(work, methods=methods, make=make), place)
+    rows = [json.loads(line) for line in place.read_text().splitlines()]
+    assert [row["status"] for row in rows] == ["ok"] * 12
+    page = weighting_page.page(weighting_page.gathered(place))
+    for line in ("| gaussian | own | 1 | 1 |", "| gaussian | local | 1 | 1 |", "| own loop |", "| rx | own | 1 | 1 |"):
+        assert line in page
+    assert "| rx | local |" in page
+
+
+def test_the_own_loop_learns(weighting_adds: ModuleType) -> None:
+    normal = np.random.default_rng(0).normal(size=(200, 4)) @ np.random.default_rng(1).normal(size=(4, 12))
+    for weighed in (False, True):
+        scores = weighting_adds.own_loop(normal[:150], np.concatenate([normal[150:], 5 + normal[150:]]), weighed, 10)
+        assert scores[50:].mean() > 2 * scores[:50].mean()
+
+
+def pair_row(draw: int, weighting: str, aupr: float, **changed: Any) -> Row:
+    spelled = {"weighting": repr(AUTO) if weighting == "auto" else "", "scores": "own", "draw": draw, "aupr": aupr}
+    place = {
+        "suite": "long-tail",
+        "status": "ok",
+        "source": "digits",
+        "draw": draw,
+        "imbalance": 20,
+        "contamination": 0,
+    }
+    own = {"detector": "gaussian", "weighting": weighting, "scores": "own", "seconds_fit": 2.0 if aupr > 0.5 else 1.0}
+    return place | own | {"metrics": {"aupr": aupr}, "settings": spelled} | changed
+
+
+def test_a_default_that_the_interval_does_not_ask_for_is_named(weighting_page: ModuleType, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setattr(weighting_page, "REUSED", ())
+    for gain, says in ((0.1, "on"), (-0.1, "off")):
+        rows = [pair_row(draw, "uniform", 0.5) for draw in range(3)]
+        rows += [pair_row(draw, "auto", 0.5 + gain + 0.001 * draw) for draw in range(3)]
+        # Weights that are spelled otherwise than today's are no pair of today's.
+        rows.append(pair_row(0, "auto", 0.0, settings={"weighting": "Importance(), Clip()", "scores": "own"}))
+        place = tmp_path / f"{says}.jsonl"
+        place.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        page = weighting_page.page(weighting_page.gathered(place))
+        assert f"| gaussian | own | 1 | 3 | {gain + 0.001:+.3f} [" in page
+        assert f"| on | {says} |" in page
+        assert ("- nowhere" in page) == (says == "on")
+
+
+def test_what_weights_cost_is_a_row(
+    weighting_adds: ModuleType, weighting_page: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weighting_page, "REUSED", ())
+    monkeypatch.setattr(weighting_adds.tailwise, "fit", lambda *given, **options: None)
+    for _ in range(2):
+        weighting_adds.cost(tmp_path / "rows.jsonl", repeats=2)
+    rows = weighting_page.gathered(tmp_path / "rows.jsonl")
+    assert [row["settings"]["cost of"] for row in rows] == ["nearest-neighbours", "gaussian", "autoencoder"]
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 3
+
+
+def test_a_cube_has_its_materials(weighting_adds: ModuleType) -> None:
+    draw = weighting_adds.cube(0)
+    assert isinstance(draw, draws.Draw)
+    shares = np.bincount(draw.test_groups.astype(int)) / len(draw.labels)
+    assert shares == pytest.approx([0.80, 0.14, 0.05, 0.01], abs=0.02)
+    assert draw.labels.sum() == 20
+    assert draw.train is draw.test
