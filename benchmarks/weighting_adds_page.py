@@ -31,8 +31,9 @@ KINDS: dict[str, Modality | None] = {
     "rows, long-tailed, 5 % hidden anomalies": ROW,
     "images": IMAGE, "feature maps": FEATURE_MAP, "spectra": SPECTRUM, "one's own loop, and estimators": None,
 }  # fmt: skip
-HEADINGS = ("detector", "scores", "sets", "pairs", "AUPR, on less off", "rarest kind's AUROC", "fit, times plain",
-            "by default", "as the interval says")  # fmt: skip
+HEADINGS = ("detector", "scores", "sets", "pairs", "AUPR, on less off", "rarest kind's AUROC", "fit without, s",
+            "with, times that", "by default", "as the interval says")  # fmt: skip
+FEWEST_PAIRS = 3
 Row = dict[str, Any]
 
 
@@ -41,7 +42,7 @@ def gathered(own: Path) -> list[Row]:
     every = [row for path in (*(RESULTS / f"{name}.jsonl" for name in REUSED), own) for row in rows.read_rows(path)]
     pairs: dict[str, Row] = {}
     for row in every:
-        if "ratio" in row or "seconds_off" in row:
+        if "seconds_off" in row:
             pairs[rows.key(row["settings"])] = row
         elif (one := _as_pair(row)) is not None:
             pairs[rows.key({name: one[name] for name in (*_CELL, "weighting")})] = one
@@ -91,7 +92,8 @@ def page(every: list[Row]) -> str:
         "results/weighting-adds.jsonl",
         "and from pairs of long-tail.jsonl, long-tail-tables.jsonl and rare-material.jsonl. Draws: " + draws + ".",
         "A pair is one draw with weights and without; in brackets 95 % intervals, bootstrapped over draws within each",
-        "set. Every kind of normal counts the same. `fit` is the median ratio of CPU seconds of the two trainings.",
+        "set; sets of fewer than three pairs have no say and no interval. Every kind of normal counts the same. Times",
+        "are CPU seconds of the two trainings: the median without weights, and the median ratio.",
         "`by default` says whether weights are on there; the last column whether the interval of the AUPR asks for it:",
         "on if it lies above 0, else off. local-rx and collaborative cannot be weighed.", "",
     ]  # fmt: skip
@@ -102,7 +104,7 @@ def page(every: list[Row]) -> str:
             continue
         lines += [f"## {kind[0].upper()}{kind[1:]}", "", f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
         for detector, scores in comparisons.in_order((row["detector"], row["scores"]) for row in _ordered(of_kind)):
-            cell = [row for row in of_kind if (row["detector"], row["scores"]) == (detector, scores)]
+            cell = _of_enough([row for row in of_kind if (row["detector"], row["scores"]) == (detector, scores)])
             line, odd = _line(cell, detector, scores, modality)
             lines += [line] if line else []
             against += [f"- {kind}, {odd}"] if odd else []
@@ -113,6 +115,13 @@ def page(every: list[Row]) -> str:
 
 def _ordered(of_kind: list[Row]) -> list[Row]:
     return sorted(of_kind, key=lambda row: (row["scores"] != "own", row["detector"]))
+
+
+def _of_enough(cell: list[Row]) -> list[Row]:
+    """The rows of sets of which so many pairs are there that an interval says something."""
+    sets = comparisons.in_order((row["source"], row["imbalance"]) for row in cell)
+    parts = [[row for row in cell if (row["source"], row["imbalance"]) == each] for each in sets]
+    return [row for part in parts if _change(part, "aupr").count >= FEWEST_PAIRS for row in part]
 
 
 def _change(cell: Iterable[Row], metric: str) -> comparisons.Change:
@@ -135,7 +144,7 @@ def _line(cell: list[Row], detector: str, scores: str, modality: Modality | None
         aupr.count,
         aupr,
         rarest if rarest.count else "",
-        f"{_times(cell):.2f}",
+        *(f"{time:.3g}" for time in _times(cell)),
         default,
         says,
     ]
@@ -143,16 +152,14 @@ def _line(cell: list[Row], detector: str, scores: str, modality: Modality | None
     return f"| {' | '.join(map(str, cells))} |", odd
 
 
-def _times(cell: list[Row]) -> float:
-    """Median over pairs of seconds with weights by seconds without."""
+def _times(cell: list[Row]) -> tuple[float, float]:
+    """The median over pairs of seconds without weights, and of seconds with them by seconds without."""
     seconds: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in cell:
-        if row.get("seconds_fit"):
-            seconds.setdefault((row["source"], row["imbalance"], row["draw"]), {})[row["weighting"]] = row[
-                "seconds_fit"
-            ]
-    ratios = [pair["on"] / pair["off"] for pair in seconds.values() if len(pair) == 2 and pair["off"] > 0]
-    return float(np.median(ratios)) if ratios else float("nan")
+        seconds.setdefault((row["source"], row["imbalance"], row["draw"]), {})[row["weighting"]] = row["seconds_fit"]
+    pairs = [pair for pair in seconds.values() if len(pair) == 2 and pair["off"] > 0]
+    ratios = [pair["on"] / pair["off"] for pair in pairs]
+    return float(np.median([pair["off"] for pair in pairs])), float(np.median(ratios))
 
 
 def _by_set(of_kind: list[Row]) -> list[str]:
@@ -166,7 +173,7 @@ def _by_set(of_kind: list[Row]) -> list[str]:
             place = (source, imbalance, *column)
             own = [r for r in of_kind if (r["source"], r["imbalance"], r["detector"], r["scores"]) == place]
             change = _change(own, "aupr")
-            cells.append(str(change) if change.count else "")
+            cells.append(str(change) if change.count >= FEWEST_PAIRS else f"{change.mean:+.3f}" if change.count else "")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

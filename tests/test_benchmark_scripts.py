@@ -158,15 +158,16 @@ def test_pairs_of_a_tiny_draw_make_a_page(
 ) -> None:
     """Every sort of work on small draws, and the page of nothing but these rows."""
     monkeypatch.setattr(weighting_page, "REUSED", ())
+    monkeypatch.setattr(weighting_page, "FEWEST_PAIRS", 1)
     place = tmp_path / "rows.jsonl"
     tails = [w for w in weighting_adds.work_on_rows(1) if w.conditions.source == "digits"]
     loops = [w for w in weighting_adds.work_on_loops(1) if w.conditions.source == "digits"]
-    (cubes,) = weighting_adds.work_on_spectra(1)
+    cubes, _ = weighting_adds.work_on_spectra(1)
     some = [
         (tails[0], "gaussian", tails[0].make),
         (loops[0], "own loop", loops[0].make),
         (loops[0], "Reweighted(KernelDensity)", loops[0].make),
-        (cubes, "rx", lambda: weighting_adds.cube(1, side=20, bands=12)),
+        (cubes, "rx", lambda: weighting_adds.cube(1, False, side=20, bands=12)),
     ]
     for _ in range(2):  # the second time nothing is left to do
         for work, detector, make in some:
@@ -207,7 +208,8 @@ def test_a_default_that_the_interval_does_not_ask_for_is_named(weighting_page: M
     for gain, says in ((0.1, "on"), (-0.1, "off")):
         rows = [pair_row(draw, "uniform", 0.5) for draw in range(3)]
         rows += [pair_row(draw, "auto", 0.5 + gain + 0.001 * draw) for draw in range(3)]
-        # Weights that are spelled otherwise than today's are no pair of today's.
+        # One draw of another set has no say. Weights that are spelled otherwise than today's are no pair of today's.
+        rows += [pair_row(7, weighting, aupr, source="other") for weighting, aupr in (("uniform", 0.9), ("auto", 0.1))]
         rows.append(pair_row(0, "auto", 0.0, settings={"weighting": "Importance(), Clip()", "scores": "own"}))
         place = tmp_path / f"{says}.jsonl"
         place.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -230,7 +232,7 @@ def test_what_weights_cost_is_a_row(
 
 
 def test_a_cube_has_its_materials(weighting_adds: ModuleType) -> None:
-    draw = weighting_adds.cube(0)
+    draw = weighting_adds.cube(0, True)
     assert isinstance(draw, draws.Draw)
     shares = np.bincount(draw.test_groups.astype(int)) / len(draw.labels)
     assert shares == pytest.approx([0.80, 0.14, 0.05, 0.01], abs=0.02)
