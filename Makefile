@@ -24,7 +24,7 @@ $(STAMP): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP)  ## fit, score and report on real solar cells; leaves a run folder
+demo: $(STAMP)  ## a fit without options beside its peers, where some good kinds are rare; leaves demo-run
 	$(BIN)/tailwise demo
 
 test: $(STAMP)  ## run every test and doctest
@@ -52,7 +52,7 @@ docs: $(STAMP)  ## write docs/api.md from the docstrings, the README's table fro
 
 lock: $(STAMP)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/python -m venv --clear build/lock
-	build/lock/bin/python -m pip install --quiet torch==2.13.0 '.[excel,hyperspectral,images,onnx,demo,dev]'
+	build/lock/bin/python -m pip install --quiet torch==2.13.0 '.[excel,hyperspectral,images,onnx,solar,dev]'
 	{ grep '^#' requirements.lock; build/lock/bin/python -m pip freeze --exclude tailwise | sed 's/+cpu//'; } > build/lock.txt
 	mv build/lock.txt requirements.lock
 

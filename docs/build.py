@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 PAGE, README = ROOT / "docs" / "api.md", ROOT / "README.md"
 # Copied from a run of `tailwise demo`, together with its picture, docs/demo.svg.
 DEMO = ROOT / "benchmarks" / "results" / "demo.json"
-PICTURE = "![Scores of good and defective test cells: plain, weighted, weighted and local](docs/demo.svg)"
+PICTURE = "![Scores of frequent good, rare good and defective pictures: plain, and by tailwise fit](docs/demo.svg)"
 HEAD = "# Names\n\nWritten by `make docs` from the docstrings; edit those.\n"
 
 

@@ -156,12 +156,15 @@ def test_the_readme_shows_the_demo_results_that_are_kept() -> None:
     rows = pd.read_json(io.StringIO(json.dumps(json.loads(DEMO_RESULTS.read_text(encoding="utf-8"))["rows"])))
     block = (ROOT / "README.md").read_text(encoding="utf-8").partition("<!-- demo:begin -->")[2]
     block = block.partition("<!-- demo:end -->")[0]
-    found = {line.split("|")[1].strip(): line for line in block.splitlines() if line.startswith("|")}
+    lines = [line for line in block.splitlines() if line.startswith("|")]
+    found = {line.split("|")[1].strip(): line for line in lines}
     for column, title in demo.FIGURES.items():
-        spread = rows.groupby("training")[column].agg(["mean", "min", "max"])
-        shown = [float(number) for number in re.findall(r"\d\.\d{3}", found[title])]
-        assert shown == pytest.approx(spread.loc[[*demo.WAYS]].to_numpy().ravel(), abs=5.1e-4)
-    assert f"{rows['start'].nunique()} training seeds" in block
+        spread = rows.groupby("method")[column].agg(["mean", "min", "max"])
+        place = next(line for line in lines if title in line).split("|").index(f" {title} ")
+        for method in demo.METHODS:
+            shown = re.findall(r"\d\.\d{3}", found[method].split("|")[place])
+            assert [float(number) for number in shown] == pytest.approx(spread.loc[method].to_list(), abs=5.1e-4)
+    assert f"draws {rows['draw'].min()} to {rows['draw'].max()}" in block
     pictures = re.findall(r"!\[.+\]\((.+)\)", block)
     assert [(ROOT / picture).suffix for picture in pictures if (ROOT / picture).exists()] == [".svg"]
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tailwise import InputError, open_source
-from tailwise.sources.digits import Digits
+from tailwise.core.modality import IMAGE
+from tailwise.sources.digits import Digits, RareDigits
 
 
 def test_chosen_digits_train_and_others_are_anomalies() -> None:
@@ -35,3 +36,28 @@ def test_all_rows_with_their_kinds() -> None:
 def test_digits_are_at_no_other_path() -> None:
     with pytest.raises(InputError, match="read from no path: got 'elsewhere'"):
         Digits().at("elsewhere")
+
+
+def test_good_digits_are_frequent_or_rare_and_all_others_are_defects() -> None:
+    problem = RareDigits(frequent=(0, 7), rare=(4,), many=100, few=9, seed=3, test=50).load()
+    assert problem.train_groups is not None
+    assert problem.test is not None
+    assert problem.test.groups is not None
+    names, counts = np.unique(problem.train_groups, return_counts=True)
+    assert dict(zip(names, counts, strict=True)) == {"0": 100, "4": 9, "7": 100}
+    assert np.array_equal(problem.test.labels, ~np.isin(problem.test.groups, ["0", "4", "7"]))
+    assert not set(problem.train.names) & set(problem.test.data.names)
+    assert np.unique(problem.test.groups, return_counts=True)[1].max() == 50
+    # Names are places in the package's own order, so pictures and digits are those that stand there.
+    from sklearn.datasets import load_digits
+
+    place = np.array(problem.train.names, dtype=int)
+    assert np.array_equal(load_digits().target[place].astype(str), problem.train_groups)
+    assert np.allclose(load_digits().images[place] / 16, problem.train.samples[:, 0])  # type: ignore[call-overload,index]
+    assert problem.train.modality is IMAGE
+
+
+@pytest.mark.parametrize("options", [{"rare": (0,)}, {"rare": (11,)}, {"frequent": (), "rare": ()}, {"many": 177 + 1}])
+def test_digits_that_cannot_be_drawn_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"RareDigits (needs different good digits|has 17[78] pictures of)"):
+        RareDigits(**options).load()  # type: ignore[arg-type]

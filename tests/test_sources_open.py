@@ -20,7 +20,7 @@ from tailwise.sources import image_samples, solar
 from tailwise.sources.arrays import ArrayFile
 from tailwise.sources.auto import open_source, with_maps
 from tailwise.sources.cube import Cube
-from tailwise.sources.digits import Digits
+from tailwise.sources.digits import Digits, RareDigits
 from tailwise.sources.idx import Idx
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.long_tail import LongTail
@@ -32,7 +32,7 @@ from tailwise.sources.table import Table
 
 IDX = bytes([0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 1, 2, 3, 4])
 here = pytest.mark.skipif(
-    importlib.util.find_spec("elpv_dataset") is None, reason="needs elpv-dataset (tailwise[demo])"
+    importlib.util.find_spec("elpv_dataset") is None, reason="needs elpv-dataset (tailwise[solar])"
 )
 
 
@@ -173,7 +173,7 @@ def test_solar_bounds():
 
 def test_solar_package_missing(monkeypatch):
     monkeypatch.setattr(solar.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"tailwise\[demo\]"):
+    with pytest.raises(InputError, match=r"tailwise\[solar\]"):
         SolarCells().load()
 
 
@@ -210,6 +210,7 @@ def test_what_sources_can_is_what_they_declare():
         Idx("i"): (OnDisk,),
         ArrayFile("a"): (OnDisk,),
         Digits(): (),
+        RareDigits(): (),
         LongTail(Digits()): (),
         InMemory(): (),
     }

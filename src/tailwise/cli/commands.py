@@ -479,12 +479,13 @@ def describe(name: str) -> str:
     return options.description(name)
 
 
-def demo(out: Path = Path("demo-run"), *, seed: int = 0, overwrite: bool = False) -> Run:
-    """Compare plain with weighted training on real solar cells, 400 mono and 40 poly, and write a run with its report.
+def demo(out: Path = Path("demo-run"), *, seed: int = 10, overwrite: bool = False) -> Run:
+    """Compare a fit without options with a plain one, kNN, LOF and an isolation forest on pictures of digits, of which
+    some good kinds are rare, and write a run with its report.
 
     Args:
-        out: the run folder of the weighted detector.
-        seed: draws the cells and starts the training.
+        out: the run folder of a fit without options.
+        seed: the first of five draws of pictures; each also starts the training. The case was chosen on 0 to 4.
         overwrite: replace what is in the run folder.
     """
     from ..workflows import demo as workflows_demo

@@ -20,7 +20,7 @@ _KNOWN_SETS = {
     "magnetic_tile": "github.com/abin24/Magnetic-tile-defect-datasets",
     "adbench": "github.com/Minqi824/ADBench",
     "abu": "the Airport-Beach-Urban scenes of Kang et al. 2017",
-    "elpv": "nothing to download: pip install 'tailwise[demo]', then SolarCells()",
+    "elpv": "nothing to download: pip install 'tailwise[solar]', then SolarCells()",
 }
 # Folders that are one thing.
 _STORES = (".zarr",)

@@ -27,7 +27,7 @@ _FACTS = Facts(
 )
 
 
-@register("source", "SolarCells", needs={"elpv_dataset": "demo"})
+@register("source", "SolarCells", needs={"elpv_dataset": "solar"})
 @dataclass(frozen=True, repr=False)
 class SolarCells(Value):
     """Good cells of two kinds, monocrystalline and polycrystalline, in any ratio; unseen good and defective ones test.
@@ -121,7 +121,7 @@ class _Cells:
 def _folder() -> Path:
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
-        raise InputError("SolarCells needs the package elpv-dataset", "pip install 'tailwise[demo]'")
+        raise InputError("SolarCells needs the package elpv-dataset", "pip install 'tailwise[solar]'")
     return Path(found.origin).parent / "data"
 
 
