@@ -410,3 +410,13 @@ def test_whole_numbers_beyond_all_measurements_are_identifiers(first):
     problem, said = read(frame)
     assert problem.train.features == ("w", "h", "m")
     assert "column 'hash' numbers the rows" in said[0]
+
+
+@pytest.mark.parametrize(("size", "spread"), [(1e17, 10), (1e13, 0.001), (-1e20, 1e4)])
+def test_digits_that_double_precision_lost_are_said(size, spread):
+    frame = parts()
+    frame["k"] = size + draw(4).normal(0, spread, ROWS)
+    said = read(frame)[1]
+    assert any("column 'k' lies near" in text and "take a constant off" in text for text in said)
+    frame["k"] = size * 1e-4 + draw(4).normal(0, spread, ROWS)
+    assert not any("lies near" in text for text in read(frame)[1])

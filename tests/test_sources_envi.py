@@ -192,3 +192,29 @@ def test_wavelengths_are_nanometres_whatever_their_unit(tmp_path, units, first, 
     listed = ", ".join(f"{first + step * band:g}" for band in range(6))
     path = write(tmp_path, {"wavelength": f"{{{listed}}}", "wavelength units": units})
     assert (read(path).features or (None,))[0] == expected
+
+
+@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize("suffix", [".img", ".dat", ""])
+def test_data_that_a_link_leads_out_to_is_refused(tmp_path, folder, suffix):
+    (tmp_path / "set").mkdir()
+    path = write(tmp_path / "set", data_name=f"a{suffix}")
+    data = path.with_suffix(suffix)
+    data.rename(tmp_path / "private")
+    data.symlink_to(tmp_path / "private")
+    with pytest.raises(InputError, match="a link that leads out of the folder"):
+        read(path.parent if folder else path)
+    # Links within the folder are followed, and so is a link to a header that lies beside its data.
+    (tmp_path / "private").rename(tmp_path / "set" / "real")
+    data.unlink()
+    data.symlink_to("real")
+    torch.testing.assert_close(read(path).samples, pixels())
+    (tmp_path / "b.hdr").symlink_to(path)
+    (tmp_path / f"b{suffix}").symlink_to(data)
+    torch.testing.assert_close(read(tmp_path / "b.hdr").samples, pixels())
+
+
+@pytest.mark.parametrize("kind", ["ENVI Classification", "envi classification", "ENVI Spectral Library"])
+def test_other_files_of_envi_are_no_cubes(tmp_path, kind):
+    with pytest.raises(InputError, match="a cube was needed"):
+        read(write(tmp_path, {"file type": kind}))

@@ -33,3 +33,18 @@ def centre_of(values: np.ndarray) -> np.ndarray:
 def about(values: np.ndarray, centre: np.ndarray) -> np.ndarray:
     """Values [n, d] less their centre [d], in double precision and then as float32."""
     return (np.asarray(values, dtype=np.float64) - centre).astype(np.float32)
+
+
+# A spread of fewer steps of double precision is one whose digits were lost before, at the latest in the file's reader.
+# Smaller numbers so close together are one number that was computed in two ways.
+_FEWEST_STEPS, _LARGE = 16, 1e9
+
+
+def lost(values: np.ndarray) -> np.ndarray:
+    """Which columns of finite numbers [n, d] are so large that double precision loses their spread: [d] bool."""
+    if not len(values):
+        return np.zeros(values.shape[1], bool)
+    steps = np.spacing(np.abs(values).max(0))
+    extent = np.ptp(values, axis=0)
+    large = np.abs(values).max(0) >= _LARGE
+    return large & (extent > 0) & (extent < _FEWEST_STEPS * steps)

@@ -45,7 +45,7 @@ _SHOWN = 5
 _SINGLE_SCENE = "single scene: the labelled pixels are also the training pixels, anomalies included, without labels"
 # The words of a name: letters, parted by anything else or by a capital after a small letter.
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
-_REFERENCES = ("dark", "white", "darks", "whites", "calibration", "spectralon")
+_REFERENCES = ("dark", "white", "darks", "whites", "calibration", "spectralon", "bias", "flatfield")
 _REFERENCE_WORDS = tuple(
     kind + what
     for kind in ("dark", "white")

@@ -8,12 +8,14 @@ refused.
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import InputError
+from .paths import LINK_OUT, is_inside
 
 SUFFIX = ".hdr"
 # What data files are called behind the header's name, besides nothing at all.
@@ -109,9 +111,17 @@ def map_data(path: Path, entries: dict[str, str]) -> np.ndarray:
         )
     if entries.get("file compression", "0") not in ("0", ""):
         raise InputError(f"{path} describes a compressed file", "unpack it, and write file compression = 0")
+    if "classification" in entries.get("file type", "").lower():
+        raise InputError(f"{path} describes a map of classes: a cube was needed", "leave it out of the data")
     if "spectral library" in entries.get("file type", "").lower():
         raise InputError(f"{path} describes a spectral library: a cube was needed")
     data = _data_file(path)
+    # A header says which file is read: in a folder from somebody else it must not be one of the reader's.
+    folders = (os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path)))
+    if not any(is_inside(os.path.realpath(data), folder) for folder in folders):
+        raise InputError(
+            f"{data} is {LINK_OUT}", f"copy {os.path.realpath(data)} into the folder, or give its own header"
+        )
     needed = offset + height * width * bands * dtype.itemsize
     holds = data.stat().st_size
     if holds != needed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -182,6 +183,12 @@ class Table(PathSource):
         if self.centre and len(self.centre) != len(names):
             raise InputError(f"{len(self.centre)} numbers are the centre of {len(names)} columns", "give one a column")
         values = _finite(frame, names, self.path)
+        for name in itertools.compress(names, centring.lost(values)):
+            warnings.warn(
+                f"{self.path}: column {name!r} lies near {np.abs(frame[name]).max():.3g}, and double precision holds "
+                "too few digits of its spread: take a constant off it before you save it, or leave it out by --columns",
+                stacklevel=5,
+            )
         centre = np.array(self.centre) if self.centre else centring.centre_of(values)
         samples = torch.from_numpy(centring.about(values, centre))
         return samples, torch.from_numpy(centre) if centre.any() else None
