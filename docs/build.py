@@ -1,5 +1,5 @@
-"""Write what is generated: docs/api.md from the docstrings, docs/architecture.svg from the imports, the README's table
-from the demo's results.
+"""Write what is generated: docs/api.md from the docstrings, docs/architecture.svg from the imports, the README's tables
+from rows of benchmarks and the demo.
 
 A public class or function without a docstring is an error.
 
@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import is_typeddict
 
 import architecture
+import first_screen
 
 import tailwise
 from tailwise.workflows import demo
@@ -79,11 +80,13 @@ def page() -> str:
 
 
 def readme() -> str:
-    """The README, with the demo's picture and table between its marks."""
+    """The README, with what is made from rows between its marks: the defaults beside their peers, and the demo."""
     rows = json.loads(DEMO.read_text(encoding="utf-8"))["rows"]
-    block = f"<!-- demo:begin -->\n{PICTURE}\n\n{demo.markdown(rows)}\n<!-- demo:end -->"
     text = README.read_text(encoding="utf-8")
-    return re.sub("<!-- demo:begin -->.*?<!-- demo:end -->", lambda _: block, text, flags=re.DOTALL)
+    for name, block in {"defaults": first_screen.table(), "demo": f"{PICTURE}\n\n{demo.markdown(rows)}"}.items():
+        marked = f"<!-- {name}:begin -->\n{block}\n<!-- {name}:end -->"
+        text = re.sub(f"<!-- {name}:begin -->.*?<!-- {name}:end -->", lambda _, new=marked: new, text, flags=re.DOTALL)
+    return text
 
 
 def main(arguments: list[str]) -> None:
