@@ -26,6 +26,8 @@ _WINDOWS, _CELLS = 32, 8
 # Grey, colour, and colour with transparency: what a bare array [n, channels, h, w] of so many is taken for.
 _PICTURE_CHANNELS = (1, 3, 4)
 
+_USUAL = "the usual choice for what is no table"
+
 
 @dataclass(frozen=True)
 class Modality:
@@ -42,6 +44,7 @@ class Modality:
         local_scores: whether scores are read against neighbours unless the user says otherwise.
         continuum: samples blend into each other instead of falling into kinds.
         detector: which one scores samples where nobody names one; docs/decisions/0011-defaults.md says why.
+        detector_reason: the same in a few words.
     """
 
     name: str = "row"
@@ -54,6 +57,7 @@ class Modality:
     local_scores: bool = True
     continuum: bool = False
     detector: str = "nearest-neighbours"
+    detector_reason: str = "on long tails as good as the autoencoder, and needs no epochs"
 
     @property
     def spatial(self) -> bool:
@@ -191,16 +195,16 @@ ROW = Modality()
 # pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
 SPECTRUM = _Spectrum(
     "spectrum", "spectra", "[1, bands]", "bands", "bands", 1, units_differ=False, local_scores=False, continuum=True,
-    detector="autoencoder",
+    detector="autoencoder", detector_reason=_USUAL,
 )  # fmt: skip
 IMAGE = _Image(
     "image", "images", "[channels, height, width]", "channels", "patches", 2, units_differ=False,
-    detector="autoencoder",
+    detector="autoencoder", detector_reason=_USUAL,
 )  # fmt: skip
 # A small defect hardly moves the mean of a map's channels, which is what maps are compared by.
 FEATURE_MAP = _FeatureMap(
     "feature map", "feature maps", "[channels, height, width]", "channels", "patches", 2,
-    units_differ=False, local_scores=False, detector="autoencoder",
+    units_differ=False, local_scores=False, detector="autoencoder", detector_reason=_USUAL,
 )  # fmt: skip
 SPATIAL = (IMAGE, FEATURE_MAP)
 _MODALITIES = {each.name: each for each in (ROW, SPECTRUM, IMAGE, FEATURE_MAP)}

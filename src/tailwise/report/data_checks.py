@@ -174,6 +174,12 @@ def _within(data: Data, first: np.ndarray, held_out: np.ndarray, samples: str) -
     return _check("copies in the training data", count, message, lines)
 
 
+def unlabelled(doubt: str) -> dict[str, Any]:
+    """The check of what `workflows.unlabelled` says of the data; "" is nothing."""
+    message = doubt or "nothing says that the data is unlabelled"
+    return _check("data that is declared normal", int(bool(doubt)), message, [])
+
+
 def test_copies(problem: Problem) -> np.ndarray:
     """Which test samples [m] equal a training one."""
     if problem.test is None:

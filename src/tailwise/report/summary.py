@@ -18,7 +18,7 @@ from ..runs.plain_json import plain
 from ..runs.scorer import Run
 from ..training.loop import Outcome
 from .contents import Tables, made_from
-from .data_checks import of_problem, test_copies
+from .data_checks import of_problem, test_copies, unlabelled
 from .decision import sentence
 from .gallery import of_run
 from .pictures import of_samples
@@ -82,7 +82,7 @@ def fit_summary(
     """The summary of a finished fit."""
     pictures, examples = of_samples(source, problem.train, table)
     scale, drawn, known = score_maps.Scale.of(settings), None, None
-    data_checks = of_problem(problem, table, source)
+    data_checks = [*of_problem(problem, table, source), unlabelled(settings["unlabelled"])]
     equal, judged = test_copies(problem), problem.test
     copies = int(equal.sum())
     if scale is not None:

@@ -50,6 +50,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "suspects": table.loc[suspect, "sample"].astype(str).tolist(),
         "samples": settings.samples,
         "detector": settings.detector,
+        "detector_reason": settings.detector_reason,
         "scores": settings.scores,
         "weighting": settings.weighting,
         "threshold": settings.threshold,
@@ -61,6 +62,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "sets_the_threshold": raised["suspects"],
         "threshold_without_these": raised["without"],
         "failed_checks": list(settings.failed_checks),
+        "unlabelled": settings.unlabelled,
         "report": str(Path(path) / REPORT_PAGE),
         "next": f"tailwise score {shlex.quote(path)} NEW_DATA",
     }
@@ -70,6 +72,7 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     """`outcome` in five lines."""
     kinds = f", {came['clusters']} clusters found" if came["clusters"] > 1 else ""
     left_out = f", {len(came['suspects'])} suspects left out" if came["suspects"] else ""
+    why = f" (auto: {came['detector_reason']})" if came["detector_reason"] else ""
     read = "own scores" if came["scores"] == "own" else "local scores"
     weighed = "weighted" if came["weighting"] else "unweighted"
     low, high = came["range"]
@@ -77,11 +80,12 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     look = [f"suspects {listed(came['suspects'], 3)}"] if came["suspects"] else []
     if came["sets_the_threshold"]:
         look.append(f"{listed(came['sets_the_threshold'], 3)}, far above the rest of what sets the threshold")
+    look += ["the data looks unlabelled"] if came["unlabelled"] else []
     look += [f"failed check: {name}" for name in came["failed_checks"]]
     promise = f"at most {100 * came['promised']:.3g} % of new normals in the mean"
     return [
         f"trained on {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
-        f"detector: {came['detector']}, {read}, {weighed}",
+        f"detector: {came['detector']}{why}, {read}, {weighed}",
         f"threshold: {came['threshold']:.4g}, for {promise} ({100 * low:.2g} to {100 * high:.2g} % at 95 %; {basis})",
         f"look at: {'; '.join(look) or 'nothing stands out'}",
         f"report: {came['report']}; next: {came['next']}",

@@ -127,7 +127,8 @@ class Made:
 
     `threshold` is of all samples, `thresholds` the rows of `Calibration.table`; `map_usual` and `map_threshold` are
     of pixels, None where the detector has no maps; `rounds` are of a refinement, `updates` the normals added since;
-    `group_fpr` is what `group_gate.check_group_fpr` says.
+    `group_fpr` is what `group_gate.check_group_fpr` says; `detector_reason` is why "auto" chose the detector, "" where
+    it did not; `unlabelled` is why the data looks unlabelled, "" where nothing says so.
     """
 
     checks: tuple[CheckRow, ...]
@@ -141,6 +142,8 @@ class Made:
     map_threshold: float | None = None
     seconds: float | None = None
     group_fpr: LimitRow | None = None
+    detector_reason: str = ""
+    unlabelled: str = ""
     updates: tuple[UpdateRow, ...] = ()
 
 

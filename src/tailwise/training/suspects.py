@@ -29,6 +29,9 @@ _FEWEST = 20
 # A lump of anomalies up to this size does not excuse its members.
 _LARGE_LUMP = 20
 _PART = 20_000
+# Data looks unlabelled where more than this share, and so many, of at most so many samples are odd by so many robust
+# deviations of oddness.
+_ODD, _MOST_ODD, _FEWEST_ODD, _LOOKED_AT = 5.0, 0.04, 5, 2_000
 
 
 @torch.no_grad()
@@ -128,6 +131,25 @@ class _View:
 
     def _joined(self, odd: Tensor) -> Tensor:
         return ((odd - self._middle[:, None]) / self._spread[:, None]).logsumexp(0)
+
+
+def count_odd(data: Data, rare: Tensor, seed: int = 0) -> tuple[int, int]:
+    """How many of how many samples are odd and in no rare kind, or suspects; looked at are at most 2,000, drawn.
+
+    Args:
+        rare: [n] bool, which samples are in a rare kind.
+    """
+    chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))[:_LOOKED_AT]
+    if len(chosen) < _FEWEST:
+        return 0, len(chosen)
+    sample = data.take(chosen)
+    odd = robust_deviations(Oddness(sample, seed).training_scores[None])[0] > _ODD
+    return int(((odd & ~rare[chosen]) | _among(sample)).sum()), len(chosen)
+
+
+def are_many(odd: int, of: int) -> bool:
+    """Whether so many odd samples are more than slip into data that is declared normal."""
+    return odd >= _FEWEST_ODD and odd > _MOST_ODD * of
 
 
 def _memory_of(data: Data, neighbour: int = LocalScores.nearest) -> Memory:

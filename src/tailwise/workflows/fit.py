@@ -41,7 +41,7 @@ from ..training.loop import Keeper
 from ..training.options import STEP_OPTIONS
 from ..weights.default import choose_weighting
 from ..weights.weighting import Weighting
-from . import assembly, reviews, thresholds
+from . import assembly, reviews, thresholds, unlabelled
 from .request import _APART, _SPELLED, AUTO, Request, check_training, make_detector
 
 # Local scores of normals lie about 0, and their middle varies by less than this on few samples.
@@ -58,6 +58,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         backbone = _backbone_file(request.source)
         problem = request.source.load() if problem is None else problem
         check_training(problem, request.source)
+        automatic = request.detector.strip() == AUTO
         request = request.decided(problem.train.modality, len(problem.train))
         detector = make_detector(request.detector)
         _warn_of_idle_options(request, detector)
@@ -93,6 +94,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": int((~suspect).sum()), "n_held_out": len(split.held), "n_suspects": int(suspect.sum())}
+        settings["detector_reason"] = problem.train.modality.detector_reason if automatic else ""
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
         if doubt := checks.doubt_of_weights(weighting, outcome):
@@ -100,6 +102,9 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             settings["notes"] = (*settings["notes"], doubt)
         clusters = Clusters.learn(problem.train, request.seed)
         table = split.table(detector, outcome, fitted.scores, clusters, suspect)
+        if doubt := unlabelled.sentence(request, problem, table):
+            messages.warning(doubt)
+        settings["unlabelled"] = doubt
         closest = scorer.closest(clusters) if request.per_cluster else None
         kinds = scorer.kinds_of(split.labelled, closest) if request.per_cluster or request.per_group else None
         table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, kinds)
