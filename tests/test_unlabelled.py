@@ -1,4 +1,4 @@
-"""A fit says when its data looks unlabelled: contaminated draws and label columns do, clean ones do not."""
+"""A fit says when its data looks unlabelled: contaminated draws do, clean ones do not."""
 
 import json
 
@@ -8,7 +8,6 @@ import pytest
 
 import tailwise
 from tailwise.cli import main
-from tailwise.sources.labels import may_be_labels
 
 
 def clean(seed: int, kind: str, count: int = 300) -> np.ndarray:
@@ -75,14 +74,6 @@ def test_what_somebody_vouches_for_is_not_doubted(table, capsys) -> None:  # typ
     assert not said(table(values), capsys, "--keep-suspects")
     labelled = table(np.concatenate([values, values]), bad=np.arange(666) == 5)
     assert not said(labelled, capsys, "--labels", "bad")
-
-
-def test_a_feature_that_looks_like_labels_is_named(table, capsys) -> None:  # type: ignore[no-untyped-def]
-    values, marks = clean(0, "one"), (np.arange(300) % 50 == 0).astype(int)
-    assert "column 'is_defect' holds 0 and 1" in said(table(values, is_defect=marks), capsys)
-    assert not said(table(values, is_defect=marks), capsys, "--columns", "f0,f1,f2")
-    assert not said(table(values, is_round=marks), capsys)
-    assert not may_be_labels("height")
 
 
 def test_in_python_and_as_json(tmp_path, capsys, caplog, table) -> None:  # type: ignore[no-untyped-def]

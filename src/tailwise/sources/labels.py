@@ -28,7 +28,6 @@ _ANOMALIES = _ANOMALOUS | {"anomalies", "defects", "faults", "error", "errors"}
 # Words that answer a question, which only the column's name asks.
 _YES, _NO = frozenset(["yes", "y", "ja", "oui", "si", "sí"]), frozenset(["no", "n", "nein", "non"])
 _TRUE, _FALSE = frozenset(["true", "t", "1", "1.0"]), frozenset(["false", "f", "0", "0.0"])
-_LABELS = frozenset(["label", "labels", "class", "target", "verdict", "y"])
 _LISTED = 6
 # Python itself refuses to read much longer ones.
 _WHOLE = re.compile(r"-*\d{1,100}")
@@ -76,15 +75,6 @@ def read_labels(values: Any, name: str = "labels", normal: Sequence[int | str] =
     sentence = f"labels {name!r}: normal is {_listed(good)}; anomalous is {_listed(bad) or 'none'}"
     doubt = "" if len(normal) else _doubt(good, bad, name)
     return Labels(anomalous, tuple(good), sentence, doubt)
-
-
-def may_be_labels(name: str) -> bool:
-    """Whether a column of this name may say which samples are anomalies.
-
-    >>> may_be_labels("is_defect"), may_be_labels("Label"), may_be_labels("height")
-    (True, True, False)
-    """
-    return name.strip().casefold() in _LABELS or bool(_asks_for(name))
 
 
 def values_of(normal: str | Sequence[int | str]) -> tuple[int | str, ...]:

@@ -1,7 +1,7 @@
 """Does data that a fit takes for normal look as if nobody vouched for it?
 
-Two things say so: many odd rows that are no rare kind, and a feature that looks like labels. Neither is proof. We chose
-the limits on generated tables; LOG.md has how often they speak on clean ones, and what they miss.
+Many odd rows that are no rare kind say so. That is no proof. We chose the limits on generated tables; LOG.md has how
+often they speak of clean ones, and what they miss. A feature that looks like labels is named by the source.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from ..core.data import Data
 from ..core.modality import ROW
 from ..core.problem import OnDisk, Problem, Source
 from ..report.numbers import quoted
-from ..sources.labels import may_be_labels
 from ..sources.memory import InMemory
 from ..training import suspects
 from .request import Request
@@ -33,30 +32,19 @@ def sentence(request: Request, problem: Problem, table: pd.DataFrame) -> str:
     declared = problem.test is not None and problem.test.labels is not None
     if declared or request.reviewed or request.keep_suspects or request.refine or problem.train.modality != ROW:
         return ""
-    reasons = [*_labels_among(problem.train), *_many_odd(problem.train, table["cluster"])]
-    if not reasons:
+    reason = _many_odd(problem.train, table["cluster"])
+    if not reason:
         return ""
-    return f"looks unlabelled: {'; '.join(reasons)}. If nobody vouches for the data: {_command(request.source)}"
+    return f"looks unlabelled: {reason}. If nobody vouches for the data: {_command(request.source)}"
 
 
-def _labels_among(data: Data) -> list[str]:
-    """One reason for each feature that may be labels."""
-    found = []
-    for place, name in enumerate(data.features):
-        values = data.original(data.read(torch.arange(len(data))))[:, place].unique()
-        if len(values) == 2 and may_be_labels(name):
-            low, high = values.tolist()
-            found.append(f"column {name!r} holds {low:g} and {high:g} and is a feature; if it is labels, say --labels")
-    return found
-
-
-def _many_odd(data: Data, cluster: pd.Series) -> list[str]:
+def _many_odd(data: Data, cluster: pd.Series) -> str:
     sizes = cluster.map(cluster.value_counts())
     rare = torch.from_numpy(((cluster >= 0) & (sizes <= _RARE * len(cluster))).to_numpy(copy=True))
     odd, looked_at = suspects.count_odd(data, rare)
     if not suspects.are_many(odd, looked_at):
-        return []
-    return [f"{odd} of {looked_at} rows ({odd / looked_at:.0%}) are far from the rest and in no kind of their own"]
+        return ""
+    return f"{odd} of {looked_at} rows ({odd / looked_at:.0%}) are far from the rest and in no kind of their own"
 
 
 def _command(source: Source) -> str:
