@@ -88,3 +88,14 @@ def test_in_python_and_as_json(tmp_path, capsys, caplog, table) -> None:  # type
     assert came["detector"] == "NearestNeighbours()"
     assert "needs no epochs" in came["detector_reason"]
     assert run.outcome()["detector_reason"] == ""  # it was named
+
+
+def test_help_says_which_command_is_for_which_data(capsys) -> None:  # type: ignore[no-untyped-def]
+    pages = {}
+    for words in (["--help"], ["fit", "--help"], ["triage", "--help"]):
+        assert main.run(words) == 0
+        pages[words[0]] = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "from data that you declare normal" in pages["--help"]
+    assert "data that nobody vouches for" in pages["--help"]
+    assert "For data that nobody vouches for use `tailwise triage`" in pages["fit"]
+    assert "For data that you declare normal use `tailwise fit`" in pages["triage"]
