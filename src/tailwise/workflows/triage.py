@@ -87,7 +87,7 @@ def triage(request: Request, parts: int = PARTS, problem: Problem | None = None)
         table,
         problem,
         request.source,
-        _AT_ONCE if at_once else f"{request.detector}, {parts} trained, none judges what it trained on",
+        _AT_ONCE if at_once else f"{request.detector}, {parts} trained, each judges samples that it did not train on",
         limit_of(suspicion.numpy()),
         request.smoothing,
         *_usual(fit, data, table, request),
