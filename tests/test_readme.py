@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shlex
-import shutil
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -39,27 +42,95 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_commands_of_the_readme_run(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """One after the other; only trainings and pictures are made smaller."""
+# Run first in a process of its own: the packages of all extras are not there, as after `pip install .`.
+WITHOUT_EXTRAS = """
+import sys
+from importlib.machinery import PathFinder
+
+class Installed(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {names!r} else super().find_spec(name, path, target)
+
+sys.meta_path = [Installed if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+RUN_LINES = """
+import contextlib, io, json, shutil, sys
+from tailwise.cli.main import run
+
+results = []
+for words in json.load(sys.stdin):
+    if words[0] == "compare":
+        shutil.copytree("run", "other_run")
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = run(words)
+    results.append([status, said.getvalue()])
+print(json.dumps(results))
+"""
+
+
+def extras() -> dict[str, list[str]]:
+    """The extras of users, and the packages of each by the names that one imports."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {
+        extra: [re.split(r"[=><]", text)[0].replace("-", "_").lower() for text in texts]
+        for extra, texts in project["optional-dependencies"].items()
+    }
+    return {extra: names for extra, names in named.items() if extra != "dev"}
+
+
+def run_lines(lines: list[list[str]], folder: Path, without: list[str]) -> list[tuple[int, str]]:
+    """Status and standard error of each command, one after the other in a process without these packages."""
+    code = (WITHOUT_EXTRAS.format(names={*without}) if without else "") + RUN_LINES
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=json.dumps(lines), capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return [(status, said) for status, said in json.loads(done.stdout.splitlines()[-1])]
+
+
+def smaller(words: list[str]) -> list[str]:
+    """Options with which a command that reads pixels takes seconds."""
+    trains = words[0] == "fit" and "--detector" not in words
+    return [*(["--size", "16"] if words[0] in ("fit", "triage") else []), *(["--epochs", "2"] if trains else [])]
+
+
+@pytest.mark.parametrize("with_extras", [True, False])
+def test_the_commands_of_the_readme_run_or_name_the_extra_that_they_need(with_extras: bool, photos: Path) -> None:
+    """As they are printed, one after the other; without extras pictures are smaller, and trainings shorter."""
     assert len(LINES) > 8
-    for line in LINES:
-        words = shlex.split(line)[1:]
-        if words[0] == "export" and importlib.util.find_spec("onnxscript") is None:
-            continue
-        if words[0] in ("fit", "triage"):
-            words += ["--size", "16", *(["--epochs", "2"] if "--detector" not in words else [])]
-        words += ["--parts", "2"] if words[0] == "triage" else []
-        if words[0] == "compare":
-            shutil.copytree("run", "other_run")
-        # 3 is a fit that failed its checks, after two epochs; 4 is drift.
-        assert run(words) in {"fit": (0, 3), "drift": (0, 4)}.get(words[0], (0,)), (line, capsys.readouterr().err)
+    if with_extras and not all(importlib.util.find_spec(name) for name in ("onnxscript", "efficientnet_lite_pytorch")):
+        pytest.skip("needs the extras images and onnx")
+    lines = [shlex.split(line)[1:] for line in LINES]
+    if not with_extras:
+        lines = [[*words, *smaller(words)] for words in lines]
+    blocked = [] if with_extras else [name for names in extras().values() for name in names]
+    refused = []
+    for words, (status, said) in zip(lines, run_lines(lines, photos, blocked), strict=True):
+        if status == 2:
+            hint = re.search(r"pip install 'tailwise\[(\w+)\]'", said)
+            assert hint is not None, (words, said)
+            assert hint[1] in extras()
+            refused.append(words[0])
+        else:
+            # 3 is a fit that failed its checks, after two epochs; 4 is drift.
+            assert status in {"fit": (0, 3), "drift": (0, 4)}.get(words[0], (0,)), (words, said)
+    assert refused == ([] if with_extras else ["export"])
+    assert (photos / "model.onnx").exists() == with_extras
     assert (photos / "review" / "review.csv").is_file()
     assert {path.name for path in (photos / "maps").iterdir()} >= {
         "0.png.map.tiff",
         "0.png.overlay.png",
         "0.png.mask.png",
     }
-    assert len(pd.read_csv("scores.csv")) == 5
+    assert len(pd.read_csv(photos / "scores.csv")) == 5
+
+
+def test_the_readme_installs_extras_that_there_are() -> None:
+    (line,) = re.findall(r"^    pip install \. .*$", README, re.MULTILINE)
+    (named,) = re.findall(r"'\.\[(.+)\]'", line)
+    assert {*named.split(",")} <= {*extras()}
 
 
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
