@@ -1,5 +1,5 @@
-"""Write what is generated: docs/api.md from the docstrings, docs/architecture.svg from the imports, the README's tables
-from rows of benchmarks and the demo.
+"""Write what is generated: docs/api.md from the docstrings, docs/architecture.svg from the imports, tables of
+the README and of docs/theory.md from rows of benchmarks and the demo.
 
 A public class or function without a docstring is an error.
 
@@ -13,7 +13,6 @@ import importlib
 import inspect
 import json
 import pkgutil
-import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +26,7 @@ import tailwise
 from tailwise.workflows import demo
 
 ROOT = Path(__file__).parents[1]
-PAGE, README = ROOT / "docs" / "api.md", ROOT / "README.md"
+PAGE, README, THEORY = ROOT / "docs" / "api.md", ROOT / "README.md", ROOT / "docs" / "theory.md"
 # Copied from a run of `tailwise demo`, together with its picture, docs/demo.svg.
 DEMO = ROOT / "benchmarks" / "results" / "demo.json"
 PICTURE = "![Scores of frequent good, rare good and defective pictures: plain, and by tailwise fit](docs/demo.svg)"
@@ -80,18 +79,25 @@ def page() -> str:
 
 
 def readme() -> str:
-    """The README, with what is made from rows between its marks: the defaults beside their peers, and the demo."""
+    """The README, with the defaults beside their peers, and the demo."""
     rows = json.loads(DEMO.read_text(encoding="utf-8"))["rows"]
-    text = README.read_text(encoding="utf-8")
-    for name, block in {"defaults": first_screen.table(), "demo": f"{PICTURE}\n\n{demo.markdown(rows)}"}.items():
-        marked = f"<!-- {name}:begin -->\n{block}\n<!-- {name}:end -->"
-        text = re.sub(f"<!-- {name}:begin -->.*?<!-- {name}:end -->", lambda _, new=marked: new, text, flags=re.DOTALL)
+    return marked(README, {"defaults": first_screen.table(), "demo": f"{PICTURE}\n\n{demo.markdown(rows)}"})
+
+
+def marked(path: Path, blocks: dict[str, str]) -> str:
+    """The text of a page with these blocks between the marks of their names."""
+    text = path.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, _, after = text.partition(begin)
+        text = f"{before}{begin}\n{block}\n{end}{after.partition(end)[2]}"
     return text
 
 
 def main(arguments: list[str]) -> None:
     """Write the pages, or with --check leave with the names of those that are not current."""
-    pages = {PAGE: page(), README: readme(), architecture.PICTURE: architecture.svg()}
+    pages = {PAGE: page(), README: readme(), THEORY: marked(THEORY, {"apart": first_screen.apart()})}
+    pages |= {architecture.PICTURE: architecture.svg()}
     old = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" not in arguments:
         for path in old:

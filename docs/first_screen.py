@@ -1,7 +1,10 @@
-"""The README's table of the defaults beside their peers, from the rows of benchmarks/results.
+"""Tables of the README and of docs/theory.md, from the rows of benchmarks/results.
+
+The README's has the defaults beside their peers.
 
 Three things that a reader cares for: a long tail (confirmation draws at 100:1), ordinary tables, and tables with 1, 2
-and 5 % of hidden anomalies in the training data. Means over sources or tables of the means over their draws.
+and 5 % of hidden anomalies in the training data. Means over sources or tables of the means over their draws. That of
+docs/theory.md has what weighting and local scores add, each alone.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from tailwise.benchmark import comparisons
 from tailwise.core import modality
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -25,6 +29,7 @@ _WHERE = {
     THINGS[1]: "[{count} tables](benchmarks/defaults.md)",
     THINGS[2]: "[the same, 1, 2 and 5 %](benchmarks/defaults.md)",
 }
+_LOCAL = {"weighting": "uniform", "scores": "auto"}
 Row = dict[str, Any]
 # Of one thing and figure: by method, by set, by draw.
 Values = dict[str, dict[str, dict[Any, float]]]
@@ -58,8 +63,7 @@ def _ahead(things: dict[str, dict[str, Values]]) -> str:
 
 def _measured_before() -> str:
     """That rows of the long tail are of other defaults, where they are."""
-    rows = [row for row in _rows("long-tail.jsonl") if _is_tail(row) and _name(row) == DEFAULT]
-    now = all(row["settings"].get("suspects") for row in rows)
+    now = all(row["settings"].get("suspects") for row in _tails() if _name(row) == DEFAULT)
     return "" if now else " The long tail was measured with local scores of all of the level, and weights."
 
 
@@ -108,16 +112,22 @@ def _of_tables(figure: str, hidden: bool) -> Values:
 
 
 def _of_tails(figure: str) -> Values:
+    """On the draws that the default has rows of."""
     held: Values = {}
-    for row in _rows("long-tail.jsonl"):
-        if _is_tail(row) and (name := _name(row)):
+    for row in _tails():
+        if name := _name(row):
             held.setdefault(name, {}).setdefault(row["source"], {})[row["draw"]] = row["metrics"][figure]
-    return held
+    wanted = {source: [*draws] for source, draws in held[DEFAULT].items()}
+    return {
+        name: {source: {draw: sets[source][draw] for draw in draws} for source, draws in wanted.items()}
+        for name, sets in held.items()
+        if all({*draws} <= {*sets.get(source, {})} for source, draws in wanted.items())
+    }
 
 
-def _is_tail(row: Row) -> bool:
-    asked = (row["part"], row["imbalance"], row["contamination"], row["status"])
-    return asked == ("confirmation", 100, 0, "ok")
+def _tails() -> list[Row]:
+    rows = comparisons.reported(_rows("long-tail.jsonl"))
+    return [row for row in rows if (row["imbalance"], row["contamination"]) == (100, 0)]
 
 
 def _name(row: Row) -> str:
@@ -134,3 +144,23 @@ def _name(row: Row) -> str:
 
 def _rows(name: str) -> list[Row]:
     return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+
+
+def apart() -> str:
+    """What weighting alone and local scores alone add to each detector on the long tails, in Markdown."""
+    rows = comparisons.long_tailed(comparisons.reported(_rows("long-tail.jsonl")))
+    lines = ["| | weighting: AUPR | rarest kind | local scores: AUPR | rarest kind |", "|---|" + "---:|" * 4]
+    for name in comparisons.in_order(row["detector"] for row in rows if row["scores"] == "auto"):
+        mine = [row for row in rows if row["detector"] == name]
+        cells = [
+            str(comparisons.change(mine, figure, way))
+            for way in (comparisons.WEIGHTED, _LOCAL)
+            for figure in ("aupr", "auroc_rarest")
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    rules = sorted({row["settings"]["scores"] for row in rows if _is(row, _LOCAL)})
+    return "\n".join([*lines, "", f"Local scores of these rows: {', '.join(f'`{rule}`' for rule in rules)}."])
+
+
+def _is(row: Row, way: comparisons.Choice) -> bool:
+    return all(row[name] == value for name, value in way.items())
