@@ -184,7 +184,7 @@ def _cost(every: list[Row]) -> list[str]:
         return []
     lines = [
         "## A fit without weights costs what plain costs", "",
-        '`tailwise.fit` as it is on 1,000 rows of 32 numbers, its weights off, and with `weighting=""`; medians of '
+        '`tailwise.fit` as it is on 500 rows of 32 numbers, its weights off, and with `weighting=""`; medians of '
         "CPU seconds, the two in turn.", "", "| detector | default, s | plain, s | ratio | repeats |",
         "|" + "---|" * 5,
     ]  # fmt: skip
