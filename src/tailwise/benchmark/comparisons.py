@@ -15,6 +15,7 @@ from .rows import key
 from .suites import AS_GIVEN
 
 _BOOTSTRAPS = 2_000
+_WORTH_RECOVERING = 0.02
 _WHERE = ("suite", "source", "imbalance", "contamination")
 _METHOD = ("detector", "weighting", "scores")
 Row = dict[str, Any]
@@ -96,6 +97,35 @@ def long_tailed(rows: list[Row]) -> list[Row]:
         if row["imbalance"] != AS_GIVEN:
             strongest[row["source"]] = max(strongest[row["source"]], row["imbalance"])
     return [row for row in rows if row["imbalance"] in (AS_GIVEN, strongest[row["source"]])]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What a method gains on a long tail, and what balanced training data would give the plain detector, in AUPR."""
+
+    gained: float
+    possible: float
+
+
+def recovered(rows: list[Row], method: Choice) -> dict[tuple[str, str], Recovered]:
+    """For each (source, detector) with balanced draws, on the draws that have them; where they give .02 or more."""
+    shares = {}
+    tail, balanced = long_tailed(rows), [row for row in rows if row["imbalance"] == 1 and not row["contamination"]]
+    for source, detector in in_order((row["source"], row["detector"]) for row in tail):
+        sides = [
+            {row["draw"]: row["metrics"]["aupr"] for row in side if _is(row, source, detector, wanted)}
+            for side, wanted in ((tail, method), (tail, PLAIN), (balanced, PLAIN))
+        ]
+        shared = set.intersection(*(set(side) for side in sides))
+        if shared:
+            ours, plain, even = (float(np.mean([side[draw] for draw in shared])) for side in sides)
+            if even - plain >= _WORTH_RECOVERING:
+                shares[source, detector] = Recovered(ours - plain, even - plain)
+    return shares
+
+
+def _is(row: Row, source: str, detector: str, method: Choice) -> bool:
+    return (row["source"], row["detector"]) == (source, detector) and all(row[n] == v for n, v in method.items())
 
 
 def mean_over_sources(rows: list[Row], metric: str) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
@@ -14,7 +15,7 @@ from ..calibration import clustering, conformal
 from ..core import embedding, inference, registry
 from ..core.data import Data
 from ..errors import InputError
-from ..training import cleaning, local_scores
+from ..training import cleaning, local_scores, suspects
 from ..training import fit as training_fit
 from ..training.cross_fitting import Fitted
 from ..weights.default import choose_weighting, parse_weighting
@@ -52,13 +53,19 @@ def check(suite: Suite, draw: Draw, method: Method) -> None:
 def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     """The detector of a method trained on a draw, in the suite's budget. It may raise what `training.fit` does.
 
-    Its scores are local only where it is refined too, because rounds read scores as they will be read; see
-    `with_scores`.
+    Where weighting and scores are "auto" it is trained as `tailwise fit` trains it without options: no weights beside
+    local scores, and suspects left out. Its scores are local there, and where it is refined, because rounds read scores
+    as they will be read; `with_scores` makes those of others local.
     """
     text = suite.weighting_text(method.weighting)
-    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.modality)
+    rule = local_scores.choose(method.scores, draw.train.modality)
+    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.modality, rule is not None)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
     rounds = cleaning.parse(method.refinement)
+    if method.is_default and rule is not None:
+        base[suspects.find(draw.train)] = 0
+    elif not rounds:
+        rule = None
 
     def train(data: Data, w: Tensor, seed: int) -> Fitted:
         detector = registry.parse_one(suite.detector_spelled(method.detector), "detector")
@@ -66,8 +73,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
         outcome = training_fit.fit(
             detector, data, weighting, suite.training, seed=seed, base_weights=w, anomalies=anomalies
         )
-        fitted = Fitted(detector, outcome, outcome.scores)
-        return with_scores(fitted, data, method.scores) if rounds else fitted
+        return Fitted.read_by(rule, detector, outcome, data, w, seed=0)
 
     return cleaning.in_rounds(train, rounds)(draw.train, base, seed)
 
@@ -144,7 +150,30 @@ def _per_group_knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None
     return score
 
 
-_YARDSTICKS = {"LOF": _lof, "kNN": _knn, "per-group kNN": _per_group_knn}
+def _normalised_knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
+    """The smallest ratio of the distance to a training sample and the mean distance of that to its own 5 neighbours.
+
+    After local density-based score normalisation (Wilkinghoff et al. 2025); how many neighbours is our choice.
+    """
+    distances = NearestNeighbors(n_neighbors=min(_NEIGHBOURS, len(train) - 1)).fit(train).kneighbors()[0].mean(1)
+    usual = np.maximum(distances, 1e-12 + 0.01 * np.median(distances))  # copies have no distance to divide by
+
+    def score(query: np.ndarray | None) -> np.ndarray:
+        pairs = pairwise_distances_chunked(train if query is None else query, train, reduce_func=_ratio(query is None))
+        return np.concatenate(list(pairs))
+
+    def _ratio(to_themselves: bool) -> Callable[[np.ndarray, int], np.ndarray]:
+        def smallest(block: np.ndarray, start: int) -> np.ndarray:
+            if to_themselves:
+                block[np.arange(len(block)), np.arange(start, start + len(block))] = np.inf
+            return (block / usual).min(1)
+
+        return smallest
+
+    return score
+
+
+_YARDSTICKS = {"LOF": _lof, "kNN": _knn, "normalised kNN": _normalised_knn, "per-group kNN": _per_group_knn}
 
 
 def _distance(train: np.ndarray, query: np.ndarray | None) -> np.ndarray:

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from matplotlib.axes import Axes
 
+from ..core.modality import ROW
 from ..errors import InputError
 from ..report import plots
 from ..report.page import in_markdown
@@ -34,6 +35,7 @@ from .comparisons import (
     in_order,
     long_tailed,
     mean_over_sources,
+    recovered,
     reported,
 )
 from .suites import YARDSTICKS
@@ -165,14 +167,14 @@ def _first_screen(rows: list[Row], picture: str) -> str:
     steep = [row for row in neural if row["imbalance"] == _STEEP]
     if not neural:
         return "There are no finished rows with a long tail yet.\n"
-    auto, name = (AUTO, "weighting and local scores") if has(neural, AUTO) else (WEIGHTED, "weighting")
+    auto, name = (AUTO, "As `tailwise fit` sets them") if has(neural, AUTO) else (WEIGHTED, "Weighted")
     lines = [
-        f"**Does it help?** Left on (`auto`: {name}), autoencoder and deep-svdd change by "
+        f"**Does it help?** {name}, autoencoder and deep-svdd change by "
         f"{say(neural, 'aupr', auto)} AUPR and {say(neural, 'auroc_rarest', auto)} AUROC of the rarest kind, "
         f"in the mean over {len({row['source'] for row in neural})} long-tailed sources. Weighting alone: "
         f"{say(neural, 'aupr', WEIGHTED)} AUPR; with the kinds told (the oracle): {say(neural, 'aupr', ORACLE)}. "
         f"At {_STEEP}:1 alone, {len({row['source'] for row in steep})} sources: {say(steep, 'aupr', auto)} AUPR and "
-        f"{say(steep, 'auroc_rarest', auto)} AUROC of the rarest kind.",
+        f"{say(steep, 'auroc_rarest', auto)} AUROC of the rarest kind.{_recovered(rows, auto)}",
         f"**Where?** {_where(tail, auto)}",
         f"**By how much?** {_against_yardsticks(tail, auto)}",
         f"**When should I not use it?** {_when_not(rows, auto)}",
@@ -180,6 +182,14 @@ def _first_screen(rows: list[Row], picture: str) -> str:
     lines.append(f"{_PART_NOTES[rows[0]['part']]} {_BRACKETS}")
     lines += [f"![Change in AUPR by auto, by source and detector, with intervals]{picture}"] if picture else []
     return "\n\n".join(lines) + "\n"
+
+
+def _recovered(rows: list[Row], auto: Choice) -> str:
+    shares = recovered([row for row in rows if row["detector"] in NEURAL], auto)
+    if not shares:
+        return ""
+    share = sum(each.gained for each in shares.values()) / sum(each.possible for each in shares.values())
+    return f" That is {share:.0%} of what balanced training data would give."
 
 
 def _where(rows: list[Row], auto: Choice) -> str:
@@ -218,7 +228,7 @@ def _when_not(rows: list[Row], auto: Choice) -> str:
 
 
 def _against_yardsticks(rows: list[Row], auto: Choice) -> str:
-    """One detector of ours, the best in the mean over sources, against LOF, kNN and per-group kNN."""
+    """One detector of ours, the default one if it is there, or else the best in the mean, against the yardsticks."""
     auto_rows = [row for row in rows if all(row[name] == value for name, value in auto.items())]
     sources = in_order(row["source"] for row in rows)
     names = [
@@ -227,10 +237,12 @@ def _against_yardsticks(rows: list[Row], auto: Choice) -> str:
         if {r["source"] for r in auto_rows if r["detector"] == d} == {*sources}
     ]
     if not names or not any(row["detector"] in YARDSTICKS for row in rows):
-        return "There are no rows of LOF, kNN and per-group kNN to compare with yet."
-    ours = max(names, key=lambda d: mean_over_sources([r for r in auto_rows if r["detector"] == d], "aupr"))
+        return "There are no rows of yardsticks to compare with yet."
+    best = max(names, key=lambda d: mean_over_sources([r for r in auto_rows if r["detector"] == d], "aupr"))
+    ours = ROW.detector if ROW.detector in names else best
     mean = mean_over_sources([row for row in auto_rows if row["detector"] == ours], "aupr")
-    theirs = {y: mean_over_sources([row for row in rows if row["detector"] == y], "aupr") for y in YARDSTICKS}
+    measured = [name for name in YARDSTICKS if any(row["detector"] == name for row in rows)]
+    theirs = {y: mean_over_sources([row for row in rows if row["detector"] == y], "aupr") for y in measured}
     behind = []
     for source in sources:
         best = _best([row for row in rows if row["source"] == source and row["detector"] in YARDSTICKS])
@@ -241,7 +253,8 @@ def _against_yardsticks(rows: list[Row], auto: Choice) -> str:
     where = (
         "; it is behind by more than 0.01 on " + ", ".join(behind) if behind else ", nowhere behind by more than 0.01"
     )
-    return f"{ours} with `auto` has a mean AUPR of {mean:.3f}, against {yardsticks} (which is told the kinds){where}."
+    name = f"The default detector, {ours}," if ours == ROW.detector else f"{ours} with `auto`"
+    return f"{name} has a mean AUPR of {mean:.3f}, against {yardsticks} (which is told the kinds){where}."
 
 
 def _best(rows: list[Row]) -> tuple[str, float] | None:
@@ -260,7 +273,9 @@ _PROTOCOL = """On one draw every method gets the same samples, seed and budget. 
 thinned so that their sizes fall off geometrically; *imbalance* is the largest over the smallest. The test holds equally
 many normals of each kind, or weighs them so. Thresholds for *good samples rejected* are taken at 5 % from training
 samples that were held out; the last two columns use the threshold that catches 80 % of the anomalies instead. *oracle*
-trains with the kinds' labels, each kind weighed the same; *per-group kNN* is told them too. *median-rejection* drops
+trains with the kinds' labels, each kind weighed the same; *per-group kNN* is told them too. *normalised kNN* divides by
+the neighbours' own distances (Wilkinghoff et al. 2025). *auto* with *local* scores is what `tailwise fit` does without
+options: local scores, suspects left out, and no weights. *median-rejection* drops
 the half with the highest scores. Spectra are never local by `auto`, whatever a row says: its scores are then the
 detector's own. Rows hold settings, versions, commit, seconds and memory."""
 
@@ -273,10 +288,7 @@ def _local_scores(rows: Sequence[Row]) -> str:
     text = f"Local scores of these rows are {' and '.join(f'`{rule}`' for rule in rules)}"
     if rules == [repr(local_scores.AUTO)]:
         return f"{text}."
-    return (
-        f"{text}, beside weights; `tailwise fit` without options takes `{local_scores.AUTO!r}` and no weights beside "
-        "them by now, of which these rows say nothing."
-    )
+    return f"{text}; `tailwise fit` without options takes `{local_scores.AUTO!r}` by now."
 
 
 def _not_run(rows: Sequence[Row]) -> str:

@@ -134,8 +134,8 @@ def _order(method: Method) -> tuple[str, ...]:
 
 
 def _same_fit(method: Method) -> Method:
-    """What the methods that share a fit have in common: rounds read local scores, a plain fit knows of none."""
-    return method if method.refinement else replace(method, scores="own")
+    """What the methods that share a fit have in common: rounds and defaults read local scores, others know of none."""
+    return method if method.refinement or method.is_default else replace(method, scores="own")
 
 
 def home_of(suite: Path) -> Path:

@@ -26,7 +26,7 @@ from ..weights.default import AUTO, AUTO_SPECTRA, parse_weighting
 
 PARTS = ("development", "confirmation")
 ORACLE = "oracle"
-YARDSTICKS = ("LOF", "kNN", "per-group kNN")
+YARDSTICKS = ("LOF", "kNN", "normalised kNN", "per-group kNN")
 AS_GIVEN = "as given"
 _SPLITS = ("groups", "halves", "scene")
 
@@ -129,6 +129,11 @@ class Method:
     def is_yardstick(self) -> bool:
         return self.detector in YARDSTICKS
 
+    @property
+    def is_default(self) -> bool:
+        """Whether it is what `tailwise fit` does with this detector where nothing else is asked for."""
+        return self.weighting == self.scores == "auto" and not self.refinement
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -191,6 +196,8 @@ class Suite:
         }
         common: dict[str, Any] = {"calibration": self.calibration, "fit": self.training.changed()}
         common |= {"per_cluster": True} if self.per_cluster else {}
+        if method.is_default and source["split"] == "groups":
+            spelled["weighting"], common["suspects"] = "", "left out"
         # Only what is used, so that cells of suites without it stay the cells that they were.
         common |= {"labelled": self.labelled} if self.labelled else {}
         common |= {"refinement": refinement_spelled(method.refinement)} if method.refinement else {}

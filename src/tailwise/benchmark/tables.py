@@ -22,6 +22,7 @@ from .comparisons import (
     long_tailed,
     mean_over_sources,
     name_of,
+    recovered,
 )
 from .suites import YARDSTICKS
 
@@ -72,7 +73,7 @@ def _conditions(rows: list[Row]) -> str:
             changes = [change(of_detector, "aupr", method) for method in (WEIGHTED, AUTO, ORACLE)]
             shown = [str(each) if each.count else "" for each in changes]
             lines.append([str(imbalance), f"{contamination:.0%}", detector, *shown])
-    return table(["imbalance", "hidden anomalies", "detector", "weighting", "weighting and scores", "oracle"], lines)
+    return table(["imbalance", "hidden anomalies", "detector", "weighting", "default", "oracle"], lines)
 
 
 def _cells(rows: list[Row]) -> str:
@@ -80,17 +81,22 @@ def _cells(rows: list[Row]) -> str:
     tail = long_tailed(rows)
     changes = [by_cell(tail, method) for method in (WEIGHTED, AUTO, ORACLE)]
     pairs = in_order(pair for each in changes for pair in each)
-    lines = [[*pair, *(str(each[pair]) if pair in each else "" for each in changes)] for pair in pairs]
-    text = table(["source", "detector", "weighting", "weighting and scores", "oracle"], lines)
+    shares = {pair: f"{each.gained / each.possible:.0%}" for pair, each in recovered(rows, AUTO).items()}
+    lines = [
+        [*pair, *(str(each[pair]) if pair in each else "" for each in changes), shares.get(pair, "")] for pair in pairs
+    ]
+    text = table(["source", "detector", "weighting", "default", "oracle", "recovered by default"], lines)
+    if shares:
+        text += "\n\n*Recovered* is of what balanced training data give the plain detector, where that is .02 or more."
     weighted, _, oracle = changes
     gained = [pair for pair, each in oracle.items() if each.mean >= _WORTH and pair in weighted]
-    for name, method, each in (("Weighting alone", WEIGHTED, weighted), ("Weighting and scores", AUTO, changes[1])):
+    for name, method, each in (("Weighting alone", WEIGHTED, weighted), ("Default", AUTO, changes[1])):
         if each:
             pair, lowest = min(each.items(), key=lambda item: item[1].mean)
             text += f"\n\n{name}, mean over all: {say(tail, 'aupr', method)}; "
             text += f"lowest: {' with '.join(pair)} {lowest}."
     if (beside := change(tail, "aupr", AUTO, _LOCAL)).count:
-        text += f"\n\nWeighting beside local scores, mean over all: {beside} AUPR against local scores alone."
+        text += f"\n\nSuspects left out, mean over all: {beside} AUPR against local scores alone."
     if not gained:
         return text
     ours, theirs = (float(np.mean([each[pair].mean for pair in gained])) for each in (weighted, oracle))
@@ -113,7 +119,7 @@ def _caught(rows: list[Row]) -> str:
             cells.append("" if np.isnan(rare) else f"{head:.1%} / {rare:.1%}")
         if cells[1]:
             lines.append([source, detector, *cells])
-    return table(["source", "detector", "plain", "weighting", "scores", "weighting and scores", "oracle"], lines)
+    return table(["source", "detector", "plain", "weighting", "local scores", "default", "oracle"], lines)
 
 
 def _hidden(rows: list[Row]) -> str:

@@ -30,24 +30,23 @@ from ..weights.steps import Importance
 # A random part of a larger training set is searched: kinds that matter have more than one sample in it.
 _MOST_SAMPLES = 20_000
 _MOST_AXES = 512
-_PRINCIPAL = 32
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
 _SHRINKAGE = 0.05
-# What the five cues look at, in their order.
+# What the cues look at, in their order.
 CUES = (
     "the detector's score",
     "distance to neighbours",
-    "distance to neighbours, whitened",
-    "distance to neighbours, leading components",
     "distance to the flat through neighbours",
+    "distance to neighbours, whitened",
 )
 # Samples that differ by less, as a share of their distance from the centre, are the same sample.
 _ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
 _MAD_TO_STD = 1.4826
-# How much of the neighbours' level is taken off where nobody says. In few dimensions anomalies lie together and excuse
-# each other, and what a kind of normal is blurs; in many, as of pictures and their features, hardly any lie together.
-_SHARE_OF_FEW, _SHARE_OF_MANY, _MANY = 0.35, 0.75, 128
+# From so many numbers a sample on, as of pictures and their features: hardly any anomalies lie together, so more of the
+# neighbours' level is taken off, and whitened distances tell more than those along the features.
+_MANY = 128
+_SHARE_OF_FEW, _SHARE_OF_MANY = 0.2, 0.75
 # Fewer samples than so many for each number of a sample: the axes of a space lie along the samples that it was learnt
 # from, so distances among these are others than those of new samples, and cues are standardised by samples left out.
 _SAMPLES_A_NUMBER, _FOLDS = 20, 5
@@ -58,13 +57,13 @@ _MOST_FOLDS, _OF_ALL_FOLDS = 20, 4_000
 @register("scores", "LocalScores")
 @dataclass(frozen=True, repr=False)
 class LocalScores(Value):
-    """The mean of five standardised cues, each a log quantity of the sample less a share of its mean over neighbours.
+    """The mean of standardised cues, each a log quantity of the sample less a share of its mean over neighbours.
 
     The cues are the detector's score; the distance to the `nearest`-th neighbour among the samples (features
-    standardised), among whitened samples and among their leading principal components; and the distance to the flat
-    through the `neighbours` nearest samples (as in local hyperplane distances, Vincent & Bengio 2001). Each is centred
-    and scaled by median and median absolute deviation over the training samples, each as if it had not been learnt, so
-    the result is about 0 for a usual normal of any kind and 3 is far out.
+    standardised); the distance to the flat through the `neighbours` nearest samples (as in local hyperplane distances,
+    Vincent & Bengio 2001); and, for samples of 128 numbers or more, the distance to the `nearest`-th neighbour among
+    whitened samples. Each is centred and scaled by median and median absolute deviation over the training samples, each
+    as if it had not been learnt, so the result is about 0 for a usual normal of any kind and 3 is far out.
 
     After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
     nearest-neighbour distance by the mean of the reference sample's own nearest-neighbour distances, or subtracts it.
@@ -74,7 +73,7 @@ class LocalScores(Value):
         neighbours: how many training samples a score is compared with.
         nearest: which neighbour's distance is used, and how many such distances it is compared with.
         share: how much of the neighbours' level is taken off: 0 compares with all samples alike, 1 with the neighbours
-            alone. None takes 0.35 of samples of fewer than 128 numbers, and 0.75 of others.
+            alone. None takes 0.2 of samples of fewer than 128 numbers, and 0.75 of others.
     """
 
     neighbours: Count = 20
@@ -158,9 +157,9 @@ class LocallyScored(Detector):
         self._floor: float | None = None
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
-        self.register_buffer("cues", torch.zeros(5, 1))  # [5, m], of each training sample as if it had not been learnt
-        self.register_buffer("middle", torch.zeros(5))
-        self.register_buffer("spread", torch.ones(5))
+        self.register_buffer("cues", torch.zeros(len(CUES), 1))  # [4, m], of each training sample as if it had not been learnt
+        self.register_buffer("middle", torch.zeros(len(CUES)))
+        self.register_buffer("spread", torch.ones(len(CUES)))
 
     @torch.no_grad()
     def learn(self, data: Data) -> Tensor:
@@ -173,13 +172,13 @@ class LocallyScored(Detector):
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
-        near, local = self.memory.learn(samples, standardise)  # [m, many], [4, m]
+        near, local = self.memory.learn(samples, standardise)  # [m, many], [3, m]
         few = len(samples) < _SAMPLES_A_NUMBER * samples.shape[1] and len(samples) >= 2 * _FOLDS
         cues = self._cues_left_out(samples, standardise) if few else self._cues(self.scores, self.scores[near], local)
         self.cues = cues.to(self.raw)
         middle, spread = middle_and_spread(cues)
         self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
-        scores = self._standard(cues).mean(0).to(self.raw)
+        scores = self._mean(self._standard(cues)).to(self.raw)
         inference.place(self, str(inference.device_of(self.detector)))
         return scores
 
@@ -190,21 +189,22 @@ class LocallyScored(Detector):
         """The wrapped detector's map and places, on its own scale: what is fair to kinds is when a sample is rejected,
         not where in it the score comes from."""
         read = self.detector.read(batch, score, map, embedding)
-        return replace(read, score=self._of(batch, read.score).mean(0).to(self.scores)) if score else read
+        return replace(read, score=self._mean(self._of(batch, read.score)).to(self.scores)) if score else read
 
     def named_cues(self, batch: Batch) -> dict[str, Tensor]:
-        """Each of `CUES`, standardised; the score is their mean."""
-        return dict(zip(CUES, self._of(batch, self.detector.score(batch)), strict=True))
+        """Each of `CUES` that has a say, standardised; the score is their mean."""
+        cues = self._of(batch, self.detector.score(batch))[: self._with_a_say]
+        return dict(zip(CUES[: self._with_a_say], cues, strict=True))
 
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
-        """[5, sample]: cues of samples with these scores of the wrapped detector."""
+        """[4, sample]: cues of samples with these scores of the wrapped detector."""
         near, local, own = self.memory(self._flat(batch).to(self.scores))
         cues = self._cues(self._scaled(scores.to(self.scores)), self.scores[near], local)
         return self._standard(torch.where(own < 0, cues, self.cues[:, own].to(cues)))
 
     def _cues_left_out(self, samples: Tensor, standardise: bool) -> Tensor:
-        """[5, m]: cues of training samples by memories of the others."""
-        cues = torch.empty(5, len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
+        """[4, m]: cues of training samples by memories of the others."""
+        cues = torch.empty(len(CUES), len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
         folds = min(max(_FOLDS, _OF_ALL_FOLDS // len(samples)), _MOST_FOLDS, len(samples) // 2)
         fold = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).to(samples.device) % folds
         for each in range(folds):
@@ -261,16 +261,24 @@ class LocallyScored(Detector):
         return precise if self._floor is None else precise.clamp_min(self._floor).log()
 
     def _cues(self, scores: Tensor, of_neighbours: Tensor, local: Tensor) -> Tensor:
-        """[5, n]: scores [n] less a share of their neighbours' [n, many], and local distances [4, n]."""
+        """[4, n]: scores [n] less a share of their neighbours' [n, many], and local distances [3, n]."""
         level = self.rule.share_of(self.memory.samples.shape[1]) * of_neighbours.to(local).mean(1)
         return torch.cat([(scores - level)[None], local])
 
     def _standard(self, cues: Tensor) -> Tensor:
         return (cues - self.middle[:, None]) / self.spread[:, None]
 
+    @property
+    def _with_a_say(self) -> int:
+        """How many of the cues count: whitening few features drowns the few that tell."""
+        return len(CUES) if self.memory.samples.shape[1] >= _MANY else len(CUES) - 1
+
+    def _mean(self, standard: Tensor) -> Tensor:
+        return standard[: self._with_a_say].mean(0)
+
 
 class Memory(nn.Module):
-    """The training samples in three spaces, and how far each lies from its neighbours, which a new sample is held to.
+    """The training samples in two spaces, and how far each lies from its neighbours, which a new sample is held to.
 
     `reach` is on a logarithmic scale, and of each sample without itself.
     """
@@ -278,12 +286,10 @@ class Memory(nn.Module):
     samples: Tensor
     mean: Tensor
     scale: Tensor
-    axes: Tensor
     whitening: Tensor
     reach: Tensor
     floor: Tensor
     whitened: Tensor
-    principal: Tensor
 
     def __init__(self, rule: LocalScores) -> None:
         super().__init__()
@@ -291,16 +297,14 @@ class Memory(nn.Module):
         self.register_buffer("samples", torch.zeros(1, 1))  # [m, d], standardised
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("scale", torch.ones(1))
-        self.register_buffer("axes", torch.zeros(1, 1))  # [d, few]
         self.register_buffer("whitening", torch.zeros(1, 1))  # [d, many]
-        self.register_buffer("reach", torch.zeros(4, 1))  # [distances, m]
-        self.register_buffer("floor", torch.ones(4))
-        # Both follow from the above.
+        self.register_buffer("reach", torch.zeros(3, 1))  # [distances, m]
+        self.register_buffer("floor", torch.ones(3))
+        # Follows from the above.
         self.register_buffer("whitened", torch.zeros(1, 1), persistent=False)
-        self.register_buffer("principal", torch.zeros(1, 1), persistent=False)
 
     def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
-        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances [4, m]."""
+        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances [3, m]."""
         self.mean = samples.mean(0)
         std = samples.std(0, correction=0)
         # Features differ in their units of measure; pixels and bands do not.
@@ -310,9 +314,8 @@ class Memory(nn.Module):
         values, axes = _principal(self.samples)
         added = _SHRINKAGE * values.sum() / samples.shape[1]
         self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
-        self.axes = axes[:, :_PRINCIPAL]
         self.project()
-        distances, near, _ = self._distances(self._spaces)
+        distances, near, _ = self._distances((self.samples, self.whitened))
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
         self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12).to(samples)
         reach = self._log(distances)
@@ -320,9 +323,10 @@ class Memory(nn.Module):
         return near[0], self._local(reach, near)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For samples [n, d] their neighbours among the training samples [n, many], their local distances [4, n], and
+        """For samples [n, d] their neighbours among the training samples [n, many], their local distances [3, n], and
         which training sample each is itself [n], -1 being none."""
-        distances, near, own = self._distances(self._projected((samples - self.mean) / self.scale))
+        standard = (samples - self.mean) / self.scale
+        distances, near, own = self._distances((standard, self._whiten(standard)))
         return near[0], self._local(self._log(distances), near), own
 
     def reach_of(self, samples: Tensor) -> Tensor:
@@ -330,29 +334,24 @@ class Memory(nn.Module):
         return self._log(self._distances(self._projected((samples - self.mean) / self.scale))[0])
 
     def project(self) -> None:
-        """Put the training samples into the other spaces."""
-        _, self.whitened, self.principal = self._projected(self.samples)
+        """Put the training samples into the other space."""
+        self.whitened = self._whiten(self.samples)
 
-    def _projected(self, standard: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _whiten(self, standard: Tensor) -> Tensor:
         # In double precision, so that no other way of adding up gives other distances, however alike they all are.
         precise = standard.to(export_ops.precise(standard.device))
-        whitened, principal = ((precise @ axes.to(precise)).to(standard) for axes in (self.whitening, self.axes))
-        return standard, whitened, principal
-
-    @property
-    def _spaces(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.samples, self.whitened, self.principal
+        return (precise @ self.whitening.to(precise)).to(standard)
 
     def _distances(self, asked: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Distances [4, n]: to the few-th neighbour in each space, and to the flat through the many nearest samples;
-        the neighbours in each space; and which training sample each is itself [n]. None is its own neighbour, so a
-        training sample scores the same whenever it is scored."""
+        """Distances [3, n]: to the few-th neighbour, to the flat through the many nearest samples, and to the few-th
+        neighbour among whitened samples; the neighbours that each is compared with; and which training sample each is
+        itself [n]. None is its own neighbour, so a training sample scores the same whenever it is scored."""
         many = min(self.rule.neighbours, len(self.samples) - 1)
         few = min(self.rule.nearest, many)
         rows: list[Tensor] = []
         near: list[Tensor] = []
         own = torch.zeros(0)
-        for points, known, k in zip(asked, self._spaces, (many, few, few), strict=True):
+        for points, known, k in zip(asked, (self.samples, self.whitened), (many, few), strict=True):
             distances, indices = numerics_neighbours.nearest(points, known, k + 1, centred=True)
             if not near:
                 same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
@@ -360,15 +359,16 @@ class Memory(nn.Module):
             distances, indices = numerics_neighbours.without_self(distances, indices, own)
             rows.append(distances[:, few - 1])
             near.append(indices)
-        return torch.stack([*rows, beyond(asked[0], self.samples, near[0])]), near, own
+        flat = beyond(asked[0], self.samples, near[0])
+        return torch.stack([rows[0], flat, rows[1]]), [near[0], near[0], near[1]], own
 
     def _log(self, distances: Tensor) -> Tensor:
         return torch.maximum(distances, self.floor[:, None]).log()
 
     def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
         """Less a share of the mean over the nearest samples' own."""
-        few = near[1].shape[1]
-        of_each = zip(self.reach.to(reach), (*near, near[0]), strict=True)
+        few = near[-1].shape[1]
+        of_each = zip(self.reach.to(reach), near, strict=True)
         usual = [own[of[:, :few]].mean(1) for own, of in of_each]
         return reach - self.rule.share_of(self.samples.shape[1]) * torch.stack(usual)
 
