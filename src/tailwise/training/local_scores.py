@@ -157,7 +157,9 @@ class LocallyScored(Detector):
         self._floor: float | None = None
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
-        self.register_buffer("cues", torch.zeros(len(CUES), 1))  # [4, m], of each training sample as if it had not been learnt
+        self.register_buffer(
+            "cues", torch.zeros(len(CUES), 1)
+        )  # [4, m], of each training sample as if it had not been learnt
         self.register_buffer("middle", torch.zeros(len(CUES)))
         self.register_buffer("spread", torch.ones(len(CUES)))
 
@@ -325,17 +327,20 @@ class Memory(nn.Module):
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For samples [n, d] their neighbours among the training samples [n, many], their local distances [3, n], and
         which training sample each is itself [n], -1 being none."""
-        standard = (samples - self.mean) / self.scale
-        distances, near, own = self._distances((standard, self._whiten(standard)))
+        distances, near, own = self._distances(self._spaces_of(samples))
         return near[0], self._local(self._log(distances), near), own
 
     def reach_of(self, samples: Tensor) -> Tensor:
-        """What `reach` is of the training samples, of samples [n, d]: [4, n]."""
-        return self._log(self._distances(self._projected((samples - self.mean) / self.scale))[0])
+        """What `reach` is of the training samples, of samples [n, d]: [3, n]."""
+        return self._log(self._distances(self._spaces_of(samples))[0])
 
     def project(self) -> None:
         """Put the training samples into the other space."""
         self.whitened = self._whiten(self.samples)
+
+    def _spaces_of(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        standard = (samples - self.mean) / self.scale
+        return standard, self._whiten(standard)
 
     def _whiten(self, standard: Tensor) -> Tensor:
         # In double precision, so that no other way of adding up gives other distances, however alike they all are.
