@@ -215,7 +215,7 @@ class TestRows:
     ) -> None:
         caplog.set_level("INFO", "tailwise")
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
-        assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 27
+        assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 28
         found = rows.read_rows(target)
         plain = [row for row in found if row["scores"] == "own"]
         assert [row["status"] for row in plain] == ["ok"] * 30
@@ -365,7 +365,7 @@ class TestRows:
         for _ in range(2):
             for each in runner.jobs(suite, "default", "development", target):
                 runner.run_job(each)
-        assert len(target.read_text().splitlines()) == 2 * 27
+        assert len(target.read_text().splitlines()) == 2 * 28
 
     def test_a_changed_default_is_another_cell(self) -> None:
         at, method = conditions(), Method("autoencoder", "auto")
