@@ -90,7 +90,7 @@ def page(every: list[Row]) -> str:
         "# What weighting adds, and what it costs", "",
         "Written by benchmarks/weighting_adds.py, whose two files say how each figure is made, from "
         "results/weighting-adds.jsonl",
-        "and from pairs of long-tail.jsonl, long-tail-tables.jsonl and rare-material.jsonl. Draws: " + draws + ".",
+        "and from pairs of long-tail-weightings.jsonl, long-tail-tables.jsonl and rare-material.jsonl. Draws: " + draws + ".",
         "A pair is one draw with weights and without; in brackets 95 % intervals, bootstrapped over draws within each",
         "set; sets of fewer than three pairs have no say and no interval. Every kind of normal counts the same. Times",
         "are CPU seconds of the two trainings: the median without weights, and the median ratio.",
