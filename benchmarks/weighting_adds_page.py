@@ -2,7 +2,7 @@
 
     python benchmarks/weighting_adds.py page > benchmarks/weighting-adds.md
 
-Rows are those of results/weighting-adds.jsonl and, of results/long-tail, long-tail-tables and rare-material, the ones
+Rows are those of results/weighting-adds.jsonl and, of long-tail-weightings, long-tail-tables and rare-material, those
 whose weights and scores are spelled as the library spells them now: pairs of local scores from before their share was
 chosen are left out.
 """
@@ -22,7 +22,7 @@ from tailwise.training.local_scores import LocalScores
 from tailwise.weights.default import AUTO, AUTO_SPECTRA, choose_weighting
 
 RESULTS = Path(__file__).parent / "results"
-REUSED = ("long-tail", "long-tail-tables", "rare-material")
+REUSED = ("long-tail-weightings", "long-tail-tables", "rare-material")
 LOSS = "Importance()"
 ON, OFF = {"weighting": "on"}, {"weighting": "off"}
 # What a sample is; None where the user asks for weights and there is no default.
@@ -90,7 +90,7 @@ def page(every: list[Row]) -> str:
         "# What weighting adds, and what it costs", "",
         "Written by benchmarks/weighting_adds.py, whose two files say how each figure is made, from "
         "results/weighting-adds.jsonl",
-        "and from pairs of long-tail-weightings.jsonl, long-tail-tables.jsonl and rare-material.jsonl. Draws: " + draws + ".",
+        "and from pairs of long-tail-weightings, long-tail-tables and rare-material. Draws: " + draws + ".",
         "A pair is one draw with weights and without; in brackets 95 % intervals, bootstrapped over draws within each",
         "set; sets of fewer than three pairs have no say and no interval. Every kind of normal counts the same. Times",
         "are CPU seconds of the two trainings: the median without weights, and the median ratio.",

@@ -338,3 +338,9 @@ def test_alarms_of_a_day_add_up():
     calibration = Calibration(np.arange(110.0), np.array(["mono"] * 100 + ["poly"] * 10))
     rows = calibration.table(0.05, per_day=1_000)
     assert sum(row["per_day"] for row in rows) == pytest.approx(1_000 * calibration.together(0.05)["promised"])
+
+
+def test_a_quarter_of_the_scores_far_above_the_rest_is_a_part_of_what_is_usual():
+    usual, high = np.random.default_rng(0).normal(size=79), np.full(26, 30.0)
+    assert not conformal.far_out(np.concatenate([usual, high])).any()
+    assert conformal.far_out(np.concatenate([usual, high[:5]])).sum() == 5

@@ -21,6 +21,7 @@ from ..errors import InputError
 FOLDS = 5
 # In robust standard deviations of the calibration scores; the second makes one of a median absolute deviation.
 _FAR_OUT, _MAD_TO_STD = 5.0, 1.4826
+_MOST_FAR_OUT = 0.2
 # A threshold from fewer held-out samples than this varies too much from draw to draw.
 _ENOUGH_HELD_OUT = 200
 
@@ -158,11 +159,13 @@ def usual_folds(samples: int, false_alarms: float) -> int:
 def far_out(normal_scores: np.ndarray) -> np.ndarray:
     """Which calibration scores [m] lie far above all others: beyond 5 robust standard deviations from their median.
 
-    If these are anomalies that nobody noticed, they raise the threshold; see `conformal_threshold`.
+    If these are anomalies that nobody noticed, they raise the threshold; see `conformal_threshold`. None do where they
+    are more than a fifth: so many are a part of what is usual.
     """
     scores = _finite(normal_scores, "scores of normals")
     deviation = _MAD_TO_STD * np.median(np.abs(scores - np.median(scores)))
-    return (deviation > 0) & (scores > np.median(scores) + _FAR_OUT * deviation)
+    far = (deviation > 0) & (scores > np.median(scores) + _FAR_OUT * deviation)
+    return far if far.mean() <= _MOST_FAR_OUT else np.zeros_like(far)
 
 
 def shortfall(samples: int, basis: str, false_alarms: float, advice: str) -> str:
