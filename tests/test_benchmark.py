@@ -218,7 +218,7 @@ class TestRows:
         assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 28
         found = rows.read_rows(target)
         plain = [row for row in found if row["scores"] == "own"]
-        assert [row["status"] for row in plain] == ["ok"] * 30
+        assert [row["status"] for row in plain] == ["ok"] * 32
         assert not [row for row in found if row["status"] == "failed"]
         assert {row["draw"] for row in found} == {1, 2}
         assert all(row["seconds_fit"] >= 0 and row["peak_memory_mb"] > 50 for row in plain)
