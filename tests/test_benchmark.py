@@ -226,7 +226,7 @@ class TestRows:
         assert os.environ.get("OMP_NUM_THREADS") == threads
         left = runner.jobs(SMOKE, "default", "development", target)
         assert all(method.scores for each in left for method in each.methods)
-        assert "54 cells" in caplog.text
+        assert "56 cells" in caplog.text
 
     def test_an_interrupted_line_is_tolerated_and_done_again(self, tmp_path: Path) -> None:
         work = job(tmp_path, Method("gaussian", "uniform"), Method("gaussian", "oracle"))
