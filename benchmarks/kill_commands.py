@@ -49,6 +49,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from sklearn import ensemble  # noqa: F401 (imported before a command begins)
 
 from tailwise import __version__
 from tailwise.benchmark import page as benchmark_page
@@ -411,7 +412,7 @@ def _become(
         if largest is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         # The processes of a benchmark need not import what is imported here.
-        multiprocessing.get_context = lambda _: _FORK  # type: ignore[assignment,misc]
+        multiprocessing.get_context = lambda _=None: _FORK  # type: ignore[assignment,misc]
         taken, of_interest, first = 0, str(home), os.getpid()
 
         def count(event: str, given: tuple[Any, ...]) -> None:

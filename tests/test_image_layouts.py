@@ -434,3 +434,13 @@ def test_validation_without_test_has_a_way_on(tmp_path, folder):
     made(tmp_path, ("train/good/#.png", 4), (f"{folder}/good/#.png", 2), (f"{folder}/crack/#.png", 3))
     notes = ImageFolder(str(tmp_path), size=16).load().facts.notes
     assert notes[2].endswith("only scored: rename their folder to test to test on them")
+
+
+@pytest.mark.parametrize("folder", ["ground_truth/hole", "masks", "Annotations/bad"])
+def test_masks_alone_never_train(tmp_path, folder):
+    """The images themselves are of a format that is not read here, so the masks are all that could train."""
+    made(tmp_path, (f"{folder}/#_mask.png", 4))
+    with pytest.raises(InputError, match="lies in a folder of masks") as raised:
+        opened(tmp_path)
+    assert "give that folder itself" in raised.value.hint
+    assert len(opened(tmp_path / folder)[1].train) == 4

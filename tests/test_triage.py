@@ -302,3 +302,17 @@ def test_deep_layers_end_the_two_coarsest_grids():
     assert networks.deep_layers(name) == tuple(
         max(i for i, side in enumerate(sides) if side == s) for s in coarsest[::-1]
     )
+
+
+@pytest.mark.parametrize("colour", [0, 90, 255])
+def test_equal_images_are_ranked_and_none_stands_out(colour, tmp_path, capsys):
+    """Their scores are all 0, so no limit can be said: the page, the terminal and --json say so."""
+    (tmp_path / "photos").mkdir()
+    for number in range(6):
+        Image.new("L", (8, 8), colour).save(tmp_path / "photos" / f"{number}.png")
+    command = ["triage", str(tmp_path / "photos"), "--read", "pixels", "--size", "8", "--channels", "1", "--parts", "2"]
+    assert main.run([*command, "--out", str(tmp_path / "review")]) == 0
+    assert "none stands out" in capsys.readouterr().err
+    assert "none stands out" in (tmp_path / "review" / "review.html").read_text()
+    assert main.run([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["limit"] is None

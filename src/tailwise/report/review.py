@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -67,7 +68,7 @@ def outcome(found: Triage, sheet: str, page: str, scores: str, following: str) -
         "probable_anomalies": int(counts.get(PROBABLY_ANOMALY, 0)),
         "probably_rare": int(counts.get(PROBABLY_RARE, 0)),
         "ranked_by": found.ranked_by,
-        "limit": found.limit,
+        "limit": found.limit if math.isfinite(found.limit) else None,
         "oddest": [{"sample": row["sample"], "score": row["score"]} for row in oddest.to_dict("records")],
         "review": sheet,
         "page": page,
@@ -80,11 +81,12 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     """`outcome` in five lines, the paths only where something was written."""
     called = f"{came['probable_anomalies']} probably anomalies, {came['probably_rare']} probably of a rare kind"
     oddest = ", ".join(f"{row['sample']!r} ({row['score']:.3g})" for row in came["oddest"])
+    limit = "none stands out" if came["limit"] is None else f"above {came['limit']:.3g} is suspicious"
     written = f"review: {came['review']} and {came['page']}; all scores: {came['scores']}"
     return [
         f"looked at {came['looked_at']} {came['samples']}, which nobody vouches for: {called}",
         f"ranked by: {came['ranked_by']}",
-        f"oddest: {oddest}; 0 is usual, above {came['limit']:.3g} is suspicious",
+        f"oddest: {oddest}; 0 is usual, {limit}",
         *([written] if came["review"] else []),
         f"next: {came['next']}",
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 
 import pandas as pd
@@ -35,7 +36,7 @@ def to_html(found: Triage, command: str = "") -> str:
         "total": int((table["verdict"] != ANOMALY).sum()),
         "source": repr(found.source),
         "ranked_by": found.ranked_by,
-        "limit": found.limit,
+        "limit": found.limit if math.isfinite(found.limit) else None,
         "histogram": Markup(histogram(table["score"].dropna().to_numpy(), found.limit)),
         "command": command,
         "counts": table["verdict"].value_counts().to_dict(),

@@ -107,8 +107,9 @@ def html(path: str, settings: Settings, table: pd.DataFrame) -> str:
 
 
 def histogram(scores: Sequence[float] | np.ndarray, threshold: float) -> str:
-    """Scores [n] as bars with a line at the threshold: inline SVG of a few hundred bytes."""
-    low, high = min(np.min(scores), threshold), max(np.max(scores), threshold)
+    """Scores [n] as bars with a line at the threshold, if it is finite: inline SVG of a few hundred bytes."""
+    shown = [np.min(scores), np.max(scores), *([threshold] if np.isfinite(threshold) else [])]
+    low, high = min(shown), max(shown)
     width = (high - low) or 1.0
     counts, _ = np.histogram(scores, bins=_BARS, range=(low, low + width))
     step, most = _WIDTH / _BARS, counts.max()
@@ -120,6 +121,7 @@ def histogram(scores: Sequence[float] | np.ndarray, threshold: float) -> str:
     )
     at = (threshold - low) / width * _WIDTH
     line = f'<line x1="{at:.1f}" x2="{at:.1f}" y1="0" y2="{_HEIGHT}" stroke="{_LIMIT}" stroke-width="2"/>'
+    line = line if np.isfinite(at) else ""
     said = f"{len(scores)} scores from {np.min(scores):.4g} to {np.max(scores):.4g}, threshold {threshold:.4g}"
     size = f'width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}"'
     return f'<svg role="img" aria-label="{said}" {size}><g fill="{_COLOUR}">{bars}</g>{line}</svg>'

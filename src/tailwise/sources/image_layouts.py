@@ -84,6 +84,7 @@ _STRONG = ("good", "ok", "mask", "masks", "label", "labels", "gt")
 _VERDICTS = (Word.GOOD, Word.BAD)
 _SPLITS = (Word.TRAIN, Word.TEST, Word.VALIDATION)
 _NO_PHOTOGRAPH = (Word.MASK, Word.POINTS, Word.COPY)
+_SURELY_MASKS = re.compile("mask|ground.?truth|segmentation", re.IGNORECASE)
 _MASK_WORDS = "masks?|gt|groundtruth|ground_truth|labels?|annotations?|seg|segmentation"
 _MASK_FILE = re.compile(rf"^(?P<image>.+?)[ _.\-]+(?:{_MASK_WORDS})(?:[ _.\-]*\d+)?$", re.IGNORECASE)
 _MASK_FIRST = re.compile(r"^(?:mask|gt|label)[ _.\-]*(?P<image>.+)$", re.IGNORECASE)
@@ -250,6 +251,12 @@ def arrange(root: str, names: Iterable[str], normal: Sequence[str] = ()) -> Layo
     names = list(names)
     asked = frozenset(folder.lower() for folder in normal)
     passed = frozenset(word for word in _NO_PHOTOGRAPH if names and all(_says(name, word) for name in names))
+    # Labels may be what was photographed; masks are not.
+    if Word.MASK in passed and all(_SURELY_MASKS.search(name) for name in names):
+        raise InputError(
+            f"{root}: every image that can be read lies in a folder of masks: {counts_of(names, root)}",
+            "look at the files of the other folders; or, if these are the photographs, give that folder itself",
+        )
     files = [_file(name, passed, asked) for name in names]
     marked = _marked_files(files)
     photographs = [file for file in files if file.other is None and file.name not in marked]
