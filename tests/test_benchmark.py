@@ -215,10 +215,10 @@ class TestRows:
     ) -> None:
         caplog.set_level("INFO", "tailwise")
         target, threads = tmp_path / "rows.jsonl", os.environ.get("OMP_NUM_THREADS")
-        assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 28
+        assert runner.run(SMOKE, "default", "development", target, processes=2) == 2 * 29
         found = rows.read_rows(target)
         plain = [row for row in found if row["scores"] == "own"]
-        assert [row["status"] for row in plain] == ["ok"] * 32
+        assert [row["status"] for row in plain] == ["ok"] * 34
         assert not [row for row in found if row["status"] == "failed"]
         assert {row["draw"] for row in found} == {1, 2}
         assert all(row["seconds_fit"] >= 0 and row["peak_memory_mb"] > 50 for row in plain)
@@ -226,7 +226,7 @@ class TestRows:
         assert os.environ.get("OMP_NUM_THREADS") == threads
         left = runner.jobs(SMOKE, "default", "development", target)
         assert all(method.scores for each in left for method in each.methods)
-        assert "56 cells" in caplog.text
+        assert "58 cells" in caplog.text
 
     def test_an_interrupted_line_is_tolerated_and_done_again(self, tmp_path: Path) -> None:
         work = job(tmp_path, Method("gaussian", "uniform"), Method("gaussian", "oracle"))
@@ -365,7 +365,7 @@ class TestRows:
         for _ in range(2):
             for each in runner.jobs(suite, "default", "development", target):
                 runner.run_job(each)
-        assert len(target.read_text().splitlines()) == 2 * 28
+        assert len(target.read_text().splitlines()) == 2 * 29
 
     def test_a_changed_default_is_another_cell(self) -> None:
         at, method = conditions(), Method("autoencoder", "auto")

@@ -218,3 +218,19 @@ def test_data_that_a_link_leads_out_to_is_refused(tmp_path, folder, suffix):
 def test_other_files_of_envi_are_no_cubes(tmp_path, kind):
     with pytest.raises(InputError, match="a cube was needed"):
         read(write(tmp_path, {"file type": kind}))
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ({"data gain values": "{2, 2, 2, 2, 2, 2}"}, "data gain values are not applied"),
+        ({"data offset values": "{0, 0, 0, 0, 0, 5}"}, "data offset values are not applied"),
+        ({"data gain values": "{1, 1, 1, 1, 1, 1}", "data offset values": "{0, 0, 0, 0, 0, 0}"}, ""),
+    ],
+)
+def test_gains_and_offsets_are_said_to_be_left_alone(tmp_path, caplog, lines, said):
+    torch.testing.assert_close(read(write(tmp_path, lines)).read(torch.arange(20)), pixels())
+    assert ("not applied" in caplog.text) == bool(said)
+    assert caplog.text.count(said) == 1 or not said
+    with pytest.raises(InputError, match="data gain values has 2 entries for 6 bands"):
+        read(write(tmp_path, {"data gain values": "{2, 2}"}))

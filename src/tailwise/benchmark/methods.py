@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from sklearn.ensemble import IsolationForest
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
@@ -173,7 +174,19 @@ def _normalised_knn(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | Non
     return score
 
 
-_YARDSTICKS = {"LOF": _lof, "kNN": _knn, "normalised kNN": _normalised_knn, "per-group kNN": _per_group_knn}
+def _isolation_forest(train: np.ndarray, draw: Draw) -> Callable[[np.ndarray | None], np.ndarray]:
+    """Isolation forest (Liu et al. 2008)."""
+    model = IsolationForest(random_state=0).fit(train)
+    return lambda query: -model.score_samples(train if query is None else query)
+
+
+_YARDSTICKS = {
+    "LOF": _lof,
+    "isolation forest": _isolation_forest,
+    "kNN": _knn,
+    "normalised kNN": _normalised_knn,
+    "per-group kNN": _per_group_knn,
+}
 
 
 def _distance(train: np.ndarray, query: np.ndarray | None) -> np.ndarray:

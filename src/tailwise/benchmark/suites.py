@@ -26,7 +26,7 @@ from ..weights.default import AUTO, AUTO_SPECTRA, parse_weighting
 
 PARTS = ("development", "confirmation")
 ORACLE = "oracle"
-YARDSTICKS = ("LOF", "kNN", "normalised kNN", "per-group kNN")
+YARDSTICKS = ("LOF", "isolation forest", "kNN", "normalised kNN", "per-group kNN")
 AS_GIVEN = "as given"
 _SPLITS = ("groups", "halves", "scene")
 

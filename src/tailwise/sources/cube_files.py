@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core import messages
 from ..errors import InputError, did_you_mean
 from . import envi, hdf5, nodata, tiff_files, zarr_files
 from .numpy_files import check_claim, read_numpy
@@ -146,6 +147,10 @@ def _open_envi(path: Path, key: str | None) -> Scene:
     bands = cube.shape[2]
     good = _header_list(path, entries, "bbl", bands)
     ignored = envi.list_of(entries.get("data ignore value", ""))
+    for name, unit in (("data gain values", 1), ("data offset values", 0)):
+        values = _header_list(path, entries, name, bands)
+        if values is not None and (values != unit).any():
+            messages.warning(f"{path}: {name} are not applied: values are as they are stored")
     return Scene(
         path,
         cube,
