@@ -444,3 +444,16 @@ def test_masks_alone_never_train(tmp_path, folder):
         opened(tmp_path)
     assert "give that folder itself" in raised.value.hint
     assert len(opened(tmp_path / folder)[1].train) == 4
+
+
+@pytest.mark.parametrize("masks", ["ground_truth/hole/#_mask.png", "masks/#.png"])
+def test_images_in_arrays_beside_masks_in_pictures(tmp_path, masks):
+    """Arrays are images where there are no others, and masks are no others."""
+    made(tmp_path, (masks, 3))
+    for part in ("train/good", "test/good", "test/hole"):
+        (tmp_path / part).mkdir(parents=True)
+        for number in range(3):
+            np.save(tmp_path / part / f"{number:03d}.npy", GREY)
+    problem = opened(tmp_path)[1]
+    assert problem.train.names == [f"train/good/{number:03d}.npy" for number in range(3)]
+    assert list(problem.test.labels) == [False] * 3 + [True] * 3

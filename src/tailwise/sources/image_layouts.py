@@ -240,6 +240,11 @@ def _file(name: str, passed: frozenset[Word], normal: frozenset[str] = frozenset
     return _File(name, split, verdict, other, tuple(kind), tuple(spelled), under, last.rpartition(".")[0])
 
 
+def are_masks(names: Sequence[str]) -> bool:
+    """Whether all of these files lie in folders of masks. Labels may be what was photographed; masks are not."""
+    return bool(names) and all(_says(name, Word.MASK) and _SURELY_MASKS.search(name) for name in names)
+
+
 def arrange(root: str, names: Iterable[str], normal: Sequence[str] = ()) -> Layout:
     """What each of the image files `names`, paths below the folder `root`, is for.
 
@@ -251,8 +256,7 @@ def arrange(root: str, names: Iterable[str], normal: Sequence[str] = ()) -> Layo
     names = list(names)
     asked = frozenset(folder.lower() for folder in normal)
     passed = frozenset(word for word in _NO_PHOTOGRAPH if names and all(_says(name, word) for name in names))
-    # Labels may be what was photographed; masks are not.
-    if Word.MASK in passed and all(_SURELY_MASKS.search(name) for name in names):
+    if are_masks(names):
         raise InputError(
             f"{root}: every image that can be read lies in a folder of masks: {counts_of(names, root)}",
             "look at the files of the other folders; or, if these are the photographs, give that folder itself",

@@ -224,7 +224,7 @@ class ImageFolder(PathSource):
         names = list_files(root, suffixes, follow_links=self.follow_links, refused=refused)
         say_refused(root, refused)
         pictures = [name for name in names if name.lower().endswith(image_files.SUFFIXES)]
-        if any(image_layouts.arrange(str(root), pictures).parts):
+        if not image_layouts.are_masks(pictures) and any(image_layouts.arrange(str(root), pictures).parts):
             # Arrays are images only where there are no others; as masks they are always read.
             masks = image_layouts.arrange(str(root), names)
             arrays = {mask for masks_of in masks.masks.values() for mask in masks_of} - set(pictures)
