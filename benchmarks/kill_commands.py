@@ -54,6 +54,7 @@ from sklearn import ensemble  # noqa: F401 (imported before a command begins)
 from tailwise import __version__
 from tailwise.benchmark import page as benchmark_page
 from tailwise.benchmark import rows as benchmark_rows
+from tailwise.benchmark.suites import YARDSTICKS
 from tailwise.cli import main as command_line
 from tailwise.errors import InputError
 from tailwise.integrations import onnx as onnx_files
@@ -72,7 +73,8 @@ _NOTES = "notes.txt"
 # What a run folder holds only while it is not whole.
 _OWN_FOLDERS = {exchange.NEXT, exchange.READY, store.CHECKPOINT}
 _ABSENT, _UNFINISHED = "no run", "an unfinished run"
-_OLD_CELLS, _PAGE = 5, 4096
+# Two methods, and the yardsticks beside them.
+_OLD_CELLS, _PAGE = 2 + len(YARDSTICKS), 4096
 _FORK = multiprocessing.get_context("fork")
 
 
