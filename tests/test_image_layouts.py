@@ -13,6 +13,7 @@ from tailwise.errors import InputError
 from tailwise.sources.auto import open_source
 from tailwise.sources.image_layouts import Word, arrange, words_of
 from tailwise.sources.images import ImageFolder
+from tailwise.workflows import reviews
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
 
@@ -457,3 +458,19 @@ def test_images_in_arrays_beside_masks_in_pictures(tmp_path, masks):
     problem = opened(tmp_path)[1]
     assert problem.train.names == [f"train/good/{number:03d}.npy" for number in range(3)]
     assert list(problem.test.labels) == [False] * 3 + [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("bad.txt", "", "bad.txt names no sample"),
+        ("bad.txt", " \n\n", "bad.txt names no sample"),
+        ("bad.csv", "sample\n", "bad.csv names no sample"),
+        ("bad.txt", "other.png\n", "bad.txt names 'other.png'"),
+    ],
+)
+def test_a_list_of_anomalies_that_names_none_is_refused_by_name(tmp_path, name, text, said):
+    source, problem = opened(made(tmp_path / "photos", ("train/good/#.png", 4), ("test/bad/#.png", 2)))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=said):
+        reviews.anomalies_at(problem, source, str(tmp_path / name))

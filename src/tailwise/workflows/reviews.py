@@ -146,6 +146,8 @@ def _listed(whole: Labelled, path: Path) -> Labelled:
             names = read_csv(io.StringIO(text), dtype=str, keep_default_na=False)["sample"].tolist()
         else:
             names = [line.strip() for line in text.splitlines() if line.strip()]
+    if not names:
+        raise InputError(f"{path} names no sample", "write the name of an anomaly into each line")
     place = {str(name): i for i, name in enumerate(whole.data.names)}
     if strange := [name for name in names if name not in place]:
         raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such samples), which is not in the data")
