@@ -119,3 +119,22 @@ def test_a_detector_that_knows_what_it_learnt_says_that_scores_are_off_scale(
     with caplog.at_level("INFO", logger="tailwise"):
         tailwise.fit(rows, out=tmp_path / "default")
     assert "not on one scale" not in caplog.text
+
+
+@pytest.mark.parametrize(("samples", "numbers"), [(10, 200), (10, 2_000), (12, 200), (16, 2_000)])
+def test_thresholds_of_very_few_rows_are_of_the_scale_of_scores(samples: int, numbers: int, tmp_path: Path) -> None:
+    """They ran into the 100,000s, and nothing was flagged any more."""
+    rows = np.random.default_rng(samples).normal(size=(samples + 20, numbers))
+    run = tailwise.fit(rows[:samples], out=tmp_path / "run")
+    assert abs(run.settings.threshold) < 30
+    assert run.score(rows[samples:] + 6)["flagged"].mean() == 1
+    table = run.scores()
+    assert table["score"].abs().max() < 100
+
+
+def test_what_scores_far_above_the_rest_is_said_in_the_terminal_too(tmp_path: Path) -> None:
+    rows = np.random.default_rng(3).normal(size=(300, 4))
+    rows[7] = 40.0
+    run = tailwise.fit(rows, out=tmp_path / "run")
+    came = run.outcome()
+    assert "7" in [*came["far_above"], *came["sets_the_threshold"], *came["suspects"]]

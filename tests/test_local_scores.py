@@ -201,3 +201,19 @@ def test_what_has_no_weight_is_nobodys_neighbour(train: Data) -> None:
     fresh = samples(kinds((20, 20), 5))
     assert torch.allclose(inference.score(dropped, fresh), inference.score(alone, fresh), atol=1e-4)
     assert len(dropped.training_scores) == len(train)
+
+
+@pytest.mark.parametrize("samples", [5, 8, 10, 12])
+@pytest.mark.parametrize("numbers", [20, 200, 2_000])
+def test_scores_of_very_few_samples_stay_on_one_scale(samples, numbers):
+    """Whitened, few samples of many numbers lie equally far apart; new ones do not, so scores ran away."""
+    generator = torch.Generator().manual_seed(samples)
+    rows = torch.randn(samples + 50, numbers, generator=generator)
+    detector = registry.find("detector", "nearest-neighbours")()
+    data = Data(rows[:samples], range(samples))
+    fit(detector, data)
+    scored = local_scores.LocalScores().fit(detector, data)
+    scores = inference.score(scored, Data(rows[samples:], range(50)))
+    assert float(scores.abs().max()) < 100
+    far = inference.score(scored, Data(rows[samples:] + 6, range(50)))
+    assert float(far.median()) > float(scores.max())

@@ -21,6 +21,7 @@ from tailwise.report.page import in_html, in_markdown, in_text
 from tailwise.report.report_page import to_html, to_markdown
 from tailwise.report.summary import summarise
 from tailwise.runs.plain_json import to_json
+from tailwise.runs.table import high_scores
 
 PICTURE = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 HOSTILE = "a<script>alert(1)</script>|\"'&`.png"
@@ -420,9 +421,9 @@ def test_samples_are_suspect_among_their_like_only():
     scores = np.concatenate([generator.normal(size=80), 30 + generator.normal(size=20)])
     held = np.arange(100) >= 80
     table = pd.DataFrame({"sample": [f"u{i}" for i in range(100)], "score": scores, "held_out": held, "cluster": 0})
-    assert len(data_checks.suspects(table)) <= 1
+    assert len(high_scores(table)) <= 1
     table.loc[[3, 90], "score"] = [12.0, 60.0]
-    assert set(data_checks.suspects(table)["sample"][:2]) == {"u3", "u90"}
+    assert set(high_scores(table)["sample"][:2]) == {"u3", "u90"}
 
 
 @pytest.mark.parametrize(("shift", "ok"), [(0.0, True), (30.0, False), (-30.0, False)])

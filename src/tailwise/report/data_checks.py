@@ -23,8 +23,7 @@ from ..core.modality import IMAGE
 from ..core.problem import Previewed, Problem, Source
 from ..errors import InputError
 from ..numerics import metrics, neighbours
-from ..runs.table import deciding_scores
-from ..weights.steps import rejection_threshold, usual_deviation
+from ..runs.table import high_scores
 from . import numbers
 
 _LISTED = 8
@@ -41,8 +40,6 @@ _CLOSE = 0.2
 # A feature with one value in this share of the samples says nothing of the others.
 _STILL = 0.99
 _SAMPLE, _SAMPLE_OF_IMAGES = 2_000, 64
-# About two standard deviations of scores lie below; see `triage`.
-_SUSPICIOUS = 3.0
 # Where held-out samples score above, or below, nearly all fitted ones, these say nothing of new ones.
 _APART, _FEWEST_HELD = 0.95, 5
 HEART = "training scores against held-out scores"
@@ -125,30 +122,6 @@ def still_features(data: Data) -> list[tuple[str, float, float]] | None:
     return [(names[i], float(shown[i]), float(share[i])) for i in (share >= _STILL).nonzero()[:, 0].tolist()]
 
 
-def suspects(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of the training samples whose score is far out of line, the farthest first.
-
-    Fitted samples are held against fitted ones, and held-out against held-out: a detector knows the former too well.
-    """
-    table = table.assign(score=deciding_scores(table))
-    finite = table[np.isfinite(table["score"].to_numpy(dtype=float))]
-    if not len(finite):
-        return finite
-    standard = finite.groupby(finite["held_out"].astype(bool))["score"].transform(_standard)
-    values = torch.from_numpy(standard.to_numpy(dtype=float).copy())
-    far = (values > max(rejection_threshold(values), _SUSPICIOUS)).numpy()
-    return finite.assign(standard=standard)[far].sort_values("standard", ascending=False, kind="stable")
-
-
-def _standard(scores: pd.Series) -> np.ndarray:
-    """How many usual deviations each score lies above the median; 0 where all are equal."""
-    values = torch.from_numpy(scores.to_numpy(dtype=float).copy())
-    # Scores of a detector are positive and skewed; those read against a sample's like are neither.
-    values = values.log() if float(values.min()) > 0 else values
-    deviation = float(usual_deviation(values)) / 0.6745
-    return ((values - values.median()) / deviation).numpy() if deviation > 0 else np.zeros(len(values))
-
-
 def _first_of_each(data: Data) -> np.ndarray:
     """The place [n] of the first sample that is equal to each."""
     seen: dict[bytes, int] = {}
@@ -228,7 +201,7 @@ def _still(still: Sequence[tuple[str, float, float]], problem: Problem) -> dict[
 
 
 def _suspects(table: pd.DataFrame, samples: str, source: str) -> dict[str, Any]:
-    odd = suspects(table)
+    odd = high_scores(table)
     message = f"no training {samples} score far above the rest"
     if len(odd):
         message = (

@@ -15,7 +15,7 @@ from ..calibration import conformal
 from ..errors import listed
 from .files import REPORT_PAGE
 from .settings import Settings
-from .table import calibrating, cross_fitted, deciding_scores, far_out, of_table
+from .table import calibrating, cross_fitted, deciding_scores, far_out, high_scores, of_table
 
 _WIDTH, _HEIGHT, _BARS = 360, 90, 48
 _COLOUR, _LIMIT = "#4878a8", "#c81e14"
@@ -42,6 +42,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
     low, high = conformal.range_of_false_alarms(count, settings.false_alarms)
     suspect = table["suspect"].astype(bool) if "suspect" in table else pd.Series(False, index=table.index)
     raised = far_out(table, settings.false_alarms)
+    above = high_scores(table[~suspect])["sample"].astype(str)
     return {
         "run": path,
         "trained": settings.n_train,
@@ -59,6 +60,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "range": [low, high],
         "calibrated_on": count,
         "cross_fitted": crossed,
+        "far_above": above[~above.isin(raised["suspects"])].tolist(),
         "sets_the_threshold": raised["suspects"],
         "threshold_without_these": raised["without"],
         "failed_checks": list(settings.failed_checks),
@@ -80,6 +82,8 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     look = [f"suspects {listed(came['suspects'], 3)}"] if came["suspects"] else []
     if came["sets_the_threshold"]:
         look.append(f"{listed(came['sets_the_threshold'], 3)}, far above the rest of what sets the threshold")
+    if came["far_above"]:
+        look.append(f"{listed(came['far_above'], 3)}, which score far above the rest")
     look += ["the data looks unlabelled"] if came["unlabelled"] else []
     look += [f"failed check: {name}" for name in came["failed_checks"]]
     promise = f"at most {100 * came['promised']:.3g} % of new normals in the mean"

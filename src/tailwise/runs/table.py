@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from ..calibration import conformal, drift
@@ -19,6 +20,7 @@ from ..core.detector import Detector
 from ..core.problem import Labelled, Problem
 from ..errors import InputError
 from ..numerics.intervals import share_of
+from ..training import suspects
 from ..training.loop import Outcome
 
 # The columns of a run's table, with the kinds of numpy's types that each may have; the rest is text.
@@ -126,6 +128,24 @@ def far_out(table: pd.DataFrame, false_alarms: float) -> dict[str, Any]:
     tells = threshold - without > 0.5 * np.subtract(*np.quantile(scores, (0.75, 0.25)))
     names = used.loc[far].sort_values("calibration", ascending=False)["sample"].astype(str).tolist() if tells else []
     return {"threshold": threshold, "without": without, "suspects": names}
+
+
+def high_scores(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the training samples whose score is far out of line, the farthest first.
+
+    Fitted samples are held against fitted ones, and held-out against held-out: a detector knows the former too well.
+    """
+    table = table.assign(score=deciding_scores(table))
+    finite = table[np.isfinite(table["score"].to_numpy(dtype=float))]
+    if not len(finite):
+        return finite
+    standard = finite.groupby(finite["held_out"].astype(bool))["score"].transform(_standing)
+    far = suspects.out_of_line(torch.from_numpy(standard.to_numpy(dtype=float).copy())).numpy()
+    return finite.assign(standard=standard)[far].sort_values("standard", ascending=False, kind="stable")
+
+
+def _standing(scores: pd.Series) -> np.ndarray:
+    return suspects.standing(torch.from_numpy(scores.to_numpy(dtype=float).copy())).numpy()
 
 
 _EXAMPLES = 3

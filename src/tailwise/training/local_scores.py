@@ -52,6 +52,8 @@ _SHARE_OF_FEW, _SHARE_OF_MANY = 0.2, 0.75
 _SAMPLES_A_NUMBER, _FOLDS = 20, 5
 # Along so few samples every one counts: a space of 64 has clearly other distances than one of 80. More folds then.
 _MOST_FOLDS, _OF_ALL_FOLDS = 20, 4_000
+# Two of them are left out at a time, and two are the fewest that a memory compares.
+_FEWEST_LEFT_OUT = 4
 
 
 @register("scores", "LocalScores")
@@ -175,7 +177,7 @@ class LocallyScored(Detector):
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
         near, local = self.memory.learn(samples, standardise)  # [m, many], [3, m]
-        few = len(samples) < _SAMPLES_A_NUMBER * samples.shape[1] and len(samples) >= 2 * _FOLDS
+        few = _FEWEST_LEFT_OUT <= len(samples) < _SAMPLES_A_NUMBER * samples.shape[1]
         cues = self._cues_left_out(samples, standardise) if few else self._cues(self.scores, self.scores[near], local)
         self.cues = cues.to(self.raw)
         middle, spread = middle_and_spread(cues)

@@ -19,10 +19,13 @@ from torch import Tensor
 from ..core import inference
 from ..core.data import Data
 from ..errors import InputError
+from ..weights.steps import rejection_threshold, usual_deviation
 from .local_scores import LocalScores, Memory, middle_and_spread, robust_deviations
 
 # In robust deviations of all samples.
 _FAR, _NEAR = 5.0, 3.0
+# About two standard deviations of scores lie below; see `triage`.
+_HIGH = 3.0
 # More than this share are not a few that slipped in.
 _MOST = 0.15
 _FEWEST = 20
@@ -54,6 +57,19 @@ def _among(data: Data) -> Tensor:
     memory = _memory_of(data)
     far = robust_deviations(memory.whitened.norm(dim=1)[None])[0]
     return (far > _FAR) & (robust_deviations(memory.reach).mean(0) < _NEAR)
+
+
+def standing(scores: Tensor) -> Tensor:
+    """How many usual deviations each score [n] lies above the median; 0 where all are equal."""
+    # Scores of a detector are positive and skewed; those read against a sample's like are neither.
+    scores = scores.log() if float(scores.min()) > 0 else scores
+    deviation = float(usual_deviation(scores)) / 0.6745
+    return (scores - scores.median()) / deviation if deviation > 0 else torch.zeros_like(scores)
+
+
+def out_of_line(standings: Tensor) -> Tensor:
+    """Which of these [n] are far above the rest."""
+    return standings > max(rejection_threshold(standings), _HIGH)
 
 
 class Oddness:

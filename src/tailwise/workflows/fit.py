@@ -174,10 +174,11 @@ def _warn_of_scale(detector: str, data: Data, left_out: np.ndarray) -> None:
     """Say so where new normals do not score about 0, as local scores promise."""
     if abs(middle := float(np.median(left_out))) > _ON_SCALE:
         numbers = math.prod(data.sample_shape)
+        way_on = "" if detector.startswith("nearest") else ". nearest-neighbours keeps one scale"
         messages.warning(
             f"{detector} gives new normals scores about {middle:.1f} where 0 is usual, because {len(data)} samples are "
             f"few for {numbers} {data.modality.features}: its threshold holds, and scores of fitted samples are not on "
-            "one scale with those of new ones. nearest-neighbours keeps one scale"
+            f"one scale with those of new ones{way_on}"
         )
 
 
