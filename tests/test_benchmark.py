@@ -507,7 +507,9 @@ def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, 
 
 
 class TestPage:
-    @pytest.mark.parametrize("name", ["contamination", "long-tail-weightings", "long-tail-tables", "rare-material"])
+    @pytest.mark.parametrize(
+        "name", ["contamination", "long-tail", "long-tail-weightings", "long-tail-tables", "rare-material"]
+    )
     def test_the_page_is_current(self, name: str, tmp_path: Path) -> None:
         results = ROOT / "benchmarks" / "results"
         (tmp_path / f"{name}.jsonl").write_bytes((results / f"{name}.jsonl").read_bytes())

@@ -167,12 +167,14 @@ def _first_screen(rows: list[Row], picture: str) -> str:
     steep = [row for row in neural if row["imbalance"] == _STEEP]
     if not neural:
         return "There are no finished rows with a long tail yet.\n"
+    told = f"; with the kinds told (the oracle): {say(neural, 'aupr', ORACLE)}"
+    oracle = told if has(neural, ORACLE) else ""
     auto, name = (AUTO, "As `tailwise fit` sets them") if has(neural, AUTO) else (WEIGHTED, "Weighted")
     lines = [
         f"**Does it help?** {name}, autoencoder and deep-svdd change by "
         f"{say(neural, 'aupr', auto)} AUPR and {say(neural, 'auroc_rarest', auto)} AUROC of the rarest kind, "
         f"in the mean over {len({row['source'] for row in neural})} long-tailed sources. Weighting alone: "
-        f"{say(neural, 'aupr', WEIGHTED)} AUPR; with the kinds told (the oracle): {say(neural, 'aupr', ORACLE)}. "
+        f"{say(neural, 'aupr', WEIGHTED)} AUPR{oracle}. "
         f"At {_STEEP}:1 alone, {len({row['source'] for row in steep})} sources: {say(steep, 'aupr', auto)} AUPR and "
         f"{say(steep, 'auroc_rarest', auto)} AUROC of the rarest kind.{_recovered(rows, auto)}",
         f"**Where?** {_where(tail, auto)}",
