@@ -35,7 +35,7 @@ def by_source() -> pd.DataFrame:
     rows = rows[rows["part"] == "confirmation"].join(pd.json_normalize(rows["metrics"]).set_index(rows.index))
     # Of a method that was measured with several settings the newest ones count.
     settings = pd.json_normalize(rows["settings"]).set_index(rows.index)
-    rows["spelled"] = settings.filter(["weighting", "scores", "suspects"]).astype(str).agg(" ".join, axis=1)
+    rows["spelled"] = settings.filter(["weighting", "scores", "suspects"]).fillna("").astype(str).agg(" ".join, axis=1)
     newest = rows.groupby(["source", "detector", "weighting", "scores"])["spelled"].transform("last")
     rows = rows[rows["spelled"] == newest]
     usual = np.where(rows["source"].isin(PICTURES), "autoencoder", "nearest-neighbours")
