@@ -190,6 +190,15 @@ def test_calibration_returns_the_reflectance(tmp_path, monkeypatch, streamed):
     np.testing.assert_allclose(train.read(torch.arange(20)).numpy(), wanted.reshape(20, 1, 6), atol=1e-5)
 
 
+@pytest.mark.parametrize(("level", "dark"), [(0.0, None), (1e-40, None), (-3.0, None), (5.0, 9.0)])
+def test_a_white_reference_without_light_is_refused_by_name(tmp_path, level, dark):
+    """Divided by it, everything was 0 or beyond all numbers."""
+    raw, white = write(tmp_path / "raw.npy"), write(tmp_path / "white.npy", np.full((1, 5, 6), level))
+    black = None if dark is None else write(tmp_path / "dark.npy", np.full((1, 5, 6), dark))
+    with pytest.raises(InputError, match=r"white\.npy is nowhere brighter than"):
+        Cube(raw, white=white, dark=black).load()
+
+
 def test_references_must_fit(tmp_path):
     raw = write(tmp_path / "raw.npy")
     with pytest.raises(InputError, match="has 4 bands"):

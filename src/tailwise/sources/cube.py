@@ -45,6 +45,8 @@ _SHOWN = 5
 _SINGLE_SCENE = "single scene: the labelled pixels are also the training pixels, anomalies included, without labels"
 # The words of a name: letters, parted by anything else or by a capital after a small letter.
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[^\W\d_A-Z]+")
+# Nothing measures so little, and what is divided by it overflows.
+_DARKEST = 1e-30
 _REFERENCES = ("dark", "white", "darks", "whites", "calibration", "spectralon", "bias", "flatfield")
 _REFERENCE_WORDS = tuple(
     kind + what
@@ -233,6 +235,9 @@ class Cube(PathSource):
     def _reader(self, scene: Scene, kept: np.ndarray) -> ScenePixels:
         white = None if self.white is None else read_reference(find_path(self.white), scene)
         dark = None if self.dark is None else read_reference(find_path(self.dark), scene)
+        if white is not None and float((white - (0 if dark is None else dark)).max()) < _DARKEST:
+            than = "0" if dark is None else f"the dark one, {self.dark}"
+            raise InputError(f"the white reference {self.white} is nowhere brighter than {than}", "are they exchanged?")
         return ScenePixels(scene, kept, white, dark)
 
     def _mask(self, scene: Scene) -> np.ndarray | None:
