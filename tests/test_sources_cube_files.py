@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 import torch
 from PIL import Image
 
@@ -303,3 +304,31 @@ def test_pages_of_unequal_photographs_are_no_cube(tmp_path):
     pages = [Image.fromarray(np.zeros((8 + n, 8), "u1")) for n in range(6)]
     pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
     assert not is_stack(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_mat_file_of_every_sort_of_variable_is_read(tmp_path, compressed):
+    values = np.random.default_rng(0).random((4, 5, 6))
+    cells = np.empty((1, 2), dtype=object)
+    cells[0, 0], cells[0, 1] = "text", np.eye(2)
+    others = {
+        "a_struct": {"x": 1, "y": {"z": np.zeros(0)}}, "cells": cells, "words": "wörter", "complex": 1j * np.eye(3),
+        "sparse": scipy.sparse.eye(4).tocsc(), "truth": np.array([True]), "small": np.int8(3),
+        "a" * 31: np.zeros((2, 2)),
+    }  # fmt: skip
+    scipy.io.savemat(tmp_path / "a.mat", {"cube": values, **others}, do_compression=compressed)
+    read = Cube(str(tmp_path / "a.mat")).load().train.read(torch.arange(20))
+    np.testing.assert_allclose(read.numpy().reshape(4, 5, 6), values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("code", [0, 8, 10, 15, 19, 20, 141, 60_000])
+def test_a_mat_file_with_a_type_that_there_is_not_is_refused(tmp_path, code):
+    """The reader of scipy ends the process at some of them."""
+    path = tmp_path / "a.mat"
+    scipy.io.savemat(path, {"cube": np.random.default_rng(0).random((4, 5, 6))})
+    content = bytearray(path.read_bytes())
+    data = content.rindex(np.uint32([9, 4 * 5 * 6 * 8]).tobytes())
+    content[data : data + 4] = np.uint32(code).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"an element is of the type {code}"):
+        Cube(str(path)).load()
