@@ -400,6 +400,7 @@ def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with reading(name, _AS_ONNX):
+        runtime.set_default_logger_severity(3)  # what is wrong with a file is told below, not by its reader
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
     def outputs(image: Tensor) -> list[Tensor]:
