@@ -14,7 +14,6 @@ chosen on seeds 0 and 1.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +30,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
 import tailwise
+from tailwise.benchmark.rows import append, read_all
 from tailwise.core.data import Data
 from tailwise.training import suspects
 
@@ -49,22 +49,17 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[21, 22, 23])
     options = parser.parse_args()
     if options.what == "page":
-        print(page(read(options.rows)), end="")
+        print(page(read_all(options.rows)), end="")
         return
     torch.set_num_threads(1)
-    done = {(row["table"], row["hidden"], row["seed"]) for row in read(options.rows)}
+    done = {(row["table"], row["hidden"], row["seed"]) for row in read_all(options.rows)}
     for path in sorted(options.folder.glob("*.npz")):
         for hidden in SHARES:
             for seed in options.seeds:
                 if (path.stem, hidden, seed) not in done:
-                    rows = list(rows_of(path, hidden, seed))
-                    with options.rows.open("a") as file:
-                        file.writelines(json.dumps(row) + "\n" for row in rows)
+                    for row in list(rows_of(path, hidden, seed)):
+                        append(options.rows, row)
                     print(path.stem, hidden, seed, file=sys.stderr)
-
-
-def read(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def rows_of(path: Path, hidden: float, seed: int) -> Iterator[dict[str, Any]]:

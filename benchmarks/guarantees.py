@@ -25,6 +25,7 @@ import torch
 from scipy import stats
 
 from tailwise.benchmark import draws
+from tailwise.benchmark.rows import read_all
 from tailwise.benchmark.suites import SourceSettings, read_suite
 from tailwise.calibration import conformal
 from tailwise.calibration.by_kind import Calibration
@@ -337,7 +338,7 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     if chosen.page:
-        sys.stdout.write(page([json.loads(line) for line in chosen.page.read_text().splitlines()]))
+        sys.stdout.write(page(read_all(chosen.page)))
     else:
         for row in measured(chosen):
             print(json.dumps({name: _plain(value) for name, value in row.items()}), flush=True)

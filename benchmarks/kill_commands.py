@@ -570,7 +570,7 @@ def main() -> None:
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
     if options.page:
-        print(page([json.loads(line) for line in options.page.read_text().splitlines()]), end="")
+        print(page(benchmark_rows.read_all(options.page)), end="")
         return
     torch.set_num_threads(1)
     for row in measure(options.commands.split(","), options.endings.split(","), options.moments, options.seed):

@@ -14,7 +14,6 @@ other splits of the same images (LOG.md).
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 import tempfile
@@ -29,7 +28,7 @@ from sklearn.metrics import roc_auc_score
 
 import tailwise
 from tailwise.benchmark import draws
-from tailwise.benchmark.rows import commit
+from tailwise.benchmark.rows import append, commit, read_all
 from tailwise.benchmark.suites import read_suite
 from tailwise.calibration import conformal
 from tailwise.core import inference
@@ -59,24 +58,19 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     options = parser.parse_args()
     if options.what == "page":
-        print(page(read(options.rows)), end="")
+        print(page(read_all(options.rows)), end="")
         return
     torch.set_num_threads(1)
     logging.getLogger("tailwise").setLevel(logging.ERROR)  # what it says of small sets is what is measured here
-    done = {(row["set"], row["n"], row["seed"]) for row in read(options.rows)}
+    done = {(row["set"], row["n"], row["seed"]) for row in read_all(options.rows)}
     for name in options.sets:
         for seed in options.seeds:  # every size of a seed before the next seed, so that an interrupted run is whole
             good, bad = images_of(name, seed)
             for n in options.sizes:
                 if (name, n, seed) not in done:
                     row = {"set": name, "n": n, "seed": seed} | measure(good, bad, n, seed)
-                    with options.rows.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    append(options.rows, row)
                     print(name, n, seed, file=sys.stderr)
-
-
-def read(path: Path) -> Rows:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def images_of(name: str, seed: int) -> tuple[np.ndarray, np.ndarray]:

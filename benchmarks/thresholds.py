@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import itertools
-import json
 import logging
 import shutil
 import sys
@@ -29,7 +28,7 @@ import numpy as np
 import torch
 
 import tailwise
-from tailwise.benchmark.rows import commit
+from tailwise.benchmark.rows import append, commit, read_all
 from tailwise.sources.solar import SolarCells
 
 GOOD, PLANTED, MOST_BAD = 60, 2, 600
@@ -60,21 +59,16 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     options = parser.parse_args()
     if options.what == "page":
-        print(page(read(options.rows)), end="")
+        print(page(read_all(options.rows)), end="")
         return
     torch.set_num_threads(1)
     logging.getLogger("tailwise").setLevel(logging.ERROR)  # what it says of small sets is what is measured here
     good, bad = solar_cells()
-    rows = read(options.rows)
+    rows = read_all(options.rows)
     for seed in options.seeds:
         for row in rows_of(good, bad, seed, options.detectors, [place_of(row) for row in rows]):
-            with options.rows.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            append(options.rows, row)
             print(*place_of(row), file=sys.stderr)
-
-
-def read(path: Path) -> Rows:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
 def place_of(row: dict[str, Any]) -> tuple[Any, ...]:

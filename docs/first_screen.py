@@ -9,7 +9,6 @@ docs/theory.md has what weighting and local scores add, each alone.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tailwise.benchmark import comparisons
+from tailwise.benchmark.rows import read_all
 from tailwise.core import modality
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -143,7 +143,7 @@ def _name(row: Row) -> str:
 
 
 def _rows(name: str) -> list[Row]:
-    return [json.loads(line) for line in (RESULTS / name).read_text(encoding="utf-8").splitlines()]
+    return read_all(RESULTS / name)
 
 
 def apart() -> str:
@@ -158,9 +158,5 @@ def apart() -> str:
             for figure in ("aupr", "auroc_rarest")
         ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
-    rules = sorted({row["settings"]["scores"] for row in rows if _is(row, _LOCAL)})
+    rules = sorted({row["settings"]["scores"] for row in rows if comparisons.is_of(row, _LOCAL)})
     return "\n".join([*lines, "", f"Local scores of these rows: {', '.join(f'`{rule}`' for rule in rules)}."])
-
-
-def _is(row: Row, way: comparisons.Choice) -> bool:
-    return all(row[name] == value for name, value in way.items())

@@ -47,7 +47,7 @@ def weighting_page(module_of: Callable[[Path], ModuleType]) -> ModuleType:
 )
 def test_the_page_is_that_of_the_rows(script: str, rows: str, page: str, request: pytest.FixtureRequest) -> None:
     module, path = request.getfixturevalue(script), ROOT / "benchmarks" / "results" / rows
-    every = module.gathered(path) if script == "weighting_page" else module.read(path)
+    every = module.gathered(path) if script == "weighting_page" else module.read_all(path)
     assert (ROOT / "benchmarks" / page).read_text() == module.page(every)
 
 

@@ -18,7 +18,7 @@ def script(module_of: Callable[[Path], ModuleType]) -> ModuleType:
 
 
 def test_the_page_is_that_of_the_rows(script: ModuleType) -> None:
-    assert (ROOT / "benchmarks" / "defaults.md").read_text() == script.page(script.read(RESULTS))
+    assert (ROOT / "benchmarks" / "defaults.md").read_text() == script.page(script.read_all(RESULTS))
 
 
 def mean(task: str, hidden: float, method: str, figure: str) -> float:

@@ -59,7 +59,7 @@ def change(rows: Iterable[Row], metric: str, method: Choice, base: Choice = PLAI
     sides: dict[tuple[Any, ...], dict[str, float]] = {}
     for row in rows:
         for side, wanted in (("method", method), ("base", base)):
-            if metric in row["metrics"] and all(row[name] == value for name, value in wanted.items()):
+            if metric in row["metrics"] and is_of(row, wanted):
                 place = (tuple(row[name] for name in _WHERE), row["draw"], row["detector"])
                 sides.setdefault(place, {})[side] = row["metrics"][metric]
     by_draw: dict[tuple[Any, ...], dict[int, list[float]]] = {}
@@ -112,8 +112,9 @@ def recovered(rows: list[Row], method: Choice) -> dict[tuple[str, str], Recovere
     shares = {}
     tail, balanced = long_tailed(rows), [row for row in rows if row["imbalance"] == 1 and not row["contamination"]]
     for source, detector in in_order((row["source"], row["detector"]) for row in tail):
+        cell = {"source": source, "detector": detector}
         sides = [
-            {row["draw"]: row["metrics"]["aupr"] for row in side if _is(row, source, detector, wanted)}
+            {row["draw"]: row["metrics"]["aupr"] for row in side if is_of(row, {**cell, **wanted})}
             for side, wanted in ((tail, method), (tail, PLAIN), (balanced, PLAIN))
         ]
         shared = set.intersection(*(set(side) for side in sides))
@@ -122,10 +123,6 @@ def recovered(rows: list[Row], method: Choice) -> dict[tuple[str, str], Recovere
             if even - plain >= _WORTH_RECOVERING:
                 shares[source, detector] = Recovered(ours - plain, even - plain)
     return shares
-
-
-def _is(row: Row, source: str, detector: str, method: Choice) -> bool:
-    return (row["source"], row["detector"]) == (source, detector) and all(row[n] == v for n, v in method.items())
 
 
 def mean_over_sources(rows: list[Row], metric: str) -> float:
@@ -139,7 +136,12 @@ def mean_over_sources(rows: list[Row], metric: str) -> float:
 
 def has(rows: list[Row], method: Choice) -> bool:
     """Whether any row is of this method."""
-    return any(all(row[name] == value for name, value in method.items()) for row in rows)
+    return any(is_of(row, method) for row in rows)
+
+
+def is_of(row: Row, choice: Choice) -> bool:
+    """Whether a row has all these values."""
+    return all(row[name] == value for name, value in choice.items())
 
 
 def part_of(rows: Iterable[Row]) -> str:

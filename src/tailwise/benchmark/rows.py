@@ -38,6 +38,11 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
+def read_all(path: Path) -> list[dict[str, Any]]:
+    """Every row of a file of JSON lines, whatever it holds; none where there is no file."""
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()] if path.is_file() else []
+
+
 def key(settings: dict[str, Any]) -> str:
     """The same text for the same settings."""
     return json.dumps(settings, sort_keys=True)

@@ -19,6 +19,7 @@ from .comparisons import (
     by_cell,
     change,
     in_order,
+    is_of,
     long_tailed,
     mean_over_sources,
     name_of,
@@ -114,7 +115,7 @@ def _caught(rows: list[Row]) -> str:
         of_cell = [row for row in rows if (row["source"], row["detector"]) == (source, detector)]
         cells = []
         for method in (PLAIN, WEIGHTED, _LOCAL, AUTO, ORACLE):
-            of_method = [row for row in of_cell if all(row[name] == value for name, value in method.items())]
+            of_method = [row for row in of_cell if is_of(row, method)]
             head, rare = (mean_over_sources(of_method, f"rejected_{group}_at_80") for group in ("head", "rarest"))
             cells.append("" if np.isnan(rare) else f"{head:.1%} / {rare:.1%}")
         if cells[1]:
@@ -134,7 +135,7 @@ def _hidden(rows: list[Row]) -> str:
         of_cell = [r for r in of_cell if r["contamination"] in (0, share) and (r["draw"], r["imbalance"]) in paired]
         values = {}
         for name, method in (("uniform", PLAIN), ("auto", AUTO)):
-            of_method = [r for r in of_cell if all(r[key] == value for key, value in method.items())]
+            of_method = [r for r in of_cell if is_of(r, method)]
             for c in (0, share):
                 values[name, bool(c)] = mean_over_sources([r for r in of_method if r["contamination"] == c], "aupr")
         if np.isnan([*values.values()]).any():

@@ -329,18 +329,19 @@ class Memory(nn.Module):
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """For samples [n, d] their neighbours among the training samples [n, many], their local distances [3, n], and
         which training sample each is itself [n], -1 being none."""
-        distances, near, own = self._distances(self._spaces_of(samples))
+        distances, near, own = self._distances(self.spaces_of(samples))
         return near[0], self._local(self._log(distances), near), own
 
-    def reach_of(self, samples: Tensor) -> Tensor:
-        """What `reach` is of the training samples, of samples [n, d]: [3, n]."""
-        return self._log(self._distances(self._spaces_of(samples))[0])
+    def reach_of(self, spaces: tuple[Tensor, Tensor]) -> Tensor:
+        """What `reach` is of the training samples, of samples in these spaces: [3, n]."""
+        return self._log(self._distances(spaces)[0])
 
     def project(self) -> None:
         """Put the training samples into the other space."""
         self.whitened = self._whiten(self.samples)
 
-    def _spaces_of(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+    def spaces_of(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples [n, d] standardised, and whitened."""
         standard = (samples - self.mean) / self.scale
         return standard, self._whiten(standard)
 
@@ -349,7 +350,7 @@ class Memory(nn.Module):
         precise = standard.to(export_ops.precise(standard.device))
         return (precise @ self.whitening.to(precise)).to(standard)
 
-    def _distances(self, asked: tuple[Tensor, ...]) -> tuple[Tensor, list[Tensor], Tensor]:
+    def _distances(self, asked: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
         """Distances [3, n]: to the few-th neighbour, to the flat through the many nearest samples, and to the few-th
         neighbour among whitened samples; the neighbours that each is compared with; and which training sample each is
         itself [n]. None is its own neighbour, so a training sample scores the same whenever it is scored."""

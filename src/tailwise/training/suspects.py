@@ -133,9 +133,8 @@ class _View:
     @torch.no_grad()
     def score(self, samples: Tensor) -> Tensor:
         """[n] of samples [n, d]."""
-        memory = self._memory
-        standard = (samples.double() - memory.mean) / memory.scale
-        return self._joined(self._three(standard, standard @ memory.whitening, memory.reach_of(samples.double())))
+        spaces = self._memory.spaces_of(samples.double())
+        return self._joined(self._three(*spaces, self._memory.reach_of(spaces)))
 
     def _three(self, standard: Tensor, whitened: Tensor, reach: Tensor) -> Tensor:
         """[3, n]: what the forest, the covariance and the neighbours say of samples in the spaces of the memory."""

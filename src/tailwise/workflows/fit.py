@@ -46,6 +46,8 @@ from .request import _APART, _SPELLED, AUTO, Request, check_training, make_detec
 
 # Local scores of normals lie about 0, and their middle varies by less than this on few samples.
 _ON_SCALE = 1.0
+# The detector that learns no more of a training sample than of a new one.
+_ONE_SCALE = "nearest-neighbours"
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -174,7 +176,8 @@ def _warn_of_scale(detector: str, data: Data, left_out: np.ndarray) -> None:
     """Say so where new normals do not score about 0, as local scores promise."""
     if abs(middle := float(np.median(left_out))) > _ON_SCALE:
         numbers = math.prod(data.sample_shape)
-        way_on = "" if detector.startswith("nearest") else ". nearest-neighbours keeps one scale"
+        keeps = type(make_detector(detector)) is type(make_detector(_ONE_SCALE))
+        way_on = "" if keeps else f". {_ONE_SCALE} keeps one scale"
         messages.warning(
             f"{detector} gives new normals scores about {middle:.1f} where 0 is usual, because {len(data)} samples are "
             f"few for {numbers} {data.modality.features}: its threshold holds, and scores of fitted samples are not on "
