@@ -203,6 +203,18 @@ class TestMethods:
         sums = [float(outcome.weights[torch.from_numpy(draw.train_groups == kind)].sum()) for kind in draw.order]
         assert np.allclose(sums, sums[0])
 
+    @pytest.mark.parametrize(
+        ("scores", "weighed"),
+        [("own", True), ("LocalScores()", True), ("LocalScores(share=0.5)", True), ("auto", False)],
+    )
+    def test_only_the_default_goes_without_the_weights_that_it_names(
+        self, scores: str, weighed: bool, pool: draws.Pool
+    ) -> None:
+        draw = draws.make(pool, DIGITS, conditions(), 0.0)
+        weights = methods.fit(SMOKE, draw, Method("gaussian", "auto", scores), 0).outcome.weights
+        trained = weights[weights > 0]
+        assert bool((trained != trained[0]).any()) == weighed
+
     def test_yardsticks_leave_a_training_sample_out_of_its_own_score(self, pool: draws.Pool) -> None:
         draw = draws.make(pool, DIGITS, conditions(), 0.0)
         score = methods.yardstick(draw, "kNN")

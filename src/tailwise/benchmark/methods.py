@@ -60,10 +60,11 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     """
     text = suite.weighting_text(method.weighting)
     rule = local_scores.choose(method.scores, draw.train.modality)
-    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.modality, rule is not None)
+    default = method.is_default and rule is not None
+    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.modality, default)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
     rounds = cleaning.parse(method.refinement)
-    if method.is_default and rule is not None:
+    if default:
         base[suspects.find(draw.train)] = 0
     elif not rounds:
         rule = None
