@@ -217,3 +217,32 @@ def test_scores_of_very_few_samples_stay_on_one_scale(samples, numbers):
     assert float(scores.abs().max()) < 100
     far = inference.score(scored, Data(rows[samples:] + 6, range(50)))
     assert float(far.median()) > float(scores.max())
+
+
+def wide_and_tight() -> tuple[torch.Tensor, torch.Tensor]:
+    """400 tight training samples of 160 numbers and 20 of a kind eight times as wide, and 100 new ones of each."""
+    generator = torch.Generator().manual_seed(3)
+    far = torch.full((160,), 60.0)
+    parts = [torch.randn(count, 160, generator=generator) for count in (400, 20, 100, 100)]
+    return torch.cat([parts[0], far + 8 * parts[1]]), torch.cat([parts[2], far + 8 * parts[3]])
+
+
+def relative_distances(train: torch.Tensor, fresh: torch.Tensor) -> torch.Tensor:
+    scored = local_scores.LocalScores().fit(Far(), samples(train))
+    return scored.named_cues(Batch(fresh, torch.arange(len(fresh))))["distance relative to the neighbours' own"]
+
+
+def test_of_many_numbers_a_distance_is_relative_to_the_neighbours_own() -> None:
+    train, fresh = wide_and_tight()
+    cue = relative_distances(train, fresh)
+    assert float(cue[100:].median()) < 3  # new ones of the wide kind are about as far out as those of the tight one
+    assert float(relative_distances(train[:400], fresh)[100:].median()) > 30  # not if none of them was learnt
+
+
+def test_one_hidden_anomaly_excuses_nobody() -> None:
+    train, _ = wide_and_tight()
+    train = train[:400]
+    lone = torch.full((1, 160), 6.0)
+    near = lone + torch.randn(50, 160, generator=torch.Generator().manual_seed(4))
+    assert float(relative_distances(torch.cat([train, lone]), near).median()) > 5
+    assert float(relative_distances(torch.cat([train, lone, lone + 1e-3]), near).median()) < 5  # two of a kind do

@@ -38,6 +38,7 @@ CUES = (
     "distance to neighbours",
     "distance to the flat through neighbours",
     "distance to neighbours, whitened",
+    "distance relative to the neighbours' own",
 )
 # Samples that differ by less, as a share of their distance from the centre, are the same sample.
 _ROUNDING = 1e-5
@@ -47,6 +48,9 @@ _MAD_TO_STD = 1.4826
 # neighbours' level is taken off, and whitened distances tell more than those along the features.
 _MANY = 128
 _SHARE_OF_FEW, _SHARE_OF_MANY = 0.2, 0.75
+# Which of the cues count, by their places: whitening few features drowns the few that tell, and what is divided by each
+# neighbour's own distance says of many numbers what the plain distance says, and is fairer to rare kinds (LOG.md).
+_CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
 # Fewer samples than so many for each number of a sample: the axes of a space lie along the samples that it was learnt
 # from, so distances among these are others than those of new samples, and cues are standardised by samples left out.
 _SAMPLES_A_NUMBER, _FOLDS = 20, 5
@@ -61,11 +65,13 @@ _FEWEST_LEFT_OUT = 4
 class LocalScores(Value):
     """The mean of standardised cues, each a log quantity of the sample less a share of its mean over neighbours.
 
-    The cues are the detector's score; the distance to the `nearest`-th neighbour among the samples (features
-    standardised); the distance to the flat through the `neighbours` nearest samples (as in local hyperplane distances,
-    Vincent & Bengio 2001); and, for samples of 128 numbers or more, the distance to the `nearest`-th neighbour among
-    whitened samples. Each is centred and scaled by median and median absolute deviation over the training samples, each
-    as if it had not been learnt, so the result is about 0 for a usual normal of any kind and 3 is far out.
+    The cues are the detector's score; the distance to the flat through the `neighbours` nearest samples (features
+    standardised; as in local hyperplane distances, Vincent & Bengio 2001); and a distance to the samples themselves. Of
+    fewer than 128 numbers this is the distance to the `nearest`-th neighbour. Of more it is twofold: that distance among
+    whitened samples, and the distances to the nearest, each divided by what is usual around that neighbour, of which
+    the second smallest counts: one hidden anomaly among the samples, far from all, excuses nobody. Each cue is centred
+    and scaled by median and median absolute deviation over the training samples, each as if it had not been learnt, so
+    the result is about 0 for a usual normal of any kind and 3 is far out.
 
     After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
     nearest-neighbour distance by the mean of the reference sample's own nearest-neighbour distances, or subtracts it.
@@ -161,7 +167,7 @@ class LocallyScored(Detector):
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer(
             "cues", torch.zeros(len(CUES), 1)
-        )  # [4, m], of each training sample as if it had not been learnt
+        )  # [5, m], of each training sample as if it had not been learnt
         self.register_buffer("middle", torch.zeros(len(CUES)))
         self.register_buffer("spread", torch.ones(len(CUES)))
 
@@ -176,7 +182,7 @@ class LocallyScored(Detector):
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
-        near, local = self.memory.learn(samples, standardise)  # [m, many], [3, m]
+        near, local = self.memory.learn(samples, standardise)  # [m, many], [4, m]
         few = _FEWEST_LEFT_OUT <= len(samples) < _SAMPLES_A_NUMBER * samples.shape[1]
         cues = self._cues_left_out(samples, standardise) if few else self._cues(self.scores, self.scores[near], local)
         self.cues = cues.to(self.raw)
@@ -197,17 +203,17 @@ class LocallyScored(Detector):
 
     def named_cues(self, batch: Batch) -> dict[str, Tensor]:
         """Each of `CUES` that has a say, standardised; the score is their mean."""
-        cues = self._of(batch, self.detector.score(batch))[: self._with_a_say]
-        return dict(zip(CUES[: self._with_a_say], cues, strict=True))
+        cues = self._of(batch, self.detector.score(batch))
+        return {CUES[place]: cues[place] for place in self._with_a_say}
 
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
-        """[4, sample]: cues of samples with these scores of the wrapped detector."""
+        """[5, sample]: cues of samples with these scores of the wrapped detector."""
         near, local, own = self.memory(self._flat(batch).to(self.scores))
         cues = self._cues(self._scaled(scores.to(self.scores)), self.scores[near], local)
         return self._standard(torch.where(own < 0, cues, self.cues[:, own].to(cues)))
 
     def _cues_left_out(self, samples: Tensor, standardise: bool) -> Tensor:
-        """[4, m]: cues of training samples by memories of the others."""
+        """[5, m]: cues of training samples by memories of the others."""
         cues = torch.empty(len(CUES), len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
         folds = min(max(_FOLDS, _OF_ALL_FOLDS // len(samples)), _MOST_FOLDS, len(samples) // 2)
         fold = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).to(samples.device) % folds
@@ -265,7 +271,7 @@ class LocallyScored(Detector):
         return precise if self._floor is None else precise.clamp_min(self._floor).log()
 
     def _cues(self, scores: Tensor, of_neighbours: Tensor, local: Tensor) -> Tensor:
-        """[4, n]: scores [n] less a share of their neighbours' [n, many], and local distances [3, n]."""
+        """[5, n]: scores [n] less a share of their neighbours' [n, many], and local distances [4, n]."""
         level = self.rule.share_of(self.memory.samples.shape[1]) * of_neighbours.to(local).mean(1)
         return torch.cat([(scores - level)[None], local])
 
@@ -273,18 +279,37 @@ class LocallyScored(Detector):
         return (cues - self.middle[:, None]) / self.spread[:, None]
 
     @property
-    def _with_a_say(self) -> int:
-        """How many of the cues count: whitening few features drowns the few that tell."""
-        return len(CUES) if self.memory.samples.shape[1] >= _MANY else len(CUES) - 1
+    def _with_a_say(self) -> list[int]:
+        """Places of the cues that count."""
+        return _CUES_OF_MANY if self.memory.samples.shape[1] >= _MANY else _CUES_OF_FEW
 
     def _mean(self, standard: Tensor) -> Tensor:
-        return standard[: self._with_a_say].mean(0)
+        return standard[self._with_a_say].mean(0)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Where samples [n] lie among the training samples.
+
+    Attributes:
+        distances: [3, n], to the few-th neighbour, to the flat through the many nearest samples, and to the few-th
+            neighbour among whitened samples.
+        near: the neighbours [n, many] that each of the three is compared with.
+        nearest: distances [n, many] to the first of them.
+        own: which training sample each is itself [n], -1 being none.
+    """
+
+    distances: Tensor
+    near: list[Tensor]
+    nearest: Tensor
+    own: Tensor
 
 
 class Memory(nn.Module):
     """The training samples in two spaces, and how far each lies from its neighbours, which a new sample is held to.
 
-    `reach` is on a logarithmic scale, and of each sample without itself.
+    `reach` is on a logarithmic scale, and of each sample without itself; `level` is the mean of the first of its three
+    over a sample and its few neighbours, so that of a lone one it is not its own.
     """
 
     samples: Tensor
@@ -292,6 +317,7 @@ class Memory(nn.Module):
     scale: Tensor
     whitening: Tensor
     reach: Tensor
+    level: Tensor
     floor: Tensor
     whitened: Tensor
 
@@ -303,12 +329,13 @@ class Memory(nn.Module):
         self.register_buffer("scale", torch.ones(1))
         self.register_buffer("whitening", torch.zeros(1, 1))  # [d, many]
         self.register_buffer("reach", torch.zeros(3, 1))  # [distances, m]
+        self.register_buffer("level", torch.zeros(1))  # [m]
         self.register_buffer("floor", torch.ones(3))
         # Follows from the above.
         self.register_buffer("whitened", torch.zeros(1, 1), persistent=False)
 
     def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
-        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances [3, m]."""
+        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances [4, m]."""
         self.mean = samples.mean(0)
         std = samples.std(0, correction=0)
         # Features differ in their units of measure; pixels and bands do not.
@@ -319,22 +346,23 @@ class Memory(nn.Module):
         added = _SHRINKAGE * values.sum() / samples.shape[1]
         self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
         self.project()
-        distances, near, _ = self._distances((self.samples, self.whitened))
+        around = self._surroundings((self.samples, self.whitened))
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
-        self.floor = (0.01 * distances.median(1).values).clamp_min(1e-12).to(samples)
-        reach = self._log(distances)
-        self.reach = reach.to(samples)
-        return near[0], self._local(reach, near)
+        self.floor = (0.01 * around.distances.median(1).values).clamp_min(1e-12).to(samples)
+        self.reach = self._log(around.distances).to(samples)
+        few = self.reach[0][around.near[0][:, : self.rule.nearest]]
+        self.level = torch.cat([self.reach[0][:, None], few], 1).mean(1)
+        return around.near[0], self._local(around)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For samples [n, d] their neighbours among the training samples [n, many], their local distances [3, n], and
+        """For samples [n, d] their neighbours among the training samples [n, many], their local distances [4, n], and
         which training sample each is itself [n], -1 being none."""
-        distances, near, own = self._distances(self.spaces_of(samples))
-        return near[0], self._local(self._log(distances), near), own
+        around = self._surroundings(self.spaces_of(samples))
+        return around.near[0], self._local(around), around.own
 
     def reach_of(self, spaces: tuple[Tensor, Tensor]) -> Tensor:
         """What `reach` is of the training samples, of samples in these spaces: [3, n]."""
-        return self._log(self._distances(spaces)[0])
+        return self._log(self._surroundings(spaces).distances)
 
     def project(self) -> None:
         """Put the training samples into the other space."""
@@ -350,35 +378,39 @@ class Memory(nn.Module):
         precise = standard.to(export_ops.precise(standard.device))
         return (precise @ self.whitening.to(precise)).to(standard)
 
-    def _distances(self, asked: tuple[Tensor, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Distances [3, n]: to the few-th neighbour, to the flat through the many nearest samples, and to the few-th
-        neighbour among whitened samples; the neighbours that each is compared with; and which training sample each is
-        itself [n]. None is its own neighbour, so a training sample scores the same whenever it is scored."""
+    def _surroundings(self, asked: tuple[Tensor, Tensor]) -> Surroundings:
+        """Where samples in these spaces lie. None is its own neighbour, so a training sample scores the same whenever
+        it is scored."""
         many = min(self.rule.neighbours, len(self.samples) - 1)
         few = min(self.rule.nearest, many)
         rows: list[Tensor] = []
         near: list[Tensor] = []
-        own = torch.zeros(0)
+        own = nearest = torch.zeros(0)
         for points, known, k in zip(asked, (self.samples, self.whitened), (many, few), strict=True):
             distances, indices = numerics_neighbours.nearest(points, known, k + 1, centred=True)
             if not near:
                 same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
                 own = torch.where(same, indices[:, 0], -1)
             distances, indices = numerics_neighbours.without_self(distances, indices, own)
+            nearest = distances if not near else nearest
             rows.append(distances[:, few - 1])
             near.append(indices)
         flat = beyond(asked[0], self.samples, near[0])
-        return torch.stack([rows[0], flat, rows[1]]), [near[0], near[0], near[1]], own
+        return Surroundings(torch.stack([rows[0], flat, rows[1]]), [near[0], near[0], near[1]], nearest, own)
 
     def _log(self, distances: Tensor) -> Tensor:
         return torch.maximum(distances, self.floor[:, None]).log()
 
-    def _local(self, reach: Tensor, near: list[Tensor]) -> Tensor:
-        """Less a share of the mean over the nearest samples' own."""
-        few = near[-1].shape[1]
-        of_each = zip(self.reach.to(reach), near, strict=True)
+    def _local(self, around: Surroundings) -> Tensor:
+        """[4, n]: log distances less a share of the mean over the nearest samples' own, and the second smallest of the
+        distances to the nearest less those samples' levels."""
+        reach, few = self._log(around.distances), around.near[-1].shape[1]
+        of_each = zip(self.reach.to(reach), around.near, strict=True)
         usual = [own[of[:, :few]].mean(1) for own, of in of_each]
-        return reach - self.rule.share_of(self.samples.shape[1]) * torch.stack(usual)
+        by_level = torch.maximum(around.nearest, self.floor[0]).log().to(reach) - self.level[around.near[0]].to(reach)
+        second = by_level.topk(min(2, by_level.shape[1]), dim=1, largest=False).values[:, -1]
+        local = reach - self.rule.share_of(self.samples.shape[1]) * torch.stack(usual)
+        return torch.cat([local, second[None].to(local)])
 
 
 def robust_deviations(values: Tensor) -> Tensor:
