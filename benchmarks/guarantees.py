@@ -36,7 +36,7 @@ from tailwise.runs import scorer
 from tailwise.training import cross_fitting, local_scores
 from tailwise.training import fit as training_fit
 from tailwise.training.cross_fitting import Fitted
-from tailwise.weights.default import choose_weighting
+from tailwise.weights.default import parse_weighting
 
 SUITE = Path(__file__).parent / "suites" / "long_tail.toml"
 SPLITS, ALPHAS, ENOUGH, MOST_EXTRA = 200, (0.01, 0.05, 0.1), 50, 300
@@ -110,7 +110,7 @@ def fitter(detector: str, weighting: str, rule: str) -> Any:
 
     def fit(data: Data, base: torch.Tensor, seed: int) -> Fitted:
         made = registry.parse_one(detector, "detector")
-        chosen = choose_weighting(weighting, data.modality)
+        chosen = parse_weighting(weighting, data.modality)
         outcome = training_fit.fit(made, data, chosen, base_weights=base, seed=seed)
         return Fitted.read_by(local_scores.parse(rule), made, outcome, data, seed)
 

@@ -36,7 +36,7 @@ from tailwise.core.data import Data
 from tailwise.numerics.metrics import auroc
 from tailwise.sources.auto import open_source
 from tailwise.training.fit import fit
-from tailwise.weights.default import choose_weighting
+from tailwise.weights.default import parse_weighting
 
 SHAPE = (150, 150, 120)
 WINDOW = (3, 15)
@@ -68,7 +68,7 @@ def fit_and_score(detector: Any, data: Data) -> np.ndarray:
 
 
 def weighed(data: Data, weighting: str) -> np.ndarray:
-    chosen = choose_weighting(weighting, data.modality)
+    chosen = parse_weighting(weighting, data.modality)
     return fit(registry.find("detector", "rx")(), data, chosen).scores.numpy()
 
 

@@ -4,12 +4,13 @@
 
 Rows are those of results/weighting-adds.jsonl and, of long-tail-weightings, long-tail-tables and rare-material, those
 whose weights and scores are spelled as the library spells them now: pairs of local scores from before their share was
-chosen are left out.
+chosen are left out. `asked_for` is the rule of the default, which tests/test_weighting_default.py holds the code to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from tailwise.benchmark import comparisons, rows
 from tailwise.benchmark.suites import AS_GIVEN
+from tailwise.core import registry
 from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
 from tailwise.training.local_scores import LocalScores
 from tailwise.weights.default import AUTO, AUTO_SPECTRA, choose_weighting
@@ -25,12 +27,29 @@ RESULTS = Path(__file__).parent / "results"
 REUSED = ("long-tail-weightings", "long-tail-tables", "rare-material")
 LOSS = "Importance()"
 ON, OFF = {"weighting": "on"}, {"weighting": "off"}
-# What a sample is; None where the user asks for weights and there is no default.
-KINDS: dict[str, Modality | None] = {
-    "rows, long-tailed": ROW, "generated tables, long-tailed": ROW, "rows, balanced": ROW,
-    "rows, long-tailed, 5 % hidden anomalies": ROW,
-    "images": IMAGE, "feature maps": FEATURE_MAP, "spectra": SPECTRUM, "one's own loop, and estimators": None,
-}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of data: what a sample is (None where the user asks for weights and there is no default), and whether
+    there is a long tail."""
+
+    modality: Modality | None
+    long_tailed: bool = True
+
+
+KINDS = {
+    "rows, long-tailed": Kind(ROW),
+    "generated tables, long-tailed": Kind(ROW),
+    "rows, balanced": Kind(ROW, long_tailed=False),
+    "rows, long-tailed, 5 % hidden anomalies": Kind(ROW, long_tailed=False),
+    "images": Kind(IMAGE),
+    "feature maps": Kind(FEATURE_MAP),
+    "spectra with a rare material": Kind(SPECTRUM),
+    "generated cubes with a rare material": Kind(SPECTRUM),
+    "scenes": Kind(SPECTRUM, long_tailed=False),
+    "one's own loop, and estimators": Kind(None),
+}
 HEADINGS = ("detector", "scores", "sets", "pairs", "AUPR, on less off", "rarest kind's AUROC", "fit without, s",
             "with, times that", "by default", "as the interval says")  # fmt: skip
 FEWEST_PAIRS = 3
@@ -55,7 +74,8 @@ _CELL = ("kind", "source", "imbalance", "contamination", "draw", "detector", "sc
 def _as_pair(row: Row) -> Row | None:
     """The row as one side of a pair, None where it is no such thing now."""
     spelled, kind = row["settings"], None if row["status"] != "ok" or row.get("refinement") else _kind(row)
-    weights = (repr(AUTO_SPECTRA if kind == "spectra" else AUTO), LOSS, "")
+    spectra = kind is not None and KINDS[kind].modality is SPECTRUM
+    weights = (repr(AUTO_SPECTRA if spectra else AUTO), LOSS, "")
     scores = {"own": "own", repr(LocalScores()): "local"}
     if kind is None or spelled.get("weighting") not in weights or spelled.get("scores") not in scores:
         return None
@@ -72,11 +92,15 @@ def _kind(row: Row) -> str | None:
         return "one's own loop, and estimators"
     if row["source"].startswith("solar cells as"):
         return "feature maps" if row["source"].endswith("maps") else "images"
-    if row["source"].startswith(("abu-", "spectra of", "given cube", "generated cube")):
-        return "spectra"
+    if row["source"].startswith("generated cube"):
+        return "generated cubes with a rare material"
+    if row["suite"] == "rare-material":
+        return "spectra with a rare material"
+    if row["source"].startswith("abu-"):
+        return "scenes"
     if row["suite"] == "long-tail-tables":
         return "generated tables, long-tailed"
-    if row["contamination"]:
+    if row["contamination"]:  # a cost of the default, whatever the tail
         return "rows, long-tailed, 5 % hidden anomalies" if row["contamination"] == 0.05 else None
     return "rows, balanced" if row["imbalance"] == 1 else "rows, long-tailed"
 
@@ -94,23 +118,72 @@ def page(every: list[Row]) -> str:
         "A pair is one draw with weights and without; in brackets 95 % intervals, bootstrapped over draws within each",
         "set; sets of fewer than three pairs have no say and no interval. Every kind of normal counts the same. Times",
         "are CPU seconds of the two trainings: the median without weights, and the median ratio.",
-        "`by default` says whether weights are on there; the last column whether the interval of the AUPR asks for it:",
-        "on if it lies above 0, else off. local-rx and collaborative cannot be weighed.", "",
+        "`by default` says whether weights are on there; the last column whether the interval of the AUPR asks for",
+        "it: on if it lies above 0, else off. A fit cannot tell whether data has a long tail, so one default serves",
+        "all rows, and one all spectra: on where the interval of every kind of data with a long tail lies above 0, off",
+        "where one does not, and where there is none. local-rx and collaborative cannot be weighed.", "",
     ]  # fmt: skip
     against: list[str] = []
-    for kind, modality in KINDS.items():
+    for kind in KINDS:
         of_kind = [row for row in pairs if row["kind"] == kind]
         if not of_kind:
             continue
         lines += [f"## {kind[0].upper()}{kind[1:]}", "", f"| {' | '.join(HEADINGS)} |", "|" + "---|" * len(HEADINGS)]
-        for detector, scores in comparisons.in_order((row["detector"], row["scores"]) for row in _ordered(of_kind)):
-            cell = _of_enough([row for row in of_kind if (row["detector"], row["scores"]) == (detector, scores)])
-            line, odd = _line(cell, detector, scores, modality)
-            lines += [line] if line else []
-            against += [f"- {kind}, {odd}"] if odd else []
+        for cell in cells(of_kind):
+            lines.append(_line(cell))
+            if cell.default not in ("", cell.says):
+                against.append(f"- {kind}, {cell.detector}, {cell.scores} scores: {cell.default}, {cell.aupr}")
         lines += ["", "By set, AUPR:", "", *_by_set(_ordered(of_kind)), ""]
-    lines += ["## Where the default is not what the interval says", "", *(against or ["- nowhere"]), ""]
+    lines += ["## Where the default is not what this kind of data asks for", "", *(against or ["- nowhere"]), ""]
     return "\n".join(lines + _cost(every))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A detector with one way to read scores on one kind of data, and its rows of sets with enough pairs."""
+
+    kind: str
+    detector: str
+    scores: str
+    rows: list[Row]
+
+    @property
+    def aupr(self) -> comparisons.Change:
+        return _change(self.rows, "aupr")
+
+    @property
+    def says(self) -> str:
+        return "on" if self.aupr.low > 0 else "off"
+
+    @property
+    def default(self) -> str:
+        """What the library does: "on", "off", or "" where there is no default."""
+        modality = KINDS[self.kind].modality
+        if modality is None:
+            return ""
+        detector = registry.parse_one(self.detector, "detector")
+        return "on" if choose_weighting("auto", detector, modality, self.scores == "local").steps else "off"
+
+
+def cells(pairs: list[Row]) -> Iterator[Cell]:
+    """Those that have an interval."""
+    for kind, detector, scores in comparisons.in_order(
+        (row["kind"], row["detector"], row["scores"]) for row in _ordered(pairs)
+    ):
+        place = (kind, detector, scores)
+        enough = _of_enough([row for row in pairs if (row["kind"], row["detector"], row["scores"]) == place])
+        if _change(enough, "aupr").count:
+            yield Cell(*place, enough)
+
+
+def asked_for(every: list[Row]) -> set[tuple[str, str, Modality]]:
+    """The detectors, scores and samples whose interval lies above 0 on every kind of data with a long tail."""
+    says: dict[tuple[str, str, Modality], list[str]] = {}
+    for cell in cells([row for row in every if "kind" in row]):
+        kind = KINDS[cell.kind]
+        if kind.modality is not None and kind.long_tailed:
+            says.setdefault((cell.detector, cell.scores, kind.modality), []).append(cell.says)
+    return {place for place, each in says.items() if set(each) == {"on"}}
 
 
 def _ordered(of_kind: list[Row]) -> list[Row]:
@@ -128,28 +201,21 @@ def _change(cell: Iterable[Row], metric: str) -> comparisons.Change:
     return comparisons.change(cell, metric, ON, OFF)
 
 
-def _line(cell: list[Row], detector: str, scores: str, modality: Modality | None) -> tuple[str, str]:
-    """The line of a table, and what is to be said where the default is not what the interval says."""
-    aupr, rarest = _change(cell, "aupr"), _change(cell, "auroc_rarest")
-    if not aupr.count:
-        return "", ""
-    sets = len({(row["source"], row["imbalance"]) for row in cell})
-    default, says = "", "on" if aupr.low > 0 else "off"
-    if modality is not None:
-        default = "on" if choose_weighting("auto", modality, scores == "local").steps else "off"
-    cells = [
-        detector,
-        scores,
-        sets,
-        aupr.count,
-        aupr,
+def _line(cell: Cell) -> str:
+    """The line of a table."""
+    rarest = _change(cell.rows, "auroc_rarest")
+    entries = [
+        cell.detector,
+        cell.scores,
+        len({(row["source"], row["imbalance"]) for row in cell.rows}),
+        cell.aupr.count,
+        cell.aupr,
         rarest if rarest.count else "",
-        *(f"{time:.3g}" for time in _times(cell)),
-        default,
-        says,
+        *(f"{time:.3g}" for time in _times(cell.rows)),
+        cell.default,
+        cell.says,
     ]
-    odd = f"{detector}, {scores} scores: {default} by default, AUPR {aupr}" if default and default != says else ""
-    return f"| {' | '.join(map(str, cells))} |", odd
+    return f"| {' | '.join(map(str, entries))} |"
 
 
 def _times(cell: list[Row]) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.errors import InputError
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
-from tailwise.weights.default import AUTO, AUTO_SPECTRA, choose_weighting, importance_weights, parse_weighting
+from tailwise.weights.default import AUTO, AUTO_SPECTRA, importance_weights, parse_weighting
 from tailwise.weights.densities import KDE, Gaussian, Histogram, LogNormal, Mixture
 from tailwise.weights.steps import (
     Accumulate,
@@ -516,9 +516,9 @@ def test_negative_weights_are_for_gradient_steps_only():
 
 
 def test_auto_depends_on_the_samples():
-    assert choose_weighting("auto", ROW) == choose_weighting("auto", IMAGE) == AUTO
-    assert choose_weighting("auto", SPECTRUM) == AUTO_SPECTRA
-    assert choose_weighting("Trim(share=0.1)", SPECTRUM) == Weighting(Trim(0.1))
+    assert parse_weighting("auto", ROW) == parse_weighting("auto", IMAGE) == AUTO
+    assert parse_weighting("auto", SPECTRUM) == AUTO_SPECTRA
+    assert parse_weighting("Trim(share=0.1)", SPECTRUM) == Weighting(Trim(0.1))
 
 
 def test_weights_below_0_that_add_up_to_nothing_leave_a_finite_mean():

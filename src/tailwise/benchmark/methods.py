@@ -19,8 +19,7 @@ from ..errors import InputError
 from ..training import cleaning, local_scores, suspects
 from ..training import fit as training_fit
 from ..training.cross_fitting import Fitted
-from ..weights.default import choose_weighting, parse_weighting
-from ..weights.weighting import Weighting
+from ..weights.default import parse_weighting
 from .draws import Draw
 from .measures import FALSE_ALARMS
 from .suites import ORACLE, Method, Suite
@@ -61,7 +60,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     text = suite.weighting_text(method.weighting)
     rule = local_scores.choose(method.scores, draw.train.modality)
     default = method.is_default and rule is not None
-    weighting = Weighting() if text == ORACLE else choose_weighting(text, draw.train.modality, default)
+    weighting = parse_weighting("" if text == ORACLE or default else text, draw.train.modality)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
     rounds = cleaning.parse(method.refinement)
     if default:

@@ -70,7 +70,7 @@ def fit(
             "auto" is nearest-neighbours for rows and for what a backbone reads of images, and autoencoder for pixels,
             maps and spectra.
         weighting: how training samples are weighed: "" (all alike), or steps such as "Importance(), Clip(0.1, 10)";
-            "auto" weighs only where scores are not local.
+            "auto" weighs only where weights are known to help: some detectors' own scores, and spectra.
         scores: "auto" compares each score with those of the most similar training samples (local scores), so that rare
             kinds are not rejected for being rare; "own" uses the detector's scores as they are.
         out: the run folder; by default a new one in runs/.

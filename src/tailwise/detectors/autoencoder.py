@@ -10,6 +10,7 @@ from torch import Tensor
 from ..core.bounds import Count, Widths
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
+from ..core.modality import ROW
 from ..core.registry import register
 from .components.losses import squared_error
 from .components.nets import Body
@@ -28,6 +29,7 @@ class AutoEncoder(Detector):
     """
 
     loss_is_score = True
+    weights_add_to = (("own", ROW),)
 
     def __init__(self, hidden: Widths | None = None, code: Count | None = None, dense: bool = False) -> None:
         super().__init__()

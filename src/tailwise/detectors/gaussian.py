@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.bounds import Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
-from ..core.modality import SPECTRUM
+from ..core.modality import ROW, SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
 from .components import cubic_cost
@@ -36,6 +36,7 @@ class Gaussian(Detector):
         shrinkage: a in 0 to 1; None chooses by the sample's shape (rows and images 0.05, spectra 1e-6).
     """
 
+    weights_add_to = (("own", ROW), ("own", SPECTRUM), ("local", SPECTRUM))
     mean: Tensor
     whitening: Tensor
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector
-from ..core.modality import Modality
+from ..core.modality import ROW, SPECTRUM, Modality
 from ..core.registry import register
 from ..numerics.neighbours import nearest
 from .components.standardise import Standardise
@@ -30,6 +30,7 @@ class NearestNeighbours(Detector):
         neighbours: the mass to look for, in average weights of distinct samples.
     """
 
+    weights_add_to = (("own", ROW), ("own", SPECTRUM), ("local", SPECTRUM))
     memory: Tensor
     mass: Tensor
 

@@ -49,6 +49,7 @@ class RX(Detector):
     """
 
     modalities = (SPECTRUM,)
+    weights_add_to = (("own", SPECTRUM), ("local", SPECTRUM))
     mean: Tensor
     whitening: Tensor
     centre: Tensor

@@ -176,7 +176,7 @@ class AnomalyDetector(_Thresholded):
     Args:
         detector: a registered name, a spelling such as "AutoEncoder(code=4)", or a Detector, of which a copy is used;
             "auto" is nearest-neighbours.
-        weighting: a Weighting or its spelling; "auto" weighs only where scores are not local.
+        weighting: a Weighting or its spelling; "auto" weighs only where weights are known to help.
         scores: how scores are read: "auto", "own" for the detector's own, or a spelling; see
             `local_scores.LocalScores`.
         false_alarms: share of new normals beyond the threshold, which comes from cross-fitting with 5 folds where fewer
@@ -257,7 +257,7 @@ class AnomalyDetector(_Thresholded):
         rule = choose(self.scores, rows.modality)
         weighting = self.weighting
         if isinstance(weighting, str):
-            weighting = choose_weighting(weighting, rows.modality, rule is not None)
+            weighting = choose_weighting(weighting, self._fresh_detector(), rows.modality, rule is not None)
         folds = conformal.usual_folds(len(rows), self.false_alarms)
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         count = 0 if folds else conformal.held_out_count(len(rows), self.false_alarms)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.modality import Modality
+from ..core.detector import Detector
+from ..core.modality import ROW, Modality
 from ..core.registry import parse
 from ..errors import InputError
 from .steps import Accumulate, Clip, Guard, Importance, Rarity, Smooth
@@ -19,22 +20,26 @@ AUTO = Weighting(Importance(), Smooth(), Rarity(), Accumulate(), Clip())
 AUTO_SPECTRA = Weighting(Rarity(power=2.0, doublings=10, common=0.1), Clip(high=30.0), Guard())
 
 
-def parse_weighting(text: str) -> Weighting:
-    """The weighting that prints as `text`; "" is uniform and "auto" the library's default."""
-    return AUTO if text.strip() == "auto" else Weighting(*parse(text, ("step", "density")))
-
-
-def choose_weighting(text: str, modality: Modality, local_scores: bool = False) -> Weighting:
-    """The weighting that prints as `text` for such samples. "auto" differs where they are a continuum, as spectra are,
-    and is none where scores are local.
+def parse_weighting(text: str, modality: Modality = ROW) -> Weighting:
+    """The weighting that prints as `text`; "" is uniform and "auto" the library's default for such samples.
 
     The pixels of a scene are a continuum, and its hardest are mixtures and anomalies: weights that rise with
-    scores cost. A kind is raised only if it is cut off from all others and rare. Where scores are local already,
-    weights do not raise the AUPR of the long-tail benchmark, and take as long as the training.
+    scores cost. A kind is raised only if it is cut off from all others and rare.
     """
-    if text.strip() == "auto" and local_scores:
+    if text.strip() == "auto":
+        return AUTO_SPECTRA if modality.continuum else AUTO
+    return Weighting(*parse(text, ("step", "density")))
+
+
+def choose_weighting(text: str, detector: Detector, modality: Modality, local_scores: bool = False) -> Weighting:
+    """The weighting that prints as `text` for such samples; "auto" is none but where the detector says that it helps.
+
+    Its `weights_add_to` names where the interval of what weights add to the AUPR of long tails lies above 0.
+    """
+    scores = "local" if local_scores else "own"
+    if text.strip() == "auto" and (scores, modality) not in detector.weights_add_to:
         return Weighting()
-    return AUTO_SPECTRA if text.strip() == "auto" and modality.continuum else parse_weighting(text)
+    return parse_weighting(text, modality)
 
 
 def importance_weights(

@@ -77,8 +77,8 @@ def scores_of(problem: Problem, seed: int) -> dict[str, np.ndarray]:
     train, test = problem.train, problem.test.data
     request = Request(source=RareDigits()).decided(train.modality, len(train))
     rule = local_scores.choose(request.scores, train.modality)
-    weighting = choose_weighting(request.weighting, train.modality, rule is not None)
     plain = make_detector(request.detector)
+    weighting = choose_weighting(request.weighting, plain, train.modality, rule is not None)
     fit(plain, train, seed=seed)
     base = torch.ones(len(train)) * ~suspects.find(train)
     default = plain

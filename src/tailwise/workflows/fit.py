@@ -68,9 +68,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         for note in problem.facts.notes:
             messages.note(note)
         rule = local_scores.choose(request.scores, problem.train.modality)
-        weighting = choose_weighting(request.weighting, problem.train.modality, rule is not None)
-        if detector.ignores_weights and request.weighting.strip() == "auto":
-            weighting = Weighting()  # there is nothing to weigh
+        weighting = choose_weighting(request.weighting, detector, problem.train.modality, rule is not None)
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for each group needs groups", "name them with --groups")
         _check_groups(request, problem)

@@ -37,7 +37,7 @@ from ..weights.default import choose_weighting
 from ..weights.steps import rejection_threshold
 from . import reviews
 from .fit import fitter
-from .request import AUTO, Request, check_training
+from .request import AUTO, Request, check_training, make_detector
 
 SHEET, PAGE, SCORES = "review.csv", "review.html", "scores.csv"
 # A kind that holds more of the data than this is not rare, and to lie in it excuses nothing.
@@ -77,7 +77,8 @@ def triage(request: Request, parts: int = PARTS, problem: Problem | None = None)
     if at_once:
         _warn_of_idle_options(request, parts)
     rule = local_scores.choose(request.scores, data.modality)
-    fit = fitter(request, choose_weighting(request.weighting, data.modality, rule is not None), rule)
+    detector = make_detector(request.detector)
+    fit = fitter(request, choose_weighting(request.weighting, detector, data.modality, rule is not None), rule)
     if at_once:
         suspicion = suspects.Oddness(data, request.seed).training_scores
     else:
