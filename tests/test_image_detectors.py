@@ -21,7 +21,7 @@ from tailwise.sources.auto import open_source
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
-from tailwise.weights.default import parse_weighting
+from tailwise.weights.default import AUTO, parse_weighting
 from tailwise.workflows import score
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
@@ -59,6 +59,16 @@ def test_padim_is_the_distance_of_scipy_at_every_position() -> None:
         assert float(found[row, column]) == pytest.approx(expected, rel=1e-3)
 
 
+def test_padim_is_the_mean_of_its_farthest_positions_and_solved_once() -> None:
+    data, fresh = samples(40, 3, 10, 10), samples(4, 3, 10, 10, seed=1)
+    for top, count in ((0.0, 1), (0.05, 5)):
+        detector = make(f"padim(top={top})")
+        outcome = fit(detector, data, AUTO)
+        assert len(outcome.history) == 1
+        highest = inference.over_batches(detector, fresh, detector.score_map).flatten(1).sort(1).values[:, -count:]
+        torch.testing.assert_close(inference.score(detector, fresh), highest.mean(1))
+
+
 def test_padim_bears_that_next_to_nothing_is_added() -> None:
     """Fewer images than channels: covariances are singular."""
     detector = make("padim(added=1e-18)")
@@ -86,9 +96,10 @@ def test_a_patch_is_the_mean_of_the_positions_around_it() -> None:
     assert owner.tolist() == [0] * 20 + [1] * 20
     names = dict(zip(parts.names, parts.samples, strict=True))
     inner = data.samples[1, :, 1:4, 2:5].mean((1, 2))
-    corner = data.samples[1, :, 0:2, 0:2].mean((1, 2))
+    shifted = data.samples[1, :, 0:3, 0:3].mean((1, 2))
     assert torch.allclose(names["image1#2,3"], inner, atol=1e-6)
-    assert torch.allclose(names["image1#0,0"], corner, atol=1e-6)
+    assert torch.allclose(names["image1#0,0"], shifted, atol=1e-6)
+    assert torch.allclose(names["image1#0,1"], shifted, atol=1e-6)
 
 
 def test_of_many_patches_equally_many_are_drawn_from_each_image() -> None:

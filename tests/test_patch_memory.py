@@ -5,12 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import uniform_filter
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.core.modality import FEATURE_MAP
-from tailwise.detectors.components.coreset import k_centres
+from tailwise.detectors.components.coreset import directed, k_centres
 from tailwise.detectors.components.outlier_factor import outlier_factors
 from tailwise.detectors.patch_memory import PatchMemory
 from tailwise.errors import InputError
@@ -54,6 +55,14 @@ def test_the_choice_is_the_greedy_one(count, stretched):
     assert float(radius) == pytest.approx(float(left), rel=1e-3)
 
 
+@pytest.mark.parametrize("channels", [152, 600])
+def test_distances_of_the_choice_are_exact_or_nearly(channels):
+    points = torch.randn(200, channels, generator=torch.Generator().manual_seed(0))
+    exact, found = (torch.pdist(each) for each in (points, directed(points)))
+    assert float((found / exact - 1).abs().max()) < (0.3 if channels > 512 else 1e-6)
+    assert directed(points).shape[1] <= 512
+
+
 @pytest.mark.parametrize("channels", [4, 64])
 def test_equal_points_are_chosen_once(channels):
     points = torch.randn(7, channels, generator=torch.Generator().manual_seed(0)).repeat(300, 1)
@@ -64,19 +73,20 @@ def test_equal_points_are_chosen_once(channels):
 
 @pytest.mark.parametrize("standardise", [False, True])
 def test_scores_are_distances_to_a_memory_of_everything(standardise):
-    """With all patches kept, maps are scikit-learn's nearest distances between scaled neighbourhood means."""
+    """With all patches kept, maps are scikit-learn's nearest distances between neighbourhood means of scaled maps."""
     data, fresh = maps(20), maps(5, seed=2)
     detector = fitted(data, share=1.0, standardise=standardise)
 
-    def patches(samples):
-        padded = torch.nn.functional.pad(samples, (1, 1, 1, 1), value=torch.nan)
-        means = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(4).nanmean(4)
-        return means.permute(0, 2, 3, 1).flatten(0, 2).double().numpy()
+    known = data.samples.double().numpy()
+    mean, deviation = (moment((0, 2, 3), keepdims=True) for moment in (known.mean, known.std))
+    scale = deviation if standardise else np.sqrt((deviation**2).mean())
 
-    known = patches(data.samples)
-    mean, scale = known.mean(0), known.std(0) if standardise else known.var(0).mean() ** 0.5
-    search = NearestNeighbors(n_neighbors=1).fit((known - mean) / scale)
-    expected = search.kneighbors((patches(fresh.samples) - mean) / scale)[0].reshape(5, 8, 8)
+    def patches(samples):
+        means = uniform_filter((samples.double().numpy() - mean) / scale, (1, 1, 3, 3), mode="constant")
+        return means.transpose(0, 2, 3, 1).reshape(-1, 6)
+
+    search = NearestNeighbors(n_neighbors=1).fit(patches(data.samples))
+    expected = search.kneighbors(patches(fresh.samples))[0].reshape(5, 8, 8)
     found = inference.over_batches(detector, fresh, detector.score_map)
     assert np.allclose(found, expected, rtol=1e-3)
 
@@ -201,12 +211,13 @@ def test_the_memory_option_is_the_setting():
 
 
 @pytest.mark.parametrize("side", [1, 3, 5])
-def test_a_patch_is_the_mean_of_its_neighbourhood_inside_the_map(side):
+def test_a_patch_is_the_mean_of_its_neighbourhood_and_of_what_is_usual_outside(side):
     sample = maps(1, shape=(6, 7, 5)).samples
     detector = PatchMemory(share=1.0, neighbourhood=side)
     fit(detector, Data(torch.cat([sample, 0 * sample]), ["0", "1"], modality=FEATURE_MAP))
-    found = (detector._patches(sample) * detector.scale + detector.mean).unflatten(1, (7, 5))[0]
+    found = detector._patches(sample).unflatten(1, (7, 5))[0]
+    centred = (sample[0] - detector.mean[:, None, None]) / detector.scale[:, None, None]
     far = side // 2
     for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):
-        part = sample[0, :, max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
-        torch.testing.assert_close(found[row, column], part.mean((1, 2)), rtol=1e-4, atol=1e-4)
+        part = centred[:, max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
+        torch.testing.assert_close(found[row, column], part.sum((1, 2)) / side**2, rtol=1e-4, atol=1e-4)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..core.bounds import Count, Positive
+from ..core.bounds import Count, Positive, Share
 from ..core.data import Batch, Data
 from ..core.detector import Reading, ReadsOnce
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from .components.covariance import distances, weighted_moments, whitening
+from .components.losses import top_mean
 from .components.standardise import Standardise
 
 _STEP = 32
@@ -18,27 +19,32 @@ _STEP = 32
 
 @register("detector", "padim")
 class PaDiM(ReadsOnce):
-    """Squared Mahalanobis distance of each position's channels to that position's normals; of an image, the largest.
+    """Squared Mahalanobis distance of each position's channels to that position's normals.
 
     Of many channels a random few are kept, drawn once by the fit's seed. The paper's constants are 100 channels (for
     a ResNet-18) and 0.01 added to every variance. Here channels are first given variance 1, so that 0.01 means the
-    same whatever the backbone, and means and covariances are weighted.
+    same whatever the backbone, means and covariances are weighted, and an image's score is the mean of its largest
+    distances, not the largest alone. It is computed once, with the weights known beforehand: those that scores would
+    give hardly move it.
 
     Args:
         dims: how many channels are kept; all where there are no more.
         added: what is added to the variance of each channel, so that fewer images than channels are enough.
+        top: share of an image's positions, the farthest, whose mean distance is its score; 0 takes the farthest alone.
     """
 
     modalities = SPATIAL
     wants_maps = True
+    solve_once = True
     kept: Tensor
     mean: Tensor
     whitening: Tensor
 
-    def __init__(self, dims: Count = 100, added: Positive = 0.01) -> None:
+    def __init__(self, dims: Count = 100, added: Positive = 0.01, top: Share = 0.01) -> None:
         super().__init__()
         self.dims = dims
         self.added = added
+        self.top = top
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         self.standardise = Standardise(sample_shape, self.modality)
@@ -63,7 +69,7 @@ class PaDiM(ReadsOnce):
         if score or map:
             apart = distances(vectors, self.mean, self.whitening)  # [n, p]
             if score:
-                read["score"] = apart.amax(1)
+                read["score"] = top_mean(apart, self.top)
             if map:
                 read["map"] = apart.unflatten(1, self.sample_shape[1:])
         if embedding:

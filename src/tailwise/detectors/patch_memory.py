@@ -1,11 +1,12 @@
 """A memory of normal patches (PatchCore, Roth et al., CVPR 2022), thinned, if asked without losing rare kinds.
 
 The samples are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood, or a larger one. The memory is a
-k-centre coreset, chosen greedily (Gonzalez 1985). Departures from the paper: the greedy choice is exact but made in
-rounds, one matrix product for many patches; with `keep_tail` it is made twice, and the second time the patches of
-images that the others cover badly, which are the rare kinds, count as farther away; and an image's score is the mean of
-its farthest patches. TailedCore (CVPR 2025) keeps rare kinds by another road, and finds them by neighbours between
-whole images. Denoising by local outlier factors follows SoftPatch (NeurIPS 2022).
+k-centre coreset, chosen greedily (Gonzalez 1985). Departures from the paper: what lies outside the map counts as the
+mean of all positions, not as zero; the greedy choice is exact but made in rounds, one matrix product for many patches;
+with `keep_tail` it is made twice, and the second time the patches of images that the others cover badly, which are the
+rare kinds, count as farther away; and an image's score is the mean of its farthest patches. TailedCore (CVPR 2025)
+keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by local outlier factors
+follows SoftPatch (NeurIPS 2022).
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops, neighbours
 from .components import pooling
-from .components.coreset import BLOCK_ENTRIES, DIRECTIONS, directed, k_centres
+from .components.coreset import BLOCK_ENTRIES, directed, directions, k_centres
 from .components.outlier_factor import outlier_factors
 
 # The part of the allowed memory that one block of patches may fill: copies of it are made, and torch needs its own.
@@ -60,6 +61,7 @@ class PatchMemory(Detector):
             other images, relative to the usual one and to this power, enlarges its patches' distances in a second
             choice. 0 is the plain coreset; about 2 helps some rare kinds and costs elsewhere (LOG.md).
         top: share of an image's patches, the farthest, whose mean distance is its score; 0 takes the farthest alone.
+            A larger share finds large, weak defects better, and small ones less well.
         reweigh: neighbours in the memory that the image's score is re-weighed by, as in the paper; 0 leaves it out.
         denoise: share of patches, those of the largest local outlier factor, that are left out before the choice.
             Images of rare kinds are spared.
@@ -83,7 +85,7 @@ class PatchMemory(Detector):
         share: Annotated[float, Bounds(above=0, at_most=1)] = 0.01,
         most: Count = 20_000,
         keep_tail: NotNegative = 0.0,
-        top: Share = 0.02,
+        top: Share = 0.005,
         reweigh: CountFromZero = 0,
         denoise: Annotated[float, Bounds(at_least=0, below=1)] = 0.0,
         standardise: bool = False,
@@ -216,14 +218,15 @@ class PatchMemory(Detector):
     def _block_images(self) -> int:
         """How many images' patches are held at once."""
         channels, positions = self.sample_shape[0], math.prod(self.sample_shape[1:])
-        return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + min(channels, DIRECTIONS))))
+        return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + (directions(channels) or channels))))
 
     def _patches(self, samples: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
-        return (pooling.means_around(samples, self.neighbourhood) - self.mean) / self.scale
+        centred = (samples - self.mean[:, None, None]) / self.scale[:, None, None]
+        return pooling.padded_means(centred, self.neighbourhood)
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
-        """One pass: the distinct samples in order, their weights, and moments of their patches."""
+        """One pass: the distinct samples in order, their weights, and moments of their positions."""
         place: dict[bytes, int] = {}
         first: list[int] = []
         mass: list[float] = []
@@ -239,9 +242,9 @@ class PatchMemory(Detector):
                     new.append(row)
                 mass[place[digest]] += float(w[index])
             if new:
-                patches = pooling.means_around(batch.samples[new], self.neighbourhood).double()
-                sums = sums + patches.sum((0, 1))
-                squares = squares + patches.square().sum((0, 1))
+                positions = batch.samples[new].double()
+                sums = sums + positions.sum((0, 2, 3))
+                squares = squares + positions.square().sum((0, 2, 3))
         count = len(first) * math.prod(self.sample_shape[1:])
         mean = sums / count
         variance = (squares / count - mean.square()).clamp_min(0)

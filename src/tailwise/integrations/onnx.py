@@ -238,6 +238,8 @@ def _smoothed(scores: Tensor, smoothing: float) -> Tensor:
     """What `maps.smoothed` makes of maps [n, h, w], in operations that a graph can hold."""
     height, width = scores.shape[1:]
     factor, deviation = score_maps.enlargement((height, width), smoothing)
+    # The lower of two in the middle is the median, for which ONNX has no operation.
+    usual = scores.flatten(1).topk(height * width // 2 + 1).values[:, -1:, None]
     if factor > 1:
         scores = functional.interpolate(scores[:, None], (height * factor, width * factor), mode="bilinear")[:, 0]
     if not deviation:
@@ -245,7 +247,12 @@ def _smoothed(scores: Tensor, smoothing: float) -> Tensor:
     reach = int(_FILTER_ENDS * deviation + 0.5)
     kernel = (-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / deviation) ** 2).exp()
     kernel = (kernel / kernel.sum()).float()
-    padded = functional.pad(scores[:, None], [reach] * 4, mode="replicate")
+    return _filtered(scores - usual, kernel) / _filtered(torch.ones_like(scores[:1]), kernel).sqrt() + usual
+
+
+def _filtered(scores: Tensor, kernel: Tensor) -> Tensor:
+    """Maps [n, h, w] under a filter along both axes, 0 outside."""
+    padded = functional.pad(scores[:, None], [len(kernel) // 2] * 4)
     return functional.conv2d(functional.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])[:, 0]
 
 

@@ -12,8 +12,9 @@ from torch import Tensor
 BLOCK_ENTRIES = 9_000_000
 # What float32 leaves of a squared distance between equal points, as a share of their squared length.
 _ROUNDING = 1e-6
-# Distances for the choice are taken along so many random directions where there are more channels.
-DIRECTIONS = 128
+# Distances for the choice are taken along so many random directions where there are more than twice as many channels.
+# They are about 4 % off then, one in sqrt(2 * 256). At 152 channels the exact choice is as fast as one along 128.
+_DIRECTIONS = 256
 _CANDIDATES = 512
 
 
@@ -74,9 +75,15 @@ def _farthest(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, most:
 
 
 def directed(points: Tensor) -> Tensor:
-    """Points along random directions, where there are many channels: distances stay within a tenth or so."""
-    if points.shape[1] <= DIRECTIONS:
+    """Points [n, d] along random directions where there are many channels; otherwise the points themselves."""
+    count = directions(points.shape[1])
+    if not count:
         return points
     generator = torch.Generator().manual_seed(0)
-    directions = torch.randn(points.shape[1], DIRECTIONS, generator=generator) / math.sqrt(DIRECTIONS)
-    return points @ directions.to(points)
+    along = torch.randn(points.shape[1], count, generator=generator) / math.sqrt(count)
+    return points @ along.to(points)
+
+
+def directions(channels: int) -> int:
+    """How many random directions stand for so many channels; 0 where distances are exact."""
+    return _DIRECTIONS if channels > 2 * _DIRECTIONS else 0

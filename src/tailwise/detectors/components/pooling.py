@@ -1,24 +1,45 @@
-"""Means around each place of a map."""
+"""Means around each place of a map.
+
+A mean over fewer places varies more. If a neighbourhood at the border were what lies inside of it, the farthest patches
+of good images would lie there. So every mean here is over side x side values, in one of two ways.
+"""
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 
 def means_around(samples: Tensor, side: int) -> Tensor:
-    """Means of side x side neighbourhoods, inside the map: [b, channels, h, w] -> [b, positions, channels]."""
+    """Means of side x side neighbourhoods, shifted inside at the border.
+
+    Maps [b, channels, h, w] become [b, positions, channels].
+    """
+    height, width = samples.shape[2:]
+    rows, columns = min(side, height), min(side, width)
     # Sums along one axis, then the other: half the time of avg_pool2d.
-    inside = _sums(_sums(torch.ones_like(samples[:1, :1]), side, 2), side, 3)
-    return (_sums(_sums(samples, side, 2), side, 3) / inside).flatten(2).transpose(1, 2)
+    means = _sums(_sums(samples, rows, 2), columns, 3) / (rows * columns)
+    around = (*_missing(columns, side), *_missing(rows, side))
+    return pad(means, around, mode="replicate").flatten(2).transpose(1, 2)
+
+
+def padded_means(samples: Tensor, side: int) -> Tensor:
+    """Means of side x side neighbourhoods, 0 outside the map: [b, channels, h, w] -> [b, positions, channels]."""
+    far = side // 2
+    sums = _sums(_sums(pad(samples, (far, far, far, far)), side, 2), side, 3)
+    return (sums / side**2).flatten(2).transpose(1, 2)
+
+
+def _missing(reach: int, side: int) -> tuple[int, int]:
+    """How many places before and after those of whole neighbourhoods have none."""
+    before = min(side // 2, reach - 1)
+    return before, reach - 1 - before
 
 
 def _sums(samples: Tensor, side: int, axis: int) -> Tensor:
-    """The sum of each value and those around it along an axis, `side` in all, where there are so many."""
-    far, length = side // 2, samples.shape[axis]
-    around = pad(samples, (0, 0, far, far) if axis == 2 else (far, far))
-    found = around.narrow(axis, 0, length)
+    """The sums of `side` neighbours along an axis, wherever there are so many."""
+    length = samples.shape[axis] - side + 1
+    found = samples.narrow(axis, 0, length)
     for place in range(1, side):
-        found = found + around.narrow(axis, place, length)
+        found = found + samples.narrow(axis, place, length)
     return found
