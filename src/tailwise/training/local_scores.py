@@ -67,10 +67,10 @@ class LocalScores(Value):
 
     The cues are the detector's score; the distance to the flat through the `neighbours` nearest samples (features
     standardised; as in local hyperplane distances, Vincent & Bengio 2001); and a distance to the samples themselves. Of
-    fewer than 128 numbers this is the distance to the `nearest`-th neighbour. Of more it is twofold: that distance among
-    whitened samples, and the distances to the nearest, each divided by what is usual around that neighbour, of which
-    the second smallest counts: one hidden anomaly among the samples, far from all, excuses nobody. Each cue is centred
-    and scaled by median and median absolute deviation over the training samples, each as if it had not been learnt, so
+    fewer than 128 numbers this is the distance to the `nearest`-th neighbour. Of more it is twofold: that distance
+    among whitened samples, and the distances to the nearest, each divided by what is usual around that neighbour, of
+    which the second smallest counts: one hidden anomaly among the samples excuses nobody. Each cue is centred and
+    scaled by median and median absolute deviation over the training samples, each as if it had not been learnt, so
     the result is about 0 for a usual normal of any kind and 3 is far out.
 
     After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
