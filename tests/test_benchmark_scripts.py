@@ -70,7 +70,7 @@ def small_row(n: int, seed: int, **changed: Any) -> Row:
     """A row that keeps every bound, but for what is changed."""
     rates = {"false_alarms": 0.05, "caught": 0.5, "false_alarms_held_out": 0.05, "caught_held_out": 0.5}
     scores = {"auroc_default": 0.9, "auroc_own": 0.9, "auroc_local": 0.8, "median": 0.2}
-    rest = {"fitted_flagged": 0.05, "unknown": 0.05, "drifts": [False] * 5, "inside": True}
+    rest = {"fitted_flagged": 0.05, "unknown": 0.05, "drifts": [False] * 5, "inside": True, "calibrated_on": 60}
     return {"set": "cells", "n": n, "seed": seed, **rates, **scores, **rest, **changed}
 
 
@@ -80,8 +80,12 @@ def small_row(n: int, seed: int, **changed: Any) -> Row:
         ({"auroc_own": 0.906}, "the default's AUROC is 0.006 below"),
         ({"median": -1.2}, "median new normal -1.20"),
         ({"inside": False}, "inside the law in 0 of 4 splits"),
-        ({"false_alarms": 0.08}, "false alarms 0.080"),
-        ({"caught": 0.4}, "0.10 fewer caught than held out"),
+        ({"false_alarms": 0.08}, "false alarms 0.080 (within .02 of the 0.050 promised; by law 0.049)"),
+        (
+            {"false_alarms": 0.05, "calibrated_on": 9},
+            "false alarms 0.050 (within .02 of the 0.100 promised; by law 0.100)",
+        ),
+        ({"caught": 0.4}, "0.10 fewer caught than held out (.03 allowed), which has 0.050 false alarms"),
         ({"fitted_flagged": 0.11}, "0.110 of the fitted samples flagged"),
         ({"unknown": 0.08}, "0.080 of new normals unknown"),
         ({"drifts": [True, False]}, "drift alarms 4 of 8"),

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn.metrics import adjusted_rand_score
 from sklearn.neighbors import NearestNeighbors
 
@@ -46,6 +47,25 @@ def test_of_one_kind_hardly_more_are_unknown_as_was_asked_for():
         found = Clusters.learn(data_of(samples), unknown=share).of(data_of(new))
         # Left out, a sample is held to neighbours that know it: a few too few are unknown.
         assert share - 0.03 < float((found == UNKNOWN).float().mean()) < share + 0.01
+
+
+@pytest.mark.parametrize(("count", "falling"), [(30, 0.0), (60, 0.7), (100, 0.7), (200, 0.0)])
+def test_of_few_samples_with_many_numbers_as_many_are_unknown_as_was_promised(count, falling):
+    """The law is that of 5 % asked of so many samples; the axes' deviations fall with a power of their number."""
+    generator = torch.Generator().manual_seed(count)
+    deviations = torch.arange(1, 301) ** -falling
+    unknown, strange, draws, asked = [], [], 8, 300
+    for _ in range(draws):
+        train, new = (deviations * torch.randn(n, 300, generator=generator) for n in (count, asked))
+        away = torch.randn(300, generator=generator)
+        away *= 2 * deviations.norm() / away.norm()
+        found = Clusters.learn(data_of(train))
+        unknown.append(float((found.of(data_of(new)) == UNKNOWN).float().mean()))
+        strange.append(float((found.of(data_of(new + away)) == UNKNOWN).float().mean()))
+    above = max(count - int(np.ceil(0.95 * (count + 1))), 0)
+    law = stats.betabinom(asked, above + 1, count - above)
+    assert abs(np.mean(unknown) - law.mean() / asked) < 3 * law.std() / asked / draws**0.5
+    assert np.mean(strange) > 0.95
 
 
 @pytest.mark.parametrize("shape", SHAPES)

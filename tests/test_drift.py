@@ -5,10 +5,13 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
+from tailwise.calibration.clusters import Clusters
 from tailwise.calibration.drift import Population, drift
 from tailwise.cli import main
+from tailwise.core.data import Data
 from tailwise.errors import InputError
 from tailwise.report import drift_page
 from tailwise.runs import store
@@ -93,6 +96,26 @@ def test_one_unlucky_reference_does_not_alarm_at_every_batch():
         reference = sample(2_000, seed, held=0.1)
         rates.append(np.mean([drift(reference, sample(1_000, 1_000 + 50 * seed + i)).alarm for i in range(40)]))
     assert max(rates) <= 0.15
+
+
+def test_few_samples_with_many_numbers_raise_no_alarm_without_a_change():
+    generator = torch.Generator().manual_seed(0)
+    deviations = torch.arange(1, 301) ** -0.7
+
+    def drawn(count):
+        return Data(deviations * torch.randn(count, 300, generator=generator), range(count))
+
+    alarms = 0
+    for _ in range(10):
+        clusters = Clusters.learn(drawn(60))
+        placed = [clusters.training_as_new, clusters.place(drawn(100))]
+        scores = [np.full(60, np.nan), np.zeros(100)]
+        then, now = (
+            Population(at.nearest.numpy(), at.unknown.numpy(), of, at.along.numpy())
+            for at, of in zip(placed, scores, strict=True)
+        )
+        alarms += drift(then, now).alarm
+    assert alarms <= stats.binom(10, 0.05).ppf(0.99)
 
 
 def test_p_values_are_those_of_fisher_before_they_are_corrected():

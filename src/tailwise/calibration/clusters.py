@@ -4,13 +4,16 @@ them.
 A new sample is of the cluster of its nearest training sample. It is unlike every training sample where it lies far from
 those nearest to it and from the flat through them (as in local hyperplane distances, Vincent & Bengio 2001), by what is
 usual where it lies. How far is calibrated on the training samples, each left out in turn, so that no more than a given
-share of new normals is called unlike (conformal prediction, Vovk et al. 2005). No labels are used.
+share of new normals is called unlike (conformal prediction, Vovk et al. 2005). Where they are few for the axes that
+samples are placed along, they are left out of these too. No labels are used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,10 +22,12 @@ from ..core import inference
 from ..core.data import Batch, Data
 from ..core.modality import Modality
 from ..errors import InputError
-from ..numerics import counter_rng, image_filters, neighbours
+from ..numerics import counter_rng, image_filters, left_out, neighbours
 from . import clustering, conformal
 
 NONE, UNKNOWN = -1, -2
+# Centre [d], scale [d] and axes [d, k] of a space.
+_Axes: TypeAlias = tuple[Tensor, Tensor, Tensor]
 # Fields of `Clusters` that are no part of its state.
 _UNSAVED = ("modality", "training", "training_as_new")
 # A random part of a larger training set is kept to compare with.
@@ -121,16 +126,18 @@ class Clusters:
         samples, rows = samples[distinct], chosen[distinct]
         small = data.modality.small
         pixels = data.modality.shrunk(data.read(chosen[:1])).numel() if small.spatial else 0
-        centre, scale, axes = _axes_of(samples, small, pixels, seed)
+        # Without some samples as many axes as with all: distances along more of them are others.
+        axes_of = functools.partial(_axes_of, count=_axes_for(len(samples)), small=small, pixels=pixels, seed=seed)
+        centre, scale, axes = axes_of(samples)
         places = _placed(samples, centre, scale, axes)
         cluster_of = clustering.find(places[:, : min(_AXES_OF_MODES, axes.shape[1])], seed=seed, rare=True)
         distances, near = _others(places, places, torch.arange(len(places)))
-        usual, next_usual = (_at(distances, place) for place in (_USUAL, _USUAL + 1))
-        around = near[:, :_USUAL]
-        # What is usual around a sample is so without it: where it is among the ten, the next takes its place.
-        among = (near[around][:, :, :_USUAL] == torch.arange(len(near))[:, None, None]).any(2)
-        without = torch.where(among, next_usual[around], usual[around]).mean(1)
-        strangeness = _strangeness(_remoteness(places, places, distances, near), without, usual)
+        usual = _at(distances, _USUAL)
+        fold = left_out.folds_of(len(samples), axes.shape[1])
+        if fold is None:
+            strangeness = _strangeness_of_known(places, distances, near)
+        else:
+            strangeness = _strangeness_left_out(samples, fold, axes_of)
         limit = torch.tensor(conformal.conformal_threshold(strangeness.numpy(), unknown), dtype=torch.float64)
         shape = torch.tensor(data.sample_shape)
         clusters = cls(shape, centre, scale, axes, places, rows, cluster_of, usual, limit, data.modality)
@@ -212,8 +219,7 @@ class Clusters:
         if everywhere:
             return Placed(self.clusters[nearest], ~distance.isfinite() & (itself < 0), places[:, :-1][:, :_LEADING])
         distances, near = neighbours.without_self(*searched, itself)
-        around = self.usual[near[:, :_USUAL]].mean(1)
-        strangeness = _strangeness(_remoteness(places, self.places, distances, near), around, self.usual)
+        strangeness = _strangeness_of_new(places, self.places, self.usual, distances, near)
         # Nothing finite can be said of what lies beyond single precision.
         unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (itself < 0)
         return Placed(self.clusters[nearest], unknown, places[:, :-1][:, :_LEADING])
@@ -243,6 +249,7 @@ def _check_state(state: Mapping[str, Tensor]) -> None:
 
 # Beyond it a square is no finite number in single precision.
 _LARGEST = 1e18
+_FARTHEST = 1e300
 
 
 def names_of(clusters: Tensor) -> list[str]:
@@ -306,6 +313,38 @@ def _strangeness(distance: Tensor, around: Tensor, usual: Tensor) -> Tensor:
     return torch.maximum(distance.double(), floor) / torch.maximum(around.double(), floor) ** _SHARE_OF_USUAL
 
 
+def _strangeness_of_new(points: Tensor, samples: Tensor, usual: Tensor, distances: Tensor, near: Tensor) -> Tensor:
+    """`_strangeness` of points [n, d] that lie so far [n, k] from the nearest samples [n, k]; `usual` [m] is of the
+    samples [m, d]."""
+    around = usual[near[:, :_USUAL]].mean(1)
+    return _strangeness(_remoteness(points, samples, distances, near), around, usual)
+
+
+def _strangeness_of_known(places: Tensor, distances: Tensor, near: Tensor) -> Tensor:
+    """`_strangeness` [m] of samples at these places [m, d], so far [m, k] from the nearest others [m, k]."""
+    usual, next_usual = (_at(distances, place) for place in (_USUAL, _USUAL + 1))
+    around = near[:, :_USUAL]
+    # What is usual around a sample is so without it: where it is among the ten, the next takes its place.
+    among = (near[around][:, :, :_USUAL] == torch.arange(len(near))[:, None, None]).any(2)
+    without = torch.where(among, next_usual[around], usual[around]).mean(1)
+    return _strangeness(_remoteness(places, places, distances, near), without, usual)
+
+
+def _strangeness_left_out(samples: Tensor, fold: Tensor, axes_of: Callable[[Tensor], _Axes]) -> Tensor:
+    """`_strangeness` [m] of compared samples [m, ...] as new ones among the others, those of their fold [m] left out:
+    few samples lie closer to their own axes, and to each other along them, than new ones do."""
+    strangeness = torch.empty(len(samples), dtype=torch.float64)
+    nobody = torch.full((len(samples),), -1)
+    for each in range(int(fold.max()) + 1):
+        axes = axes_of(samples[fold != each])
+        known, new = (_placed(samples[part], *axes) for part in (fold != each, fold == each))
+        usual = _at(_others(known, known, torch.arange(len(known)))[0], _USUAL)
+        others = _others(new, known, nobody[: len(new)])
+        strangeness[fold == each] = _strangeness_of_new(new, known, usual, *others)
+    # What cannot be told in single precision is farther out than anything.
+    return strangeness.nan_to_num(_FARTHEST, _FARTHEST)
+
+
 def _compared(samples: Tensor, modality: Modality) -> Tensor:
     """Samples as they are compared: rows as they are, spectra [n, 1, bands] by their angle, and images shrunk, as [n,
     1, d] of their oriented gradients and then their pixels, both blurred: moved by a pixel it is much the same
@@ -317,10 +356,9 @@ def _compared(samples: Tensor, modality: Modality) -> Tensor:
     return modality.compared(small)
 
 
-def _axes_of(samples: Tensor, small: Modality, pixels: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _axes_of(samples: Tensor, *, count: int, small: Modality, pixels: int, seed: int) -> _Axes:
     """`neighbours.principal_axes` of compared samples; of images the last `pixels` entries are scaled to vary a quarter
     as much, in all, as what comes before."""
-    count = _axes_for(len(samples))
     if not pixels:
         return neighbours.principal_axes(samples, count, seed, standardise=small.units_differ)
     variances = samples[:, 0].var(0, correction=0)

@@ -144,10 +144,10 @@ def principal_axes(
     scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, 1.0)
     part = (part - centre) / scale
     dims = min(dims, *part.shape)
-    if part.shape[1] <= 2_048:
+    if part.shape[1] <= max(1_024, len(part)):
         axes = _eigenvectors(part.T @ part)[:, :dims]  # [d, dims]
     else:
-        # Wide samples: the small Gram matrix has the same spectrum.
+        # Of fewer wide samples the small Gram matrix has the same spectrum.
         axes = part.T @ _eigenvectors(part @ part.T)[:, :dims]
         axes = axes / axes.norm(dim=0).clamp_min(1e-12)
     return centre, scale, axes

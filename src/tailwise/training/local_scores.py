@@ -22,7 +22,7 @@ from ..core.detector import Detector, Reading
 from ..core.modality import Modality
 from ..core.registry import Value, parse_one, register
 from ..errors import InputError
-from ..numerics import export_ops
+from ..numerics import export_ops, left_out
 from ..numerics import neighbours as numerics_neighbours
 from ..numerics.neighbours import beyond
 from ..weights.steps import Importance
@@ -51,13 +51,6 @@ _SHARE_OF_FEW, _SHARE_OF_MANY = 0.2, 0.75
 # Which of the cues count, by their places: whitening few features drowns the few that tell, and what is divided by each
 # neighbour's own distance says of many numbers what the plain distance says, and is fairer to rare kinds (LOG.md).
 _CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
-# Fewer samples than so many for each number of a sample: the axes of a space lie along the samples that it was learnt
-# from, so distances among these are others than those of new samples, and cues are standardised by samples left out.
-_SAMPLES_A_NUMBER, _FOLDS = 20, 5
-# Along so few samples every one counts: a space of 64 has clearly other distances than one of 80. More folds then.
-_MOST_FOLDS, _OF_ALL_FOLDS = 20, 4_000
-# Two of them are left out at a time, and two are the fewest that a memory compares.
-_FEWEST_LEFT_OUT = 4
 
 
 @register("scores", "LocalScores")
@@ -183,8 +176,11 @@ class LocallyScored(Detector):
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
         near, local = self.memory.learn(samples, standardise)  # [m, many], [4, m]
-        few = _FEWEST_LEFT_OUT <= len(samples) < _SAMPLES_A_NUMBER * samples.shape[1]
-        cues = self._cues_left_out(samples, standardise) if few else self._cues(self.scores, self.scores[near], local)
+        fold = left_out.folds_of(*samples.shape)
+        if fold is None:
+            cues = self._cues(self.scores, self.scores[near], local)
+        else:
+            cues = self._cues_left_out(samples, fold, standardise)
         self.cues = cues.to(self.raw)
         middle, spread = middle_and_spread(cues)
         self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
@@ -212,12 +208,11 @@ class LocallyScored(Detector):
         cues = self._cues(self._scaled(scores.to(self.scores)), self.scores[near], local)
         return self._standard(torch.where(own < 0, cues, self.cues[:, own].to(cues)))
 
-    def _cues_left_out(self, samples: Tensor, standardise: bool) -> Tensor:
-        """[5, m]: cues of training samples by memories of the others."""
+    def _cues_left_out(self, samples: Tensor, fold: Tensor, standardise: bool) -> Tensor:
+        """[5, m]: cues of training samples by memories of the others, those of their fold [m] left out."""
         cues = torch.empty(len(CUES), len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
-        folds = min(max(_FOLDS, _OF_ALL_FOLDS // len(samples)), _MOST_FOLDS, len(samples) // 2)
-        fold = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).to(samples.device) % folds
-        for each in range(folds):
+        fold = fold.to(samples.device)
+        for each in range(int(fold.max()) + 1):
             memory, others = Memory(self.rule).to(samples.device), self.scores[fold != each]
             memory.learn(samples[fold != each], standardise)
             near, local, _ = memory(samples[fold == each])
