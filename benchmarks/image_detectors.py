@@ -71,9 +71,10 @@ Written by `benchmarks/image_detectors.py` from results/images/rows.jsonl. Full 
 they are, one thread; seconds are of the CPU, with images decoded and features in the cache. Detectors read feature
 maps of EfficientNet-Lite0 at 224 pixels but for `autoencoder` and `student-teacher`, which read 128 pixels. Test
 labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 (at 320 pixels, maps smoothed by
-.05), were chosen on half of the magnetic tiles' test images, and the share of patches that makes an image's score
-while looking at the tiles. Maps are smoothed by a width that was chosen on the masks of tires and boards. The last column is the share of good
-images whose highest place lies at the border, of the border's share of the places.
+.05), were chosen on half of the magnetic tiles' test images, and what counts outside a map and the share of places that
+makes an image's score on half of the test images of tiles, boards and cells and on all of the tires'. Maps are
+smoothed by a width that was chosen on the masks of tires and boards. The last column is the share of good images whose
+highest place lies at the border, of the border's share of the places.
 """
 HEADINGS = [
     "detector", "seeds", "image AUROC", "range", "pixel AUROC", "pixel AP", "AUPRO 0.3", "AUPRO 0.05", "fit, CPU s",
