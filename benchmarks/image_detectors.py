@@ -25,12 +25,14 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
+import torch
 
 from tailwise.backbones import networks
 from tailwise.benchmark import rows
 from tailwise.benchmark.tables import table
 from tailwise.calibration import score_maps
 from tailwise.core import inference, registry
+from tailwise.core.data import Data
 from tailwise.core.detector import Detector
 from tailwise.core.problem import Problem
 from tailwise.errors import InputError
@@ -69,12 +71,14 @@ Written by `benchmarks/image_detectors.py` from results/images/rows.jsonl. Full 
 they are, one thread; seconds are of the CPU, with images decoded and features in the cache. Detectors read feature
 maps of EfficientNet-Lite0 at 224 pixels but for `autoencoder` and `student-teacher`, which read 128 pixels. Test
 labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 (at 320 pixels, maps smoothed by
-.05), were chosen on half of the magnetic tiles' test images, and the share of patches that makes an image's score
-while looking at the tiles. Maps are smoothed by a width that was chosen on the masks of tires and boards.
+.05), were chosen on half of the magnetic tiles' test images, and what counts outside a map and the share of places that
+makes an image's score on half of the test images of tiles, boards and cells and on all of the tires'. Maps are
+smoothed by a width that was chosen on the masks of tires and boards. The last column is the share of good images whose
+highest place lies at the border, of the border's share of the places.
 """
 HEADINGS = [
     "detector", "seeds", "image AUROC", "range", "pixel AUROC", "pixel AP", "AUPRO 0.3", "AUPRO 0.05", "fit, CPU s",
-    "ms an image", "peak MB",
+    "ms an image", "peak MB", "highest at the border",
 ]  # fmt: skip
 OF_PIXELS = {
     "pixel_auroc": pixel_metrics.pixel_auroc,
@@ -104,6 +108,7 @@ def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed:
     assert problem.test is not None
     scores = inference.score(detector, problem.test.data).double().numpy()
     done = time.process_time()
+    good = problem.test.data.take(np.flatnonzero(np.asarray(problem.test.labels) == 0).tolist())
     row = {
         "image_auroc": metrics.auroc(problem.test.labels, scores),
         "image_aupr": metrics.aupr(problem.test.labels, scores),
@@ -112,10 +117,26 @@ def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed:
         "epochs": len(outcome.history),
         "failed_checks": [check.message for check in outcome.checks if not check.ok],
     }
+    if detector.has_maps:
+        row |= at_border(detector, good)
     known = score_maps.gather_known(detector, problem.test, smoothing) if detector.has_maps else None
     if known is not None:
         row |= {metric: function(known[0]) for metric, function in OF_PIXELS.items()}
     return row
+
+
+def at_border(detector: Detector, good: Data) -> dict[str, float]:
+    """How many good images have their highest place in the outer part of the map, and how many places lie there.
+
+    The outer part is one place wide in a map of up to 28 places a side, and as wide a share of the side in a finer one.
+    """
+    highest = inference.over_batches(detector, good, detector.score_map)
+    height, width = highest.shape[1:]
+    wide = max(1, round(max(height, width) / 28))
+    outer = torch.ones(height, width, dtype=torch.bool)
+    outer[wide:-wide, wide:-wide] = False
+    found = outer.flatten()[highest.flatten(1).argmax(1)]
+    return {"good_highest_at_border": float(found.float().mean()), "border_share": float(outer.float().mean())}
 
 
 def run(name: str, of: str, seed: int) -> dict[str, Any]:
@@ -166,7 +187,10 @@ def page() -> str:
                 quality = ["image_auroc", *OF_PIXELS]
                 shown = [mean(here, figure, 3) for figure in quality]
                 cost = [mean(here, figure, 0) for figure in ("fit_seconds", "score_ms", "peak_memory_mb")]
-                lines.append([name, str(len(here)), shown[0], f"{min(own):.3f} to {max(own):.3f}", *shown[1:], *cost])
+                spread = f"{min(own):.3f} to {max(own):.3f}"
+                border = [mean(here, figure, 2) for figure in ("good_highest_at_border", "border_share")]
+                beside = " of ".join(border) if border[0] else ""
+                lines.append([name, str(len(here)), shown[0], spread, *shown[1:], *cost, beside])
         text += f"\n## {of}\n\n{table(HEADINGS, lines)}\n" if lines else ""
     return text
 
