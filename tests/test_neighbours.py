@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from tailwise.numerics.neighbours import nearest, nearest_within, principal_components, walk_spread
+from tailwise.numerics.neighbours import coinciding, nearest, nearest_within, principal_components, walk_spread
 
 
 def normal(*shape, seed=0):
@@ -167,3 +167,19 @@ def test_where_float32_does_not_converge_axes_are_found_in_double(monkeypatch, a
 
     monkeypatch.setattr(torch.linalg, "eigh", fails_in_single)
     torch.testing.assert_close(principal_components(samples, 3).abs(), plain.abs(), rtol=1e-3, atol=1e-3)
+
+
+def test_a_point_is_itself_but_for_rounding_and_no_near_one_is():
+    """Rounding is what another runtime makes of the same picture: a share of 1e-5, not 1e-3, of what parts pictures."""
+    memory = torch.randn(60, 200, generator=torch.Generator().manual_seed(0)).double()
+    noise = torch.nn.functional.normalize(torch.randn(60, 200, generator=torch.Generator().manual_seed(1)).double())
+    for away, itself in ((0.0, True), (1e-5, True), (1e-3, False)):
+        points = memory + away * 20 * noise
+        distances, indices = nearest(points, memory, 4)
+        assert torch.equal(indices[:, 0], torch.arange(60))
+        assert coinciding(distances, points)[:, 0].all() == itself
+        assert not coinciding(distances, points)[:, 1:].any()
+    # In a dense line the next one is near, and not the same.
+    line = torch.linspace(-2, 2, 4_000)[:, None]
+    distances, _ = nearest(line + 4e-4, line, 4)
+    assert not coinciding(distances, line).any()

@@ -24,7 +24,8 @@ from tailwise.core.modality import IMAGE, ROW, SPECTRUM
 from tailwise.detectors.tiles import Tiles
 from tailwise.errors import InputError
 from tailwise.integrations import onnx as integrations_onnx
-from tailwise.integrations.onnx import _quiet, _solved, to_onnx
+from tailwise.integrations.onnx import to_onnx
+from tailwise.integrations.onnx_graph import _quiet, _solved
 from tailwise.numerics import export_ops
 from tailwise.runs import fingerprint, store
 from tailwise.testing import Case
@@ -354,7 +355,7 @@ def test_the_loader_refuses_other_samples(exported: Path, tmp_path) -> None:
 
 def test_nothing_is_written_where_an_export_fails(finished: Path, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(integrations_onnx, "TOLERANCE", -1.0)
-    monkeypatch.setattr(integrations_onnx, "_traced", lambda *_: pytest.importorskip("onnx").ModelProto())
+    monkeypatch.setattr(integrations_onnx.onnx_graph, "traced", lambda *_: pytest.importorskip("onnx").ModelProto())
     assert run(["export", str(finished), "--out", str(tmp_path / "m.onnx")]) == 2
     assert run(["export", str(finished), "--out", str(tmp_path / "m.pt")]) == 2
     assert run(["export", str(finished), "--out", str(tmp_path / "m.onnx"), "--to", "torchscript"]) == 2

@@ -1,10 +1,11 @@
-"""Scores of anomaly detectors that tailwise exported to ONNX, with onnxruntime and numpy alone."""
+"""Scores of anomaly detectors that tailwise exported to ONNX, with onnxruntime and numpy; Pillow reads pictures."""
 
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import onnxruntime
 __version__ = "0.1.0"
 __all__ = ["Model", "ModelError", "load"]
 
-_FORMAT = 1
-_INPUT = "samples"
+# Format 2 may take pictures.
+_FORMAT = 2
 _EXPORT_AGAIN = "write the file again: tailwise export RUN --out model.onnx"
 
 
@@ -31,10 +32,12 @@ class Model:
     """An exported detector. `load` makes one.
 
     Attributes:
-        sample_shape: the shape of a sample; samples are [n, *sample_shape].
+        sample_shape: the shape of a sample; samples are [n, *sample_shape]. Pictures are [height, width, channels].
+        takes_pictures: whether samples are pictures (uint8), which `read` makes of files.
         features: names of the columns of a table, in their order; () for anything else or where they are not known.
         threshold: samples that score above it are flagged.
         map_threshold: pixels of a map that lie above it are flagged; None where there are no maps.
+        map_usual: the median pixel of normals; None where there are no maps.
         facts: what else the file says of itself, such as the detector and the versions that made it.
     """
 
@@ -46,8 +49,13 @@ class Model:
         self.features: tuple[str, ...] = tuple(facts["features"])
         self.threshold = float(facts["threshold"])
         self.map_threshold: float | None = facts["map_threshold"]
+        self.map_usual: float | None = facts.get("map_usual")
+        self.takes_pictures = facts.get("pictures") is not None
+        self._input = "pictures" if self.takes_pictures else "samples"
+        if self.takes_pictures and (len(self.sample_shape) != 3 or self.sample_shape[2] not in (1, 3)):
+            raise ValueError(f"pictures are of shape {list(self.sample_shape)}")
         self._kept = (
-            _array(facts.pop("fingerprint_samples")).astype(np.float32),
+            _array(facts.pop("fingerprint_samples")).astype(np.uint8 if self.takes_pictures else np.float32),
             _array(facts.pop("fingerprint_scores")).astype(float),
         )
         if self._kept[1].shape != self._kept[0].shape[:1] or self._kept[0].shape[1:] != self.sample_shape:
@@ -60,17 +68,35 @@ class Model:
 
     def score(self, samples: np.ndarray) -> np.ndarray:
         """Scores [n], float32, of samples [n, *sample_shape]; higher is more anomalous."""
-        return self._run("score", samples)
+        return self._run(("score",), samples)[0]
 
     def flagged(self, samples: np.ndarray) -> np.ndarray:
         """Which samples [n] score above the threshold."""
-        return self._run("flagged", samples)
+        return self._run(("flagged",), samples)[0]
 
     def maps(self, samples: np.ndarray) -> np.ndarray:
         """Where the score comes from [n, height, width], float32, enlarged and smoothed as the run's own maps are."""
+        return self.scores_and_maps(samples)[1]
+
+    def scores_and_maps(self, samples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What `score` and `maps` give, in one pass."""
         if not self.has_maps:
             raise ModelError(f"{self.facts['detector']} was exported without maps", "score without maps")
-        return self._run("map", samples)
+        scores, maps = self._run(("score", "map"), samples)
+        return scores, maps
+
+    def read(self, files: Sequence[str | Path]) -> np.ndarray:
+        """Pictures [n, *sample_shape] uint8 of image files, upright, resized by Pillow as the fit resized its own.
+
+        Raises:
+            ModelError: the model takes no pictures, Pillow is missing, or a file is no picture of 8 bits a channel.
+        """
+        self.check_pictures()
+        from . import pictures
+
+        decoded = (pictures.decode(Path(file), self.sample_shape[2]) for file in files)
+        rows = [pictures.fitted(picture, self.sample_shape) for picture in decoded]
+        return np.stack(rows) if rows else np.zeros((0, *self.sample_shape), np.uint8)
 
     def verify(self) -> float:
         """How far the scores of the stored samples are from those of the fit: the largest difference, as a share.
@@ -83,20 +109,54 @@ class Model:
         worst = float((np.abs(found - expected) / size).max())
         return worst if np.isfinite(worst) else float("inf")
 
-    def _run(self, output: str, samples: np.ndarray) -> np.ndarray:
+    def batches(self, count: int) -> Iterator[slice]:
+        """The parts of so many samples that are computed at once; at least one, which may be empty."""
+        step = max(1, int(self.facts["batch_size"]))
+        return (slice(start, min(count, start + step)) for start in range(0, max(1, count), step))
+
+    def check_pictures(self) -> None:
+        """Raise a ModelError unless the model takes pictures and Pillow is there to read them."""
+        if not self.takes_pictures:
+            raise ModelError("the model takes samples, not pictures", "give an array of samples as those of the fit")
+        if importlib.util.find_spec("PIL") is None:
+            raise ModelError("reading pictures needs Pillow", "pip install 'tailwise-runtime[pictures]'")
+
+    def _run(self, outputs: tuple[str, ...], samples: np.ndarray) -> list[np.ndarray]:
         samples = np.asarray(samples)
         if samples.shape[1:] != self.sample_shape or samples.ndim != len(self.sample_shape) + 1:
             needed = ", ".join(["n", *map(str, self.sample_shape)])
             raise ModelError(
-                f"samples [{needed}] are needed: got shape {list(samples.shape)}", "give samples as those of the fit"
+                f"{self._input} [{needed}] are needed: got shape {list(samples.shape)}",
+                "model.read makes them of files" if self.takes_pictures else "give samples as those of the fit",
             )
-        step = max(1, int(self.facts["batch_size"]))
-        parts = [
-            self._of_batch(output, samples[start : start + step]) for start in range(0, max(1, len(samples)), step)
-        ]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        if self.takes_pictures and not len(samples):
+            # A network that looks at one picture after another looks at no fewer than one.
+            blank = np.zeros((1, *self.sample_shape), np.uint8)
+            return [result[:0] for result in self._of_batch(outputs, blank)]
+        parts = [self._of_batch(outputs, samples[part]) for part in self.batches(len(samples))]
+        return [each[0] if len(each) == 1 else np.concatenate(each) for each in zip(*parts, strict=True)]
 
-    def _of_batch(self, output: str, samples: np.ndarray) -> np.ndarray:
+    def _of_batch(self, outputs: tuple[str, ...], samples: np.ndarray) -> list[np.ndarray]:
+        part = self._checked(samples)
+        # Maps are smoothed only where they are asked for.
+        given = {self._input: part, **({"with_map": np.array("map" in outputs)} if self.has_maps else {})}
+        try:
+            results = [np.asarray(result) for result in self._session.run(list(outputs), given)]
+        except Exception as error:  # its errors share no class but this
+            raise ModelError(f"the model cannot score: {error}", _EXPORT_AGAIN) from error
+        for output, result in zip(outputs, results, strict=True):
+            axes = 3 if output == "map" else 1
+            if result.ndim != axes or len(result) != len(part) or result.dtype.kind not in "fb":
+                raise ModelError(
+                    f"the model gives {result.dtype} of shape {list(result.shape)} as {output}", _EXPORT_AGAIN
+                )
+        return results
+
+    def _checked(self, samples: np.ndarray) -> np.ndarray:
+        if self.takes_pictures:
+            if samples.dtype != np.uint8:
+                raise ModelError(f"pictures are bytes (uint8): got {samples.dtype}", "model.read makes them of files")
+            return np.ascontiguousarray(samples)
         try:
             with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and refused below
                 part = np.ascontiguousarray(samples, dtype=np.float32)
@@ -104,16 +164,7 @@ class Model:
             raise ModelError(f"samples are not numbers: {error}", "give an array of numbers") from error
         if not np.isfinite(part).all():
             raise ModelError("a sample holds NaN or infinity", "fill or drop missing values first")
-        # Maps are smoothed only where they are asked for.
-        given = {_INPUT: part, **({"with_map": np.array(output == "map")} if self.has_maps else {})}
-        try:
-            result = np.asarray(self._session.run([output], given)[0])
-        except Exception as error:  # its errors share no class but this
-            raise ModelError(f"the model cannot score: {error}", _EXPORT_AGAIN) from error
-        axes = 3 if output == "map" else 1
-        if result.ndim != axes or len(result) != len(part) or result.dtype.kind not in "fb":
-            raise ModelError(f"the model gives {result.dtype} of shape {list(result.shape)} as {output}", _EXPORT_AGAIN)
-        return result
+        return part
 
 
 def load(path: str | Path, threads: int = 1, check: bool = True) -> Model:
@@ -190,6 +241,8 @@ _NEEDED: dict[str, Callable[[Any], bool]] = {
     "features": lambda value: _is_list(value, lambda name: isinstance(name, str)),
     "threshold": _is_number,
     "map_threshold": lambda value: value is None or _is_number(value),
+    "map_usual": lambda value: value is None or _is_number(value),
+    "pictures": lambda value: value is None or value == {"resize": "bilinear"},
     "batch_size": _is_count,
     "tolerance": lambda value: _is_number(value) and 0 < value < 1,
     "detector": lambda value: isinstance(value, str),
@@ -200,6 +253,6 @@ _NEEDED: dict[str, Callable[[Any], bool]] = {
 
 
 def _array(value: dict[str, Any]) -> np.ndarray:
-    if value.get("type") not in ("<f2", "<f4", "<f8") or not _is_list(value.get("shape"), _is_count):
+    if value.get("type") not in ("<f2", "<f4", "<f8", "|u1") or not _is_list(value.get("shape"), _is_count):
         raise ValueError(f"a stored array is of type {value.get('type')!r} and shape {value.get('shape')!r}")
     return np.frombuffer(base64.b64decode(value["base64"]), value["type"]).reshape(value["shape"])

@@ -1,12 +1,10 @@
-"""python -m tailwise_runtime model.onnx samples.npy --out scores.csv. Exit status 0, or 2 for what cannot be used."""
+"""python -m tailwise_runtime model.onnx photos/ --out scores.csv. Exit status 0, or 2 for what cannot be used."""
 
 from __future__ import annotations
 
 import argparse
 import csv
 import io
-import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,20 +12,36 @@ from pathlib import Path
 import numpy as np
 
 from . import Model, ModelError, __version__, load
+from .files import replace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Score samples and write a table: sample, score, threshold, flagged."""
     parser = argparse.ArgumentParser(prog="tailwise-runtime", description=main.__doc__)
     parser.add_argument("model", type=Path, help="a file that tailwise export wrote")
-    parser.add_argument("samples", type=Path, help="an .npy array [n, *sample], or a .csv with the columns of the fit")
+    parser.add_argument(
+        "samples",
+        type=Path,
+        help="a folder of pictures, or one; an .npy array [n, *sample]; or a .csv with the columns of the fit",
+    )
     parser.add_argument("--out", type=Path, help="a .csv file; standard output otherwise")
-    parser.add_argument("--maps", type=Path, help="an .npy file for the score maps [n, height, width]")
+    parser.add_argument(
+        "--maps",
+        type=Path,
+        help="a folder for the map, overlay and mask of each picture; of an array an .npy file [n, height, width]",
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args(arguments)
     try:
         model = load(options.model, options.threads)
+        if model.takes_pictures and options.samples.suffix.lower() != ".npy":
+            model.check_pictures()
+            from . import folders
+
+            names, scores = folders.score(model, options.samples, options.maps)
+            _write(options.out, model, names, scores)
+            return 0
         samples = _read(options.samples, model)
         try:
             scores = model.score(samples)
@@ -37,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             buffer = io.BytesIO()
             np.save(buffer, model.maps(samples), allow_pickle=False)
             maps = options.maps if options.maps.suffix == ".npy" else Path(f"{options.maps}.npy")
-            _replace(maps, buffer.getvalue())
-        _write(options.out, model, scores)
+            replace(maps, buffer.getvalue())
+        _write(options.out, model, list(map(str, range(len(scores)))), scores)
     except ModelError as error:
         return _refused(error.message, error.hint)
     except MemoryError as error:
@@ -107,26 +121,25 @@ def _number(text: str | None, where: str) -> float:
         raise ModelError(f"{where} is not a number: {text!r}", "correct it, or drop the row") from None
 
 
-def _write(path: Path | None, model: Model, scores: np.ndarray) -> None:
-    lines = ["sample,score,threshold,flagged"]
-    for sample, score in enumerate(scores.astype(float).tolist()):
-        lines.append(f"{sample},{score!r},{model.threshold!r},{score > model.threshold}")
-    text = "\n".join(lines) + "\n"
+def _write(path: Path | None, model: Model, names: Sequence[str], scores: np.ndarray) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["sample", "score", "threshold", "flagged"])
+    for name, score in zip(names, scores.astype(float).tolist(), strict=True):
+        writer.writerow([_cell(name), repr(score), repr(model.threshold), score > model.threshold])
     if path is None:
-        sys.stdout.write(text)
+        sys.stdout.write(text.getvalue())
     else:
-        _replace(path, text.encode())
+        replace(path, text.getvalue().encode())
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all, and never through a link that lies in its place."""
-    beside = path.with_name(f".writing-{os.getpid()}-{secrets.token_hex(8)}")
-    try:
-        with open(beside, "xb") as file:
-            file.write(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _cell(name: str) -> str:
+    """A name as the cell of a CSV file, which no spreadsheet runs and no terminal obeys."""
+    if name.isprintable() and not name.startswith(tuple("=+-@'")):
+        return name
+    letters = name.replace("\\", "\\\\")
+    shown = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in letters)
+    return f"'{''.join(shown)}"
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ class Extractor:
     def compute(self, image: Tensor) -> Tensor:
         """Features of an image, without the cache."""
         if self._make is None:
-            self._make = networks.mapped(self.backbone, self.layers) if self.layers else networks.pooled(self.backbone)
+            self._make = networks.features(self.backbone, self.layers)
         return self._make(image[None])[0]
 
 

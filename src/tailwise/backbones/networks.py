@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -152,6 +153,18 @@ class Foreign(nn.Module):
         return [maps[layer] for layer in self.layers] if self.layers else maps
 
 
+class Features(nn.Module):
+    """Images [b, 1 or 3, height, width] in 0..1 -> the maps of a network joined, or the spatial means of them all."""
+
+    def __init__(self, network: Backbone | Foreign, pooled: bool) -> None:
+        super().__init__()
+        self.network, self.pooled = network, pooled
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.network(images)
+        return torch.cat([m.mean((2, 3)) for m in maps], 1) if self.pooled else _joined(maps)
+
+
 def add(
     name: str,
     network: nn.Module,
@@ -168,17 +181,21 @@ def add(
     _ADDED[name] = (network, mean, scale)
 
 
-def pooled(name: str) -> Callable[[Tensor], Tensor]:
+def features(name: str, layers: tuple[int, ...]) -> Features:
+    """`mapped` after these blocks, or `pooled` where there are none."""
+    return mapped(name, layers) if layers else pooled(name)
+
+
+def pooled(name: str) -> Features:
     """A function from images [b, 1 or 3, height, width] in 0..1 to features [b, d]: the spatial means of all maps.
 
     Raises:
         InputError: no such backbone, or its packages are not installed.
     """
-    network = backbone(name)
-    return lambda images: torch.cat([maps.mean((2, 3)) for maps in network(images)], 1)
+    return Features(backbone(name), pooled=True)
 
 
-def mapped(name: str, layers: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+def mapped(name: str, layers: tuple[int, ...]) -> Features:
     """A function from images [b, 1 or 3, height, width] in 0..1 to feature maps [b, d, h, w] after blocks `layers`.
 
     Coarser maps are resized to the grid of the finest (bilinear) and joined over channels.
@@ -186,8 +203,7 @@ def mapped(name: str, layers: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
     Raises:
         InputError: no such backbone or block, or its packages are not installed.
     """
-    network = backbone(name, layers)
-    return lambda images: _joined(network(images))
+    return Features(backbone(name, layers), pooled=False)
 
 
 def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
@@ -403,10 +419,17 @@ def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
         runtime.set_default_logger_severity(3)  # what is wrong with a file is told below, not by its reader
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
-    def outputs(image: Tensor) -> list[Tensor]:
+    def run(image: np.ndarray) -> list[np.ndarray]:
         with reading(name, _AS_ONNX):
-            values = session.run(None, {session.get_inputs()[0].name: image.cpu().numpy()})
-        return [torch.from_numpy(value) for value in values]
+            values: list[np.ndarray] = session.run(None, {session.get_inputs()[0].name: image})
+            return values
+
+    def outputs(images: Tensor) -> list[Tensor]:
+        if not export_ops.tracing():
+            return [torch.from_numpy(value) for value in run(images.cpu().numpy())]
+        # A file that takes one image tells the shapes of what it makes of each.
+        made = run(np.zeros((1, *map(int, images.shape[1:])), np.float32))
+        return list(export_ops.network_in_graph(images, [value.shape[1:] for value in made]))
 
     return outputs
 

@@ -410,8 +410,10 @@ def compare(runs: list[Path], *, out: Path | None = None) -> str | Path:
 def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
     """Write a run as one ONNX file: samples in; scores, flags and maps out. Needs tailwise[onnx].
 
-    The scores of the file are compared with the run's first; if they differ, nothing is written. tailwise-runtime (in
-    runtime/) loads the file with onnxruntime and numpy alone.
+    The file of a run of pictures takes pictures: the network that reads them is in the file. It also holds up to 16
+    training pictures, in the size that the run reads, with their scores. The scores of the file are compared with the
+    run's first; if they differ, nothing is written. tailwise-runtime (in runtime/) scores tables, arrays and folders of
+    pictures with the file; it needs onnxruntime and numpy, and Pillow for pictures.
 
     Args:
         run: a run folder.
@@ -426,7 +428,8 @@ def export(run: Path, *, out: Path, to: str = "onnx") -> Path:
 def verify(run: Path, file: Path | None = None) -> Verdict:
     """Score 16 training samples again and compare with the fit; exit status 1 if a score differs by more than 1e-4.
 
-    A difference is a share of the sample's score, or of the median size of the 16 scores if that is larger.
+    A difference is a share of the sample's score, or of the median size of the 16 scores if that is larger. A file that
+    takes pictures is asked for the scores of the run's pictures, which may differ by 1e-3.
 
     Args:
         run: a run folder.

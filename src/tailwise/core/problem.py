@@ -8,7 +8,7 @@ from html import escape
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import InputError
 from .data import Data
@@ -193,6 +193,22 @@ class ReadByBackbone(Protocol):
 
     def read_by(self, backbone: str) -> Self:
         """The same source, read by a backbone of this name."""
+        ...
+
+
+@runtime_checkable
+class FromPictures(Protocol):
+    """A source that makes each sample of a picture of 8 bits, by a network that an exported file can hold."""
+
+    def decoded(self, names: Sequence[str]) -> Tensor | None:
+        """The pictures [n, height, width, 1 or 3] uint8 of the samples of these names, resized as they are read.
+
+        None where one is gone since, is deeper than 8 bits, or has other channels than grey and colour.
+        """
+        ...
+
+    def network(self) -> nn.Module:
+        """What makes samples of such pictures, exactly as the source does."""
         ...
 
 

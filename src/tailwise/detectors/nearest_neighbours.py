@@ -12,7 +12,7 @@ from ..core.data import Batch, Data
 from ..core.detector import Detector
 from ..core.modality import ROW, SPECTRUM, Modality
 from ..core.registry import register
-from ..numerics.neighbours import nearest
+from ..numerics.neighbours import coinciding, nearest
 from .components.standardise import Standardise
 
 # A sample surrounded by feather-light ones would look through the whole memory for its neighbours' mass.
@@ -71,8 +71,9 @@ class NearestNeighbours(Detector):
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training samples, each without its own place in the memory."""
         reach = min(self._reach + 1, len(self.memory))
-        distances, indices = nearest(self.embed(batch), self.memory, reach)
-        mass = torch.where(distances == 0, 0, self.mass[indices])
+        points = self.embed(batch)
+        distances, indices = nearest(points, self.memory, reach)
+        mass = torch.where(coinciding(distances, points), 0, self.mass[indices])
         return self._mean_distance(distances, indices, mass)
 
     def _sure_to_hold(self) -> int:

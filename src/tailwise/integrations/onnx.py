@@ -1,7 +1,10 @@
 """A run as one ONNX file: samples in, scores out, with local scores, the threshold and the maps in the graph.
 
-What the file needs to be used and checked travels in its metadata: the shape of a sample, the threshold, what made it,
-and the run's fingerprint. The package tailwise-runtime (in runtime/) reads it without torch.
+The file of a run of pictures takes these, decoded and resized: normalisation and the network that reads them are in the
+graph. Pictures are resized by Pillow while they are read, there as here, and never in the graph: no operation of ONNX
+rounds as Pillow does. What the file needs to be used and checked travels in its metadata: the shape of a sample, how
+pictures are resized, the threshold, what made it, and the run's fingerprint. The package tailwise-runtime (in runtime/)
+reads it without torch.
 """
 
 from __future__ import annotations
@@ -9,12 +12,10 @@ from __future__ import annotations
 import base64
 import importlib.util
 import json
-import logging
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,29 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .. import __version__
 from ..calibration import score_maps
 from ..core import inference
-from ..core.data import Batch
 from ..core.detector import Detector
+from ..core.problem import FromPictures
 from ..errors import InputError, reading
 from ..runs import fingerprint
 from ..runs.files import regular_file, write
 from ..runs.fingerprint import TOLERANCE, Fingerprint
-from ..runs.scorer import open_run
+from ..runs.scorer import Run, open_run
+from . import onnx_graph
+from .onnx_graph import WITH_MAP, Graph
 
 KEY = "tailwise"
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
-_FORMAT = 1
-_OPSET = 18
+# Of samples, and of pictures.
+_FORMAT, _FORMAT_OF_PICTURES = 1, 2
+# What scores of pictures may differ by, as a share: between a picture and its score lies a whole network.
+PICTURE_TOLERANCE = 1e-3
 # Numbers of samples at which the file is tried; the fastest is what the loader takes at a time.
 _BATCHES = (1, 4, 16, 64, 256, 1_024)
 _SLOW_SECONDS = 0.25
-# scipy's Gaussian filter ends at so many standard deviations.
-_FILTER_ENDS = 4.0
 
 
 def export(run: Path, to: str, out: Path) -> Path:
@@ -61,7 +63,7 @@ def export(run: Path, to: str, out: Path) -> Path:
         raise InputError(f"export needs {' and '.join(missing)}", "pip install 'tailwise[onnx]'")
     opened = open_run(run)
     settings = opened.settings.as_dict()
-    write(out, to_onnx(opened.detector(), settings, opened.fingerprint()))
+    write(out, to_onnx(opened.detector(), settings, opened.fingerprint(), _reader(opened)))
     if own := _own_thresholds(settings):
         warnings.warn(
             f"the file flags above one threshold, {opened.settings.threshold:.6g}, not above the thresholds of the "
@@ -71,8 +73,22 @@ def export(run: Path, to: str, out: Path) -> Path:
     return out
 
 
-def to_onnx(detector: Detector, settings: Mapping[str, Any], kept: Fingerprint | None = None) -> bytes:
-    """The content of the ONNX file of a fitted detector, with the settings of its run and its fingerprint."""
+@dataclass(frozen=True)
+class Reader:
+    """What makes a run's samples of pictures [n, height, width, channels] uint8, and the ONNX file that it is made of,
+    None where it is a network of torch."""
+
+    module: nn.Module
+    network: bytes | None = None
+
+
+def to_onnx(
+    detector: Detector, settings: Mapping[str, Any], kept: Fingerprint | None = None, reader: Reader | None = None
+) -> bytes:
+    """The content of the ONNX file of a fitted detector, with the settings of its run and its fingerprint.
+
+    With a reader the file takes the fingerprint's pictures, and others like them.
+    """
     if fingerprint.looks_around(detector):
         raise InputError(
             f"{settings['detector']} cannot be exported: it scores a pixel by the scene around it, and a file "
@@ -88,47 +104,33 @@ def to_onnx(detector: Detector, settings: Mapping[str, Any], kept: Fingerprint |
             f"subtract {shifted[0][1]:.17g} from it in the data, and fit again",
         )
     kept = kept or _made_up(detector)
-    graph = Graph(detector, settings["threshold"], float(settings.get("smoothing", 0.0))).eval()
-    model = _traced(graph, kept.samples.float())
+    kept = kept if reader is None else kept.pictured
+    module = None if reader is None else reader.module
+    graph = Graph(detector, settings["threshold"], float(settings.get("smoothing", 0.0)), module).eval()
+    model = onnx_graph.traced(graph, _given(kept), None if reader is None else reader.network)
     facts = _facts(settings, graph, kept)
     facts["batch_size"] = _compare(_bytes(model, facts), graph, kept)
     return _bytes(model, facts)
 
 
-class Graph(nn.Module):
-    """What is traced: samples [n, *sample] -> scores [n], whether they are flagged [n], and the smoothed map [n, h, w].
-
-    A second input says whether maps are wanted; where they are not, they are nought. In the file it need not be given.
-    """
-
-    def __init__(self, detector: Detector, threshold: float, smoothing: float) -> None:
-        super().__init__()
-        self.detector, self.threshold, self.smoothing = detector, threshold, smoothing
-        gradients = any(isinstance(part, Detector) and part.maps_are_gradients for part in detector.modules())
-        self.with_maps = detector.has_maps and not gradients
-
-    @property
-    def outputs(self) -> list[str]:
-        return ["score", "flagged", *(["map"] if self.with_maps else [])]
-
-    @property
-    def inputs(self) -> list[str]:
-        return ["samples", *(["with_map"] if self.with_maps else [])]
-
-    def forward(self, samples: Tensor, with_map: Tensor | None = None) -> tuple[Tensor, ...]:
-        batch = Batch(samples, torch.arange(samples.shape[0], device=samples.device))
-        read = self.detector.read(batch, map=with_map is not None)
-        scores = read.score.float()
-        found = (scores, scores.double() > self.threshold)
-        if with_map is None:
-            return found
-        shown = torch.cond(
-            with_map,
-            lambda maps: _smoothed(maps, self.smoothing),
-            lambda maps: maps.new_zeros(_enlarged(maps)),
-            (read.map.float(),),
+def _reader(run: Run) -> Reader | None:
+    """What reads the pictures of a run of pictures that kept some of them."""
+    source, kept = run.source(), run.fingerprint()
+    if kept is None or not isinstance(source, FromPictures):
+        return None
+    if kept.pictures is None:
+        warnings.warn(
+            f"the file takes samples, not pictures: {run.path} holds no pictures to check it by (it was fitted by an "
+            "earlier version, or its images have more than 8 bits or other channels than grey or colour)",
+            stacklevel=3,
         )
-        return (*found, shown)
+        return None
+    return Reader(source.network(), run.backbone())
+
+
+def _given(kept: Fingerprint) -> Tensor:
+    """What a file is given for a fingerprint: its pictures, or else its samples."""
+    return kept.samples.float() if kept.pictures is None else kept.pictures
 
 
 @dataclass(frozen=True)
@@ -137,11 +139,12 @@ class Verdict:
 
     table: pd.DataFrame
     what: str
+    tolerance: float = TOLERANCE
 
     @property
     def differing(self) -> int:
-        """How many scores differ by more than 1e-4, as a share."""
-        return int((~(self.table["difference"] <= TOLERANCE)).sum())
+        """How many scores differ by more than the tolerance, as a share."""
+        return int((~(self.table["difference"] <= self.tolerance)).sum())
 
     def __str__(self) -> str:
         worst = self.table["difference"].max()
@@ -169,7 +172,9 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
             detector = opened.detector()
         found = fingerprint.of(detector, kept.samples).scores
     else:
-        found = torch.from_numpy(_scores_of(session(file), kept.samples.float().numpy()))
+        opened_file = session(file)
+        kept = kept.pictured if _takes_pictures(opened_file) else replace(kept, pictures=None)
+        found = torch.from_numpy(_scores_of(opened_file, _given(kept).numpy()))
     differences = kept.differences(found)
     table = pd.DataFrame(
         {
@@ -179,7 +184,7 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
             "difference": differences.numpy(),
         }
     )
-    return Verdict(table, str(file or run))
+    return Verdict(table, str(file or run), TOLERANCE if kept.pictures is None or file is None else PICTURE_TOLERANCE)
 
 
 def session(file: Path | bytes, threads: int = 1) -> Any:
@@ -203,10 +208,14 @@ def session(file: Path | bytes, threads: int = 1) -> Any:
         )
 
 
+def _takes_pictures(opened: Any) -> bool:
+    return any(value.type == "tensor(uint8)" for value in opened.get_inputs())
+
+
 def _scores_of(opened: Any, samples: np.ndarray) -> np.ndarray:
     given: dict[str, Any] = {opened.get_inputs()[0].name: samples}
-    if any(value.name == "with_map" for value in opened.get_overridable_initializers()):
-        given["with_map"] = np.array(False)
+    if any(value.name == WITH_MAP for value in opened.get_overridable_initializers()):
+        given[WITH_MAP] = np.array(False)
     try:
         scores = np.asarray(opened.run(["score"], given)[0])
     except Exception as error:  # its errors share no class but this
@@ -228,103 +237,29 @@ def _made_up(detector: Detector) -> Fingerprint:
     return fingerprint.of(detector, torch.randn(shape, generator=torch.Generator().manual_seed(0)))
 
 
-def _enlarged(scores: Tensor) -> tuple[int, int, int]:
-    count, height, width = scores.shape
-    factor = score_maps.enlargement((height, width), 0.0)[0]
-    return count, height * factor, width * factor
-
-
-def _smoothed(scores: Tensor, smoothing: float) -> Tensor:
-    """What `maps.smoothed` makes of maps [n, h, w], in operations that a graph can hold."""
-    height, width = scores.shape[1:]
-    factor, deviation = score_maps.enlargement((height, width), smoothing)
-    # The lower of two in the middle is the median, for which ONNX has no operation.
-    usual = scores.flatten(1).topk(height * width // 2 + 1).values[:, -1:, None]
-    if factor > 1:
-        scores = functional.interpolate(scores[:, None], (height * factor, width * factor), mode="bilinear")[:, 0]
-    if not deviation:
-        return scores
-    reach = int(_FILTER_ENDS * deviation + 0.5)
-    kernel = (-0.5 * (torch.arange(-reach, reach + 1, dtype=torch.float64) / deviation) ** 2).exp()
-    kernel = (kernel / kernel.sum()).float()
-    return _filtered(scores - usual, kernel) / _filtered(torch.ones_like(scores[:1]), kernel).sqrt() + usual
-
-
-def _filtered(scores: Tensor, kernel: Tensor) -> Tensor:
-    """Maps [n, h, w] under a filter along both axes, 0 outside."""
-    padded = functional.pad(scores[:, None], [len(kernel) // 2] * 4)
-    return functional.conv2d(functional.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])[:, 0]
-
-
-def _traced(graph: Graph, samples: Tensor) -> Any:
-    """The model of a graph, as onnx has it, for any number of samples."""
-    # A batch of one would be taken for a constant.
-    samples = samples[:4] if len(samples) > 1 else samples.repeat(2, *(1,) * (samples.dim() - 1))
-    with _quiet(), torch.no_grad():
-        program = torch.onnx.export(
-            graph, (samples, torch.tensor(True)) if graph.with_maps else (samples,), dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("n")}, *([None] if graph.with_maps else [])),
-            input_names=graph.inputs, output_names=graph.outputs, opset_version=_OPSET, verbose=False,
-            custom_translation_table={torch.ops.tailwise.solve.default: _solved},
-        )  # fmt: skip
-    assert program is not None
-    return program.model_proto
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what torch's exporter says of its own inner workings: of packages that it would like, and of itself."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
-
-
-def _solved(matrices: Any, right: Any) -> Any:
-    """`tracing.solve` in ONNX: elimination without exchanges, as positive definite systems need none.
-
-    Samples go last, so that each step is a few operations on long runs of numbers. The row of each pivot goes to the
-    end, and its column is dropped; after as many steps as rows the solution is what is left.
-    """
-    op = getattr(importlib.import_module("onnxscript"), f"opset{_OPSET}")
-    k = right.shape[1]
-    columns = op.Unsqueeze(op.Transpose(right, perm=[1, 0]), [1])
-    rows = op.Concat(op.Transpose(matrices, perm=[1, 2, 0]), columns, axis=1)  # [k, k + 1, n]
-    for step in range(k):
-        last = k + 1 - step
-        first = op.Div(op.Slice(rows, [0, 1], [1, last], [0, 1]), op.Slice(rows, [0, 0], [1, 1], [0, 1]))
-        if k > 1:
-            taken = op.Mul(op.Slice(rows, [1, 0], [k, 1], [0, 1]), first)
-            rows = op.Concat(op.Sub(op.Slice(rows, [1, 1], [k, last], [0, 1]), taken), first, axis=0)
-        else:
-            rows = first
-    return op.Transpose(op.Squeeze(rows, [1]), perm=[1, 0])
-
-
 def _facts(settings: Mapping[str, Any], graph: Graph, kept: Fingerprint) -> dict[str, Any]:
     scale = score_maps.Scale.of(settings) if graph.with_maps else None
+    of_pictures = graph.reader is not None
+    given = _given(kept)
     return {
-        "format": _FORMAT,
+        "format": _FORMAT_OF_PICTURES if of_pictures else _FORMAT,
         "tailwise": __version__,
         "versions": {name: importlib.import_module(name).__version__ for name in ("torch", *_NEEDED)},
         "made_with": settings.get("versions"),
         "detector": settings["detector"],
         "scores": settings.get("scores", "own"),
         "source": settings.get("source", ""),
-        "sample_shape": list(graph.detector.sample_shape),
+        "sample_shape": list(given.shape[1:]),
+        "pictures": {"resize": "bilinear"} if of_pictures else None,
         "features": settings.get("features") or [],
         "threshold": settings["threshold"],
         "thresholds": _own_thresholds(settings),
         "map_threshold": None if scale is None else scale.threshold,
+        "map_usual": None if scale is None else scale.usual,
         "fingerprint": settings.get("fingerprint"),
-        "fingerprint_samples": _text(kept.samples),
+        "fingerprint_samples": _text(given if of_pictures else kept.samples),
         "fingerprint_scores": _text(kept.scores),
-        "tolerance": TOLERANCE,
+        "tolerance": PICTURE_TOLERANCE if of_pictures else TOLERANCE,
     }
 
 
@@ -337,7 +272,7 @@ def _own_thresholds(settings: Mapping[str, Any]) -> dict[str, float]:
 
 def _text(values: Tensor) -> dict[str, Any]:
     """An array as JSON can hold it, little-endian."""
-    array = values.numpy().astype(f"<f{values.element_size()}")
+    array = values.numpy() if values.dtype == torch.uint8 else values.numpy().astype(f"<f{values.element_size()}")
     return {"type": array.dtype.str, "shape": list(array.shape), "base64": base64.b64encode(array.tobytes()).decode()}
 
 
@@ -353,9 +288,9 @@ def _bytes(model: Any, facts: dict[str, Any]) -> bytes:
     del named.metadata_props[:]
     named.metadata_props.add(key=KEY, value=json.dumps(facts))
     named.producer_name, named.producer_version = KEY, __version__
-    if any(value.name == "with_map" for value in named.graph.input):
+    if any(value.name == WITH_MAP for value in named.graph.input):
         # An input that has a value need not be given.
-        named.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), "with_map"))
+        named.graph.initializer.append(onnx.numpy_helper.from_array(np.array(True), WITH_MAP))
     for node in named.graph.node:
         del node.metadata_props[:]  # the paths of the source files that it was traced from
         node.ClearField("doc_string")
@@ -370,11 +305,11 @@ def _bytes(model: Any, facts: dict[str, Any]) -> bytes:
 def _compare(content: bytes, graph: Graph, kept: Fingerprint) -> int:
     """Hold the file's scores and maps against the detector's own; how many samples at a time it is fastest with."""
     opened = session(content)
-    data = kept.data
-    samples = data.read(torch.arange(len(data)))
-    found = dict(zip(graph.outputs, opened.run(graph.outputs, {"samples": samples.numpy()}), strict=True))
+    data, given = kept.data, _given(kept)
+    found = dict(zip(graph.outputs, opened.run(graph.outputs, {graph.inputs[0]: given.numpy()}), strict=True))
+    tolerance = TOLERANCE if graph.reader is None else PICTURE_TOLERANCE
     worst = float(kept.differences(torch.from_numpy(found["score"])).max())
-    if worst > TOLERANCE:
+    if worst > tolerance:
         raise InputError(
             f"the exported file would give other scores, by up to {100 * worst:.2g} %: nothing was written",
             "tailwise verify shows whether the run still gives the scores of its fit",
@@ -382,9 +317,9 @@ def _compare(content: bytes, graph: Graph, kept: Fingerprint) -> int:
     if graph.with_maps:
         expected = np.stack(list(score_maps.of_data(graph.detector, data, graph.smoothing)))
         gap = float(np.abs(found["map"] - expected).max() / max(np.abs(expected).max(), 1e-12))
-        if gap > TOLERANCE:
+        if gap > tolerance:
             raise InputError(f"the exported file would give other maps, by {100 * gap:.2g} %: nothing was written")
-    return _fastest(opened, samples)
+    return _fastest(opened, given)
 
 
 def _fastest(opened: Any, samples: Tensor) -> int:

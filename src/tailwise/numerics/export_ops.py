@@ -5,8 +5,13 @@ While `torch.export` follows a function, sizes of batches are symbols and values
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
+
+# What stands in a graph for a network that is a file: whoever writes the graph puts the network there.
+NETWORK = "tailwise::Network"
 
 
 def tracing() -> bool:
@@ -35,6 +40,14 @@ def solve_in_graph(matrices: Tensor, right: Tensor) -> Tensor:
 @solve_in_graph.register_fake
 def _(matrices: Tensor, right: Tensor) -> Tensor:
     return torch.empty_like(right)
+
+
+def network_in_graph(images: Tensor, shapes: Sequence[Sequence[int]]) -> Sequence[Tensor]:
+    """The place of a network that makes of images [n, ...] float32 values [n, *shape], one for each of the shapes."""
+    return torch.onnx.ops.symbolic_multi_out(
+        NETWORK, (images,), dtypes=[torch.float32] * len(shapes),
+        shapes=[(images.shape[0], *shape) for shape in shapes], version=1,
+    )  # fmt: skip
 
 
 def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -40,6 +40,8 @@ _REACH = 1.5
 # A walk is followed from each of at most so many samples; the others are counted as the nearest of these.
 _WALKERS = 2_500
 _STAY = 0.05
+# As a share of a point's distance from the centre, and of the distance to a neighbour.
+_ROUNDING, _ROUNDING_OF_NETWORKS = 1e-5, 1e-4
 
 
 def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> tuple[Tensor, Tensor]:
@@ -70,6 +72,16 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
     if not distances:
         return query.new_empty(0, k, dtype=export_ops.precise(query.device)), query.new_empty(0, k, dtype=torch.long)
     return torch.cat(distances), torch.cat(indices)
+
+
+def coinciding(distances: Tensor, points: Tensor) -> Tensor:
+    """Which [n, k] of the distances of points [n, d], nearest first, are of the points themselves, but for rounding.
+
+    Rounding is told by the size of a point, and by its farthest neighbour here: a network that another runtime computes
+    gives features that differ more than one sum does, and yet a thousand times less than two pictures.
+    """
+    size = _ROUNDING * points.norm(dim=1, keepdim=True).to(distances)
+    return distances <= torch.maximum(size, _ROUNDING_OF_NETWORKS * distances[:, -1:])
 
 
 def without_self(distances: Tensor, indices: Tensor, itself: Tensor) -> tuple[Tensor, Tensor]:

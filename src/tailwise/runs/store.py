@@ -2,7 +2,8 @@
 
     settings.json            everything needed to repeat the fit; its status is "fitting" until all else is written
     model.safetensors        the detector's state
-    fingerprint.safetensors  16 samples with their scores, by which a detector that scores otherwise is noticed
+    fingerprint.safetensors  16 samples with their scores, and their pictures in the size that the run reads: a
+                             detector or an exported file that scores otherwise is noticed
     scores.parquet           a row for each training sample
     clusters.safetensors     the clusters among the training samples; runs of before have none
     test_scores.parquet      a row for each test sample, where there were any: for evaluation, nothing learns from it
@@ -139,6 +140,7 @@ class Writer:
         fingerprint_samples: Tensor | None = None,
         backbone: bytes | None = None,
         places: Mapping[str, str] | None = None,
+        fingerprint_pictures: Tensor | None = None,
     ) -> Run:
         """Write everything, the settings last: from that moment on the run is complete."""
         write(self.path / MODEL, tensor_bytes(detector.state_dict(), {}))
@@ -149,7 +151,9 @@ class Writer:
         optional = {
             CLUSTERS: None if clusters is None else tensor_bytes(clusters.state, {}),
             TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),
-            FINGERPRINT: None if fingerprint_samples is None else self._fingerprint(settings, fingerprint_samples),
+            FINGERPRINT: None
+            if fingerprint_samples is None
+            else self._fingerprint(settings, fingerprint_samples, fingerprint_pictures),
             BACKBONE: backbone,
         }
         present = {name: content for name, content in optional.items() if content is not None}
@@ -164,12 +168,12 @@ class Writer:
             exchange.commit(self.home, FILES)
         return open_run(self.home)
 
-    def _fingerprint(self, settings: Mapping[str, Any], samples: Tensor) -> bytes:
+    def _fingerprint(self, settings: Mapping[str, Any], samples: Tensor, pictures: Tensor | None) -> bytes:
         """Samples with their scores by the detector as it will be read back, on the CPU."""
         digests = {MODEL: file_digest(self.path / MODEL)}
         given = plain({**settings, "digests": digests})
         again = Run(self.path, Settings.of(given, str(self.path / SETTINGS))).detector()
-        return of(again, samples).as_bytes()
+        return of(again, samples, pictures).as_bytes()
 
     def _write_settings(self, settings: Mapping[str, Any]) -> None:
         full = plain({"format": FORMAT, **settings})

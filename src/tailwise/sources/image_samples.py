@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core.bounds import shown
 from ..core.modality import FEATURE_MAP, IMAGE, ROW, Modality
@@ -98,6 +98,13 @@ def features() -> ModuleType:
     return cache
 
 
+def of_pictures(read: str, layers: tuple[int, ...]) -> nn.Module:
+    """The module from decoded pictures [n, height, width, 1 or 3] uint8 to samples as `image_samples` gives them."""
+    from ..backbones.pictures import OfPictures
+
+    return OfPictures(None if read == "pixels" else backbones().features(read, layers))
+
+
 def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) -> Tensor:
     """Every image decoded once -> [n, channels, height, width]."""
     result = torch.empty(len(files), channels, *sides(size))
@@ -116,6 +123,19 @@ def _features(files: list[Path], read: str, size: int | tuple[int, int], layers:
     for place in progress(range(len(files)), "extracting features"):
         result[place] = reader[torch.tensor([place])][0]
     return result
+
+
+def decoded(files: Sequence[Path], size: int | tuple[int, int], channels: int) -> Tensor | None:
+    """The pictures [n, height, width, channels] uint8, as `read_picture` gives them before they are divided by 255.
+
+    None where one cannot be read, or is not of 8 bits: resizing then gives what lies between two bytes.
+    """
+    try:
+        pictures = read_all(files, size, channels).permute(0, 2, 3, 1)
+    except InputError:
+        return None
+    pixels = (pictures * 255).round()
+    return pixels.byte() if torch.equal(pixels / 255, pictures) else None
 
 
 def progress(items: Sequence[Any], title: str) -> Iterator[Any]:

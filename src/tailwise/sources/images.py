@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import messages
 from ..core.bounds import Count
@@ -152,6 +152,17 @@ class ImageFolder(PathSource):
         """The same images by another backbone."""
         return replace(self, read=backbone)
 
+    def decoded(self, names: Sequence[str]) -> Tensor | None:
+        """The pictures [n, height, width, 1 or 3] uint8 of these samples, resized; None where they have other channels
+        or more than 8 bits."""
+        if self._picture_channels not in (1, 3):
+            return None
+        return image_samples.decoded([self._path_of(name) for name in names], self._size, self._picture_channels)
+
+    def network(self) -> nn.Module:
+        """What makes samples of such pictures."""
+        return image_samples.of_pictures(self.read, self.layers)
+
     def preview(self, name: str) -> Tensor:
         """The picture [3, height, width] of one sample, small, for people to look at."""
         reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels, {described()}"
@@ -180,6 +191,10 @@ class ImageFolder(PathSource):
     @property
     def _size(self) -> int | tuple[int, int]:
         return image_samples.side(self.read, self.size)
+
+    @property
+    def _picture_channels(self) -> int:
+        return self.channels if self.read == "pixels" else 3
 
     def _layout(self) -> tuple[Path, Layout]:
         """The folder, and what each image in it is for."""
@@ -291,10 +306,9 @@ class ImageFolder(PathSource):
         if self.read == "pixels" and isinstance(train.samples, Tensor) and float(train.samples.max()) >= 1 / 8:
             return []
         names = layout.named(Part.TRAIN)[:_LOOKED_AT]
-        channels = self.channels if self.read == "pixels" else 3
         largest = 0.0
         for name in names:
-            largest = max(largest, float(image_files.read_picture(root / name, None, channels).max()))
+            largest = max(largest, float(image_files.read_picture(root / name, None, self._picture_channels).max()))
             if largest >= 1 / 8:
                 return []
         return [

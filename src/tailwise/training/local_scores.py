@@ -40,8 +40,6 @@ CUES = (
     "distance to neighbours, whitened",
     "distance relative to the neighbours' own",
 )
-# Samples that differ by less, as a share of their distance from the centre, are the same sample.
-_ROUNDING = 1e-5
 # Consistent for the standard deviation of a Gaussian.
 _MAD_TO_STD = 1.4826
 # From so many numbers a sample on, as of pictures and their features: hardly any anomalies lie together, so more of the
@@ -384,7 +382,7 @@ class Memory(nn.Module):
         for points, known, k in zip(asked, (self.samples, self.whitened), (many, few), strict=True):
             distances, indices = numerics_neighbours.nearest(points, known, k + 1, centred=True)
             if not near:
-                same = distances[:, 0] <= _ROUNDING * points.norm(dim=1)
+                same = numerics_neighbours.coinciding(distances, points)[:, 0]
                 own = torch.where(same, indices[:, 0], -1)
             distances, indices = numerics_neighbours.without_self(distances, indices, own)
             nearest = distances if not near else nearest

@@ -13,6 +13,7 @@ from ..calibration.by_kind import Calibration
 from ..calibration.clusters import Clusters
 from ..core.data import Data
 from ..core.detector import Detector
+from ..core.problem import Source
 from ..report.report_page import to_html
 from ..runs import fingerprint, group_gate, store
 from ..runs.scorer import Run
@@ -32,6 +33,7 @@ class Parts:
         test: the table of the test samples.
         backbone: the ONNX file that reads the images, None where none was named.
         places: where the data lies; see `runs.places`.
+        source: where the samples come from, for their pictures.
     """
 
     detector: Detector
@@ -43,6 +45,7 @@ class Parts:
     test: pd.DataFrame | None = None
     backbone: bytes | None = None
     places: Mapping[str, str] = field(default_factory=dict)
+    source: Source | None = None
 
 
 def calibrate(settings: dict[str, Any], table: pd.DataFrame, kinds: np.ndarray | None = None) -> Calibration:
@@ -67,7 +70,10 @@ def write_run(
     """Write the run whole, with its report."""
     summary = summarise()
     samples = fingerprint.choose(parts.detector, parts.trained, parts.seed)
+    pictures = None
+    if samples is not None and parts.source is not None:
+        pictures = fingerprint.pictures_of(parts.source, parts.trained, parts.seed, len(samples))
     return writer.finish(
         settings, parts.detector, parts.table, parts.history, summary, to_html(summary), parts.clusters, parts.test,
-        samples, parts.backbone, parts.places,
+        samples, parts.backbone, parts.places, pictures,
     )  # fmt: skip

@@ -134,6 +134,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             test,
             backbone,
             places.of_source(request.source),
+            request.source,
         )
         run = assembly.write_run(
             writer, settings, parts,

@@ -83,6 +83,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
             seed,
             backbone=opened.backbone(),
             places=opened.places(),
+            source=source,
         )
 
         def summarise() -> dict[str, Any]:
