@@ -116,9 +116,9 @@ def test_any_detector_can_have_local_scores(name: str, shape: tuple[int, ...]) -
 
 
 def test_spectra_are_left_as_they_are() -> None:
-    assert local_scores.choose("auto", SPECTRUM) is None
-    assert local_scores.choose("auto", ROW) == local_scores.choose("auto", IMAGE) == local_scores.AUTO
-    assert local_scores.choose("LocalScores()", SPECTRUM) == local_scores.AUTO
+    assert local_scores.choose("auto", SPECTRUM, Far()) is None
+    assert local_scores.choose("auto", ROW, Far()) == local_scores.choose("auto", IMAGE, Far()) == local_scores.AUTO
+    assert local_scores.choose("LocalScores()", SPECTRUM, Far()) == local_scores.AUTO
 
 
 def test_spelling() -> None:

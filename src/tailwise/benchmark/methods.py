@@ -58,7 +58,8 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     as they will be read; `with_scores` makes those of others local.
     """
     text = suite.weighting_text(method.weighting)
-    rule = local_scores.choose(method.scores, draw.train.modality)
+    made = registry.parse_one(suite.detector_spelled(method.detector), "detector")
+    rule = local_scores.choose(method.scores, draw.train.modality, made)
     default = method.is_default and rule is not None
     weighting = parse_weighting("" if text == ORACLE or default else text, draw.train.modality)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
@@ -81,7 +82,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
 
 def with_scores(fitted: Fitted, data: Data, spelling: str) -> Fitted:
     """What was fitted to `data` with local scores, if this spelling gives them to such samples."""
-    chosen = local_scores.choose(spelling, data.modality)
+    chosen = local_scores.choose(spelling, data.modality, fitted.detector)
     if chosen is None or fitted.detector.trained is not fitted.detector:
         return fitted
     detector = chosen.fit(fitted.detector, data)

@@ -111,20 +111,20 @@ def fit(
     """
     from ..sources.auto import open_source
     from ..workflows.fit import fit_run
-    from ..workflows.request import Request, make_detector, with_setting
+    from ..workflows.request import Request, named_for, wants_maps, with_setting
     from . import options
 
     written = isinstance(data, (str, Path))
     command = options.command_line(fit, locals()) if written else ""
-    if max_memory is not None:
-        detector = with_setting(detector, "max_memory", max_memory)
     problem = None
     if written or hasattr(data, "load"):
-        source = open_source(data, maps=make_detector(detector).wants_maps, **reading.asked())
+        source = open_source(data, maps=wants_maps(detector), **reading.asked())
     else:
         from ..sources.memory import in_memory
 
         source, problem = in_memory(data, reading.asked())
+    if max_memory is not None:
+        detector = with_setting(named_for(detector, source), "max_memory", max_memory)
     request = Request(
         source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
         training=training, balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross,

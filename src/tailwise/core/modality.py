@@ -204,7 +204,8 @@ IMAGE = _Image(
 # A small defect hardly moves the mean of a map's channels, which is what maps are compared by.
 FEATURE_MAP = _FeatureMap(
     "feature map", "feature maps", "[channels, height, width]", "channels", "patches", 2,
-    units_differ=False, local_scores=False, detector="autoencoder", detector_reason=_USUAL,
+    units_differ=False, local_scores=False,
+    detector="patch-ensemble", detector_reason="ahead of each of its parts on most sets, and says where a defect is",
 )  # fmt: skip
 SPATIAL = (IMAGE, FEATURE_MAP)
 _MODALITIES = {each.name: each for each in (ROW, SPECTRUM, IMAGE, FEATURE_MAP)}

@@ -39,6 +39,7 @@ class PaDiM(ReadsOnce):
     kept: Tensor
     mean: Tensor
     whitening: Tensor
+    count: Tensor
 
     def __init__(self, dims: Count = 100, added: Positive = 0.01, top: Share = 0.01) -> None:
         super().__init__()
@@ -53,6 +54,7 @@ class PaDiM(ReadsOnce):
         self.register_buffer("kept", few)  # [d]
         self.register_buffer("mean", torch.zeros(1))  # [positions, d]
         self.register_buffer("whitening", torch.zeros(1))  # [positions, d, d]
+        self.register_buffer("count", torch.ones(1))  # how many samples of one weight tell as much
 
     def solve(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
@@ -61,13 +63,14 @@ class PaDiM(ReadsOnce):
         covariance.diagonal(dim1=1, dim2=2).add_(self.added)
         self.mean = mean.float().to(device)
         self.whitening = _whitening(covariance).float().to(device)
+        self.count = (w.sum().square() / w.square().sum()).reshape(1).to(self.count)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """One distance a position is for score and map; the embedding is the mean of the kept channels."""
         vectors = self._vectors(batch)
         read: dict[str, Tensor] = {}
         if score or map:
-            apart = distances(vectors, self.mean, self.whitening)  # [n, p]
+            apart = self._apart(vectors)  # [n, p]
             if score:
                 read["score"] = top_mean(apart, self.top)
             if map:
@@ -75,6 +78,20 @@ class PaDiM(ReadsOnce):
         if embedding:
             read["embedding"] = vectors.mean(1)
         return Reading(**read)
+
+    def score_left_out(self, batch: Batch) -> Tensor:
+        """Scores of training images, each as if it had had no say in means and covariances.
+
+        By the Sherman-Morrison formula; what is added to the variances is taken to be small beside them.
+        """
+        apart, n = self._apart(self._vectors(batch)), self.count.clamp_min(2)
+        # The formula of equal weights: no distance exceeds n - 1 there.
+        without = n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min(1 / n)
+        return top_mean(without, self.top)
+
+    def _apart(self, vectors: Tensor) -> Tensor:
+        """Squared distances [n, p]."""
+        return distances(vectors, self.mean, self.whitening)
 
     def _vectors(self, batch: Batch) -> Tensor:
         return self.modality.by_place(self.standardise(batch.samples)[:, self.kept])

@@ -254,7 +254,7 @@ class AnomalyDetector(_Thresholded):
         seed = int(self.random_state) if isinstance(self.random_state, Integral) else _drawn_seed(self.random_state)
         if unlabelled:
             return self._rank(rows, seed)
-        rule = choose(self.scores, rows.modality)
+        rule = choose(self.scores, rows.modality, self._fresh_detector())
         weighting = self.weighting
         if isinstance(weighting, str):
             weighting = choose_weighting(weighting, self._fresh_detector(), rows.modality, rule is not None)

@@ -124,10 +124,11 @@ def parse(text: str) -> LocalScores | None:
     return AUTO if text.strip() == "auto" else parse_one(text, "scores")
 
 
-def choose(text: str, modality: Modality) -> LocalScores | None:
-    """The local scores of this spelling for such samples: "auto" asks the modality, and leaves spectra and feature
-    maps as they are."""
-    return parse("own" if text.strip() == "auto" and not modality.local_scores else text)
+def choose(text: str, modality: Modality, detector: Detector) -> LocalScores | None:
+    """The local scores of this spelling for such samples: "auto" asks modality and detector, and leaves spectra and
+    most feature maps as they are."""
+    local = modality.local_scores or (modality.spatial and detector.local_weight > 0)
+    return parse("own" if text.strip() == "auto" and not local else text)
 
 
 def wrapped(detector: Detector, text: str) -> Detector:
@@ -196,9 +197,10 @@ class LocallyScored(Detector):
         return replace(read, score=self._mean(self._of(batch, read.score)).to(self.scores)) if score else read
 
     def named_cues(self, batch: Batch) -> dict[str, Tensor]:
-        """Each of `CUES` that has a say, standardised; the score is their mean."""
+        """Each of `CUES` that has a say, standardised, times its share of the say; the score is their mean."""
         cues = self._of(batch, self.detector.score(batch))
-        return {CUES[place]: cues[place] for place in self._with_a_say}
+        shares = self._say / self._say.mean()
+        return {CUES[place]: share * cues[place] for place, share in zip(self._with_a_say, shares.tolist(), strict=True)}
 
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
         """[5, sample]: cues of samples with these scores of the wrapped detector."""
@@ -276,8 +278,14 @@ class LocallyScored(Detector):
         """Places of the cues that count."""
         return _CUES_OF_MANY if self.memory.samples.shape[1] >= _MANY else _CUES_OF_FEW
 
+    @property
+    def _say(self) -> Tensor:
+        """How much each of these counts: all alike, but where distances see little of what the detector sees."""
+        return torch.tensor([max(1, self.detector.local_weight)] + [1] * (len(self._with_a_say) - 1)).double()
+
     def _mean(self, standard: Tensor) -> Tensor:
-        return standard[self._with_a_say].mean(0)
+        say = (self._say / self._say.sum()).to(standard)
+        return (say[:, None] * standard[self._with_a_say]).sum(0)
 
 
 @dataclass(frozen=True)

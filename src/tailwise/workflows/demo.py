@@ -76,8 +76,8 @@ def scores_of(problem: Problem, seed: int) -> dict[str, np.ndarray]:
     assert problem.test is not None
     train, test = problem.train, problem.test.data
     request = Request(source=RareDigits()).decided(train.modality, len(train))
-    rule = local_scores.choose(request.scores, train.modality)
     plain = make_detector(request.detector)
+    rule = local_scores.choose(request.scores, train.modality, plain)
     weighting = choose_weighting(request.weighting, plain, train.modality, rule is not None)
     fit(plain, train, seed=seed)
     base = torch.ones(len(train)) * ~suspects.find(train)

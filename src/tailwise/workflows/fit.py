@@ -67,7 +67,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         problem, known, settled = _with_what_is_known(request, problem, detector)
         for note in problem.facts.notes:
             messages.note(note)
-        rule = local_scores.choose(request.scores, problem.train.modality)
+        rule = local_scores.choose(request.scores, problem.train.modality, detector)
         weighting = choose_weighting(request.weighting, detector, problem.train.modality, rule is not None)
         if request.per_group and problem.train_groups is None:
             raise InputError("a threshold for each group needs groups", "name them with --groups")

@@ -9,8 +9,8 @@ from typing import Any
 from ..calibration import conformal, score_maps
 from ..core import inference, registry, validation
 from ..core.detector import Detector
-from ..core.modality import ROW, Modality
-from ..core.problem import Problem, Source
+from ..core.modality import FEATURE_MAP, ROW, Modality
+from ..core.problem import Problem, ReadByBackbone, Source
 from ..errors import InputError
 from ..integrations import trackers
 from ..training import cleaning
@@ -102,6 +102,17 @@ class Request:
 def make_detector(text: str) -> Detector:
     """A detector from its name or its spelling; "auto" is that of rows until data is seen."""
     return registry.parse_one(ROW.detector if text.strip() == AUTO else text, "detector")
+
+
+def wants_maps(text: str) -> bool:
+    """Whether images are read as feature maps for this detector; "auto" takes maps, and what is no image has none."""
+    return text.strip() == AUTO or make_detector(text).wants_maps
+
+
+def named_for(text: str, source: Source) -> str:
+    """The spelling of a detector; of "auto" that of maps, where the source reads images as maps."""
+    maps = text.strip() == AUTO and isinstance(source, ReadByBackbone) and bool(source.layers)
+    return FEATURE_MAP.detector if maps else text
 
 
 def with_setting(text: str, name: str, value: Any) -> str:

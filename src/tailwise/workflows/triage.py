@@ -76,8 +76,8 @@ def triage(request: Request, parts: int = PARTS, problem: Problem | None = None)
         request = replace(request, detector="gaussian")
     if at_once:
         _warn_of_idle_options(request, parts)
-    rule = local_scores.choose(request.scores, data.modality)
     detector = make_detector(request.detector)
+    rule = local_scores.choose(request.scores, data.modality, detector)
     fit = fitter(request, choose_weighting(request.weighting, detector, data.modality, rule is not None), rule)
     if at_once:
         suspicion = suspects.Oddness(data, request.seed).training_scores
