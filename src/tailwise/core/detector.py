@@ -132,7 +132,7 @@ class Detector(nn.Module):
     `needs_context` names what the batches of a detector that looks beyond the sample must carry, such as `Scenes`;
     `ignores_weights` says why weights have no say in a detector that learns nothing from training samples;
     `weights_add_to` names the scores, "own" or "local", and the samples where the default weighting is known to help;
-    `local_weight`, above 0, has scores of maps be local by default, and says for how many distances its own counts there;
+    `local_weight`, above 0, has scores of maps be local by default, and says for how many distances its own counts;
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
     `sample_shape` and `modality` are set by `start`, before `build`.

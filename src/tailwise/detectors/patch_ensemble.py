@@ -13,10 +13,9 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Reading, ReadsOnce
+from ..core.detector import Reading, ReadsOnce
 from ..core.modality import SPATIAL
 from ..core.registry import register
-from ..numerics import export_ops
 from .padim import PaDiM
 from .patch_memory import PatchMemory
 
@@ -82,12 +81,13 @@ class PatchEnsemble(ReadsOnce):
         return self._fused(*(member.score_left_out(batch) for member in self._members))
 
     @property
-    def _members(self) -> tuple[Detector, Detector]:
+    def _members(self) -> tuple[PaDiM, PatchMemory]:
         return self.positions, self.patches
 
     def _fused(self, *scores: Tensor) -> Tensor:
         standard = [
-            (_log(each) - middle) / spread for each, middle, spread in zip(scores, self.middle, self.spread, strict=True)
+            (_log(each) - middle) / spread
+            for each, middle, spread in zip(scores, self.middle, self.spread, strict=True)
         ]
         return torch.stack(standard).mean(0)
 

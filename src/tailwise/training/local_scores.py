@@ -200,7 +200,9 @@ class LocallyScored(Detector):
         """Each of `CUES` that has a say, standardised, times its share of the say; the score is their mean."""
         cues = self._of(batch, self.detector.score(batch))
         shares = self._say / self._say.mean()
-        return {CUES[place]: share * cues[place] for place, share in zip(self._with_a_say, shares.tolist(), strict=True)}
+        return {
+            CUES[place]: share * cues[place] for place, share in zip(self._with_a_say, shares.tolist(), strict=True)
+        }
 
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
         """[5, sample]: cues of samples with these scores of the wrapped detector."""
