@@ -13,15 +13,20 @@ from torch import nn
 from tailwise.backbones.networks import Backbone
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
+from tailwise.core.detector import Detector
 from tailwise.core.modality import FEATURE_MAP
 from tailwise.detectors import student_teacher
+from tailwise.detectors.padim import PaDiM
+from tailwise.detectors.patch_ensemble import PatchEnsemble
 from tailwise.errors import InputError
+from tailwise.numerics.metrics import auroc
 from tailwise.runs import store
 from tailwise.sources.auto import open_source
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
 from tailwise.weights.default import AUTO, parse_weighting
+from tailwise.weights.weighting import Weighting
 from tailwise.workflows import score
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
@@ -223,3 +228,43 @@ def test_a_teacher_whose_maps_are_not_halved_is_refused(monkeypatch: pytest.Monk
     monkeypatch.setattr(student_teacher, "backbone", lambda name, layers=(): network)
     with pytest.raises(InputError, match="halved"):
         make("StudentTeacher(teacher='thirds')").start((3, 32, 32))
+
+
+def test_padim_knows_what_a_training_image_scores_without_itself() -> None:
+    """The closed form against fits that leave each image out."""
+    generator = torch.Generator().manual_seed(0)
+    maps = Data(torch.randn(40, 6, 4, 4, generator=generator), [str(i) for i in range(40)], modality=FEATURE_MAP)
+    everything = trained(PaDiM(added=1e-4), maps)
+    told = everything.score_left_out(maps.batch(torch.arange(40)))
+    without = []
+    for left in range(5):
+        others = trained(PaDiM(added=1e-4), maps.take(torch.tensor([i for i in range(40) if i != left])))
+        others.standardise = everything.standardise
+        without.append(float(others.score(maps.batch(torch.tensor([left])))))
+    assert told[:5].tolist() == pytest.approx(without, rel=0.12)
+    assert float((told / everything.score(maps.batch(torch.arange(40)))).min()) > 1.1
+
+
+def trained(detector: Detector, data: Data) -> Detector:
+    fit(detector, data, Weighting(), seed=0)
+    return detector
+
+
+def textures(count: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    place = torch.linspace(0, 6, 12)
+    fixed = torch.stack([place.sin()[:, None] * place.cos()[None]] * 8)
+    return fixed + 0.5 * torch.randn(count, 8, 12, 12, generator=generator)
+
+
+def test_an_ensemble_finds_what_either_part_finds_and_where() -> None:
+    maps = Data(textures(60, 1), [str(i) for i in range(60)], modality=FEATURE_MAP)
+    detector = trained(PatchEnsemble(), maps)
+    normal, spot = textures(50, 2), textures(50, 3)
+    spot[:, :, 4:7, 5:8] += 1.5
+    batch = Data(torch.cat([normal, spot]), [str(i) for i in range(100)], modality=FEATURE_MAP).batch(torch.arange(100))
+    score, found = detector.score(batch), detector.score_map(batch)
+    assert auroc(torch.arange(100).numpy() >= 50, score.numpy()) > 0.95
+    rows, columns = found[50:].flatten(1).argmax(1) // 12, found[50:].flatten(1).argmax(1) % 12
+    assert float(((rows - 5).abs() <= 2).logical_and((columns - 6).abs() <= 2).float().mean()) > 0.9
+    assert abs(float(score[:50].median())) < 1  # new normals lie where training samples that are left out do

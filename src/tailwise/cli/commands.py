@@ -67,8 +67,8 @@ def fit(
             npz), a hyperspectral cube (.mat, .hdr, npz, tiff), a folder of IDX files, or a source such as
             "SolarCells(mono=400, poly=40)".
         detector: a name that `tailwise names` lists, or a spelling such as "AutoEncoder(hidden=(64,), code=16)";
-            "auto" is nearest-neighbours for rows and for what a backbone reads of images, and autoencoder for pixels,
-            maps and spectra.
+            "auto" is nearest-neighbours for rows, patch-ensemble for images that a backbone reads, and autoencoder for
+            pixels and spectra.
         weighting: how training samples are weighed: "" (all alike), or steps such as "Importance(), Clip(0.1, 10)";
             "auto" weighs only where weights are known to help: some detectors' own scores, and spectra.
         scores: "auto" compares each score with those of the most similar training samples (local scores), so that rare

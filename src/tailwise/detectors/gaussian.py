@@ -36,7 +36,7 @@ class Gaussian(Detector):
         shrinkage: a in 0 to 1; None chooses by the sample's shape (rows and images 0.05, spectra 1e-6).
     """
 
-    weights_add_to = (("own", ROW), ("own", SPECTRUM), ("local", SPECTRUM))
+    weights_add_to = (("own", SPECTRUM), ("local", SPECTRUM))
     mean: Tensor
     whitening: Tensor
 

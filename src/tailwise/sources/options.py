@@ -27,8 +27,8 @@ class SourceOptions:
         encoding: how the text file is encoded, as in utf-16 or cp1252.
         read: how to read images: "pixels", or the name of a backbone.
         layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
-            height, width]. By default detectors of maps, such as patch-memory, read the usual blocks; all others read
-            pooled features.
+            height, width]. By default the usual blocks are read for "auto" and for detectors of maps, such as
+            patch-memory, and pooled features for all others.
         size: resize images to this side in pixels, or to height and width as in 256x512.
         channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
             bands.

@@ -34,7 +34,8 @@ def parse_weighting(text: str, modality: Modality = ROW) -> Weighting:
 def choose_weighting(text: str, detector: Detector, modality: Modality, local_scores: bool = False) -> Weighting:
     """The weighting that prints as `text` for such samples; "auto" is none but where the detector says that it helps.
 
-    Its `weights_add_to` names where the interval of what weights add to the AUPR of long tails lies above 0.
+    Its `weights_add_to` names where the interval of what weights add to the AUPR of long tails lies above 0, and is
+    worth the time.
     """
     scores = "local" if local_scores else "own"
     if text.strip() == "auto" and (scores, modality) not in detector.weights_add_to:

@@ -77,7 +77,7 @@ def _check_maps(run: Run) -> None:
 def _instead_of_maps(run: Run) -> str:
     """What shows where the anomaly is in samples like the run's."""
     if isinstance(run.source(), ReadByBackbone) or run.modality.spatial:
-        return "fit the images again with --detector patch-memory, whose scores have maps"
+        return "fit the images again with --detector patch-ensemble, whose scores have maps"
     if run.modality == SPECTRUM:
         return "the scores of a cube are its map: --out NAME.hdr, .mat, .npy or .tif in place of --maps"
     return "maps are of images; tailwise explain says which columns raise a score"
