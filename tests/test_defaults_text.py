@@ -87,5 +87,6 @@ def test_values_without_an_option_are_those_of_the_code() -> None:
     assert drift.LEVEL == 0.05
     assert score_maps.SMOOTHING == 0.009
     assert f"`auto`: {modality.ROW.detector} for rows" in PAGE
-    assert {each.detector for each in (modality.IMAGE, modality.FEATURE_MAP, modality.SPECTRUM)} == {"autoencoder"}
+    assert {each.detector for each in (modality.IMAGE, modality.SPECTRUM)} == {"autoencoder"}
+    assert f"`auto`: {modality.FEATURE_MAP.detector} for images that a backbone reads" in PAGE
     assert [Training().epochs_for(n) for n in (10, 256 * 60)] == [300, 30]

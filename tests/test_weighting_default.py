@@ -74,7 +74,7 @@ def test_pages_name_the_detectors_that_are_weighed(page: str) -> None:
 def test_what_is_named_is_done(text: str, modality: Modality, weighting: Weighting | None) -> None:
     """Whatever the detector, and beside local scores too, but for "auto", which is the detector's to say."""
     expected = parse_weighting("Clip()") if weighting is None else weighting
-    assert choose_weighting(text, registry.find("detector", "gaussian")(), modality) == expected
+    assert choose_weighting(text, registry.find("detector", "nearest-neighbours")(), modality) == expected
     if text != "auto":
         for name in DETECTORS:
             assert choose_weighting(text, registry.find("detector", name)(), modality, True) == expected

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..core.bounds import Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
-from ..core.modality import ROW, SPECTRUM
+from ..core.modality import SPECTRUM
 from ..core.registry import register
 from ..errors import InputError
 from .components import cubic_cost

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..core.bounds import Count, Positive, Share
 from ..core.data import Batch, Data
 from ..core.detector import Reading, ReadsOnce
+from ..core.identity import digests
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from .components.covariance import distances, weighted_moments, whitening
@@ -54,7 +55,7 @@ class PaDiM(ReadsOnce):
         self.register_buffer("kept", few)  # [d]
         self.register_buffer("mean", torch.zeros(1))  # [positions, d]
         self.register_buffer("whitening", torch.zeros(1))  # [positions, d, d]
-        self.register_buffer("count", torch.ones(1))  # how many samples of one weight tell as much
+        self.register_buffer("count", torch.ones(1))  # how many samples of equal weight tell as much
 
     def solve(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
@@ -63,7 +64,7 @@ class PaDiM(ReadsOnce):
         covariance.diagonal(dim1=1, dim2=2).add_(self.added)
         self.mean = mean.float().to(device)
         self.whitening = _whitening(covariance).float().to(device)
-        self.count = (w.sum().square() / w.square().sum()).reshape(1).to(self.count)
+        self.count = _effective_count(data, w).reshape(1).to(self.count)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """One distance a position is for score and map; the embedding is the mean of the kept channels."""
@@ -95,6 +96,14 @@ class PaDiM(ReadsOnce):
 
     def _vectors(self, batch: Batch) -> Tensor:
         return self.modality.by_place(self.standardise(batch.samples)[:, self.kept])
+
+
+def _effective_count(data: Data, w: Tensor) -> Tensor:
+    """How many samples of equal weight tell as much; copies of a sample are one of a larger weight."""
+    place: dict[bytes, int] = {}
+    each = torch.tensor([place.setdefault(digest, len(place)) for digest in digests(data)])
+    mass = torch.zeros(len(place), dtype=torch.float64).index_add_(0, each, w.double().cpu())
+    return mass.sum().square() / mass.square().sum()
 
 
 def _whitening(covariance: Tensor) -> Tensor:

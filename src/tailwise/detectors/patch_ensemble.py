@@ -11,13 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..core import inference
+from ..core import inference, registry
 from ..core.data import Batch, Data
-from ..core.detector import Reading, ReadsOnce
+from ..core.detector import ClosedForm, Detector, Reading, ReadsOnce
 from ..core.modality import SPATIAL
 from ..core.registry import register
-from .padim import PaDiM
-from .patch_memory import PatchMemory
 
 
 @register("detector", "patch-ensemble")
@@ -37,14 +35,16 @@ class PatchEnsemble(ReadsOnce):
     wants_maps = True
     solve_once = True
     local_weight = 6
+    positions: Detector
+    patches: Detector
     middle: Tensor
     spread: Tensor
 
     def __init__(self, max_memory: str = "2GB") -> None:
         super().__init__()
         self.max_memory = max_memory
-        self.positions = PaDiM()
-        self.patches = PatchMemory(max_memory=max_memory)
+        self.positions = registry.parse_one("padim", "detector")
+        self.patches = registry.parse_one(f"PatchMemory(max_memory={max_memory!r})", "detector")
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         for member in self._members:
@@ -56,6 +56,7 @@ class PatchEnsemble(ReadsOnce):
     def solve(self, data: Data, w: Tensor) -> None:
         logs = []
         for member in self._members:
+            assert isinstance(member, ClosedForm)
             member.solve(data, w)
             logs.append(_log(inference.over_batches(member, data, member.score_left_out)).double())
         known, share = torch.stack(logs), (w.double() / w.double().sum()).to(logs[0])
@@ -81,7 +82,7 @@ class PatchEnsemble(ReadsOnce):
         return self._fused(*(member.score_left_out(batch) for member in self._members))
 
     @property
-    def _members(self) -> tuple[PaDiM, PatchMemory]:
+    def _members(self) -> tuple[Detector, Detector]:
         return self.positions, self.patches
 
     def _fused(self, *scores: Tensor) -> Tensor:

@@ -117,7 +117,7 @@ def read(path: Path, modality: Modality) -> Fingerprint:
     pictures = tensors.pop("pictures", None)
     usable = set(tensors) == {"samples", "scores"} and all(each.is_floating_point() for each in tensors.values())
     if pictures is not None:
-        usable &= pictures.dtype == torch.uint8 and pictures.dim() == 4 and pictures.shape[3] in (1, 3)
+        usable &= pictures.dtype == torch.uint8 and pictures.shape[3:] in ((1,), (3,))
         usable &= pictures.numel() > 0 and len(pictures) <= len(tensors.get("samples", ()))
     if not usable or tensors["scores"].shape != tensors["samples"].shape[:1] or not len(tensors["scores"]):
         raise InputError(f"{path} does not hold samples with their scores", "restore it, or fit again")

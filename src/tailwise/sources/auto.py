@@ -18,13 +18,14 @@ from .recognition import Match, PathSource
 __all__ = ["data_directory", "find_path", "open_source", "spelled"]
 
 
-def open_source(where: str | Path | Source, *, maps: bool = False, **options: Any) -> Source:
+def open_source(where: str | Path | Source, *, maps: bool | None = False, **options: Any) -> Source:
     """The source for what is at a path, or that a spelling such as "SolarCells(mono=400, poly=40)" names.
 
     Args:
         where: a table, a folder of images, a cube or a folder of cubes, IDX files, npz arrays; a source or its
             spelling. Relative paths are also looked for in the data directory (TAILWISE_DATA).
-        maps: take the backbone's usual maps where neither layers are named nor pixels asked for.
+        maps: take the backbone's usual maps where neither layers are named nor pixels asked for; None takes them of
+            backbones that have a name, not of a network in a file, whose maps nobody knows.
         options: fields of the source, such as labels and groups of a `Table`, or read and size of an `ImageFolder`;
             one that is None is not asked for.
 
@@ -40,6 +41,8 @@ def open_source(where: str | Path | Source, *, maps: bool = False, **options: An
         source = _recognised(str(where), asked)
     else:
         source = _with(_parsed(where) if isinstance(where, (str, Path)) else where, asked)
+    if maps is None:
+        maps = isinstance(source, ReadByBackbone) and not source.read.endswith(".onnx")
     return with_maps(source) if maps else source
 
 

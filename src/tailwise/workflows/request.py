@@ -104,9 +104,10 @@ def make_detector(text: str) -> Detector:
     return registry.parse_one(ROW.detector if text.strip() == AUTO else text, "detector")
 
 
-def wants_maps(text: str) -> bool:
-    """Whether images are read as feature maps for this detector; "auto" takes maps, and what is no image has none."""
-    return text.strip() == AUTO or make_detector(text).wants_maps
+def wants_maps(text: str) -> bool | None:
+    """Whether images are read as feature maps for this detector; None for "auto": where a backbone is known to have
+    them."""
+    return None if text.strip() == AUTO else make_detector(text).wants_maps
 
 
 def named_for(text: str, source: Source) -> str:
