@@ -202,23 +202,24 @@ def pair_row(draw: int, weighting: str, aupr: float, **changed: Any) -> Row:
         "imbalance": 20,
         "contamination": 0,
     }
-    own = {"detector": "gaussian", "weighting": weighting, "scores": "own", "seconds_fit": 2.0 if aupr > 0.5 else 1.0}
+    seconds = 2.0 if aupr > 0.5 else 1.0
+    own = {"detector": "autoencoder", "weighting": weighting, "scores": "own", "seconds_fit": seconds}
     return place | own | {"metrics": {"aupr": aupr}, "settings": spelled} | changed
 
 
 def test_a_default_that_the_interval_does_not_ask_for_is_named(weighting_page: ModuleType, tmp_path: Path,
                                                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setattr(weighting_page, "REUSED", ())
-    for gain, says in ((0.1, "on"), (-0.1, "off")):
+    for gain, says in ((0.1, "on"), (0.002, "off"), (-0.1, "off")):
         rows = [pair_row(draw, "uniform", 0.5) for draw in range(3)]
         rows += [pair_row(draw, "auto", 0.5 + gain + 0.001 * draw) for draw in range(3)]
         # One draw of another set has no say. Weights that are spelled otherwise than today's are no pair of today's.
         rows += [pair_row(7, weighting, aupr, source="other") for weighting, aupr in (("uniform", 0.9), ("auto", 0.1))]
         rows.append(pair_row(0, "auto", 0.0, settings={"weighting": "Importance(), Clip()", "scores": "own"}))
-        place = tmp_path / f"{says}.jsonl"
+        place = tmp_path / f"{gain}.jsonl"
         place.write_text("".join(json.dumps(row) + "\n" for row in rows))
         page = weighting_page.page(weighting_page.gathered(place))
-        assert f"| gaussian | own | 1 | 3 | {gain + 0.001:+.3f} [" in page
+        assert f"| autoencoder | own | 1 | 3 | {gain + 0.001:+.3f} [" in page
         assert f"| on | {says} |" in page
         assert ("- nowhere" in page) == (says == "on")
 

@@ -198,7 +198,7 @@ def test_the_runtime_says_what_samples_are(
     ("detector", "source", "said"),
     [
         ("autoencoder", "rows", "tailwise explain says which columns"),
-        ("nearest-neighbours", "images", "--detector patch-memory"),
+        ("nearest-neighbours", "images", "--detector patch-ensemble"),
         ("rx", "cube", "--out NAME.hdr"),
     ],
 )
