@@ -116,3 +116,16 @@ def test_smaller_copies_and_masks_in_a_tiff_are_no_pages(
     with caplog.at_level("WARNING", "tailwise"):
         open_source(str(tmp_path), read="pixels", size=24, channels=1).load()
     assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size"), [(60, 240, (128, 448)), (240, 60, (448, 128)), (90, 120, (192, 256)), (80, 84, None)]
+)
+def test_maps_are_read_in_the_shape_of_most_images(height: int, width: int, size: object, tmp_path: Path) -> None:
+    shaped(tmp_path / "photos", height, width)
+    Image.fromarray(np.zeros((30, 31), np.uint8)).save(tmp_path / "photos" / "odd.png")
+    source = open_source(str(tmp_path / "photos"), read="efficientnet-lite0", maps=True)
+    assert source.size == size
+    assert source.at(str(tmp_path)).size == size  # new images are read as those that trained
+    assert open_source(str(tmp_path / "photos"), read="efficientnet-lite0", maps=True, size=64).size == 64
+    assert open_source(str(tmp_path / "photos"), read="efficientnet-lite0").size is None  # pooled

@@ -86,12 +86,31 @@ def squeezed(known: dict[str, Header], size: int | tuple[int, int], multiple: in
     if not known or count < _FEWEST_SHARE * len(known):
         return ""
     (high, wide), _ = odd.most_common(1)[0]
-    longer = math.sqrt(height * width * high / wide)
-    fitting = [min(max(multiple * round(side / multiple), 8), 4_096) for side in (longer, height * width / longer)]
+    fitting = fitted((high, wide), size, multiple)
     return (
         f"{count} of {len(known)} images, such as of {wide} x {high} pixels, are squeezed to {width} x {height}: what "
         f"is thin may be lost; --size {fitting[0]}x{fitting[1]} (height x width) keeps their shape"
     )
+
+
+def usual_shape(known: dict[str, Header], size: int | tuple[int, int], multiple: int) -> tuple[int, int] | None:
+    """About as many pixels as this size in the shape that most images have; None where that is a square.
+
+    The shape is that of the median image, so a few odd ones do not choose it.
+    """
+    if not known:
+        return None
+    shapes = sorted((header.size for header in known.values()), key=lambda shape: shape[0] / shape[1])
+    found = fitted(shapes[len(shapes) // 2], size, multiple)
+    return None if found[0] == found[1] else found
+
+
+def fitted(shape: tuple[int, int], size: int | tuple[int, int], multiple: int) -> tuple[int, int]:
+    """Height and width of about as many pixels as `size`, in these proportions, each a multiple of `multiple`."""
+    height, width = sides(size)
+    longer = math.sqrt(height * width * shape[0] / shape[1])
+    high, wide = (min(max(multiple * round(side / multiple), 8), 4_096) for side in (longer, height * width / longer))
+    return high, wide
 
 
 def _ratio(one: tuple[int, int], other: tuple[int, int]) -> float:

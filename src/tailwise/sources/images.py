@@ -30,6 +30,10 @@ from .recognition import Match, PathSource
 _PREVIEW_SIDE = 128
 # So many images are read in their own size to say that all are dark.
 _LOOKED_AT = 50
+# The shape of so many says what that of the others is.
+_MOST_SHAPES = 500
+# Sides of what a backbone reads: its coarsest map has a place for so many pixels.
+_MULTIPLE = 32
 _BACKBONE = "efficientnet-lite0"
 
 
@@ -51,7 +55,7 @@ class ImageFolder(PathSource):
         layers: blocks of the backbone whose maps make each image a sample [channels, height, width] instead; coarser
             maps are resized to the finest. () pools.
         size: every image is resized to size x size, or to (height, width), whatever its shape; None is 128 for pixels,
-            224 for a backbone.
+            224 for a backbone. Where the maps of a detector are read, it is as many pixels in the shape of most images.
         channels: of pixels only. 1 is grey and 3 colour, whatever the files are; any other number takes the bands of
             the files, which must be as many: 4 are also red, green, blue and opacity.
         normal: names of the folders that hold the normal images, as in ("0",) or "0,1"; all others are anomalies.
@@ -145,8 +149,13 @@ class ImageFolder(PathSource):
         return replace(self, skip_bad=True)
 
     def reading_maps(self, layers: tuple[int, ...]) -> ImageFolder:
-        """The same images as maps of these blocks of the backbone."""
-        return replace(self, layers=layers)
+        """The same images as maps of these blocks of the backbone, in their own shape where no size is named."""
+        return replace(self, layers=layers, size=self._own_shape() if self.size is None else self.size)
+
+    def _own_shape(self) -> tuple[int, int] | None:
+        root, names = self._names()
+        looked_at = names[:: max(1, len(names) // _MOST_SHAPES)]
+        return image_headers.usual_shape(image_headers.headers(root, looked_at), self._size, _MULTIPLE)
 
     def read_by(self, backbone: str) -> ImageFolder:
         """The same images by another backbone."""
@@ -297,7 +306,7 @@ class ImageFolder(PathSource):
                 raise InputError(text, "move them to a folder of their own; fit photos and maps each by themselves")
             messages.warning(text)
         chosen_shape = isinstance(self.size, tuple)
-        multiple = 8 if self.read == "pixels" else 32
+        multiple = 8 if self.read == "pixels" else _MULTIPLE
         if not chosen_shape and (text := image_headers.squeezed(known, self._size, multiple)):
             messages.warning(text)
 

@@ -29,7 +29,8 @@ class SourceOptions:
         layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
             height, width]. By default the usual blocks are read for "auto" and for detectors of maps, such as
             patch-memory, and pooled features for all others.
-        size: resize images to this side in pixels, or to height and width as in 256x512.
+        size: resize images to this side in pixels, or to height and width as in 256x512. By default to 128 x 128 for
+            pixels and 224 x 224 for a backbone, or as many pixels in the images' own shape where maps are read.
         channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
             bands.
         skip_bad: skip unreadable images instead of refusing them.
