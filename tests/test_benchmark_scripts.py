@@ -64,6 +64,7 @@ def test_a_split_of_easy_rows_keeps_every_bound(small_sets: ModuleType, monkeypa
     assert json.loads(json.dumps(row)) == row
     page = small_sets.page([row | {"set": "cloud", "n": 60, "seed": 0}])
     assert ("in the worst split" in page) == (abs(row["median"]) > 1)
+    assert len({line.count("|") for line in page.splitlines() if line.startswith("|")}) == 1  # a cell for each heading
 
 
 def small_row(n: int, seed: int, **changed: Any) -> Row:
