@@ -151,13 +151,13 @@ def page(rows: Rows) -> str:
         "# What the defaults do on small sets", "",
         "Written from results/small-sets.jsonl by benchmarks/small_sets.py, which says how each figure is made: "
         f"{len(seeds)} seeds, {seeds[0]} to {seeds[-1]}.",
-        "Means over splits, with the worst split in brackets. The threshold asks for 5 % false alarms; `promised` is",
-        "the most that the fit's summary says of so many calibration samples, `law` what their threshold gives in the",
-        "mean. `lead` is the default's AUROC less the better of own and local scores, both in the mean. `in law`",
-        "counts splits whose rate lies between the",
-        "Beta-binomial 2.5 % and 97.5 % of their calibration and test. A threshold held out rests on fewer samples: of",
-        "the fewest it promises less, and what it catches more there it catches at more false alarms. Batches of drift",
-        "hold 100 good images; the alarms of one split's batches depend on each other.", "",
+        "Means over splits, with the worst split in brackets. The threshold asks for 5 % false alarms; `promised`",
+        "is the most that the fit's summary says of so many calibration samples, `law` what their threshold gives",
+        "in the mean. `lead` is the default's AUROC less the better of own and local scores, both in the mean. `in",
+        "law` counts splits whose rate lies between the Beta-binomial 2.5 % and 97.5 % of their calibration and",
+        "test. A threshold held out rests on fewer samples: of the fewest it promises less, and what it catches",
+        "more there it catches at more false alarms. Batches of drift hold 100 good images; the alarms of one",
+        "split's batches depend on each other.", "",
     ]  # fmt: skip
     for name in dict.fromkeys(row["set"] for row in rows):
         of_set = [row for row in rows if row["set"] == name]
@@ -172,19 +172,12 @@ def _table(rows: Rows) -> list[str]:
     lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for n, own in _by_size(rows):
         cells = [str(n), str(len(own)), *(f"{_mean(own, f'auroc_{way}'):.3f}" for way in ("default", "own", "local"))]
-        cells += [
-            f"{_lead(own):+.3f}",
-            _with_worst(own, "median"),
-            f"{_promised(own):.3f}",
-            _with_worst(own, "false_alarms"),
-        ]
+        cells += [f"{_lead(own):+.3f}", _with_worst(own, "median"), f"{_promised(own):.3f}", f"{_by_law(own):.3f}"]
+        cells += [_with_worst(own, "false_alarms")]
         cells += [f"{sum(row['inside'] for row in own)} of {len(own)}", f"{_mean(own, 'caught'):.2f}"]
         held_out = conformal.promised(conformal.held_out_count(n, ALPHA), ALPHA)
-        cells += [
-            f"{held_out:.3f}",
-            f"{_mean(own, 'false_alarms_held_out'):.3f}",
-            f"{_mean(own, 'caught_held_out'):.2f}",
-        ]
+        of_held_out = (held_out, _mean(own, "false_alarms_held_out"))
+        cells += [*(f"{share:.3f}" for share in of_held_out), f"{_mean(own, 'caught_held_out'):.2f}"]
         cells += [_with_worst(own, "fitted_flagged"), _with_worst(own, "unknown")]
         cells += [f"{sum(map(sum, (row['drifts'] for row in own)))} of {sum(len(row['drifts']) for row in own)}"]
         lines.append(f"| {' | '.join(cells)} |")
