@@ -153,7 +153,10 @@ class ImageFolder(PathSource):
         return replace(self, layers=layers, size=self._own_shape() if self.size is None else self.size)
 
     def _own_shape(self) -> tuple[int, int] | None:
-        root, names = self._names()
+        try:
+            root, names = self._names()
+        except InputError:  # loading says what is wrong
+            return None
         looked_at = names[:: max(1, len(names) // _MOST_SHAPES)]
         return image_headers.usual_shape(image_headers.headers(root, looked_at), self._size, _MULTIPLE)
 
