@@ -19,6 +19,7 @@ import tailwise
 from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.detectors.gaussian import Gaussian
+from tailwise.detectors.nearest_neighbours import NearestNeighbours
 from tailwise.errors import InputError
 from tailwise.integrations.scikit_learn import AnomalyDetector, Reweighted, copies, native_scores, thinned
 from tailwise.training import fit as training_fit
@@ -206,9 +207,11 @@ def test_the_scores_are_trainings_with_the_sign_turned():
     fair = AUTO.fit(detector, data, seed=5)
     assert np.allclose(model.score_samples(kinds(seed=1)), -inference.score(fair, rows), atol=1e-3)
     assert np.allclose(model.score_samples(X), -fair.training_scores, atol=1e-3)
-    plain = AnomalyDetector("gaussian", scores="own", random_state=5, keep_suspects=True).fit(X)
-    training_fit.fit(detector, data, parse_weighting("auto"), seed=5)
-    assert np.allclose(plain.score_samples(kinds(seed=1)), -inference.score(detector, rows), rtol=1e-5)
+    plain = AnomalyDetector("nearest-neighbours", scores="own", random_state=5, keep_suspects=True).fit(X)
+    weighed = NearestNeighbours()
+    training_fit.fit(weighed, data, parse_weighting("auto"), seed=5)
+    assert np.ptp(plain.weights_) > 0
+    assert np.allclose(plain.score_samples(kinds(seed=1)), -inference.score(weighed, rows), rtol=1e-5)
 
 
 def test_false_alarms_among_new_samples_keep_the_promise():

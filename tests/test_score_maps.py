@@ -282,7 +282,7 @@ def test_runs_without_maps_say_so(folder, tmp_path):
     assert plain.settings.map_threshold is None
     assert plain.report()["gallery"] is None
     with pytest.raises(
-        InputError, match=r"no score maps of its samples: NearestNeighbours\(\).*--detector patch-memory"
+        InputError, match=r"no score maps of its samples: NearestNeighbours\(\).*--detector patch-ensemble"
     ):
         score(plain.path, str(folder), maps=tmp_path / "maps")
     assert not (tmp_path / "maps").exists()
