@@ -421,7 +421,10 @@ def _without(name: str) -> Plant:
 
 
 def _writing(name: str, content: bytes) -> Plant:
-    return lambda run: (run / name).write_bytes(content) and None
+    def plant(run: Path) -> None:
+        (run / name).write_bytes(content)
+
+    return plant
 
 
 HUBS = (

@@ -89,7 +89,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     maps = [np.memmap(path.with_suffix(".img"), mode="r") for path in (whole, parted)]
     show(
         "compare",
-        same_bytes=bool(np.array_equal(*maps)),
+        same_bytes=bool(np.array_equal(maps[0], maps[1])),
         same_header=whole.read_bytes() == parted.read_bytes(),
         map_info_kept=MAP_INFO in whole.read_text(),
         left_behind=sorted(path.name for path in folder.glob(".writing*")),

@@ -41,7 +41,7 @@ SETS = {
         "ImageFolder(path='images/deeppcb', groups='groups.csv', size=224, channels=1)", features="efficientnet-lite0"
     ),
     "objects": SourceSettings(
-        "Table(path='tabular/mvtec_resnet18/MVTec-AD_{kind}.npz')", kinds=OBJECTS, normals=6, largest=500
+        "Table(path='tabular/mvtec_resnet18/MVTec-AD_{group}.npz')", groups=OBJECTS, normals=6, largest=500
     ),
 }
 FRESH = 0.2
@@ -63,11 +63,11 @@ def draw(name: str, seed: int) -> Draw:
     settings = SETS[name]
     pool = draws.load(settings, "")
     generator = np.random.default_rng(seed)
-    assert pool.kinds is not None
+    assert pool.groups is not None
     normal = np.full(len(pool.data), True) if pool.labels is None else ~pool.labels
-    known = generator.permutation(np.unique(pool.kinds[normal]))
+    known = generator.permutation(np.unique(pool.groups[normal]))
     count = settings.normals or len(known) - 1
-    members = {kind: generator.permutation(np.flatnonzero(normal & (pool.kinds == kind))) for kind in known}
+    members = {kind: generator.permutation(np.flatnonzero(normal & (pool.groups == kind))) for kind in known}
     share = generator.uniform(0.01, 0.02)
     # Kinds of few samples cannot be the frequent ones.
     order = sorted(known[:count], key=lambda kind: -min(len(members[kind]), settings.largest))
@@ -77,7 +77,7 @@ def draw(name: str, seed: int) -> Draw:
     fresh = np.concatenate([part[size:] for part, size in zip(parts, sizes, strict=True)])
     new = np.concatenate([members[kind][:1_000] for kind in known[count : count + 1]])
     data = pool.data
-    return Draw(data.take(train), pool.kinds[train], data.take(fresh), data.take(new), order[-1])
+    return Draw(data.take(train), pool.groups[train], data.take(fresh), data.take(new), order[-1])
 
 
 def _sizes(available: list[int], settings: SourceSettings, share: float) -> list[int]:

@@ -42,7 +42,7 @@ _MOST = 4_000
 def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, object]:
     drawn = draw("mnist", seed)
     pool = draws.load(SETS["mnist"], "")
-    assert pool.kinds is not None
+    assert pool.groups is not None
     left = np.setdiff1d(np.arange(len(pool.data)), np.array(drawn.train.names, dtype=int))
     names, counts = np.unique(drawn.kinds, return_counts=True)
     shares = dict(zip(names.tolist(), (counts / counts.sum()).tolist(), strict=True))
@@ -51,8 +51,8 @@ def run(seed: int, batch: int, unshifted: int, detector: str) -> dict[str, objec
         train = replace(drawn.train, names=[str(name) for name in drawn.train.names])
         request = Request(source=Idx("idx/mnist"), detector=detector, seed=seed)
         opened = fit_run(request, Path(folder) / "run", problem=Problem(train, Facts("mnist")))
-        left = left[np.isin(pool.kinds[left], names)]
-        judge = Judge(opened, pool.data, pool.kinds, left, np.random.default_rng(10_000 + seed), batch)
+        left = left[np.isin(pool.groups[left], names)]
+        judge = Judge(opened, pool.data, pool.groups, left, np.random.default_rng(10_000 + seed), batch)
         found = opened.scores()["cluster"].to_numpy()
     own = {kind: int(np.bincount(found[(drawn.kinds == kind) & (found >= 0)]).argmax()) for kind in names}
     row: dict[str, object] = {"seed": seed, "detector": detector, "batch": batch, "clusters": int(found.max()) + 1}
@@ -104,7 +104,7 @@ class Judge:
         self.samples = [self._sample(found, detector, samples * light) for light in (1, DIMMED)]
 
     def _sample(self, found: Clusters, detector: Detector, samples: torch.Tensor) -> Population:
-        data = Data(samples, range(len(samples)))
+        data = Data(samples, [str(i) for i in range(len(samples))])
         placed, scores = found.place(data), inference.score(detector, data).double().numpy()
         return Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
 

@@ -25,6 +25,7 @@ import torch  # isort: skip
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
+from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
 from tailwise.errors import InputError
 from tailwise.integrations import onnx
 from tailwise.runs import fingerprint
@@ -37,8 +38,7 @@ RUNTIME = Path(__file__).parents[1] / "runtime" / "src"
 sys.path.insert(0, str(RUNTIME))
 import tailwise_runtime  # noqa: E402
 
-SHAPES = {1: (20,), 2: (1, 100), 3: (3, 64, 64)}
-MAPS = (32, 28, 28)
+SHAPES = {ROW: (20,), SPECTRUM: (1, 100), IMAGE: (3, 64, 64), FEATURE_MAP: (32, 28, 28)}
 
 
 def measure_import(repeats: int) -> None:
@@ -56,12 +56,10 @@ def measure_import(repeats: int) -> None:
     timing.show("export_import", timing.interleaved(jobs, repeats), ("tailwise_runtime", "torch"))
 
 
-def measure(
-    name: str, shape: tuple[int, ...], rule: local_scores.LocalScores | None, options: argparse.Namespace
-) -> None:
+def measure(name: str, modality: Modality, rule: local_scores.LocalScores | None, options: argparse.Namespace) -> None:
     member = registry.find("detector", name)
-    case = Case(member, shape)
-    facts = {"detector": name, "samples": list(shape), "local": rule is not None}
+    case = Case(member, SHAPES[modality], modality)
+    facts = {"detector": name, "samples": list(SHAPES[modality]), "local": rule is not None}
     detector: Detector = member()
     data = case.data(options.training)
     try:
@@ -80,7 +78,7 @@ def measure(
         model = tailwise_runtime.load(file.name)
     fresh = case.data(options.samples, seed=7)
     samples = fresh.read(torch.arange(len(fresh)))
-    fresh = Data(samples, fresh.names)
+    fresh = Data(samples, fresh.names, modality=modality)
     expected, found = inference.score(fitted, fresh), torch.from_numpy(model.score(samples.numpy()))
     seconds = timing.interleaved(
         {"torch": lambda: inference.score(fitted, fresh), "file": lambda: model.score(samples.numpy())}, options.repeats
@@ -99,17 +97,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--samples", type=int, default=512)
     parser.add_argument("--training", type=int, default=2_000)
-    parser.add_argument("--dims", nargs="*", type=int, default=[1, 2, 3], help="rows, spectra, images")
+    names = [modality.name for modality in SHAPES]
+    parser.add_argument("--modalities", nargs="*", default=names, choices=names)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if not options.names:
         measure_import(options.repeats)
     for name in options.names or registry.entries("detector"):
-        member = registry.find("detector", name)
-        for dims in sorted({*member.sample_dims} & {*options.dims}):
-            shape = MAPS if member.wants_maps else SHAPES[dims]
-            for rule in (None, local_scores.AUTO):
-                measure(name, shape, rule, options)
+        member: type[Detector] = registry.find("detector", name)
+        for modality in member.modalities:
+            for rule in (None, local_scores.AUTO) if modality.name in options.modalities else ():
+                measure(name, modality, rule, options)
 
 
 if __name__ == "__main__":

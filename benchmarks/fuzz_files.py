@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +109,7 @@ def main() -> int:
     return int(any(outcomes[name] for outcomes in counts.values() for name in FAILURES))
 
 
-def _cases(options: argparse.Namespace, home: Path) -> list[Case | Rerun | OptionCase]:
+def _cases(options: argparse.Namespace, home: Path) -> Sequence[Case | Rerun | OptionCase]:
     if options.rerun:
         return [Rerun(str(place.parent.resolve())) for place in sorted(options.rerun.glob(f"*/{_KEPT_COMMAND}"))]
     if options.options:
@@ -283,7 +284,9 @@ def _names_file(output: str, file: str) -> bool:
 def _of_lost(case: Case | Rerun | OptionCase, result: str, home: Path) -> Verdict:
     """The verdict on a case whose process did not come back."""
     place = home / "cases" / case.name / _KEPT_COMMAND
-    kept = json.loads(place.read_text()) if place.is_file() else {"command": [], "file": "", "damage": ""}
+    if not place.is_file():
+        return Verdict(result, [], "", "", result)
+    kept = json.loads(place.read_text())
     return Verdict(result, kept["command"], kept["file"], kept["damage"], result)
 
 

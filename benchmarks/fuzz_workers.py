@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -135,7 +135,7 @@ class Pool:
     growth: int = 2 * GIGABYTE
     _workers: list[_Worker] = field(default_factory=list)
 
-    def run(self, cases: list[Any]) -> Iterator[tuple[Any, Any]]:
+    def run(self, cases: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """Each case with its result, or with "hang", "memory" or "crash", as they come."""
         waiting = list(reversed(cases))
         self._workers = [self._started() for _ in range(min(self.processes, len(cases)))]

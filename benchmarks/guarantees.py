@@ -41,10 +41,10 @@ from tailwise.weights.default import parse_weighting
 SUITE = Path(__file__).parent / "suites" / "long_tail.toml"
 SPLITS, ALPHAS, ENOUGH, MOST_EXTRA = 200, (0.01, 0.05, 0.1), 50, 300
 # Name in the suite, imbalance (None is as given), largest kind.
-SETS = {
+SETS: dict[str, tuple[str, float | None, int]] = {
     "solar cells 400:40": ("solar-poly-rare", 10, 400),
     "mnist, 5 digits 100:1": ("mnist", 100, 1_000),
-    "circuit boards": ("circuit-boards", None, None),
+    "circuit boards": ("circuit-boards", None, 0),
     "mvtec objects 20:1": ("mvtec-objects", 20, 200),
 }
 # Detector, weighting, scores; plain is the detector alone.
@@ -73,13 +73,13 @@ def drawn(name: str, seed: int) -> Drawn:
     chosen, imbalance, largest = SETS[name]
     settings: SourceSettings = read_suite(SUITE).sources[chosen]
     pool = draws.load(settings, "")
-    assert pool.kinds is not None
+    assert pool.groups is not None
     generator = np.random.default_rng(seed)
     labels = np.zeros(len(pool.data), dtype=bool) if pool.labels is None else np.asarray(pool.labels).astype(bool)
-    order = list(settings.order or generator.permutation(np.unique(pool.kinds[~labels])))
+    order = list(settings.order or generator.permutation(np.unique(pool.groups[~labels])))
     if settings.normals and len(order) > settings.normals:
         order = order[: settings.normals]
-    members = {k: generator.permutation(np.flatnonzero((pool.kinds == k) & ~labels)) for k in order}
+    members = {k: generator.permutation(np.flatnonzero((pool.groups == k) & ~labels)) for k in order}
     if imbalance is None:
         sizes = {k: len(own) // 2 for k, own in members.items()}
     else:
@@ -90,15 +90,15 @@ def drawn(name: str, seed: int) -> Drawn:
     fresh = np.concatenate([members[k][sizes[k] : sizes[k] + round(share * sizes[k])] for k in order])
     rarest = min(order, key=lambda k: sizes[k])
     rare = np.setdiff1d(members[rarest], np.concatenate([train, fresh]))[:MOST_EXTRA]
-    odd = labels & np.isin(pool.kinds, order) if labels.any() else ~np.isin(pool.kinds, order)
+    odd = labels & np.isin(pool.groups, order) if labels.any() else ~np.isin(pool.groups, order)
     odd = odd if odd.any() else labels
     anomalies = generator.permutation(np.flatnonzero(odd))[:1_000]
     take = pool.data.take
     return Drawn(
         take(train),
-        pool.kinds[train],
+        pool.groups[train],
         take(fresh),
-        pool.kinds[fresh],
+        pool.groups[fresh],
         take(rare) if len(rare) else None,
         str(rarest),
         take(anomalies),
@@ -112,7 +112,7 @@ def fitter(detector: str, weighting: str, rule: str) -> Any:
         made = registry.parse_one(detector, "detector")
         chosen = parse_weighting(weighting, data.modality)
         outcome = training_fit.fit(made, data, chosen, base_weights=base, seed=seed)
-        return Fitted.read_by(local_scores.parse(rule), made, outcome, data, seed)
+        return Fitted.read_by(local_scores.parse(rule), made, outcome, data, base, seed)
 
     return fit
 

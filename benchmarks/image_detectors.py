@@ -33,20 +33,21 @@ from tailwise.benchmark.tables import table
 from tailwise.calibration import score_maps
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
-from tailwise.core.detector import Detector
+from tailwise.core.detector import Detector, Mapping2d
 from tailwise.core.problem import Problem
 from tailwise.errors import InputError
 from tailwise.numerics import metrics, pixel_metrics
 from tailwise.runs import files
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.solar import SolarCells
+from tailwise.training import local_scores
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
 
 RESULTS = Path(__file__).parent / "results" / "images" / "rows.jsonl"
 BACKBONE = "efficientnet-lite0"
 
-DETECTORS = {
+DETECTORS: dict[str, dict[str, Any]] = {
     "autoencoder": {"spelling": "autoencoder", "read": "pixels", "size": 128, "batch_size": 32, "epochs": 30},
     "student-teacher": {
         "spelling": f"StudentTeacher(teacher={BACKBONE!r})",
@@ -57,6 +58,8 @@ DETECTORS = {
     "feature-autoencoder": {"spelling": "feature-autoencoder"},
     "feature-svdd": {"spelling": "feature-svdd"},
     "patch-memory": {"spelling": "patch-memory"},
+    "patch-ensemble": {"spelling": "patch-ensemble"},
+    "patch-ensemble, local scores": {"spelling": "patch-ensemble", "scores": "auto"},
     "patch-memory, block 10": {"spelling": "PatchMemory(share=0.04)", "layers": (10,)},
     "patch-memory, 5 x 5 of blocks 10, 15": {
         "spelling": "PatchMemory(share=0.02, neighbourhood=5)", "layers": (10, 15), "size": 320, "smoothing": 0.05,
@@ -68,7 +71,8 @@ SETS = (*FOLDERS, "solar-cells")
 HEAD = """# Detectors of images
 
 Written by `benchmarks/image_detectors.py` from results/images/rows.jsonl. Full test sets, weights uniform, scores as
-they are, one thread; seconds are of the CPU, with images decoded and features in the cache. Detectors read feature
+they are but where a row says that they are local, one thread; seconds are of the CPU, with images decoded and features
+in the cache. Detectors read feature
 maps of EfficientNet-Lite0 at 224 pixels but for `autoencoder` and `student-teacher`, which read 128 pixels. Test
 labels and masks are read by the metrics only; but block 10, and blocks 10 and 15 (at 320 pixels, maps smoothed by
 .05), were chosen on half of the magnetic tiles' test images, and what counts outside a map and the share of places that
@@ -101,11 +105,14 @@ def load(name: str, read: str = BACKBONE, size: int = 224, layers: tuple[int, ..
 
 def measure(detector: Detector, problem: Problem, options: dict[str, Any], seed: int) -> dict[str, Any]:
     """Fit, score and judge; seconds are of the CPU, with images decoded and features cached."""
-    smoothing = options.pop("smoothing", score_maps.SMOOTHING)
+    smoothing, reading = options.pop("smoothing", score_maps.SMOOTHING), options.pop("scores", "own")
     start = time.process_time()
     outcome = fit(detector, problem.train, training=Training(**options), seed=seed)
+    rule = local_scores.choose(reading, problem.train.modality, detector)
+    detector = detector if rule is None else rule.fit(detector, problem.train)
     fitted = time.process_time()
     assert problem.test is not None
+    assert problem.test.labels is not None
     scores = inference.score(detector, problem.test.data).double().numpy()
     done = time.process_time()
     good = problem.test.data.take(np.flatnonzero(np.asarray(problem.test.labels) == 0).tolist())
@@ -130,6 +137,7 @@ def at_border(detector: Detector, good: Data) -> dict[str, float]:
 
     The outer part is one place wide in a map of up to 28 places a side, and as wide a share of the side in a finer one.
     """
+    assert isinstance(detector, Mapping2d)
     highest = inference.over_batches(detector, good, detector.score_map)
     height, width = highest.shape[1:]
     wide = max(1, round(max(height, width) / 28))
@@ -206,7 +214,6 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     asked = parser.parse_args()
-    rows.mend(RESULTS)
     done = {rows.key(row["settings"]) for row in rows.read_rows(RESULTS) if rows.is_done(row)}
     for of in asked.sets:
         for name in asked.detectors:

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def _speed(images: Path, weights: Path | None, as_published: bool) -> None:
         import safetensors.torch
 
         network.load_state_dict(safetensors.torch.load_file(weights))
-    networks.add(RESNET, network.to(memory_format=torch.channels_last))
+    networks.add(RESNET, network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
     for run in ("first", "features cached"):
         started = time.process_time()
         source = open_source(str(images), read=RESNET, layers=(0, 1), size=256)
@@ -203,7 +204,8 @@ def main() -> None:
     each.add_argument("--draws", type=int, nargs="+", default=[201, 202, 203])
     given = vars(parser.parse_args())
     torch.set_num_threads(1)
-    {"speed": speed, "memory": memory, "tail": tail}[given.pop("command")](**given)
+    jobs: dict[str, Callable[..., None]] = {"speed": speed, "memory": memory, "tail": tail}
+    jobs[given.pop("command")](**given)
 
 
 if __name__ == "__main__":

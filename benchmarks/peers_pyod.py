@@ -75,18 +75,22 @@ def make_table(long_tailed: bool, seed: int, rows: int = 20_000) -> Table:
     return Table(train.astype(np.float32), table, labels, np.concatenate([kinds, np.full(len(strays), -1)]))
 
 
+def _data(rows: np.ndarray) -> Data:
+    return Data(torch.from_numpy(rows), [str(i) for i in range(len(rows))])
+
+
 def ours(
     detector: Detector, weighting: str, options: argparse.Namespace, table: Table, seed: int
 ) -> tuple[float, np.ndarray]:
     """CPU seconds of the fit, and test scores."""
-    data = Data(torch.from_numpy(table.train), range(len(table.train)))
+    train, test = map(_data, (table.train, table.test))
     start = time.process_time()
     fit(
-        detector, data, parse_weighting(weighting),
+        detector, train, parse_weighting(weighting),
         Training(epochs=options.epochs, batch_size=options.batch_size, lr=options.lr), seed=seed,
     )  # fmt: skip
     seconds = time.process_time() - start
-    return seconds, score(detector, Data(torch.from_numpy(table.test), range(len(table.test)))).numpy()
+    return seconds, score(detector, test).numpy()
 
 
 def theirs(estimator: object, table: Table) -> tuple[float, np.ndarray]:

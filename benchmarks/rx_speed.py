@@ -94,7 +94,8 @@ def gap(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def measure_global(repeats: int) -> None:
-    pixels, seconds = cube(), {"ours": [], "spectral": []}
+    pixels = cube()
+    seconds: dict[str, list[float]] = {"ours": [], "spectral": []}
     data = data_of(pixels)
     for _ in range(repeats):
         detector = registry.find("detector", "rx")()
@@ -132,6 +133,8 @@ def measure_scenes(folder: Path, around: bool) -> None:
     for path in sorted(folder.glob("*.mat")):
         everything = open_source(path).load_all()
         data, labels = everything.data, everything.labels
+        assert labels is not None
+        assert isinstance(data.context, Scenes)
         pixels = data.read(torch.arange(len(data))).double().numpy().reshape(*data.context.sizes[0], -1)
         show(
             "scene",

@@ -139,7 +139,7 @@ def work_on_labelled(draw: int) -> Iterator[Work]:
 
 def work_on_loops(draw: int) -> Iterator[Work]:
     methods = [*pairs(("own loop",), ("own",), "loss"), *pairs(list(ESTIMATORS), ("own",))]
-    suite = replace(SUITE, weightings=SUITE.weightings | {"loss": LOSS})
+    suite = replace(SUITE, weightings={**SUITE.weightings, "loss": LOSS})
     yield from _tails(suite, draw, ["digits", "mvtec-objects", "solar-poly-rare", "mnist"], methods, by_others)
 
 

@@ -33,7 +33,8 @@ def fashion_mnist(directory: Path, samples: int) -> Data:
     path = directory / "fashion-mnist" / "train-images-idx3-ubyte.gz"
     # IDX: a header of four big-endian 32-bit numbers, then one byte a pixel.
     pixels = np.frombuffer(gzip.decompress(path.read_bytes()), np.uint8, offset=16).reshape(-1, 1, 28, 28)
-    return Data(torch.from_numpy(pixels[:samples].astype(np.float32) / 255), range(min(samples, len(pixels))))
+    pixels = pixels[:samples]
+    return Data(torch.from_numpy(pixels.astype(np.float32) / 255), [str(i) for i in range(len(pixels))])
 
 
 def main() -> None:

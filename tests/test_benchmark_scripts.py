@@ -1,7 +1,10 @@
 """The scripts of small sets, thresholds and what weighting adds: they run, tiny, and their pages say what rows say."""
 
+import ast
+import importlib
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +18,46 @@ from tailwise.weights.default import AUTO
 
 ROOT = Path(__file__).parents[1]
 Row = dict[str, Any]
+
+
+def _unknown_names(script: Path) -> list[str]:
+    """What a script reads of the library's modules and does not find there."""
+    tree = ast.parse(script.read_text(encoding="utf-8"))
+    modules, missing = {}, []
+    for found in ast.walk(tree):
+        if not isinstance(found, ast.ImportFrom) or (found.module or "").split(".")[0] != "tailwise":
+            continue
+        home = importlib.import_module(str(found.module))
+        for alias in found.names:
+            member = _member(home, alias.name)
+            if member is None:
+                missing.append(f"{found.module}.{alias.name}")
+            elif isinstance(member, ModuleType):
+                modules[alias.asname or alias.name] = member
+    for read in ast.walk(tree):
+        if isinstance(read, ast.Attribute) and isinstance(read.value, ast.Name) and read.value.id in modules:
+            home = modules[read.value.id]
+            if _member(home, read.attr) is None:
+                missing.append(f"{home.__name__}.{read.attr}")
+    return missing
+
+
+def _member(home: ModuleType, name: str) -> Any:
+    if not hasattr(home, name) and hasattr(home, "__path__"):
+        with suppress(ModuleNotFoundError):
+            importlib.import_module(f"{home.__name__}.{name}")
+    return getattr(home, name, None)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda script: script.stem)
+def test_a_script_reads_names_that_the_library_has(script: Path) -> None:
+    assert _unknown_names(script) == []
+
+
+def test_a_name_that_is_gone_is_found(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text("from tailwise.benchmark import rows\nfrom tailwise.core import there_never_was\nrows.mend(1)\n")
+    assert _unknown_names(script) == ["tailwise.core.there_never_was", "tailwise.benchmark.rows.mend"]
 
 
 @pytest.fixture(scope="module")

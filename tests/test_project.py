@@ -56,6 +56,17 @@ def test_public_name_has_an_example_that_doctest_runs(name: str) -> None:
     assert any(example.want for example in examples)
 
 
+def test_editors_and_type_checkers_are_told_the_same_names() -> None:
+    tree = ast.parse((ROOT / "src" / "tailwise" / "__init__.pyi").read_text(encoding="utf-8"))
+    told = {
+        (alias.asname, found.module)
+        for found in ast.walk(tree)
+        if isinstance(found, ast.ImportFrom) and found.level
+        for alias in found.names
+    }
+    assert told == set(tailwise._HOMES.items())
+
+
 def test_an_unknown_public_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'importance_weight'"):
         tailwise.importance_weight  # noqa: B018

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..calibration import clustering, conformal
 from ..core import embedding, inference, registry
 from ..core.data import Data
+from ..core.detector import Detector
 from ..errors import InputError
 from ..training import cleaning, local_scores, suspects
 from ..training import fit as training_fit
@@ -58,8 +59,11 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
     as they will be read; `with_scores` makes those of others local.
     """
     text = suite.weighting_text(method.weighting)
-    made = registry.parse_one(suite.detector_spelled(method.detector), "detector")
-    rule = local_scores.choose(method.scores, draw.train.modality, made)
+
+    def new() -> Detector:
+        return registry.parse_one(suite.detector_spelled(method.detector), "detector")
+
+    rule = local_scores.choose(method.scores, draw.train.modality, new())
     default = method.is_default and rule is not None
     weighting = parse_weighting("" if text == ORACLE or default else text, draw.train.modality)
     base = _balanced(draw) if text == ORACLE else torch.ones(len(draw.train))
@@ -70,7 +74,7 @@ def fit(suite: Suite, draw: Draw, method: Method, seed: int) -> Fitted:
         rule = None
 
     def train(data: Data, w: Tensor, seed: int) -> Fitted:
-        detector = registry.parse_one(suite.detector_spelled(method.detector), "detector")
+        detector = new()
         anomalies = draw.labelled if detector.needs_labels else None
         outcome = training_fit.fit(
             detector, data, weighting, suite.training, seed=seed, base_weights=w, anomalies=anomalies

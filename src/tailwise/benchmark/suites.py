@@ -36,10 +36,10 @@ class SourceSettings:
     """A suite's source: where the samples come from, and how a draw is made of them.
 
     Attributes:
-        source: spelling of the source; {kind} or {scene} in it stand for each of `kinds` or for one of `scenes`.
-        kinds: read once for each and pooled; the kind of a sample is the reading that it came from.
+        source: spelling of the source; {group} or {scene} in it stand for each of `groups` or for one of `scenes`.
+        groups: read once for each and pooled; the kind of a sample is the reading that it came from.
         scenes: a draw takes one of them, by its seed.
-        split: "kinds" draws normal kinds and thins them to a long tail, "halves" trains on the normal pixels of one
+        split: "groups" draws normal kinds and thins them to a long tail, "halves" trains on the normal pixels of one
             half of a cube and tests on the other, "scene" trains and tests on all pixels, anomalies inside.
         normals: how many kinds are normal, drawn; None is all. In a source without labels the others are anomalies.
         order: the normal kinds, frequent first, instead of a drawn order.
