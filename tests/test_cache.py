@@ -114,8 +114,8 @@ def test_nothing_unfinished_is_left_and_a_cache_that_takes_nothing_costs_only_ti
 def test_small_pictures_are_kept_and_a_changed_file_is_noticed(folder, calls, monkeypatch):
     source = ImageFolder(str(folder))
     decoded = []
-    read = image_files.read_picture
-    monkeypatch.setattr(image_files, "read_picture", lambda *given: decoded.append(given) or read(*given))
+    read = image_files.read_within
+    monkeypatch.setattr(image_files, "read_within", lambda *given: decoded.append(given) or read(*given))
     first = source.preview("0.png")
     assert torch.equal(first, source.preview("0.png"))
     assert len(decoded) == 1

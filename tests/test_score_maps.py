@@ -209,10 +209,11 @@ def test_an_overlay_leaves_normals_grey_and_lines_what_is_flagged():
     np.testing.assert_array_equal(truth(picture, scores > 4)[scores > 4], picture[scores > 4])
 
 
-def test_a_thumbnail_is_smaller_than_a_picture_that_carries_a_map():
-    uri = report_pictures.of_named(None, Data(torch.rand(1, 3, 300, 150), ["a"]), ["a"])[0]["a"]
-    assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (48, 96)
-    assert report_pictures.small(np.zeros((300, 150, 3), dtype=np.uint8)).shape == (200, 100, 3)
+def test_pictures_keep_their_shape_and_are_smaller_where_there_are_many():
+    uri = report_pictures.of_named(None, Data(torch.rand(1, 3, 800, 400), ["a"]), ["a"])[0]["a"]
+    assert Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).size == (180, 360)
+    assert report_pictures.small(np.zeros((300, 150, 3), dtype=np.uint8)).shape == (280, 140, 3)
+    assert 360 > report_pictures.side_for(50) > report_pictures.side_for(200) > report_pictures.side_for(10_000) == 96
 
 
 def test_a_run_has_a_threshold_for_pixels_and_its_report_the_figures(run):

@@ -342,9 +342,9 @@ def triage(
     request.check()
     found = triages.triage(request, parts, problem)
     folder = None if out is None else Path(out)
-    if folder is not None:
-        triages.write(found, folder, command)
     learn = options.command_line(fit, options.defaults(fit) | {"data": data, "reading": reading}) if written else ""
+    if folder is not None:
+        triages.write(found, folder, command, learn)
     return triages.scores_of(found, folder, command, learn)
 
 

@@ -141,8 +141,9 @@ class OnDisk(Protocol):
 class Previewed(Protocol):
     """A source that shows people what its samples look like."""
 
-    def preview(self, name: str) -> Tensor:
-        """The small picture [1 or 3, height, width] (0 to 1) of the sample of this name."""
+    def preview(self, name: str, side: int = 128) -> Tensor:
+        """The picture [1 or 3, height, width] (0 to 1) of the sample of this name, in its own shape, its longer side at
+        most so many pixels."""
         ...
 
 

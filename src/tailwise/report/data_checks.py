@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..core import embedding, inference
 from ..core.data import Data
@@ -31,6 +31,8 @@ _LISTED = 8
 _MOST_SAMPLES = 8_000
 # Reading a picture again takes some milliseconds.
 _MOST_PICTURES = 4_000
+# Pictures of any shape are compared at so many pixels a side.
+_SIDE = 32
 # A sample is held against its tenth neighbour, so that a burst of up to nine pictures of one thing is found.
 _NEIGHBOURS = 10
 # Of a hundred sets without copies one may name some.
@@ -257,14 +259,17 @@ def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Dat
         return train, test
     try:
         seen = [
-            Data(
-                torch.cat([IMAGE.shrunk(source.preview(name)[None]) for name in data.names]), data.names, modality=IMAGE
-            )
+            Data(torch.stack([_even(source.preview(name)) for name in data.names]), data.names, modality=IMAGE)
             for data in wanted
         ]
     except InputError:  # a file that went away since
         return train, test
     return seen[0], None if test is None else seen[1]
+
+
+def _even(picture: Tensor) -> Tensor:
+    """A picture [channels, height, width] of any shape at one size."""
+    return nn.functional.adaptive_avg_pool2d(picture, _SIDE)
 
 
 def _joined(train: Data, test: Data) -> Data:

@@ -75,12 +75,13 @@ def _lines(found: Mapping[str, Any], escape: Callable[[Any], str]) -> str:
 
 
 def to_html(found: dict[str, Any]) -> str:
-    """One page that loads nothing and runs no script."""
+    """One page that loads nothing; pictures are enlarged on click."""
     content = {"pictures": {}, "texts": {}} | found
     samples = [sample | {"figures": _figures(sample, number)} for number, sample in enumerate(found["samples"])]
     return page(
         "explanation.html",
         content | {"samples": samples, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts},
+        *(["enlarge.js"] if content["pictures"] or any(sample.get("picture") for sample in samples) else []),
     )
 
 

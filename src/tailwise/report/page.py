@@ -1,10 +1,17 @@
-"""Pages, texts and data from a dict: templates, figures, escaping."""
+"""Pages, texts and data from a dict: templates, figures, escaping.
+
+A page loads nothing. Its policy lets only the scripts run that are named here, known by their hash, so that no text of
+a stranger becomes one.
+"""
 
 from __future__ import annotations
 
 import functools
+import json
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from typing import Any
 
 import jinja2
@@ -14,12 +21,27 @@ from ..errors import printable
 from .numbers import change, counted, fraction, number, percent, whole
 
 # Inlined pictures stop here, so that the page opens at once.
-_PICTURE_BYTES = 2_500_000
+PICTURE_BYTES = 2_500_000
 
 
-def page(template: str, content: Mapping[str, Any]) -> str:
-    """A page of the report's looks from another template."""
-    return _templates().get_template(template).render(content)
+def page(template: str, content: Mapping[str, Any], *scripts: str) -> str:
+    """A page of the report's looks from another template, which runs these scripts of the same folder."""
+    texts = [Markup(_script(name)) for name in scripts]
+    hashes = [f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for text in texts]
+    policy = f"; script-src {' '.join(hashes)}" if hashes else ""
+    return _templates().get_template(template).render({**content, "scripts": texts, "policy": Markup(policy)})
+
+
+@functools.cache
+def _script(name: str) -> str:
+    templates = _templates()
+    assert templates.loader is not None
+    return templates.loader.get_source(templates, name)[0]
+
+
+def inside_script(data: Any) -> Markup:
+    """Data as JSON for a `<script type="application/json">`, which no text in it can end."""
+    return Markup(json.dumps(data, separators=(",", ":")).replace("<", "\\u003c"))
 
 
 def text(template: str, content: Mapping[str, Any]) -> str:
@@ -79,13 +101,13 @@ def in_text(text: Any) -> str:
     return printable(" ".join(str(text).split())).replace("|", "\\|")
 
 
-def within_budget(thumbnails: Mapping[str, str], used: Iterable[str]) -> dict[str, str]:
+def within_budget(thumbnails: Mapping[str, str], used: Iterable[str], room: int = PICTURE_BYTES) -> dict[str, str]:
     """The pictures of these samples that fit into a page which opens at once; only such as are inside it."""
     kept, size = {}, 0
     for name in used:
         picture = thumbnails.get(name, "")
         # Anything but inline data would make the page ask the network.
-        if picture.startswith("data:image/") and size + len(picture) <= _PICTURE_BYTES:
+        if picture.startswith("data:image/") and size + len(picture) <= room:
             kept[name] = picture
             size += len(picture)
     return kept

@@ -17,9 +17,12 @@ from ..core.modality import ROW
 from ..core.problem import Pictured, Previewed, Source
 from ..errors import InputError
 from . import selection
+from .page import PICTURE_BYTES
 
-# Pixels of the longer side: of a picture in a list, and of one that a score map is laid over.
-_THUMBNAIL_SIDE, _MAPPED_SIDE = 96, 200
+# Pixels of the longer side: of a picture in a list, from and to, and of one that a score map is laid over.
+_LEAST_SIDE, _MOST_SIDE, _MAPPED_SIDE = 96, 360, 280
+# What a pixel of a photo takes as a JPEG inside a page.
+_BYTES_A_PIXEL = 0.35
 _FEATURES = 8
 
 
@@ -29,15 +32,15 @@ def of_samples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[st
 
 
 def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Pictures, or the features as text, of the samples of these names."""
-    place = {name: i for i, name in enumerate(data.names)}
+    """Pictures, or the features as text, of the samples of these names, as large as a page has room for."""
+    place, side = {name: i for i, name in enumerate(data.names)}, side_for(len(shown))
     pictures, texts = {}, {}
     for name in shown:
         if isinstance(source, Previewed):
             with suppress(InputError):  # a file that went away since; the report can do without its picture
-                pictures[name] = _thumbnail(source.preview(name).permute(1, 2, 0).numpy())
+                pictures[name] = _thumbnail(source.preview(name, _MOST_SIDE).permute(1, 2, 0).numpy(), side)
         elif (picture := data.modality.picture(data.read(torch.tensor([place[name]]))[0])) is not None:
-            pictures[name] = _thumbnail(picture.permute(1, 2, 0).numpy())
+            pictures[name] = _thumbnail(picture.permute(1, 2, 0).numpy(), side)
         elif data.modality == ROW and data.features:
             values = data.original(data.read(torch.tensor([place[name]])))[0].tolist()
             # What was read about a centre differs in later digits.
@@ -47,12 +50,17 @@ def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str
     return pictures, texts
 
 
-def _thumbnail(picture: np.ndarray) -> str:
-    """A picture [height, width, 1 or 3] of values 0 to 1 as a small JPEG inside a URI."""
+def side_for(count: int, room: int = PICTURE_BYTES // 2) -> int:
+    """Pixels of the longer side of each of so many pictures that share these bytes: a report shows most twice."""
+    return int(np.clip(np.sqrt(room / (max(1, count) * _BYTES_A_PIXEL)), _LEAST_SIDE, _MOST_SIDE))
+
+
+def _thumbnail(picture: np.ndarray, side: int) -> str:
+    """A picture [height, width, 1 or 3] of values 0 to 1 as a JPEG inside a URI."""
 
     pixels = (np.clip(picture, 0, 1) * 255).astype(np.uint8)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    image.thumbnail((_THUMBNAIL_SIDE, _THUMBNAIL_SIDE))
+    image.thumbnail((side, side))
     return data_uri(np.asarray(image))
 
 
@@ -64,11 +72,11 @@ def data_uri(picture: np.ndarray) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def small(picture: np.ndarray) -> np.ndarray:
-    """A picture [h, w, 3] with its longer side made 200 pixels."""
+def small(picture: np.ndarray, side: int = _MAPPED_SIDE) -> np.ndarray:
+    """A picture [h, w, 3] with its longer side made so many pixels."""
 
     image = Image.fromarray(picture)
-    share = _MAPPED_SIDE / max(image.size)
+    share = side / max(image.size)
     return np.asarray(image.resize((max(1, round(image.width * share)), max(1, round(image.height * share)))))
 
 

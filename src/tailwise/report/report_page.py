@@ -10,9 +10,10 @@ from .page import figure, page, text
 
 
 def to_html(summary: Mapping[str, Any]) -> str:
-    """The report as one page that loads nothing and runs no script."""
+    """The report as one page that loads nothing; pictures are enlarged on click."""
     drawn = {name: figure(draw, name, alternative) for name, (alternative, draw) in drawings(summary).items()}
-    return page("report.html", {**summary, "figures": drawn})
+    scripts = ["enlarge.js"] if summary["thumbnails"] or summary["gallery"] else []
+    return page("report.html", {**summary, "figures": drawn}, *scripts)
 
 
 def to_markdown(summary: Mapping[str, Any]) -> str:

@@ -49,6 +49,18 @@ def read_picture(path: Path, size: Size, channels: int) -> Tensor:
     return torch.from_numpy(_decoded(path, read))
 
 
+def read_within(path: Path, side: int | None, channels: int) -> Tensor:
+    """As `read_picture`, in the image's own shape, the longer side at most `side` pixels; None keeps its own size."""
+
+    def read() -> np.ndarray:
+        picture = _open(path) if channels in (1, 3) else _open_bands(path, channels)
+        height, width = picture.shape[:2] if isinstance(picture, np.ndarray) else picture.size[::-1]
+        share = 1.0 if side is None else min(1.0, side / max(height, width))
+        return _fitted(picture, (max(1, round(share * height)), max(1, round(share * width))), channels)
+
+    return torch.from_numpy(_decoded(path, read))
+
+
 def _decoded(path: Path, read: Callable[[], T]) -> T:
     """What `read` gives; whatever it raises names the file and says what to do."""
     try:

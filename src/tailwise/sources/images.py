@@ -27,7 +27,6 @@ from .labels import parts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
 
-_PREVIEW_SIDE = 128
 # So many images are read in their own size to say that all are dark.
 _LOOKED_AT = 50
 # The shape of so many says what that of the others is.
@@ -175,20 +174,18 @@ class ImageFolder(PathSource):
         """What makes samples of such pictures."""
         return image_samples.of_pictures(self.read, self.layers)
 
-    def preview(self, name: str) -> Tensor:
-        """The picture [3, height, width] of one sample, small, for people to look at."""
-        reading_of = f"at {_PREVIEW_SIDE}, {self.channels} channels, {described()}"
-        return image_samples.features().preview(
-            self._path_of(name), reading_of, lambda: self._shown_at(name, _PREVIEW_SIDE)
-        )
+    def preview(self, name: str, side: int = 128) -> Tensor:
+        """The picture [3, height, width] of one sample, in its own shape, for people to look at."""
+        reading_of = f"within {side}, {self.channels} channels, {described()}"
+        return image_samples.features().preview(self._path_of(name), reading_of, lambda: self._shown_at(name, side))
 
     def picture(self, name: str) -> Tensor:
         """The picture [3, height, width] of one sample in its own size, upright."""
         return self._shown_at(name, None)
 
-    def _shown_at(self, name: str, size: int | None) -> Tensor:
+    def _shown_at(self, name: str, side: int | None) -> Tensor:
         channels = 3 if self.channels == 1 else self.channels
-        shown = IMAGE.picture(image_files.read_picture(self._path_of(name), size, channels))
+        shown = IMAGE.picture(image_files.read_within(self._path_of(name), side, channels))
         assert shown is not None
         return shown.expand(3, -1, -1)
 

@@ -14,7 +14,7 @@ from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem, Source
 from ..core.registry import Value, find, register
 from ..errors import InputError
-from .image_files import read_picture
+from .image_files import read_within
 from .image_samples import check_layers, image_samples, modality_of, side
 
 _FACTS = Facts(
@@ -94,9 +94,9 @@ class SolarCells(Value):
         """The same cells by another backbone."""
         return replace(self, read=backbone)
 
-    def preview(self, name: str) -> Tensor:
+    def preview(self, name: str, side: int = 128) -> Tensor:
         """The picture [1, height, width] of one cell, for people to look at."""
-        return read_picture(_folder() / name, 128, 1)
+        return read_within(_folder() / name, side, 1)
 
     def _data(self, cells: _Cells, chosen: np.ndarray) -> Data:
         files = [cells.folder / cells.file[i] for i in chosen]

@@ -169,15 +169,16 @@ def check_place(out: Path) -> None:
             raise InputError(f"{place} is there already, perhaps edited", "choose another --out")
 
 
-def write(found: Triage, out: Path, command: str = "") -> None:
-    """Leave review.csv, review.html and scores.csv, all or none, in the folder `out`, which may be new.
+def write(found: Triage, out: Path, command: str = "", learn: str = "") -> None:
+    """Leave review.csv, review.html and scores.csv, all or none, in the folder `out`, which may be new; `command` and
+    `learn` as in `scores_of`.
 
     Raises:
         InputError: as `check_place`, or the folder cannot be written.
     """
     check_place(out)
     with result_folder.made_whole(out) as unfinished:
-        page = review_page.to_html(found, command).encode("utf-8", "backslashreplace")
+        page = review_page.to_html(found, command, learn).encode("utf-8", "backslashreplace")
         files.write_new(unfinished / PAGE, page)
         files.write_new(unfinished / SHEET, to_csv(found.sheet).encode())
         files.write_new(unfinished / SCORES, to_csv(found.scores).encode())
