@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from . import progress
 from .context import Context
 from .modality import Modality, infer
 from .readers import Reader, read, read_in_order, select
@@ -132,10 +133,12 @@ class Data:
         elif generator is not None:
             order = torch.randperm(len(self), generator=generator)
         else:
-            for start in range(0, len(self), size):
-                stop = min(start + size, len(self))
-                index = torch.arange(start, stop)
-                yield Batch(read_in_order(self.samples, start, stop), index, self._around(index))
+            with progress.told(len(self), f"a pass over {len(self):,} {self.modality.plural}") as tell:
+                for start in range(0, len(self), size):
+                    stop = min(start + size, len(self))
+                    index = torch.arange(start, stop)
+                    yield Batch(read_in_order(self.samples, start, stop), index, self._around(index))
+                    tell(stop, "")
             return
         for start in range(0, len(self), size):
             yield self.batch(order[start : start + size])

@@ -7,6 +7,7 @@ levels as any logger does; without any, Python prints warnings and errors alone.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from ..errors import printable
 
@@ -14,6 +15,8 @@ LOGGER = logging.getLogger("tailwise")
 # Between INFO, which tells how far the work is, and WARNING.
 NOTE = 25
 logging.addLevelName(NOTE, "NOTE")
+# What is done before a message, such as to clear a bar from the line that it is printed on.
+before: list[Callable[[], None]] = []
 
 
 def progress(text: str) -> None:
@@ -48,4 +51,6 @@ def failed_check(text: str) -> None:
 
 def _log(level: int, text: str, **extra: str) -> None:
     """The one way out: what names of strangers hold steers no terminal and begins no line of a log."""
+    for do in before:
+        do()
     LOGGER.log(level, "%s", printable(text), extra=extra)

@@ -161,7 +161,7 @@ def _mapped(
                 centre = (np.array(np.unravel_index(scores.argmax(), scores.shape)) + 0.5) / scores.shape
                 places[name] = _around(whole, centre)
                 wanted[near[name]].append((name, centre))
-    beside = {}
+    beside: dict[str, str] = {}
     for good, asked in wanted.items():
         with suppress(InputError):
             whole = picture(at[good])

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..core import progress
 from ..core.bounds import shown
 from ..core.modality import FEATURE_MAP, IMAGE, ROW, Modality
 from ..core.readers import Reader
@@ -108,7 +107,7 @@ def of_pictures(read: str, layers: tuple[int, ...]) -> nn.Module:
 def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) -> Tensor:
     """Every image decoded once -> [n, channels, height, width]."""
     result = torch.empty(len(files), channels, *sides(size))
-    for place, path in enumerate(progress(files, "reading images")):
+    for place, path in enumerate(progress.over(files, "reading images")):
         result[place] = read_picture(path, size, channels)
     return result
 
@@ -120,7 +119,7 @@ def _features(files: list[Path], read: str, size: int | tuple[int, int], layers:
     if math.prod(reader.shape) * 4 > store.IN_MEMORY_BYTES:
         return reader
     result = torch.empty(reader.shape)
-    for place in progress(range(len(files)), "extracting features"):
+    for place in progress.over(range(len(files)), "extracting features"):
         result[place] = reader[torch.tensor([place])][0]
     return result
 
@@ -136,14 +135,3 @@ def decoded(files: Sequence[Path], size: int | tuple[int, int], channels: int) -
         return None
     pixels = (pictures * 255).round()
     return pixels.byte() if torch.equal(pixels / 255, pictures) else None
-
-
-def progress(items: Sequence[Any], title: str) -> Iterator[Any]:
-    """The items, with a bar on stderr if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    from rich.console import Console
-    from rich.progress import track
-
-    yield from track(items, title, console=Console(stderr=True), transient=True)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from ..core import messages
+from ..core import messages, progress
 from ..core.bounds import Count
 from ..core.data import Data
 from ..core.modality import IMAGE
@@ -429,7 +429,7 @@ def _left_out_notes(root: Path, layout: Layout) -> list[str]:
 
 def _unreadable(root: Path, names: list[str], channels: int) -> list[str]:
     bad = []
-    for name in image_samples.progress(names, "checking images"):
+    for name in progress.over(names, "checking images"):
         try:
             image_files.check_picture(root / name, channels)
         except image_files.BadPicture:

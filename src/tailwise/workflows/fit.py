@@ -6,10 +6,9 @@ import importlib.metadata
 import math
 import platform
 import re
-import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from .. import __version__
 from ..backbones import networks
 from ..calibration import conformal, score_maps
 from ..calibration.clusters import Clusters
-from ..core import messages
+from ..core import messages, progress
 from ..core.data import Data
 from ..core.detector import ClosedForm, Detector
 from ..core.identity import digest_of
@@ -84,8 +83,8 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             # The trainings of a refinement are many: an interrupted one begins again.
             keeper = store.Checkpoint(writer.path) if rounds is None else None
             held_out = split.held_out if request.training.patience else None
-            progress = tracker.beside(bar) if rounds is None else bar
-            fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=progress)
+            logged = tracker.beside(bar) if rounds is None else bar
+            fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=logged)
             base = (torch.ones(len(split.training)) if balanced is None else balanced) * ~suspect
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
@@ -331,23 +330,21 @@ def _default_out(request: Request) -> Path:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None] | None]:
-    """A bar on stderr; nothing when that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    with Progress(console=console, transient=True) as bar:
-        task = bar.add_task("training", total=None)
+def _progress() -> Iterator[Callable[[int, int, dict[str, float]], None]]:
+    """What is told after each epoch. A training that begins anew, as in cross-fitting, is told of from its start."""
+    with ExitStack() as trainings:
+        tell: Callable[[int, str], None] | None = None
+        began = time.monotonic()
 
         def show(done: int, total: int, row: dict[str, float]) -> None:
-            bar.update(task, completed=done, total=total, description=f"training, mean score {row['score_mean']:.3g}")
+            nonlocal tell, began
+            if tell is None or done == 1:
+                trainings.close()
+                tell = trainings.enter_context(progress.told(total, "training", began))
+            tell(done, f"mean score {row['score_mean']:.3g}")
+            if done == total:
+                trainings.close()
+                tell, began = None, time.monotonic()
 
         yield show
 
