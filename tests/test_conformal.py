@@ -294,7 +294,8 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_sample():
     assert part.bincount().tolist() == [2] * 5
     found = cross_fitting.left_out(fit, data, torch.ones(10), part, 0)
     assert (found.scores == 1).all()
-    assert (found.unseen.samples[:, 0] == torch.arange(10.0)[part == 4]).all()
+    assert found.last is not None
+    assert (found.last[1].samples[:, 0] == torch.arange(10.0)[part == 4]).all()
     # A training whose scores are twice as large is brought to the scale of the final one.
     final = Fitted(Seen(), None, 6 * torch.ones(10))  # type: ignore[arg-type]
     assert (cross_fitting.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()

@@ -37,10 +37,12 @@ class Calibration:
     """Scores [m] of normals that were not trained on, and their kinds [m], where thresholds are to be of kinds.
 
     A kind is any value that numpy can sort. Samples of a kind that is not among those here are held to all scores.
+    Where each sample was left out in turn, none held out, the scores are `crossed`.
     """
 
     scores: np.ndarray
     kinds: np.ndarray | None = None
+    crossed: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.scores) or not np.isfinite(self.scores).all():
@@ -84,7 +86,7 @@ class Calibration:
         rows = []
         for name, reading in self._rows():
             size = len(reading.scores)
-            low, high = conformal.range_of_false_alarms(size, false_alarms)
+            low, high = conformal.range_of_false_alarms(size, false_alarms, crossed=self.crossed)
             # Beyond its own scores a kind's false alarms are known to be no more than beyond the highest of them.
             low = low if reading.borrows_nothing(false_alarms) else 0.0
             row: dict[str, Any] = {
@@ -109,7 +111,7 @@ class Calibration:
         if self.kinds is None:
             return rows[0]
         share = np.array([row["normals"] for row in rows]) / len(self.scores)
-        laws = [conformal.law_of_false_alarms(row["normals"], false_alarms) for row in rows]
+        laws = [conformal.law_of_false_alarms(row["normals"], false_alarms, self.crossed) for row in rows]
         sure = np.array([row["guaranteed"] for row in rows])
         low = _quantile(0.025, share[sure], [law for law, own in zip(laws, sure, strict=True) if own])
         high = _quantile(0.975, share, laws)

@@ -19,6 +19,10 @@ from ..errors import InputError
 
 # As many trainings as pay: of 5 each learns 80 % of the samples.
 FOLDS = 5
+# Of draws the variance of realised shares was up to so many times that of independent scores (LOG.md).
+_VARIANCE_OF_CROSSED = 1.5
+# Of more samples a fifth less to learn from hardly changes scores.
+_MOST_ALONE = 500
 # In robust standard deviations of the calibration scores; the second makes one of a median absolute deviation.
 _FAR_OUT, _MAD_TO_STD = 5.0, 1.4826
 _MOST_FAR_OUT = 0.2
@@ -127,20 +131,30 @@ def promised(normals: int, false_alarms: float) -> float:
     return max(false_alarms, reachable(normals))
 
 
-def range_of_false_alarms(normals: int, false_alarms: float, level: float = 0.95) -> tuple[float, float]:
-    """Between which shares the false alarms of one calibration lie, in `level` of calibrations."""
-    law = law_of_false_alarms(normals, false_alarms)
+def range_of_false_alarms(
+    normals: int, false_alarms: float, level: float = 0.95, crossed: bool = False
+) -> tuple[float, float]:
+    """Between which shares the false alarms of one calibration lie, in `level` of calibrations; see
+    `law_of_false_alarms`."""
+    law = law_of_false_alarms(normals, false_alarms, crossed)
     return float(law.ppf((1 - level) / 2)), float(law.ppf((1 + level) / 2))
 
 
-def law_of_false_alarms(normals: int, false_alarms: float) -> Any:
+def law_of_false_alarms(normals: int, false_alarms: float, crossed: bool = False) -> Any:
     """The law of the share of false alarms over calibrations, frozen as scipy has it.
 
     The promise is a mean over calibrations. The share of one follows a Beta law (Vovk 2012), the same for all
     continuous scores: with k calibration scores above the threshold, Beta(k + 1, m - k).
+
+    Args:
+        crossed: each score is by a detector that learnt the other samples. Such scores depend on each other: a sample
+            is its neighbours' neighbour. Then it is the Beta law of the same mean, and of 1.5 times the variance.
     """
     place = min(math.ceil((normals + 1) * (1 - false_alarms) - 1e-9), normals)
-    return scipy.stats.beta(normals + 1 - place, place)
+    above, total = normals + 1 - place, normals + 1
+    # The variance falls with the total plus 1.
+    wider = max((total + 1) / _VARIANCE_OF_CROSSED - 1, 1e-6) / total if crossed else 1.0
+    return scipy.stats.beta(wider * above, wider * place)
 
 
 def held_out_count(samples: int, false_alarms: float) -> int:
@@ -149,11 +163,18 @@ def held_out_count(samples: int, false_alarms: float) -> int:
     return min(wanted, int(0.3 * samples))
 
 
-def usual_folds(samples: int, false_alarms: float) -> int:
+def usual_folds(samples: int, false_alarms: float, alone: bool = False, each_kind: bool = False) -> int:
     """Of how many folds the threshold for so many training samples is made; 0 where enough of them can be held out, or
-    there are too few to deal out."""
+    there are too few to deal out.
+
+    Args:
+        alone: no training is needed to leave out a sample alone; then each of at most 500 is a fold.
+        each_kind: kinds have thresholds of their own, for which none are held out.
+    """
     enough = held_out_count(samples, false_alarms) >= _ENOUGH_HELD_OUT
-    return 0 if enough or samples < 2 * FOLDS else FOLDS
+    if not each_kind and (enough or samples < 2 * FOLDS):
+        return 0
+    return samples if alone and 2 * FOLDS <= samples <= _MOST_ALONE else FOLDS
 
 
 def far_out(normal_scores: np.ndarray) -> np.ndarray:

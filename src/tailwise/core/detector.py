@@ -133,6 +133,7 @@ class Detector(nn.Module):
     `ignores_weights` says why weights have no say in a detector that learns nothing from training samples;
     `weights_add_to` names the scores, "own" or "local", and the samples where the default weighting is known to help;
     `local_weight`, above 0, has scores of maps be local by default, and says for how many distances its own counts;
+    `left_out_is_new` says that `score_left_out` is what a sample gets that was not trained on;
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
     `sample_shape` and `modality` are set by `start`, before `build`.
@@ -171,6 +172,7 @@ class Detector(nn.Module):
     ignores_weights: str = ""
     weights_add_to: tuple[tuple[str, Modality], ...] = ()
     local_weight: int = 0
+    left_out_is_new: bool = False
     maps_are_gradients: bool = False
     planned_steps: int = 0
     sample_shape: tuple[int, ...] = ()

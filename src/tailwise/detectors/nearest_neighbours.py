@@ -31,6 +31,7 @@ class NearestNeighbours(Detector):
     """
 
     weights_add_to = (("own", ROW), ("own", SPECTRUM), ("local", SPECTRUM))
+    left_out_is_new = True
     memory: Tensor
     mass: Tensor
 

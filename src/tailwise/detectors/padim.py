@@ -16,6 +16,8 @@ from .components.losses import top_mean
 from .components.standardise import Standardise
 
 _STEP = 32
+# Less of a distance's bound than this is rounding.
+_LEAST_REST = 1e-3
 
 
 @register("detector", "padim")
@@ -86,8 +88,8 @@ class PaDiM(ReadsOnce):
         By the Sherman-Morrison formula; what is added to the variances is taken to be small beside them.
         """
         apart, n = self._apart(self._vectors(batch)), self.count.clamp_min(2)
-        # The formula of equal weights: no distance exceeds n - 1 there.
-        without = n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min(1 / n)
+        # The formula of equal weights: no distance exceeds n - 1 there. Of fewer samples than dimensions most come near.
+        without = n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min((1 / n).clamp_max(_LEAST_REST))
         return top_mean(without, self.top)
 
     def _apart(self, vectors: Tensor) -> Tensor:

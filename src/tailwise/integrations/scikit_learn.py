@@ -258,12 +258,13 @@ class AnomalyDetector(_Thresholded):
         weighting = self.weighting
         if isinstance(weighting, str):
             weighting = choose_weighting(weighting, self._fresh_detector(), rows.modality, rule is not None)
-        folds = conformal.usual_folds(len(rows), self.false_alarms)
+        rounds = cleaning.parse(self.refine)
+        alone = self._fresh_detector().left_out_is_new and rounds is None
+        folds = conformal.usual_folds(len(rows), self.false_alarms, alone)
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
         count = 0 if folds else conformal.held_out_count(len(rows), self.false_alarms)
         held, kept = order.tensor_split([count])
         kept = kept.sort().values
-        rounds = cleaning.parse(self.refine)
         train = cleaning.in_rounds(self._fitter(weighting, rule), rounds)
         learnt = rows.take(kept)
         whole = self.keep_suspects or rounds is not None  # rounds find for themselves what has to go
@@ -277,8 +278,11 @@ class AnomalyDetector(_Thresholded):
             if not check.ok:
                 warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
         if folds:
-            part = cross_fitting.parts_of(len(learnt), folds, seed)
-            scores = cross_fitting.left_out(train, learnt, base, part, seed, fitted).scores
+            crossed = cross_fitting.jackknife(fitted) if folds == len(learnt) else None
+            if crossed is None:
+                part = cross_fitting.parts_of(len(learnt), folds, seed)
+                crossed = cross_fitting.left_out(train, learnt, base, part, seed, fitted)
+            scores = crossed.scores
         else:
             # Too few to hold any out: the training scores stand in, although they are too low for it.
             scores = _exact_scores(self.detector_, rows.take(held if len(held) else kept))

@@ -39,7 +39,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
     calibration = of_table(table)
     count = len(calibration.scores)
     crossed = cross_fitted(table)
-    low, high = conformal.range_of_false_alarms(count, settings.false_alarms)
+    low, high = conformal.range_of_false_alarms(count, settings.false_alarms, crossed=crossed)
     suspect = table["suspect"].astype(bool) if "suspect" in table else pd.Series(False, index=table.index)
     raised = far_out(table, settings.false_alarms)
     above = high_scores(table[~suspect])["sample"].astype(str)

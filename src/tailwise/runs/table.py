@@ -28,7 +28,7 @@ _NUMBERS, _WHOLE, _TRUTH = "fiu", "iu", "b"
 _NEEDED = {"sample": "", "score": _NUMBERS, "trained_score": _NUMBERS, "first_score": _NUMBERS, "weight": _NUMBERS,
            "held_out": _TRUTH, "cluster": _WHOLE}  # fmt: skip
 _MAY_HAVE = {"calibration": _NUMBERS, "threshold": _NUMBERS, "held_to": "", "group": "", "cluster_as_new": _WHOLE,
-             "unknown_as_new": _TRUTH}  # fmt: skip
+             "unknown_as_new": _TRUTH, "left_out": _TRUTH}  # fmt: skip
 _TEST = {"sample": "", "score": _NUMBERS}
 _TEST_MAY_HAVE = {"label": _TRUTH, "threshold": _NUMBERS, "held_to": "", "group": ""}
 
@@ -98,6 +98,7 @@ def with_calibration(
     if scores.isna().all():
         scores = table["score"]
     found = table.assign(calibration=scores.to_numpy())
+    found = found if cross_fitted is None else found.assign(left_out=True)
     return found if kinds is None else found.assign(held_to=kinds)
 
 
@@ -106,7 +107,7 @@ def of_table(table: pd.DataFrame) -> Calibration:
     table = table if "calibration" in table else with_calibration(table)
     used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
     kinds = used["held_to"].to_numpy().astype(str) if "held_to" in used else None
-    return Calibration(used["calibration"].to_numpy(dtype=float), kinds)
+    return Calibration(used["calibration"].to_numpy(dtype=float), kinds, cross_fitted(table))
 
 
 def group_column(groups: np.ndarray) -> pd.Series:
@@ -209,7 +210,8 @@ def cross_fitted(train: pd.DataFrame) -> bool:
     """Whether each sample was left out in turn, so that none need be held out."""
     if "calibration" not in train or train["held_out"].astype(bool).any():
         return False
-    return bool((train["calibration"] != train["score"]).any())
+    # Without a further training both scores are the same; tables of before have no such column.
+    return "left_out" in train or bool((train["calibration"] != train["score"]).any())
 
 
 def found_cluster(train: pd.DataFrame) -> pd.Series:

@@ -2,9 +2,11 @@
 trains.
 
 The samples are dealt into parts; for each a detector is trained on all the others and scores it. A detector trained on
-all samples gives new normals scores like these, a little lower in the mean, since it has learnt more. That new normals
-keep a threshold made of these scores is what stable detectors give, not a theorem of every one (Barber et al. 2021);
-`thresholds.cross_p_values` has one, and needs the detectors of all parts for every new sample.
+all samples gives new normals scores like these, a little lower in the mean, since it has learnt more. A detector that
+can tell what a training sample would score as a new one needs no further training (the jackknife), and few samples lose
+nothing then. That new normals keep a threshold made of these scores is what stable detectors give, not a theorem of
+every one (Barber et al. 2021); `thresholds.cross_p_values` has one, and needs the detectors of all parts for every new
+sample.
 """
 
 from __future__ import annotations
@@ -39,12 +41,18 @@ def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CrossFitted:
-    """Scores [n] (float64) of each sample by a detector that has not learnt it; the detector of the last part, and the
-    samples that it has not seen."""
+    """Scores [n] (float64) of each sample by a detector that has not learnt it; the detector of the last part and the
+    samples that it has not seen, where there are parts."""
 
     scores: np.ndarray
-    detector: Detector
-    unseen: Data
+    last: tuple[Detector, Data] | None = None
+
+
+def jackknife(fitted: Fitted) -> CrossFitted | None:
+    """The scores of the training samples as new ones, without a further training; None where its detector cannot tell
+    them."""
+    known = fitted.detector.trained.left_out_is_new and not fitted.detector.has_maps
+    return CrossFitted(fitted.scores.double().numpy()) if known else None
 
 
 def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> CrossFitted:
@@ -58,7 +66,7 @@ def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final:
         fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
         factor = 1.0 if final is None else _on_scale(fitted, final)
         scores[outside.numpy()] = factor * inference.score(fitted.detector, unseen).double().numpy()
-    return CrossFitted(scores, fitted.detector, unseen)
+    return CrossFitted(scores, (fitted.detector, unseen))
 
 
 def _on_scale(fitted: Fitted, final: Fitted) -> float:

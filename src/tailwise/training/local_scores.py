@@ -46,6 +46,8 @@ _MAD_TO_STD = 1.4826
 # neighbours' level is taken off, and whitened distances tell more than those along the features.
 _MANY = 128
 _SHARE_OF_FEW, _SHARE_OF_MANY = 0.2, 0.75
+# Of so few rows each neighbour counts, and as much of the level is taken off as tells a sample's own (LOG.md).
+_FEW_ROWS = 500
 # Which of the cues count, by their places: whitening few features drowns the few that tell, and what is divided by each
 # neighbour's own distance says of many numbers what the plain distance says, and is fairer to rare kinds (LOG.md).
 _CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
@@ -72,7 +74,8 @@ class LocalScores(Value):
         neighbours: how many training samples a score is compared with.
         nearest: which neighbour's distance is used, and how many such distances it is compared with.
         share: how much of the neighbours' level is taken off: 0 compares with all samples alike, 1 with the neighbours
-            alone. None takes 0.2 of samples of fewer than 128 numbers, and 0.75 of others.
+            alone. None takes 0.2 of samples of fewer than 128 numbers, and 0.75 of others; of at most 500 rows of as
+            many numbers it takes 0.75 to 1, by how well neighbours tell a sample's own level.
     """
 
     neighbours: Count = 20
@@ -146,6 +149,7 @@ class LocallyScored(Detector):
     training_scores: Tensor
     scores: Tensor
     cues: Tensor
+    share: Tensor
     middle: Tensor
     spread: Tensor
 
@@ -155,11 +159,13 @@ class LocallyScored(Detector):
         self.modalities = detector.modalities
         self.memory = Memory(rule)
         self._floor: float | None = None
+        self._share = 0.0
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer(
             "cues", torch.zeros(len(CUES), 1)
         )  # [5, m], of each training sample as if it had not been learnt
+        self.register_buffer("share", torch.zeros(()))  # of the neighbours' level, which is taken off
         self.register_buffer("middle", torch.zeros(len(CUES)))
         self.register_buffer("spread", torch.ones(len(CUES)))
 
@@ -174,12 +180,15 @@ class LocallyScored(Detector):
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
-        near, local = self.memory.learn(samples, standardise)  # [m, many], [4, m]
+        near, local = self.memory.learn(samples, standardise)
         fold = left_out.folds_of(*samples.shape)
         if fold is None:
-            cues = self._cues(self.scores, self.scores[near], local)
+            parts = _Parts.of(self.scores, self.scores[near], local)
         else:
-            cues = self._cues_left_out(samples, fold, standardise)
+            parts = self._left_out(samples, fold, standardise)
+        self._share = self._share_for(parts, *samples.shape)
+        self.share = self.raw.new_tensor(self._share)
+        cues = parts.cues(self._share)
         self.cues = cues.to(self.raw)
         middle, spread = middle_and_spread(cues)
         self.middle, self.spread = middle.to(self.raw), spread.to(self.raw)
@@ -207,19 +216,29 @@ class LocallyScored(Detector):
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
         """[5, sample]: cues of samples with these scores of the wrapped detector."""
         near, local, own = self.memory(self._flat(batch).to(self.scores))
-        cues = self._cues(self._scaled(scores.to(self.scores)), self.scores[near], local)
+        cues = _Parts.of(self._scaled(scores.to(self.scores)), self.scores[near], local).cues(self._share)
         return self._standard(torch.where(own < 0, cues, self.cues[:, own].to(cues)))
 
-    def _cues_left_out(self, samples: Tensor, fold: Tensor, standardise: bool) -> Tensor:
-        """[5, m]: cues of training samples by memories of the others, those of their fold [m] left out."""
-        cues = torch.empty(len(CUES), len(samples), dtype=export_ops.precise(samples.device), device=samples.device)
+    def _left_out(self, samples: Tensor, fold: Tensor, standardise: bool) -> _Parts:
+        """Of training samples by memories of the others, those of their fold [m] left out."""
+        found: list[_Parts] = []
         fold = fold.to(samples.device)
         for each in range(int(fold.max()) + 1):
             memory, others = Memory(self.rule).to(samples.device), self.scores[fold != each]
             memory.learn(samples[fold != each], standardise)
             near, local, _ = memory(samples[fold == each])
-            cues[:, fold == each] = self._cues(self.scores[fold == each], others[near], local).to(cues)
-        return cues
+            found.append(_Parts.of(self.scores[fold == each], others[near], local))
+        order = fold.argsort(stable=True).argsort()
+        joined = (torch.cat([getattr(each, name) for each in found], -1) for name in ("values", "levels", "relative"))
+        return _Parts(*(part[..., order] for part in joined))
+
+    def _share_for(self, parts: _Parts, samples: int, numbers: int) -> float:
+        """How much of the neighbours' level is taken off."""
+        share = self.rule.share_of(numbers)
+        rows = self.modality.local_scores and not self.modality.spatial
+        if self.rule.share is not None or numbers < _MANY or samples > _FEW_ROWS or not rows:
+            return share
+        return _rounded(max(share, float(parts.slopes().mean())))
 
     def count_as(self, other: LocallyScored) -> None:
         """Standardise the detector's own score by the middle and spread of another's from now on.
@@ -252,6 +271,7 @@ class LocallyScored(Detector):
         self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
     ) -> None:
         super().restore(sample_shape, state, modality)
+        self._share = _rounded(float(self.share))
         self._compare_with(self.raw)
         self.memory.project()
 
@@ -266,11 +286,6 @@ class LocallyScored(Detector):
         """On a logarithmic scale where no training score is negative."""
         precise = scores.to(export_ops.precise(scores.device))
         return precise if self._floor is None else precise.clamp_min(self._floor).log()
-
-    def _cues(self, scores: Tensor, of_neighbours: Tensor, local: Tensor) -> Tensor:
-        """[5, n]: scores [n] less a share of their neighbours' [n, many], and local distances [4, n]."""
-        level = self.rule.share_of(self.memory.samples.shape[1]) * of_neighbours.to(local).mean(1)
-        return torch.cat([(scores - level)[None], local])
 
     def _standard(self, cues: Tensor) -> Tensor:
         return (cues - self.middle[:, None]) / self.spread[:, None]
@@ -288,6 +303,41 @@ class LocallyScored(Detector):
     def _mean(self, standard: Tensor) -> Tensor:
         say = (self._say / self._say.sum()).to(standard)
         return (say[:, None] * standard[self._with_a_say]).sum(0)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What cues are made of.
+
+    Attributes:
+        values: [4, n], the detector's score and the three distances of `Surroundings`, logarithmic.
+        levels: [4, n], the mean of each over the neighbours.
+        relative: [n], the second smallest of the distances to the neighbours less these neighbours' levels.
+    """
+
+    values: Tensor
+    levels: Tensor
+    relative: Tensor
+
+    @classmethod
+    def of(cls, scores: Tensor, of_neighbours: Tensor, local: tuple[Tensor, Tensor, Tensor]) -> _Parts:
+        """Scores [n] with their neighbours' [n, many], and what a `Memory` says of the same samples."""
+        reach, usual, relative = local
+        levels = torch.cat([of_neighbours.to(usual).mean(1)[None], usual])
+        return cls(torch.cat([scores.to(reach)[None], reach]), levels, relative)
+
+    def cues(self, share: float) -> Tensor:
+        """[5, n]: values less a share of the levels, and what is relative already."""
+        return torch.cat([self.values - share * self.levels, self.relative[None].to(self.values)])
+
+    def slopes(self) -> Tensor:
+        """By least squares, how much of its neighbours' level is in a sample's own, of each value that has a say: [3].
+
+        The distance along the features has none where there are many.
+        """
+        values, levels = (part[[0, 2, 3]] for part in (self.values, self.levels))
+        off = levels - levels.mean(1, keepdim=True)
+        return ((values * off).sum(1) / off.square().sum(1).clamp_min(1e-12)).clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -337,8 +387,8 @@ class Memory(nn.Module):
         # Follows from the above.
         self.register_buffer("whitened", torch.zeros(1, 1), persistent=False)
 
-    def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
-        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances [4, m]."""
+    def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances."""
         self.mean = samples.mean(0)
         std = samples.std(0, correction=0)
         # Features differ in their units of measure; pixels and bands do not.
@@ -357,9 +407,9 @@ class Memory(nn.Module):
         self.level = torch.cat([self.reach[0][:, None], few], 1).mean(1)
         return around.near[0], self._local(around)
 
-    def forward(self, samples: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """For samples [n, d] their neighbours among the training samples [n, many], their local distances [4, n], and
-        which training sample each is itself [n], -1 being none."""
+    def forward(self, samples: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
+        """For samples [n, d] their neighbours among the training samples [n, many], their local distances, and which
+        training sample each is itself [n], -1 being none."""
         around = self._surroundings(self.spaces_of(samples))
         return around.near[0], self._local(around), around.own
 
@@ -404,16 +454,20 @@ class Memory(nn.Module):
     def _log(self, distances: Tensor) -> Tensor:
         return torch.maximum(distances, self.floor[:, None]).log()
 
-    def _local(self, around: Surroundings) -> Tensor:
-        """[4, n]: log distances less a share of the mean over the nearest samples' own, and the second smallest of the
+    def _local(self, around: Surroundings) -> tuple[Tensor, Tensor, Tensor]:
+        """Log distances [3, n], the mean [3, n] of the nearest samples' own, and the second smallest [n] of the
         distances to the nearest less those samples' levels."""
         reach, few = self._log(around.distances), around.near[-1].shape[1]
         of_each = zip(self.reach.to(reach), around.near, strict=True)
         usual = [own[of[:, :few]].mean(1) for own, of in of_each]
         by_level = torch.maximum(around.nearest, self.floor[0]).log().to(reach) - self.level[around.near[0]].to(reach)
         second = by_level.topk(min(2, by_level.shape[1]), dim=1, largest=False).values[:, -1]
-        local = reach - self.rule.share_of(self.samples.shape[1]) * torch.stack(usual)
-        return torch.cat([local, second[None].to(local)])
+        return reach, torch.stack(usual), second
+
+
+def _rounded(share: float) -> float:
+    """A share as it is again after it was kept in single precision."""
+    return round(share, 3)
 
 
 def robust_deviations(values: Tensor) -> Tensor:

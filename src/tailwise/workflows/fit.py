@@ -113,8 +113,8 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         calibration = assembly.calibrate(settings, table, kinds)
         if detector.has_maps:
             mapped, normals = detector, split.held_out if len(split.held) else split.training
-            if cross_fitted is not None:
-                mapped, normals = cross_fitted.detector, cross_fitted.unseen
+            if cross_fitted is not None and cross_fitted.last is not None:
+                mapped, normals = cross_fitted.last
             settings |= score_maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         limits = None if kinds is None else scorer.Limits(calibration, closest, request.false_alarms)
@@ -202,6 +202,9 @@ def _cross_fitted(
     """Cross-fitted scores of the training samples, refined as the final detector was."""
     if not request.parts:
         return None
+    alone = cross_fitting.jackknife(final) if request.parts >= len(data) and not request.refine else None
+    if alone is not None:
+        return alone
     train = cleaning.in_rounds(fit, cleaning.parse(request.refine), settled)
     part = cross_fitting.parts_of(len(data), request.parts, request.seed)
     return cross_fitting.left_out(train, data, base, part, request.seed, final)

@@ -87,9 +87,11 @@ class Request:
         cross = self.cross
         if cross is None:
             own = self.per_cluster or self.per_group
-            usual = conformal.FOLDS if own else conformal.usual_folds(samples, self.false_alarms)
+            made = make_detector(detector)
+            alone = made.left_out_is_new and not self.refine
+            usual = conformal.usual_folds(samples, self.false_alarms, alone, own)
             # What learns nothing of its samples scores them as it scores new ones.
-            learns = own or not make_detector(detector).ignores_weights
+            learns = own or not made.ignores_weights
             cross = usual if learns and not self.training.patience else 0
         return replace(self, detector=detector, cross=cross)
 
