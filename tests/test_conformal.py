@@ -77,6 +77,17 @@ def test_the_share_of_false_alarms_follows_its_beta_law(alpha):
     assert draws.mean() >= alpha - 1 / 121 - 3 * draws.std() / np.sqrt(len(draws))
 
 
+@pytest.mark.parametrize(("normals", "alpha"), [(30, 0.05), (500, 0.01), (10, 0.2)])
+def test_scores_that_depend_on_each_other_have_a_wider_law_of_the_same_mean(normals, alpha):
+    law, wider = (conformal.law_of_false_alarms(normals, alpha, crossed) for crossed in (False, True))
+    assert wider.mean() == pytest.approx(law.mean())
+    assert wider.var() == pytest.approx(1.5 * law.var())
+    scores = np.arange(float(normals))
+    of_table = [Calibration(scores, crossed=crossed).together(alpha) for crossed in (False, True)]
+    assert of_table[1]["high"] > of_table[0]["high"]
+    assert of_table[1]["promised"] == of_table[0]["promised"]
+
+
 def test_p_values_of_normals_are_uniform_where_chance_breaks_ties():
     generator = np.random.default_rng(1)
     draws = generator.integers(0, 4, size=(4_000, 20)).astype(float)

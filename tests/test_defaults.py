@@ -107,6 +107,18 @@ def test_many_rows_are_held_out_and_few_are_cross_fitted(tmp_path: Path) -> None
     assert asked.settings.n_held_out == 30
 
 
+def test_few_rows_calibrate_by_the_scores_that_they_have_when_left_out(tmp_path: Path) -> None:
+    """No training is needed for that; so many folds as are asked for are trained."""
+    rows = np.random.default_rng(0).normal(size=(60, 3))
+    alone, folds = tailwise.fit(rows, out=tmp_path / "alone"), tailwise.fit(rows, out=tmp_path / "folds", cross=5)
+    assert alone.settings.cross == 60
+    assert (alone.scores()["calibration"] == alone.scores()["score"]).all()
+    assert (folds.scores()["calibration"] != folds.scores()["score"]).any()
+    assert alone.outcome()["cross_fitted"]
+    assert alone.outcome()["calibrated_on"] == 60
+    assert alone.score(rows)["flagged"].sum() == alone.report()["held_out"]["count"] == 2
+
+
 def test_a_detector_that_knows_what_it_learnt_says_that_scores_are_off_scale(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

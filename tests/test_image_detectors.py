@@ -230,19 +230,21 @@ def test_a_teacher_whose_maps_are_not_halved_is_refused(monkeypatch: pytest.Monk
         make("StudentTeacher(teacher='thirds')").start((3, 32, 32))
 
 
-def test_padim_knows_what_a_training_image_scores_without_itself() -> None:
-    """The closed form against fits that leave each image out."""
+@pytest.mark.parametrize(("images", "channels", "added"), [(40, 6, 1e-4), (12, 30, 1e-2)])
+def test_padim_knows_what_a_training_image_scores_without_itself(images: int, channels: int, added: float) -> None:
+    """The closed form against fits that leave each image out, of fewer images than channels too."""
     generator = torch.Generator().manual_seed(0)
-    maps = Data(torch.randn(40, 6, 4, 4, generator=generator), [str(i) for i in range(40)], modality=FEATURE_MAP)
-    everything = trained(PaDiM(added=1e-4), maps)
-    told = everything.score_left_out(maps.batch(torch.arange(40)))
+    values = torch.randn(images, channels, 4, 4, generator=generator)
+    maps = Data(values, [str(i) for i in range(images)], modality=FEATURE_MAP)
+    everything = trained(PaDiM(added=added), maps)
+    told = everything.score_left_out(maps.batch(torch.arange(images)))
     without = []
     for left in range(5):
-        others = trained(PaDiM(added=1e-4), maps.take(torch.tensor([i for i in range(40) if i != left])))
+        others = trained(PaDiM(added=added), maps.take(torch.tensor([i for i in range(images) if i != left])))
         others.standardise = everything.standardise
         without.append(float(others.score(maps.batch(torch.tensor([left])))))
     assert told[:5].tolist() == pytest.approx(without, rel=0.12)
-    assert float((told / everything.score(maps.batch(torch.arange(40)))).min()) > 1.1
+    assert float((told / everything.score(maps.batch(torch.arange(images)))).min()) > 1.1
 
 
 def trained(detector: Detector, data: Data) -> Detector:

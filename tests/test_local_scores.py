@@ -192,6 +192,20 @@ def test_the_share_is_that_of_the_samples_width() -> None:
         local_scores.LocalScores(share=1.5)
 
 
+def test_of_few_wide_rows_the_share_is_what_neighbours_tell() -> None:
+    """Three kinds of other spread: all of the level. Even rows tell nothing of each other, and many rows keep .75."""
+    generator = torch.Generator().manual_seed(0)
+    even = torch.randn(501, 130, generator=generator)
+    rows = even.clone()
+    rows[20:] = 3 * rows[20:] + 40
+    rows[40:] = 3 * rows[40:] - 200
+    shares = [
+        float(local_scores.AUTO.fit(Far(), samples(each)).share) for each in (rows[:60], even[:60], rows)
+    ]
+    assert shares[0] > 0.9
+    assert shares[1:] == [0.75, 0.75]
+
+
 def test_what_has_no_weight_is_nobodys_neighbour(train: Data) -> None:
     """A sample beside dropped ones scores as if they were not there."""
     base = torch.ones(len(train))
