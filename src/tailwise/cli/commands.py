@@ -80,7 +80,8 @@ def fit(
             anomalies are caught.
         per_group: set a threshold for each group (needs groups). New data must name its groups too.
         cross: set the threshold by k-fold cross-fitting, with this many folds; 0 sets it on held-out samples. By
-            default 5 where fewer than 200 samples could be held out, and with per_cluster or per_group; else 0.
+            default 5 where fewer than 200 samples could be held out, and with per_cluster or per_group; else 0. Where
+            they are at most 500, nearest-neighbours leaves each out alone instead, without a further training.
         max_group_fpr: fail (exit status 4, the run stays) if a group, or a cluster where there are no groups, has more
             false alarms than this among the calibration samples, or clearly more among the test normals.
         refine: train in rounds, for data with hidden anomalies: "Purify()" drops suspicious samples, "Iterate()" lowers

@@ -180,7 +180,8 @@ class AnomalyDetector(_Thresholded):
         scores: how scores are read: "auto", "own" for the detector's own, or a spelling; see
             `local_scores.LocalScores`.
         false_alarms: share of new normals beyond the threshold, which comes from cross-fitting with 5 folds where fewer
-            than 200 samples could be held out from training, and else from these.
+            than 200 samples could be held out from training, and else from these. Of at most 500 nearest-neighbours
+            leaves each out alone.
         training: a Training value; None is Training(). "unlabelled" says that nobody vouches for the rows: they are
             ranked as by `tailwise triage`, nothing is trained, and no rare kind is protected (`suspects.Oddness`). Then
             `false_alarms` is the share of the fitted rows that are flagged, whatever they are; it promises nothing of
