@@ -213,9 +213,7 @@ def _missed(rows: Rows) -> list[str]:
                 abs(rate - _promised(own)) <= 0.02
             ),
             f"{-gain:.2f} fewer caught than held out (.03 allowed), which has "
-            f"{_mean(own, 'false_alarms_held_out'):.3f} false alarms ({_alike(own)} at as many)": (
-                gain >= -0.03
-            ),
+            f"{_mean(own, 'false_alarms_held_out'):.3f} false alarms ({_alike(own)} at as many)": (gain >= -0.03),
             f"{flagged:.3f} of the fitted samples flagged ({2 * ALPHA} allowed)": flagged <= 2 * ALPHA,
             f"{unknown:.3f} of new normals unknown (.07 allowed)": unknown <= 0.07,
             f"drift alarms {drifts.sum()} of {len(drifts)} (7 % allowed)": drifts.mean() <= 0.07,

@@ -199,9 +199,7 @@ def test_of_few_wide_rows_the_share_is_what_neighbours_tell() -> None:
     rows = even.clone()
     rows[20:] = 3 * rows[20:] + 40
     rows[40:] = 3 * rows[40:] - 200
-    shares = [
-        float(local_scores.AUTO.fit(Far(), samples(each)).share) for each in (rows[:60], even[:60], rows)
-    ]
+    shares = [float(local_scores.AUTO.fit(Far(), samples(each)).share) for each in (rows[:60], even[:60], rows)]
     assert shares[0] > 0.9
     assert shares[1:] == [0.75, 0.75]
 

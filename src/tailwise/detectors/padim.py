@@ -88,7 +88,7 @@ class PaDiM(ReadsOnce):
         By the Sherman-Morrison formula; what is added to the variances is taken to be small beside them.
         """
         apart, n = self._apart(self._vectors(batch)), self.count.clamp_min(2)
-        # The formula of equal weights: no distance exceeds n - 1 there. Of fewer samples than dimensions most come near.
+        # The formula of equal weights: no distance exceeds n - 1 there. Of fewer images than dimensions most are near.
         without = n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min((1 / n).clamp_max(_LEAST_REST))
         return top_mean(without, self.top)
 
