@@ -6,8 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from tailwise import open_run
+from tailwise.backbones import networks
 from tailwise.cli import commands, main
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
@@ -311,3 +313,35 @@ def test_a_detector_of_surroundings_says_what_it_cannot_say(tmp_path):
     assert sample["drivers"] is None
     assert "around this one" in sample["notes"][0]
     assert len(sample["nearest"]) == 5
+
+
+class Sums(torch.nn.Module):
+    """A network of one map: sums of squares over blocks of 8 pixels, in three colours."""
+
+    def forward(self, images):
+        return [torch.nn.functional.avg_pool2d(images.square(), 8)]
+
+
+def test_pooled_pictures_are_explained_by_their_places(tmp_path, monkeypatch, capsys):
+    """No number of a feature is named; the place that differs is, and all places add up to the score."""
+    monkeypatch.setitem(networks._ADDED, "sums", (Sums(), (0.0,) * 3, (1.0,) * 3))
+    generator = np.random.default_rng(0)
+    for number in range(30):
+        tile = generator.normal(0, 4, (32, 32, 3)) + np.array([90, 120, 150]) + generator.normal(0, 1, 3)
+        tile[8:12, 20:24, 0] += 150 * (number == 29)
+        folder = tmp_path / ("new" if number == 29 else "photos")
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(tile.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    fit = ["fit", str(tmp_path / "photos"), "--read", "sums", "--size", "32", "--detector", "gaussian"]
+    assert main.run([*fit, "--cross", "0", "--out", str(tmp_path / "run")]) == 0
+    out = tmp_path / "why.json"
+    assert main.run(["explain", str(tmp_path / "run"), str(tmp_path / "new"), "--out", str(out)]) == 0
+    (sample,) = json.loads(out.read_text())["samples"]
+    rows = sample["drivers"]["rows"]
+    assert rows[0]["name"] == "row 3, column 6"
+    assert sum(row["contribution"] for row in rows) == pytest.approx(sample["score"] - sample["usual"], rel=1e-4)
+    capsys.readouterr()
+    assert main.run(["explain", str(tmp_path / "run"), str(tmp_path / "new")]) == 0
+    said = capsys.readouterr().out
+    assert "feature" not in said
+    assert "that of the most similar" in said

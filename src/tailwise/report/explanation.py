@@ -26,8 +26,8 @@ from ..core.data import Batch, Data
 from ..core.detector import Detector, MeanOfCues
 from ..core.embedding import embedding_beside, embedding_of
 from ..core.identity import digest_of
-from ..core.modality import box_of
-from ..core.problem import Labelled, OnDisk, Source
+from ..core.modality import IMAGE, ROW, box_of
+from ..core.problem import FromPictures, Labelled, OnDisk, ReadByBackbone, Source
 from ..errors import InputError, did_you_mean
 from ..numerics import neighbours, shapley
 from ..runs.places import in_working_folder
@@ -40,6 +40,8 @@ from ..weights.weighting import Context, unit_mean
 _NEAREST = 5
 _REGIONS = 3
 _LISTED = 12
+# So many pictures go through a backbone at once.
+_PICTURES = 8
 # A sample this near in the embedding, as a share of its distance from the middle, and of the same name is itself.
 _ROUNDING = 1e-5
 # A replay of the weighting that is off by more than this factor is told of.
@@ -125,9 +127,12 @@ def reopen(run: Run, training_data: str | None = None) -> Known:
     return Known(run, run.detector(), source, data, table[there].reset_index(drop=True), tuple(notes))
 
 
-def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> dict[str, Any]:
+def explain_score(
+    known: Known, samples: Labelled, name: str, seed: int = 0, source: Source | None = None
+) -> dict[str, Any]:
     """Why the sample of this name in `samples` scores what it does; of what is known of samples only groups are looked
-    at.
+    at. `source` has read the samples; with it, pictures that were read as pooled features are explained by their
+    places.
 
     Keys: `sample`, `score`, `threshold` that it is held to, `flagged`, `p_value`, by how many `calibration_normals`,
     whether it is `unlike` every training sample; `kind` of normal that it is nearest to; `nearest` samples of that
@@ -162,6 +167,12 @@ def explain_score(known: Known, samples: Labelled, name: str, seed: int = 0) -> 
             "the score depends on the samples around this one, so it is not divided among the parts of the sample"
         )
         found |= {"usual": None, "drivers": None}
+    elif _is_pooled(known.source):
+        found |= _drivers_in_picture(known, source, str(one.names[0]), found["nearest"][0]["sample"], seed)
+        if found["drivers"] is None:
+            notes.append(
+                "the score of pooled features is not divided among places, because the pictures are not at hand"
+            )
     else:
         reference = known.data.read(torch.tensor(near)).mean(0)
         found |= drivers(known.detector, one, reference, seed)
@@ -243,6 +254,44 @@ def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
 
     values = inference.over_batches(detector, one, stacked)[0].tolist()
     return [{"name": name, "value": value} for name, value in zip(names, values, strict=True)]
+
+
+def _is_pooled(source: Source) -> bool:
+    """Whether samples are pooled features of pictures, whose numbers say nothing to people."""
+    return isinstance(source, ReadByBackbone) and source.read != "pixels" and not source.layers
+
+
+def _drivers_in_picture(known: Known, source: Source | None, name: str, normal: str, seed: int) -> dict[str, Any]:
+    """As `drivers`, on the way from the picture of the most similar normal to the sample's own; the score is that of
+    what the backbone makes of each picture between. None where the pictures cannot be had."""
+    none: dict[str, Any] = {"usual": None, "drivers": None}
+    if not (isinstance(source, FromPictures) and isinstance(known.source, FromPictures)):
+        return none
+    pictures = [source.decoded([name]), known.source.decoded([normal])]
+    if pictures[0] is None or pictures[1] is None or pictures[0].shape != pictures[1].shape:
+        return none
+    sample, reference = (each[0].permute(2, 0, 1).float() / 255 for each in pictures if each is not None)
+    network = known.source.network().eval()
+
+    @torch.no_grad()
+    def features(images: Tensor) -> Tensor:
+        return torch.cat([network(255 * part.permute(0, 2, 3, 1)) for part in images.split(_PICTURES)])
+
+    def score(images: Tensor) -> Tensor:
+        return inference.score(known.detector, Data(features(images), list(map(str, range(len(images)))), modality=ROW))
+
+    part, named = IMAGE.divided(tuple(sample.shape))
+    gained = shapley.contributions(score, sample, reference, part, 1, seed).tolist()
+    rows = [
+        cell
+        | {"value": float(sample[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
+        for i, (cell, g) in enumerate(zip(named, gained, strict=True))
+    ]
+    ordered = sorted(rows, key=lambda row: -abs(row["contribution"]))
+    return {
+        "usual": float(score(reference[None])[0]),
+        "drivers": {"what": IMAGE.parts, "steps": 1, "rows": ordered, "of_picture": normal},
+    }
 
 
 def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..calibration import score_maps
 from ..core.data import Data
-from ..core.modality import SPECTRUM
-from ..core.problem import Labelled, Source
+from ..core.modality import IMAGE, SPECTRUM
+from ..core.problem import Labelled, Pictured, Source
 from ..errors import InputError
 from . import explanation, numbers
 from .explanation import Known
@@ -24,8 +24,8 @@ from .page import in_markdown, in_text, page, within_budget
 from .pictures import data_uri, of_named, pictures_of
 
 _ROWS, _BOXES = 8, 5
-_SIDE, _GAP = 240, 4
-_BOX, _PLATE = (200, 30, 20), 14
+_SIDE, _GAP = 400, 6
+_BOX, _PLATE = (200, 30, 20), 22
 _WHEN = {"first_score": "at the start of weighting", "trained_score": "at the end of training"}
 
 
@@ -33,7 +33,7 @@ def of_scores(
     known: Known, source: Source, samples: Labelled, names: Sequence[str], seed: int = 0, pictured: bool = False
 ) -> dict[str, Any]:
     """Explanations of the scores of these samples of `samples`, which `source` has read, as a plain dict."""
-    listed = [explanation.explain_score(known, samples, name, seed) for name in names]
+    listed = [explanation.explain_score(known, samples, name, seed, source) for name in names]
     if pictured:
         place = {str(name): i for i, name in enumerate(samples.data.names)}
         for one in listed:
@@ -113,8 +113,14 @@ def lead(sample: Mapping[str, Any]) -> str:
         ratio = distance / sample["usual_distance"]
         text += f" It is {number(ratio)} times as far from the most similar normals as they are from each other."
     if sample["usual"] is not None:
-        text += f" The average of these normals would score {number(sample['usual'])}."
+        compared = "The most similar of these normals scores" if _is_beside_one(sample) else "Their average would score"
+        text += f" {compared} {number(sample['usual'])}."
     return text
+
+
+def _is_beside_one(sample: Mapping[str, Any]) -> bool:
+    """Whether the parts' contributions start at the picture of one normal, instead of at an average."""
+    return bool(sample["drivers"]) and "of_picture" in sample["drivers"]
 
 
 def _score_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> list[str]:
@@ -130,7 +136,12 @@ def _score_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> lis
             rest = sum(row["contribution"] for row in listed[_ROWS:])
             shown.append((f"{len(listed) - _ROWS} others", "", "", numbers.number(rest)))
         shown.append(
-            ("all: score minus the score of the average", "", "", numbers.number(sample["score"] - sample["usual"]))
+            (
+                f"all: score minus that of the {'most similar' if _is_beside_one(sample) else 'average'}",
+                "",
+                "",
+                numbers.number(sample["score"] - sample["usual"]),
+            )
         )
         lines += table((what, "here", "usual", "adds to the score"), shown)
     if sample["cues"]:
@@ -191,7 +202,8 @@ def _table(escape: Callable[[Any], str], header: Sequence[str], rows: Sequence[S
 
 def _picture(known: Known, source: Source, samples: Data, at: int, sample: Mapping[str, Any]) -> str:
     """The sample with the patches that add most, numbered, and beside it its map; "" where it is no picture."""
-    if not samples.modality.spatial:
+    patched = sample["drivers"] and sample["drivers"]["what"] == IMAGE.parts
+    if not (samples.modality.spatial or (patched and isinstance(source, Pictured))):
         return _plain_picture(source, samples, at)
     with suppress(InputError):  # the file may have gone away since
         picture = _sized(pictures_of(source, samples)(at))
@@ -230,7 +242,7 @@ def _boxed(picture: np.ndarray, sample: Mapping[str, Any]) -> np.ndarray:
             continue
         corners = box["left"] * image.width, box["top"] * image.height, box["right"] * image.width, box["bottom"]
         left, top, right, bottom = *corners[:3], corners[3] * image.height
-        draw.rectangle((left, top, right - 1, bottom - 1), outline=_BOX, width=2)
+        draw.rectangle((left, top, right - 1, bottom - 1), outline=_BOX, width=3)
         # On a plate of the frame's colour, so that the number can be read on any picture.
         draw.rectangle((left, top, left + _PLATE, top + _PLATE), fill=_BOX)
         draw.text((left + _PLATE / 2, top + _PLATE / 2), str(number), "white", font, anchor="mm")
