@@ -14,13 +14,14 @@ import scipy.io
 from PIL import Image
 
 from tailwise.core import registry
-from tailwise.core.problem import OnDisk, Pictured, Previewed, ReadByBackbone, SkipsBad, Tabular
+from tailwise.core.problem import OnDisk, Pictured, Previewed, ReadByBackbone, ReadByNeighbours, SkipsBad, Tabular
 from tailwise.errors import InputError
 from tailwise.sources import image_samples, solar
 from tailwise.sources.arrays import ArrayFile
 from tailwise.sources.auto import open_source, with_maps
 from tailwise.sources.cube import Cube
 from tailwise.sources.digits import Digits, RareDigits
+from tailwise.sources.graph import Nodes
 from tailwise.sources.idx import Idx
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.long_tail import LongTail
@@ -201,13 +202,14 @@ def test_solar_options_are_whole_numbers(options):
 
 
 def test_what_sources_can_is_what_they_declare():
-    can = (OnDisk, Previewed, Pictured, SkipsBad, Tabular, ReadByBackbone)
+    can = (OnDisk, Previewed, Pictured, SkipsBad, Tabular, ReadByBackbone, ReadByNeighbours)
     kinds = {
         Table("t"): (OnDisk, Tabular),
         ImageFolder("f"): (OnDisk, Previewed, Pictured, SkipsBad, ReadByBackbone),
         SolarCells(): (Previewed, ReadByBackbone),
         Cube("c"): (OnDisk,),
         Idx("i"): (OnDisk,),
+        Nodes("g"): (OnDisk, ReadByNeighbours),
         ArrayFile("a"): (OnDisk,),
         Digits(): (),
         RareDigits(): (),

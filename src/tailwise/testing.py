@@ -13,14 +13,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from .core import inference
-from .core.context import Scenes
+from .core.context import Graph, Scenes
 from .core.data import Batch, Data
 from .core.detector import ClosedForm, Detector, Mapping2d, Reading, Trainable
 from .core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality, infer
@@ -65,7 +65,12 @@ class Case:
     def around(self, values: Tensor) -> Data:
         """Samples [n, *sample] as data, in the surroundings that the detector needs."""
         side = math.isqrt(len(values))
-        context = Scenes(values, ((side, side),)) if self.make().needs_context is Scenes else None
+        needs = self.make().needs_context
+        context: Graph | Scenes | None = None
+        if needs is Scenes:
+            context = Scenes(values, ((side, side),))
+        elif needs is Graph:
+            context = Graph(values, _ring(len(values)))
         modality = infer(self.sample_shape) if self.modality is None else self.modality
         return Data(values, [str(i) for i in range(len(values))], context=context, modality=modality)
 
@@ -73,8 +78,8 @@ class Case:
         """A few samples far from every kind, for a detector that needs them."""
         if not detector.needs_labels:
             return None
-        samples = self.data(4, seed=11)
-        return Labelled(replace(samples, samples=samples.read(torch.arange(4)) * 5 + 20))
+        far_out = self.data(4, seed=11).read(torch.arange(4)) * 5 + 20
+        return Labelled(self.around(far_out))
 
     def fit(self, data: Data, w: Tensor | None = None, *, epochs: int = 3) -> Detector:
         """A detector trained on `data` in batches of everything, so that only the weights decide."""
@@ -87,6 +92,13 @@ class Case:
     def scores(self, data: Data, w: Tensor | None = None) -> Tensor:
         """Scores of fresh samples by a detector trained on `data`."""
         return inference.score(self.fit(data, w), self.data(20, seed=7))
+
+
+def _ring(nodes: int) -> Tensor:
+    """[2, 4 * nodes]: edges both ways between each node and the first and third after it."""
+    node = torch.arange(nodes)
+    pairs = [torch.stack([node, (node + step) % nodes]) for step in (1, 3)]
+    return torch.cat([*pairs, *(pair.flip(0) for pair in pairs)], 1)
 
 
 def one_number_per_sample(case: Case) -> None:
@@ -115,7 +127,8 @@ def weight_is_copies(case: Case) -> None:
 
 
 def zero_weight_is_absence(case: Case) -> None:
-    """A weight of zero is the same as leaving the sample out."""
+    """A weight of zero is the same as leaving the sample out; a node that is left out stays in the graph, as the
+    neighbour of others."""
     data = case.data()
     kept = torch.arange(len(data)).remainder(4) > 0
     expected = case.scores(data.take(kept.nonzero().flatten()))

@@ -112,14 +112,14 @@ def fit(
     """
     from ..sources.auto import open_source
     from ..workflows.fit import fit_run
-    from ..workflows.request import Request, named_for, wants_maps, with_setting
+    from ..workflows.request import Request, named_for, read_for, wants_maps, with_setting
     from . import options
 
     written = isinstance(data, (str, Path))
     command = options.command_line(fit, locals()) if written else ""
     problem = None
     if written or hasattr(data, "load"):
-        source = open_source(data, maps=wants_maps(detector), **reading.asked())
+        source = read_for(detector, open_source(data, maps=wants_maps(detector), **reading.asked()))
     else:
         from ..sources.memory import in_memory
 
@@ -320,7 +320,7 @@ def triage(
     """
     from ..sources.auto import open_source, with_maps
     from ..workflows import triage as triages
-    from ..workflows.request import Request, make_detector
+    from ..workflows.request import Request, make_detector, read_for
     from . import options
 
     written = isinstance(data, (str, Path))
@@ -332,6 +332,7 @@ def triage(
         maps = detector is not None and make_detector(detector).wants_maps
         source = open_source(data, maps=maps, **reading.asked())
         source = with_maps(source, deep=True) if detector is None else source
+        source = read_for(detector or "auto", source)
     else:
         from ..sources.memory import in_memory
 

@@ -68,6 +68,45 @@ class Scenes:
 
 
 @dataclass(frozen=True, eq=False)
+class Graph:
+    """A graph of which the samples are nodes. `take` says which nodes are asked about; the graph is never cut.
+
+    Attributes:
+        nodes: attributes [N, d] of all nodes.
+        edges: [2, E] int64, from and to; an undirected edge stands there both ways, and none leads to itself.
+        place: [n] of the samples among the nodes; None is all of them in their order.
+
+    Raises:
+        InputError: an edge leads to no node.
+
+    Examples:
+        >>> graph = Graph(torch.eye(3), torch.tensor([[0, 1], [1, 0]]))
+        >>> len(graph), len(graph.take(torch.tensor([2]))), graph.take(torch.tensor([2])).edges.shape[1]
+        (3, 1, 2)
+    """
+
+    nodes: Tensor
+    edges: Tensor
+    place: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < len(self.nodes):
+            raise InputError(f"edges lead to nodes from 0 to {len(self.nodes) - 1}: got {int(self.edges.max())}")
+
+    def __len__(self) -> int:
+        return len(self.nodes) if self.place is None else len(self.place)
+
+    @property
+    def asked(self) -> Tensor:
+        """[n] int64: the places of the samples among the nodes."""
+        return torch.arange(len(self.nodes)) if self.place is None else self.place
+
+    def take(self, index: Tensor) -> Graph:
+        """The graph, with the places of the samples at `index` [b]."""
+        return replace(self, place=index.cpu() if self.place is None else self.place[index.cpu()])
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One scene, and the places [k] in it, counted row by row, of the pixels that are asked about."""
 

@@ -127,9 +127,10 @@ class Detector(nn.Module):
     `couples_samples` says why, in a detector whose loss for one sample depends on the others in its batch;
     `needs_labels` makes it Supervised: it cannot be trained without a few labelled anomalies.
     `wants_maps` says that images are to be read as feature maps unless the user says otherwise;
+    `full_batch` takes all samples in each step, whatever `batch_size` says;
     `solve_once` spares a detector whose solution hardly follows the weights further solutions after the first;
     `loss_is_score` spares a pass over the data in a detector that scores a sample by its loss;
-    `needs_context` names what the batches of a detector that looks beyond the sample must carry, such as `Scenes`;
+    `needs_context` names what the batches of a detector that looks beyond the sample must carry: `Scenes` or `Graph`;
     `ignores_weights` says why weights have no say in a detector that learns nothing from training samples;
     `weights_add_to` names the scores, "own" or "local", and the samples where the default weighting is known to help;
     `local_weight`, above 0, has scores of maps be local by default, and says for how many distances its own counts;
@@ -166,6 +167,7 @@ class Detector(nn.Module):
     needs_labels: bool = False
     couples_samples: str = ""
     wants_maps: bool = False
+    full_batch: bool = False
     solve_once: bool = False
     loss_is_score: bool = False
     needs_context: type[Context] | None = None
@@ -187,6 +189,11 @@ class Detector(nn.Module):
     def has_maps(self) -> bool:
         """Whether `score_map` says where in an image the anomaly is: samples are images, and there is a map of them."""
         return self.modality.spatial and isinstance(self, Mapping2d)
+
+    @property
+    def looks_around(self) -> bool:
+        """Whether the detector, or one that it wraps, needs what surrounds a sample."""
+        return any(isinstance(part, Detector) and part.needs_context is not None for part in self.modules())
 
     @property
     def trained(self) -> Detector:

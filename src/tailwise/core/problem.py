@@ -198,6 +198,16 @@ class ReadByBackbone(Protocol):
 
 
 @runtime_checkable
+class ReadByNeighbours(Protocol):
+    """A source of the nodes of a graph, whose samples may hold what is around a node."""
+
+    def reading_around(self, around: bool) -> Self:
+        """The same source, whose samples hold what is `around` a node or its own attributes alone, unless it says which
+        already."""
+        ...
+
+
+@runtime_checkable
 class FromPictures(Protocol):
     """A source that makes each sample of a picture of 8 bits, by a network that an exported file can hold."""
 

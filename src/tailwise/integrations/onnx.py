@@ -89,7 +89,7 @@ def to_onnx(
 
     With a reader the file takes the fingerprint's pictures, and others like them.
     """
-    if fingerprint.looks_around(detector):
+    if detector.looks_around:
         raise InputError(
             f"{settings['detector']} cannot be exported: it scores a pixel by the scene around it, and a file "
             "takes samples alone",
@@ -163,7 +163,7 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
     opened = open_run(run)
     kept = opened.fingerprint()
     if kept is None:
-        if fingerprint.looks_around(opened.untrained_detector()):
+        if opened.untrained_detector().looks_around:
             raise InputError(f"{run} has no fingerprint: its detector scores a pixel by the scene around it")
         raise InputError(f"{run} was made before runs had fingerprints", "fit again to have one")
     if file is None:

@@ -162,7 +162,7 @@ def explain_score(
         "usual_distance": usual,
     }
     found["cues"] = _cues(known.detector, one)
-    if known.detector.needs_context:
+    if known.detector.looks_around:
         notes.append(
             "the score depends on the samples around this one, so it is not divided among the parts of the sample"
         )

@@ -70,7 +70,7 @@ def choose(detector: Detector, data: Data, seed: int = 0) -> Tensor | None:
     Rounded samples are not quite those of the data: what counts is that their scores stay. None where a score depends
     on what lies around a sample.
     """
-    if looks_around(detector):
+    if detector.looks_around:
         return None
     order = drawn(data, seed)
     size = 4 * math.prod(data.sample_shape)
@@ -94,11 +94,6 @@ def pictures_of(source: Source, data: Data, seed: int, count: int) -> Tensor | N
     first = source.decoded(names[:1])
     fit = 1 if first is None else max(1, _BYTES // first.nbytes)
     return first if first is None or fit == 1 else source.decoded(names[:fit])
-
-
-def looks_around(detector: Detector) -> bool:
-    """Whether the detector, or one that it wraps, needs what surrounds a sample."""
-    return any(isinstance(part, Detector) and part.needs_context is not None for part in detector.modules())
 
 
 def of(detector: Detector, samples: Tensor, pictures: Tensor | None = None) -> Fingerprint:

@@ -294,7 +294,7 @@ class Run:
             detector = detector.eval()
             if stored is not None:
                 self._compare(stored, detector)
-            elif not fingerprint.looks_around(detector):
+            elif not detector.looks_around:
                 fingerprint.of(detector, torch.zeros(1, *self.settings.sample_shape))  # what cannot score is told here
         return detector
 

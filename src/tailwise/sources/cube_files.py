@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import mmap
-import struct
-import warnings
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,12 +14,12 @@ import numpy as np
 from ..core import messages
 from ..errors import InputError, did_you_mean
 from . import envi, hdf5, nodata, tiff_files, zarr_files
+from .mat_files import is_hdf5, read_mat
 from .numpy_files import check_claim, read_numpy
 
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
 _MASK_NAMES = ("map", "gt", "mask", "labels", "ground_truth")
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 # The beginnings of units of measure in ENVI's headers: nanometres in each, and what is no length.
 _LENGTHS = {"nano": 1.0, "nm": 1.0, "micro": 1e3, "um": 1e3, "µm": 1e3, "μm": 1e3, "ang": 0.1, "milli": 1e6, "mm": 1e6}
 _NO_LENGTHS = ("wavenumber", "1/cm", "cm-1", "cm^-1", "ghz", "mhz", "thz", "index")
@@ -173,61 +170,10 @@ def _header_list(path: Path, entries: dict[str, str], name: str, bands: int) -> 
     return _numbers(values) if values else None
 
 
-# Types that elements of a MATLAB 5 file may be of; scipy ends the process at others.
-_MAT_TYPES = {1, 2, 3, 4, 5, 6, 7, 9, 12, 13, 14, 16, 17, 18}
-_MATRIX, _COMPRESSED = 14, 15
-_MAT_HEADER, _LOOKED_AT = 128, 1 << 16
-
-
-def _check_mat(path: Path) -> None:
-    """Raise a ValueError at an element of a MATLAB 5 file whose type is none, in the beginning of each variable."""
-    with path.open("rb") as file:
-        header = file.read(_MAT_HEADER)
-        order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
-        while order and len(tag := file.read(8)) == 8:
-            kind, size = struct.unpack(f"{order}II", tag)
-            start = file.tell()
-            content = file.read(min(size, _LOOKED_AT))
-            if kind == _COMPRESSED:
-                content = zlib.decompressobj().decompress(content, _LOOKED_AT)[8:]
-            if kind in (_MATRIX, _COMPRESSED):
-                _check_elements(content, order)
-            file.seek(start + size)
-
-
-def _check_elements(content: bytes, order: str) -> None:
-    place = 0
-    while len(content) >= place + 8:
-        kind, size = struct.unpack_from(f"{order}II", content, place)
-        # Up to four bytes lie beside their size, in the tag itself.
-        small = kind >> 16
-        kind, size, begins = (kind & 0xFFFF, 0, place + 8) if small else (kind, size, place + 8)
-        if kind not in _MAT_TYPES:
-            raise ValueError(f"an element is of the type {kind}, which there is not")
-        if kind == _MATRIX:
-            _check_elements(content[begins : begins + size], order)
-        place = begins + -(-size // 8) * 8
-
-
 def _open_mat(path: Path, key: str | None) -> Scene:
-    try:
-        with path.open("rb") as file:
-            # A MATLAB 7.3 file is HDF5 behind a block of 512 bytes; other programs write it without the block.
-            start = file.read(520)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if _HDF5 in (start[:8], start[512:]):
+    if is_hdf5(path):
         return _among(path, *hdf5.read_arrays(path), key)
-    import scipy.io
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of variables that are left out; those that are needed are missed below
-            _check_mat(path)
-            found = scipy.io.loadmat(path, appendmat=False)
-    except Exception as error:  # scipy raises many kinds on broken files
-        raise InputError(f"cannot read {path}: {str(error) or type(error).__name__}", "is it a MATLAB file?") from error
-    return _among(path, {name: value for name, value in found.items() if not name.startswith("__")}, {}, key)
+    return _among(path, read_mat(path), {}, key)
 
 
 def _open_numpy(path: Path, key: str | None) -> Scene:

@@ -63,8 +63,8 @@ def numpy_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         ) from error
 
 
-def numpy_layout(path: Path) -> Literal["parts", "cube", "rows"]:
-    """What the arrays of an npz or npy file are by their shapes: a training and a test part, a cube, or rows.
+def numpy_layout(path: Path) -> Literal["parts", "graph", "cube", "rows"]:
+    """What the arrays of an npz or npy file are by their names and shapes: two parts, a graph, a cube, or rows.
 
     Raises:
         InputError: broken.
@@ -72,6 +72,8 @@ def numpy_layout(path: Path) -> Literal["parts", "cube", "rows"]:
     shapes = numpy_shapes(path)
     if "x_train" in shapes:
         return "parts"
+    if "edge_index" in shapes:
+        return "graph"
     axes = {len(shape) for shape in shapes.values()}
     return "cube" if 3 in axes and not {"X", "x"} & {name for name, s in shapes.items() if len(s) == 2} else "rows"
 

@@ -36,6 +36,10 @@ class SourceOptions:
         skip_bad: skip unreadable images instead of refusing them.
         follow_links: read images that links out of their folder lead to.
         bad_bands: bands of a cube to leave out, counted from 0, as in "0-3,107,108".
+        edges: the list of edges of a graph whose nodes are the rows of a table.
+        hops: read a node of a graph as its attributes and the means around it, this many steps far; by default 2, and 0
+            for detectors that look at the graph themselves.
+        directed: edges of a graph lead one way only.
         white: the white reference of a cube.
         dark: the dark reference of a cube.
         nodata: a value by which pixels of a cube hold no data, where all their bands are at it.
@@ -56,6 +60,9 @@ class SourceOptions:
     skip_bad: bool = False
     follow_links: bool = False
     bad_bands: str | None = None
+    edges: str | None = None
+    hops: int | None = None
+    directed: bool = False
     white: str | None = None
     dark: str | None = None
     nodata: str | None = None

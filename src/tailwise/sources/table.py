@@ -78,7 +78,7 @@ class Table(PathSource):
     centre: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "columns", _columns(self.columns))
+        object.__setattr__(self, "columns", columns_of(self.columns))
         object.__setattr__(self, "normal", values_of(self.normal))
         super().__post_init__()
         object.__setattr__(self, "centre", tuple(map(float, self.centre)))
@@ -290,6 +290,15 @@ class _Rows:
     labels: str | None = None
 
 
+def read_frame(path: Path, writing: Writing = Writing()) -> pd.DataFrame:  # noqa: B008 (a frozen value)
+    """The table of a file as it is, its columns named by text.
+
+    Raises:
+        InputError: broken, empty, or no table.
+    """
+    return _read(path, writing, ()).frame
+
+
 def _read(path: Path, writing: Writing, wanted: Sequence[str]) -> _Rows:
     if path.is_dir():
         raise InputError(f"{path} is a folder: a table is one file", f"one of {', '.join(SUFFIXES)}")
@@ -332,7 +341,7 @@ def _frame(path: Path, writing: Writing, wanted: Sequence[str]) -> pd.DataFrame:
     return read_delimited(path, writing, wanted)
 
 
-def _columns(columns: str | Sequence[Any]) -> tuple[str, ...]:
+def columns_of(columns: str | Sequence[Any]) -> tuple[str, ...]:
     """Names of columns; as one text 'width,height,"weight, net"' -> ("width", "height", "weight, net")."""
     if not isinstance(columns, str):
         return tuple(str(column) for column in columns)

@@ -127,12 +127,13 @@ def start(
             parts, owner = detector.divide(data, torch.Generator().manual_seed(seed))
             start(detector.detector, parts, training, seed=seed, base_weights=base[owner])
         else:
-            _prepare(detector, data, training, base)
+            _prepare(detector, data, _in_steps(detector, data, training), base)
 
 
 def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | None, starts: bool) -> Outcome:
-    training = task.training
     _check(detector, task)
+    training = _in_steps(detector, data, task.training)
+    task = replace(task, training=training)
     if starts:
         _check_labels(detector, anomalies)
     task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
@@ -157,6 +158,11 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
             outcome = Loop(detector, data, task, continues=not starts).run()
         outcome.checks = run_checks(detector, data, task.weighting, outcome)
     return outcome
+
+
+def _in_steps(detector: Detector, data: Data, training: Training) -> Training:
+    """The training with the batches that the detector takes."""
+    return replace(training, batch_size=len(data)) if detector.full_batch else training
 
 
 def _check(detector: Detector, task: Task) -> None:

@@ -128,9 +128,10 @@ def parse(text: str) -> LocalScores | None:
 
 
 def choose(text: str, modality: Modality, detector: Detector) -> LocalScores | None:
-    """The local scores of this spelling for such samples: "auto" asks modality and detector, and leaves spectra and
-    most feature maps as they are."""
+    """The local scores of this spelling for such samples: "auto" asks modality and detector, and leaves spectra, most
+    feature maps, and what a detector says of a sample's surroundings as they are."""
     local = modality.local_scores or (modality.spatial and detector.local_weight > 0)
+    local = local and not detector.looks_around
     return parse("own" if text.strip() == "auto" and not local else text)
 
 

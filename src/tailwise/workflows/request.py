@@ -8,9 +8,10 @@ from typing import Any
 
 from ..calibration import conformal, score_maps
 from ..core import inference, registry, validation
+from ..core.context import Graph
 from ..core.detector import Detector
 from ..core.modality import FEATURE_MAP, ROW, Modality
-from ..core.problem import Problem, ReadByBackbone, Source
+from ..core.problem import Problem, ReadByBackbone, ReadByNeighbours, Source
 from ..errors import InputError
 from ..integrations import trackers
 from ..training import cleaning
@@ -116,6 +117,13 @@ def named_for(text: str, source: Source) -> str:
     """The spelling of a detector; of "auto" that of maps, where the source reads images as maps."""
     maps = text.strip() == AUTO and isinstance(source, ReadByBackbone) and bool(source.layers)
     return FEATURE_MAP.detector if maps else text
+
+
+def read_for(detector: str, source: Source) -> Source:
+    """The source as this detector reads it: what looks at a graph itself takes nodes without what is around them."""
+    if not isinstance(source, ReadByNeighbours):
+        return source
+    return source.reading_around(make_detector(detector).needs_context is not Graph)
 
 
 def with_setting(text: str, name: str, value: Any) -> str:

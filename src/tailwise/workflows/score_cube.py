@@ -178,7 +178,7 @@ class _Map:
 
 def _scores(detector: Detector, samples: Data, index: torch.Tensor, batch_size: int | None, device: str) -> np.ndarray:
     """[k] of the pixels at these places, which follow each other."""
-    if detector.needs_context:
+    if detector.looks_around:
         with torch.no_grad():
             return detector.score(samples.batch(index).to(device)).cpu().numpy()
     block = Data(samples.read(index), range(len(index)), modality=samples.modality)  # type: ignore[arg-type]

@@ -1,0 +1,114 @@
+"""What graph networks share: the graph of a batch, and convolutions by their names."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...core.context import Graph
+from ...core.data import Batch, Data
+from ...errors import InputError
+from .standardise import Standardise
+
+# What `conv` may be called: Kipf & Welling 2017, Hamilton et al. 2017, Xu et al. 2019, Tang et al. 2022.
+CONVOLUTIONS = ("gcn", "sage", "gin", "bwgnn")
+# Attributes of which so many are 0 count as words.
+_OF_WORDS = 0.8
+_TINY = 1e-12
+
+
+def graph_of(batch: Batch, name: str) -> Graph:
+    """The graph that a batch's samples are nodes of, with its tensors where the samples are.
+
+    Raises:
+        InputError: the samples have none.
+    """
+    graph = batch.context
+    if not isinstance(graph, Graph):
+        raise InputError(f"{name} looks at a graph, and these samples are in none", "give a graph, as Nodes(path) is")
+    device = batch.samples.device
+    return Graph(graph.nodes.to(device), graph.edges.to(device), graph.asked.to(device))
+
+
+class Attributes(Standardise):
+    """Attributes on one scale: standardised each, but for words, whose rare ones would drown all others.
+
+    Attributes that are never below 0 and mostly 0, as the words of a text are, are only divided by the largest.
+    """
+
+    def learn(self, data: Data, w: Tensor) -> None:
+        graph = data.context
+        nodes = graph.nodes if isinstance(graph, Graph) else data.read(torch.arange(len(data)))
+        if float(nodes.min()) >= 0 and float((nodes == 0).float().mean()) > _OF_WORDS:
+            self.mean = torch.zeros_like(self.mean)
+            self.scale = torch.full_like(self.scale, float(nodes.max().clamp_min(_TINY)))
+        else:
+            super().learn(data, w)
+
+
+def convolution(name: str, inner: int, outer: int) -> nn.Module:
+    """A layer (x [N, inner], edges [2, E]) -> [N, outer]."""
+    if name == "bwgnn":
+        return BetaWavelet(inner, outer)
+    layers = _layers()
+    if name == "gin":
+        return layers.GINConv(nn.Sequential(nn.Linear(inner, outer), nn.ReLU(), nn.Linear(outer, outer)))
+    return {"gcn": layers.GCNConv, "sage": layers.SAGEConv}[name](inner, outer)
+
+
+def _layers() -> Any:
+    """The layers of torch_geometric, whose import uses what torch has deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        from torch_geometric import nn as layers
+    return layers
+
+
+class BetaWavelet(nn.Module):
+    """Three bands of the normalised Laplacian's spectrum, side by side: low, middle and high (BWGNN, order 2)."""
+
+    # Polynomials in L: coefficients of 1, L and L L.
+    BANDS = ((3.0, -3.0, 0.75), (0.0, 3.0, -1.5), (0.0, 0.0, 0.75))
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.before = nn.Linear(inner, outer)
+        self.after = nn.Linear(len(self.BANDS) * outer, outer)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        first = self.before(x).relu()
+        once = laplacian(first, edges)
+        powers = (first, once, laplacian(once, edges))
+        bands = [sum(c * power for c, power in zip(band, powers, strict=True)) for band in self.BANDS]
+        return self.after(torch.cat(bands, 1))  # type: ignore[arg-type]
+
+
+def laplacian(x: Tensor, edges: Tensor) -> Tensor:
+    """L x [N, d] of the symmetrically normalised Laplacian L = 1 - D^-1/2 A D^-1/2."""
+    root = degrees(edges, len(x)).clamp_min(1).rsqrt()[:, None]
+    return x - root * gathered(root * x, edges)
+
+
+def gathered(x: Tensor, edges: Tensor) -> Tensor:
+    """[N, d]: the sum of x over the nodes from which edges lead to each."""
+    return torch.zeros_like(x).index_add_(0, edges[1], x[edges[0]])
+
+
+def degrees(edges: Tensor, nodes: int) -> Tensor:
+    """[N] float: how many edges lead to each node."""
+    return torch.bincount(edges[1], minlength=nodes).float()
+
+
+class Encoder(nn.Module):
+    """Two convolutions and their activations: attributes [N, d] -> [N, hidden]."""
+
+    def __init__(self, name: str, inner: int, hidden: int) -> None:
+        super().__init__()
+        self.first = convolution(name, inner, hidden)
+        self.second = convolution(name, hidden, hidden)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.second(self.first(x, edges).relu(), edges).relu()

@@ -1,0 +1,171 @@
+"""Graphs: nodes are the samples, and what surrounds each follows along."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+
+from ..core.bounds import Bounds
+from ..core.context import Graph
+from ..core.data import Data
+from ..core.modality import ROW
+from ..core.problem import Facts, Labelled, Problem
+from ..core.registry import register
+from ..errors import InputError, did_you_mean
+from ..numerics import graphs
+from .graph_files import GraphFile, is_graph, read_graph
+from .labels import Labels, read_labels, text_of, values_of
+from .paths import find_path
+from .recognition import Match, PathSource
+from .splits import one_class
+from .table import columns_of
+
+# Beside a node's own attributes its neighbours' means, and the means of those.
+HOPS = 2
+
+
+@register("source", "Nodes")
+@dataclass(frozen=True, repr=False)
+class Nodes(PathSource):
+    """The nodes of a graph, named by their number or their own names.
+
+    With labels, half of the normals train and everything else tests, as of a `Table`. Nodes that do not train are
+    masked: the graph is never cut, so they stay the neighbours of others. Edges are made to lead both ways; loops and
+    copies are dropped and counted.
+
+    Args:
+        path: .npz with x [N, d] (or its sparse parts x_data, x_indices, x_indptr, x_shape), edge_index [2, E] and what
+            else is known of each node; .mat with Attributes or X, and Network or A; .pt, a dict of such tensors; a
+            folder with nodes.csv and edges.csv (or .parquet); or a table of nodes, with `edges`.
+        edges: the list of edges that belongs to a table of nodes: a table with the columns src and dst.
+        labels: what tells normals from anomalies: the name of an array or column. y, Label and gnd are known.
+        normal: the values of the labels that are normal, whatever they are; every other is an anomaly.
+        groups: the name of the array or column that names each node's group.
+        columns: the attributes of a table of nodes, in this order; () takes all numbers but labels and groups.
+        hops: a sample holds a node's attributes and the means of its neighbours', of theirs, and so on, so often; 0 is
+            the attributes alone. None is 2, and 0 for detectors that look at the graph themselves.
+        directed: edges lead one way only.
+    """
+
+    reads: ClassVar[str] = "a graph (.npz with x and edge_index, .mat, .pt, a folder with nodes.csv and edges.csv)"
+    file_options: ClassVar[tuple[str, ...]] = ("path", "edges")
+
+    edges: str | None = None
+    labels: str | None = None
+    normal: tuple[int | str | bool, ...] = ()
+    groups: str | None = None
+    columns: tuple[str, ...] = ()
+    hops: Annotated[int, Bounds(at_least=0, at_most=10)] | None = None
+    directed: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "columns", columns_of(self.columns))
+        object.__setattr__(self, "normal", values_of(self.normal))
+        super().__post_init__()
+
+    @classmethod
+    def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        if "edges" in options:
+            return Match.ASKED
+        return Match.CERTAIN if is_graph(path) else Match.NONE
+
+    def load(self) -> Problem:
+        graph, tidied = self._read()
+        labels = self._labels(graph)
+        facts = Facts(Path(self.path).stem, "nodes", notes=(tidied.sentence,))
+        everything = self._labelled(graph, tidied, labels)
+        if labels is None:
+            return Problem(everything.data, facts, everything.groups)
+        if labels.doubt:
+            warnings.warn(labels.doubt, stacklevel=2)
+        note = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
+        facts = replace(facts, notes=(tidied.sentence, labels.sentence, note))
+        return one_class(everything.data, labels.anomalous, everything.groups, facts)
+
+    def load_all(self) -> Labelled:
+        graph, tidied = self._read()
+        return self._labelled(graph, tidied, self._labels(graph))
+
+    def at(self, path: str) -> Nodes:
+        """The same reading of another graph; labels and groups are kept where it has them."""
+        other = replace(self, path=path, edges=None if self.edges is None else self._beside(path))
+        said = read_graph(find_path(path), other._edges).said
+        return replace(
+            other,
+            labels=self.labels if self.labels in said else None,
+            groups=self.groups if self.groups in said else None,
+        )
+
+    def reading_around(self, around: bool) -> Nodes:
+        """The same graph with the usual hops, or none, unless `hops` says otherwise."""
+        return self if self.hops is not None else replace(self, hops=HOPS if around else 0)
+
+    def _beside(self, path: str) -> str:
+        """The list of edges of another table of nodes: that of the same name beside it, else the same one."""
+        beside = Path(path).parent / Path(str(self.edges)).name
+        return str(beside) if beside.is_file() else str(self.edges)
+
+    @property
+    def _edges(self) -> Path | None:
+        return None if self.edges is None else find_path(self.edges)
+
+    def _read(self) -> tuple[GraphFile, graphs.Tidied]:
+        graph = read_graph(find_path(self.path), self._edges)
+        return graph, graphs.tidied(graph.edges, len(graph.x), self.directed)
+
+    def _labelled(self, graph: GraphFile, tidied: graphs.Tidied, labels: Labels | None) -> Labelled:
+        own, features = self._attributes(graph)
+        hops = HOPS if self.hops is None else self.hops
+        samples = graphs.with_neighbours(own, tidied.edges, hops) if hops else own
+        context = Graph(torch.from_numpy(own), torch.from_numpy(tidied.edges))
+        data = Data(torch.from_numpy(samples), list(graph.names), _named(features, hops), context, ROW)
+        return Labelled(data, None if labels is None else labels.anomalous, self._groups(graph))
+
+    def _attributes(self, graph: GraphFile) -> tuple[np.ndarray, tuple[str, ...]]:
+        """Attributes [N, d] and their names, () where they have none."""
+        if not graph.features:
+            if self.columns:
+                raise InputError(f"{self.path} does not name its attributes", "leave --columns out")
+            return self._some(graph.x), ()
+        left = (self.labels, self.groups)
+        chosen = list(self.columns) or [name for name in graph.features if name not in left]
+        for name in chosen:
+            if name not in graph.features:
+                raise InputError(f"{self.path} has no column of numbers {name!r}", did_you_mean(name, graph.features))
+        return self._some(graph.x[:, [graph.features.index(name) for name in chosen]]), tuple(chosen)
+
+    def _some(self, x: np.ndarray) -> np.ndarray:
+        if not x.shape[1]:
+            raise InputError(f"{self.path}: its nodes have no attributes that are numbers", "give each at least one")
+        return np.ascontiguousarray(x)
+
+    def _labels(self, graph: GraphFile) -> Labels | None:
+        name = self.labels or graph.labels
+        if not name:
+            return None
+        try:
+            return read_labels(self._said(graph, name), name, self.normal)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error.message}", error.hint) from error
+
+    def _groups(self, graph: GraphFile) -> np.ndarray | None:
+        if self.groups is None:
+            return None
+        return np.array([text_of(value) for value in self._said(graph, self.groups).tolist()], dtype=str)
+
+    def _said(self, graph: GraphFile, name: str) -> np.ndarray:
+        if name not in graph.said:
+            raise InputError(f"{self.path} says no {name!r} of its nodes", did_you_mean(name, graph.said))
+        return graph.said[name]
+
+
+def _named(features: tuple[str, ...], hops: int) -> tuple[str, ...]:
+    """Names of attributes and of the means around them."""
+    around = ["", "neighbours' ", *(f"{hop} steps away: " for hop in range(2, hops + 1))][: hops + 1]
+    return tuple(f"{where}{name}" for where in around for name in features)

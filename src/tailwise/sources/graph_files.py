@@ -1,0 +1,214 @@
+"""The files that graphs come in: each becomes attributes of nodes, edges, and what else is said of each node.
+
+None is unpickled: a file that holds Python objects is refused in one sentence.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from ..errors import InputError, listed
+from .mat_files import is_hdf5, names_in_mat, read_mat
+from .numpy_files import numpy_shapes, read_numpy
+from .table import SUFFIXES as TABLES
+from .table import read_frame
+
+# An edge list and a table of nodes lie in one folder under these names.
+NODES, EDGES = "nodes", "edges"
+PICKLES = (".pkl", ".pickle", ".gpickle")
+ARRAYS = (".npz", ".mat", ".pt", ".pth")
+_X, _EDGES, _ADJACENCY = ("x", "X", "Attributes"), ("edge_index",), ("Network", "A", "adj")
+_LABELS = ("y", "Label", "label", "gnd")
+_SPARSE = ("data", "indices", "indptr", "shape")
+_ENDS = (("src", "dst"), ("source", "target"), ("from", "to"), ("u", "v"))
+_IDS = ("id", "node", "node_id", "name")
+_CONVERT = (
+    "where it was made: np.savez('graph.npz', x=data.x.numpy(), edge_index=data.edge_index.numpy(), y=data.y.numpy())"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class GraphFile:
+    """A graph as it is in its file.
+
+    Attributes:
+        x: attributes [N, d] float32.
+        edges: [2, E] int64, as they are given.
+        said: what else the file says of each node: arrays [N] by name.
+        labels: which of these is known to hold labels; "" where none is.
+        names: one a node.
+        features: names of the attributes, where they have any.
+    """
+
+    x: np.ndarray
+    edges: np.ndarray
+    said: dict[str, np.ndarray] = field(default_factory=dict)
+    labels: str = ""
+    names: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+def is_graph(path: Path) -> bool:
+    """Whether a file or folder says by its names and shapes that it holds a graph; a pickle is taken for one."""
+    if path.is_dir():
+        return _table_in(path, NODES) is not None and _table_in(path, EDGES) is not None
+    suffix = path.suffix.lower()
+    if suffix in PICKLES or suffix in (".pt", ".pth"):
+        return True
+    if suffix == ".npz":
+        return "edge_index" in numpy_shapes(path)
+    names = names_in_mat(path) if suffix == ".mat" else frozenset()
+    return bool(names & {*_ADJACENCY}) and bool(names & {*_X})
+
+
+def read_graph(path: Path, edges: Path | None = None) -> GraphFile:
+    """The graph of an npz, MATLAB or torch file, of a folder with nodes and edges, or of two tables.
+
+    Raises:
+        InputError: broken, it holds Python objects, or what belongs together does not fit.
+    """
+    if path.is_dir():
+        nodes, found = _table_in(path, NODES), _table_in(path, EDGES)
+        if nodes is None or found is None:
+            raise InputError(f"{path} holds no graph", f"needed are {NODES}.csv and {EDGES}.csv, or .parquet")
+        return _of_tables(nodes, found)
+    if edges is not None:
+        return _of_tables(path, edges)
+    suffix = path.suffix.lower()
+    if suffix in PICKLES:
+        raise InputError(f"{path} is a pickle, which could run code, so it is not opened", f"convert it {_CONVERT}")
+    readers: dict[str, Callable[[Path], dict[str, Any]]] = {
+        ".npz": read_numpy, ".mat": _read_mat, ".pt": _read_torch, ".pth": _read_torch,
+    }  # fmt: skip
+    if suffix not in readers:
+        raise InputError(f"{path.name} is no graph that can be read", f"one of {', '.join(ARRAYS)}, or two tables")
+    return _of_arrays(path, _unsparse(readers[suffix](path)))
+
+
+def _of_arrays(path: Path, arrays: dict[str, Any]) -> GraphFile:
+    x = _first(arrays, _X)
+    adjacency, edges = _first(arrays, _ADJACENCY), _first(arrays, _EDGES)
+    if x is None or (edges is None and adjacency is None):
+        raise InputError(
+            f"{path} holds no graph: needed are x and edge_index, or Attributes and Network; got {listed(arrays)}",
+            "np.savez('graph.npz', x=x, edge_index=edge_index, y=y), x [N, d] and edge_index [2, E]",
+        )
+    if edges is None:
+        rows, columns = scipy.sparse.coo_array(adjacency).coords
+        edges = np.stack([rows, columns])
+    values = _values(path, x)
+    count = len(values)
+    said = {name: np.asarray(each).reshape(-1) for name, each in arrays.items() if _is_one_each(each, count)}
+    labels = next((name for name in _LABELS if name in said), "")
+    return GraphFile(values, _checked(path, edges, count), said, labels, tuple(map(str, range(count))))
+
+
+def _values(path: Path, x: Any) -> np.ndarray:
+    values = np.asarray(x.toarray() if scipy.sparse.issparse(x) else x)
+    if values.ndim != 2 or not np.issubdtype(values.dtype, np.number):
+        raise InputError(f"{path}: x has shape {list(values.shape)}: attributes [nodes, features] were needed")
+    values = values.astype(np.float32)
+    bad = ~np.isfinite(values).all(1)
+    if bad.any():
+        raise InputError(
+            f"{path}: node {int(bad.argmax())} has NaN, infinity or what float32 cannot hold ({bad.sum()} such nodes)",
+            "fill or drop them first",
+        )
+    return values
+
+
+def _checked(path: Path, edges: Any, nodes: int) -> np.ndarray:
+    edges = np.asarray(edges)
+    if edges.ndim != 2 or len(edges) != 2 or not np.issubdtype(edges.dtype, np.integer):
+        raise InputError(
+            f"{path}: edge_index has shape {list(edges.shape)} of {edges.dtype}: whole numbers [2, edges] were needed",
+            "transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else "",
+        )
+    if edges.size and not 0 <= edges.min() <= edges.max() < nodes:
+        raise InputError(f"{path}: edges lead to nodes from {edges.min()} to {edges.max()}, and there are {nodes}")
+    return edges.astype(np.int64)
+
+
+def _is_one_each(values: Any, count: int) -> bool:
+    return not scipy.sparse.issparse(values) and np.asarray(values).shape in ((count,), (count, 1), (1, count))
+
+
+def _first(arrays: dict[str, Any], names: tuple[str, ...]) -> Any:
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _unsparse(arrays: dict[str, Any]) -> dict[str, Any]:
+    """Arrays with x_data, x_indices, x_indptr and x_shape put together as the sparse x."""
+    found = dict(arrays)
+    for name in _X:
+        parts = [f"{name}_{part}" for part in _SPARSE]
+        if all(part in found for part in parts):
+            data, indices, indptr, shape = (found.pop(part) for part in parts)
+            try:
+                found[name] = scipy.sparse.csr_array((data, indices, indptr), shape=tuple(shape.tolist()))
+            except (ValueError, TypeError) as error:
+                raise InputError(f"the parts of the sparse {name} do not fit: {error}") from error
+    return found
+
+
+def _read_mat(path: Path) -> dict[str, Any]:
+    if is_hdf5(path):
+        raise InputError(f"{path} is a MATLAB 7.3 file, whose sparse matrices are not read", "save it with -v7")
+    return read_mat(path)
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    """The tensors of a dict; only tensors are read, never other objects."""
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of formats; what cannot be read is refused below
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what torch raises on other objects and broken files is not a closed list
+        raise InputError(
+            f"{path} holds Python objects, which could run code, or is damaged: only a dict of tensors is read",
+            f"convert it {_CONVERT}",
+        ) from error
+    if not isinstance(found, dict) or not all(isinstance(each, torch.Tensor) for each in found.values()):
+        raise InputError(f"{path} holds no dict of tensors", "torch.save({'x': x, 'edge_index': edge_index}, path)")
+    return {str(name): (each.to_dense() if each.is_sparse else each).numpy() for name, each in found.items()}
+
+
+def _table_in(folder: Path, stem: str) -> Path | None:
+    """The table of this name in a folder, in whatever form."""
+    found = (folder / f"{stem}{suffix}" for suffix in TABLES)
+    return next((path for path in found if path.is_file()), None)
+
+
+def _of_tables(nodes: Path, edges: Path) -> GraphFile:
+    """A table of nodes, one a row, and a list of edges that names them."""
+    of_nodes, of_edges = (read_frame(path) for path in (nodes, edges))
+    own = next((name for name in of_nodes.columns if str(name).lower() in _IDS), None)
+    names = [str(each) for each in (of_nodes[own] if own is not None else of_nodes.index)]
+    place = {name: i for i, name in enumerate(names)}
+    if len(place) < len(names):
+        twice = next(name for i, name in enumerate(names) if place[name] != i)
+        raise InputError(f"{nodes} has two nodes called {twice!r}", "rename one")
+    lower = {str(name).lower(): name for name in of_edges.columns}
+    ends = next((pair for pair in _ENDS if set(pair) <= lower.keys()), None)
+    if ends is None and len(of_edges.columns) < 2:
+        raise InputError(f"{edges} has one column: an edge has two ends", "name them src and dst")
+    first, second = (lower[end] for end in ends) if ends else of_edges.columns[:2]
+    found = []
+    for column in (first, second):
+        ids = [str(each) for each in of_edges[column]]
+        if (row := next((row for row, each in enumerate(ids) if each not in place), None)) is not None:
+            raise InputError(f"{edges}: row {row} names the node {ids[row]!r}, which {nodes.name} does not have")
+        found.append(np.array([place[each] for each in ids], np.int64))
+    said = {str(name): of_nodes[name].to_numpy() for name in of_nodes.columns if name != own}
+    numbers = [name for name, values in said.items() if np.issubdtype(values.dtype, np.number)]
+    x = np.stack([said[name] for name in numbers], 1) if numbers else np.zeros((len(names), 0))
+    return GraphFile(_values(nodes, x), np.stack(found), said, "", tuple(names), tuple(numbers))

@@ -1,0 +1,224 @@
+"""Graphs: every form of file gives the same one, what does not train stays a neighbour, and runs work end to end."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse
+import torch
+
+import tailwise
+from tailwise.cli.main import run as cli
+from tailwise.core.context import Graph
+from tailwise.core.data import Batch, Data
+from tailwise.core.registry import parse_one
+from tailwise.detectors.components.graph_nets import BetaWavelet, laplacian
+from tailwise.detectors.dominant import edges_error
+from tailwise.errors import InputError
+from tailwise.numerics import graphs
+from tailwise.sources.auto import open_source
+from tailwise.sources.graph import Nodes
+from tailwise.training.fit import fit
+from tailwise.training.options import Training
+
+N, D = 60, 4
+
+
+@pytest.fixture(scope="module")
+def made() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Attributes, edges one way with a loop and a copy, and labels: two blocks, and three nodes that fit in neither."""
+    generator = np.random.default_rng(0)
+    block = np.arange(N) % 2
+    x = (4 * block[:, None] + generator.normal(size=(N, D))).astype(np.float32)
+    y = np.zeros(N, np.int64)
+    y[:3], x[:3] = 1, 2 - 3 * x[:3]
+    pairs = [(i, j) for i in range(N) for j in range(i + 1, N) if block[i] == block[j] and generator.random() < 0.15]
+    return x, np.array([*pairs, pairs[0], (5, 5)]).T, y
+
+
+FORMS = ("npz", "sparse.npz", "mat", "pt", "folder", "parquet", "tables")
+
+
+def written(form: str, folder: Path, made: tuple[np.ndarray, np.ndarray, np.ndarray]) -> tuple[str, dict[str, str]]:
+    """A path that holds the graph in a form, and the options that it needs."""
+    x, edges, y = made
+    path = folder / f"graph.{form}"
+    if form == "npz":
+        np.savez(path, x=x, edge_index=edges, y=y)
+    elif form == "sparse.npz":
+        s = scipy.sparse.csr_array(x)
+        np.savez(
+            path,
+            x_data=s.data,
+            x_indices=s.indices,
+            x_indptr=s.indptr,
+            x_shape=np.array(s.shape),
+            edge_index=edges,
+            y=y,
+        )
+    elif form == "mat":
+        a = scipy.sparse.csc_matrix((np.ones(edges.shape[1]), edges), shape=(N, N))
+        scipy.io.savemat(path, {"Network": a, "Attributes": scipy.sparse.csc_matrix(x), "Label": y[:, None]})
+    elif form == "pt":
+        torch.save({"x": torch.from_numpy(x), "edge_index": torch.from_numpy(edges), "y": torch.from_numpy(y)}, path)
+    else:
+        nodes = pd.DataFrame(x, columns=list("abcd")).assign(quality=y)
+        nodes.insert(0, "id", [f"part {i}" for i in range(N)])
+        ends = pd.DataFrame({"src": nodes["id"].to_numpy()[edges[0]], "dst": nodes["id"].to_numpy()[edges[1]]})
+        path = folder / "graph"
+        path.mkdir()
+        if form == "parquet":
+            nodes.to_parquet(path / "nodes.parquet")
+            ends.to_parquet(path / "edges.parquet")
+        else:
+            nodes.to_csv(path / "nodes.csv", index=False)
+            ends.to_csv(path / "edges.csv", index=False)
+        if form == "tables":
+            return str(path / "nodes.csv"), {"edges": str(path / "edges.csv"), "labels": "quality"}
+        return str(path), {"labels": "quality"}
+    return str(path), {}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_graph(form: str, tmp_path: Path, made: tuple[np.ndarray, ...]) -> None:
+    path, options = written(form, tmp_path, made)  # type: ignore[arg-type]
+    source = open_source(path, hops=0, **options)
+    assert isinstance(source, Nodes)
+    found = source.load_all()
+    graph = found.data.context
+    assert isinstance(graph, Graph)
+    x, edges, y = made
+    assert np.allclose(found.data.read(torch.arange(N)).numpy(), x, rtol=1e-6)
+    assert found.labels is not None
+    assert found.labels.tolist() == (y == 1).tolist()
+    pairs = {tuple(pair) for pair in edges.T.tolist() if pair[0] != pair[1]}
+    assert {tuple(pair) for pair in graph.edges.T.tolist()} == pairs | {(j, i) for i, j in pairs}
+    assert eval(repr(source), {"Nodes": Nodes}) == source
+    notes = source.load().facts.notes[0]
+    if form != "mat":  # a matrix cannot say an edge twice
+        assert "1 loops dropped, 1 copies dropped" in notes
+
+
+def test_a_pickle_is_refused_in_one_sentence_that_says_how_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "data.pkl").write_bytes(pickle.dumps({"x": np.eye(3)}))
+    torch.save({"x": Path("an object")}, tmp_path / "data.pt")
+    for name in ("data.pkl", "data.pt"):
+        with pytest.raises(InputError, match="could run code") as refused:
+            open_source(tmp_path / name).load()
+        assert "np.savez" in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"edge_index": np.array([[0, 99], [1, 2]])}, "edges lead to nodes from 0 to 99, and there are 60"),
+        ({"edge_index": np.zeros((5, 2), int)}, "whole numbers"),
+        ({"edge_index": np.zeros((2, 3))}, "whole numbers"),
+        ({"x": np.full((N, D), np.nan)}, "node 0 has NaN"),
+        ({"x": np.zeros((2, 3, 4))}, "attributes \\[nodes, features\\] were needed"),
+        ({"y": np.arange(5)}, None),
+    ],
+)
+def test_what_does_not_fit_is_said(change: dict, said: str | None, tmp_path: Path, made: tuple) -> None:
+    x, edges, y = made
+    np.savez(tmp_path / "graph.npz", **{"x": x, "edge_index": edges, "y": y} | change)
+    if said is None:  # labels of other things are none of these nodes
+        assert Nodes(str(tmp_path / "graph.npz")).load_all().labels is None
+        return
+    with pytest.raises(InputError, match=said):
+        Nodes(str(tmp_path / "graph.npz")).load()
+
+
+def test_an_edge_of_an_unknown_node_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nodes.csv").write_text("id,width\na,1\nb,2\n")
+    (tmp_path / "edges.csv").write_text("src,dst\na,b\na,c\n")
+    with pytest.raises(InputError, match="row 1 names the node 'c'"):
+        open_source(tmp_path).load()
+
+
+def test_a_directed_graph_stays_so(tmp_path: Path) -> None:
+    np.savez(tmp_path / "graph.npz", x=np.eye(3), edge_index=np.array([[0, 1], [1, 2]]))
+    context = Nodes(str(tmp_path / "graph.npz"), directed=True).load().train.context
+    assert isinstance(context, Graph)
+    assert context.edges.tolist() == [[0, 1], [1, 2]]
+
+
+def test_means_of_neighbours_by_hand() -> None:
+    """A chain of three and a node alone, which keeps its own."""
+    x, edges = np.array([[1.0], [3.0], [5.0], [7.0]]), np.array([[0, 1, 1, 2], [1, 0, 2, 1]])
+    assert graphs.with_neighbours(x, edges, 2).tolist() == [[1, 3, 3], [3, 3, 3], [5, 3, 3], [7, 7, 7]]
+
+
+def test_nodes_are_masked_and_the_graph_is_not_cut(made: tuple[np.ndarray, ...], tmp_path: Path) -> None:
+    path, _ = written("npz", tmp_path, made)  # type: ignore[arg-type]
+    problem = Nodes(path, hops=0).load()
+    context = problem.train.context
+    assert isinstance(context, Graph)
+    assert len(context) == len(problem.train) < len(context.nodes) == N
+    assert torch.equal(context.nodes[context.asked], problem.train.read(torch.arange(len(problem.train))))
+
+
+def test_the_error_of_edges_is_that_of_the_matrix() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, edges = torch.randn(9, 3, generator=generator), torch.tensor([[0, 1, 4, 5], [1, 0, 5, 4]])
+    matrix = torch.zeros(9, 9).index_put((edges[1], edges[0]), torch.ones(4))
+    assert torch.allclose(edges_error(z, edges), (matrix - z @ z.T).square().sum(1), atol=1e-4)
+
+
+def test_the_laplacian_and_its_bands() -> None:
+    """L of a pair of nodes has the eigenvalues 0 and 2; the three bands add up to a polynomial that is 3 at 0."""
+    edges = torch.tensor([[0, 1], [1, 0]])
+    assert laplacian(torch.tensor([[1.0], [1.0]]), edges).abs().max() < 1e-6
+    assert torch.allclose(laplacian(torch.tensor([[1.0], [-1.0]]), edges), torch.tensor([[2.0], [-2.0]]))
+    assert [sum(band) for band in zip(*BetaWavelet.BANDS, strict=True)] == [3.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["graph-classifier", "dominant", "cola"])
+def test_a_node_of_weight_0_still_speaks_to_its_neighbours(name: str, made: tuple, tmp_path: Path) -> None:
+    """Leaving a node out of training changes nothing but its say; taking its edges away changes its neighbours."""
+    if name != "cola":
+        pytest.importorskip("torch_geometric")
+    path, _ = written("npz", tmp_path, made)
+    everything = Nodes(path, hops=0).load_all()
+    known = everything.take(np.array([0, 1])) if name == "graph-classifier" else None
+    detector = parse_one(name, "detector")
+    w = torch.ones(N)
+    w[7] = 0
+    fit(detector, everything.data, training=Training(epochs=3), base_weights=w, anomalies=known)
+    graph = everything.data.context
+    assert isinstance(graph, Graph)
+    kept = graph.edges[:, (graph.edges != 7).all(0)]
+    whole: Batch = next(everything.data.batches(N))
+    cut = next(Data(graph.nodes, everything.data.names, context=Graph(graph.nodes, kept)).batches(N))
+    near = graph.edges[1][graph.edges[0] == 7]
+    with torch.no_grad():
+        moved = (detector.score(whole) - detector.score(cut)).abs()
+    assert float(moved[near].min()) > 0
+
+
+@pytest.mark.parametrize("detector", ["auto", "dominant", "cola", "graph-classifier"])
+def test_a_run_end_to_end(detector: str, made: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if detector in ("dominant", "graph-classifier"):
+        pytest.importorskip("torch_geometric")
+    path, _ = written("npz", tmp_path, made)
+    options = {"anomalies": "1"} if detector == "graph-classifier" else {}
+    run = tailwise.fit(path, detector=detector, out=tmp_path / "run", **options)
+    scores = run.score(path)
+    assert scores["sample"].tolist() == [str(i) for i in range(N)]
+    assert len(run.scores()) == (N - 3 + 1) // 2
+    if detector == "auto":
+        assert (scores["score"].rank(ascending=False)[:3] <= 3).sum() >= 2
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert cli(["explain", str(run.path), path, "--sample", "1"]) == 0
+    said = capsys.readouterr().out
+    assert ("adds to the score" in said) == (detector == "auto")
+    assert ("depends on the samples around" in said) == (detector != "auto")
+
+
+def test_samples_of_no_graph_are_refused_by_name() -> None:
+    data = Data(torch.eye(4), list("abcd"))
+    with pytest.raises(InputError, match="cola looks at a graph"):
+        fit(parse_one("cola", "detector"), data)
