@@ -1,7 +1,9 @@
 """Graphs: every form of file gives the same one, what does not train stays a neighbour, and runs work end to end."""
 
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -216,6 +218,11 @@ def test_a_run_end_to_end(detector: str, made: tuple, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert ("adds to the score" in said) == (detector == "auto")
     assert ("depends on the samples around" in said) == (detector != "auto")
+
+
+def test_the_page_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(Path(__file__).parents[1] / "benchmarks" / "graphs.py")
+    assert script.PAGE.read_text() == script.page()
 
 
 def test_samples_of_no_graph_are_refused_by_name() -> None:
