@@ -58,6 +58,24 @@ def test_the_highest_places_of_normals_are_not_at_the_border(spelling):
     assert share_at_border(inference.over_batches(detector, fresh, detector.score_map)) < 2
 
 
+def test_padim_bears_a_border_that_varies_less_evenly_than_the_inside():
+    """As of pictures whose edges cut through things."""
+    generator = torch.Generator().manual_seed(0)
+
+    def cut(data):
+        factor = torch.where(border((14, 14)), torch.randn(CROPS, 1, 14, 14, generator=generator).mul(0.25).exp(), 1)
+        middle = data.samples.mean((0, 2, 3), keepdim=True)
+        return Data(middle + (data.samples - middle) * factor, data.names, modality=FEATURE_MAP)
+
+    detector = parse_one("padim", "detector")
+    fit(detector, cut(crops(6, 14, FEATURE_MAP, CROPS)))
+    fresh = cut(crops(6, 14, FEATURE_MAP, 0))
+    found = inference.over_batches(detector, fresh, detector.score_map)
+    shares = [share_at_border(maps) for maps in (found * detector.scale.reshape(14, 14), found)]
+    assert shares[0] > 2.5
+    assert shares[1] < 0.75 * shares[0]
+
+
 def test_neighbourhoods_are_alike_at_the_border_and_inside():
     data = crops(1, 12, FEATURE_MAP, 0)
     spread = pooling.means_around(data.samples, 3).std(0).reshape(12, 12)

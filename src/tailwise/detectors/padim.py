@@ -18,6 +18,8 @@ from .components.standardise import Standardise
 _STEP = 32
 # Less of a distance's bound than this is rounding.
 _LEAST_REST = 1e-3
+# Which share of an image's places says how far border and inside reach.
+_FARTHEST = 0.1
 
 
 @register("detector", "padim")
@@ -25,10 +27,11 @@ class PaDiM(ReadsOnce):
     """Squared Mahalanobis distance of each position's channels to that position's normals.
 
     Of many channels a random few are kept, drawn once by the fit's seed. The paper's constants are 100 channels (for
-    a ResNet-18) and 0.01 added to every variance. Here channels are first given variance 1, so that 0.01 means the
-    same whatever the backbone, means and covariances are weighted, and an image's score is the mean of its largest
-    distances, not the largest alone. It is computed once, with the weights known beforehand: those that scores would
-    give hardly move it.
+    a ResNet-18) and 0.01 added to every variance. Here channels are first given variance 1, so that what is added means
+    the same whatever the backbone, and it is 0.1: a hundred images tell so many variances badly. Means and covariances
+    are weighted, distances at the border are put on the scale of those inside, and an image's score is the mean of its
+    largest distances, not the largest alone. It is computed once, with the weights known beforehand: those that scores
+    would give hardly move it.
 
     Args:
         dims: how many channels are kept; all where there are no more.
@@ -43,8 +46,9 @@ class PaDiM(ReadsOnce):
     mean: Tensor
     whitening: Tensor
     count: Tensor
+    scale: Tensor
 
-    def __init__(self, dims: Count = 100, added: Positive = 0.01, top: Share = 0.01) -> None:
+    def __init__(self, dims: Count = 100, added: Positive = 0.1, top: Share = 0.01) -> None:
         super().__init__()
         self.dims = dims
         self.added = added
@@ -58,6 +62,7 @@ class PaDiM(ReadsOnce):
         self.register_buffer("mean", torch.zeros(1))  # [positions, d]
         self.register_buffer("whitening", torch.zeros(1))  # [positions, d, d]
         self.register_buffer("count", torch.ones(1))  # how many samples of equal weight tell as much
+        self.register_buffer("scale", torch.ones(1))  # [positions], what their distances are divided by
 
     def solve(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
@@ -67,6 +72,7 @@ class PaDiM(ReadsOnce):
         self.mean = mean.float().to(device)
         self.whitening = _whitening(covariance).float().to(device)
         self.count = _effective_count(data, w).reshape(1).to(self.count)
+        self.scale = self._scale_of(data, w).to(self.mean)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """One distance a position is for score and map; the embedding is the mean of the kept channels."""
@@ -87,14 +93,40 @@ class PaDiM(ReadsOnce):
 
         By the Sherman-Morrison formula; what is added to the variances is taken to be small beside them.
         """
-        apart, n = self._apart(self._vectors(batch)), self.count.clamp_min(2)
-        # The formula of equal weights: no distance exceeds n - 1 there. Of fewer images than dimensions most are near.
-        without = n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min((1 / n).clamp_max(_LEAST_REST))
-        return top_mean(without, self.top)
+        return top_mean(self._apart_left_out(batch) / self.scale, self.top)
 
     def _apart(self, vectors: Tensor) -> Tensor:
-        """Squared distances [n, p]."""
-        return distances(vectors, self.mean, self.whitening)
+        """Squared distances [n, p], on one scale for border and inside."""
+        return distances(vectors, self.mean, self.whitening) / self.scale
+
+    def _apart_left_out(self, batch: Batch) -> Tensor:
+        """Squared distances [n, p] of training images, each as if it had not been learnt; not divided by the scale."""
+        apart = distances(self._vectors(batch), self.mean, self.whitening)
+        n = self.count.clamp_min(2)
+        # The formula of equal weights: no distance exceeds n - 1 there. Of fewer images than dimensions most are near.
+        return n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min((1 / n).clamp_max(_LEAST_REST))
+
+    def _scale_of(self, data: Data, w: Tensor) -> Tensor:
+        """[positions]: how far the border's farthest tenth lies over that of the inside, of images that are left out,
+        where this is above 1; elsewhere 1.
+
+        What is cut off at an edge differs from image to image, and zeros are a part of what the network sees there, so
+        border places vary less evenly than a Gaussian: two to four times too many highest places lay there.
+        """
+        height, width = self.sample_shape[1:]
+        outer = torch.ones(height, width, dtype=torch.bool)
+        outer[1:-1, 1:-1] = False
+        outer = outer.flatten()
+        scale = torch.ones(height * width)
+        if min(int(outer.sum()), int((~outer).sum())) < 1 / _FARTHEST:
+            return scale
+        share, farthest = (w.double() / w.double().sum()).cpu(), torch.zeros(2, dtype=torch.float64)
+        for batch in data.batches(_STEP):
+            apart = self._apart_left_out(batch.to(self.mean.device)).double().cpu()
+            each = torch.stack([top_mean(apart[:, part], _FARTHEST) for part in (outer, ~outer)])
+            farthest += each @ share[batch.index]
+        scale[outer] = float((farthest[0] / farthest[1].clamp_min(1e-12)).clamp_min(1))
+        return scale
 
     def _vectors(self, batch: Batch) -> Tensor:
         return self.modality.by_place(self.standardise(batch.samples)[:, self.kept])
