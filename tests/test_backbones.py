@@ -200,6 +200,19 @@ def test_an_onnx_file(images, tmp_path):
     expected = torch.nn.functional.avg_pool2d((images - mean) / scale, 2)
     assert torch.allclose(maps, expected, atol=1e-5)
     assert networks.identity(str(path)) != ""
+    assert networks.map_layers(str(path)) == (1, 2)
+    declared = {"tailwise.mean": "0.5,0.25,0", "tailwise.scale": "2,1,0.5", "tailwise.layers": "0", "other": "x"}
+    onnx.helper.set_model_props(model, declared)
+    onnx.save(model, path)
+    assert networks.map_layers(str(path)) == networks.deep_layers(str(path)) == (0,)
+    (maps,) = networks.backbone(str(path), (0,))(images)
+    mean, scale = (torch.tensor(v)[:, None, None] for v in ((0.5, 0.25, 0.0), (2.0, 1.0, 0.5)))
+    assert torch.allclose(maps, torch.nn.functional.avg_pool2d((images - mean) / scale, 2), atol=1e-5)
+    for wrong in ({"tailwise.mean": "grey"}, {"tailwise.scale": "1,1"}, {"tailwise.scale": "1,0,1"}):
+        onnx.helper.set_model_props(model, declared | wrong)
+        onnx.save(model, path)
+        with pytest.raises(InputError, match="declares"):
+            networks.backbone(str(path))
     path.write_bytes(b"broken")
     with pytest.raises(InputError, match="cannot read"):
         networks.backbone(str(path))

