@@ -76,6 +76,11 @@ def weighting_adds(module_of: Callable[[Path], ModuleType]) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def image_limits(module_of: Callable[[Path], ModuleType]) -> ModuleType:
+    return module_of(ROOT / "benchmarks" / "image_limits.py")
+
+
+@pytest.fixture(scope="module")
 def weighting_page(module_of: Callable[[Path], ModuleType]) -> ModuleType:
     return module_of(ROOT / "benchmarks" / "weighting_adds_page.py")
 
@@ -85,6 +90,7 @@ def weighting_page(module_of: Callable[[Path], ModuleType]) -> ModuleType:
     [
         ("small_sets", "small-sets.jsonl", "small-sets.md"),
         ("thresholds", "thresholds.jsonl", "thresholds.md"),
+        ("image_limits", "image_limits.jsonl", "image_limits.md"),
         ("weighting_page", "weighting-adds.jsonl", "weighting-adds.md"),
     ],
 )
