@@ -286,7 +286,8 @@ def triage(
     none). There is no threshold and no p_value: both need known normals.
 
     With --out a folder gets scores.csv, review.csv (the most suspicious first) and review.html (with pictures); it may
-    hold none of them yet. Write "anomaly" or "normal" in the column verdict of review.csv, and give the sheet to
+    hold none of them yet. Decide on the page, which saves review.csv anew, or write "anomaly" or "normal" in the
+    column verdict, and give the sheet to
     `tailwise fit --reviewed`. `tailwise.triage` is the same in Python; there the data may also be an array
     [n, *sample], a DataFrame or a source, and the scores are returned, with what the command says in `attrs`.
 
