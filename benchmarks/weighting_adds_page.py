@@ -122,10 +122,10 @@ def page(every: list[Row]) -> str:
         "are CPU seconds of the two trainings: the median without weights, and the median ratio.",
         "`by default` says whether weights are on there; the last column whether the interval of the AUPR asks for",
         f"it: on if it lies above 0 and its middle at {WORTH} or above, else off. The {WORTH} was set after these",
-        "rows had been seen; it keeps them off for nearest-neighbours and deep-svdd beside local scores. A fit cannot",
-        "tell whether data has a long tail, so one default serves all rows, and one all spectra: on where every kind of",
-        "data with a long tail asks for it, off where one does not, and where there is none. local-rx and collaborative",
-        "cannot be weighed.",
+        "rows had been seen; it keeps them off for nearest-neighbours and deep-svdd beside local scores. A fit",
+        "cannot tell whether data has a long tail, so one default serves all rows, and one all spectra: on where",
+        "every kind of data with a long tail asks for it, off where one does not, and where there is none. local-rx",
+        "and collaborative cannot be weighed.",
         "",
     ]  # fmt: skip
     against: list[str] = []
