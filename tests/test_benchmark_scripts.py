@@ -100,6 +100,18 @@ def test_the_page_is_that_of_the_rows(script: str, rows: str, page: str, request
     assert (ROOT / "benchmarks" / page).read_text() == module.page(every)
 
 
+def test_large_photos_differ_by_their_defect_alone(module_of: Callable[[Path], ModuleType]) -> None:
+    large = module_of(ROOT / "benchmarks" / "large_photos.py")
+    good, bad = (large.photo(3, defect, (500, 600)) for defect in (False, True))
+    apart = np.abs(np.asarray(good[0], int) - np.asarray(bad[0], int)).max(2)
+    # Light and tint are drawn after the defect: elsewhere the photos are alike but for these.
+    row, column = bad[1]
+    inside = apart[row - 10 : row + 10, column - 10 : column + 10]
+    assert good[1] is None
+    assert inside.max() > 30 > 8 > np.median(apart)
+    assert (ROOT / "benchmarks" / "large-photos.md").read_text() == large.page()
+
+
 def test_a_split_of_easy_rows_keeps_every_bound(small_sets: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defects ten deviations away are all caught, and the good ones of a plain cloud are what they are."""
     monkeypatch.setattr(small_sets, "BATCH", 60)

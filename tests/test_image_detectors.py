@@ -15,7 +15,7 @@ from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
 from tailwise.core.modality import FEATURE_MAP
-from tailwise.detectors import student_teacher
+from tailwise.detectors import padim, patch_memory, student_teacher
 from tailwise.detectors.padim import PaDiM
 from tailwise.detectors.patch_ensemble import PatchEnsemble
 from tailwise.errors import InputError
@@ -245,6 +245,38 @@ def test_padim_knows_what_a_training_image_scores_without_itself(images: int, ch
         without.append(float(others.score(maps.batch(torch.tensor([left])))))
     assert told[:5].tolist() == pytest.approx(without, rel=0.12)
     assert float((told / everything.score(maps.batch(torch.arange(images)))).min()) > 1.1
+
+
+def test_padim_of_a_fine_grid_shares_gaussians_among_squares(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By numpy where squares are whole, and, of images left out, by fits without them; squares at the end are cut."""
+    monkeypatch.setattr(padim, "_MOST_GAUSSIANS", 20)
+    generator = torch.Generator().manual_seed(0)
+    smooth = torch.nn.functional.avg_pool2d(torch.randn(40, 5, 10, 13, generator=generator), 3, 1, 1)
+    maps = Data(smooth, [str(i) for i in range(40)], modality=FEATURE_MAP)
+    detector = trained(PaDiM(added=0.01, top=0.0), maps)
+    found = detector.read(maps.batch(torch.arange(40)), map=True)
+    assert found.map.shape == (40, 10, 13)
+    values = detector.standardise(smooth)[:, :, 4:8, 8:12].permute(0, 2, 3, 1).reshape(-1, 5).double().numpy()
+    covariance = np.cov(values.T, bias=True) + 0.01 * np.eye(5)
+    own = values[16 * 7 + 5] - values.mean(0)  # row 1, column 1 of image 7's square
+    assert float(found.map[7, 5, 9]) == pytest.approx(own @ np.linalg.inv(covariance) @ own, rel=1e-3)
+    others = trained(PaDiM(added=0.01, top=0.0), maps.take(torch.arange(1, 40)))
+    without, told = others.score(maps.batch(torch.tensor([0]))), detector.score_left_out(maps.batch(torch.tensor([0])))
+    assert float(told) == pytest.approx(float(without), rel=0.1)
+    assert float(told) > float(found.score[0])
+
+
+def test_a_memory_of_fine_maps_is_bounded_and_knows_normal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patch_memory, "_FINE_GRID", 100)
+    monkeypatch.setattr(patch_memory, "_CANDIDATES", 2_000)
+    data = Data(textures(30, 0), [str(i) for i in range(30)], modality=FEATURE_MAP)
+    memory = trained(make("PatchMemory(share=1.0)"), data)
+    assert len(memory.memory) == 30 * (2_000 // 30)  # of 30 x 144
+    assert len(torch.unique(memory.owner)) == 30
+    odd = textures(4, 9)
+    odd[:, :, 4:6, 4:6] += 4
+    fresh = memory.score(Data(textures(4, 8), list("abcd"), modality=FEATURE_MAP).batch(torch.arange(4)))
+    assert memory.score(Data(odd, list("abcd"), modality=FEATURE_MAP).batch(torch.arange(4))).min() > fresh.max()
 
 
 def trained(detector: Detector, data: Data) -> Detector:

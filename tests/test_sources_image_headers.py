@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from tailwise.errors import InputError
+from tailwise.sources import image_headers
 from tailwise.sources.auto import open_source
 
 
@@ -129,3 +130,25 @@ def test_maps_are_read_in_the_shape_of_most_images(height: int, width: int, size
     assert source.at(str(tmp_path)).size == size  # new images are read as those that trained
     assert open_source(str(tmp_path / "photos"), read="efficientnet-lite0", maps=True, size=64).size == 64
     assert open_source(str(tmp_path / "photos"), read="efficientnet-lite0").size is None  # pooled
+
+
+@pytest.mark.parametrize(
+    ("shape", "read", "seen"),
+    [
+        ((100, 100), None, 0),  # enlarged to 224 x 224, as backbones were trained
+        ((300, 400), (288, 384), 0),
+        ((1250, 500), (1248, 512), 0),
+        ((3000, 4000), (768, 1024), 20),
+    ],
+)
+def test_maps_are_read_in_the_size_of_images_up_to_a_limit_which_is_told(
+    shape: tuple[int, int], read: tuple[int, int] | None, seen: int
+) -> None:
+    known = {str(i): image_headers.Header(shape, "RGB") for i in range(5)} | {"odd": image_headers.Header((9, 90), "L")}
+    found = image_headers.shape_of_maps(known, 224, 32)
+    assert found == read
+    lost = image_headers.shrunk(known, found or (224, 224), 32)
+    assert (0 if lost is None else lost.smallest) == seen
+    if lost is not None:
+        assert "3.9 times smaller: a defect of less than 20 pixels" in lost.sentence()
+        assert "--size 1536x2048 (height x width) shows those of 10" in lost.sentence()

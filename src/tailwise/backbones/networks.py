@@ -48,6 +48,9 @@ _MOBILENET_WEIGHTS = ("weights", "mobilenet_v2-b0353104.pth")
 _IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Below this the coarsest grids are smaller than the windows of the last blocks.
 _SMALLEST_SIDE = 32
+# Images of more pixels go through the network in strips of whole rows, because 3 million take .9 GB. So many rows
+# beside a strip are looked at too; where it ends the picture does not, which moves maps by 1 % of their spread.
+_LARGEST, _STRIP, _BESIDE = 3_200_000, 1_600_000, 96
 _ADDED: dict[str, tuple[nn.Module, tuple[float, ...], tuple[float, ...]]] = {}
 
 
@@ -95,8 +98,27 @@ class Backbone(nn.Module):
             return self._maps(images)
         # One at a time is the fastest on a CPU (17 against 27 ms in batches) and makes the result independent of the
         # batch to the last bit.
-        parts = [self._maps(image) for image in export_ops.blocks(images, 1)]
+        parts = [self._in_strips(image) for image in export_ops.blocks(images, 1)]
         return [torch.cat(maps) for maps in zip(*parts, strict=True)]
+
+    def _in_strips(self, images: Tensor) -> list[Tensor]:
+        """Maps of images of any size: of large ones those of overlapping strips, joined."""
+        height, width = images.shape[2:]
+        if height * width <= _LARGEST or height % _SMALLEST_SIDE:
+            return self._maps(images)
+        rows = max(_BESIDE, _STRIP // width - 2 * _BESIDE) // _SMALLEST_SIDE * _SMALLEST_SIDE
+        parts = []
+        for start in range(0, height, rows):
+            first, last, end = max(0, start - _BESIDE), min(height, start + rows + _BESIDE), min(height, start + rows)
+            maps = self._maps(images[:, :, first:last])
+            per = [each.shape[2] for each in maps]  # rows of each map for last - first rows of the image
+            parts.append(
+                [
+                    each[:, :, (start - first) * n // (last - first) : (end - first) * n // (last - first)]
+                    for each, n in zip(maps, per, strict=True)
+                ]
+            )
+        return [torch.cat(maps, 2) for maps in zip(*parts, strict=True)]
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         if min(images.shape[2:]) < _SMALLEST_SIDE:

@@ -8,7 +8,7 @@ done with it, so that the threshold, the figures and what is drawn are of the sa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +34,6 @@ _SMOOTH_SIDE = 224
 # Figures are computed on maps of at most this side.
 _MEASURED_SIDE = 256
 _BATCH_ENTRIES, _MOST_AT_ONCE = 4_000_000, 32
-# Samples whose pixels say what is usual.
-_USUAL_SAMPLE = 200
 
 
 @dataclass(frozen=True)
@@ -129,12 +127,18 @@ def learn_scale(detector: Detector, normals: Data, false_alarms: float = 0.05, s
 
     It is the conformal threshold of the largest pixel of each map of `normals`, which were not trained on.
     """
-    largest, middle = [], []
-    for place, scores in enumerate(of_data(detector, normals, smoothing)):
-        largest.append(float(scores.max()))
-        if place < _USUAL_SAMPLE:
-            middle.append(float(np.median(scores)))
-    return Scale(float(np.median(middle)), conformal.conformal_threshold(np.array(largest), false_alarms))
+    return scale_of([peaks(detector, normals, smoothing)], false_alarms)
+
+
+def peaks(detector: Detector, normals: Data, smoothing: float = SMOOTHING) -> np.ndarray:
+    """The largest and the median pixel [n, 2] of the map of each normal, which the detector was not trained on."""
+    return np.array([(scores.max(), np.median(scores)) for scores in of_data(detector, normals, smoothing)], float)
+
+
+def scale_of(parts: Sequence[np.ndarray], false_alarms: float = 0.05) -> Scale:
+    """The scale of maps whose `peaks` these are, those of each part by a detector that was trained without it."""
+    largest, middle = np.concatenate(parts).T
+    return Scale(float(np.median(middle)), conformal.conformal_threshold(largest, false_alarms))
 
 
 def gather_known(

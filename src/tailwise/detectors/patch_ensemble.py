@@ -20,7 +20,7 @@ from ..core.registry import register
 
 @register("detector", "patch-ensemble")
 class PatchEnsemble(ReadsOnce):
-    """Mean of the standardised log scores of `padim` and `patch-memory`; the map is the mean of theirs.
+    """Mean of the standardised log scores of `padim` and `patch-memory`; the map the smaller of theirs at each place.
 
     Scores are standardised by mean and standard deviation over the training samples, each as if it had not been
     learnt. Each map is divided by the detector's usual score of an image, so 1 is as far as the farthest places of a
@@ -72,8 +72,8 @@ class PatchEnsemble(ReadsOnce):
             read["score"] = self._fused(first.score, second.score)
         if map:
             usual = self.middle.exp()
-            # PaDiM's are squared distances.
-            read["map"] = ((first.map.clamp_min(0) / usual[0]).sqrt() + second.map / usual[1]) / 2
+            # PaDiM's are squared distances. What only one of both sees is mostly its own noise (LOG.md).
+            read["map"] = torch.minimum((first.map.clamp_min(0) / usual[0]).sqrt(), second.map / usual[1])
         if embedding:
             read["embedding"] = self.patches.embed(batch)
         return Reading(**read)

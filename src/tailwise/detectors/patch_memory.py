@@ -44,6 +44,9 @@ _RARE = 1.15
 _SAME_PATCH = 1e-5
 # No image is stretched more than this.
 _MOST_STRETCH = 10.0
+# Neighbouring positions of a grid of more than so many tell much the same: then so many patches of all images, drawn at
+# random, are chosen from, and so many pairs of a patch and one of the memory are looked at for an image (LOG.md).
+_FINE_GRID, _CANDIDATES, _PAIRS = 2_000, 500_000, 12_000_000
 
 
 @register("detector", "patch-memory")
@@ -56,7 +59,8 @@ class PatchMemory(Detector):
 
     Args:
         share: of all patches of distinct images, how many are kept.
-        most: but no more than this, which bounds the time of scoring.
+        most: but no more than this, which bounds the time of scoring; of maps of more than 2,000 positions, as of large
+            images, 12 million over the positions and at least 1,000.
         keep_tail: how strongly patches of rare kinds of image are kept. An image's mean distance to the memory of the
             other images, relative to the usual one and to this power, enlarges its patches' distances in a second
             choice. 0 is the plain coreset; about 2 helps some rare kinds and costs elsewhere (LOG.md).
@@ -130,13 +134,17 @@ class PatchMemory(Detector):
         """Fill the memory; `stretch` [n] of the images, and those [n] that are not denoised."""
         images, positions = len(distinct.data), math.prod(self.sample_shape[1:])
         wanted = min(self.most, max(1, round(self.share * images * positions)))
-        blocks = torch.arange(images).split(max(1, self._block_images))
+        asked = positions
+        if positions > _FINE_GRID:
+            wanted = min(wanted, max(1_000, _PAIRS // positions))
+            asked = positions if self.denoise else min(positions, max(1, _CANDIDATES // images))
+        blocks = torch.arange(images).split(max(1, self._block_images * positions // asked))
         kept = []
         for block in blocks:
             part = float(stretch[block].sum() / stretch.sum())
             enough = max(math.ceil(_OVERSAMPLED * wanted * part), _LEAST_KEPT)
             enough = wanted if len(blocks) == 1 else enough
-            patches, owner = self._block(distinct.data, block, spared)
+            patches, owner = self._block(distinct.data, block, spared, asked)
             kept.append(_Chosen(patches, owner, stretch[owner], self.radius.new_zeros(())).thinned(enough))
         chosen = kept[0] if len(kept) == 1 else _Chosen.joined(kept).thinned(wanted)
         self.memory, self.owner = chosen.patches.contiguous(), chosen.owner
@@ -254,14 +262,20 @@ class PatchMemory(Detector):
         scale = torch.where(constant | (variance <= 0), 1.0, variance.sqrt())
         return _Distinct(data.take(first), torch.tensor(mass), mean, scale)
 
-    def _block(self, images: Data, block: Tensor, spared: Tensor) -> tuple[Tensor, Tensor]:
-        """Patches [m, channels] of the images of a block, less the outliers, and which image each is of."""
+    def _block(self, images: Data, block: Tensor, spared: Tensor, asked: int) -> tuple[Tensor, Tensor]:
+        """Patches [m, channels] of the images of a block, `asked` of each, less the outliers, and which image each is
+        of."""
         positions, channels = math.prod(self.sample_shape[1:]), self.sample_shape[0]
-        patches = self.memory.new_empty(len(block), positions, channels)
+        patches = self.memory.new_empty(len(block), asked, channels)
         step = max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))
         for batch in images.take(block).batches(step):
-            patches[batch.index.to(patches.device)] = self._patches(batch.samples.to(patches))
-        owner = block.to(patches.device).repeat_interleave(positions)
+            found = self._patches(batch.samples.to(patches))
+            if asked < positions:
+                found = torch.stack(
+                    [_drawn(each, asked, int(i)) for each, i in zip(found, block[batch.index], strict=True)]
+                )
+            patches[batch.index.to(patches.device)] = found
+        owner = block.to(patches.device).repeat_interleave(asked)
         if not self.denoise or bool(spared[block].all()):
             return patches.flatten(0, 1), owner
         kept = self._inliers(patches, spared[block]).flatten()
@@ -330,6 +344,12 @@ class _Chosen:
         """The `count` patches of a greedy k-centre choice."""
         picks, radius = k_centres(directed(self.patches), self.stretch.to(self.patches), count)
         return _Chosen(self.patches[picks], self.owner[picks], self.stretch[picks], self.radius + radius)
+
+
+def _drawn(patches: Tensor, count: int, seed: int) -> Tensor:
+    """So many of the patches [positions, channels] at random."""
+    kept = torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return patches[kept.to(patches.device)]
 
 
 def _relative(values: Tensor) -> Tensor:

@@ -16,6 +16,10 @@ from .image_files import sides
 _SQUEEZED = 1.5
 # So few odd ones are not worth a warning.
 _FEWEST_SHARE = 0.1
+# Pixels of an image that is read as it is. LOG.md says what photos of 12 million need.
+LARGEST = 1024 * 768
+# A defect has to be so many pixels wide in what is read (LOG.md), and so much smaller images are told.
+SEEN, _SHRUNK = 5, 1.25
 _DEEP, _COLOUR = ("I;16", "I;16B", "I;16L", "I", "F"), ("RGB", "RGBA", "P", "CMYK", "YCbCr")
 _ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)
 
@@ -93,16 +97,67 @@ def squeezed(known: dict[str, Header], size: int | tuple[int, int], multiple: in
     )
 
 
-def usual_shape(known: dict[str, Header], size: int | tuple[int, int], multiple: int) -> tuple[int, int] | None:
-    """About as many pixels as this size in the shape that most images have; None where that is a square.
+def shape_of_maps(known: dict[str, Header], side: int, multiple: int) -> tuple[int, int] | None:
+    """Height and width at which images are read as maps, in the shape that most have; None where that is a square of
+    `side`, or none are known.
 
-    The shape is that of the median image, so a few odd ones do not choose it.
+    As they are, up to `LARGEST` pixels; smaller ones are enlarged to as many as a square of `side` has.
     """
-    if not known:
+    shape = median_shape(known)
+    if shape is None:
         return None
+    pixels = min(max(shape[0] * shape[1], side**2), LARGEST)
+    found = fitted(shape, math.isqrt(pixels), multiple)
+    return None if found == (side, side) else found
+
+
+def median_shape(known: dict[str, Header]) -> tuple[int, int] | None:
+    """Height and width of the image of the median shape, which a few odd ones do not choose; None of no images."""
     shapes = sorted((header.size for header in known.values()), key=lambda shape: shape[0] / shape[1])
-    found = fitted(shapes[len(shapes) // 2], size, multiple)
-    return None if found[0] == found[1] else found
+    return shapes[len(shapes) // 2] if shapes else None
+
+
+def shrunk(known: dict[str, Header], size: tuple[int, int], multiple: int) -> Shrunk | None:
+    """How much smaller than they are most images are read; None where no detail is lost."""
+    shape = median_shape(known)
+    if shape is None:
+        return None
+    factor = math.sqrt(shape[0] * shape[1] / (size[0] * size[1]))
+    whole = fitted(shape, math.isqrt(shape[0] * shape[1]), multiple)
+    return Shrunk(shape, size, factor, whole) if factor > _SHRUNK else None
+
+
+@dataclass(frozen=True)
+class Shrunk:
+    """Images of one shape that are read smaller.
+
+    Attributes:
+        shape: height and width of the median image.
+        size: of what is read.
+        factor: how many times smaller each side is.
+        whole: the size at which nothing is lost, or the largest that can be read.
+    """
+
+    shape: tuple[int, int]
+    size: tuple[int, int]
+    factor: float
+    whole: tuple[int, int]
+
+    @property
+    def smallest(self) -> int:
+        """Sides in pixels of the smallest defects that are seen."""
+        return math.ceil(SEEN * self.factor)
+
+    def sentence(self) -> str:
+        """What is lost, and what loses less: twice the sides, where the image has them."""
+        double = min(2 * self.size[0], self.whole[0]), min(2 * self.size[1], self.whole[1])
+        finer = SEEN * math.sqrt(self.shape[0] * self.shape[1] / (double[0] * double[1]))
+        return (
+            f"images such as of {self.shape[1]} x {self.shape[0]} pixels are read at {self.size[1]} x {self.size[0]}, "
+            f"{self.factor:.1f} times smaller: a defect of less than {self.smallest} pixels of yours is hardly seen; "
+            f"--size {double[0]}x{double[1]} (height x width) shows those of {max(SEEN, math.ceil(finer))}, and takes "
+            f"{double[0] * double[1] / (self.size[0] * self.size[1]):.0f} times as long"
+        )
 
 
 def fitted(shape: tuple[int, int], size: int | tuple[int, int], multiple: int) -> tuple[int, int]:

@@ -54,7 +54,8 @@ class ImageFolder(PathSource):
         layers: blocks of the backbone whose maps make each image a sample [channels, height, width] instead; coarser
             maps are resized to the finest. () pools.
         size: every image is resized to size x size, or to (height, width), whatever its shape; None is 128 for pixels,
-            224 for a backbone. Where the maps of a detector are read, it is as many pixels in the shape of most images.
+            224 for a backbone. Where the maps of a detector are read, images are read as they are, in the shape of most
+            of them, but at 786,000 pixels at most, as of 768 x 1024.
         channels: of pixels only. 1 is grey and 3 colour, whatever the files are; any other number takes the bands of
             the files, which must be as many: 4 are also red, green, blue and opacity.
         normal: names of the folders that hold the normal images, as in ("0",) or "0,1"; all others are anomalies.
@@ -114,12 +115,13 @@ class ImageFolder(PathSource):
             )
         if not self.groups and layout.unsaid.issuperset(chosen):
             _check_beside(root, chosen)
-        self._check_headers(root, chosen)
+        known = image_headers.headers(root, chosen)
+        self._check_headers(root, known)
         groups = self._groups(root, [*chosen, *layout.named(Part.GOOD)])
         train = self._data(root, chosen)
         return Problem(
             train=train,
-            facts=Facts(root.resolve().name, "images", notes=self._notes(root, layout, train)),
+            facts=Facts(root.resolve().name, "images", notes=self._notes(root, layout, train, known)),
             train_groups=None if groups is None else np.array([groups[name] for name in chosen]),
             test=self._labelled(root, tested, layout, groups) if tested else None,
             layout={"size": self._size, "read": self.read, "layers": self.layers},
@@ -148,16 +150,17 @@ class ImageFolder(PathSource):
         return replace(self, skip_bad=True)
 
     def reading_maps(self, layers: tuple[int, ...]) -> ImageFolder:
-        """The same images as maps of these blocks of the backbone, in their own shape where no size is named."""
-        return replace(self, layers=layers, size=self._own_shape() if self.size is None else self.size)
+        """The same images as maps of these blocks of the backbone, in their own size where no other is named."""
+        return replace(self, layers=layers, size=self._own_size() if self.size is None else self.size)
 
-    def _own_shape(self) -> tuple[int, int] | None:
+    def _own_size(self) -> tuple[int, int] | None:
         try:
             root, names = self._names()
         except InputError:  # loading says what is wrong
             return None
         looked_at = names[:: max(1, len(names) // _MOST_SHAPES)]
-        return image_headers.usual_shape(image_headers.headers(root, looked_at), self._size, _MULTIPLE)
+        side = max(image_files.sides(self._size))
+        return image_headers.shape_of_maps(image_headers.headers(root, looked_at), side, _MULTIPLE)
 
     def read_by(self, backbone: str) -> ImageFolder:
         """The same images by another backbone."""
@@ -287,18 +290,23 @@ class ImageFolder(PathSource):
             )
         return table
 
-    def _notes(self, root: Path, layout: Layout, train: Data) -> tuple[str, ...]:
+    def _notes(
+        self, root: Path, layout: Layout, train: Data, known: dict[str, image_headers.Header]
+    ) -> tuple[str, ...]:
         maps = f", maps of blocks {', '.join(map(str, self.layers))}" if self.layers else ""
         read = f"read as {self.read}{maps}, resized to {' x '.join(map(str, image_files.sides(self._size)))}"
+        shape = image_headers.median_shape(known)
+        if self.layers and shape is not None:
+            high, wide = (side / places for side, places in zip(shape, train.sample_shape[1:], strict=True))
+            read += f"; a place of the maps covers {wide:.0f} x {high:.0f} of the {shape[1]} x {shape[0]} pixels"
         return (read, *_use_notes(root, layout), *_left_out_notes(root, layout), *self._dark_note(root, layout, train))
 
-    def _check_headers(self, root: Path, names: list[str]) -> None:
-        """Warn of a shape that resizing does not keep.
+    def _check_headers(self, root: Path, known: dict[str, image_headers.Header]) -> None:
+        """Warn of a shape that resizing does not keep, and of detail that is lost.
 
         Raises:
             InputError: depth maps would train as if they were photos.
         """
-        known = image_headers.headers(root, names)
         if (self.read != "pixels" or self.channels in (1, 3)) and (text := image_headers.of_pages(known)):
             messages.warning(text)
         if text := image_headers.depth_maps(known, root):
@@ -309,6 +317,8 @@ class ImageFolder(PathSource):
         multiple = 8 if self.read == "pixels" else _MULTIPLE
         if not chosen_shape and (text := image_headers.squeezed(known, self._size, multiple)):
             messages.warning(text)
+        elif self.layers and (lost := image_headers.shrunk(known, image_files.sides(self._size), _MULTIPLE)):
+            messages.warning(lost.sentence())
 
     def _dark_note(self, root: Path, layout: Layout, train: Data) -> list[str]:
         """That images use an eighth of their type's range at most, as those of a 12-bit camera in 16 bits do."""

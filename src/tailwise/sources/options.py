@@ -29,8 +29,10 @@ class SourceOptions:
         layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
             height, width]. By default the usual blocks are read for "auto" and for detectors of maps, such as
             patch-memory, and pooled features for all others.
-        size: resize images to this side in pixels, or to height and width as in 256x512. By default to 128 x 128 for
-            pixels and 224 x 224 for a backbone, or as many pixels in the images' own shape where maps are read.
+        size: resize images to this side in pixels, or to height and width as in 256x512. By default images whose maps
+            are read stay as they are, up to 786,000 pixels (768x1024), and the fit says which defects are too small to
+            be seen then; pixels are resized to 128 x 128, pooled features to 224 x 224. Time grows with the pixels, and
+            memory does up to 3 million; max_memory bounds what a detector keeps, the detector tiles what it looks at.
         channels: read images as pixels with this many channels: 1 is grey, 3 is colour, other numbers are the files'
             bands.
         skip_bad: skip unreadable images instead of refusing them.

@@ -12,7 +12,8 @@ sample.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,11 +42,11 @@ def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class CrossFitted:
-    """Scores [n] (float64) of each sample by a detector that has not learnt it; the detector of the last part and the
-    samples that it has not seen, where there are parts."""
+    """Scores [n] (float64) of each sample by a detector that has not learnt it, and what `look` found of them, part by
+    part."""
 
     scores: np.ndarray
-    last: tuple[Detector, Data] | None = None
+    looked: list[Any] = field(default_factory=list)
 
 
 def jackknife(fitted: Fitted) -> CrossFitted | None:
@@ -55,18 +56,24 @@ def jackknife(fitted: Fitted) -> CrossFitted | None:
     return CrossFitted(fitted.scores.double().numpy()) if known else None
 
 
-def left_out(fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None) -> CrossFitted:
+def left_out(
+    fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None,
+    look: Callable[[Detector, Data], Any] | None = None,
+) -> CrossFitted:  # fmt: skip
     """Each sample scored by the detector that was trained without its part [n].
 
-    With `final`, which was trained on all samples, scores are put on the scale of its own.
+    With `final`, which was trained on all samples, scores are put on the scale of its own. `look` is called with each
+    detector and the samples that it has not seen.
     """
     scores = np.empty(len(data))
+    looked = []
     for number in range(int(part.max()) + 1):
         inside, outside = (part != number).nonzero().flatten(), (part == number).nonzero().flatten()
         fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
         factor = 1.0 if final is None else _on_scale(fitted, final)
         scores[outside.numpy()] = factor * inference.score(fitted.detector, unseen).double().numpy()
-    return CrossFitted(scores, (fitted.detector, unseen))
+        looked += [] if look is None else [look(fitted.detector, unseen)]
+    return CrossFitted(scores, looked)
 
 
 def _on_scale(fitted: Fitted, final: Fitted) -> float:

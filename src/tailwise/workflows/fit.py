@@ -112,10 +112,10 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             _warn_of_scale(request.detector, split.training, cross_fitted.scores)
         calibration = assembly.calibrate(settings, table, kinds)
         if detector.has_maps:
-            mapped, normals = detector, split.held_out if len(split.held) else split.training
-            if cross_fitted is not None and cross_fitted.last is not None:
-                mapped, normals = cross_fitted.last
-            settings |= score_maps.learn_scale(mapped, normals, request.false_alarms, request.smoothing).settings()
+            normals = split.held_out if len(split.held) else split.training
+            looked = [] if cross_fitted is None else cross_fitted.looked
+            looked = looked or [score_maps.peaks(detector, normals, request.smoothing)]
+            settings |= score_maps.scale_of(looked, request.false_alarms).settings()
         settings["seconds"] = round(time.perf_counter() - started, 2)
         limits = None if kinds is None else scorer.Limits(calibration, closest, request.false_alarms)
         test = None if problem.test is None else table_of_test(detector, problem.test, limits)
@@ -207,7 +207,13 @@ def _cross_fitted(
         return alone
     train = cleaning.in_rounds(fit, cleaning.parse(request.refine), settled)
     part = cross_fitting.parts_of(len(data), request.parts, request.seed)
-    return cross_fitting.left_out(train, data, base, part, request.seed, final)
+
+    def look(detector: Detector, unseen: Data) -> np.ndarray:
+        return score_maps.peaks(detector, unseen, request.smoothing)
+
+    return cross_fitting.left_out(
+        train, data, base, part, request.seed, final, look if final.detector.has_maps else None
+    )
 
 
 def fitter(

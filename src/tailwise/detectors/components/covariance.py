@@ -17,14 +17,15 @@ _ROUNDING = 1e-12
 def weighted_moments(data: Data, w: Tensor, read: Callable[[Batch], Tensor], batch_size: int) -> tuple[Tensor, Tensor]:
     """Mean [p, d] and covariance [p, d, d] of what `read` makes of the samples [n, p, d], weighed by `w` [n].
 
-    In one pass and in double precision, on the CPU; what `read` makes is overwritten. The covariance is divided by
-    the sum of the weights.
+    It may make several vectors of a sample, one after the other: [n * m, p, d]. In one pass and in double precision, on
+    the CPU; what `read` makes is overwritten. The covariance is divided by the sum of the weights.
     """
     share = (w.double() / w.double().sum()).cpu()
     origin, first, second = torch.empty(0), torch.empty(0), np.empty(0)
     for batch in data.batches(batch_size):
         values = read(batch).cpu().double().transpose(0, 1)  # [p, n, d]
-        part = share[batch.index]
+        several = values.shape[1] // len(batch.index)
+        part = share[batch.index].repeat_interleave(several) / several
         if not len(origin):
             # Sums are taken about the mean of some samples, so that a large offset does not eat the digits of the
             # spread.
