@@ -112,6 +112,11 @@ def test_large_photos_differ_by_their_defect_alone(module_of: Callable[[Path], M
     assert (ROOT / "benchmarks" / "large-photos.md").read_text() == large.page()
 
 
+def test_the_page_of_peers_of_pictures_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(ROOT / "benchmarks" / "peers_anomalib.py")
+    assert script.PAGE.read_text() == script.page()
+
+
 def test_a_split_of_easy_rows_keeps_every_bound(small_sets: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defects ten deviations away are all caught, and the good ones of a plain cloud are what they are."""
     monkeypatch.setattr(small_sets, "BATCH", 60)

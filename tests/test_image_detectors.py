@@ -23,6 +23,7 @@ from tailwise.numerics.metrics import auroc
 from tailwise.runs import store
 from tailwise.sources.auto import open_source
 from tailwise.testing import CONTRACTS, Case
+from tailwise.training import local_scores
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
 from tailwise.weights.default import AUTO, parse_weighting
@@ -302,3 +303,8 @@ def test_an_ensemble_finds_what_either_part_finds_and_where() -> None:
     rows, columns = found[50:].flatten(1).argmax(1) // 12, found[50:].flatten(1).argmax(1) % 12
     assert float(((rows - 5).abs() <= 2).logical_and((columns - 6).abs() <= 2).float().mean()) > 0.9
     assert abs(float(score[:50].median())) < 1  # new normals lie where training samples that are left out do
+    rule = local_scores.choose("auto", FEATURE_MAP, detector)
+    assert rule is not None
+    named = rule.fit(detector, maps).named_cues(batch)
+    assert [local_scores.CUES.index(name) for name in named] == [0, 2, 4]  # a rare kind is far from all once whitened
+    assert auroc(torch.arange(100).numpy() >= 50, torch.stack([*named.values()]).mean(0).numpy()) > 0.95

@@ -51,6 +51,8 @@ _FEW_ROWS = 500
 # Which of the cues count, by their places: whitening few features drowns the few that tell, and what is divided by each
 # neighbour's own distance says of many numbers what the plain distance says, and is fairer to rare kinds (LOG.md).
 _CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
+# Of maps, whose means over all places say little: whitened, a rare kind lies as far away as a defect (LOG.md).
+_CUES_OF_MAPS = [0, 2, 4]
 
 
 @register("scores", "LocalScores")
@@ -62,9 +64,10 @@ class LocalScores(Value):
     standardised; as in local hyperplane distances, Vincent & Bengio 2001); and a distance to the samples themselves. Of
     fewer than 128 numbers this is the distance to the `nearest`-th neighbour. Of more it is twofold: that distance
     among whitened samples, and the distances to the nearest, each divided by what is usual around that neighbour, of
-    which the second smallest counts: one hidden anomaly among the samples excuses nobody. Each cue is centred and
-    scaled by median and median absolute deviation over the training samples, each as if it had not been learnt, so
-    the result is about 0 for a usual normal of any kind and 3 is far out.
+    which the second smallest counts: one hidden anomaly among the samples excuses nobody. Of the means of maps the
+    whitened distance is left out: it does not tell a rare kind from a defect. Each cue is centred and scaled by median
+    and median absolute deviation over the training samples, each as if it had not been learnt, so the result is about 0
+    for a usual normal of any kind and 3 is far out.
 
     After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
     nearest-neighbour distance by the mean of the reference sample's own nearest-neighbour distances, or subtracts it.
@@ -118,6 +121,8 @@ class LocalScores(Value):
 
 # What serves pixels and features, autoencoders and Deep SVDD alike.
 AUTO = LocalScores()
+# Kinds of pictures may have ten of them, and what is beyond these is of other kinds (LOG.md).
+OF_MAPS = LocalScores(neighbours=10, share=0.75)
 
 
 def parse(text: str) -> LocalScores | None:
@@ -130,9 +135,11 @@ def parse(text: str) -> LocalScores | None:
 def choose(text: str, modality: Modality, detector: Detector) -> LocalScores | None:
     """The local scores of this spelling for such samples: "auto" asks modality and detector, and leaves spectra, most
     feature maps, and what a detector says of a sample's surroundings as they are."""
-    local = modality.local_scores or (modality.spatial and detector.local_weight > 0)
-    local = local and not detector.looks_around
-    return parse("own" if text.strip() == "auto" and not local else text)
+    if text.strip() != "auto":
+        return parse(text)
+    if modality.spatial and detector.local_weight > 0:
+        return OF_MAPS
+    return AUTO if modality.local_scores and not detector.looks_around else None
 
 
 def wrapped(detector: Detector, text: str) -> Detector:
@@ -294,6 +301,8 @@ class LocallyScored(Detector):
     @property
     def _with_a_say(self) -> list[int]:
         """Places of the cues that count."""
+        if self.detector.local_weight > 0:
+            return _CUES_OF_MAPS
         return _CUES_OF_MANY if self.memory.samples.shape[1] >= _MANY else _CUES_OF_FEW
 
     @property
