@@ -19,6 +19,7 @@ import argparse
 import importlib.metadata
 import json
 import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,9 +29,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import timing  # noqa: F401 (before torch: it sets the number of threads)
+# Set before torch is imported: afterwards it is too late.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# isort: split
 import numpy as np
 import torch
 from torch import Tensor, nn
