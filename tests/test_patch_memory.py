@@ -176,7 +176,7 @@ def test_reweighing_follows_the_paper():
     detector = fitted(maps(20), share=0.05, reweigh=3)
     plain = fitted(maps(20), share=0.05)
     fresh = maps(1, seed=4)
-    patches = detector._patches(fresh.samples)[0].double()
+    patches = detector.parts(fresh.samples)[0].double()
     memory = detector.memory.double()
     between = torch.cdist(patches, memory)
     place = int(between.amin(1).argmax())
@@ -215,7 +215,7 @@ def test_a_patch_is_the_mean_of_its_neighbourhood_and_of_what_is_usual_outside(s
     sample = maps(1, shape=(6, 7, 5)).samples
     detector = PatchMemory(share=1.0, neighbourhood=side)
     fit(detector, Data(torch.cat([sample, 0 * sample]), ["0", "1"], modality=FEATURE_MAP))
-    found = detector._patches(sample).unflatten(1, (7, 5))[0]
+    found = detector.parts(sample).unflatten(1, (7, 5))[0]
     centred = (sample[0] - detector.mean[:, None, None]) / detector.scale[:, None, None]
     far = side // 2
     for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):

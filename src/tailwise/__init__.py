@@ -18,6 +18,7 @@ _HOMES = {
     "Detector": "core.detector",
     "fit": "cli.commands",
     "triage": "cli.commands",
+    "adapt": "cli.commands",
     "Training": "training.options",
     "Reweighted": "integrations.scikit_learn",
     "AnomalyDetector": "integrations.scikit_learn",

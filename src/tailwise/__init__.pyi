@@ -1,5 +1,6 @@
 """The public names, for editors and type checkers; `__init__.py` imports them when they are first used."""
 
+from .cli.commands import adapt as adapt
 from .cli.commands import fit as fit
 from .cli.commands import triage as triage
 from .core.data import Data as Data

@@ -44,6 +44,8 @@ _SHARE_OF_USUAL = 0.8
 _BLUR, _PIXELS = 1.0, 0.5
 # Whether a kind moved is looked at along so many axes.
 _LEADING = 16
+# Samples of which axes lose no more than this share of the variance are held by them.
+_LOST = 0.02
 # Samples that differ by less, as a share of their distance from the centre, are the same sample.
 _ROUNDING = 1e-5
 
@@ -188,6 +190,14 @@ class Clusters:
         coordinates = torch.full((count, min(_LEADING, self.axes.shape[1])), torch.nan)
         coordinates[self.rows] = self.places[:, : coordinates.shape[1]]
         return coordinates
+
+    def samples(self) -> Tensor | None:
+        """The kept training samples [m, d] of rows, read back from their places; None where the axes do not hold
+        them."""
+        off, along = self.places[:, -1], self.places[:, :-1]
+        # Squares, for what is off the axes and what is along them add up.
+        held = bool(off.square().sum() <= _LOST * along.square().sum())
+        return (along @ self.axes.T * self.scale + self.centre) if held else None
 
     def of(self, data: Data) -> Tensor:
         """The kind [n] (int64) of each sample.

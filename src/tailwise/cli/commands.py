@@ -263,6 +263,55 @@ def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = 
     return update_run(run, more, out, seed, overwrite, options.command_line(update, locals()))
 
 
+def adapt(
+    run: Path,
+    target: str,
+    *,
+    out: Path,
+    method: str = "auto",
+    force: bool = False,
+    seed: int = 0,
+    overwrite: bool = False,
+) -> Run:
+    """Adapt a run's detector to data whose normals have changed, without labels, and write a new run.
+
+    `tailwise drift` is asked first; where it sees nothing, there is nothing to adapt to. Each method then checks, still
+    without labels, whether it gains anything; if not, scores stay as they are, and the run says so. The old threshold
+    is void: some of the target's samples are held out and set the new one. Clusters and report are those of the target.
+    `tailwise.adapt` is the same in Python.
+
+    Args:
+        run: a run folder; it does not change.
+        target: new data of the same sort, read as the run's own data was. Anomalies may be among it; labels are not
+            read.
+        out: the new run folder.
+        method: an adaptation that `tailwise names adaptation` lists, or a spelling such as
+            "RADA(assignment='mutual')"; "auto" is TUNE for graph-classifier and RADA for anything else.
+        force: adapt although no drift was seen.
+        seed: draws the samples to hold out, and whatever the method draws.
+        overwrite: replace what is in the new run folder.
+
+    Raises:
+        InputError: no drift was seen, the detector cannot be adapted by this method, or the samples are of another
+            shape.
+
+    Examples:
+        >>> import numpy as np, tailwise, tempfile
+        >>> folder, random = tempfile.mkdtemp(), np.random.default_rng(0)
+        >>> run = tailwise.fit(random.normal(size=(200, 3)), detector="nearest-neighbours", out=folder + "/run")
+        >>> np.save(folder + "/moved.npy", random.normal(size=(200, 3)) * 1.5 + 4.0)
+        >>> adapted = tailwise.adapt(folder + "/run", folder + "/moved.npy", method="Moments", out=folder + "/adapted")
+        >>> adapted.settings.adaptations[0]["adapted"]
+        True
+    """
+    from ..workflows.adapt import adapt_run
+    from . import options
+
+    return adapt_run(
+        Path(run), str(target), Path(out), method, force, seed, overwrite, options.command_line(adapt, locals())
+    )
+
+
 def triage(
     data: Given,
     *,
@@ -465,10 +514,10 @@ def weigh(
 
 
 def names(kind: str | None = None) -> dict[str, list[str]]:
-    """List what you can choose: detectors, sources, weighting steps and densities.
+    """List what you can choose: detectors, sources, weighting steps, densities and adaptations.
 
     Args:
-        kind: only this kind: detector, source, step or density.
+        kind: only this kind: detector, source, step, density or adaptation.
     """
     from . import options
 
@@ -476,7 +525,7 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
 
 
 def describe(name: str) -> str:
-    """Say what a detector, source, weighting step or density does, and list its options.
+    """Say what a detector, source, weighting step, density or adaptation does, and list its options.
 
     Args:
         name: a name that `tailwise names` lists.
@@ -529,6 +578,6 @@ def bench(
 
 
 COMMANDS = (
-    fit, score, thresholds, explain, drift, triage, update, report, compare, export, verify, weigh, names, describe,
-    demo, bench,
+    fit, score, thresholds, explain, drift, adapt, triage, update, report, compare, export, verify, weigh, names,
+    describe, demo, bench,
 )  # fmt: skip

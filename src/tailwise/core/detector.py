@@ -89,6 +89,40 @@ class Updatable(Protocol):
 
 
 @runtime_checkable
+class Prototypical(Protocol):
+    """Holds parts of a sample against normal parts that it keeps, so that the two can be aligned."""
+
+    def prototypes(self) -> Tensor:
+        """[m, d]: the normal parts."""
+        ...
+
+    def parts(self, samples: Tensor) -> Tensor:
+        """[b, p, d]: parts of samples [b, *sample] where the prototypes are; gradients pass through."""
+        ...
+
+
+@runtime_checkable
+class PassesMessages(Protocol):
+    """Classifies nodes by a network that passes messages along the edges of their graph."""
+
+    def attributes(self, nodes: Tensor) -> Tensor:
+        """[N, d]: attributes of nodes as the network reads them."""
+        ...
+
+    def placed(self, attributes: Tensor, edges: Tensor) -> Tensor:
+        """[N, h]: where the network places nodes with such attributes."""
+        ...
+
+    def placed_alone(self, attributes: Tensor) -> Tensor:
+        """[N, h]: the same with no message passed."""
+        ...
+
+    def logit(self, hidden: Tensor) -> Tensor:
+        """[N]: of being an anomaly."""
+        ...
+
+
+@runtime_checkable
 class MeanOfCues(Protocol):
     """Its score is the mean of named cues."""
 

@@ -27,6 +27,7 @@ _HOMES = {
     "density": "weights.densities",
     "scores": "training.local_scores",
     "refinement": "training.cleaning",
+    "adaptation": "training.adaptations",
 }
 # What the options of a kind may be made of.
 _WITHIN = {"refinement": ("step", "density")}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from ..core.bounds import Count
@@ -65,12 +66,26 @@ class GraphClassifier(Detector):
 
     def logits(self, batch: Batch) -> Tensor:
         """[N]: the logit of each node of the graph."""
-        return self.head(self.encode(batch))[:, 0]
+        return self.logit(self.encode(batch))
 
     def encode(self, batch: Batch) -> Tensor:
         """[N, hidden]: where the network places each node of the graph."""
         graph = self._graph(batch)
-        return self.encoder(self.standardise(graph.nodes), graph.edges)
+        return self.placed(self.attributes(graph.nodes), graph.edges)
+
+    def attributes(self, nodes: Tensor) -> Tensor:
+        return self.standardise(nodes)
+
+    def placed(self, attributes: Tensor, edges: Tensor) -> Tensor:
+        return self.encoder(attributes, edges)
+
+    def placed_alone(self, attributes: Tensor) -> Tensor:
+        """Each node is its only neighbour; "bwgnn", which sees differences of neighbours, sees none of them instead."""
+        nodes = torch.arange(len(attributes), device=attributes.device)
+        return self.placed(attributes, torch.stack([nodes, nodes])[:, : 0 if self.conv == "bwgnn" else len(nodes)])
+
+    def logit(self, hidden: Tensor) -> Tensor:
+        return self.head(hidden)[:, 0]
 
     def score(self, batch: Batch) -> Tensor:
         return self.logits(batch)[self._graph(batch).asked]

@@ -66,6 +66,14 @@ class NearestNeighbours(Detector):
     def embed(self, batch: Batch) -> Tensor:
         return self.standardise(batch.samples).flatten(1)
 
+    def prototypes(self) -> Tensor:
+        """The memory."""
+        return self.memory
+
+    def parts(self, samples: Tensor) -> Tensor:
+        """Each sample is one part [b, 1, d]."""
+        return self.standardise(samples).flatten(1)[:, None]
+
     def score(self, batch: Batch) -> Tensor:
         return self._mean_distance(*nearest(self.embed(batch), self.memory, self._reach))
 

@@ -109,6 +109,14 @@ class PaDiM(ReadsOnce):
         """
         return top_mean(self._apart_left_out(batch) / self.scale, self.top)
 
+    def prototypes(self) -> Tensor:
+        """The mean of each position."""
+        return self.mean
+
+    def parts(self, samples: Tensor) -> Tensor:
+        """The kept channels of each position [b, p, d]."""
+        return self.modality.by_place(self.standardise(samples)[:, self.kept])
+
     def _apart(self, vectors: Tensor) -> Tensor:
         """Squared distances [n, p], on one scale for border and inside."""
         return self._by_position(distances(vectors, self.mean, self.whitening)) / self.scale

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core import inference, registry
 from ..core.data import Batch, Data
-from ..core.detector import ClosedForm, Detector, Reading, ReadsOnce
+from ..core.detector import ClosedForm, Detector, Prototypical, Reading, ReadsOnce
 from ..core.modality import SPATIAL
 from ..core.registry import register
 
@@ -80,6 +80,18 @@ class PatchEnsemble(ReadsOnce):
 
     def score_left_out(self, batch: Batch) -> Tensor:
         return self._fused(*(member.score_left_out(batch) for member in self._members))
+
+    def prototypes(self) -> Tensor:
+        """The memory of patches."""
+        return self._memory.prototypes()
+
+    def parts(self, samples: Tensor) -> Tensor:
+        return self._memory.parts(samples)
+
+    @property
+    def _memory(self) -> Prototypical:
+        assert isinstance(self.patches, Prototypical)
+        return self.patches
 
     @property
     def _members(self) -> tuple[Detector, Detector]:

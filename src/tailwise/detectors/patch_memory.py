@@ -154,7 +154,7 @@ class PatchMemory(Detector):
         """How far [n, positions] an image's patches are from the nearest of the memory that is of another image."""
         found = []
         for batch in images.batches(max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))):
-            for index, patches in zip(batch.index.tolist(), self._patches(batch.samples.to(self.memory)), strict=True):
+            for index, patches in zip(batch.index.tolist(), self.parts(batch.samples.to(self.memory)), strict=True):
                 others = self.owner != index
                 found.append(self._nearest(patches, others if bool(others.any()) else None)[0])
         return torch.stack(found)
@@ -164,7 +164,7 @@ class PatchMemory(Detector):
         """Add what is new in more normals: their patches, farthest first, until all lie within the radius."""
         first = int(self.owner.max()) + 1
         for batch in data.take((w > 0).nonzero().flatten().cpu()).batches(max(1, self._block_images)):
-            for image, patches in zip(batch.index.tolist(), self._patches(batch.samples.to(self.memory)), strict=True):
+            for image, patches in zip(batch.index.tolist(), self.parts(batch.samples.to(self.memory)), strict=True):
                 near = self._nearest(patches)[0]
                 added: list[int] = []
                 while float(near.max()) > float(self.radius) and len(added) < len(patches):
@@ -179,7 +179,7 @@ class PatchMemory(Detector):
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training images, each without its own patches in the memory."""
         scores = []
-        for patches in self._patches(batch.samples.to(self.memory)):
+        for patches in self.parts(batch.samples.to(self.memory)):
             distances, indices = self._nearest(patches)
             # One of its patches that is in the memory tells which image this is.
             own = self.owner[indices[distances <= _SAME_PATCH * patches.norm(dim=1)]].unique()
@@ -209,7 +209,7 @@ class PatchMemory(Detector):
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """Patches are looked up once for score and map."""
-        patches = self._patches(batch.samples.to(self.memory))
+        patches = self.parts(batch.samples.to(self.memory))
         read: dict[str, Tensor] = {}
         if score or map:
             distances, indices = self._nearest(patches.flatten(0, 1))
@@ -228,7 +228,11 @@ class PatchMemory(Detector):
         channels, positions = self.sample_shape[0], math.prod(self.sample_shape[1:])
         return int(_BLOCK_SHARE * self.bytes / (4 * positions * (channels + (directions(channels) or channels))))
 
-    def _patches(self, samples: Tensor) -> Tensor:
+    def prototypes(self) -> Tensor:
+        """The memory."""
+        return self.memory
+
+    def parts(self, samples: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
         centred = (samples - self.mean[:, None, None]) / self.scale[:, None, None]
         return pooling.padded_means(centred, self.neighbourhood)
@@ -269,7 +273,7 @@ class PatchMemory(Detector):
         patches = self.memory.new_empty(len(block), asked, channels)
         step = max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))
         for batch in images.take(block).batches(step):
-            found = self._patches(batch.samples.to(patches))
+            found = self.parts(batch.samples.to(patches))
             if asked < positions:
                 found = torch.stack(
                     [_drawn(each, asked, int(i)) for each, i in zip(found, block[batch.index], strict=True)]

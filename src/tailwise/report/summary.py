@@ -68,6 +68,28 @@ def update_summary(
     return summarise(tables)
 
 
+def adaptation_summary(
+    settings: dict[str, Any], history: Any, source: Any, problem: Problem, table: pd.DataFrame
+) -> dict[str, Any]:
+    """The summary of a run that was adapted to other data, of which the table is."""
+    pictures, examples = of_samples(source, problem.train, table)
+    row = settings["adaptations"][-1]
+    tables = Tables(
+        settings=settings,
+        history=history,
+        checks=settings["checks"],
+        train=table,
+        test=None,
+        thumbnails=pictures,
+        examples=examples,
+        threshold=settings["threshold"],
+        false_alarms=settings["false_alarms"],
+        data_checks=of_problem(problem, table, source),
+        notes=[*settings["notes"], row["promise"]],
+    )
+    return summarise(tables)
+
+
 def fit_summary(
     source: Source,
     settings: dict[str, Any],

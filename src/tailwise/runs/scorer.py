@@ -26,7 +26,7 @@ from ..calibration.clusters import Clusters, names_of
 from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import Detector
-from ..core.modality import Modality, find
+from ..core.modality import ROW, Modality, find
 from ..core.problem import Labelled, ReadByBackbone, SkipsBad, Source
 from ..core.registry import parse
 from ..core.validation import check_samples, check_share
@@ -36,7 +36,7 @@ from ..sources.auto import open_source, spelled
 from ..sources.image_samples import backbones
 from ..sources.paths import regular_file
 from ..sources.table import Table
-from ..training import local_scores
+from ..training import adapt, local_scores
 from . import display, fingerprint, places
 from .exchange import settle
 from .files import (
@@ -290,6 +290,7 @@ class Run:
         stored = self.fingerprint()
         with reading(path, RESTORE):
             detector = local_scores.wrapped(self.untrained_detector(), self.settings.scores)
+            detector = adapt.wrapped(detector, self.settings.wrappers)
             detector.restore(self.settings.sample_shape, read_tensors(path)[0], self.modality)
             detector = detector.eval()
             if stored is not None:
@@ -383,6 +384,19 @@ class Run:
             if clusters.rows.numel() and int(clusters.rows.max()) >= len(self.scores()):
                 raise InputError(f"clusters name sample {int(clusters.rows.max())} of {len(self.scores())}")
             return clusters
+
+    def own_samples(self) -> tuple[Tensor | None, bool]:
+        """Normals [k, *sample] that the run keeps, and whether they are all or a fair draw of many; None without any.
+
+        Rows are read back from where the clusters place them; of other samples the fingerprint has a few.
+        """
+        clusters = self.clusters()
+        if clusters is not None and self.modality == ROW:
+            rows = clusters.samples()
+            if rows is not None:
+                return rows, True
+        kept = self.fingerprint()
+        return (None if kept is None else kept.samples.float()), False
 
     @property
     def map_scale(self) -> score_maps.Scale | None:

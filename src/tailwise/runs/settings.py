@@ -76,6 +76,31 @@ class UpdateRow(TypedDict):
     samples: int
 
 
+class KindRow(TypedDict):
+    """A kind of the target of an adaptation: how many of its samples the old run flags, and the new one."""
+
+    name: str
+    size: int
+    before: int
+    after: int
+
+
+class AdaptationRow(TypedDict):
+    """An adaptation to other data: of which run, by what spelling, whether it changed the detector and why, what its
+    threshold promises in a sentence, figures by name, and the target's kinds, all samples first."""
+
+    run: str
+    source: str
+    samples: int
+    method: str
+    adapted: bool
+    reason: str
+    promise: str
+    drift: str
+    figures: dict[str, float]
+    kinds: tuple[KindRow, ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Asked:
     """What was asked for beside how to train; see `commands.fit`. A resumed fit asks for the same, `command` apart."""
@@ -126,7 +151,8 @@ class Made:
     """What the fit came to.
 
     `threshold` is of all samples, `thresholds` the rows of `Calibration.table`; `map_usual` and `map_threshold` are
-    of pixels, None where the detector has no maps; `rounds` are of a refinement, `updates` the normals added since;
+    of pixels, None where the detector has no maps; `rounds` are of a refinement, `updates` the normals added since,
+    `adaptations` what it was adapted to, in their order;
     `group_fpr` is what `group_gate.check_group_fpr` says; `detector_reason` is why "auto" chose the detector, "" where
     it did not; `unlabelled` is why the data looks unlabelled, "" where nothing says so.
     """
@@ -145,6 +171,7 @@ class Made:
     detector_reason: str = ""
     unlabelled: str = ""
     updates: tuple[UpdateRow, ...] = ()
+    adaptations: tuple[AdaptationRow, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,6 +230,11 @@ class Settings(OfTheFile, Made, Described, Training, Asked):
         return plain({name: value for name, value in values.items() if name not in lacking})
 
     @property
+    def wrappers(self) -> list[str]:
+        """Spellings of the adaptations that changed the detector, the first innermost."""
+        return [row["method"] for row in self.adaptations if row["adapted"]]
+
+    @property
     def failed_checks(self) -> list[str]:
         """Names of the self-checks that failed."""
         return [check["name"] for check in self.checks if not check["ok"]]
@@ -213,7 +245,7 @@ class Settings(OfTheFile, Made, Described, Training, Asked):
         return self.per_cluster or self.per_group
 
 
-_MAY_LACK = ("map_usual", "map_threshold", "updates")
+_MAY_LACK = ("map_usual", "map_threshold", "updates", "adaptations")
 
 
 def read_settings(path: Path) -> dict[str, Any]:

@@ -10,13 +10,15 @@ import pandas as pd
 import torch
 
 from ..calibration import drift
+from ..calibration.clusters import Clusters
 from ..core import messages
+from ..core.data import Data
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import drift_page
 from ..runs import files
 from ..runs.plain_json import to_json
-from ..runs.scorer import open_run
+from ..runs.scorer import Run, open_run
 from ..runs.table import cross_fitted, examples_of, reference_of
 
 _EXAMPLES = 3
@@ -37,28 +39,40 @@ def drift_of(
     if batch_size is not None and batch_size < 1:
         raise InputError(f"batch_size must be above 0: got {batch_size}")
     opened = open_run(run)
-    clusters, table = opened.clusters(), opened.scores()
-    if clusters is None or "cluster_as_new" not in table:
-        raise InputError(f"{opened.path} was made before runs kept their kinds", "fit again")
+    placed_by(opened)
     samples = opened.samples(data, skip_bad).data
     check_samples(samples, least=1, where=data)
     with torch.random.fork_rng():
         scores = opened.scores_of(samples, batch_size, device)
+    found = since_fit(opened, samples, scores, data, level)
+    if out is not None:
+        text = drift_page.to_markdown(found) if out.suffix == ".md" else to_json(found.as_dict()) + "\n"
+        files.write(out, text.encode("utf-8", "backslashreplace"))
+    return found
+
+
+def placed_by(opened: Run) -> Clusters:
+    """The clusters of a run, which place new samples."""
+    clusters = opened.clusters()
+    if clusters is None or "cluster_as_new" not in opened.scores():
+        raise InputError(f"{opened.path} was made before runs kept their kinds", "fit again")
+    return clusters
+
+
+def since_fit(opened: Run, samples: Data, scores: np.ndarray, where: str, level: float) -> drift.Drift:
+    """What changed from the training data of an open run to samples with these scores [n]; `where` names them."""
+    clusters, table = placed_by(opened), opened.scores()
     if bad := int((~np.isfinite(scores)).sum()):
-        raise InputError(f"{data}: {bad} of {len(scores)} scores are no finite numbers", "leave out what lies far out")
+        raise InputError(f"{where}: {bad} of {len(scores)} scores are no finite numbers", "leave out what lies far out")
     placed = clusters.place(samples)
     batch = drift.Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, placed.along.numpy())
     if cross_fitted(table):
         messages.note(
             "scores are not compared, because the run held no samples out; fit with --cross 0 to compare them"
         )
-    found = drift.drift(
+    return drift.drift(
         reference_of(table, clusters), batch, level=level, examples=_examples(batch, samples.names, table)
     )
-    if out is not None:
-        text = drift_page.to_markdown(found) if out.suffix == ".md" else to_json(found.as_dict()) + "\n"
-        files.write(out, text.encode("utf-8", "backslashreplace"))
-    return found
 
 
 def _examples(batch: drift.Population, names: Sequence[str], table: pd.DataFrame) -> dict[int, list[str]]:

@@ -1,0 +1,1 @@
+"""The adaptations that can be chosen, one a file; see `training.adapt`."""

@@ -1,0 +1,184 @@
+"""A finished run adapted to data whose normals have changed, without labels: what `tailwise adapt` does."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..calibration import conformal, drift, score_maps
+from ..calibration.clusters import Clusters, names_of
+from ..core import inference, messages
+from ..core.data import Data
+from ..core.detector import PassesMessages
+from ..core.identity import digest_of
+from ..core.problem import Facts, Problem
+from ..core.validation import check_samples
+from ..errors import InputError, reading
+from ..report.summary import adaptation_summary
+from ..runs import places, store
+from ..runs.files import REPORT_DATA, RESTORE
+from ..runs.scorer import Run, as_kept, open_run
+from ..runs.settings import AdaptationRow, KindRow
+from ..training import adapt
+from . import assembly
+from .drift import placed_by, since_fit
+from .thresholds import raised_by
+
+# Of fewer there is nothing to hold out.
+_FEWEST = 10
+# So many kinds of the target are told of, the largest first.
+_KINDS = 20
+AUTO = "auto"
+
+
+def adapt_run(
+    run: Path, target: str, out: Path, method: str, force: bool, seed: int, overwrite: bool, command: str
+) -> Run:
+    """A new run of `run`'s detector, adapted to the samples of `target`; see `commands.adapt`."""
+    opened = open_run(run)
+    chosen = method_for(method, opened)
+    if opened.settings.has_own_thresholds:
+        raise InputError("a run with a threshold for each kind cannot be adapted", "fit it without them, or fit again")
+    placed_by(opened)
+    source = opened.source_like(target)
+    data = opened.samples(target).data
+    check_samples(data, least=_FEWEST, where=target)
+    with torch.random.fork_rng():
+        before = opened.scores_of(data)
+    changed = since_fit(opened, data, before, target, drift.LEVEL)
+    if not changed.alarm and not force:
+        raise InputError(str(changed), "there is nothing to adapt to; with --force it is done all the same")
+    settings = opened.settings.as_dict()
+    with store.hold(out, overwrite) as writer:
+        generator = torch.Generator().manual_seed(seed)
+        count = conformal.held_out_count(len(data), settings["false_alarms"])
+        held = torch.randperm(len(data), generator=generator)[:count].sort().values.numpy()
+        taken = np.setdiff1d(np.arange(len(data)), held)
+        known, complete = opened.own_samples()
+        old = adapt.Source(opened.calibration().scores, known, complete)
+        asked = adapt.Asked(opened.detector(), data.take(taken), before[taken], old, generator)
+        made = chosen.adapt(asked)
+        after = inference.score(made.detector, data).double().numpy()
+        clusters = Clusters.learn(data, seed)
+        table = _table(data, held, before, after, clusters)
+        assembly.calibrate(settings, table)
+        assembly.hold_to_limit(settings, table, None)
+        if made.detector.has_maps:
+            normals = data.take(held)
+            scale = score_maps.learn_scale(made.detector, normals, settings["false_alarms"], settings["smoothing"])
+            settings |= scale.settings()
+        kinds = _kinds(clusters, before > opened.settings.threshold, after > settings["threshold"])
+        row = AdaptationRow(
+            run=str(run), source=repr(as_kept(source)), samples=len(data), method=repr(chosen), adapted=made.adapted,
+            reason=made.reason, promise=promise(len(held), settings["false_alarms"]), drift=_in_a_line(changed),
+            figures=made.figures, kinds=kinds,
+        )  # fmt: skip
+        settings |= {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command,
+            "source": repr(as_kept(source)),
+            "fingerprint": digest_of(data),
+            # The detector has changed since it scored the test data, and those scores are not kept.
+            "test_fingerprint": None,
+            "n_train": len(taken),
+            "n_held_out": len(held),
+            "n_suspects": 0,
+            "unlabelled": "",
+            "adaptations": [*settings.get("adaptations", []), row],
+        }
+        writer.start(settings, overwrite)
+        parts = assembly.Parts(
+            made.detector,
+            data.take(taken),
+            table,
+            opened.history(),
+            clusters,
+            seed,
+            backbone=opened.backbone(),
+            places=places.of_source(source),
+            source=source,
+        )
+
+        def summarise() -> dict[str, Any]:
+            with reading(opened.path / REPORT_DATA, RESTORE):
+                return adaptation_summary(settings, opened.history(), source, Problem(data, Facts(target)), table)
+
+        made_run = assembly.write_run(writer, settings, parts, summarise)
+    _tell(row, table, settings["false_alarms"])
+    return made_run
+
+
+def method_for(method: str, opened: Run) -> adapt.Adaptation:
+    """The adaptation of this spelling; "auto" is TUNE for what classifies nodes and RADA for anything else."""
+    if method.strip() != AUTO:
+        return adapt.parse(method)
+    return adapt.parse("TUNE" if isinstance(opened.untrained_detector(), PassesMessages) else "RADA")
+
+
+def promise(held: int, false_alarms: float) -> str:
+    """What a threshold from so many held-out samples of a target promises, which nobody vouches for."""
+    share = conformal.promised(held, false_alarms)
+    low, high = conformal.range_of_false_alarms(held, false_alarms)
+    return (
+        f"the old threshold is void; the new one comes from {held} held-out samples of the target and flags at most "
+        f"{100 * share:.3g} % of new samples like these in the mean ({100 * low:.2g} to {100 * high:.2g} % at 95 %). "
+        "Normals among them are flagged no more often, as long as anomalies do not score lower than normals. Of kinds "
+        "that the target lacks nothing is promised; the more anomalies it holds, the fewer are caught"
+    )
+
+
+def _table(data: Data, held: np.ndarray, before: np.ndarray, after: np.ndarray, clusters: Clusters) -> pd.DataFrame:
+    """A row for each sample of the target, as in scores.parquet. `before` and `after` are the scores of both runs."""
+    assert clusters.training is not None
+    assert clusters.training_as_new is not None
+    out = np.isin(np.arange(len(data)), held)
+    table = pd.DataFrame({"sample": list(map(str, data.names)), "score": after})
+    for column, values in (("trained_score", after), ("first_score", before), ("weight", np.ones(len(data)))):
+        table[column] = np.where(out, np.nan, values)
+    table["held_out"], table["suspect"] = out, False
+    table["calibration"] = np.where(out, after, np.nan)
+    table["cluster"] = clusters.training.numpy()
+    table["cluster_as_new"] = clusters.training_as_new.nearest.numpy()
+    table["unknown_as_new"] = clusters.training_as_new.unknown.numpy()
+    return table
+
+
+def _kinds(clusters: Clusters, before: np.ndarray, after: np.ndarray) -> tuple[KindRow, ...]:
+    """How many samples were flagged [n] and are now: of all, then of each cluster of the target."""
+    assert clusters.training is not None
+    names = np.array(names_of(clusters.training))
+    of_kind = [("all", np.ones(len(names), dtype=bool)), *((name, names == name) for name in np.unique(names))]
+    rows = [
+        KindRow(name=str(name), size=int(of.sum()), before=int(before[of].sum()), after=int(after[of].sum()))
+        for name, of in of_kind
+    ]
+    return (rows[0], *sorted(rows[1:], key=lambda row: (-row["size"], row["name"]))[:_KINDS])
+
+
+def _in_a_line(changed: drift.Drift) -> str:
+    return "; ".join(line.strip() for line in str(changed).splitlines())
+
+
+def _tell(row: AdaptationRow, table: pd.DataFrame, false_alarms: float) -> None:
+    """What came of it, what the threshold promises, and which kinds are flagged more."""
+    what = "adapted by" if row["adapted"] else "scores stay as they are, by"
+    messages.note(f"{what} {row['method']}: {row['reason']}")
+    messages.note(row["promise"])
+    if raised := raised_by(table, false_alarms):
+        messages.warning(raised)
+    for kind in worse(row):
+        messages.warning(
+            f"cluster {kind['name']} of the target: {kind['before']} of {kind['size']} samples were flagged, and "
+            f"{kind['after']} are now"
+        )
+
+
+def worse(row: AdaptationRow) -> list[KindRow]:
+    """Kinds of the target that are flagged more often by the new run, where the whole is not."""
+    whole = row["kinds"][0]
+    return [kind for kind in row["kinds"][1:] if kind["after"] > kind["before"] and whole["after"] <= whole["before"]]
