@@ -150,6 +150,7 @@ _PLAIN = ("--weighting", "", "--scores", "own")
 _NETWORK = ("--detector", "autoencoder", "--cross", "0", "--epochs", "6", "--batch-size", "32")
 _FIT = ("fit", "parts.csv", *_PLAIN, *_NETWORK, "--out", "result")
 _UPDATE = ("update", "memory", "more", "--out", "result")
+_ADAPT = ("adapt", "other", "moved.csv", "--method", "Moments", "--out", "result")
 _MAPS = ("score", "photo-run", "photos", "--maps", "result")
 _SCORE = ("score", "other", "parts.csv", "--out", "result/scores.csv")
 _BENCH = ("bench", "result/suites/tiny.toml", "--processes", "1")
@@ -165,6 +166,10 @@ COMMANDS = {
     "update --overwrite": Command(
         (*_UPDATE, "--seed", "1", "--overwrite"), _UPDATE, run_content, (("--seed", "-1"), ("--sed", "1"), ("more",)),
         notes_inside=False,
+    ),
+    "adapt --overwrite": Command(
+        (*_ADAPT, "--seed", "1", "--overwrite"), _ADAPT, run_content,
+        (("--seed", "-1"), ("--method", "Update"), ("--method", "momments"), ("--forse",)), notes_inside=False,
     ),
     "export": Command(
         ("export", "other", "--out", "result/model.onnx"), ("export", "plain", "--out", "result/model.onnx"),
@@ -216,6 +221,8 @@ def write_inputs(home: Path) -> None:
     """Tables, images and runs that the commands read, and a user's notes."""
     generator = np.random.default_rng(0)
     pd.DataFrame(generator.normal(size=(150, 4)), columns=list("abcd")).to_csv(home / "parts.csv", index=False)
+    moved = 2 * generator.normal(size=(90, 4)) + 5
+    pd.DataFrame(moved, columns=list("abcd")).to_csv(home / "moved.csv", index=False)
     for folder, count in (("photos", 12), ("more", 6)):
         (home / folder).mkdir()
         for i in range(count):

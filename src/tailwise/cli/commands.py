@@ -265,7 +265,7 @@ def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = 
 
 def adapt(
     run: Path,
-    target: str,
+    target: Given,
     *,
     out: Path,
     method: str = "auto",
@@ -278,7 +278,7 @@ def adapt(
     `tailwise drift` is asked first; where it sees nothing, there is nothing to adapt to. Each method then checks, still
     without labels, whether it gains anything; if not, scores stay as they are, and the run says so. The old threshold
     is void: some of the target's samples are held out and set the new one. Clusters and report are those of the target.
-    `tailwise.adapt` is the same in Python.
+    `tailwise.adapt` is the same in Python; there the target may also be an array [n, *sample], a DataFrame or a source.
 
     Args:
         run: a run folder; it does not change.
@@ -299,17 +299,16 @@ def adapt(
         >>> import numpy as np, tailwise, tempfile
         >>> folder, random = tempfile.mkdtemp(), np.random.default_rng(0)
         >>> run = tailwise.fit(random.normal(size=(200, 3)), detector="nearest-neighbours", out=folder + "/run")
-        >>> np.save(folder + "/moved.npy", random.normal(size=(200, 3)) * 1.5 + 4.0)
-        >>> adapted = tailwise.adapt(folder + "/run", folder + "/moved.npy", method="Moments", out=folder + "/adapted")
+        >>> moved = random.normal(size=(200, 3)) * 1.5 + 4.0
+        >>> adapted = tailwise.adapt(folder + "/run", moved, method="Moments", out=folder + "/adapted")
         >>> adapted.settings.adaptations[0]["adapted"]
         True
     """
     from ..workflows.adapt import adapt_run
     from . import options
 
-    return adapt_run(
-        Path(run), str(target), Path(out), method, force, seed, overwrite, options.command_line(adapt, locals())
-    )
+    command = options.command_line(adapt, locals()) if isinstance(target, (str, Path)) else ""
+    return adapt_run(Path(run), target, Path(out), method, force, seed, overwrite, command)
 
 
 def triage(

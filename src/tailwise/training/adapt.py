@@ -247,7 +247,11 @@ def compared(asked: Asked, name: str) -> tuple[Tensor, Callable[[Tensor], Tensor
     if asked.target.modality == ROW and asked.source.complete:
         samples = source_samples(asked, name)
         mean, spread = by_channel(samples)
-        return (samples - mean) / spread, lambda given: ((given - mean) / spread)[:, None]
+
+        def parts(given: Tensor) -> Tensor:
+            return ((given - mean) / spread)[:, None]
+
+        return parts(samples)[:, 0], parts
     detector = asked.detector.trained
     if not isinstance(detector, Prototypical):
         raise InputError(

@@ -16,7 +16,7 @@ from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import PassesMessages
 from ..core.identity import digest_of
-from ..core.problem import Facts, Problem
+from ..core.problem import Facts, Problem, Source
 from ..core.validation import check_samples
 from ..errors import InputError, reading
 from ..report.summary import adaptation_summary
@@ -24,10 +24,10 @@ from ..runs import places, store
 from ..runs.files import REPORT_DATA, RESTORE
 from ..runs.scorer import Run, as_kept, open_run
 from ..runs.settings import AdaptationRow, KindRow
+from ..sources.memory import in_memory
 from ..training import adapt
 from . import assembly
 from .drift import placed_by, since_fit
-from .thresholds import raised_by
 
 # Of fewer there is nothing to hold out.
 _FEWEST = 10
@@ -37,7 +37,7 @@ AUTO = "auto"
 
 
 def adapt_run(
-    run: Path, target: str, out: Path, method: str, force: bool, seed: int, overwrite: bool, command: str
+    run: Path, target: Any, out: Path, method: str, force: bool, seed: int, overwrite: bool, command: str
 ) -> Run:
     """A new run of `run`'s detector, adapted to the samples of `target`; see `commands.adapt`."""
     opened = open_run(run)
@@ -45,12 +45,12 @@ def adapt_run(
     if opened.settings.has_own_thresholds:
         raise InputError("a run with a threshold for each kind cannot be adapted", "fit it without them, or fit again")
     placed_by(opened)
-    source = opened.source_like(target)
-    data = opened.samples(target).data
-    check_samples(data, least=_FEWEST, where=target)
+    source, named = _source_of(target, opened)
+    data = opened.samples(source if isinstance(target, str | Path) else target).data
+    check_samples(data, least=_FEWEST, where=named)
     with torch.random.fork_rng():
         before = opened.scores_of(data)
-    changed = since_fit(opened, data, before, target, drift.LEVEL)
+    changed = since_fit(opened, data, before, named, drift.LEVEL)
     if not changed.alarm and not force:
         raise InputError(str(changed), "there is nothing to adapt to; with --force it is done all the same")
     settings = opened.settings.as_dict()
@@ -65,18 +65,21 @@ def adapt_run(
         made = chosen.adapt(asked)
         after = inference.score(made.detector, data).double().numpy()
         clusters = Clusters.learn(data, seed)
-        table = _table(data, held, before, after, clusters)
+        # What the detector has not learnt from sets the threshold: all, where nothing was learnt.
+        unseen = np.isin(np.arange(len(data)), held) | (not made.adapted)
+        table = _table(data, held, before, after, clusters).assign(calibration=np.where(unseen, after, np.nan))
         assembly.calibrate(settings, table)
         assembly.hold_to_limit(settings, table, None)
         if made.detector.has_maps:
-            normals = data.take(held)
+            normals = data.take(np.flatnonzero(unseen))
             scale = score_maps.learn_scale(made.detector, normals, settings["false_alarms"], settings["smoothing"])
             settings |= scale.settings()
+        alike = _if_alike(opened, after)
         kinds = _kinds(clusters, before > opened.settings.threshold, after > settings["threshold"])
         row = AdaptationRow(
             run=str(run), source=repr(as_kept(source)), samples=len(data), method=repr(chosen), adapted=made.adapted,
-            reason=made.reason, promise=promise(len(held), settings["false_alarms"]), drift=_in_a_line(changed),
-            figures=made.figures, kinds=kinds,
+            reason=made.reason, promise=promise(int(unseen.sum()), settings["false_alarms"]), drift=_in_a_line(changed),
+            figures=made.figures | {"threshold_if_alike": alike}, kinds=kinds,
         )  # fmt: skip
         settings |= {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -106,11 +109,20 @@ def adapt_run(
 
         def summarise() -> dict[str, Any]:
             with reading(opened.path / REPORT_DATA, RESTORE):
-                return adaptation_summary(settings, opened.history(), source, Problem(data, Facts(target)), table)
+                return adaptation_summary(settings, opened.history(), source, Problem(data, Facts(named)), table)
 
         made_run = assembly.write_run(writer, settings, parts, summarise)
-    _tell(row, table, settings["false_alarms"])
+    _tell(row)
     return made_run
+
+
+def _source_of(target: Any, opened: Run) -> tuple[Source, str]:
+    """What a target is read by, and its name."""
+    if isinstance(target, str | Path):
+        return opened.source_like(str(target)), str(target)
+    if hasattr(target, "load_all"):
+        return target, repr(target)
+    return in_memory(target, {})[0], "the target"
 
 
 def method_for(method: str, opened: Run) -> adapt.Adaptation:
@@ -120,12 +132,20 @@ def method_for(method: str, opened: Run) -> adapt.Adaptation:
     return adapt.parse("TUNE" if isinstance(opened.untrained_detector(), PassesMessages) else "RADA")
 
 
-def promise(held: int, false_alarms: float) -> str:
-    """What a threshold from so many held-out samples of a target promises, which nobody vouches for."""
-    share = conformal.promised(held, false_alarms)
-    low, high = conformal.range_of_false_alarms(held, false_alarms)
+def _if_alike(opened: Run, after: np.ndarray) -> float:
+    """The old threshold moved as far as the lower quarter of the scores has moved: right if the target's normals score
+    as the old ones do but for that, of which there is no proof."""
+    old = opened.calibration().scores
+    return float(opened.settings.threshold + np.quantile(after, 0.25) - np.quantile(old, 0.25))
+
+
+def promise(unseen: int, false_alarms: float) -> str:
+    """What a threshold from so many samples of a target promises, which nobody vouches for."""
+    share = conformal.promised(unseen, false_alarms)
+    low, high = conformal.range_of_false_alarms(unseen, false_alarms)
     return (
-        f"the old threshold is void; the new one comes from {held} held-out samples of the target and flags at most "
+        f"the old threshold is void; the new one comes from {unseen} samples of the target that the detector has not "
+        "learnt, and flags at most "
         f"{100 * share:.3g} % of new samples like these in the mean ({100 * low:.2g} to {100 * high:.2g} % at 95 %). "
         "Normals among them are flagged no more often, as long as anomalies do not score lower than normals. Of kinds "
         "that the target lacks nothing is promised; the more anomalies it holds, the fewer are caught"
@@ -141,7 +161,6 @@ def _table(data: Data, held: np.ndarray, before: np.ndarray, after: np.ndarray, 
     for column, values in (("trained_score", after), ("first_score", before), ("weight", np.ones(len(data)))):
         table[column] = np.where(out, np.nan, values)
     table["held_out"], table["suspect"] = out, False
-    table["calibration"] = np.where(out, after, np.nan)
     table["cluster"] = clusters.training.numpy()
     table["cluster_as_new"] = clusters.training_as_new.nearest.numpy()
     table["unknown_as_new"] = clusters.training_as_new.unknown.numpy()
@@ -164,13 +183,15 @@ def _in_a_line(changed: drift.Drift) -> str:
     return "; ".join(line.strip() for line in str(changed).splitlines())
 
 
-def _tell(row: AdaptationRow, table: pd.DataFrame, false_alarms: float) -> None:
+def _tell(row: AdaptationRow) -> None:
     """What came of it, what the threshold promises, and which kinds are flagged more."""
     what = "adapted by" if row["adapted"] else "scores stay as they are, by"
     messages.note(f"{what} {row['method']}: {row['reason']}")
     messages.note(row["promise"])
-    if raised := raised_by(table, false_alarms):
-        messages.warning(raised)
+    messages.note(
+        "if the target's normals score as the old ones do but for one shift, which nothing proves, the threshold is "
+        f"{row['figures']['threshold_if_alike']:.4g} (tailwise score --threshold)"
+    )
     for kind in worse(row):
         messages.warning(
             f"cluster {kind['name']} of the target: {kind['before']} of {kind['size']} samples were flagged, and "

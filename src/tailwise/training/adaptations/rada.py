@@ -56,8 +56,8 @@ class RADA(Value):
         normal, parts = adapt.compared(asked, name)
         if vetoed := adapt.nothing_to_gain(asked):
             return vetoed
-        normal = _some(normal, _PROTOTYPES, asked.generator)
-        floor = _usual_cost(asked, normal, parts)
+        normal, others = _divided(normal, asked.generator)
+        floor = _usual_cost(asked, normal, others, parts)
         mean, spread = adapt.by_channel(asked.target.read(torch.arange(len(asked.target))))
         stretch, shift = torch.ones_like(mean).requires_grad_(), torch.zeros_like(mean).requires_grad_()
         steps = torch.optim.Adam([stretch, shift], lr=self.rate)
@@ -119,16 +119,28 @@ def _some(parts: Tensor, most: int, generator: torch.Generator) -> Tensor:
     return parts if len(parts) <= most else parts[torch.randperm(len(parts), generator=generator)[:most]]
 
 
+def _divided(normal: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Normal parts [m, d] to align with, at most half of all, and the others."""
+    order = torch.randperm(len(normal), generator=generator)
+    most = max(1, min(_PROTOTYPES, len(normal) // 2))
+    return normal[order[:most]], normal[order[most:]]
+
+
 @torch.no_grad()
-def _usual_cost(asked: adapt.Asked, normal: Tensor, parts: Callable[[Tensor], Tensor]) -> float:
-    """The mean matched cost of old normals; 0 where none are kept."""
+def _usual_cost(asked: adapt.Asked, normal: Tensor, others: Tensor, parts: Callable[[Tensor], Tensor]) -> float:
+    """The mean matched cost of old normals: of the other parts, where these are all or a fair draw of all; else of the
+    samples that the run keeps; 0 where it keeps none."""
     known = asked.source.samples
     if known is None:
         return 0.0
     found = []
     for _ in range(_DRAWS):
-        index = torch.randperm(len(known), generator=asked.generator)[: _batch(asked)]
-        cost = torch.cdist(_some(parts(known[index].float()).flatten(0, 1), _PARTS, asked.generator), normal)
+        if asked.source.complete:
+            some = _some(others, min(_PARTS, len(asked.target)), asked.generator)
+        else:
+            index = torch.randperm(len(known), generator=asked.generator)[: _batch(asked)]
+            some = _some(parts(known[index].float()).flatten(0, 1), _PARTS, asked.generator)
+        cost = torch.cdist(some, normal)
         found.append(float((assigned(cost, "prototype") * cost).sum()))
     return sum(found) / len(found)
 

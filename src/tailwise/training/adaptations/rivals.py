@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -72,8 +73,9 @@ class Update(Value):
         if vetoed := adapt.nothing_to_gain(asked):
             return vetoed
         lowest = np.argsort(asked.scores, kind="stable")[: max(1, round(self.keep * len(asked.scores)))]
-        asked.detector.update(asked.target.take(np.sort(lowest)), torch.ones(len(lowest)))
-        return adapt.accepted(asked, asked.detector, {"added": float(len(lowest))})
+        made = copy.deepcopy(asked.detector)
+        made.update(asked.target.take(np.sort(lowest)), torch.ones(len(lowest)))
+        return adapt.accepted(asked, made, {"added": float(len(lowest))})
 
     def wrap(self, detector: Detector) -> Detector:
         return detector

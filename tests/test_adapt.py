@@ -1,0 +1,243 @@
+"""tailwise adapt: a new run for normals that have changed, without labels; the old one stays as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tailwise
+from tailwise.cli import main
+from tailwise.core import inference
+from tailwise.core.data import Data
+from tailwise.core.detector import Detector
+from tailwise.core.modality import FEATURE_MAP
+from tailwise.core.problem import Facts, Labelled, Problem
+from tailwise.core.registry import Value, entries, parse_one, register
+from tailwise.errors import InputError
+from tailwise.numerics.metrics import auroc
+from tailwise.runs.scorer import Run
+from tailwise.sources.arrays import from_arrays
+from tailwise.training import adapt
+from tailwise.training.adaptations import rada
+from tailwise.workflows.adapt import worse
+
+STRETCH, SHIFT = np.array([1.3, 0.8, 1, 1]), np.array([2.0, -1, 0, 0.5])
+MAPS: dict[str, torch.Tensor] = {}
+
+
+@register("source", "StoredMaps")
+@dataclass(frozen=True, repr=False)
+class StoredMaps(Value):
+    """Feature maps of this file."""
+
+    path: str
+
+    def load(self) -> Problem:
+        return Problem(self.load_all().data, Facts("maps"))
+
+    def load_all(self) -> Labelled:
+        return Labelled(Data(MAPS[self.path], [f"{i}" for i in range(len(MAPS[self.path]))], modality=FEATURE_MAP))
+
+    def at(self, path: str) -> StoredMaps:
+        return StoredMaps(path)
+
+
+def rows(count: int, seed: int, odd: bool = False) -> np.ndarray:
+    """Rows of three kinds of normal, or such that lie off every kind."""
+    generator = np.random.default_rng(seed)
+    centres = np.array([[0, 0, 0, 0], [4, 0, 0, 2], [0, 5, 1, 0]])[generator.integers(0, 3, count)]
+    found = centres + generator.normal(size=(count, 4))
+    return found + generator.choice([-1, 1], (count, 4)) * 4 * odd
+
+
+def maps(count: int, seed: int, odd: bool = False) -> torch.Tensor:
+    """Maps of 6 channels with a slope from top to bottom, or with a spot."""
+    found = torch.randn(count, 6, 8, 8, generator=torch.Generator().manual_seed(seed))
+    found += torch.linspace(0, 3, 8)[:, None]
+    found[:, ::2, 2:4, 2:4] += 3 * odd
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tailwise.fit(rows(300, 0), detector="nearest-neighbours", cross=0, out=tmp_path_factory.mktemp("runs") / "r")
+
+
+@pytest.fixture(scope="module")
+def moved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The rows of a target, of which a fifth are anomalies, all scaled and shifted."""
+    path = tmp_path_factory.mktemp("data") / "moved.npy"
+    np.save(path, np.concatenate([rows(120, 1), rows(30, 2, odd=True)]) * STRETCH + SHIFT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def adapted(run: Run, moved: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return tailwise.adapt(run.path, str(moved), method="Moments", out=tmp_path_factory.mktemp("runs") / "adapted")
+
+
+def test_the_old_run_stays_and_the_new_one_is_whole(
+    run: Run, moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    words = ["adapt", str(run.path), str(moved), "--method", "Moments", "--out", str(tmp_path / "new")]
+    assert main.run(words) == 0
+    said = capsys.readouterr()
+    assert "the old threshold is void" in said.err
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+    new = tailwise.open_run(tmp_path / "new")
+    row = new.settings.adaptations[0]
+    assert row["adapted"]
+    assert row["run"] == str(run.path)
+    assert row["method"] == "Moments()"
+    assert row["kinds"][0]["size"] == len(new.scores()) == 150
+    assert row["kinds"][0]["before"] > row["kinds"][0]["after"]
+    assert "What was it adapted to?" in (new.path / "report.html").read_text()
+    assert new.report()["adaptation"]["kinds"][0]["size"] == 150
+    for words in (["verify"], ["report", "--out", str(tmp_path / "page.md")], ["thresholds"]):
+        assert main.run([words[0], str(new.path), *words[1:]]) == 0
+    assert "flagged before" in (tmp_path / "page.md").read_text()
+    assert main.run(["adapt", str(run.path), str(moved), "--out", str(new.path)]) == 2
+
+
+def test_the_new_threshold_flags_no_more_than_it_says(adapted: Run) -> None:
+    """19 samples can promise 5 % in the mean of many draws; of one draw the share lies in the range that is said."""
+    held = adapted.scores()["held_out"].to_numpy()
+    assert adapted.settings.threshold in adapted.scores()["score"].to_numpy()[held]
+    x = np.concatenate([rows(800, 5), rows(200, 6, odd=True)]) * STRETCH + SHIFT
+    flagged = adapted.score(x).flagged
+    assert flagged.mean() <= 0.18
+    assert flagged[:800].mean() <= flagged[800:].mean()
+    assert adapted.score(x).cluster.nunique() > 1
+
+
+def test_where_nothing_drifted_it_refuses_and_forced_it_leaves_scores_alone(run: Run, tmp_path: Path) -> None:
+    same = rows(150, 7)
+    with pytest.raises(InputError, match="150 samples could not have shown") as caught:
+        tailwise.adapt(run.path, same, out=tmp_path / "new")
+    assert "--force" in caught.value.hint
+    assert not (tmp_path / "new").exists()
+    new = tailwise.adapt(run.path, same, out=tmp_path / "new", force=True)
+    row = new.settings.adaptations[0]
+    assert not row["adapted"]
+    assert "nothing to gain: the lower scores of the target lie" in row["reason"]
+    x = rows(50, 8)
+    assert np.array_equal(new.score(x).score, run.score(x).score)
+    # Nothing was learnt from the target, so all of it sets the threshold.
+    assert len(new.calibration().scores) == 150
+
+
+@pytest.fixture(scope="module")
+def asked(run: Run, moved: Path) -> adapt.Asked:
+    """The run and the target as an adaptation is given them."""
+    data = run.samples(str(moved)).data
+    known, complete = run.own_samples()
+    source = adapt.Source(run.calibration().scores, known, complete)
+    return adapt.Asked(run.detector(), data, run.scores_of(data), source, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("rule", ["prototype", "mutual", "partial", "plain"])
+def test_a_scaled_and_shifted_target_comes_back(asked: adapt.Asked, rule: str) -> None:
+    made = adapt.parse(f"RADA({rule!r}, 100, 0.02)").adapt(asked)
+    assert made.adapted
+    assert made.figures["cost_after"] < 0.7 * made.figures["cost_before"]
+    assert abs(made.figures["gap_after"]) < 0.5 < made.figures["gap_before"]
+
+    def score(x: np.ndarray, detector: Detector = made.detector) -> np.ndarray:
+        return inference.score(detector, from_arrays(x).train).numpy()
+
+    x, labels = np.concatenate([rows(200, 3), rows(200, 4, odd=True)]), np.repeat([False, True], 200)
+    assert auroc(labels, score(x * STRETCH + SHIFT)) > 0.98
+    usual, old = (
+        np.median(score(rows(200, 9), asked.detector)),
+        np.median(score(rows(200, 9) * STRETCH + SHIFT, asked.detector)),
+    )
+    assert abs(np.median(score(rows(200, 9) * STRETCH + SHIFT)) - usual) < 0.5 * abs(old - usual)
+
+
+def test_maps_are_aligned_before_anything_reads_them(tmp_path: Path) -> None:
+    stretch, shift = torch.ones(6, 1, 1), torch.zeros(6, 1, 1)
+    stretch[1], shift[0], shift[4] = 1.3, 1.5, -1.0
+    MAPS["fit"] = maps(60, 0)
+    MAPS["target"] = torch.cat([maps(30, 1), maps(10, 2, odd=True)]) * stretch + shift
+    MAPS["new"] = torch.cat([maps(40, 3), maps(40, 4, odd=True)]) * stretch + shift
+    labels = np.repeat([False, True], 40)
+    run = tailwise.fit(StoredMaps("fit"), detector="PatchMemory(share=0.1)", cross=0, out=tmp_path / "run")
+    method = "RADA(steps=150, rate=0.02)"
+    new = tailwise.adapt(run.path, StoredMaps("target"), method=method, out=tmp_path / "new")
+    before, after = (auroc(labels, each.score(StoredMaps("new")).score.to_numpy()) for each in (run, new))
+    assert before < after > 0.95
+    assert new.map_scale is not None
+    assert new.settings.map_threshold != run.settings.map_threshold
+    detector = new.detector()
+    assert isinstance(detector, adapt.Realigned)
+    left = detector.stretch * shift.flatten() + detector.shift
+    assert left.abs().max() < 0.4
+    assert (detector.stretch * stretch.flatten() - 1).abs().max() < 0.2
+    # An adapted run is a run: it can be adapted again, and its detector is then wrapped twice.
+    MAPS["target"] = MAPS["target"] + 1
+    again = tailwise.adapt(new.path, StoredMaps("target"), method="Moments", out=tmp_path / "again", force=True)
+    assert len(again.settings.adaptations) == 2
+    assert again.settings.wrappers == ["RADA(steps=150, rate=0.02)", "Moments()"]
+    inner = again.detector()
+    assert isinstance(inner, adapt.Realigned)
+    assert isinstance(inner.detector, adapt.Realigned)
+
+
+def test_update_adds_the_lowest_and_leaves_the_old_memory(tmp_path: Path) -> None:
+    MAPS["fit"], MAPS["target"] = maps(40, 0), torch.cat([maps(30, 1), maps(10, 2, odd=True)]) + 1.5
+    detector = "PatchMemory(share=0.1)"
+    run = tailwise.fit(StoredMaps("fit"), detector=detector, scores="own", cross=0, out=tmp_path / "run")
+    new = tailwise.adapt(run.path, StoredMaps("target"), method="Update(keep=0.5)", out=tmp_path / "new")
+    assert new.settings.adaptations[0]["figures"]["added"] == new.settings.n_train // 2
+    memory = [each.detector().state_dict()["memory"] for each in (run, new)]
+    assert len(memory[1]) > len(memory[0])
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ("TUNE", "TUNE cannot adapt NearestNeighbours"),
+        ("Update", "Update cannot adapt NearestNeighbours with local scores"),
+        ("rada", "no adaptation is called"),
+        ("RADA(assignment='nearest')", "assignment"),
+    ],
+)
+def test_what_cannot_be_adapted_says_so_by_name(
+    run: Run, moved: Path, tmp_path: Path, method: str, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        tailwise.adapt(run.path, str(moved), method=method, out=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_anomalous_parts_pull_on_nothing() -> None:
+    """A fifth of the target's parts lie far off all normal ones: of these the discrete assignments pick hardly any."""
+    generator = torch.Generator().manual_seed(0)
+    normal, target = torch.randn(100, 3, generator=generator), torch.randn(200, 3, generator=generator) + 0.5
+    target[:40] += 12
+    cost = torch.cdist(target, normal)
+    weight = {rule: rada.assigned(cost, rule) for rule in ("prototype", "mutual", "partial", "plain")}
+    for rule, plan in weight.items():
+        assert float(plan.sum()) == pytest.approx(1, abs=0.02), rule
+    assert float(weight["plain"][:40].sum()) == pytest.approx(0.2, abs=0.02)
+    assert all(float(weight[rule][:40].sum()) < 0.1 for rule in ("prototype", "mutual", "partial"))
+    plan = rada.transport(cost)
+    assert torch.allclose(plan.sum(0), torch.full((100,), 0.01), atol=1e-4)
+
+
+def test_kinds_that_pay_are_named() -> None:
+    kinds = [("all", 50, 10, 5), ("0", 40, 10, 2), ("1", 10, 0, 3)]
+    row = {"kinds": tuple(dict(zip(("name", "size", "before", "after"), each, strict=True)) for each in kinds)}
+    assert [kind["name"] for kind in worse(row)] == ["1"]  # type: ignore[arg-type]
+
+
+def test_each_adaptation_is_a_value_that_prints_as_itself() -> None:
+    for name in entries("adaptation"):
+        made = parse_one(name, "adaptation")
+        assert isinstance(made, adapt.Adaptation)
+        assert parse_one(repr(made), "adaptation") == made
