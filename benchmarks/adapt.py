@@ -1,0 +1,348 @@
+"""What adapting a finished detector to changed normals gains: TUNE on graphs, RADA on magnetic tiles, and their rivals.
+
+    TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py graphs [--of block ...] [--seeds ...]
+    TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py tiles [--shares 0 0.3 0.6] [--seeds ...]
+    python benchmarks/adapt.py page
+
+Graphs: the rarest class is the anomalies (20 of the training graph's are labelled), another class is normal and unseen:
+it is absent from the training graph and in the target. Half of all other nodes are the training graph, half the target.
+Cora and CiteSeer are those with injected anomalies, without the injected nodes. Attributes are 64 principal components.
+"block" is a generated block model, "block, none unseen" the same without its unseen class. Labels are read by the metric.
+
+Tiles: a run of good tiles meets good and bad ones under the corruptions of Hendrycks & Dietterich at severity 3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import warnings
+import zlib
+
+from collections.abc import Callable, Iterable
+
+from pathlib import Path
+from typing import Any
+
+# isort: split
+import numpy as np
+import scipy.io
+import scipy.ndimage
+import scipy.sparse
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tailwise.backbones import networks
+from tailwise.benchmark import rows
+from tailwise.benchmark.tables import table
+from tailwise.core import inference, registry
+from tailwise.core.context import Graph
+from tailwise.core.data import Data
+from tailwise.core.modality import FEATURE_MAP, ROW
+from tailwise.core.problem import Labelled
+from tailwise.numerics import graphs, metrics
+from tailwise.runs import files
+from tailwise.training import adapt
+from tailwise.training import fit as training_fit
+from tailwise.training.adaptations import tune
+from tailwise.training.options import Training
+
+ROOT = Path(__file__).parent
+RESULTS, PAGE = ROOT / "results" / "adapt.jsonl", ROOT / "adapt.md"
+BLOCK, ALL_SEEN = "block", "block, none unseen"
+GRAPHS = {
+    BLOCK: "", ALL_SEEN: "", "Cora": "injected/cora.mat", "CiteSeer": "injected/citeseer.mat",
+    "chameleon": "chameleon_filtered.npz", "squirrel": "squirrel_filtered.npz", "BlogCatalog": "blogcatalog.npz",
+}  # fmt: skip
+KNOWN, COMPONENTS, SHARE = 1_000, 64, 0.95
+AS_GADBENCH = Training(epochs=100, lr=0.01)
+VARIANTS = ("none", "auxiliary", "mean", "main", "full", "default", "published")
+
+
+def block_model(seed: int, unseen: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Attributes [N, 16], edges and classes: four classes of normals, the last of which may be absent, and -1 the
+    anomalies, which lie between and are joined to any."""
+    generator = np.random.default_rng(seed)
+    sizes = [300, 300, 300, 200 if unseen else 0]
+    y = np.repeat([0, 1, 2, 3, -1], [*sizes, 80])
+    centres = generator.normal(size=(5, 16)) * 0.7
+
+    x = centres[y] + generator.normal(size=(len(y), 16))
+    same = (y[:, None] == y[None]) & (y[:, None] >= 0)
+    drawn = generator.random((len(y), len(y))) < np.where(same, 0.012, 0.002)
+    return x.astype(np.float32), np.stack(np.nonzero(np.triu(drawn, 1))), y
+
+
+def real_graph(of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Attributes, edges and classes of a graph, the rarest class being -1."""
+    path = Path(os.environ["TAILWISE_DATA"]) / "graph" / GRAPHS[of]
+    if path.suffix == ".mat":
+        found = scipy.io.loadmat(path)
+        kept = np.flatnonzero(found["Label"].flatten() == 0)
+        x = found["Attributes"].tocsr()[kept].toarray()
+        edges = np.stack(found["Network"].tocsr()[kept][:, kept].nonzero())
+        y = found["Class"].flatten()[kept]
+    else:
+        given = np.load(path)
+        edges, y = given["edge_index"], given["y"]
+        x = (
+            given["x"] if "x" in given
+            else scipy.sparse.csr_array(
+                (given["x_data"], given["x_indices"], given["x_indptr"]), shape=given["x_shape"]
+            ).toarray()
+        )  # fmt: skip
+    values = torch.from_numpy(np.asarray(x, dtype=np.float32))
+    torch.manual_seed(0)
+    u, s, _ = torch.pca_lowrank(values, min(COMPONENTS, values.shape[1]))
+    _, y, counts = np.unique(y, return_inverse=True, return_counts=True)
+    return (u * s).numpy(), edges, np.where(y == counts.argmin(), -1, y)
+
+
+def split(of: str, seed: int) -> tuple[Data, np.ndarray, Data, np.ndarray, int]:
+    """The training graph with its classes, the target with its own, and which class is unseen."""
+    if of in (BLOCK, ALL_SEEN):
+        x, edges, y = block_model(seed, of == BLOCK)
+        unseen = 3
+    else:
+        x, edges, y = real_graph(of)
+        others = np.unique(y[y >= 0])
+        unseen = int(others[seed % len(others)])
+    generator = np.random.default_rng(seed)
+    trains = (generator.random(len(y)) < 0.5) & (y != unseen)
+    parts = [_part(x, edges, np.flatnonzero(chosen)) for chosen in (trains, ~trains)]
+    return parts[0], y[trains], parts[1], y[~trains], unseen
+
+
+def _part(x: np.ndarray, edges: np.ndarray, nodes: np.ndarray) -> Data:
+    place = np.full(len(x), -1)
+    place[nodes] = np.arange(len(nodes))
+    inside = place[edges][:, (place[edges] >= 0).all(0)]
+    tidied = graphs.tidied(inside, len(nodes), False)
+    values = torch.from_numpy(x[nodes])
+    return Data(values, [str(i) for i in nodes], (), Graph(values, torch.from_numpy(tidied.edges)), ROW)
+
+
+def graph_rows(of: str, seed: int) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Figures of each variant."""
+    train, y_train, target, y, unseen = split(of, seed)
+    generator = np.random.default_rng(seed)
+    known = generator.permutation(np.flatnonzero(y_train < 0))[:KNOWN]
+    normal = train.take(np.flatnonzero(y_train >= 0))
+    detector = registry.parse_one("graph-classifier", "detector")
+    training_fit.fit(
+        detector,
+        normal,
+        training=AS_GADBENCH,
+        seed=seed,
+        anomalies=Labelled(train.take(known), np.ones(len(known), bool)),
+    )
+    detector.eval()
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    scores = inference.score(detector, target).double().numpy()
+
+    def adapted(method: tune.TUNE) -> adapt.Adapted:
+        source = adapt.Source(inference.score(detector, normal).double().numpy())
+        drawn = torch.Generator().manual_seed(seed)
+        return method.adapt(adapt.Asked(detector, target, scores, source, drawn))
+
+    default, published = adapted(tune.TUNE()), adapted(tune.TUNE(mode="published"))
+    tune._LEAST_RANK, vetoed = -2.0, tune._LEAST_RANK  # the same without its veto
+    full = adapted(tune.TUNE())
+    tune._LEAST_RANK = vetoed
+    graph, x = target.context, detector.attributes(target.context.nodes)
+    with torch.no_grad():
+        plain = [detector.logit(h) for h in (detector.placed(x, graph.edges), detector.placed_alone(x))]
+        main = detector.logit(detector.placed(_aligned(full.detector, x), graph.edges))
+    found = {
+        "none": scores, "auxiliary": plain[1].numpy(), "main": main.numpy(),
+        "mean": (plain[0].double().sigmoid() + plain[1].double().sigmoid()).numpy(),
+        "full": inference.score(full.detector, target).numpy(),
+        "default": inference.score(default.detector, target).numpy(),
+        "published": inference.score(published.detector, target).numpy(),
+    }  # fmt: skip
+    same = all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())
+    for name in VARIANTS:
+        made = {"default": default, "full": full, "main": full, "published": published}.get(name)
+        yield name, _figures(found[name], y, unseen) | {
+            "adapted": None if made is None else made.adapted,
+            "figures": {} if made is None else made.figures, "detector_unchanged": same,
+        }  # fmt: skip
+
+
+def _aligned(detector: Any, x: Tensor) -> Tensor:
+    return detector.aligned(x) if isinstance(detector, tune.Tuned) else x
+
+
+def _figures(scores: np.ndarray, y: np.ndarray, unseen: int) -> dict[str, Any]:
+    """AUROC, and how many of the unseen normals lie above what 5 % of the seen ones do."""
+    limit = np.quantile(scores[(y >= 0) & (y != unseen)], SHARE)
+    new = scores[y == unseen]
+    return {"auroc": metrics.auroc(y < 0, scores), "unseen_flagged": float((new > limit).mean()) if len(new) else None}
+
+
+CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "clean": lambda x, _: x,
+    "brightness": lambda x, _: x + 0.3,
+    "contrast": lambda x, _: (x - x.mean()) * 0.2 + x.mean(),
+    "defocus": lambda x, _: _defocused(x),
+    "noise": lambda x, generator: x + generator.normal(0, 0.18, x.shape),
+}
+SIDE, LAYERS, NORMALS, ADAPTED, TESTED = 160, (4, 10), 80, 40, 40
+METHODS = (
+    "Nothing()", "Moments()", "Sinkhorn()", "RADA()", "RADA(assignment='mutual')", "RADA(assignment='partial')",
+    "Update(keep=0.7)",
+)  # fmt: skip
+SHARES = (0.0, 0.3, 0.6)
+
+
+def _defocused(x: np.ndarray, radius: float = 3.0) -> np.ndarray:
+    """Blurred by a disk."""
+    reach = np.arange(-3, 4)
+    disk = (reach[:, None] ** 2 + reach[None] ** 2 <= radius**2).astype(float)
+    return np.stack([scipy.ndimage.convolve(each, disk / disk.sum(), mode="nearest") for each in x])
+
+
+class Tiles:
+    """Magnetic tiles as feature maps, under each corruption; each picture's noise follows from its name."""
+
+    def __init__(self) -> None:
+        home = Path(os.environ["TAILWISE_DATA"]) / "images" / "magnetic_tile"
+        self.good = sorted((home / "train" / "good").glob("*")) + sorted((home / "test" / "good").glob("*"))
+        self.bad = sorted(path for path in (home / "test").glob("*/*") if path.parent.name != "good")
+        self.network = networks.features("efficientnet-lite0", LAYERS)
+
+    def maps(self, paths: list[Path], corruption: str) -> Data:
+        pictures = []
+        for path in paths:
+            picture = Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+            given = np.asarray(picture, dtype=np.float64).transpose(2, 0, 1) / 255
+            found = CORRUPTIONS[corruption](given, np.random.default_rng(zlib.crc32(path.name.encode())))
+            pictures.append(torch.from_numpy(np.round(found.clip(0, 1) * 255) / 255).float())
+        with torch.no_grad():
+            read = torch.cat([self.network(torch.stack(pictures[i : i + 16])) for i in range(0, len(pictures), 16)])
+        return Data(read, [path.name for path in paths], modality=FEATURE_MAP)
+
+    def rows(self, seed: int, shares: Iterable[float]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+        """Settings and figures of each corruption, share of anomalies and method."""
+        generator = np.random.default_rng(seed)
+        good = [self.good[i] for i in generator.permutation(len(self.good))]
+        bad = [self.bad[i] for i in generator.permutation(len(self.bad))]
+        train, held, rest = good[:NORMALS], good[NORMALS : NORMALS + 20], good[NORMALS + 20 :]
+        test, adapting = rest[:TESTED] + bad[:TESTED], (rest[TESTED:], bad[TESTED:])
+        labels = np.repeat([False, True], TESTED)
+        normals = self.maps(train, "clean")
+        detector = registry.parse_one("PatchMemory(share=0.05, most=1500)", "detector")
+        training_fit.fit(detector, normals, seed=seed)
+        calibration = inference.score(detector, self.maps(held, "clean")).double().numpy()
+        source = adapt.Source(calibration, normals.read(torch.arange(16)))
+        for corruption in CORRUPTIONS:
+            tested = self.maps(test, corruption)
+            target = self.maps([*adapting[0][:ADAPTED], *adapting[1][:ADAPTED]], corruption)
+            for share in shares:
+                odd = round(share * ADAPTED)
+                some = target.take([*range(ADAPTED - odd), *range(ADAPTED, ADAPTED + odd)])
+                scores = inference.score(detector, some).double().numpy()
+                for method in METHODS:
+                    drawn = torch.Generator().manual_seed(seed)
+                    made = adapt.parse(method).adapt(adapt.Asked(detector, some, scores, source, drawn))
+                    auroc = metrics.auroc(labels, inference.score(made.detector, tested).numpy())
+                    settings = {"corruption": corruption, "share": share, "method": method}
+                    yield settings, {"auroc": auroc, "adapted": made.adapted, "figures": made.figures}
+
+
+HEAD = """# Adapting to normals that have changed
+
+Written by `benchmarks/adapt.py` from results/adapt.jsonl; its head says how. AUROC, mean over seeds.
+"""
+DRAWS = {"development": range(3), "fresh": range(100, 106)}
+
+
+def page() -> str:
+    found = [row for row in rows.read_rows(RESULTS) if row["status"] == "ok"]
+    graph = [row for row in found if row["settings"]["part"] == "graphs"]
+    tiles = [row for row in found if row["settings"]["part"] == "tiles"]
+    text = HEAD
+    for draw, seeds in DRAWS.items():
+        here = [row for row in graph if row["settings"]["seed"] in seeds]
+        if here:
+            text += f"\n## TUNE on graphs, {draw} draws\n\n{_graphs(here)}\n"
+            text += "\nUnseen normals above what 5 % of the seen ones score above:\n\n"
+            text += f"{_graphs(here, 'unseen_flagged')}\n"
+    for share in SHARES:
+        here = [row for row in tiles if row["settings"]["share"] == share]
+        if here:
+            text += f"\n## RADA on magnetic tiles, {share:.0%} anomalies in the adaptation set\n\n{_tiles(here)}\n"
+    return text
+
+
+def _graphs(here: list[dict[str, Any]], figure: str = "auroc") -> str:
+    lines = []
+    for of in GRAPHS:
+        cells = []
+        for name in VARIANTS:
+            values = [
+                row[figure] for row in here
+                if (row["settings"]["of"], row["settings"]["variant"]) == (of, name) and row[figure] is not None
+            ]  # fmt: skip
+            cells.append(f"{np.mean(values):.3f}" if values else "")
+        made = [
+            row["adapted"] for row in here if (row["settings"]["of"], row["settings"]["variant"]) == (of, "default")
+        ]
+        if any(cells):
+            lines.append([of, *cells, f"{sum(made)} of {len(made)}"])
+    return table(["graph", *VARIANTS, "adapted by default"], lines)
+
+
+def _tiles(here: list[dict[str, Any]]) -> str:
+    lines = []
+    for method in METHODS:
+        cells = []
+        of_method = [row for row in here if row["settings"]["method"] == method]
+        for corruption in CORRUPTIONS:
+            values = [row["auroc"] for row in of_method if row["settings"]["corruption"] == corruption]
+            cells.append(float(np.mean(values)) if values else np.nan)
+        seeds = len({row["settings"]["seed"] for row in of_method})
+        made = [row["adapted"] for row in of_method if row["settings"]["corruption"] != "clean"]
+        if of_method:
+            shown = [*cells, float(np.mean(cells[1:]))]
+            lines.append([method, *(f"{cell:.3f}" for cell in shown), f"{sum(made)} of {len(made)}", str(seeds)])
+    return table(["method", *CORRUPTIONS, "mean of the shifts", "adapted", "seeds"], lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("graphs", "tiles", "page"))
+    parser.add_argument("--of", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
+    parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if asked.part == "graphs":
+        for of in asked.of:
+            for seed in asked.seeds:
+                for variant, figures in graph_rows(of, seed):
+                    _keep({"part": "graphs", "of": of, "seed": seed, "variant": variant}, figures)
+    elif asked.part == "tiles":
+        tiles = Tiles()
+        for seed in asked.seeds:
+            for settings, figures in tiles.rows(seed, asked.shares):
+                _keep({"part": "tiles", "seed": seed, **settings}, figures)
+    files.write(PAGE, page().encode())
+
+
+def _keep(settings: dict[str, Any], figures: dict[str, Any]) -> None:
+    row = {"settings": settings, "status": "ok", **figures, "commit": rows.commit(), "versions": rows.versions()}
+    rows.append(RESULTS, row)
+    print(
+        json.dumps({"settings": settings, "auroc": row["auroc"], "adapted": row["adapted"]}),
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
