@@ -22,7 +22,7 @@ from tailwise.numerics.metrics import auroc
 from tailwise.runs.scorer import Run
 from tailwise.sources.arrays import from_arrays
 from tailwise.training import adapt
-from tailwise.training.adaptations import rada
+from tailwise.training.adaptations import rada, tune
 from tailwise.workflows.adapt import worse
 
 STRETCH, SHIFT = np.array([1.3, 0.8, 1, 1]), np.array([2.0, -1, 0, 0.5])
@@ -228,6 +228,72 @@ def test_anomalous_parts_pull_on_nothing() -> None:
     assert all(float(weight[rule][:40].sum()) < 0.1 for rule in ("prototype", "mutual", "partial"))
     plan = rada.transport(cost)
     assert torch.allclose(plan.sum(0), torch.full((100,), 0.01), atol=1e-4)
+
+
+def block_model(folder: Path, seed: int, classes: int) -> Path:
+    """A graph in which nodes of a class are joined, and 12 anomalies to any; the last class may be new."""
+    generator = np.random.default_rng(seed)
+    y = np.repeat([*range(classes), -1], [*[40] * classes, 12])
+    centres = np.random.default_rng(0).normal(size=(5, 8))
+    x = centres[y] + generator.normal(size=(len(y), 8)) * 0.8
+    drawn = generator.random((len(y), len(y))) < np.where((y[:, None] == y) & (y >= 0), 0.1, 0.01)
+    path = folder / f"graph-{seed}.npz"
+    np.savez(path, x=x.astype(np.float32), edge_index=np.stack(np.nonzero(np.triu(drawn, 1))), y=(y < 0).astype(int))
+    return path
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory: pytest.TempPathFactory) -> tuple[Run, Path]:
+    """A run of a graph classifier, and a graph with a class that it has not seen."""
+    pytest.importorskip("torch_geometric")
+    folder = tmp_path_factory.mktemp("graphs")
+    training = tailwise.Training(epochs=60, lr=0.01)
+    run = tailwise.fit(
+        str(block_model(folder, 0, 3)), detector="graph-classifier", anomalies="6", training=training, cross=0,
+        out=folder / "run",
+    )  # fmt: skip
+    return run, block_model(folder, 1, 4)
+
+
+def test_tune_leaves_the_classifier_alone_and_bounds_what_it_moves(
+    classified: tuple[Run, Path], tmp_path: Path
+) -> None:
+    run, target = classified
+    new = tailwise.adapt(run.path, str(target), out=tmp_path / "new", force=True)
+    row = new.settings.adaptations[0]
+    assert row["method"] == "TUNE()"
+    assert 0 < row["figures"]["moved"] <= 0.05
+    assert row["figures"]["epochs"] <= 20
+    old, now = run.detector().state_dict(), new.detector().state_dict()
+    inner = {name.removeprefix("detector."): value for name, value in now.items()} if row["adapted"] else now
+    assert all(torch.equal(value, inner[name]) for name, value in old.items())
+    scores = [each.score(str(target)).score.to_numpy() for each in (run, new)]
+    assert row["adapted"] == (not np.array_equal(*scores))
+    labels = np.load(target)["y"].astype(bool)
+    assert auroc(labels, scores[1]) > auroc(labels, scores[0]) - 0.02
+
+
+def test_tune_as_published_collapses_and_a_veto_says_so(
+    classified: tuple[Run, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without bounds attributes are moved by more than half of their size; the veto sees that ranks are lost."""
+    run, target = classified
+    data = run.samples(str(target)).data
+    source = adapt.Source(run.calibration().scores)
+
+    def made(method: str) -> adapt.Adapted:
+        drawn = torch.Generator().manual_seed(0)
+        return adapt.parse(method).adapt(adapt.Asked(run.detector(), data, run.scores_of(data), source, drawn))
+
+    published = made("TUNE(mode='published')")
+    assert published.adapted
+    assert published.figures["moved"] > 0.5
+    assert made("TUNE(most_moved=0.01)").figures["moved"] <= 0.01
+    monkeypatch.setattr(tune, "_LEAST_RANK", 1.0)
+    vetoed = made("TUNE()")
+    assert not vetoed.adapted
+    assert vetoed.detector is run.detector()
+    assert "no gain: the ranking of" in vetoed.reason
 
 
 def test_kinds_that_pay_are_named() -> None:
