@@ -2,6 +2,7 @@
 
     TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py graphs [--of block ...] [--seeds ...]
     TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py tiles [--shares 0 0.3 0.6] [--seeds ...]
+    python benchmarks/adapt.py thresholds
     python benchmarks/adapt.py page
 
 Graphs: the rarest class is the anomalies (those of the training graph are labelled), another class is normal and
@@ -37,6 +38,7 @@ from torch import Tensor
 from tailwise.backbones import networks
 from tailwise.benchmark import rows
 from tailwise.benchmark.tables import table
+from tailwise.calibration import conformal
 from tailwise.core import inference, registry
 from tailwise.core.context import Graph
 from tailwise.core.data import Data
@@ -253,6 +255,48 @@ class Tiles:
                     yield settings, {"auroc": auroc, "adapted": made.adapted, "figures": made.figures}
 
 
+def threshold_rows(draws: int) -> Iterable[tuple[str, dict[str, Any]]]:
+    """Of many draws of a scaled and shifted target, how much of its fresh normals the new threshold flags."""
+    for method in ("Moments()", "RADA(steps=100, rate=0.02)"):
+        for share in SHARES:
+            flagged, caught = [], []
+            for draw in range(draws):
+                generator = np.random.default_rng(draw)
+                centres = 3 * generator.normal(size=(3, 4))
+                stretch, shift = generator.uniform(0.7, 1.4, 4), 2 * generator.normal(size=4)
+
+                def normals(count: int, drawn: np.random.Generator = generator, of: np.ndarray = centres) -> np.ndarray:
+                    return of[drawn.integers(0, 3, count)] + drawn.normal(size=(count, 4))
+
+                train = _rows_of(normals(200))
+                detector = registry.parse_one("nearest-neighbours", "detector")
+                training_fit.fit(detector, train, seed=draw)
+                calibration = inference.score(detector, _rows_of(normals(100))).double().numpy()
+                source = adapt.Source(calibration, train.read(torch.arange(len(train))), True)
+                odd = round(share * 100)
+                x = np.concatenate([normals(100 - odd), 6 * generator.normal(size=(odd, 4))])[
+                    generator.permutation(100)
+                ]
+                chosen, held = _rows_of(x[:70] * stretch + shift), _rows_of(x[70:] * stretch + shift)
+                scores = inference.score(detector, chosen).double().numpy()
+                drawn = torch.Generator().manual_seed(draw)
+                made = adapt.parse(method).adapt(adapt.Asked(detector, chosen, scores, source, drawn)).detector
+                limit = conformal.conformal_threshold(inference.score(made, held).double().numpy(), 0.05)
+                fresh = normals(500), 6 * generator.normal(size=(500, 4))
+                above = [inference.score(made, _rows_of(each * stretch + shift)).numpy() > limit for each in fresh]
+                flagged.append(float(above[0].mean()))
+                caught.append(float(above[1].mean()))
+            spread = float(np.std(flagged) / draws**0.5)
+            yield f"{method}, {share:.0%} anomalies", {
+                "auroc": None, "adapted": None, "flagged": float(np.mean(flagged)), "spread": spread,
+                "caught": float(np.mean(caught)), "draws": draws,
+            }  # fmt: skip
+
+
+def _rows_of(x: np.ndarray) -> Data:
+    return Data(torch.from_numpy(x.astype(np.float32)), [str(i) for i in range(len(x))], modality=ROW)
+
+
 HEAD = """# Adapting to normals that have changed
 
 Written by `benchmarks/adapt.py` from results/adapt.jsonl; its head says how. AUROC, mean over seeds.
@@ -271,6 +315,18 @@ def page() -> str:
             text += f"\n## TUNE on graphs, {draw} draws\n\n{_graphs(here)}\n"
             text += "\nUnseen normals above what 5 % of the seen ones score above:\n\n"
             text += f"{_graphs(here, 'unseen_flagged')}\n"
+    if limits := [row for row in found if row["settings"]["part"] == "thresholds"]:
+        lines = [
+            [
+                row["settings"]["variant"],
+                f"{row['flagged']:.3f} +- {row['spread']:.3f}",
+                f"{row['caught']:.3f}",
+                str(row["draws"]),
+            ]
+            for row in limits
+        ]
+        text += "\n## Thresholds made anew at 5 %, from 30 held-out samples of generated rows\n\n"
+        text += f"{table(['method, in the target', 'fresh normals flagged', 'anomalies caught', 'draws'], lines)}\n"
     for share in SHARES:
         here = [row for row in tiles if row["settings"]["share"] == share]
         if here:
@@ -314,7 +370,7 @@ def _tiles(here: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("graphs", "tiles", "page"))
+    parser.add_argument("part", choices=("graphs", "tiles", "thresholds", "page"))
     parser.add_argument("--of", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -331,6 +387,9 @@ def main() -> None:
         for seed in asked.seeds:
             for settings, figures in tiles.rows(seed, asked.shares):
                 _keep({"part": "tiles", "seed": seed, **settings}, figures)
+    elif asked.part == "thresholds":
+        for variant, figures in threshold_rows(100):
+            _keep({"part": "thresholds", "variant": variant}, figures)
     files.write(PAGE, page().encode())
 
 

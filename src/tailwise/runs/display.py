@@ -47,6 +47,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "run": path,
         "trained": settings.n_train,
         "held_out": settings.n_held_out,
+        "adapted": settings.adaptations[-1]["adapted"] if settings.adaptations else None,
         "clusters": int(table["cluster"][table["cluster"] >= 0].nunique()),
         "suspects": table.loc[suspect, "sample"].astype(str).tolist(),
         "samples": settings.samples,
@@ -87,8 +88,9 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     look += ["the data looks unlabelled"] if came["unlabelled"] else []
     look += [f"failed check: {name}" for name in came["failed_checks"]]
     promise = f"at most {100 * came['promised']:.3g} % of new normals in the mean"
+    did = {None: "trained on", True: "adapted to", False: "left as it was for"}[came["adapted"]]
     return [
-        f"trained on {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
+        f"{did} {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
         f"detector: {came['detector']}{why}, {read}, {weighed}",
         f"threshold: {came['threshold']:.4g}, for {promise} ({100 * low:.2g} to {100 * high:.2g} % at 95 %; {basis})",
         f"look at: {'; '.join(look) or 'nothing stands out'}",

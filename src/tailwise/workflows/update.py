@@ -34,6 +34,7 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
     detector = opened.detector()
     if not isinstance(detector, Updatable):
         local = " with local scores" if opened.settings.scores != "own" else ""
+        local += " that was adapted" if opened.settings.wrappers else ""
         name = type(detector.trained).__name__
         raise InputError(
             f"{name}{local} cannot take in more samples: it is fitted as a whole",
