@@ -64,17 +64,18 @@ FOLDERS = {"magnetic-tile": "magnetic_tile", "tire": "mvtec3d_tire", "boards": "
 CELLS = {"solar-cells 200:10": 10, "solar-cells 200:5": 5}
 SETS = (*FOLDERS, *CELLS)
 CONTENDERS = (
-    "default", "default, 224 x 224", "padim", "patch-memory", "anomalib Padim", "anomalib Patchcore 1 %", "anomalib Patchcore 10 %",
+    "default", "default, 224 x 224", "padim", "patch-memory", "anomalib Padim", "anomalib Patchcore 1 %",
+    "anomalib Patchcore 10 %",
 )  # fmt: skip
 SPELLINGS = {"default": AUTO, "default, 224 x 224": AUTO}
 CAUGHT = 0.8
 HEAD = """# The default for pictures beside anomalib
 
 Written by `benchmarks/peers_anomalib.py` from results/images/peers.jsonl. anomalib 2.7 with the same EfficientNet-Lite0
-as a module (blocks 4 and 10), on the same decoded pictures; 200 good pictures of a folder are drawn, or 60, and all test
+as a module (blocks 4 and 10), on the same decoded pictures; 200 good ones of a folder are drawn, or 60, and all test
 pictures test. `default` is what `tailwise fit FOLDER` does: it reads pictures as they are, up to 786,000 pixels.
-`default, 224 x 224` reads about as many pixels as anomalib was given, which at the default's size takes hours. `padim`
-and `patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels and the
+`default, 224 x 224` reads as many pixels as anomalib was given; anomalib was not run at the default's size. `padim` and
+`patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels and the
 first patch of a coreset, so all contenders depend on it. Seconds are of the CPU with one thread, the network's among
 them. Rare good ones are polycrystalline cells, and boards of the third of kinds that trained on least; they and others
 are rejected at the score that catches 80 % of the defects. The last column is the share of good pictures with the
