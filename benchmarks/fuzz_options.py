@@ -81,6 +81,7 @@ _BASES: dict[str, list[list[str]]] = {
         ["triage", "GOOD/parts.csv", "--columns", "width,mass", "--parts", "2", "--out", "OUT/triage"],
         ["triage", "GOOD/photos", *_PIXELS, "--detector", "gaussian", "--parts", "2", "--out", "OUT/triage"],
     ],
+    "adapt": [["adapt", "GOOD/neighbours-run", "GOOD/parts.csv", "--force", "--out", "OUT/run"]],
     "update": [["update", "GOOD/neighbours-run", "GOOD/parts.csv", "--out", "OUT/run"]],
     "report": [["report", "GOOD/table-run", "--out", "OUT/report.md"]],
     "compare": [["compare", "GOOD/table-run", "GOOD/plain-run"]],
@@ -158,6 +159,8 @@ def _command(kind: str, member: Any, text: str) -> list[str]:
         return _with(_ROWS, "--scores", text)
     if kind == "refinement":
         return _with(_ROWS, "--refine", text)
+    if kind == "adaptation":
+        return ["adapt", "GOOD/neighbours-run", "GOOD/parts.csv", "--force", "--method", text, "--out", "OUT/run"]
     modalities = {each.name for each in member.modalities}
     base = _ROWS if "row" in modalities else _BASES["fit"][3] if "spectrum" in modalities else _BASES["fit"][2]
     words = _with(base, "--detector", text)

@@ -119,6 +119,8 @@ def _rows(
         # Earlier scores are those of the fit: a larger memory can only have lowered them, so they err to the side of
         # fewer false alarms.
         rows["calibration"] = np.where(out, after, np.nan)
+    if "left_out" in before:
+        rows["left_out"] = False
     # Kinds are found among the new samples alone, and numbered on.
     rows["cluster"] = np.where(found < 0, -1, found + 1 + int(before["cluster"].max()))
     if clusters is not None:
