@@ -29,7 +29,7 @@ import torch
 
 import tailwise
 from tailwise.benchmark.rows import append, commit, read_all
-from tailwise.sources.auto import with_maps
+from tailwise.sources.auto import open_source
 from tailwise.sources.solar import SolarCells
 
 GOOD, PLANTED, MOST_GOOD, MOST_BAD = 60, 2, 600, 200
@@ -79,15 +79,18 @@ def place_of(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def solar_cells(maps: bool) -> tuple[Cells, Cells]:
     """All good cells, and all defective ones."""
-    source = SolarCells()
-    everything = (with_maps(source) if maps else source).load_all()
+    everything = SolarCells().load_all()
     package = importlib.util.find_spec("elpv_dataset")
     assert package is not None  # the source has read it
     assert package.origin is not None
     folder = Path(package.origin).parent / "data"
-    features = torch.cat([batch.samples for batch in everything.data.batches(4_096)]).numpy()
     files = [folder / str(name) for name in everything.data.names]
     labels = np.asarray(everything.labels, dtype=bool)
+    # Read as a fit of a folder reads them.
+    found = open_source(str(folder), maps=None if maps else False).load_all().data
+    place = {Path(name).name: i for i, name in enumerate(found.names)}
+    order = torch.tensor([place[file.name] for file in files])
+    features = torch.cat([found.read(part) for part in order.split(256)]).numpy()
     cells = Cells(files, features)
     return cells.take(np.flatnonzero(~labels)), cells.take(np.flatnonzero(labels))
 

@@ -216,8 +216,8 @@ def test_what_sources_can_is_what_they_declare():
         LongTail(Digits()): (),
         InMemory(): (),
     }
-    ours = {each.member for each in registry.entries("source").values() if each.member.__module__.startswith("tailwise.")}
-    assert {type(source) for source in kinds} == ours
+    members = (each.member for each in registry.entries("source").values())
+    assert {type(source) for source in kinds} == {each for each in members if each.__module__.startswith("tailwise.")}
     for source, expected in kinds.items():
         assert tuple(each for each in can if isinstance(source, each)) == expected
 
