@@ -15,7 +15,7 @@ import scipy
 import torch
 from torch import Tensor, nn
 
-from ...core.bounds import Bounds, Count, NotNegative
+from ...core.bounds import Bounds, Count, CountFromZero, NotNegative, Share
 from ...core.context import Graph
 from ...core.data import Batch
 from ...core.detector import Detector, PassesMessages
@@ -26,9 +26,10 @@ from ..adapt import Adapted, Asked
 # The share of nodes that is confidently normal in either branch, the second among those of the first.
 _CONFIDENT = 0.7
 _WIDTH, _RATE = 64, 1e-3
-_WARM_UP, _MOST_EPOCHS, _PUBLISHED_EPOCHS = 50, 20, 200
-# The veto: how well the ranking of confident nodes has to survive.
-_LEAST_RANK = 0.9
+_MOST_EPOCHS = 20
+_PUBLISHED_EPOCHS, _PUBLISHED_ALONE = 200, 0.5
+# The veto: how well the ranking of confident nodes has to survive, and what the others have to score less in the mean.
+_LEAST_RANK, _LEAST_FALL = 0.9, 0.0
 _TINY = 1e-10
 
 
@@ -38,19 +39,23 @@ class TUNE(Value):
     """An aligner of attributes and an estimator of clean neighbourhoods around a frozen graph classifier.
 
     The aligner moves attributes until what the network makes of a node with its neighbours is what the estimator makes
-    of the node alone; the score is the mean of both readings. Held-out nodes have no say and stay neighbours.
+    of the node alone; the score is a mean of both readings. Held-out nodes have no say and stay neighbours.
 
     Args:
         mode: "stable", which starts from no change, is warmed up, and stops early; or "published", the loop as others
             describe it, which is for comparison: it has no veto, and on real graphs it costs up to .2 AUROC.
         epochs: at most so many; None is 20 in stable mode and 200 in published.
         most_moved: stop before attributes have moved by this share of their size; of no say in published mode.
+        alone: how much the reading of nodes alone counts in the score; half in published mode.
+        warm_up: steps of the estimator before the aligner moves; none in published mode.
         kept_near: how strongly attributes are kept where they are.
     """
 
     mode: Literal["stable", "published"] = "stable"
     epochs: Count | None = None
-    most_moved: Annotated[float, Bounds(above=0, at_most=1)] = 0.05
+    most_moved: Annotated[float, Bounds(above=0, at_most=1)] = 0.02
+    alone: Share = 0.25
+    warm_up: CountFromZero = 0
     kept_near: NotNegative = 0.0
 
     def adapt(self, asked: Asked) -> Adapted:
@@ -63,7 +68,7 @@ class TUNE(Value):
         stable = self.mode == "stable"
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(1 << 31, (1,), generator=asked.generator)))
-            tuned = Tuned.around(asked.detector, stable)
+            tuned = Tuned.around(asked.detector, stable, self._alone)
         batch = asked.target.batch(torch.arange(len(asked.target)))
         graph = _graph_of(batch)
         frozen = [parameter for parameter in asked.detector.parameters() if parameter.requires_grad]
@@ -79,7 +84,11 @@ class TUNE(Value):
         return self._judged(asked, tuned, after, confident.numpy(), figures)
 
     def wrap(self, detector: Detector) -> Detector:
-        return Tuned(detector)
+        return Tuned(detector, self._alone)
+
+    @property
+    def _alone(self) -> float:
+        return self.alone if self.mode == "stable" else _PUBLISHED_ALONE
 
     def _learn(self, tuned: Tuned, nodes: Tensor, edges: Tensor, asked: Tensor) -> tuple[float, int, Tensor]:
         """How far attributes moved, after how many epochs, and which of the nodes asked for [n] are confidently normal.
@@ -98,7 +107,7 @@ class TUNE(Value):
                 clean, alone = network.placed(there, edges)[chosen], network.placed_alone(there)[chosen]
             _step(estimator, divergence(tuned.estimator(alone), clean))
 
-        for _ in range(_WARM_UP if stable else 0):
+        for _ in range(self.warm_up if stable else 0):
             estimate()
         moved, epochs = 0.0, 0
         for _ in range(self.epochs or (_MOST_EPOCHS if stable else _PUBLISHED_EPOCHS)):
@@ -125,7 +134,8 @@ class TUNE(Value):
     ) -> Adapted:
         """What was learnt, unless confident nodes are ranked otherwise by it, or the others do not score lower."""
         before = asked.scores
-        kept = float(scipy.stats.spearmanr(before[confident], after[confident]).statistic)
+        # Of nodes that all score alike no ranking is kept.
+        kept = float(np.nan_to_num(scipy.stats.spearmanr(before[confident], after[confident]).statistic))
         rest = ~confident
         fell = float(_chance(before[rest]).mean() - _chance(after[rest]).mean()) if rest.any() else 0.0
         figures |= {"rank_kept": kept, "others_fell": fell}
@@ -133,7 +143,7 @@ class TUNE(Value):
             f"the ranking of {int(confident.sum())} confident nodes is kept at {kept:.3f} (Spearman), and the others "
             f"score {abs(fell):.4f} {'lower' if fell > 0 else 'higher'} in the mean"
         )
-        if self.mode == "published" or (kept >= _LEAST_RANK and fell > 0):
+        if self.mode == "published" or (kept >= _LEAST_RANK and fell > _LEAST_FALL):
             return Adapted(tuned, True, said, figures)
         return Adapted(asked.detector, False, f"no gain: {said} ({_LEAST_RANK:g} and lower are needed)", figures)
 
@@ -141,16 +151,16 @@ class TUNE(Value):
 class Tuned(Detector):
     """A frozen graph classifier behind an aligner, beside an estimator: itself a detector of nodes."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, alone: float) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector, self.alone = detector, alone
         self.modalities = detector.modalities
         self.needs_context = Graph
 
     @classmethod
-    def around(cls, detector: Detector, stable: bool) -> Tuned:
+    def around(cls, detector: Detector, stable: bool, alone: float) -> Tuned:
         """Around a fitted detector; from no change at all in stable mode."""
-        made = cls(detector)
+        made = cls(detector, alone)
         made.sample_shape, made.modality = detector.sample_shape, detector.modality
         made._make(stable)
         return made.eval()
@@ -187,14 +197,13 @@ class Tuned(Detector):
         return attributes + self.aligner(attributes)
 
     def score(self, batch: Batch) -> Tensor:
-        """The logit of the mean of both branches' chances [sample]."""
+        """The logit of the weighted mean of both branches' chances [sample]."""
         graph = _graph_of(batch)
         with torch.no_grad():
             there = self.aligned(self.network.attributes(graph.nodes))
             branches = self.network.placed(there, graph.edges), self.estimator(self.network.placed_alone(there))
-            chances = [torch.sigmoid(self.network.logit(each).double()) for each in branches]
-            mean = ((chances[0] + chances[1]) / 2).clamp(_SMALLEST, 1 - _SMALLEST)
-            return torch.logit(mean)[graph.asked].to(batch.samples)
+            beside, alone = map(self.network.logit, branches)
+            return combined(beside, alone, self.alone)[graph.asked].to(batch.samples)
 
     def embed(self, batch: Batch) -> Tensor:
         graph = _graph_of(batch)
@@ -203,8 +212,13 @@ class Tuned(Detector):
             return self.network.placed(there, graph.edges)[graph.asked]
 
 
-# Chances of less, or of as little below 1, have no other logit.
-_SMALLEST = 1e-15
+def combined(one: Tensor, other: Tensor, share: float = 0.5) -> Tensor:
+    """The logit of the mean of two chances, the other's `share` of it, from their logits [n]; none is so sure that it
+    has no logit."""
+    both = torch.stack([one, other]).double()
+    weights = both.new_tensor([1 - share, share]).log()[:, None]
+    for_it, against = (torch.logsumexp(nn.functional.logsigmoid(each) + weights, 0) for each in (both, -both))
+    return for_it - against
 
 
 def _classifier(detector: Detector) -> PassesMessages | None:
