@@ -16,6 +16,7 @@ import tailwise
 from tailwise.cli.main import run as cli
 from tailwise.core.context import Graph
 from tailwise.core.data import Batch, Data
+from tailwise.core.problem import fixed_to
 from tailwise.core.registry import parse_one
 from tailwise.detectors.components.graph_nets import BetaWavelet, laplacian
 from tailwise.detectors.dominant import edges_error
@@ -119,6 +120,7 @@ def test_a_pickle_is_refused_in_one_sentence_that_says_how_to_convert(tmp_path: 
         ({"edge_index": np.array([[0, 99], [1, 2]])}, "edges lead to nodes from 0 to 99, and there are 60"),
         ({"edge_index": np.zeros((5, 2), int)}, "whole numbers"),
         ({"edge_index": np.zeros((2, 3))}, "whole numbers"),
+        ({"edge_index": np.array([[1, 60], [2, 1]])}, "edges lead to nodes from 1 to 60"),
         ({"x": np.full((N, D), np.nan)}, "node 0 has NaN"),
         ({"x": np.zeros((2, 3, 4))}, "attributes \\[nodes, features\\] were needed"),
         ({"y": np.arange(5)}, None),
@@ -139,6 +141,45 @@ def test_an_edge_of_an_unknown_node_is_named(tmp_path: Path) -> None:
     (tmp_path / "edges.csv").write_text("src,dst\na,b\na,c\n")
     with pytest.raises(InputError, match="row 1 names the node 'c'"):
         open_source(tmp_path).load()
+
+
+def tables(folder: Path, nodes: str, edges: str = "src,dst\na,b\n") -> str:
+    """A folder with these nodes and edges."""
+    folder.mkdir(exist_ok=True)
+    (folder / "nodes.csv").write_text(nodes)
+    (folder / "edges.csv").write_text(edges)
+    return str(folder)
+
+
+def test_no_column_of_a_graph_is_left_out_or_misread_in_silence(tmp_path: Path) -> None:
+    words = "id,width,state\na,1,good\nb,2,bad\n"
+    with pytest.raises(InputError, match="'state' of its nodes is no number \\(such as 'good'\\)") as refused:
+        Nodes(tables(tmp_path, words)).load()
+    assert "--labels" in refused.value.hint
+    assert Nodes(tables(tmp_path, words), labels="state").load_all().labels is not None
+    with pytest.warns(UserWarning, match="looks like labels"):
+        Nodes(tables(tmp_path, "id,width,label\na,1,0\nb,2,1\n")).load()
+    with pytest.warns(UserWarning, match="'weight' is not read"):
+        Nodes(tables(tmp_path, "id,width\na,1\nb,2\n", "src,dst,weight\na,b,0.5\n")).load()
+    with pytest.warns(UserWarning, match="no edge between two nodes"):
+        Nodes(tables(tmp_path, "id,width\na,1\nb,2\n", "src,dst\na,a\n")).load()
+
+
+def test_attributes_of_another_graph_are_read_by_their_names(tmp_path: Path) -> None:
+    first = Nodes(tables(tmp_path / "first", "id,width,mass\na,1,10\nb,2,20\n"), hops=1)
+    fixed = fixed_to(first, first.load_all().data)
+    assert isinstance(fixed, Nodes)
+    turned = fixed.at(tables(tmp_path / "turned", "id,mass,width\na,10,1\nb,20,2\n"))
+    both = [each.load_all().data.read(torch.arange(2)) for each in (first, turned)]
+    assert torch.equal(*both)
+    assert not torch.equal(both[0], first.at(str(tmp_path / "turned")).load_all().data.read(torch.arange(2)))
+
+
+def test_attributes_and_a_matrix_of_edges_are_a_graph(tmp_path: Path) -> None:
+    np.savez(tmp_path / "graph.npz", x=np.eye(3), adj=np.ones((3, 3)))
+    assert isinstance(open_source(str(tmp_path / "graph.npz")), Nodes)
+    np.savez(tmp_path / "rows.npz", x=np.eye(3), A=np.ones((3, 2)))
+    assert not isinstance(open_source(str(tmp_path / "rows.npz")), Nodes)
 
 
 def test_a_directed_graph_stays_so(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from ..core.registry import register
 from ..errors import InputError, did_you_mean
 from ..numerics import graphs
 from .graph_files import GraphFile, is_graph, read_graph
-from .labels import Labels, read_labels, text_of, values_of
+from .labels import Labels, looks_like_labels, read_labels, text_of, values_of
 from .paths import find_path
 from .recognition import Match, PathSource
 from .splits import one_class
@@ -106,6 +106,11 @@ class Nodes(PathSource):
         """The same graph with the usual hops, or none, unless `hops` says otherwise."""
         return self if self.hops is not None else replace(self, hops=HOPS if around else 0)
 
+    def reading(self, data: Data) -> Nodes:
+        """The same graph with exactly the attributes of `data`, in their order."""
+        hops = HOPS if self.hops is None else self.hops
+        return replace(self, columns=tuple(data.features[: len(data.features) // (hops + 1)]))
+
     def _beside(self, path: str) -> str:
         """The list of edges of another table of nodes: that of the same name beside it, else the same one."""
         beside = Path(path).parent / Path(str(self.edges)).name
@@ -117,7 +122,10 @@ class Nodes(PathSource):
 
     def _read(self) -> tuple[GraphFile, graphs.Tidied]:
         graph = read_graph(find_path(self.path), self._edges)
-        return graph, graphs.tidied(graph.edges, len(graph.x), self.directed)
+        tidied = graphs.tidied(graph.edges, len(graph.x), self.directed)
+        if not tidied.edges.size:
+            warnings.warn(f"{self.path} has no edge between two nodes: each is alone", stacklevel=4)
+        return graph, tidied
 
     def _labelled(self, graph: GraphFile, tidied: graphs.Tidied, labels: Labels | None) -> Labelled:
         own, features = self._attributes(graph)
@@ -135,9 +143,22 @@ class Nodes(PathSource):
             return self._some(graph.x), ()
         left = (self.labels, self.groups)
         chosen = list(self.columns) or [name for name in graph.features if name not in left]
+        text = [] if self.columns else [name for name in graph.text if name not in left]
+        if text:
+            raise InputError(
+                f"{self.path}: column {text[0]!r} of its nodes is no number (such as {graph.text[text[0]]!r})",
+                "encode it, name it as labels or groups (--labels, --groups), or choose attributes by --columns",
+            )
         for name in chosen:
             if name not in graph.features:
                 raise InputError(f"{self.path} has no column of numbers {name!r}", did_you_mean(name, graph.features))
+        for name in () if self.columns else chosen:
+            if counts := looks_like_labels(graph.said[name], name):
+                warnings.warn(
+                    f"{self.path}: column {name!r} ({counts}) looks like labels, and is read as an attribute: say "
+                    f"--labels {name}, or name the attributes by --columns",
+                    stacklevel=5,
+                )
         return self._some(graph.x[:, [graph.features.index(name) for name in chosen]]), tuple(chosen)
 
     def _some(self, x: np.ndarray) -> np.ndarray:

@@ -16,17 +16,18 @@ import scipy.sparse
 
 from ..errors import InputError, listed
 from .mat_files import is_hdf5, names_in_mat, read_mat
-from .numpy_files import numpy_shapes, read_numpy
+from .numpy_files import ADJACENCY, ATTRIBUTES, numpy_layout, read_numpy
 from .table import SUFFIXES as TABLES
-from .table import read_frame
+from .table import first_text, is_numeric, read_frame
 
 # An edge list and a table of nodes lie in one folder under these names.
 NODES, EDGES = "nodes", "edges"
 PICKLES = (".pkl", ".pickle", ".gpickle")
 ARRAYS = (".npz", ".mat", ".pt", ".pth")
-_X, _EDGES, _ADJACENCY = ("x", "X", "Attributes"), ("edge_index",), ("Network", "A", "adj")
+_EDGES = ("edge_index",)
 _LABELS = ("y", "Label", "label", "gnd")
 _SPARSE = ("data", "indices", "indptr", "shape")
+_WEIGHTS = ("edge_weight", "edge_attr")
 _ENDS = (("src", "dst"), ("source", "target"), ("from", "to"), ("u", "v"))
 _IDS = ("id", "node", "node_id", "name")
 _CONVERT = (
@@ -45,6 +46,7 @@ class GraphFile:
         labels: which of these is known to hold labels; "" where none is.
         names: one a node.
         features: names of the attributes, where they have any.
+        text: of a table of nodes, the columns that are no numbers, with the first such value.
     """
 
     x: np.ndarray
@@ -53,6 +55,7 @@ class GraphFile:
     labels: str = ""
     names: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    text: dict[str, str] = field(default_factory=dict)
 
 
 def is_graph(path: Path) -> bool:
@@ -63,9 +66,9 @@ def is_graph(path: Path) -> bool:
     if suffix in PICKLES or suffix in (".pt", ".pth"):
         return True
     if suffix == ".npz":
-        return "edge_index" in numpy_shapes(path)
+        return numpy_layout(path) == "graph"
     names = names_in_mat(path) if suffix == ".mat" else frozenset()
-    return bool(names & {*_ADJACENCY}) and bool(names & {*_X})
+    return bool(names & {*ADJACENCY}) and bool(names & {*ATTRIBUTES})
 
 
 def read_graph(path: Path, edges: Path | None = None) -> GraphFile:
@@ -93,8 +96,8 @@ def read_graph(path: Path, edges: Path | None = None) -> GraphFile:
 
 
 def _of_arrays(path: Path, arrays: dict[str, Any]) -> GraphFile:
-    x = _first(arrays, _X)
-    adjacency, edges = _first(arrays, _ADJACENCY), _first(arrays, _EDGES)
+    x = _first(arrays, ATTRIBUTES)
+    adjacency, edges = _first(arrays, ADJACENCY), _first(arrays, _EDGES)
     if x is None or (edges is None and adjacency is None):
         raise InputError(
             f"{path} holds no graph: needed are x and edge_index, or Attributes and Network; got {listed(arrays)}",
@@ -105,6 +108,9 @@ def _of_arrays(path: Path, arrays: dict[str, Any]) -> GraphFile:
         edges = np.stack([rows, columns])
     values = _values(path, x)
     count = len(values)
+    for name in _WEIGHTS:
+        if name in arrays:
+            _tell_unread(path, name)
     said = {name: np.asarray(each).reshape(-1) for name, each in arrays.items() if _is_one_each(each, count)}
     labels = next((name for name in _LABELS if name in said), "")
     return GraphFile(values, _checked(path, edges, count), said, labels, tuple(map(str, range(count))))
@@ -129,11 +135,18 @@ def _checked(path: Path, edges: Any, nodes: int) -> np.ndarray:
     if edges.ndim != 2 or len(edges) != 2 or not np.issubdtype(edges.dtype, np.integer):
         raise InputError(
             f"{path}: edge_index has shape {list(edges.shape)} of {edges.dtype}: whole numbers [2, edges] were needed",
-            "transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else "",
+            "transpose it" if edges.ndim == 2 and edges.shape[1] == 2 else "edge_index.astype(np.int64)",
         )
     if edges.size and not 0 <= edges.min() <= edges.max() < nodes:
-        raise InputError(f"{path}: edges lead to nodes from {edges.min()} to {edges.max()}, and there are {nodes}")
+        raise InputError(
+            f"{path}: edges lead to nodes from {edges.min()} to {edges.max()}, and there are {nodes}",
+            "nodes are counted from 0: " + ("subtract 1" if edges.min() == 1 else f"from 0 to {nodes - 1}"),
+        )
     return edges.astype(np.int64)
+
+
+def _tell_unread(path: Path, name: str) -> None:
+    warnings.warn(f"{path}: {name!r} is not read: every edge counts alike", stacklevel=6)
 
 
 def _is_one_each(values: Any, count: int) -> bool:
@@ -147,7 +160,7 @@ def _first(arrays: dict[str, Any], names: tuple[str, ...]) -> Any:
 def _unsparse(arrays: dict[str, Any]) -> dict[str, Any]:
     """Arrays with x_data, x_indices, x_indptr and x_shape put together as the sparse x."""
     found = dict(arrays)
-    for name in _X:
+    for name in ATTRIBUTES:
         parts = [f"{name}_{part}" for part in _SPARSE]
         if all(part in found for part in parts):
             data, indices, indptr, shape = (found.pop(part) for part in parts)
@@ -202,13 +215,27 @@ def _of_tables(nodes: Path, edges: Path) -> GraphFile:
     if ends is None and len(of_edges.columns) < 2:
         raise InputError(f"{edges} has one column: an edge has two ends", "name them src and dst")
     first, second = (lower[end] for end in ends) if ends else of_edges.columns[:2]
+    for column in of_edges.columns:
+        if column not in (first, second):
+            _tell_unread(edges, str(column))
     found = []
     for column in (first, second):
         ids = [str(each) for each in of_edges[column]]
         if (row := next((row for row, each in enumerate(ids) if each not in place), None)) is not None:
-            raise InputError(f"{edges}: row {row} names the node {ids[row]!r}, which {nodes.name} does not have")
+            raise InputError(
+                f"{edges}: row {row} names the node {ids[row]!r}, which {nodes.name} does not have",
+                _why_unknown(own, nodes),
+            )
         found.append(np.array([place[each] for each in ids], np.int64))
     said = {str(name): of_nodes[name].to_numpy() for name in of_nodes.columns if name != own}
-    numbers = [name for name, values in said.items() if np.issubdtype(values.dtype, np.number)]
+    numbers = [name for name in said if is_numeric(of_nodes[name])]
     x = np.stack([said[name] for name in numbers], 1) if numbers else np.zeros((len(names), 0))
-    return GraphFile(_values(nodes, x), np.stack(found), said, "", tuple(names), tuple(numbers))
+    text = {name: first_text(of_nodes[name])[1] for name in said if name not in numbers}
+    return GraphFile(_values(nodes, x), np.stack(found), said, "", tuple(names), tuple(numbers), text)
+
+
+def _why_unknown(own: object, nodes: Path) -> str:
+    """Without a column of ids nodes are called by their row, which the writer of the edges may not know."""
+    if own is None:
+        return f"{nodes.name} has no column {' or '.join(_IDS)}, so its nodes are called by their row, from 0"
+    return f"nodes are called as in the column {own!r} of {nodes.name}"

@@ -12,6 +12,8 @@ import numpy as np
 from ..errors import InputError
 
 SUFFIXES = (".npz", ".npy")
+# What graphs call the attributes of their nodes and the matrix of their edges.
+ATTRIBUTES, ADJACENCY = ("x", "X", "Attributes"), ("Network", "A", "adj")
 # What deflate packs into a byte at most is 1,032; other codecs pack what repeats itself further.
 MOST_PACKED = 2_000
 # Arrays up to this size are read whatever the size of the file.
@@ -72,10 +74,16 @@ def numpy_layout(path: Path) -> Literal["parts", "graph", "cube", "rows"]:
     shapes = numpy_shapes(path)
     if "x_train" in shapes:
         return "parts"
-    if "edge_index" in shapes:
+    if "edge_index" in shapes or _has_adjacency(shapes):
         return "graph"
     axes = {len(shape) for shape in shapes.values()}
     return "cube" if 3 in axes and not {"X", "x"} & {name for name, s in shapes.items() if len(s) == 2} else "rows"
+
+
+def _has_adjacency(shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether beside attributes [n, d] lies a matrix [n, n] under a name of adjacencies."""
+    rows = {shape[0] for name, shape in shapes.items() if name in ATTRIBUTES and len(shape) == 2}
+    return any((n, n) == shapes.get(name) for n in rows for name in ADJACENCY)
 
 
 def check_claim(path: Path, claimed: int) -> None:

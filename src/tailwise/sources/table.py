@@ -203,12 +203,12 @@ class Table(PathSource):
             if name is not None:
                 self._column(rows, name)
         names = list(self.columns) or self._measurements(rows)
-        text = [name for name in names if not _numeric(rows.frame[name])]
+        text = [name for name in names if not is_numeric(rows.frame[name])]
         if len(text) == len(names) and not self.columns:
             found = listed(rows.frame.columns)
             raise InputError(f"{self.path} has no numeric columns: got {found}", "is it a table of numbers?")
         if text:
-            row, value = _first_text(rows.frame[text[0]])
+            row, value = first_text(rows.frame[text[0]])
             raise InputError(
                 f"{self.path}: not numbers: {'columns' if len(text) > 1 else 'column'} {listed(text)} "
                 f"(row {row} of {text[0]!r} is {value!r})",
@@ -221,7 +221,7 @@ class Table(PathSource):
         names = [name for name in rows.features if name not in (self.labels, self.groups, rows.labels)]
         counting = counters.no_measurements(rows.frame, names)
         left = [name for name in names if name not in counting]
-        if not any(_numeric(rows.frame[name]) for name in left):
+        if not any(is_numeric(rows.frame[name]) for name in left):
             counting, left = {}, names
         for name, what in counting.items():
             warnings.warn(
@@ -373,14 +373,15 @@ def _read_arrays(path: Path) -> _Rows:
     return _Rows(frame.assign(**beside), features, "y" if "y" in beside else None)
 
 
-def _numeric(column: pd.Series) -> bool:
+def is_numeric(column: pd.Series) -> bool:
+    """Whether a column holds numbers, or true and false."""
     import pandas as pd
 
     kinds = pd.api.types
     return kinds.is_bool_dtype(column) or (kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column))
 
 
-def _first_text(column: pd.Series) -> tuple[int, str]:
+def first_text(column: pd.Series) -> tuple[int, str]:
     """Row and value of the first entry that is no number: one stray word makes a whole column text."""
     for row, value in enumerate(column.tolist()):
         try:
