@@ -15,6 +15,7 @@ from tailwise.core import inference
 from tailwise.core.data import Data
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.errors import InputError
+from tailwise.runs.display import lines
 from tailwise.training import cross_fitting, local_scores
 from tailwise.training import fit as training_fit
 
@@ -311,6 +312,9 @@ def test_left_out_scores_are_by_detectors_that_have_not_seen_the_sample():
     assert (cross_fitting.left_out(fit, data, torch.ones(10), part, 0, final).scores == 2).all()
     with pytest.raises(InputError, match="got 5 for 9 samples"):
         cross_fitting.parts_of(9, 5)
+    with pytest.raises(InputError) as refused:
+        cross_fitting.parts_of(9, 5)
+    assert refused.value.hint == "at most 4 parts"
 
 
 def test_ties_with_the_limit_are_flagged():
@@ -355,3 +359,14 @@ def test_a_quarter_of_the_scores_far_above_the_rest_is_a_part_of_what_is_usual()
     usual, high = np.random.default_rng(0).normal(size=79), np.full(26, 30.0)
     assert not conformal.far_out(np.concatenate([usual, high])).any()
     assert conformal.far_out(np.concatenate([usual, high[:5]])).sum() == 5
+
+
+@pytest.mark.parametrize(("held_out", "said"), [(0, "promises nothing"), (3, "for at most 25 % of new normals")])
+def test_a_threshold_from_what_trained_promises_nothing(held_out: int, said: str) -> None:
+    came = {
+        "run": "run", "trained": 3, "held_out": held_out, "adapted": None, "clusters": 1, "suspects": [],
+        "samples": "images", "detector": "PatchEnsemble()", "detector_reason": "", "scores": "local", "weighting": "",
+        "threshold": 0.5, "promised": 0.25, "range": [0.01, 0.7], "calibrated_on": 3, "cross_fitted": False,
+        "far_above": [], "sets_the_threshold": [], "failed_checks": [], "unlabelled": "", "report": "", "next": "",
+    }  # fmt: skip
+    assert said in next(line for line in lines(came) if line.startswith("threshold"))

@@ -88,11 +88,16 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     look += ["the data looks unlabelled"] if came["unlabelled"] else []
     look += [f"failed check: {name}" for name in came["failed_checks"]]
     promise = f"at most {100 * came['promised']:.3g} % of new normals in the mean"
+    for_whom = f"for {promise} ({100 * low:.2g} to {100 * high:.2g} % at 95 %; {basis})"
+    if came["adapted"] is None and not (came["held_out"] or came["cross_fitted"]):
+        for_whom = (
+            f"too low: it comes from the {came['calibrated_on']} {came['samples']} that trained, and promises nothing"
+        )
     did = {None: "trained on", True: "adapted to", False: "left as it was for"}[came["adapted"]]
     return [
         f"{did} {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
         f"detector: {came['detector']}{why}, {read}, {weighed}",
-        f"threshold: {came['threshold']:.4g}, for {promise} ({100 * low:.2g} to {100 * high:.2g} % at 95 %; {basis})",
+        f"threshold: {came['threshold']:.4g}, {for_whom}",
         f"look at: {'; '.join(look) or 'nothing stands out'}",
         f"report: {came['report']}; next: {came['next']}",
     ]

@@ -35,7 +35,11 @@ def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
         InputError: there are not 2 samples for every part.
     """
     if parts < 2 or samples < 2 * parts:
-        raise InputError(f"at least 2 parts of 2 samples or more are needed: got {parts} for {samples} samples")
+        most = samples // 2
+        raise InputError(
+            f"at least 2 parts of 2 samples or more are needed: got {parts} for {samples} samples",
+            f"at most {most} parts" if most > 1 else "give more samples",
+        )
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
     return torch.empty(samples, dtype=torch.long).index_copy_(0, order, torch.arange(samples) % parts)
 
