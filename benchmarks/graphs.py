@@ -161,7 +161,7 @@ HEAD = f"""# Anomalous nodes of graphs
 Written by `benchmarks/graphs.py` from results/graphs.jsonl: AUROC, mean over seeds (how many: in brackets), one thread.
 "Neighbours' means" are a node's attributes, the means of its neighbours', and of theirs. dominant, cola and PyGOD's are
 trained for {AS_PYGOD.epochs} steps at {AS_PYGOD.lr}, as PyGOD does. Methods marked * are told {KNOWN} labelled
-anomalies, which are not tested. Labels are read by nothing else but the metric.
+anomalies, which are not tested. Labels are read by nothing else but the metric. Empty cells were not run.
 """
 
 
