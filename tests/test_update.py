@@ -84,6 +84,17 @@ def test_the_new_run_is_whole_and_says_what_was_added(run: store.Run, tmp_path: 
     assert len(memory[2]) == len(memory[1])
 
 
+@pytest.mark.parametrize("command", ["update", "adapt"])
+def test_a_run_never_takes_the_place_of_what_it_is_made_of(
+    command: str, run: store.Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even where overwriting is asked for; and it is said before anything is read."""
+    before = {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
+    assert main.run([command, str(run.path), "nothing there", "--out", str(run.path), "--overwrite"]) == 2
+    assert "would be lost" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()} == before
+
+
 def test_what_cannot_be_updated_says_so(run: store.Run, tmp_path: Path) -> None:
     photos = write(tmp_path / "photos", {2: 30})
     other = fitted(photos, tmp_path / "gaussian", detector="gaussian", scores="own")

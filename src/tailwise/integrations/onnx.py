@@ -91,9 +91,9 @@ def to_onnx(
     """
     if detector.looks_around:
         raise InputError(
-            f"{settings['detector']} cannot be exported: it scores a pixel by the scene around it, and a file "
-            "takes samples alone",
-            "score cubes with tailwise score, or export a run of rx or another detector of single spectra",
+            f"{settings['detector']} cannot be exported: it scores a sample by the scene or graph around it, and a "
+            "file takes samples alone",
+            "score with tailwise score, or export a run of a detector of single samples, such as rx or gaussian",
         )
     if centre := settings.get("centre"):
         names = settings.get("features") or range(len(centre))
@@ -164,7 +164,7 @@ def verify(run: Path, file: Path | None = None) -> Verdict:
     kept = opened.fingerprint()
     if kept is None:
         if opened.untrained_detector().looks_around:
-            raise InputError(f"{run} has no fingerprint: its detector scores a pixel by the scene around it")
+            raise InputError(f"{run} has no fingerprint: its detector scores a sample by what is around it")
         raise InputError(f"{run} was made before runs had fingerprints", "fit again to have one")
     if file is None:
         with warnings.catch_warnings():

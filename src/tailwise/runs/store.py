@@ -184,6 +184,19 @@ class Writer:
 _MAY_CHANGE = {"created", "command", "format", "status", "seal"}
 
 
+def check_apart(run: Path, out: Path, overwrite: bool) -> None:
+    """Raise an InputError, before any work, where a run that is made of another would take its place or a third's."""
+    if os.path.realpath(run) == os.path.realpath(out):
+        raise InputError(f"{out} is the run that the new one is made of, and it would be lost", "choose another --out")
+    check_new(out, overwrite)
+
+
+def check_new(path: Path, overwrite: bool) -> None:
+    """Raise an InputError where a finished run would be written over unasked."""
+    if not overwrite and is_complete(path):
+        raise InputError(f"{path} already holds a finished run", "choose another --out, or add --overwrite")
+
+
 @contextmanager
 def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
     """Make the folder and keep other processes out while the block runs; a killed process lets go by itself.
@@ -215,8 +228,7 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
         exchange.move(path, FILES)
         clear(path)
         strangers = sorted({p.name for p in path.iterdir()} - FILES - {exchange.NEXT})
-        if not overwrite and is_complete(path):
-            raise InputError(f"{path} already holds a finished run", "choose another --out, or add --overwrite")
+        check_new(path, overwrite)
         if strangers and not (path / SETTINGS).exists():
             raise InputError(f"{path} holds other files ({strangers[0]})", "choose an empty or new folder for --out")
         writer = Writer(path, replaces=overwrite and _is_whole(path))

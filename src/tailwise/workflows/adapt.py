@@ -40,6 +40,7 @@ def adapt_run(
     run: Path, target: Any, out: Path, method: str, force: bool, seed: int, overwrite: bool, command: str
 ) -> Run:
     """A new run of `run`'s detector, adapted to the samples of `target`; see `commands.adapt`."""
+    store.check_apart(run, out, overwrite)
     opened = open_run(run)
     chosen = method_for(method, opened)
     if opened.settings.has_own_thresholds:

@@ -29,6 +29,7 @@ from . import assembly
 
 def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, command: str) -> Run:
     """A new run of `run`'s detector with the normals of `more` added; see `commands.update`."""
+    store.check_apart(run, out, overwrite)
     opened = open_run(run)
     source = open_source(more) if spelled(more) else opened.source().at(more)
     detector = opened.detector()
