@@ -111,7 +111,7 @@ def apart(found: np.ndarray, expected: torch.Tensor, least: float = 0.01) -> flo
 @pytest.mark.parametrize(("name", "shape", "fair"), [*PLAIN, *FAIR])
 def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: bool, loaded) -> None:
     if registry.find("detector", name).needs_context:
-        with pytest.raises(InputError, match="the scene around it"):
+        with pytest.raises(InputError, match="the scene or graph around it"):
             loaded(name, shape, fair)
         return
     detector, model = fitted(name, shape, fair), loaded(name, shape, fair)
