@@ -209,7 +209,7 @@ def test_what_sources_can_is_what_they_declare():
         SolarCells(): (Previewed, ReadByBackbone),
         Cube("c"): (OnDisk,),
         Idx("i"): (OnDisk,),
-        Nodes("g"): (OnDisk, ReadByNeighbours),
+        Nodes("g"): (OnDisk, Tabular, ReadByNeighbours),
         ArrayFile("a"): (OnDisk,),
         Digits(): (),
         RareDigits(): (),
