@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,12 +13,12 @@ import torch
 
 import tailwise
 from tailwise.cli import main
-from tailwise.core import inference
+from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
 from tailwise.core.modality import FEATURE_MAP
 from tailwise.core.problem import Facts, Labelled, Problem
-from tailwise.core.registry import Value, entries, parse_one, register
+from tailwise.core.registry import Value, entries, parse_one
 from tailwise.errors import InputError
 from tailwise.numerics.metrics import auroc
 from tailwise.runs.scorer import Run
@@ -31,7 +31,6 @@ STRETCH, SHIFT = np.array([1.3, 0.8, 1, 1]), np.array([2.0, -1, 0, 0.5])
 MAPS: dict[str, torch.Tensor] = {}
 
 
-@register("source", "StoredMaps")
 @dataclass(frozen=True, repr=False)
 class StoredMaps(Value):
     """Feature maps of this file."""
@@ -46,6 +45,15 @@ class StoredMaps(Value):
 
     def at(self, path: str) -> StoredMaps:
         return StoredMaps(path)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _known() -> Iterator[None]:
+    """The source is registered for these tests alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry._entries, "source", dict(registry._entries["source"]))
+        registry.register("source", "StoredMaps")(StoredMaps)
+        yield
 
 
 def rows(count: int, seed: int, odd: bool = False) -> np.ndarray:

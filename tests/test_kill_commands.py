@@ -30,8 +30,8 @@ def script(module_of: Callable[[Path], ModuleType]) -> ModuleType:
 
 @forked
 def test_a_few_moments(script: ModuleType) -> None:
-    for row in script.measure(("fit --overwrite", "score --maps"), script.ENDINGS, 1, seed=1):
-        assert row["moments"] == row["equal"] == row["old"] + row["new"] == 1, row
+    for row in script.measure(("fit --overwrite", "score --maps"), script.ENDINGS, 2, seed=1):
+        assert row["moments"] == row["equal"] == row["old"] + row["new"] == 2, row
         assert row["broken"] == row["left_for_good"] == row["notes_lost"] == row["tracebacks"] == 0, row
 
 

@@ -73,7 +73,11 @@ def test_the_page_loads_nothing_and_names_the_first(triaged):
     first = pd.read_csv(folder / "sheet" / "review.csv", dtype=str)["sample"].iloc[0]
     assert f"<b>{first}</b>" in page
     assert 'src="http' not in page
-    assert "<script src" not in page
+    # Two scripts of its own: what is decided on, and what decides; the policy lets no other in.
+    assert page.count("<script") == 2
+    assert page.count('<script type="application/json"') == 1
+    assert page.count("'sha256-") == 1
+    assert "default-src 'none'" in page
     assert "red line" not in page  # rows have no maps
 
 
