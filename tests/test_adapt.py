@@ -50,10 +50,9 @@ class StoredMaps(Value):
 @pytest.fixture(scope="module", autouse=True)
 def _known() -> Iterator[None]:
     """The source is registered for these tests alone."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(registry._entries, "source", dict(registry._entries["source"]))
-        registry.register("source", "StoredMaps")(StoredMaps)
-        yield
+    registry.register("source", "StoredMaps")(StoredMaps)
+    yield
+    del registry._entries["source"]["StoredMaps"]
 
 
 def rows(count: int, seed: int, odd: bool = False) -> np.ndarray:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import progress
-from .context import Context
+from .context import Context, Graph
 from .modality import Modality, infer
 from .readers import Reader, read, read_in_order, select
 
@@ -35,6 +35,19 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         samples, index = (tensor.to(device, non_blocking=True) for tensor in (self.samples, self.index))
         return Batch(samples, index, self.context)
+
+
+def graph_of(batch: Batch, name: str) -> Graph:
+    """The graph that a batch's samples are nodes of, with its tensors where the samples are; `name` asks for it.
+
+    Raises:
+        InputError: the samples have none.
+    """
+    graph = batch.context
+    if not isinstance(graph, Graph):
+        raise InputError(f"{name} looks at a graph, and these samples are in none", "give a graph, as Nodes(path) is")
+    device = batch.samples.device
+    return Graph(graph.nodes.to(device), graph.edges.to(device), graph.asked.to(device))
 
 
 @dataclass(frozen=True, eq=False)

@@ -344,6 +344,33 @@ class ReadsOnce(Detector):
         return self.read(batch, score=False, embedding=True).embedding
 
 
+class Around(Detector):
+    """A detector around another, which it asks: itself a detector, so it scores, moves and is saved as one."""
+
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+        self.modalities = detector.modalities
+
+    @property
+    def trained(self) -> Detector:
+        return self.detector.trained
+
+    @property
+    def has_maps(self) -> bool:
+        return self.detector.has_maps
+
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        self.detector.start(sample_shape, self.modality)
+
+    def embed(self, batch: Batch) -> Tensor:
+        return self.detector.embed(batch)
+
+    def score_map(self, batch: Batch) -> Tensor:
+        """The map of the detector within."""
+        return self.read(batch, score=False, map=True).map
+
+
 def _parameters(member: type) -> dict[str, inspect.Parameter]:
     """The named parameters of the constructor; a detector without one of its own has none."""
     parameters = inspect.signature(member).parameters

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..core.bounds import Count, Share
 from ..core.context import Graph
-from ..core.data import Batch, Data
+from ..core.data import Batch, Data, graph_of
 from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.registry import register
-from .components.graph_nets import Attributes, Encoder, convolution, degrees, gathered, graph_of
+from .components.graph_nets import Attributes, Encoder, convolution, degrees, gathered
 
 _TINY = 1e-12
 

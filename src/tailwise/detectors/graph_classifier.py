@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..core.bounds import Count
 from ..core.context import Graph
-from ..core.data import Batch, Data
+from ..core.data import Batch, Data, graph_of
 from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.problem import Labelled
 from ..core.registry import register
-from .components.graph_nets import Attributes, Encoder, graph_of
+from .components.graph_nets import Attributes, Encoder
 
 
 @register("detector", "graph-classifier", needs={"torch_geometric": "graph"})

@@ -20,10 +20,10 @@ from ..core.registry import register
 from ..errors import InputError, did_you_mean
 from ..numerics import graphs
 from .graph_files import GraphFile, is_graph, read_graph
-from .labels import Labels, looks_like_labels, read_labels, text_of, values_of
+from .labels import Labels, looks_like_labels, text_of, values_of
 from .paths import find_path
 from .recognition import Match, PathSource
-from .splits import one_class
+from .splits import by_labels, labels_of
 from .table import columns_of
 
 # Beside a node's own attributes its neighbours' means, and the means of those.
@@ -79,14 +79,7 @@ class Nodes(PathSource):
         graph, tidied = self._read()
         labels = self._labels(graph)
         facts = Facts(Path(self.path).stem, "nodes", notes=(tidied.sentence,))
-        everything = self._labelled(graph, tidied, labels)
-        if labels is None:
-            return Problem(everything.data, facts, everything.groups)
-        if labels.doubt:
-            warnings.warn(labels.doubt, stacklevel=2)
-        note = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
-        facts = replace(facts, notes=(tidied.sentence, labels.sentence, note))
-        return one_class(everything.data, labels.anomalous, everything.groups, facts)
+        return by_labels(self._labelled(graph, tidied, labels), labels, facts)
 
     def load_all(self) -> Labelled:
         graph, tidied = self._read()
@@ -170,10 +163,7 @@ class Nodes(PathSource):
         name = self.labels or graph.labels
         if not name:
             return None
-        try:
-            return read_labels(self._said(graph, name), name, self.normal)
-        except InputError as error:
-            raise InputError(f"{self.path}: {error.message}", error.hint) from error
+        return labels_of(self.path, self._said(graph, name), name, self.normal)
 
     def _groups(self, graph: GraphFile) -> np.ndarray | None:
         if self.groups is None:

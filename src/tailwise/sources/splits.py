@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+
 import numpy as np
 
 from ..core.data import Data
 from ..core.problem import Facts, Labelled, Problem
 from ..errors import InputError
+from .labels import Labels, read_labels
+
+_HALVES = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
+
+
+def labels_of(path: str, values: np.ndarray, name: str, normal: tuple[int | str | bool, ...]) -> Labels:
+    """`labels.read_labels`, whose errors name the file."""
+    try:
+        return read_labels(values, name, normal)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+
+
+def by_labels(everything: Labelled, labels: Labels | None, facts: Facts) -> Problem:
+    """Every sample trains where none is labelled; else `one_class`, with what the labels say in the notes.
+
+    Raises:
+        InputError: no sample is labelled normal.
+    """
+    if labels is None or everything.labels is None:
+        return Problem(everything.data, facts, train_groups=everything.groups)
+    if labels.anomalous.all():
+        raise InputError(
+            f"0 of {len(labels.anomalous)} samples are labelled normal: at least 2 are needed; {labels.sentence}",
+            "name the values that are normal by --normal",
+        )
+    if labels.doubt:
+        warnings.warn(labels.doubt, stacklevel=4)
+    facts = replace(facts, notes=(*facts.notes, labels.sentence, _HALVES))
+    return one_class(everything.data, everything.labels, everything.groups, facts)
 
 
 def one_class(data: Data, labels: np.ndarray, groups: np.ndarray | None, facts: Facts, seed: int = 0) -> Problem:

@@ -21,12 +21,12 @@ from ..errors import InputError, did_you_mean, listed
 from ..numerics import centring
 from . import counters
 from .delimited import Writing, read_delimited
-from .labels import Labels, looks_like_labels, read_labels, text_of, values_of
+from .labels import Labels, looks_like_labels, text_of, values_of
 from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout, read_numpy
 from .paths import find_path
 from .recognition import Match, PathSource
-from .splits import one_class
+from .splits import by_labels, labels_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,20 +104,7 @@ class Table(PathSource):
         return self._labelled(self._read(self.path))
 
     def _problem(self, rows: _Rows) -> Problem:
-        everything, facts = self._labelled(rows), Facts(Path(self.path).stem, "rows")
-        labels = self._labels(rows)
-        if labels is None or everything.labels is None:
-            return Problem(everything.data, facts, train_groups=everything.groups)
-        if labels.anomalous.all():
-            raise InputError(
-                f"0 of {len(labels.anomalous)} samples are labelled normal: at least 2 are needed; {labels.sentence}",
-                "name the values that are normal by --normal",
-            )
-        if labels.doubt:
-            warnings.warn(labels.doubt, stacklevel=3)
-        note = "labelled: half of the normals train (fixed seed), the other half and all anomalies test"
-        facts = replace(facts, notes=(labels.sentence, note))
-        return one_class(everything.data, everything.labels, everything.groups, facts)
+        return by_labels(self._labelled(rows), self._labels(rows), Facts(Path(self.path).stem, "rows"))
 
     def _labelled(self, rows: _Rows) -> Labelled:
         names = self._features(rows)
@@ -130,10 +117,7 @@ class Table(PathSource):
         name = self.labels or rows.labels
         if name is None:
             return None
-        try:
-            return read_labels(self._column(rows, name), name, self.normal)
-        except InputError as error:
-            raise InputError(f"{self.path}: {error.message}", error.hint) from error
+        return labels_of(self.path, self._column(rows, name), name, self.normal)
 
     def _groups(self, rows: _Rows) -> np.ndarray | None:
         """The name of each row's group [n], "" for a row that names none."""

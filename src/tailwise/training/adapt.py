@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Prototypical, Reading
+from ..core.detector import Around, Detector, Prototypical, Reading
 from ..core.modality import ROW
 from ..core.registry import parse_one
 from ..errors import InputError
@@ -146,16 +146,14 @@ def accepted(asked: Asked, made: Detector, figures: dict[str, float]) -> Adapted
     return Adapted(made, True, f"the target's lower scores lie {said}", figures)
 
 
-class Realigned(Detector):
-    """A detector that reads samples after one scale and one shift a channel (a feature, a band): itself a detector."""
+class Realigned(Around):
+    """A detector that reads samples after one scale and one shift a channel (a feature, a band)."""
 
     stretch: Tensor
     shift: Tensor
 
     def __init__(self, detector: Detector) -> None:
-        super().__init__()
-        self.detector = detector
-        self.modalities = detector.modalities
+        super().__init__(detector)
         self.local_weight = detector.local_weight
 
     @classmethod
@@ -167,7 +165,7 @@ class Realigned(Detector):
         return made.eval()
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.detector.start(sample_shape, self.modality)
+        super().build(sample_shape)
         self._keep(torch.ones(sample_shape[0]), torch.zeros(sample_shape[0]))
 
     def _keep(self, stretch: Tensor, shift: Tensor) -> None:
@@ -187,19 +185,8 @@ class Realigned(Detector):
     def score_left_out(self, batch: Batch) -> Tensor:
         return self.detector.score_left_out(self.aligned(batch))
 
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(self.aligned(batch))
-
-    @property
-    def trained(self) -> Detector:
-        return self.detector.trained
-
-    @property
-    def has_maps(self) -> bool:
-        return self.detector.has_maps
 
 
 def moved(samples: Tensor, stretch: Tensor, shift: Tensor) -> Tensor:

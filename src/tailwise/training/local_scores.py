@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core import inference
 from ..core.bounds import Bounds, Count
 from ..core.data import Batch, Data
-from ..core.detector import Detector, Reading
+from ..core.detector import Around, Detector, Reading
 from ..core.modality import Modality
 from ..core.registry import Value, parse_one, register
 from ..errors import InputError
@@ -148,8 +148,8 @@ def wrapped(detector: Detector, text: str) -> Detector:
     return detector if rule is None else LocallyScored(rule, detector)
 
 
-class LocallyScored(Detector):
-    """A fitted detector whose scores are local; itself a detector, so it scores, moves and is saved as one.
+class LocallyScored(Around):
+    """A fitted detector whose scores are local.
 
     `training_scores` [n] are of the samples that it was fitted on; a restored one has none.
     """
@@ -162,9 +162,8 @@ class LocallyScored(Detector):
     spread: Tensor
 
     def __init__(self, rule: LocalScores, detector: Detector) -> None:
-        super().__init__()
-        self.rule, self.detector = rule, detector
-        self.modalities = detector.modalities
+        super().__init__(detector)
+        self.rule = rule
         self.memory = Memory(rule)
         self._floor: float | None = None
         self._share = 0.0
@@ -256,24 +255,6 @@ class LocallyScored(Detector):
         """
         self.middle = torch.cat([other.middle[:1].to(self.middle), self.middle[1:]])
         self.spread = torch.cat([other.spread[:1].to(self.spread), self.spread[1:]])
-
-    def embed(self, batch: Batch) -> Tensor:
-        return self.detector.embed(batch)
-
-    @property
-    def trained(self) -> Detector:
-        return self.detector.trained
-
-    @property
-    def has_maps(self) -> bool:
-        return self.detector.has_maps
-
-    def score_map(self, batch: Batch) -> Tensor:
-        """The wrapped detector's own map."""
-        return self.read(batch, score=False, map=True).map
-
-    def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.detector.start(sample_shape, self.modality)
 
     def restore(
         self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None

@@ -56,13 +56,7 @@ def adapt_run(
         raise InputError(str(changed), "there is nothing to adapt to; with --force it is done all the same")
     settings = opened.settings.as_dict()
     with store.hold(out, overwrite) as writer:
-        generator = torch.Generator().manual_seed(seed)
-        count = conformal.held_out_count(len(data), settings["false_alarms"])
-        held = torch.randperm(len(data), generator=generator)[:count].sort().values.numpy()
-        taken = np.setdiff1d(np.arange(len(data)), held)
-        known, complete = opened.own_samples()
-        old = adapt.Source(opened.calibration().scores, known, complete)
-        asked = adapt.Asked(opened.detector(), data.take(taken), before[taken], old, generator)
+        asked, held = _asked(opened, data, before, settings["false_alarms"], seed)
         made = chosen.adapt(asked)
         after = inference.score(made.detector, data).double().numpy()
         clusters = Clusters.learn(data, seed)
@@ -75,12 +69,11 @@ def adapt_run(
             normals = data.take(np.flatnonzero(unseen))
             scale = score_maps.learn_scale(made.detector, normals, settings["false_alarms"], settings["smoothing"])
             settings |= scale.settings()
-        alike = _if_alike(opened, after)
-        kinds = _kinds(clusters, before > opened.settings.threshold, after > settings["threshold"])
         row = AdaptationRow(
             run=str(run), source=repr(as_kept(source)), samples=len(data), method=repr(chosen), adapted=made.adapted,
             reason=made.reason, promise=promise(int(unseen.sum()), settings["false_alarms"]), drift=_in_a_line(changed),
-            figures=made.figures | {"threshold_if_alike": alike}, kinds=kinds,
+            figures=made.figures | {"threshold_if_alike": _if_alike(opened, after)},
+            kinds=_kinds(clusters, before > opened.settings.threshold, after > settings["threshold"]),
         )  # fmt: skip
         settings |= {
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -89,7 +82,7 @@ def adapt_run(
             "fingerprint": digest_of(data),
             # The detector has changed since it scored the test data, and those scores are not kept.
             "test_fingerprint": None,
-            "n_train": len(taken),
+            "n_train": len(asked.target),
             "n_held_out": len(held),
             "n_suspects": 0,
             "unlabelled": "",
@@ -97,24 +90,28 @@ def adapt_run(
         }
         writer.start(settings, overwrite)
         parts = assembly.Parts(
-            made.detector,
-            data.take(taken),
-            table,
-            opened.history(),
-            clusters,
-            seed,
-            backbone=opened.backbone(),
-            places=places.of_source(source),
-            source=source,
-        )
+            made.detector, asked.target, table, opened.history(), clusters, seed,
+            backbone=opened.backbone(), places=places.of_source(source), source=source,
+        )  # fmt: skip
 
         def summarise() -> dict[str, Any]:
             with reading(opened.path / REPORT_DATA, RESTORE):
                 return adaptation_summary(settings, opened.history(), source, Problem(data, Facts(named)), table)
 
-        made_run = assembly.write_run(writer, settings, parts, summarise)
+        adapted = assembly.write_run(writer, settings, parts, summarise)
     _tell(row)
-    return made_run
+    return adapted
+
+
+def _asked(
+    opened: Run, data: Data, before: np.ndarray, false_alarms: float, seed: int
+) -> tuple[adapt.Asked, np.ndarray]:
+    """What an adaptation is given of samples with these scores [n], and places of those that are held out."""
+    generator = torch.Generator().manual_seed(seed)
+    held = assembly.held_out_of(len(data), false_alarms, generator)
+    taken = np.setdiff1d(np.arange(len(data)), held)
+    known = adapt.Source(opened.calibration().scores, *opened.own_samples())
+    return adapt.Asked(opened.detector(), data.take(taken), before[taken], known, generator), held
 
 
 def _source_of(target: Any, opened: Run) -> tuple[Source, str]:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
+from ..calibration import conformal
 from ..calibration.by_kind import Calibration
 from ..calibration.clusters import Clusters
 from ..core.data import Data
@@ -46,6 +48,12 @@ class Parts:
     backbone: bytes | None = None
     places: Mapping[str, str] = field(default_factory=dict)
     source: Source | None = None
+
+
+def held_out_of(samples: int, false_alarms: float, generator: torch.Generator) -> np.ndarray:
+    """Places, in order, of the samples that are held out for the threshold."""
+    count = conformal.held_out_count(samples, false_alarms)
+    return torch.randperm(samples, generator=generator)[:count].sort().values.numpy()
 
 
 def calibrate(settings: dict[str, Any], table: pd.DataFrame, kinds: np.ndarray | None = None) -> Calibration:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..backbones import networks
-from ..calibration import conformal, score_maps
+from ..calibration import score_maps
 from ..calibration.clusters import Clusters
 from ..core import messages, progress
 from ..core.data import Data
@@ -299,10 +299,10 @@ def _backbone_file(source: Source) -> bytes | None:
 def split_of(problem: Problem, request: Request) -> Split:
     """Hold some of the training samples out for the threshold, drawn by the request's seed; none where it is
     cross_fitted."""
-    samples = len(problem.train)
-    count = 0 if request.parts else conformal.held_out_count(samples, request.false_alarms)
+    if request.parts:
+        return Split(problem, np.empty(0, dtype=np.int64))
     generator = torch.Generator().manual_seed(request.seed)
-    return Split(problem, torch.randperm(samples, generator=generator)[:count].sort().values.numpy())
+    return Split(problem, assembly.held_out_of(len(problem.train), request.false_alarms, generator))
 
 
 def _check_groups(request: Request, problem: Problem) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ..calibration import clustering, conformal
+from ..calibration import clustering
 from ..calibration.clusters import Clusters
 from ..core import embedding, inference
 from ..core.data import Data
@@ -57,7 +57,8 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
     check_samples(data, least=1, where=more)
     settings = opened.settings.as_dict()
     with store.hold(out, overwrite) as writer:
-        held = _held_out(len(data), settings["false_alarms"], seed)
+        # A single sample is taken in.
+        held = assembly.held_out_of(len(data), settings["false_alarms"], torch.Generator().manual_seed(seed))
         chosen = np.setdiff1d(np.arange(len(data)), held)
         first, clusters = inference.score(detector, data), opened.clusters()
         detector.update(data.take(chosen), torch.ones(len(chosen)))
@@ -93,13 +94,6 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
                 return update_summary(opened, settings, source, problem, rows, table)
 
         return assembly.write_run(writer, settings, parts, summarise)
-
-
-def _held_out(samples: int, false_alarms: float, seed: int) -> np.ndarray:
-    """Some of the new samples, for the threshold. A single one is taken in."""
-    generator = torch.Generator().manual_seed(seed)
-    count = conformal.held_out_count(samples, false_alarms)
-    return torch.randperm(samples, generator=generator)[:count].sort().values.numpy()
 
 
 def _rows(

@@ -1,4 +1,7 @@
-"""What graph networks share: the graph of a batch, and convolutions by their names."""
+"""What graph networks share: attributes on one scale, and convolutions by their names.
+
+These are of Kipf & Welling 2017 (gcn), Hamilton et al. 2017 (sage), Xu et al. 2019 (gin) and Tang et al. 2022 (bwgnn).
+"""
 
 from __future__ import annotations
 
@@ -9,28 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ...core.context import Graph
-from ...core.data import Batch, Data
-from ...errors import InputError
+from ...core.data import Data
 from .standardise import Standardise
 
-# What `conv` may be called: Kipf & Welling 2017, Hamilton et al. 2017, Xu et al. 2019, Tang et al. 2022.
-CONVOLUTIONS = ("gcn", "sage", "gin", "bwgnn")
 # Attributes of which so many are 0 count as words.
 _OF_WORDS = 0.8
 _TINY = 1e-12
-
-
-def graph_of(batch: Batch, name: str) -> Graph:
-    """The graph that a batch's samples are nodes of, with its tensors where the samples are.
-
-    Raises:
-        InputError: the samples have none.
-    """
-    graph = batch.context
-    if not isinstance(graph, Graph):
-        raise InputError(f"{name} looks at a graph, and these samples are in none", "give a graph, as Nodes(path) is")
-    device = batch.samples.device
-    return Graph(graph.nodes.to(device), graph.edges.to(device), graph.asked.to(device))
 
 
 class Attributes(Standardise):

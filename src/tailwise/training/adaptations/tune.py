@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ...core.bounds import Bounds, Count, CountFromZero, NotNegative, Share
 from ...core.context import Graph
-from ...core.data import Batch
-from ...core.detector import Detector, PassesMessages
+from ...core.data import Batch, graph_of
+from ...core.detector import Around, Detector, PassesMessages
 from ...core.registry import Value, register
 from ...errors import InputError
 from ..adapt import Adapted, Asked
@@ -70,7 +70,7 @@ class TUNE(Value):
             torch.manual_seed(int(torch.randint(1 << 31, (1,), generator=asked.generator)))
             tuned = Tuned.around(asked.detector, stable, self._alone)
         batch = asked.target.batch(torch.arange(len(asked.target)))
-        graph = _graph_of(batch)
+        graph = graph_of(batch, "TUNE")
         frozen = [parameter for parameter in asked.detector.parameters() if parameter.requires_grad]
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -148,13 +148,12 @@ class TUNE(Value):
         return Adapted(asked.detector, False, f"no gain: {said} ({_LEAST_RANK:g} and lower are needed)", figures)
 
 
-class Tuned(Detector):
-    """A frozen graph classifier behind an aligner, beside an estimator: itself a detector of nodes."""
+class Tuned(Around):
+    """A frozen graph classifier behind an aligner, beside an estimator."""
 
     def __init__(self, detector: Detector, alone: float) -> None:
-        super().__init__()
-        self.detector, self.alone = detector, alone
-        self.modalities = detector.modalities
+        super().__init__(detector)
+        self.alone = alone
         self.needs_context = Graph
 
     @classmethod
@@ -166,7 +165,7 @@ class Tuned(Detector):
         return made.eval()
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
-        self.detector.start(sample_shape, self.modality)
+        super().build(sample_shape)
         self._make(True)
 
     def _make(self, stable: bool) -> None:
@@ -188,17 +187,13 @@ class Tuned(Detector):
         assert found is not None
         return found
 
-    @property
-    def trained(self) -> Detector:
-        return self.detector.trained
-
     def aligned(self, attributes: Tensor) -> Tensor:
         """Attributes [N, d] where the aligner moves them."""
         return attributes + self.aligner(attributes)
 
     def score(self, batch: Batch) -> Tensor:
         """The logit of the weighted mean of both branches' chances [sample]."""
-        graph = _graph_of(batch)
+        graph = graph_of(batch, "TUNE")
         with torch.no_grad():
             there = self.aligned(self.network.attributes(graph.nodes))
             branches = self.network.placed(there, graph.edges), self.estimator(self.network.placed_alone(there))
@@ -206,7 +201,7 @@ class Tuned(Detector):
             return combined(beside, alone, self.alone)[graph.asked].to(batch.samples)
 
     def embed(self, batch: Batch) -> Tensor:
-        graph = _graph_of(batch)
+        graph = graph_of(batch, "TUNE")
         with torch.no_grad():
             there = self.aligned(self.network.attributes(graph.nodes))
             return self.network.placed(there, graph.edges)[graph.asked]
@@ -224,14 +219,6 @@ def combined(one: Tensor, other: Tensor, share: float = 0.5) -> Tensor:
 def _classifier(detector: Detector) -> PassesMessages | None:
     """The network of a detector whose scores are its own."""
     return detector if isinstance(detector, PassesMessages) else None
-
-
-def _graph_of(batch: Batch) -> Graph:
-    graph = batch.context
-    if not isinstance(graph, Graph):
-        raise InputError("TUNE looks at a graph, and these samples are in none", "give a graph, as Nodes(path) is")
-    device = batch.samples.device
-    return Graph(graph.nodes.to(device), graph.edges.to(device), graph.asked.to(device))
 
 
 @torch.no_grad()
