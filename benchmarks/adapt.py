@@ -46,6 +46,8 @@ from tailwise.core.modality import FEATURE_MAP, ROW
 from tailwise.core.problem import Labelled
 from tailwise.numerics import graphs, metrics
 from tailwise.runs import files
+from tailwise.sources.graph_files import read_graph
+from tailwise.sources.paths import find_path
 from tailwise.training import adapt
 from tailwise.training import fit as training_fit
 from tailwise.training.adaptations import tune
@@ -79,23 +81,15 @@ def block_model(seed: int, unseen: bool) -> tuple[np.ndarray, np.ndarray, np.nda
 
 def real_graph(of: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Attributes, edges and classes of a graph, the rarest class being -1."""
-    path = Path(os.environ["TAILWISE_DATA"]) / "graph" / GRAPHS[of]
-    if path.suffix == ".mat":
-        found = scipy.io.loadmat(path)
-        kept = np.flatnonzero(found["Label"].flatten() == 0)
-        x = found["Attributes"].tocsr()[kept].toarray()
-        edges = np.stack(found["Network"].tocsr()[kept][:, kept].nonzero())
-        y = found["Class"].flatten()[kept]
-    else:
-        given = np.load(path)
-        edges, y = given["edge_index"], given["y"]
-        x = (
-            given["x"] if "x" in given
-            else scipy.sparse.csr_array(
-                (given["x_data"], given["x_indices"], given["x_indptr"]), shape=given["x_shape"]
-            ).toarray()
-        )  # fmt: skip
-    values = torch.from_numpy(np.asarray(x, dtype=np.float32))
+    found = read_graph(find_path(f"graph/{GRAPHS[of]}"))
+    x, edges, y = found.x, found.edges, found.said[found.labels]
+    if "Class" in found.said:  # of those with injected anomalies the others
+        kept = np.flatnonzero(y == 0)
+        place = np.full(len(y), -1)
+        place[kept] = np.arange(len(kept))
+        x, y = x[kept], found.said["Class"][kept]
+        edges = place[edges[:, (place[edges] >= 0).all(0)]]
+    values = torch.from_numpy(x)
     torch.manual_seed(0)
     u, s, _ = torch.pca_lowrank(values, min(COMPONENTS, values.shape[1]))
     _, y, counts = np.unique(y, return_inverse=True, return_counts=True)
