@@ -279,11 +279,7 @@ class AnomalyDetector(_Thresholded):
             if not check.ok:
                 warnings.warn(f"check failed: {check.name}: {check.message}", RuntimeWarning, stacklevel=2)
         if folds:
-            crossed = cross_fitting.jackknife(fitted) if folds == len(learnt) else None
-            if crossed is None:
-                part = cross_fitting.parts_of(len(learnt), folds, seed)
-                crossed = cross_fitting.left_out(train, learnt, base, part, seed, fitted)
-            scores = crossed.scores
+            scores = cross_fitting.crossed(train, learnt, base, folds, seed, fitted, rounds is not None).scores
         else:
             # Too few to hold any out: the training scores stand in, although they are too low for it.
             scores = _exact_scores(self.detector_, rows.take(held if len(held) else kept))

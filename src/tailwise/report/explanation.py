@@ -256,6 +256,17 @@ def _cues(detector: Detector, one: Data) -> list[dict[str, Any]] | None:
     return [{"name": name, "value": value} for name, value in zip(names, values, strict=True)]
 
 
+def _ordered(
+    named: list[dict[str, Any]], gained: list[float], part: Tensor, values: Tensor, usual: Tensor
+) -> list[dict[str, Any]]:
+    """A row for each part: what is known of it, its mean here and at the usual, and what it adds, the most first."""
+    rows = [
+        known | {"value": float(values[part == i].mean()), "usual": float(usual[part == i].mean()), "contribution": g}
+        for i, (known, g) in enumerate(zip(named, gained, strict=True))
+    ]
+    return sorted(rows, key=lambda row: -abs(row["contribution"]))
+
+
 def _is_pooled(source: Source) -> bool:
     """Whether samples are pooled features of pictures, whose numbers say nothing to people."""
     return isinstance(source, ReadByBackbone) and source.read != "pixels" and not source.layers
@@ -282,15 +293,10 @@ def _drivers_in_picture(known: Known, source: Source | None, name: str, normal: 
 
     part, named = IMAGE.divided(tuple(sample.shape))
     gained = shapley.contributions(score, sample, reference, part, 1, seed).tolist()
-    rows = [
-        cell
-        | {"value": float(sample[part == i].mean()), "usual": float(reference[part == i].mean()), "contribution": g}
-        for i, (cell, g) in enumerate(zip(named, gained, strict=True))
-    ]
-    ordered = sorted(rows, key=lambda row: -abs(row["contribution"]))
+    rows = _ordered(named, gained, part, sample, reference)
     return {
         "usual": float(score(reference[None])[0]),
-        "drivers": {"what": IMAGE.parts, "steps": 1, "rows": ordered, "of_picture": normal},
+        "drivers": {"what": IMAGE.parts, "steps": 1, "rows": rows, "of_picture": normal},
     }
 
 
@@ -304,17 +310,13 @@ def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict
 
     steps = shapley.steps_for(len(named), sample.numel())
     gained = shapley.contributions(score, sample, reference, part, steps, seed).tolist()
-    values, usual = one.original(sample), one.original(reference)
-    rows = [
-        known | {"value": float(values[part == i].mean()), "usual": float(usual[part == i].mean()), "contribution": g}
-        for i, (known, g) in enumerate(zip(named, gained, strict=True))
-    ]
+    rows = _ordered(named, gained, part, one.original(sample), one.original(reference))
     return {
         "usual": float(score(reference[None])[0]),
         "drivers": {
             "what": one.modality.parts,
             "steps": steps,
-            "rows": sorted(rows, key=lambda row: -abs(row["contribution"])),
+            "rows": rows,
         },
     }
 

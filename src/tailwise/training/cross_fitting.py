@@ -60,6 +60,16 @@ def jackknife(fitted: Fitted) -> CrossFitted | None:
     return CrossFitted(fitted.scores.double().numpy()) if known else None
 
 
+def crossed(
+    fit: Fit, data: Data, base: Tensor, folds: int, seed: int, final: Fitted, refined: bool = False,
+    look: Callable[[Detector, Data], Any] | None = None,
+) -> CrossFitted:  # fmt: skip
+    """Scores of the training samples as new ones, of so many folds: `left_out`, or `jackknife` where each sample is a
+    fold, what was trained was not `refined`, and its detector can tell."""
+    alone = jackknife(final) if folds >= len(data) and not refined else None
+    return alone or left_out(fit, data, base, parts_of(len(data), folds, seed), seed, final, look)
+
+
 def left_out(
     fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None,
     look: Callable[[Detector, Data], Any] | None = None,

@@ -202,18 +202,13 @@ def _cross_fitted(
     """Cross-fitted scores of the training samples, refined as the final detector was."""
     if not request.parts:
         return None
-    alone = cross_fitting.jackknife(final) if request.parts >= len(data) and not request.refine else None
-    if alone is not None:
-        return alone
     train = cleaning.in_rounds(fit, cleaning.parse(request.refine), settled)
-    part = cross_fitting.parts_of(len(data), request.parts, request.seed)
 
     def look(detector: Detector, unseen: Data) -> np.ndarray:
         return score_maps.peaks(detector, unseen, request.smoothing)
 
-    return cross_fitting.left_out(
-        train, data, base, part, request.seed, final, look if final.detector.has_maps else None
-    )
+    seen = look if final.detector.has_maps else None
+    return cross_fitting.crossed(train, data, base, request.parts, request.seed, final, bool(request.refine), seen)
 
 
 def fitter(
