@@ -8,7 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -292,6 +292,7 @@ WHOLE = list(whole_files())
 
 
 @given(st.integers(0, len(WHOLE) - 1), SEEDS, st.integers(0, 3))
+@example(2, 7473, 0)  # one that becomes a stack, which is a cube
 @settings(max_examples=200, deadline=None)
 def test_damaged_files_are_named(tmp_path_factory, which, seed, cut):
     generator = np.random.default_rng(seed)

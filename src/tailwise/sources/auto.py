@@ -79,13 +79,15 @@ def _with(source: Any, options: Mapping[str, Any]) -> Any:
     return replace(source, **options) if options else source
 
 
-def _check_options(member: type, options: Mapping[str, Any]) -> None:
-    """Raise an InputError where a source of this class has no such option."""
+def _check_options(member: type, options: Mapping[str, Any], path: Path | None = None) -> None:
+    """Raise an InputError where a source of this class, which `path` was taken for, has no such option."""
     has = sorted({field.name for field in fields(member)} - {"path"})
     for name in options:
         if name not in has:
             kind = member.__name__
-            raise InputError(f"{name} does not apply to {kind}", f"{kind} takes {', '.join(has) or 'none of these'}")
+            taken = "" if path is None else f", which {path} is read as"
+            takes = f"{kind} takes {', '.join(has) or 'none of these'}"
+            raise InputError(f"{name} does not apply to {kind}{taken}", takes)
 
 
 def _recognised(where: str, options: Mapping[str, Any]) -> Source:
@@ -97,7 +99,7 @@ def _recognised(where: str, options: Mapping[str, Any]) -> Source:
     if matches[name] == Match.NONE:
         raise _of_no_kind(path, [member.reads for member in members.values()])
     member = find("source", name)
-    _check_options(member, options)
+    _check_options(member, options, path)
     return member(where, **{**members[name].usual(options), **options})
 
 
