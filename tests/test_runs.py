@@ -223,13 +223,17 @@ def test_kill_at_twenty_random_moments(finished: store.Run, table: Path, tmp_pat
     moments, killed, resumable = random.Random(0), 0, 0
     for number in range(60):
         out = tmp_path / f"run{number}"
-        killed += _run_child(request(table), out, moments.uniform(0, 0.9 * whole)) == -signal.SIGKILL
+        moment = moments.uniform(0, 0.9 * whole)
+        if _run_child(request(table), out, moment) == -signal.SIGKILL:
+            killed += 1
+        else:  # it ended before its moment, so a fit takes less than was thought: the first one ran beside other work
+            whole = moment
         resumable += (out / store.CHECKPOINT).exists()
         if not store.is_complete(out):
             assert _run_child(request(table), out, None) == 0
         pd.testing.assert_frame_equal(store.open_run(out).scores(), finished.scores())
         assert not list(out.glob(".writing*"))
-        if killed == 20:  # a child that had finished before its moment came does not count
+        if killed == 20:
             break
     assert killed == 20
     assert resumable >= 3
