@@ -77,9 +77,9 @@ def test_weights_that_move_the_scores_away_from_their_target_do_not_pass(
     outcome = SimpleNamespace(scores=scores, weights=w / w.mean())
     weighting = parse_weighting("Importance(target=Gaussian(shift=1.0), log=False)")
     passed, doubt = checks._approach(weighting, outcome), checks.doubt_of_weights(weighting, outcome)
-    place = float(scores.mean() + scores.std()), float(scores.std())
+    target = scipy.stats.norm(float(scores.mean() + scores.std()), float(scores.std()))
     before, after = (
-        scipy.stats.kstest(x.numpy(), "norm", place).statistic for x in (scores, scores.repeat_interleave(w.long()))
+        scipy.stats.kstest(x.numpy(), target.cdf).statistic for x in (scores, scores.repeat_interleave(w.long()))
     )
     assert bool(doubt) == (moved == "farther away from")
     assert [check.ok for check in passed] == ([] if ok is None else [ok])

@@ -1,5 +1,7 @@
 """What is fitted, scored and weighed on a CUDA device is what a CPU gives; without one these tests are skipped."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +63,9 @@ def test_a_detector_fitted_there_scores_as_on_a_cpu(name: str, modality: Modalit
     again.restore(data.sample_shape, state, data.modality)
     alike(scores, inference.score(again.eval(), fresh))
     if maps is not None:
-        alike(maps, inference.over_batches(again, fresh, again.score_map))
+        gaps = (maps - inference.over_batches(again, fresh, again.score_map)).abs() / maps.abs().max()
+        # A map of gradients jumps where rounding takes a unit across zero, so a few places may differ by more.
+        assert float(gaps.flatten().quantile(0.99)) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("name", "modality"), CASES)
@@ -90,6 +94,15 @@ def test_mixed_precision_learns_there(name: str) -> None:
     training = Training(epochs=20, device=DEVICE, mixed_precision=True)
     outcome = fit(detector, data, training=training, anomalies=case.anomalies(detector))
     assert torch.isfinite(outcome.scores).all()
+
+
+def test_a_fit_on_a_cpu_leaves_the_device_asleep() -> None:
+    code = (
+        "import numpy as np, tailwise, torch\n"
+        "tailwise.fit(np.random.default_rng(0).normal(size=(60, 3)).astype('f4'), detector='autoencoder', training=tailwise.Training(epochs=2))\n"
+        "assert not torch.cuda.is_initialized()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_weights_in_ones_own_loop_there() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailwise.cli.options import description
+from tailwise.core import detector as detector_module
 from tailwise.core import peer_names, registry
 from tailwise.core.bounds import requirements
 from tailwise.core.registry import Value, parse
@@ -188,3 +189,10 @@ def test_a_name_of_another_library_is_answered_with_what_serves_here():
         registry.find("detector", "IForest")
     with pytest.raises(InputError, match="choose one of"):
         registry.find("step", "knn")
+
+
+def test_a_detector_is_asked_for_methods_alone():
+    """From Python 3.12 on, isinstance does not see what a network holds as its parts."""
+    protocols = [each for each in vars(detector_module).values() if getattr(each, "_is_protocol", False)]
+    assert len(protocols) > 5
+    assert not [each for each in protocols if inspect.get_annotations(each)]

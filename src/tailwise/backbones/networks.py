@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ..core.seeding import seeded
 from ..errors import InputError, did_you_mean, reading
 from ..numerics import export_ops
 from . import mobilenet
@@ -432,7 +433,7 @@ def _timm(name: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...]]:
         raise InputError(f"{_TIMM}{name} needs timm", "pip install 'tailwise[timm]'")
     timm = importlib.import_module("timm")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with seeded():
             network = timm.create_model(name, pretrained=True, features_only=True)
     except (RuntimeError, ValueError, OSError) as error:
         raise InputError(f"timm cannot make {name!r}: {error}", "see timm.list_models(pretrained=True)") from error
@@ -500,7 +501,7 @@ def _network(name: str, weights: str) -> tuple[nn.Module, nn.ModuleList]:
         return mobilenet.parts(weights)
     efficientnet = importlib.import_module(_NETWORK).EfficientNet
     # The constructor draws weights that are then replaced; the caller's random state must not notice.
-    with torch.random.fork_rng(devices=[]):
+    with seeded():
         network = efficientnet.from_name(name)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
     network.eval()

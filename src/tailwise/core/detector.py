@@ -52,9 +52,10 @@ class Supervised(Protocol):
 
 @runtime_checkable
 class Divisible(Protocol):
-    """Leaves the learning to a detector of its samples' parts, such as an image's patches."""
+    """Leaves the learning to a detector of its samples' parts, such as an image's patches: its `detector`.
 
-    detector: Detector
+    Not a member here: from Python 3.12 on, isinstance does not see the networks that a network holds.
+    """
 
     def divide(self, data: Data, generator: torch.Generator) -> tuple[Data, Tensor]:
         """Parts as samples of their own, and which sample of `data` each is a part of [m]."""

@@ -24,6 +24,7 @@ from ..core.data import Data
 from ..core.detector import ClosedForm, Detector, Divisible, Supervised, Trainable
 from ..core.embedding import embedding_of
 from ..core.problem import Labelled
+from ..core.seeding import seeded
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean
@@ -121,11 +122,11 @@ def start(
     """
     _check_labels(detector, anomalies)
     base = unit_mean(_ones(data, base_weights))
-    with _threads(training.threads), _seeded(seed):
+    with _threads(training.threads), seeded(seed, training.device):
         _build(detector, data, training, anomalies)
         if isinstance(detector, Divisible):
             parts, owner = detector.divide(data, torch.Generator().manual_seed(seed))
-            start(detector.detector, parts, training, seed=seed, base_weights=base[owner])
+            start(_of_parts(detector), parts, training, seed=seed, base_weights=base[owner])
         else:
             _prepare(detector, data, _in_steps(detector, data, training), base)
 
@@ -137,7 +138,7 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
     if starts:
         _check_labels(detector, anomalies)
     task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
-    with _threads(training.threads), _seeded(task.seed):
+    with _threads(training.threads), seeded(task.seed, training.device):
         if starts:
             _build(detector, data, training, anomalies)
         else:
@@ -148,7 +149,7 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
             parts, owner = detector.divide(data, generator)
             held_out = None if task.held_out is None else detector.divide(task.held_out, generator)[0]
             of_parts = replace(task, base=task.base[owner], held_out=held_out)
-            return _put_together(detector, data, _train(detector.detector, parts, of_parts, None, starts), owner)
+            return _put_together(detector, data, _train(_of_parts(detector), parts, of_parts, None, starts), owner)
         if starts:
             _prepare(detector, data, training, task.base)
         if isinstance(detector, ClosedForm):
@@ -212,6 +213,10 @@ def _prepare(detector: Detector, data: Data, training: Training, base: Tensor) -
         detector.prepare(data, base)
 
 
+def _of_parts(detector: Divisible) -> Detector:
+    return detector.detector  # type: ignore[attr-defined, no-any-return]
+
+
 def _put_together(detector: Detector, data: Data, parts: Outcome, owner: Tensor) -> Outcome:
     """The outcome over the samples, from that over their parts: a sample's weight is the mean of its parts'.
 
@@ -273,11 +278,3 @@ def _threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Networks start from the global generator: seed it, and give it back as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield

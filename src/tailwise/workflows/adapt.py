@@ -17,6 +17,7 @@ from ..core.data import Data
 from ..core.detector import PassesMessages
 from ..core.identity import digest_of
 from ..core.problem import Facts, Problem, Source
+from ..core.seeding import seeded
 from ..core.validation import check_samples
 from ..errors import InputError, reading
 from ..report.summary import adaptation_summary
@@ -49,7 +50,7 @@ def adapt_run(
     source, named = _source_of(target, opened)
     data = opened.samples(source if isinstance(target, str | Path) else target).data
     check_samples(data, least=_FEWEST, where=named)
-    with torch.random.fork_rng():
+    with seeded():
         before = opened.scores_of(data)
     changed = since_fit(opened, data, before, named, drift.LEVEL)
     if not changed.alarm and not force:

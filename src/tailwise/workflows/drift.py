@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..calibration import drift
 from ..calibration.clusters import Clusters
 from ..core import messages
 from ..core.data import Data
+from ..core.seeding import seeded
 from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import drift_page
@@ -42,7 +42,7 @@ def drift_of(
     placed_by(opened)
     samples = opened.samples(data, skip_bad).data
     check_samples(samples, least=1, where=data)
-    with torch.random.fork_rng():
+    with seeded(device=device):
         scores = opened.scores_of(samples, batch_size, device)
     found = since_fit(opened, samples, scores, data, level)
     if out is not None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..calibration import score_maps
 from ..core.data import Data
 from ..core.modality import SPECTRUM
 from ..core.problem import ReadByBackbone, Source
+from ..core.seeding import seeded
 from ..core.validation import check_samples, check_seed, check_share
 from ..errors import InputError
 from ..runs.scorer import Run, open_run
@@ -51,8 +51,7 @@ def score_data(
     labelled = opened.samples(source)
     samples = labelled.data
     check_samples(samples, least=1, where=data)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed, device):
         if map_folder is None:
             scores = opened.scores_of(samples, batch_size, device)
         else:

@@ -20,6 +20,7 @@ from ...core.context import Graph
 from ...core.data import Batch, graph_of
 from ...core.detector import Around, Detector, PassesMessages
 from ...core.registry import Value, register
+from ...core.seeding import seeded
 from ...errors import InputError
 from ..adapt import Adapted, Asked
 
@@ -66,8 +67,7 @@ class TUNE(Value):
                 "use another --method; graph-classifier can be adapted",
             )
         stable = self.mode == "stable"
-        with torch.random.fork_rng():
-            torch.manual_seed(int(torch.randint(1 << 31, (1,), generator=asked.generator)))
+        with seeded(int(torch.randint(1 << 31, (1,), generator=asked.generator))):
             tuned = Tuned.around(asked.detector, stable, self._alone)
         batch = asked.target.batch(torch.arange(len(asked.target)))
         graph = graph_of(batch, "TUNE")

@@ -1,0 +1,27 @@
+"""Torch's global random state: networks start from it, and it is given back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+
+@contextmanager
+def seeded(seed: int | None = None, device: str = "cpu") -> Iterator[None]:
+    """What is drawn inside starts from `seed`, if there is one, and leaves no trace outside.
+
+    A GPU's generator is touched only where `device` names one: to ask for its state wakes it, which takes seconds and
+    memory, and a process that has woken it cannot be forked.
+    """
+    there = torch.device(device)
+    gpus = []
+    if there.type == "cuda":
+        gpus = [torch.cuda.current_device() if there.index is None else there.index]
+    with torch.random.fork_rng(devices=gpus):
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+            for gpu in gpus:
+                torch.cuda.default_generators[gpu].manual_seed(seed)
+        yield
