@@ -99,7 +99,8 @@ def test_mixed_precision_learns_there(name: str) -> None:
 def test_a_fit_on_a_cpu_leaves_the_device_asleep() -> None:
     code = (
         "import numpy as np, tailwise, torch\n"
-        "tailwise.fit(np.random.default_rng(0).normal(size=(60, 3)).astype('f4'), detector='autoencoder', training=tailwise.Training(epochs=2))\n"
+        "x = np.random.default_rng(0).normal(size=(60, 3)).astype('f4')\n"
+        "tailwise.fit(x, detector='autoencoder', training=tailwise.Training(epochs=2))\n"
         "assert not torch.cuda.is_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
