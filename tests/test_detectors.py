@@ -7,7 +7,7 @@ from torch import Tensor
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
 from tailwise.core.detector import Detector, Reading
-from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
+from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPATIAL, SPECTRUM, Modality
 from tailwise.errors import InputError
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
@@ -26,10 +26,10 @@ CASES = [
 
 @pytest.mark.parametrize(("name", "modality", "contract"), CASES)
 def test_contract(name: str, modality: Modality, contract: str) -> None:
-    CONTRACTS[contract](Case(registry.find("detector", name), SHAPES[modality], modality))
+    CONTRACTS[contract](Case(registry.find("detector", name).for_contracts, SHAPES[modality], modality))
 
 
-@pytest.mark.parametrize("name", [n for n in DETECTORS if IMAGE in registry.find("detector", n).modalities])
+@pytest.mark.parametrize("name", [n for n in DETECTORS if {*SPATIAL} <= {*registry.find("detector", n).modalities}])
 def test_feature_maps_are_computed_as_images_are(name: str) -> None:
     image, feature_map = (Case(registry.find("detector", name), SHAPES[IMAGE], each) for each in (IMAGE, FEATURE_MAP))
     assert torch.equal(image.scores(image.data()), feature_map.scores(feature_map.data()))

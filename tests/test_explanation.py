@@ -34,7 +34,7 @@ ASKED = [
 
 @pytest.mark.parametrize(("name", "modality"), ASKED)
 def test_what_drives_a_score_adds_up_for_every_detector(name, modality):
-    case = Case(registry.find("detector", name), SHAPES[modality], modality)
+    case = Case(registry.find("detector", name).for_contracts, SHAPES[modality], modality)
     data = case.data()
     detector = case.fit(data, epochs=1)
     one = Data(data.read(torch.tensor([3])) + 2, ["odd"], modality=modality)

@@ -63,7 +63,7 @@ CLOSED = ("gaussian", "patch-memory", "rx")
 
 @cache
 def fitted(name: str, shape: tuple[int, ...], fair: bool) -> Detector:
-    case = Case(registry.find("detector", name), shape, MODALITIES[shape])
+    case = Case(registry.find("detector", name).for_contracts, shape, MODALITIES[shape])
     data = case.data(100)
     detector = case.fit(data)
     return RULE.fit(detector, data) if fair else detector
@@ -112,6 +112,10 @@ def apart(found: np.ndarray, expected: torch.Tensor, least: float = 0.01) -> flo
 def test_a_file_scores_as_its_detector(name: str, shape: tuple[int, ...], fair: bool, loaded) -> None:
     if registry.find("detector", name).needs_context:
         with pytest.raises(InputError, match="the scene or graph around it"):
+            loaded(name, shape, fair)
+        return
+    if reason := registry.find("detector", name).not_exported:
+        with pytest.raises(InputError, match=f"{name} cannot be exported: {reason}"):
             loaded(name, shape, fair)
         return
     detector, model = fitted(name, shape, fair), loaded(name, shape, fair)

@@ -34,7 +34,7 @@ from tailwise.weights.weighting import Weighting
 
 SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
 CASES = {
-    f"{name}-{modality.name}": Case(registry.find("detector", name), shape, modality)
+    f"{name}-{modality.name}": Case(registry.find("detector", name).for_contracts, shape, modality)
     for name in registry.entries("detector")
     for modality, shape in SHAPES.items()
     if modality in registry.find("detector", name).modalities

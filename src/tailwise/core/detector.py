@@ -72,6 +72,15 @@ class Contrasting(Protocol):
 
 
 @runtime_checkable
+class Settling(Protocol):
+    """Measures something by its trained parameters, such as a limit, that its scores need."""
+
+    def settle(self, data: Data, w: Tensor) -> None:
+        """Measure it on training samples with the weights [n] known beforehand; called before scores are asked for."""
+        ...
+
+
+@runtime_checkable
 class Mapping2d(Protocol):
     """Says where in the sample the anomaly is."""
 
@@ -165,6 +174,10 @@ class Detector(nn.Module):
     `full_batch` takes all samples in each step, whatever `batch_size` says;
     `solve_once` spares a detector whose solution hardly follows the weights further solutions after the first;
     `loss_is_score` spares a pass over the data in a detector that scores a sample by its loss;
+    `weighed_by_loss` has weights made from the losses of evaluation mode, where a score costs many times as much;
+    `average_decay`, above 0, and `cosine_schedule` have the loop average its parameters and lower its learning rate,
+    unless hooks are given;
+    `not_exported` says why no exported file can compute its scores;
     `needs_context` names what the batches of a detector that looks beyond the sample must carry: `Scenes` or `Graph`;
     `ignores_weights` says why weights have no say in a detector that learns nothing from training samples;
     `weights_add_to` names the scores, "own" or "local", and the samples where the default weighting is known to help;
@@ -205,6 +218,10 @@ class Detector(nn.Module):
     full_batch: bool = False
     solve_once: bool = False
     loss_is_score: bool = False
+    weighed_by_loss: bool = False
+    average_decay: float = 0.0
+    cosine_schedule: bool = False
+    not_exported: str = ""
     needs_context: type[Context] | None = None
     ignores_weights: str = ""
     weights_add_to: tuple[tuple[str, Modality], ...] = ()
@@ -229,6 +246,11 @@ class Detector(nn.Module):
     def looks_around(self) -> bool:
         """Whether the detector, or one that it wraps, needs what surrounds a sample."""
         return any(isinstance(part, Detector) and part.needs_context is not None for part in self.modules())
+
+    @classmethod
+    def for_contracts(cls) -> Detector:
+        """One that is quick to fit, for tests that fit it dozens of times; by default that of the usual settings."""
+        return cls()
 
     @property
     def trained(self) -> Detector:

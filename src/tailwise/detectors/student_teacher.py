@@ -9,15 +9,13 @@ network distillation (Burda et al., ICLR 2019).
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..backbones.networks import backbone, check_name, map_layers
+from ..backbones.networks import check_name
 from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Reading, ReadsOnce
@@ -26,6 +24,7 @@ from ..core.modality import FEATURE_MAP, SPATIAL
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops
+from .components.frozen import frozen_backbone
 from .components.standardise import Standardise
 
 # Channels of a random teacher, level by level.
@@ -59,11 +58,17 @@ class StudentTeacher(ReadsOnce):
     def build(self, sample_shape: tuple[int, ...]) -> None:
         self._kept = _Kept(_KEPT_BYTES)
         self.standardise = Standardise(sample_shape, self.modality)
-        self.frozen = _random_pyramid(sample_shape[0]) if self.teacher is None else _named(self.teacher, sample_shape)
+        self.frozen = self._teacher(sample_shape)
         with torch.no_grad():
             self.shapes = [tuple(maps.shape[1:]) for maps in self.frozen(torch.zeros(1, *sample_shape))]
         self.of_teacher = nn.ModuleList(Standardise(shape, FEATURE_MAP) for shape in self.shapes)
         self.student = _Student(sample_shape, self.shapes, self.width)
+
+    def _teacher(self, sample_shape: tuple[int, ...]) -> nn.Module:
+        if self.teacher is None:
+            return _random_pyramid(sample_shape[0])
+        hint = "give pixels to student-teacher, not features: the teacher makes its own"
+        return frozen_backbone(self.teacher, sample_shape, "the teacher", hint)
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
@@ -139,31 +144,6 @@ class _Level:
     def __getitem__(self, index: Tensor) -> Tensor:
         samples = self.data.read(index).to(next(self.detector.parameters()).device)
         return self.detector._known(samples)[self.level].cpu()
-
-
-class _Unsaved(nn.Module):
-    """A network that moves between devices with its owner but is no part of it: neither trained nor saved."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = (network,)  # in a tuple, where nn.Module does not find it
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> _Unsaved:
-        self.network[0]._apply(fn)
-        return super()._apply(fn, recurse)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        return self.network[0](images)
-
-
-def _named(name: str, sample_shape: tuple[int, ...]) -> nn.Module:
-    if sample_shape[0] not in (1, 3):
-        raise InputError(
-            f"the teacher {name!r} takes images of 1 or 3 channels: got samples of shape {list(sample_shape)}",
-            "give pixels to student-teacher, not features: the teacher makes its own",
-        )
-    # A copy, because the original serves others, who may need it on another device.
-    return _Unsaved(copy.deepcopy(backbone(name, map_layers(name))))
 
 
 class _Pyramid(nn.Module):

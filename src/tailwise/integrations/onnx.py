@@ -95,6 +95,9 @@ def to_onnx(
             "file takes samples alone",
             "score with tailwise score, or export a run of a detector of single samples, such as rx or gaussian",
         )
+    parts = [part for part in detector.modules() if isinstance(part, Detector)]
+    if reason := next((part.not_exported for part in parts if part.not_exported), ""):
+        raise InputError(f"{settings['detector']} cannot be exported: {reason}", "score with tailwise score")
     if centre := settings.get("centre"):
         names = settings.get("features") or range(len(centre))
         shifted = [(str(name), at) for name, at in zip(names, centre, strict=True) if at]

@@ -29,6 +29,7 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean
 from .checks import run_checks
+from .hooks import CosineSchedule, MovingAverage
 from .loop import Hook, Keeper, Loop, MakeOptimizer, Outcome, Progress, Task
 from .optimizer import FlatAdam
 from .options import Training
@@ -134,7 +135,7 @@ def start(
 def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | None, starts: bool) -> Outcome:
     _check(detector, task)
     training = _in_steps(detector, data, task.training)
-    task = replace(task, training=training)
+    task = replace(task, training=training, hooks=task.hooks or _usual_hooks(detector))
     if starts:
         _check_labels(detector, anomalies)
     task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
@@ -164,6 +165,12 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
 def _in_steps(detector: Detector, data: Data, training: Training) -> Training:
     """The training with the batches that the detector takes."""
     return replace(training, batch_size=len(data)) if detector.full_batch else training
+
+
+def _usual_hooks(detector: Detector) -> tuple[Hook, ...]:
+    """What the detector asks for where no hooks are given."""
+    cosine = (CosineSchedule(),) if detector.cosine_schedule else ()
+    return (*cosine, MovingAverage(detector.average_decay)) if detector.average_decay else cosine
 
 
 def _check(detector: Detector, task: Task) -> None:

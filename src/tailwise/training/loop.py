@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..core import embedding, inference
 from ..core.data import Batch, Data
-from ..core.detector import Detector
+from ..core.detector import Detector, Settling
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean, weighted_mean
 from .checks import Check
@@ -183,7 +183,7 @@ class Loop:
         return self.step_weights.abs().sum()
 
     def _outcome(self) -> Outcome:
-        scores = inference.score(self.detector, self.data)
+        scores = self._score()
         weighed = self.weighting.steps and len(self.history) >= self.warmup
         outcome = Outcome(scores, self.first_scores if weighed else scores, self.weights, self.history)
         outcome.continues = self.continues
@@ -213,7 +213,7 @@ class Loop:
         row = {"epoch": epoch + 1, "loss": loss, "score_mean": float(losses.mean())}
         if self.task.held_out is not None:
             with self._scoring():
-                row["held_out_loss"] = self._held_out_loss(self.task.held_out)
+                row["held_out_loss"] = float(self._losses(self.task.held_out).mean())
                 self._remember_best(row["held_out_loss"])
         if epoch + 1 >= self.warmup:
             self._reweigh(epoch + 1 - self.warmup)
@@ -244,10 +244,10 @@ class Loop:
         full = self.training.reference == "full" or not self.detector.loss_is_score
         if full or self.training.resample or round == 0:
             with self._scoring():
-                self.scores = inference.score(self.detector, self.data)
+                self.scores = self._losses(self.data) if self.detector.weighed_by_loss else self._score()
             self.detector.train()
         if round == (0 if self.warmup or self.continues else 1):
-            self.first_scores = self.scores.clone()
+            self.first_scores = self._first_scores()
         gather = self.task.gather
         base, scores = gather(self.task.base), gather(self.scores)
         previous = None if round == 0 else gather(self.weights) / base.clamp_min(1e-12)
@@ -257,6 +257,20 @@ class Loop:
             _refuse_negative(weights)
         self._weigh(weights)
 
+    def _score(self) -> Tensor:
+        """Scores of the training samples [n]; what they need is measured first."""
+        if isinstance(self.detector, Settling):
+            self.detector.settle(self.data, self.task.base)
+        return inference.score(self.detector, self.data)
+
+    def _first_scores(self) -> Tensor:
+        if not self.detector.weighed_by_loss:
+            return self.scores.clone()
+        with self._scoring():
+            scores = self._score()
+        self.detector.train()
+        return scores
+
     @contextmanager
     def _scoring(self) -> Iterator[None]:
         for hook in self.hooks:
@@ -265,12 +279,9 @@ class Loop:
         for hook in self.hooks:
             hook.after_scores(self)
 
-    @torch.no_grad()
-    def _held_out_loss(self, held_out: Data) -> float:
-        self.detector.eval()
-        losses = inference.over_batches(self.detector, held_out, self.detector.losses)
-        self.detector.train()
-        return float(losses.mean())
+    def _losses(self, data: Data) -> Tensor:
+        """Losses [n] in evaluation mode."""
+        return inference.over_batches(self.detector, data, self.detector.losses)
 
     def _remember_best(self, loss: float) -> None:
         # Until the warm-up is over the weights have had no say, so a best state from there would undo them.

@@ -1,0 +1,327 @@
+"""Diffusion and GLAD beside the contracts: steps, target, limit, kept-out normals, resuming, by other roads."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tailwise.core import inference, registry
+from tailwise.core.data import Data
+from tailwise.core.modality import IMAGE
+from tailwise.detectors.components import diffusion
+from tailwise.errors import InputError
+from tailwise.numerics import counter_rng
+from tailwise.training.fit import fit, start
+from tailwise.training.hooks import CosineSchedule, MovingAverage
+from tailwise.training.options import Training
+from tailwise.weights.default import parse_weighting
+
+pytest.importorskip("diffusers")
+ROOT = Path(__file__).parents[1]
+SMALL = "widths=(8, 16), passes=3"
+
+
+def bars(count: int, seed: int = 0) -> Data:
+    """Images [1, 8, 8] of a bright bar in one of two places, with a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    images = 0.05 * torch.rand(count, 1, 8, 8, generator=generator)
+    places = torch.randint(0, 2, (count,), generator=generator)
+    for image, place in zip(images, places.tolist(), strict=True):
+        image[0, :, 1 + 4 * place : 3 + 4 * place] += 0.9
+    return Data(images, [str(i) for i in range(count)], modality=IMAGE)
+
+
+def made(text: str, data: Data | None = None) -> Any:
+    """A detector, ready to learn."""
+    detector: Any = registry.parse_one(text, "detector")
+    start(detector, bars(60) if data is None else data)
+    return detector.eval()
+
+
+class Answers(nn.Module):
+    """A denoiser that gives the same answer to everything."""
+
+    def __init__(self, answer: Tensor) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, noised: Tensor, steps: Tensor) -> Tensor:
+        return self.answer.expand_as(noised)
+
+
+def everything(data: Data) -> Tensor:
+    return data.read(torch.arange(len(data)))
+
+
+def test_fixed_steps_are_those_of_the_scheduler_of_diffusers() -> None:
+    from diffusers import DDIMScheduler
+
+    detector = made(f"Diffusion(start_step=300, {SMALL})")
+    detector.smallest, detector.largest = (torch.full((1, 1, 1), end) for end in (-torch.inf, torch.inf))
+    samples = everything(bars(4))
+    scheduler = DDIMScheduler(
+        1_000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False
+    )
+    scheduler.set_timesteps(10)  # steps of 100
+    noised = scheduler.add_noise(
+        detector.standardise(samples), detector.noise.expand_as(samples), torch.full((4,), 300)
+    )
+    with torch.no_grad():
+        for step in (300, 200, 100):
+            found = scheduler.step(detector.denoiser(noised, torch.full((4,), step)), step, noised)
+            noised = found.prev_sample
+    assert torch.allclose(detector.rebuild(samples).images, found.pred_original_sample, atol=1e-4)
+
+
+def test_the_estimate_by_the_target_is_the_clean_image() -> None:
+    detector = made(f"GLAD({SMALL})")
+    samples = detector.standardise(everything(bars(40)))
+    seeds = counter_rng.seeds_of(samples)
+    step = torch.linspace(1, 999, 40).long()
+    noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(0))
+    noised, target = detector._lesson(samples, noise, step, seeds)
+    left, added = detector._scales(step)
+    assert torch.allclose((noised - added * target) / left, samples, atol=1e-3)
+    altered = (noised - (left * samples + added * noise)).flatten(1).abs().amax(1) > 1e-6
+    assert 0.2 < float(altered.float().mean()) < 0.8
+    plain = made(f"GLAD(anomaly_oriented=False, {SMALL})")
+    assert torch.equal(plain._lesson(samples, noise, step, seeds)[1], noise)
+
+
+@pytest.mark.parametrize("mask", ["none", "minmax", "sigmoid"])
+def test_who_knows_the_noise_gives_the_image_back(mask: str) -> None:
+    detector = made(f"GLAD(mask={mask!r}, {SMALL})")
+    detector.denoiser = Answers(detector.noise)
+    samples = everything(bars(5))
+    assert torch.allclose(detector.rebuild(samples).images, detector.standardise(samples), atol=1e-4)
+
+
+def test_without_a_limit_and_a_lower_step_glad_is_diffusion() -> None:
+    adaptive, fixed = made(f"GLAD(start_step=500, lowest_step=0, {SMALL})"), made(f"Diffusion(start_step=500, {SMALL})")
+    samples = everything(bars(5))
+    assert torch.equal(adaptive.noise, fixed.noise)
+    assert torch.equal(adaptive.rebuild(samples).images, fixed.rebuild(samples).images)
+    assert not adaptive.rebuild(samples).closed.any()
+
+
+def test_images_close_at_the_limit_or_below_the_lower_step() -> None:
+    detector = made("GLAD(start_step=800, lowest_step=450, passes=8, widths=(8, 16))")
+    samples = everything(bars(5))
+    highest = detector.rebuild(samples).highest
+    assert bool((detector.rebuild(samples).closed == 400).all())
+    detector.limit = torch.tensor(float(highest.sort().values[2]))  # above it are two
+    closed = detector.rebuild(samples).closed
+    assert torch.equal(closed > 450, highest > detector.limit)
+    assert bool((closed[highest <= detector.limit] == 400).all())
+
+
+def test_the_mask_keeps_the_input_where_nothing_differs() -> None:
+    gap = torch.zeros(1, 2, 2)
+    gap[0, 0, 0] = 0.5
+    shares = {mask: made(f"GLAD(mask={mask!r}, {SMALL})")._kept_rebuilt(gap) for mask in ("none", "minmax", "sigmoid")}
+    assert shares["minmax"].shape == (1, 1, 8, 8)
+    assert (float(shares["minmax"].min()), float(shares["minmax"].max())) == (0.0, 1.0)
+    assert not shares["none"].any()
+    assert float(shares["sigmoid"].min()) == 0.5  # as published, the input is never kept fully
+
+
+def test_kept_out_normals_are_not_learnt_from() -> None:
+    detector, data = made(f"GLAD({SMALL})"), bars(60)
+    batch = data.batch(torch.arange(60))
+    kept = detector._held_out(batch.samples)
+    assert 1 <= int(kept.sum()) <= 6
+    detector.train()
+    losses = detector.losses(batch)
+    assert torch.equal(losses == 0, kept)
+    losses[kept].sum().backward()
+    assert all(p.grad is None or not p.grad.any() for p in detector.parameters())
+
+
+def test_the_limit_is_a_quantile_over_kept_out_normals_alone() -> None:
+    detector, data = made(f"GLAD({SMALL})", bars(400)), bars(400)
+    detector.settle(data, torch.ones(400))
+    kept = detector._held_out(everything(data))
+    limit = float(detector.limit)
+    detector.limit = torch.tensor(torch.inf)
+    highest = inference.over_batches(detector, data, lambda batch: detector.rebuild(batch.samples).highest)[kept]
+    assert limit == pytest.approx(float(np.quantile(highest.numpy(), 0.9, method="inverted_cdf")))
+    odd = everything(data).clone()
+    odd[~kept] = torch.rand(int((~kept).sum()), 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    # Of what else is in the data only samples whose hash is as low could enter.
+    others = Data(odd, data.names, modality=IMAGE).take((kept | ~detector._held_out(odd)).nonzero().flatten())
+    detector.settle(others, torch.ones(len(others)))
+    assert float(detector.limit) == pytest.approx(limit, rel=1e-5)
+
+
+def test_a_quantile_of_weights_is_that_of_copies() -> None:
+    values, w = torch.tensor([3.0, 1.0, 2.0, 5.0]), torch.tensor([1, 4, 3, 2])
+    copies = values.repeat_interleave(w)
+    for level in (0.1, 0.5, 0.85, 0.9, 1.0):
+        expected = np.quantile(copies.numpy(), level, method="inverted_cdf")
+        assert float(diffusion.weighted_quantile(values, w, level)) == expected
+
+
+def test_a_part_may_lie_two_places_away() -> None:
+    maps = torch.rand(1, 6, 9, 9, generator=torch.Generator().manual_seed(0))
+    inside = (slice(None), slice(3, 6), slice(3, 6))
+    assert float(diffusion.unlikeness(maps, maps.roll(2, 3))[inside].abs().max()) < 1e-6
+    assert float(diffusion.unlikeness(maps, maps.roll(3, 3))[inside].min()) > 1e-3
+
+
+def test_places_where_nothing_is_seen_are_alike() -> None:
+    nothing, something = torch.zeros(1, 4, 6, 6), torch.ones(1, 4, 6, 6)
+    assert float(diffusion.unlikeness(nothing, nothing).abs().max()) < 1e-6
+    assert float(diffusion.unlikeness(nothing, something).min()) > 0.99
+
+
+def test_the_texture_network_tells_new_textures_apart() -> None:
+    network = diffusion.TextureNetwork(1)
+    state = torch.get_rng_state()
+    network.learn()
+    assert torch.equal(state, torch.get_rng_state())
+    fresh = diffusion.textures(torch.arange(10**6, 10**6 + 24), (1, 64, 32), torch.randn(2, 1, 64, 32))
+    upper, lower = (diffusion._pooled(network(half)) for half in fresh.split(32, dim=2))
+    nearest = (upper @ lower.T).argmax(1)
+    assert float((nearest == torch.arange(24)).float().mean()) > 0.5
+    assert not any(p.requires_grad for p in network.parameters())
+
+
+class Kept:
+    """The newest state in memory; after `most` epochs it breaks off."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.state = most, None
+
+    def load(self) -> Any:
+        return self.state
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        copied = {name: value.clone() for name, value in tensors.items()}
+        self.state = (copied, {name: list(value) for name, value in facts.items()})
+        if len(facts["history"]) == self.most:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_training_resumes_to_the_same_parameters() -> None:
+    weighting, training = parse_weighting("Importance()"), Training(epochs=5, batch_size=16, lr=2e-3, warmup=2)
+    whole, parts = (registry.parse_one(f"GLAD({SMALL})", "detector") for _ in range(2))
+    expected = fit(whole, bars(40), weighting, training, seed=4)
+    keeper = Kept(3)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parts, bars(40), weighting, training, seed=4, keeper=keeper)
+    keeper.most = 99
+    parts = registry.parse_one(f"GLAD({SMALL})", "detector")
+    found = fit(parts, bars(40), weighting, training, seed=4, keeper=keeper)
+    assert all(torch.equal(value, parts.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert torch.equal(expected.scores, found.scores)
+    assert torch.equal(expected.first_scores, found.first_scores)
+
+
+def test_parameters_are_averaged_and_the_rate_falls_unless_hooks_are_given() -> None:
+    training = Training(epochs=2, batch_size=16, lr=2e-3)
+    detectors = [registry.parse_one(f"Diffusion({SMALL})", "detector") for _ in range(3)]
+    for detector, hooks in zip(
+        detectors, ((), (CosineSchedule(), MovingAverage(0.999)), (CosineSchedule(),)), strict=True
+    ):
+        fit(detector, bars(40), training=training, hooks=hooks)
+    usual, named, other = (torch.cat([p.flatten() for p in detector.parameters()]) for detector in detectors)
+    assert torch.equal(usual, named)
+    assert not torch.equal(usual, other)
+
+
+def test_weights_are_made_from_losses_and_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector: Any = registry.parse_one(f"GLAD({SMALL})", "detector")
+    passes = []
+    rebuild = type(detector).rebuild
+    monkeypatch.setattr(
+        type(detector), "rebuild", lambda self, samples: passes.append(len(samples)) or rebuild(self, samples)
+    )
+    training = Training(epochs=6, batch_size=16, warmup=2)
+    outcome = fit(detector, bars(40), parse_weighting("Importance()"), training)
+    # Twice what is kept out is measured and everything scored: when weights come in, and at the end; and once to check.
+    assert passes.count(40) == 3
+    assert float(outcome.weights.std()) > 0.01
+    assert not torch.equal(outcome.first_scores, outcome.scores)
+    plain: Any = registry.parse_one(f"GLAD({SMALL})", "detector")
+    fit(plain, bars(40), training=training)
+    assert not torch.equal(next(plain.parameters()), next(detector.parameters()))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "match"),
+    [
+        ("GLAD(start_step=300, lowest_step=300)", "lowest_step must be below start_step 300"),
+        ("Diffusion(start_step=10)", "more passes"),
+        ("Diffusion(widths=(12, 24))", "multiples of 8"),
+        ("GLAD(start_step=1000)", "from 1 to 999"),
+        ("GLAD(mask='half')", "mask must be"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(spelling: str, match: str) -> None:
+    with pytest.raises(InputError, match=match):
+        registry.parse_one(spelling, "detector")
+
+
+def test_a_backbone_needs_images_of_64_pixels() -> None:
+    detector: Any = registry.parse_one("GLAD(backbone='efficientnet-lite0')", "detector")
+    with pytest.raises(InputError, match="images of 64 pixels and more"):
+        detector.start((1, 32, 32), IMAGE)
+
+
+def test_features_of_a_backbone_are_compared_and_not_saved() -> None:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    detector: Any = registry.parse_one(f"Diffusion(backbone='efficientnet-lite0', {SMALL})", "detector")
+    images = torch.rand(6, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    data = Data(images, [str(i) for i in range(6)], modality=IMAGE)
+    fit(detector, data, training=Training(epochs=1))
+    assert not any(name.startswith("features") for name in detector.state_dict())
+    assert detector.score_map(data.batch(torch.arange(2))).shape == (2, 64, 64)
+
+
+def test_the_benchmark_trains_reads_and_shows(
+    module_of: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = module_of(ROOT / "benchmarks" / "diffusion.py")
+    small = "passes=2, widths=(8, 16)"
+    monkeypatch.setattr(script, "PLAIN", f"GLAD(anomaly_oriented=False, {small})")
+    monkeypatch.setattr(script, "ORIENTED", f"GLAD({small})")
+    monkeypatch.setattr(script, "READINGS", (f"Diffusion({small})", f"GLAD({small})"))
+    monkeypatch.setattr(script, "ALONE", script.READINGS)
+    monkeypatch.setattr(script, "WAYS", {script.PLAIN: "plain", script.ORIENTED: "anomaly-oriented"})
+    generator = np.random.default_rng(0)
+    for of in (script.FASHION, script.TILES, script.TAIL, script.LARGE):
+        train, test = (generator.integers(0, 255, (count, 1, 12, 12)).astype(np.uint8) for count in (20, 12))
+        labels = np.arange(12) >= 6
+        masks = (
+            None if of in (script.FASHION, script.TAIL) else np.broadcast_to(labels[:, None, None], (12, 12, 12)).copy()
+        )
+        if masks is not None:
+            masks[:, 6:] = False
+        rarest = np.arange(12) < 3 if of == script.TAIL else None
+        script.Sets(train, test, labels, masks, rarest).write(tmp_path / f"{of}-0.npz")
+    options = argparse.Namespace(device="cpu", data=tmp_path, rows=tmp_path / "rows.jsonl", states=tmp_path, most=None)
+    for task in script.tasks((0,), 4, ("large", "glad", "tail")):
+        script.run(task, options)
+    found = script.rows.read_rows(options.rows)
+    assert [row.get("error") for row in found if row["status"] != "ok"] == []
+    assert len(found) == 2 + 2 * 2 * 4 + 2 * 2
+    written = options.rows.read_bytes()
+    assert all(script.run(task, options).endswith("was there") for task in script.tasks((0,), 4, ("glad",)))
+    assert options.rows.read_bytes() == written
+    page = script.page(found)
+    for of in (script.FASHION, script.TILES):
+        assert f"## {of}, development draws" in page
+    auroc = next(
+        row["image_auroc"] for row in found
+        if row["settings"]["reading"] == f"GLAD({small})" and row["settings"]["set"] == script.TILES
+        and row["settings"]["training"] == script.PLAIN
+    )  # fmt: skip
+    assert f"| plain | GLAD({small}) | {auroc:.3f} |" in page
