@@ -298,8 +298,11 @@ class Loop:
         )
 
     def _precision(self) -> Any:
-        enabled = self.training.mixed_precision and self.device.type in ("cuda", "mps")
-        return torch.autocast(self.device.type) if enabled else nullcontext()
+        if not self.training.mixed_precision or self.device.type not in ("cuda", "mps"):
+            return nullcontext()
+        # Small gradients vanish in float16 unless they are scaled; bfloat16 has the range of float32.
+        wide = self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.autocast(self.device.type, torch.bfloat16 if wide else torch.float16)
 
     def _state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         tensors = {"weights": self.weights, "scores": self.scores, "first_scores": self.first_scores}
