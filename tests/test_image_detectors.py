@@ -15,7 +15,8 @@ from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import Detector
 from tailwise.core.modality import FEATURE_MAP
-from tailwise.detectors import padim, patch_memory, student_teacher
+from tailwise.detectors import padim, patch_memory
+from tailwise.detectors.components import frozen
 from tailwise.detectors.padim import PaDiM
 from tailwise.detectors.patch_ensemble import PatchEnsemble
 from tailwise.errors import InputError
@@ -169,7 +170,7 @@ def tiny_teacher(monkeypatch: pytest.MonkeyPatch) -> Backbone:
     torch.manual_seed(0)
     blocks = nn.ModuleList(nn.Conv2d(a, b, 3, 2, 1) for a, b in ((4, 6), (6, 8), (8, 8)))
     network = Backbone(nn.Conv2d(3, 4, 3, 2, 1), blocks, (0, 1, 2))
-    monkeypatch.setattr(student_teacher, "backbone", lambda name, layers=(): network)
+    monkeypatch.setattr(frozen, "backbone", lambda name, layers=(): network)
     return network
 
 
@@ -226,7 +227,7 @@ def test_a_teacher_of_pictures_refuses_features(tiny_teacher: Backbone) -> None:
 
 def test_a_teacher_whose_maps_are_not_halved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     network = Backbone(nn.Conv2d(3, 4, 3, 3), nn.ModuleList([nn.Conv2d(4, 4, 1)]), (0,))
-    monkeypatch.setattr(student_teacher, "backbone", lambda name, layers=(): network)
+    monkeypatch.setattr(frozen, "backbone", lambda name, layers=(): network)
     with pytest.raises(InputError, match="halved"):
         make("StudentTeacher(teacher='thirds')").start((3, 32, 32))
 

@@ -24,7 +24,7 @@ from .components import diffusion
 from .components.adaptive_deviation import lenders
 from .components.losses import top_mean
 from .components.pseudo_anomalies import altered_images
-from .diffusion import Diffusion, Rebuilt, Step
+from .components.reconstruction import Rebuilt, Reconstructing, Step
 
 # Share of the kept-out normals that differ by less than the limit.
 _LEVEL = 0.9
@@ -35,7 +35,7 @@ _ALTERED, _ALTERED_STREAM = 0.5, 52
 
 
 @register("detector", "glad", needs={"diffusers": "diffusion"})
-class GLAD(Diffusion):
+class GLAD(Reconstructing):
     """How far an image lies from its reconstruction, which keeps what is normal in it.
 
     Images are noised up to `start_step` and denoised until reconstruction and input, under the same noise, differ by
