@@ -1,8 +1,9 @@
 """Where is the defect? Score maps of a whole data set, and the threshold above which a pixel of them is flagged.
 
-Maps are the detector's own, on its own scale: local scores change how a sample's score is read, not where in the sample
-it comes from. A coarse grid (feature maps) is enlarged, and every map is smoothed a little, before anything else is
-done with it, so that the threshold, the figures and what is drawn are of the same map.
+Maps are the detector's own, on its own scale: local scores change how a sample's score is read, and how far its map may
+reach by that, not where in the sample it comes from. A coarse grid (feature maps) is enlarged, and every map is
+smoothed a little, before anything else is done with it, so that the threshold, the figures and what is drawn are of the
+same map.
 """
 
 from __future__ import annotations

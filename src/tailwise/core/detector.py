@@ -90,6 +90,15 @@ class Mapping2d(Protocol):
 
 
 @runtime_checkable
+class Peaked(Protocol):
+    """Knows how far a map reaches in a sample of a score, so that a map can be held to what the score says."""
+
+    def peak_at(self, score: Tensor) -> Tensor:
+        """[sample]: what the farthest places of samples of these scores [sample] are worth on the map's scale."""
+        ...
+
+
+@runtime_checkable
 class Updatable(Protocol):
     """Takes in more normals without being fitted again. No score rises by it."""
 

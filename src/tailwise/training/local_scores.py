@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..core import inference
 from ..core.bounds import Bounds, Count
 from ..core.data import Batch, Data
-from ..core.detector import Around, Detector, Reading
+from ..core.detector import Around, Detector, Peaked, Reading
 from ..core.modality import Modality
 from ..core.registry import Value, parse_one, register
 from ..errors import InputError
@@ -53,6 +53,9 @@ _FEW_ROWS = 500
 _CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
 # Of maps, whose means over all places say little: whitened, a rare kind lies as far away as a defect (LOG.md).
 _CUES_OF_MAPS = [0, 2, 4]
+# About where thresholds lie. In an image that far out, places count from where the farthest of a usual normal lie
+# (LOG.md has the figures of other numbers).
+_PLACES_COUNT_FROM = 2.0
 
 
 @register("scores", "LocalScores")
@@ -166,6 +169,7 @@ class LocallyScored(Around):
         self.rule = rule
         self.memory = Memory(rule)
         self._floor: float | None = None
+        self._usual = (0.0, 1.0)  # middle and spread of the detector's own scores, on the scale they are compared on
         self._share = 0.0
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
@@ -207,10 +211,25 @@ class LocallyScored(Around):
         return self.read(batch).score
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        """The wrapped detector's map and places, on its own scale: what is fair to kinds is when a sample is rejected,
-        not where in it the score comes from."""
-        read = self.detector.read(batch, score, map, embedding)
-        return replace(read, score=self._mean(self._of(batch, read.score)).to(self.scores)) if score else read
+        """The wrapped detector's places and map, on its own scale. Where the detector knows its peaks, a map reaches no
+        farther than the sample's local score says: a sample that is far from all others of its kind has places that are
+        flagged, and what is usual for a rare kind has none."""
+        held = map and isinstance(self.detector, Peaked)
+        read = self.detector.read(batch, score or held, map, embedding)
+        if not (score or held):
+            return read
+        local = self._mean(self._of(batch, read.score)).to(self.scores)
+        if held:
+            highest = self._peak(local).to(read.map)
+            read = replace(read, map=torch.minimum(read.map, highest.reshape(-1, *[1] * (read.map.ndim - 1))))
+        return replace(read, score=local if score else read.score[:0])
+
+    def _peak(self, local: Tensor) -> Tensor:
+        """The highest place [sample] that a map has by these local scores."""
+        assert isinstance(self.detector, Peaked)
+        middle, spread = self._usual
+        own = middle + spread * (local - _PLACES_COUNT_FROM)
+        return self.detector.peak_at(own if self._floor is None else own.exp())
 
     def named_cues(self, batch: Batch) -> dict[str, Tensor]:
         """Each of `CUES` that has a say, standardised, times its share of the say; the score is their mean."""
@@ -270,6 +289,8 @@ class LocallyScored(Around):
     def _compare_with(self, raw: Tensor) -> None:
         self._floor = Importance().floor(raw)
         self.scores = self._scaled(raw).to(raw)
+        middle, spread = middle_and_spread(self.scores[None])
+        self._usual = (float(middle), float(spread))
 
     def _scaled(self, scores: Tensor) -> Tensor:
         """On a logarithmic scale where no training score is negative."""
