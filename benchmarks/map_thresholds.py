@@ -4,8 +4,8 @@ that each map could do.
     python benchmarks/map_thresholds.py run [SET ...] [--seeds SEED ...]
     python benchmarks/map_thresholds.py page
 
-A draw is 200 good training pictures of a set (or fewer), fitted as `tailwise fit` does without options; its run's threshold is for
-5 % of good pictures with a flagged pixel. Of more than 300 test pictures 150 good and 150 defective ones are drawn, the
+A draw is 200 good training pictures of a set, or fewer, fitted as `tailwise fit` does without options; its run's
+threshold is for 5 % of good pictures with a flagged pixel. Of more than 300 test pictures 150 good and 150 defective ones are drawn, the
 same for all draws. A region is a connected part of a defect's mask at the picture's own size. What a map could do is
 read at the threshold that leaves exactly 5 % or 10 % of the good test pictures with a flagged pixel, which no user has.
 Rows go to benchmarks/results/images/map_thresholds.jsonl, one that is there is not computed again, and `page` writes
@@ -139,8 +139,9 @@ def few_of(test: Labelled) -> Labelled:
     labels = np.asarray(test.labels).astype(bool)
     if len(labels) <= MOST_TESTED:
         return test
-    order = np.random.default_rng(99).permutation(len(labels))
-    return test.take(np.sort(np.concatenate([order[labels[order] == sort][:TESTED] for sort in (False, True)])))
+    generator = np.random.default_rng(99)
+    drawn = [generator.permutation(np.flatnonzero(labels == sort))[:TESTED] for sort in (True, False)]
+    return test.take(np.sort(np.concatenate(drawn)))
 
 
 def measure(of: str, seed: int, count: int) -> dict[str, Any]:
@@ -165,21 +166,18 @@ def measure(of: str, seed: int, count: int) -> dict[str, Any]:
         "defective_flagged": float(np.mean([maps[i].max() > scale.threshold for i in np.flatnonzero(labels)])),
         **cleanness(maps, test, scale.threshold),
         "maps": {HELD: could(held)} | {
-            name: could(Judged.of(score_maps.of_data(part, test.data, smoothing), test))
-            for name, (part, smoothing) in parts_of(detector).items()
+            name: could(Judged.of(score_maps.of_data(part, test.data), test))
+            for name, part in parts_of(detector).items()
         },
     }  # fmt: skip
 
 
-def parts_of(detector: Detector) -> dict[str, tuple[Detector, float]]:
-    """The detectors whose maps the default's is made of, and how they are smoothed."""
+def parts_of(detector: Detector) -> dict[str, Detector]:
+    """The detectors whose maps the default's is made of."""
     assert isinstance(detector, LocallyScored)
     assert isinstance(detector.detector, PatchEnsemble)
-    both, width = detector.detector, score_maps.SMOOTHING
-    return {
-        "default, not smoothed": (detector, 0.0), "the smaller of both": (both, width),
-        "padim": (both.positions, width), "patch-memory": (both.patches, width),
-    }  # fmt: skip
+    both = detector.detector
+    return {"the smaller of both": both, "padim": both.positions, "patch-memory": both.patches}
 
 
 def could(judged: Judged) -> dict[str, Any]:
