@@ -5,9 +5,10 @@ that each map could do.
     python benchmarks/map_thresholds.py page
 
 A draw is 200 good training pictures of a set, or fewer, fitted as `tailwise fit` does without options; its run's
-threshold is for 5 % of good pictures with a flagged pixel. Of more than 300 test pictures 150 good and 150 defective ones are drawn, the
-same for all draws. A region is a connected part of a defect's mask at the picture's own size. What a map could do is
-read at the threshold that leaves exactly 5 % or 10 % of the good test pictures with a flagged pixel, which no user has.
+threshold is for 5 % of good pictures with a flagged pixel. Of more than 300 test pictures 150 good and 150 defective
+ones are drawn, the same for all draws. A region is a connected part of a defect's mask at the picture's own size. What
+a map could do is read at the threshold that leaves exactly 5 % or 10 % of the good test pictures with a flagged pixel,
+which no user has.
 Rows go to benchmarks/results/images/map_thresholds.jsonl, one that is there is not computed again, and `page` writes
 benchmarks/map-thresholds.md. Labels and masks are read by the figures only. One thread.
 """
