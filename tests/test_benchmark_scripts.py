@@ -117,6 +117,11 @@ def test_the_page_of_peers_of_pictures_is_that_of_the_rows(module_of: Callable[[
     assert script.PAGE.read_text() == script.page()
 
 
+def test_the_page_of_thresholds_of_maps_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(ROOT / "benchmarks" / "map_thresholds.py")
+    assert script.PAGE.read_text() == script.page()
+
+
 def test_a_split_of_easy_rows_keeps_every_bound(small_sets: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defects ten deviations away are all caught, and the good ones of a plain cloud are what they are."""
     monkeypatch.setattr(small_sets, "BATCH", 60)

@@ -309,3 +309,27 @@ def test_an_ensemble_finds_what_either_part_finds_and_where() -> None:
     named = rule.fit(detector, maps).named_cues(batch)
     assert [local_scores.CUES.index(name) for name in named] == [0, 2, 4]  # a rare kind is far from all once whitened
     assert auroc(torch.arange(100).numpy() >= 50, torch.stack([*named.values()]).mean(0).numpy()) > 0.95
+
+
+def test_a_map_reaches_no_farther_than_the_local_score() -> None:
+    """What is usual for a rare, rougher kind has no place as high as a defect's; pictures far out keep all of theirs."""
+
+    def rough(count: int, seed: int) -> torch.Tensor:
+        return 3 + 2 * textures(count, seed)
+
+    learnt = torch.cat([textures(60, 1), rough(14, 2)])
+    own = trained(PatchEnsemble(), Data(learnt, [str(i) for i in range(74)], modality=FEATURE_MAP))
+    local = local_scores.OF_MAPS.fit(own, Data(learnt, [str(i) for i in range(74)], modality=FEATURE_MAP))
+    spot = textures(30, 3)
+    spot[:, :, 4:7, 5:8] += 4
+    new = Data(torch.cat([rough(30, 4), spot]), [str(i) for i in range(60)], modality=FEATURE_MAP).batch(
+        torch.arange(60)
+    )
+    read, free = local.read(new, map=True), own.score_map(new)
+    peaks, free_peaks = read.map.flatten(1).amax(1), free.flatten(1).amax(1)
+    lowered = peaks < free_peaks
+    assert bool((read.map <= free).all())
+    assert float(lowered[:30].float().mean()) > 0.5
+    assert torch.equal(read.map[30:], free[30:])
+    order = read.score[lowered].argsort()
+    assert bool((peaks[lowered][order].diff() >= 0).all())  # of two that are lowered the higher score reaches farther
