@@ -3,6 +3,7 @@ that each map could do.
 
     python benchmarks/map_thresholds.py run [SET ...] [--seeds SEED ...]
     python benchmarks/map_thresholds.py page
+    python benchmarks/map_thresholds.py overlays
 
 A draw is 200 good training pictures of a set, or fewer, fitted as `tailwise fit` does without options; its run's
 threshold is for 5 % of good pictures with a flagged pixel. Of more than 300 test pictures 150 good and 150 defective
@@ -10,7 +11,8 @@ ones are drawn, the same for all draws. A region is a connected part of a defect
 a map could do is read at the threshold that leaves exactly 5 % or 10 % of the good test pictures with a flagged pixel,
 which no user has.
 Rows go to benchmarks/results/images/map_thresholds.jsonl, one that is there is not computed again, and `page` writes
-benchmarks/map-thresholds.md. Labels and masks are read by the figures only. One thread.
+benchmarks/map-thresholds.md. `overlays` draws eight made pictures (those of the sets may not be passed on) into
+docs/maps.jpg. Labels and masks are read by the figures only. One thread.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import scipy
 import torch
+from PIL import Image
 
 from tailwise.benchmark import rows
 from tailwise.benchmark.tables import table
@@ -46,9 +49,11 @@ from tailwise.sources.paths import find_path
 from tailwise.training.local_scores import LocallyScored
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
+from tailwise.workflows.score import score_data
 
 RESULTS = Path(__file__).parent / "results" / "images" / "map_thresholds.jsonl"
 PAGE = Path(__file__).parent / "map-thresholds.md"
+DRAWING = Path(__file__).parents[1] / "docs" / "maps.jpg"
 FOLDERS = {"tiles": "magnetic_tile", "tires": "mvtec3d_tire", "boards": "deeppcb"}
 SEEDS = (10, 11, 12)
 TRAIN, MOST_TESTED, TESTED, ASKED = 200, 300, 150, (0.05, 0.1)
@@ -59,10 +64,10 @@ TOUCHING = np.ones((3, 3), dtype=bool)
 HEAD = """# Do maps flag the defect and spare good pictures?
 
 Written by `benchmarks/map_thresholds.py` from results/images/map_thresholds.jsonl. The good pictures of a draw are
-fitted by `tailwise fit` without options; tires have 25 good test pictures, the others 150. A region of a defect is
-found where any of its pixels is flagged; masks of boards are differences of two pictures and fall into many small
-pieces. `clean area` is the share of pixels outside of defects that is flagged in defective pictures, `on a defect` the
-share of flagged spots there that touch one. Means over draws, the range beside.
+fitted by `tailwise fit` without options; tires have 25 good test pictures, the others 150 and as many defective ones. A
+region of a defect is found where any of its pixels is flagged; masks of boards are differences of two pictures and fall
+into many small pieces. `clean area` is the share of pixels outside of defects that is flagged in defective pictures,
+`on a defect` the share of flagged spots there that touch one. Means over draws, the range beside.
 
 ## At the run's own threshold, for 5 % of good pictures
 """
@@ -233,13 +238,39 @@ def mean(here: list[dict[str, Any]], figure: str, digits: int) -> str:
     return f"{np.mean([row[figure] for row in here]):.{digits}f}"
 
 
+def drawing() -> Image.Image:
+    """Six scratched plates of discs and two good ones, as they are drawn, with what a run of 60 good ones flags."""
+    import image_limits
+
+    generator = np.random.default_rng(0)
+
+    def made(count: int, scratches: int = 0) -> list[np.ndarray]:
+        places = [image_limits.free_places(generator, image_limits.DISCS) for _ in range(count)]
+        return [image_limits.drawn(generator, each, scratches) for each in places]
+
+    with tempfile.TemporaryDirectory() as folder:
+        image_limits.write(Path(folder) / "good", made(60))
+        tests = image_limits.write(Path(folder) / "new", [*made(6, scratches=1), *made(2)])
+        run = fit_run(Request(open_source(str(Path(folder) / "good"), maps=None)), Path(folder) / "run")
+        score_data(run.path, str(tests), map_folder=Path(folder) / "maps")
+        shown = [Image.open(path).convert("RGB") for path in sorted((Path(folder) / "maps").rglob("*.overlay.png"))]
+    side = image_limits.SIDE
+    sheet = Image.new("RGB", (4 * side, 2 * side))
+    for place, overlay in enumerate(shown):
+        sheet.paste(overlay.crop((0, 0, side, side)), (place % 4 * side, place // 4 * side))
+    return sheet
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "page"))
+    parser.add_argument("what", choices=("run", "page", "overlays"))
     parser.add_argument("sets", nargs="*", default=tuple(FOLDERS), metavar="SET")
     parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
     parser.add_argument("--train", type=int, default=TRAIN, help="good pictures that are trained on")
     asked = parser.parse_args()
+    if asked.what == "overlays":
+        drawing().save(DRAWING, quality=80)
+        return
     if asked.what == "page":
         write_file(PAGE, page().encode())
         return

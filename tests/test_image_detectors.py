@@ -312,7 +312,7 @@ def test_an_ensemble_finds_what_either_part_finds_and_where() -> None:
 
 
 def test_a_map_reaches_no_farther_than_the_local_score() -> None:
-    """What is usual for a rare, rougher kind has no place as high as a defect's; pictures far out keep all of theirs."""
+    """What is usual for a rare, rougher kind has no place as high as a defect's; those far out keep all of theirs."""
 
     def rough(count: int, seed: int) -> torch.Tensor:
         return 3 + 2 * textures(count, seed)
