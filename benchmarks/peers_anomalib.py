@@ -6,7 +6,7 @@ gets EfficientNet-Lite0 as a module, with the weights and the blocks that ours r
 them, what cross-fitting and reports of `tailwise fit` take is not (`--command` measures it).
 
     python -m venv peers && peers/bin/pip install "anomalib==2.7.*" "torch>=2.10" torchvision ".[images,solar]"
-    THP_MEM_ALLOC_ENABLE=1 peers/bin/python benchmarks/peers_anomalib.py [CONTENDER ...] [--sets SET ...]
+    THP_MEM_ALLOC_ENABLE=1 peers/bin/python benchmarks/peers_anomalib.py [CONTENDER ...] [--sets SET ...] [--within 224]
     python benchmarks/peers_anomalib.py page
 
 Rows go to benchmarks/results/images/peers.jsonl, one that is there is not computed again, and `page` writes
@@ -46,9 +46,9 @@ from tailwise.core.modality import FEATURE_MAP
 from tailwise.core.problem import Labelled, Problem, Source
 from tailwise.numerics import metrics, pixel_metrics
 from tailwise.runs.files import write as write_file
-from tailwise.sources import image_samples
+from tailwise.sources import image_headers, image_samples
 from tailwise.sources.auto import open_source
-from tailwise.sources.paths import find_path
+from tailwise.sources.paths import find_path, list_files
 from tailwise.sources.solar import SolarCells
 from tailwise.training import local_scores
 from tailwise.weights.default import choose_weighting
@@ -64,29 +64,31 @@ FOLDERS = {"magnetic-tile": "magnetic_tile", "tire": "mvtec3d_tire", "boards": "
 CELLS = {"solar-cells 200:10": 10, "solar-cells 200:5": 5}
 SETS = (*FOLDERS, *CELLS)
 CONTENDERS = (
-    "default", "default, 224 x 224", "padim", "patch-memory", "anomalib Padim", "anomalib Patchcore 1 %",
-    "anomalib Patchcore 10 %",
+    "default", "padim", "patch-memory", "anomalib Padim", "anomalib Patchcore 1 %", "anomalib Patchcore 10 %",
 )  # fmt: skip
-SPELLINGS = {"default": AUTO, "default, 224 x 224": AUTO}
+SPELLINGS = {"default": AUTO}
 CAUGHT = 0.8
 HEAD = """# The default for pictures beside anomalib
 
 Written by `benchmarks/peers_anomalib.py` from results/images/peers.jsonl. anomalib 2.7 with the same EfficientNet-Lite0
 as a module (blocks 4 and 10), on the same decoded pictures; 200 good ones of a folder are drawn, or 60, and all test
-pictures test. `default` is what `tailwise fit FOLDER` does: it reads pictures as they are, up to 786,000 pixels.
-`default, 224 x 224` reads as many pixels as anomalib was given; anomalib was not run at the default's size. `padim` and
-`patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels and the
-first patch of a coreset, so all contenders depend on it. Seconds are of the CPU with one thread, the network's among
-them. Rare good ones are polycrystalline cells, and boards of the third of kinds that trained on least; they and others
-are rejected at the score that catches 80 % of the defects. The last column is the share of good pictures with the
-highest pixel of their map in its outer part, of that part's share of the pixels. Large pages of memory are used for all
-(THP_MEM_ALLOC_ENABLE=1), without which coresets of anomalib take three times as long.
+pictures test. `default` is what `tailwise fit FOLDER` does. A set is read at the default's own size, as the pictures are,
+and at about as many pixels as a square of 224 has (224 in the name of the set), where a coreset of 10 % can be paid.
+`padim` and `patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels
+and the first patch of a coreset, so all contenders depend on it. Seconds are of the CPU with one thread, the network's
+among them, on a machine that others used: compare those of one set and size. Rare good ones are polycrystalline cells,
+and boards of the third of kinds that trained on least; they and others are rejected at the score that catches 80 % of
+the defects. `detected` and `rejected` are shares of the defects and of the good pictures that `tailwise fit` flags
+without options (5 % are asked for); anomalib has no threshold that needs no labels of defects. The last column is the
+share of good pictures with the highest pixel of their map in its outer part, of that part's share of the pixels. Large
+pages of memory are used for all (THP_MEM_ALLOC_ENABLE=1), without which coresets of anomalib take three times as long.
 """
 HEADINGS = [
     "set", "good", "contender", "pixels", "draws", "image AUROC", "range", "pixel AUROC", "AUPRO 0.3", "fit, CPU s",
-    "ms a picture", "peak MB", "rare rejected", "others rejected", "highest at the border",
+    "ms a picture", "peak MB", "rare rejected", "others rejected", "detected", "rejected",
+    "highest at the border",
 ]  # fmt: skip
-_CELL = ("set", "train", "contender")
+_CELL = ("set", "within", "train", "contender")
 # Scores [n] of a batch of pictures, and their maps [n, h, w].
 Reader = Callable[[Tensor], tuple[np.ndarray, np.ndarray]]
 
@@ -102,15 +104,17 @@ class Draw:
     layers: tuple[int, ...]
 
 
-def draw_of(of: str, seed: int, count: int) -> Draw:
-    """The pictures of one draw; those of boards name their board, for the figures alone."""
+def draw_of(of: str, seed: int, count: int, within: int = 0) -> Draw:
+    """The pictures of one draw, with about as many pixels as a square of `within` has, 0 being the default's own size;
+    those of boards name their board, for the figures alone."""
     if of in CELLS:
         source: Any = SolarCells(mono=200, poly=CELLS[of], seed=seed, layers=networks.map_layers(BACKBONE))
         problem = source.load()
         folder: Any = source.at(str(files("elpv_dataset") / "data"))
     else:
         groups = "groups.csv" if of == "boards" else None
-        source = folder = open_source(find_path(f"images/{FOLDERS[of]}"), maps=None, groups=groups)
+        path = find_path(f"images/{FOLDERS[of]}")
+        source = folder = open_source(path, maps=None, groups=groups, size=size_within(path, within))
         problem = source.load()
         chosen = np.sort(np.random.default_rng(seed).permutation(len(problem.train))[:count])
         kinds = None if problem.train_groups is None else problem.train_groups[chosen]
@@ -118,6 +122,12 @@ def draw_of(of: str, seed: int, count: int) -> Draw:
     assert problem.test is not None
     train, test = (folder.decoded(list(map(str, data.names))) for data in (problem.train, problem.test.data))
     return Draw(source, problem, train, test, source.layers)
+
+
+def size_within(folder: Path, side: int) -> tuple[int, int] | None:
+    """Height and width of about as many pixels as a square of `side` has, in the shape of most pictures; None for 0."""
+    shape = image_headers.median_shape(image_headers.headers(folder, list_files(folder, (".png", ".jpg"))[:200]))
+    return None if not side or shape is None else image_headers.fitted(shape, side, 32)
 
 
 def ours(draw: Draw, spelling: str, seed: int) -> Reader:
@@ -142,16 +152,19 @@ def ours(draw: Draw, spelling: str, seed: int) -> Reader:
 
 
 def command(draw: Draw, seed: int, scores: np.ndarray) -> dict[str, float]:
-    """`tailwise fit` itself: its seconds with pictures' features cached, and how far its scores of the test are from
-    these, as a share of their spread."""
+    """`tailwise fit` itself: its seconds, how far its scores of the test are from these, as a share of their spread, and
+    the shares of defects and of good pictures that it flags."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         run = fit_run(Request(draw.source, seed=seed), Path(folder) / "run", problem=draw.problem)
         seconds = time.process_time() - start
         tested = run.test_scores()
     assert tested is not None
-    found = tested["score"].to_numpy()
+    found, flagged = tested["score"].to_numpy(), tested["flagged"].to_numpy(dtype=bool)
+    labels = np.asarray(draw.problem.test.labels).astype(bool)  # type: ignore[union-attr]
     return {
+        "detected": float(flagged[labels].mean()),
+        "rejected": float(flagged[~labels].mean()),
         "command_seconds": round(seconds, 2),
         "command_differs": float(np.abs(found - scores).max() / scores.std()),
     }
@@ -208,8 +221,8 @@ def as_images(pictures: Tensor) -> Tensor:
     return pictures.permute(0, 3, 1, 2).float() / 255
 
 
-def measure(name: str, of: str, seed: int, count: int, whole: bool = False) -> dict[str, Any]:
-    draw = draw_of(of, seed, count)
+def measure(name: str, of: str, seed: int, count: int, within: int, whole: bool = False) -> dict[str, Any]:
+    draw = draw_of(of, seed, count, within)
     test = draw.problem.test
     assert test is not None
     rows.reset_peak_memory()
@@ -287,14 +300,15 @@ def page() -> str:
     """The rows as one table: means over draws, and the range of the image AUROC."""
     found = [row for row in rows.read_rows(RESULTS) if row["status"] == "ok"]
     lines = []
-    for of in SETS:
+    for of, within in ((of, within) for of in SETS for within in (0, 224)):
         for count in sorted({row["settings"]["train"] for row in found}):
             for name in CONTENDERS:
-                asked = (of, count, name)
-                here = [row for row in found if tuple(row["settings"][key] for key in _CELL) == asked]
+                asked = (of, within, count, name)
+                here = [row for row in found if tuple(row["settings"].get(key, 0) for key in _CELL) == asked]
                 if here:
                     size = " x ".join(map(str, here[0]["size"]))
-                    lines.append([of, str(here[0]["train"]), name, size, str(len(here)), *figures(here)])
+                    called = f"{of}, {within}" if within else of
+                    lines.append([called, str(here[0]["train"]), name, size, str(len(here)), *figures(here)])
     return f"{HEAD}\n{table(HEADINGS, lines)}\n"
 
 
@@ -304,13 +318,14 @@ def figures(here: list[dict[str, Any]]) -> list[str]:
     costs = [
         mean(here, figure, digits) for figure, digits in (("fit_seconds", 1), ("score_ms", 0), ("peak_memory_mb", 0))
     ]
-    rare = [mean(here, figure, 2) for figure in ("rare_rejected", "others_rejected")]
+    rare = [mean(here, figure, 2) for figure in ("rare_rejected", "others_rejected", "detected", "rejected")]
     border = " of ".join(mean(here, figure, 2) for figure in ("good_highest_at_border", "border_share"))
     return [quality[0], f"{min(auroc):.3f} to {max(auroc):.3f}", *quality[1:], *costs, *rare, border]
 
 
 def mean(here: list[dict[str, Any]], figure: str, digits: int) -> str:
-    return f"{np.mean([row[figure] for row in here]):.{digits}f}" if figure in here[0] else ""
+    values = [row[figure] for row in here if figure in row]
+    return f"{np.mean(values):.{digits}f}" if values else ""
 
 
 def main() -> None:
@@ -319,6 +334,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=TRAIN, help="good pictures of a folder that are trained on")
+    parser.add_argument("--within", type=int, default=0, help="about so many pixels a side; 0 is the default's own size")
     parser.add_argument("--command", action="store_true", help="also run `tailwise fit` itself for the default")
     asked = parser.parse_args()
     if asked.contenders == ["page"]:
@@ -328,11 +344,13 @@ def main() -> None:
     for of in asked.sets:
         for seed in asked.seeds:
             for name in asked.contenders:
-                settings = {"contender": name, "set": of, "seed": seed, "train": asked.train}
+                settings = {"contender": name, "set": of, "seed": seed, "train": asked.train, "within": asked.within}
+                if of in CELLS:
+                    settings["within"] = 0  # they are read at 224 x 224 as it is
                 if rows.key(settings) in done:
                     continue
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-                    row = pool.submit(measure, name, of, seed, asked.train, asked.command).result()
+                    row = pool.submit(measure, name, of, seed, asked.train, settings["within"], asked.command).result()
                 row = {"settings": settings, **row, "commit": rows.commit(), "versions": rows.versions()}
                 if name.startswith("anomalib"):
                     row["versions"]["anomalib"] = importlib.metadata.version("anomalib")

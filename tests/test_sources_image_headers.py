@@ -53,6 +53,38 @@ def test_images_squeezed_to_a_square_are_told_with_a_size_that_keeps_their_shape
         assert high * wide == pytest.approx(int(size) ** 2, rel=0.35)
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "said"),
+    [
+        (400, 600, "1 of 13 images are of another shape or size: other/uint8400-0.png (600 x 400); the others are about "
+                   "60 x 40 pixels"),
+        (60, 40, "1 of 13 images are of another shape or size: other/uint860-0.png (40 x 60)"),
+        (44, 60, ""),
+    ],
+)  # fmt: skip
+def test_a_photo_of_another_size_than_all_others_is_named(
+    height: int, width: int, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shaped(tmp_path / "photos", 40, 60, 12)
+    shaped(tmp_path / "photos" / "other", height, width, 1)
+    open_source(str(tmp_path / "photos"), read="pixels", size=(40, 56), channels=1).load()
+    told = [record.getMessage() for record in caplog.records if "another shape or size" in record.getMessage()]
+    assert [text[: len(said)] for text in told] == ([said] if said else [])
+
+
+def test_new_photos_of_another_shape_than_a_run_reads_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shaped(tmp_path / "photos", 40, 60, 2)
+    shaped(tmp_path / "photos", 60, 40, 1)
+    open_source(str(tmp_path / "photos"), read="pixels", size=(40, 56), channels=1).load_all()
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 1
+    assert (
+        "1 of 3 images are of another shape or size: uint860-0.png (40 x 60); the run reads 56 x 40 pixels" in told[0]
+    )
+
+
 def test_a_camera_held_upright_is_as_its_picture_is_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """60 x 20 pixels in the file, turned by its orientation: 20 wide and 60 high."""
     exif = Image.Exif()

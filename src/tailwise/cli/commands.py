@@ -40,6 +40,7 @@ def fit(
     balance: bool = False,
     per_cluster: bool = False,
     per_group: bool = False,
+    whole_groups: bool = False,
     cross: int | None = None,
     max_group_fpr: float | None = None,
     refine: str = "",
@@ -79,6 +80,8 @@ def fit(
         per_cluster: set a threshold for each cluster that the fit finds. Fewer rare normals are rejected, and fewer
             anomalies are caught.
         per_group: set a threshold for each group (needs groups). New data must name its groups too.
+        whole_groups: hold out each group as a whole, because its samples show one thing, as several photos of one part
+            do (needs groups). Pictures that are nearly the same are found and held out together without it.
         cross: set the threshold by k-fold cross-fitting, with this many folds; 0 sets it on held-out samples. By
             default 5 where fewer than 200 samples could be held out, and with per_cluster or per_group; else 0. Where
             they are at most 500, nearest-neighbours leaves each out alone instead, without a further training.
@@ -128,7 +131,8 @@ def fit(
         detector = with_setting(named_for(detector, source), "max_memory", max_memory)
     request = Request(
         source=source, detector=detector, weighting=weighting, scores=scores, false_alarms=false_alarms,
-        training=training, balance=balance, per_cluster=per_cluster, per_group=per_group, cross=cross,
+        training=training, balance=balance, per_cluster=per_cluster, per_group=per_group,
+        whole_groups=whole_groups, cross=cross,
         max_group_fpr=max_group_fpr, refine=refine, keep_suspects=keep_suspects, anomalies=anomalies or "",
         reviewed=reviewed or "", smoothing=smoothing, log=log, seed=seed, command=command,
     )  # fmt: skip

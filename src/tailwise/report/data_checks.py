@@ -6,7 +6,6 @@ into the fit.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -14,31 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..core import embedding, inference
+from ..core import inference
 from ..core.data import Data
 from ..core.identity import _BATCH, digests
-from ..core.modality import IMAGE
-from ..core.problem import Previewed, Problem, Source
-from ..errors import InputError
-from ..numerics import metrics, neighbours
+from ..core.problem import Problem, Source
+from ..numerics import metrics
 from ..runs.table import high_scores
+from ..training import near_copies
 from . import numbers
 
 _LISTED = 8
-# Near copies are looked for among at most so many samples, because the search is exact.
-_MOST_SAMPLES = 8_000
-# Reading a picture again takes some milliseconds.
-_MOST_PICTURES = 4_000
-# Pictures of any shape are compared at so many pixels a side.
-_SIDE = 32
-# A sample is held against its tenth neighbour, so that a burst of up to nine pictures of one thing is found.
-_NEIGHBOURS = 10
-# Of a hundred sets without copies one may name some.
-_CHANCE = 0.01
-# Two of a rare kind are alone together, and yet no copies: those are also closer than usual samples are.
-_CLOSE = 0.2
 # A feature with one value in this share of the samples says nothing of the others.
 _STILL = 0.99
 _SAMPLE, _SAMPLE_OF_IMAGES = 2_000, 64
@@ -62,48 +48,13 @@ def of_problem(problem: Problem, table: pd.DataFrame, source: Source | None = No
     found = [_within(problem.train, first, held_out, samples)]
     if test is not None:
         found.append(_between(problem, samples))
-    near = near_copies(*_as_seen(source, problem.train, test), np.unique(first))
+    pairs = near_copies.pairs(*near_copies.as_seen(source, problem.train, test), torch.from_numpy(np.unique(first)))
+    near = None if pairs is None else [_named(pair, problem) for pair in pairs]
     found += [] if near is None else [_near(near, samples)]
     still = still_features(problem.train)
     found += [] if still is None else [_still(still, problem)]
     found.append(_suspects(table, samples, "" if source is None else repr(source)))
     return found if (heart := _by_heart(table, samples)) is None else [*found, heart]
-
-
-def near_copies(train: Data, test: Data | None, distinct: np.ndarray) -> list[tuple[str, str]] | None:
-    """Pairs of a sample and the training sample that it is all but a copy of; exact copies are left out.
-
-    A sample is a near copy if it lies closer to its nearest neighbour than chance would have it. Where samples lie
-    evenly in d dimensions, the d-th powers of the distances to the first and the k-th neighbour have a ratio that is
-    distributed as the smallest of k - 1 uniform numbers, whatever the density; d comes from the median ratio of the
-    first two (after Facco et al. 2017). Distances are between principal components of all the samples.
-
-    Args:
-        distinct: places of the training samples without their copies.
-
-    Returns:
-        None where there are too few or too many samples to say, and for pixels, whose neighbours are alike anyway.
-    """
-    tested = 0 if test is None else len(test)
-    if train.modality.continuum or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_SAMPLES or tested > _MOST_SAMPLES:
-        return None
-    places = embedding.embedding_of(train if test is None else _joined(train, test))
-    own, others = places[: len(train)][distinct], places[len(train) :]
-    among, at = neighbours.without_self(*neighbours.nearest(own, own, _NEIGHBOURS + 1), torch.arange(len(own)))
-    usual = float(among[:, 0].median())
-    ratio = float((among[:, 1] / among[:, 0].clamp_min(1e-30)).log().median())
-    if usual <= 0 or ratio <= 0:
-        return None
-    dimension = math.log(2) / ratio
-    names = [str(train.names[i]) for i in distinct.tolist()]
-    near = _nearer_than_chance(among, dimension, usual)
-    pairs = [(names[i], names[int(at[i, 0])]) for i in near]
-    found = [pair for place, pair in enumerate(pairs) if pair[::-1] not in pairs[:place]]
-    if test is not None and tested:
-        apart, at = neighbours.nearest(others, own, _NEIGHBOURS)
-        near = [i for i in _nearer_than_chance(apart, dimension, usual) if float(apart[i, 0]) > 0]
-        found += [(f"test {test.names[i]}", names[int(at[i, 0])]) for i in near]
-    return found
 
 
 def still_features(data: Data) -> list[tuple[str, float, float]] | None:
@@ -177,12 +128,20 @@ def _between(problem: Problem, samples: str) -> dict[str, Any]:
     return _check("training samples in the test data", len(copies), message, lines)
 
 
+def _named(pair: tuple[int, int], problem: Problem) -> tuple[str, str]:
+    """Names of a near copy and of what it is a copy of; places after the training samples are of test samples."""
+    names, place = problem.train.names, pair[0] - len(problem.train)
+    test = problem.test
+    one = str(names[pair[0]]) if place < 0 or test is None else f"test {test.data.names[place]}"
+    return one, str(names[pair[1]])
+
+
 def _near(pairs: Sequence[tuple[str, str]], samples: str) -> dict[str, Any]:
     message = f"no two {samples} are closer to each other than chance explains"
     if pairs:
         message = (
             f"{len(pairs)} {samples} are nearly the same as a training one. Look at them: if a pair shows one thing "
-            "twice, keep both on the same side of the split"
+            "twice, keep both on the same side of the split; the fit held out those of the training data together"
         )
     return _check("near copies", len(pairs), message, [f"{sample} ≈ {name}" for sample, name in pairs])
 
@@ -242,40 +201,6 @@ def _check(name: str, count: int, message: str, lines: Sequence[str]) -> dict[st
     more = [f"and {len(lines) - _LISTED} more"] if len(lines) > _LISTED else []
     shown = [*lines[:_LISTED], *more]
     return {"name": name, "ok": not count, "count": count, "message": message, "examples": shown, "command": ""}
-
-
-def _nearer_than_chance(distances: Tensor, dimension: float, usual: float) -> list[int]:
-    """Places of the rows [n, k] of distances whose first is smaller than chance gives among so many."""
-    power = (distances[:, 0] / distances[:, -1].clamp_min(1e-30)).double() ** dimension
-    chance = -torch.expm1((distances.shape[1] - 1) * torch.log1p(-power.clamp_max(1 - 1e-12)))
-    near = (len(distances) * chance < _CHANCE) & (distances[:, 0] < _CLOSE * usual)
-    return [int(i) for i in near.nonzero()[:, 0]]
-
-
-def _as_seen(source: Source | None, train: Data, test: Data | None) -> tuple[Data, Data | None]:
-    """The samples as small pictures, where the source has them: features take traces of compression for content."""
-    wanted = [train] if test is None else [train, test]
-    if not isinstance(source, Previewed) or sum(map(len, wanted)) > _MOST_PICTURES:
-        return train, test
-    try:
-        seen = [
-            Data(torch.stack([_even(source.preview(name)) for name in data.names]), data.names, modality=IMAGE)
-            for data in wanted
-        ]
-    except InputError:  # a file that went away since
-        return train, test
-    return seen[0], None if test is None else seen[1]
-
-
-def _even(picture: Tensor) -> Tensor:
-    """A picture [channels, height, width] of any shape at one size."""
-    return nn.functional.adaptive_avg_pool2d(picture, _SIDE)
-
-
-def _joined(train: Data, test: Data) -> Data:
-    """Both as one, in memory, made small where they are images."""
-    parts = [train.modality.shrunk(batch.samples) for data in (train, test) for batch in data.batches(64)]
-    return Data(torch.cat(parts), [*train.names, *test.names], modality=train.modality.small)
 
 
 def _by_feature(data: Data, samples: Tensor) -> Tensor:

@@ -97,12 +97,12 @@ def _drawn(
     """Picture and flagged share of each sample; nothing for one whose picture went away since."""
     if not len(places):
         return []
-    picture = pictures.pictures_of(source, data)
+    picture = pictures.small_pictures_of(source, data)
     found: list[dict[str, Any]] = []
     for place, scores in zip(places, score_maps.of_data(detector, data.take(places), smoothing), strict=True):
         found.append({})
         with suppress(InputError):
-            left = pictures.small(picture(place))
+            left = picture(place)
             right = heat_maps.overlay(left, heat_maps.fitted(scores, left.shape[:2]), scale)
             left = heat_maps.truth(left, None if masks is None else masks[place])
             gap = np.full((len(left), _GAP, 3), 255, dtype=np.uint8)

@@ -80,6 +80,25 @@ def small(picture: np.ndarray, side: int = _MAPPED_SIDE) -> np.ndarray:
     return np.asarray(image.resize((max(1, round(image.width * share)), max(1, round(image.height * share)))))
 
 
+def small_pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
+    """As `pictures_of`, with the longer side made so many pixels as one that a score map is laid over has; no photo is
+    held in its own size."""
+    whole = pictures_of(source, data)
+
+    def picture(place: int) -> np.ndarray:
+        if not isinstance(source, Previewed):
+            return small(whole(place))
+        shown = source.preview(data.names[place], _MAPPED_SIDE)
+        return small(_bytes(shown.expand(3, -1, -1)))
+
+    return picture
+
+
+def _bytes(picture: torch.Tensor) -> np.ndarray:
+    """A picture [3, h, w] of 0 to 1 as [h, w, 3] of 0 to 255."""
+    return (picture.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+
+
 def pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
     """A function from a sample's place to its picture [h, w, 3] (0 to 255): the source's own, or else the sample
     itself."""
@@ -91,6 +110,6 @@ def pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
             own = data.modality.picture(data.read(torch.tensor([place]))[0])
             assert own is not None  # only images have maps, and only maps are drawn over pictures
             shown = own.expand(3, -1, -1)
-        return (shown.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+        return _bytes(shown)
 
     return picture

@@ -113,6 +113,7 @@ class Asked:
     max_group_fpr: Chance | None = None
     refine: str = ""
     keep_suspects: bool = False
+    whole_groups: bool = False
     anomalies: str = ""
     reviewed: str = ""
     smoothing: Share = SMOOTHING

@@ -14,8 +14,10 @@ from .image_files import sides
 
 # Above this ratio of sides what is thin across the longer one is lost.
 _SQUEEZED = 1.5
-# So few odd ones are not worth a warning.
+# Below this share they are a few odd ones among others.
 _FEWEST_SHARE = 0.1
+# An image whose sides are so many times those of the others, or a part of them, is odd too.
+_OTHER_SIZE = 2.0
 # Pixels of an image that is read as it is. LOG.md says what photos of 12 million need.
 LARGEST = 1024 * 768
 # A defect has to be so many pixels wide in what is read (LOG.md), and so much smaller images are told.
@@ -97,6 +99,28 @@ def squeezed(known: dict[str, Header], size: int | tuple[int, int], multiple: in
     )
 
 
+def odd_ones(known: dict[str, Header], usual: tuple[int, int] | None = None) -> str:
+    """A sentence that names a few images of another shape or size than most, or than `usual`; or ""."""
+    shape = usual or median_shape(known)
+    if shape is None:
+        return ""
+    odd = {
+        name: header.size
+        for name, header in known.items()
+        if _ratio(header.size, shape) > _SQUEEZED or (usual is None and _times(header.size, shape) > _OTHER_SIZE)
+    }
+    if not odd or (usual is None and len(odd) >= _FEWEST_SHARE * len(known)):
+        return ""
+    listed = ", ".join(f"{printable(name)} ({wide} x {high})" for name, (high, wide) in list(odd.items())[:3])
+    more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
+    what = "the others are about" if usual is None else "the run reads"
+    return (
+        f"{len(odd)} of {len(known)} images are of another shape or size: {listed}{more}; {what} {shape[1]} x "
+        f"{shape[0]} pixels. All are resized to one size, so what these show looks stretched, finer or coarser there, "
+        "and scores high for that: cut or photograph them as the others"
+    )
+
+
 def shape_of_maps(known: dict[str, Header], side: int, multiple: int) -> tuple[int, int] | None:
     """Height and width at which images are read as maps, in the shape that most have; None where that is a square of
     `side`, or none are known.
@@ -166,6 +190,12 @@ def fitted(shape: tuple[int, int], size: int | tuple[int, int], multiple: int) -
     longer = math.sqrt(height * width * shape[0] / shape[1])
     high, wide = (min(max(multiple * round(side / multiple), 8), 4_096) for side in (longer, height * width / longer))
     return high, wide
+
+
+def _times(one: tuple[int, int], other: tuple[int, int]) -> float:
+    """How many times as long the sides of one are as those of the other, or the other way round: at least 1."""
+    times = math.sqrt(one[0] * one[1] / (other[0] * other[1]))
+    return max(times, 1 / times)
 
 
 def _ratio(one: tuple[int, int], other: tuple[int, int]) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from .recognition import Match, PathSource
 
 # So many images are read in their own size to say that all are dark.
 _LOOKED_AT = 50
+_SMALL = 256
 # The shape of so many says what that of the others is.
 _MOST_SHAPES = 500
 # Sides of what a backbone reads: its coarsest map has a place for so many pixels.
@@ -60,7 +62,8 @@ class ImageFolder(PathSource):
             the files, which must be as many: 4 are also red, green, blue and opacity.
         normal: names of the folders that hold the normal images, as in ("0",) or "0,1"; all others are anomalies.
         groups: the group of each image: a CSV file, in the folder or elsewhere, with the columns file and one other;
-            or "folder" for the folder that holds the image.
+            "folder" for the folder that holds the image; or a regular expression with parentheses around what names
+            the group in the image's path, as "part(\\d+)_".
         skip_bad: leave out unreadable images with one warning, instead of refusing the first.
         follow_links: read files and folders that links out of the folder lead to.
     """
@@ -131,7 +134,10 @@ class ImageFolder(PathSource):
         root, layout = self._layout()
         for note in _left_out_notes(root, layout):
             messages.note(note)
-        if text := image_headers.depth_maps(image_headers.headers(root, list(layout.parts)), root):
+        known = image_headers.headers(root, list(layout.parts))
+        if text := image_headers.depth_maps(known, root):
+            messages.warning(text)
+        if isinstance(self.size, tuple) and (text := image_headers.odd_ones(known, self.size)):
             messages.warning(text)
         groups = self._groups(root, [name for name in layout.parts if not layout.anomalous[name]])
         return self._labelled(root, list(layout.parts), layout, groups)
@@ -139,7 +145,7 @@ class ImageFolder(PathSource):
     def at(self, path: str) -> ImageFolder:
         """The same reading of another folder; a groups file is kept where that folder has it."""
         other = replace(self, path=path)
-        if self.groups in (None, "folder"):
+        if self.groups in (None, "folder") or "(" in str(self.groups):
             return other
         if not os.path.isabs(str(self.groups)) and (find_path(path) / str(self.groups)).is_file():
             return other
@@ -280,6 +286,8 @@ class ImageFolder(PathSource):
             return None
         if self.groups == "folder":
             return {name: str(Path(name).parent.as_posix()) for name in names}
+        if "(" in self.groups:
+            return _named_groups(self.groups, list(names))
         path = root / self.groups
         table = _read_groups(regular_file(path if path.exists() else find_path(self.groups)))
         missing = [name for name in names if name not in table]
@@ -313,6 +321,8 @@ class ImageFolder(PathSource):
             if image_headers.has_colour(known):
                 raise InputError(text, "move them to a folder of their own; fit photos and maps each by themselves")
             messages.warning(text)
+        if text := image_headers.odd_ones(known):
+            messages.warning(text)
         chosen_shape = isinstance(self.size, tuple)
         multiple = 8 if self.read == "pixels" else _MULTIPLE
         if not chosen_shape and (text := image_headers.squeezed(known, self._size, multiple)):
@@ -327,9 +337,11 @@ class ImageFolder(PathSource):
         names = layout.named(Part.TRAIN)[:_LOOKED_AT]
         largest = 0.0
         for name in names:
-            largest = max(largest, float(image_files.read_picture(root / name, None, self._picture_channels).max()))
-            if largest >= 1 / 8:
-                return []
+            # Most are told by a smaller one, which takes a twentieth of a photo's memory.
+            for side in (_SMALL, None):
+                seen = float(image_files.read_within(root / name, side, self._picture_channels).max())
+                if (largest := max(largest, seen)) >= 1 / 8:
+                    return []
         return [
             f"the largest value of {len(names)} training images is {100 * largest:.2g} % of what their files can hold, "
             "below an eighth: if a camera of fewer bits made them, multiply them, so that white is the largest value"
@@ -450,9 +462,28 @@ def _unreadable(root: Path, names: list[str], channels: int) -> list[str]:
     return bad
 
 
+def _named_groups(pattern: str, names: Sequence[str]) -> dict[str, str]:
+    """What the first parentheses of a regular expression find in each name."""
+    try:
+        searched = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"groups={pattern!r} is no regular expression: {error}", "such as 'part(\\d+)_'") from error
+    found = {name: match for name in names if (match := searched.search(name))}
+    missing = [name for name in names if name not in found]
+    if missing or not searched.groups:
+        what = f"finds nothing in {missing[0]!r} ({len(missing)} such images)" if missing else "has no group"
+        raise InputError(
+            f"groups={pattern!r} {what}", "put parentheses around what names the group, as in 'part(\\d+)_'"
+        )
+    return {name: match[1] or "" for name, match in found.items()}
+
+
 def _read_groups(path: Path) -> dict[str, str]:
     if path.suffix.lower() != ".csv":
-        raise InputError(f"groups of images come from a .csv file or 'folder': got {path.name!r}")
+        raise InputError(
+            f"groups of images come from a .csv file, 'folder', or a regular expression such as 'part(\\d+)_': got "
+            f"{path.name!r}"
+        )
     with reading(path, "a CSV file in UTF-8 was needed"), path.open(newline="", encoding="utf-8-sig") as file:
         columns, *rows = list(csv.reader(file)) or [[]]
     if len(columns) != 2 or "file" not in columns:

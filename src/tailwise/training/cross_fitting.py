@@ -28,12 +28,17 @@ from .local_scores import LocalScores
 from .loop import Outcome
 
 
-def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
+def parts_of(samples: int, parts: int, seed: int = 0, things: Tensor | None = None) -> Tensor:
     """The part [n] of each sample, dealt at random, their sizes equal up to 1.
+
+    With `things` [n], what each sample shows, samples of one thing are in one part: large things are dealt first, each
+    to the smallest part. Of few things there are fewer parts, at least 2 things in each.
 
     Raises:
         InputError: there are not 2 samples for every part.
     """
+    if things is not None:
+        return _parts_of_things(things, parts, seed)
     if parts < 2 or samples < 2 * parts:
         most = samples // 2
         raise InputError(
@@ -42,6 +47,22 @@ def parts_of(samples: int, parts: int, seed: int = 0) -> Tensor:
         )
     order = torch.randperm(samples, generator=torch.Generator().manual_seed(seed))
     return torch.empty(samples, dtype=torch.long).index_copy_(0, order, torch.arange(samples) % parts)
+
+
+def _parts_of_things(things: Tensor, parts: int, seed: int) -> Tensor:
+    _, thing, size = things.unique(return_inverse=True, return_counts=True)
+    if len(size) < _FEWEST_SAMPLES:
+        raise InputError(
+            f"samples of one thing are held out together, and {len(things)} samples show {len(size)} things",
+            f"at least {_FEWEST_SAMPLES} things are needed",
+        )
+    filled = [0] * min(parts, len(size) // 2)
+    part = torch.empty(len(size), dtype=torch.long)
+    order = torch.randperm(len(size), generator=torch.Generator().manual_seed(seed))
+    for each in order[size[order].argsort(descending=True, stable=True)].tolist():
+        part[each] = filled.index(min(filled))
+        filled[int(part[each])] += int(size[each])
+    return part[thing]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,42 +83,48 @@ def jackknife(fitted: Fitted) -> CrossFitted | None:
 
 def crossed(
     fit: Fit, data: Data, base: Tensor, folds: int, seed: int, final: Fitted, refined: bool = False,
-    look: Callable[[Detector, Data], Any] | None = None,
+    look: Callable[[Detector, Data], Any] | None = None, things: Tensor | None = None,
 ) -> CrossFitted:  # fmt: skip
     """Scores of the training samples as new ones, of so many folds: `left_out`, or `jackknife` where each sample is a
-    fold, what was trained was not `refined`, and its detector can tell."""
+    fold, what was trained was not `refined`, and its detector can tell. Samples of one of the `things` [n] are left out
+    together, in a few folds where each sample would be one."""
+    if things is not None and folds >= len(data):
+        folds = _FEW_FOLDS
     alone = jackknife(final) if folds >= len(data) and not refined else None
-    return alone or left_out(fit, data, base, parts_of(len(data), folds, seed), seed, final, look)
+    if alone is not None:
+        return alone
+    part = parts_of(len(data), folds, seed, things)
+    return left_out(fit, data, base, part, seed, final, look, wholly=things is not None)
 
 
 def left_out(
     fit: Fit, data: Data, base: Tensor, part: Tensor, seed: int, final: Fitted | None = None,
-    look: Callable[[Detector, Data], Any] | None = None,
+    look: Callable[[Detector, Data], Any] | None = None, wholly: bool = False,
 ) -> CrossFitted:  # fmt: skip
     """Each sample scored by the detector that was trained without its part [n].
 
-    With `final`, which was trained on all samples, scores are put on the scale of its own. `look` is called with each
-    detector and the samples that it has not seen.
+    With `final`, which was trained on all samples, scores are put on the scale of its own, `wholly` where training
+    samples are copies of each other. `look` is called with each detector and the samples that it has not seen.
     """
     scores = np.empty(len(data))
     looked = []
     for number in range(int(part.max()) + 1):
         inside, outside = (part != number).nonzero().flatten(), (part == number).nonzero().flatten()
         fitted, unseen = fit(data.take(inside), base[inside], seed + number + 1), data.take(outside)
-        factor = 1.0 if final is None else _on_scale(fitted, final)
+        factor = 1.0 if final is None else _on_scale(fitted, final, wholly)
         scores[outside.numpy()] = factor * inference.score(fitted.detector, unseen).double().numpy()
         looked += [] if look is None else [look(fitted.detector, unseen)]
     return CrossFitted(scores, looked)
 
 
-def _on_scale(fitted: Fitted, final: Fitted) -> float:
+def _on_scale(fitted: Fitted, final: Fitted, wholly: bool) -> float:
     """Put the scores of one training on the scale of another; by what they still have to be multiplied.
 
     Networks of one-class losses choose their own scale. Local scores count in deviations of the training samples' cues:
     of few samples with many features these are small, and differ much between trainings, where new samples' do not.
     """
     if isinstance(fitted.detector, OwnScale) and type(fitted.detector) is type(final.detector):
-        fitted.detector.count_as(final.detector)
+        fitted.detector.count_as(final.detector, wholly)
         return 1.0
     middles = [float(each.scores.double().median()) for each in (final, fitted)]
     positive = min(float(each.scores.min()) for each in (final, fitted)) >= 0 and min(middles) > 0
@@ -126,7 +153,7 @@ class Fitted:
 
 # Trains a fresh detector on samples with base weights [n] and a seed.
 Fit = Callable[[Data, Tensor, int], Fitted]
-_FEWEST_SAMPLES = 4
+_FEWEST_SAMPLES, _FEW_FOLDS = 4, 5
 
 
 def out_of_fold(

@@ -266,14 +266,17 @@ class LocallyScored(Around):
             return share
         return _rounded(max(share, float(parts.slopes().mean())))
 
-    def count_as(self, other: LocallyScored) -> None:
+    def count_as(self, other: LocallyScored, wholly: bool = False) -> None:
         """Standardise the detector's own score by the middle and spread of another's from now on.
 
         Of few samples with many features, what a detector has learnt scores far below what it has not, and by how much
         differs between trainings. Distances are those of samples left out: each memory has its own scale for them.
+        `wholly` takes the other's for these too: the distances between copies of a thing tell none of new things, and
+        differ as much between memories.
         """
-        self.middle = torch.cat([other.middle[:1].to(self.middle), self.middle[1:]])
-        self.spread = torch.cat([other.spread[:1].to(self.spread), self.spread[1:]])
+        cues = len(CUES) if wholly else 1
+        self.middle = torch.cat([other.middle[:cues].to(self.middle), self.middle[cues:]])
+        self.spread = torch.cat([other.spread[:cues].to(self.spread), self.spread[cues:]])
 
     def restore(
         self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None

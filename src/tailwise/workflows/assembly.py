@@ -50,10 +50,21 @@ class Parts:
     source: Source | None = None
 
 
-def held_out_of(samples: int, false_alarms: float, generator: torch.Generator) -> np.ndarray:
-    """Places, in order, of the samples that are held out for the threshold."""
+def held_out_of(
+    samples: int, false_alarms: float, generator: torch.Generator, things: torch.Tensor | None = None
+) -> np.ndarray:
+    """Places, in order, of the samples that are held out for the threshold; those of one of the `things` [n] together,
+    as long as no more are held out than without them."""
     count = conformal.held_out_count(samples, false_alarms)
-    return torch.randperm(samples, generator=generator)[:count].sort().values.numpy()
+    order = torch.randperm(samples, generator=generator)
+    if things is None:
+        return order[:count].sort().values.numpy()
+    held = torch.zeros(samples, dtype=torch.bool)
+    for place in order.tolist():
+        alike = things == things[place]
+        if int((held | alike).sum()) <= count:
+            held |= alike
+    return held.nonzero().flatten().numpy()
 
 
 def calibrate(settings: dict[str, Any], table: pd.DataFrame, kinds: np.ndarray | None = None) -> Calibration:

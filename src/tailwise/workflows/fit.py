@@ -34,7 +34,7 @@ from ..report.summary import fit_summary
 from ..runs import places, scorer, store
 from ..runs.scorer import Run, table_of_test
 from ..runs.table import Split, with_calibration
-from ..training import checks, cleaning, cross_fitting, local_scores, suspects
+from ..training import checks, cleaning, cross_fitting, local_scores, near_copies, suspects
 from ..training import fit as training_fit
 from ..training.loop import Keeper
 from ..training.options import STEP_OPTIONS
@@ -47,6 +47,8 @@ from .request import _APART, _SPELLED, AUTO, Request, check_training, make_detec
 _ON_SCALE = 1.0
 # The detector that learns no more of a training sample than of a new one.
 _ONE_SCALE = "nearest-neighbours"
+# Fewer different things cannot be dealt into parts.
+_FEWEST_THINGS = 4
 _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
@@ -73,7 +75,8 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         _check_groups(request, problem)
         _tell_of_other_packages(detector)
         settings = _settings(request, detector, weighting, rule, problem)
-        split = split_of(problem, request)
+        things = _things(request, problem)
+        split = split_of(problem, request, things)
         balanced, suspect = _balanced(split, request.balance), _suspects(request, split.training, settled)
         if writer.start(settings, overwrite):
             messages.progress(f"resuming the unfinished fit in {out}")
@@ -89,7 +92,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
             refined = None if rounds is None else rounds(fit, split.training, base, request.seed, settled)
             fitted = fit(split.training, base, request.seed) if refined is None else refined.fitted
             again = fitter(request, weighting, rule, known=known, progress=bar)
-            cross_fitted = _cross_fitted(request, again, split.training, base, fitted, settled)
+            cross_fitted = _cross_fitted(request, again, split.training, base, fitted, settled, things)
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": int((~suspect).sum()), "n_held_out": len(split.held), "n_suspects": int(suspect.sum())}
@@ -198,6 +201,7 @@ def _cross_fitted(
     base: Tensor,
     final: cross_fitting.Fitted,
     settled: Collection[str],
+    things: Tensor | None,
 ) -> cross_fitting.CrossFitted | None:
     """Cross-fitted scores of the training samples, refined as the final detector was."""
     if not request.parts:
@@ -208,7 +212,31 @@ def _cross_fitted(
         return score_maps.peaks(detector, unseen, request.smoothing)
 
     seen = look if final.detector.has_maps else None
-    return cross_fitting.crossed(train, data, base, request.parts, request.seed, final, bool(request.refine), seen)
+    refined = bool(request.refine)
+    return cross_fitting.crossed(train, data, base, request.parts, request.seed, final, refined, seen, things)
+
+
+def _things(request: Request, problem: Problem) -> Tensor | None:
+    """What each training sample [n] shows, where several show one thing and are held out together: the groups that were
+    given as such, and pictures that are all but copies of others; said in a note."""
+    if request.whole_groups:
+        if problem.train_groups is None:
+            raise InputError("whole groups need groups", "name them with --groups")
+        _, thing = np.unique(problem.train_groups, return_inverse=True)
+        messages.note(f"{len(thing)} training samples are of {thing.max() + 1} groups, each held out as a whole")
+        return torch.from_numpy(thing)
+    things = near_copies.together(problem.train, request.source)
+    if things is None:
+        return None
+    _, several = things.unique(return_counts=True)
+    copies, first = int(several[several > 1].sum()), int(several.argmax())
+    names = listed(problem.train.names[i] for i in (things == first).nonzero().flatten().tolist())
+    said = f"{copies} of {len(things)} training samples are nearly the same as others, as {names} are"
+    if len(several) < _FEWEST_THINGS:
+        messages.warning(f"{said}: only {len(several)} differ, too few for a threshold that holds for new ones")
+        return None
+    messages.note(f"{said}: these are held out together, so that the threshold is that of new ones")
+    return things
 
 
 def fitter(
@@ -291,13 +319,13 @@ def _backbone_file(source: Source) -> bytes | None:
     return networks.onnx_content(source.read) if by_file else None  # type: ignore[attr-defined]
 
 
-def split_of(problem: Problem, request: Request) -> Split:
-    """Hold some of the training samples out for the threshold, drawn by the request's seed; none where it is
-    cross_fitted."""
+def split_of(problem: Problem, request: Request, things: Tensor | None = None) -> Split:
+    """Hold some of the training samples out for the threshold, drawn by the request's seed, those of one of the
+    `things` [n] together; none where it is cross_fitted."""
     if request.parts:
         return Split(problem, np.empty(0, dtype=np.int64))
     generator = torch.Generator().manual_seed(request.seed)
-    return Split(problem, assembly.held_out_of(len(problem.train), request.false_alarms, generator))
+    return Split(problem, assembly.held_out_of(len(problem.train), request.false_alarms, generator, things))
 
 
 def _check_groups(request: Request, problem: Problem) -> None:

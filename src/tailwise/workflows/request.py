@@ -49,6 +49,7 @@ class Request:
     balance: bool = False
     per_cluster: bool = False
     per_group: bool = False
+    whole_groups: bool = False
     cross: int | None = None
     max_group_fpr: float | None = None
     refine: str = ""
@@ -66,6 +67,12 @@ class Request:
         if self.per_cluster and self.per_group:
             raise InputError(
                 "thresholds are set for each cluster or for each group, not both", "choose --per-cluster or --per-group"
+            )
+        if self.whole_groups and (self.per_group or self.balance):
+            raise InputError(
+                "whole_groups says that a group is one part, seen several times, and these are held out together: they "
+                "have no thresholds or weights of their own",
+                "leave out --whole-groups, or --per-group and --balance",
             )
         if self.training.patience and (self.parts or self.per_cluster or self.per_group):
             raise InputError(
