@@ -155,8 +155,8 @@ class OwnScale(Protocol):
     """Counts scores in deviations of its own training samples, and can count in those of another."""
 
     def count_as(self, other: Any, wholly: bool = False) -> None:
-        """Give scores on the scale of `other`, a detector of the same class, from now on; `wholly` where its own scale is
-        that of copies."""
+        """Give scores on the scale of `other`, a detector of the same class, from now on; `wholly` where its own
+        scale is that of copies."""
         ...
 
 

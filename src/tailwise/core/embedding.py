@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import neighbours
+from . import inference
 from .data import Data
 
 
@@ -33,4 +34,5 @@ def _small(data: Data) -> Tensor:
     modality = data.modality
     if isinstance(data.samples, Tensor) and modality.small == modality:
         return modality.compared(data.samples)  # what fits into memory need not be shrunk
-    return modality.compared(torch.cat([modality.shrunk(batch.samples) for batch in data.batches(64)]))
+    batches = data.batches(inference.batch_size_for(data.sample_shape, 64))
+    return modality.compared(torch.cat([modality.shrunk(batch.samples) for batch in batches]))

@@ -19,7 +19,7 @@ def check_samples(data: Data, least: int = 2, where: str = "") -> None:
     begin = f"{where}: " if where else ""
     if len(data) < least:
         raise InputError(f"{begin}at least {least} samples are needed to learn what is normal: got {len(data)}")
-    size = max(1, min(4_096, 50_000_000 // max(1, int(np.prod(data.sample_shape)))))
+    size = max(1, min(4_096, 20_000_000 // max(1, int(np.prod(data.sample_shape)))))
     for batch in data.batches(size):
         finite = torch.isfinite(batch.samples).flatten(1).all(1)
         if not bool(finite.all()):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..core import inference
 from ..core.bounds import Count
 from ..core.data import Batch, Data
 from ..core.detector import Detector
@@ -49,7 +50,8 @@ class NearestNeighbours(Detector):
         self.standardise.learn(data, w)
         device = self.memory.device
         kept = (w > 0).nonzero().flatten().cpu()
-        samples = torch.cat([self.embed(batch.to(device)) for batch in data.take(kept).batches(4_096)])
+        size = inference.batch_size_for(data.sample_shape)
+        samples = torch.cat([self.embed(batch.to(device)) for batch in data.take(kept).batches(size)])
         memory, place = torch.unique(samples, dim=0, return_inverse=True)
         mass = torch.zeros(len(memory), dtype=torch.float64, device=device)
         mass.index_add_(0, place, w[kept.to(w.device)].double().to(device))

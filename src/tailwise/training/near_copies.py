@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..core import embedding
+from ..core import embedding, inference
 from ..core.data import Data
 from ..core.identity import digests
 from ..core.modality import IMAGE
@@ -128,5 +128,6 @@ def _even(picture: Tensor) -> Tensor:
 
 def _joined(train: Data, test: Data) -> Data:
     """Both as one, in memory, made small where they are images."""
-    parts = [train.modality.shrunk(batch.samples) for data in (train, test) for batch in data.batches(64)]
+    size = inference.batch_size_for(train.sample_shape, 64)
+    parts = [train.modality.shrunk(batch.samples) for data in (train, test) for batch in data.batches(size)]
     return Data(torch.cat(parts), [*train.names, *test.names], modality=train.modality.small)

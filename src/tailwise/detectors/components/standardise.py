@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...core import inference
 from ...core.data import Data
 from ...core.modality import Modality
 
@@ -30,7 +31,8 @@ class Standardise(nn.Module):
         # Sums are taken about the first sample, so that a large offset does not eat the digits of a small spread.
         origin = data.read(torch.zeros(1, dtype=torch.long))[0].double()
         origin = origin.mean(self.axes, keepdim=True) if self.axes else origin
-        for batch in data.batches(4_096 if len(self.axes) == 0 else 64):
+        # In double precision: 64 large maps would take gigabytes.
+        for batch in data.batches(inference.batch_size_for(data.sample_shape, 64) if self.axes else 4_096):
             part = w[batch.index.to(w.device)].double().cpu()
             samples = batch.samples.double() - origin
             first += _weighted_sum(samples.mean(self.axes_of_batch, keepdim=True) if self.axes else samples, part)
