@@ -72,8 +72,8 @@ HEAD = """# The default for pictures beside anomalib
 
 Written by `benchmarks/peers_anomalib.py` from results/images/peers.jsonl. anomalib 2.7 with the same EfficientNet-Lite0
 as a module (blocks 4 and 10), on the same decoded pictures; 200 good ones of a folder are drawn, or 60, and all test
-pictures test. `default` is what `tailwise fit FOLDER` does. A set is read at the default's own size, as the pictures are,
-and at about as many pixels as a square of 224 has (224 in the name of the set), where a coreset of 10 % can be paid.
+pictures test. `default` is what `tailwise fit FOLDER` does. A set is read at the default's own size, as the pictures
+are, and at about as many pixels as a square of 224 has (224 in the set's name), where a coreset of 10 % can be paid.
 `padim` and `patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels
 and the first patch of a coreset, so all contenders depend on it. Seconds are of the CPU with one thread, the network's
 among them, on a machine that others used: compare those of one set and size. Rare good ones are polycrystalline cells,
@@ -152,8 +152,8 @@ def ours(draw: Draw, spelling: str, seed: int) -> Reader:
 
 
 def command(draw: Draw, seed: int, scores: np.ndarray) -> dict[str, float]:
-    """`tailwise fit` itself: its seconds, how far its scores of the test are from these, as a share of their spread, and
-    the shares of defects and of good pictures that it flags."""
+    """`tailwise fit` itself: its seconds, how far its scores of the test are from these, as a share of their spread,
+    and the shares of defects and of good pictures that it flags."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.process_time()
         run = fit_run(Request(draw.source, seed=seed), Path(folder) / "run", problem=draw.problem)
@@ -334,7 +334,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--train", type=int, default=TRAIN, help="good pictures of a folder that are trained on")
-    parser.add_argument("--within", type=int, default=0, help="about so many pixels a side; 0 is the default's own size")
+    parser.add_argument("--within", type=int, default=0, help="about so many pixels a side; 0: the default's own size")
     parser.add_argument("--command", action="store_true", help="also run `tailwise fit` itself for the default")
     asked = parser.parse_args()
     if asked.contenders == ["page"]:

@@ -56,8 +56,8 @@ def test_images_squeezed_to_a_square_are_told_with_a_size_that_keeps_their_shape
 @pytest.mark.parametrize(
     ("height", "width", "said"),
     [
-        (400, 600, "1 of 13 images are of another shape or size: other/uint8400-0.png (600 x 400); the others are about "
-                   "60 x 40 pixels"),
+        (400, 600, "1 of 13 images are of another shape or size: other/uint8400-0.png (600 x 400); the others are "
+                   "about 60 x 40 pixels"),
         (60, 40, "1 of 13 images are of another shape or size: other/uint860-0.png (40 x 60)"),
         (44, 60, ""),
     ],
