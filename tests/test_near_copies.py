@@ -101,3 +101,18 @@ def test_whole_groups_have_no_thresholds_of_their_own(photos: Path, capsys: pyte
     assert "whole groups need groups" in capsys.readouterr().err
     assert main.run(["fit", str(photos), *options, "--groups", r"part(\d+)", "--per-group"]) == 2
     assert "have no thresholds or weights of their own" in capsys.readouterr().err
+
+
+def test_a_folder_of_three_photos_says_that_its_threshold_promises_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = tmp_path / "photos"
+    few.mkdir()
+    for part in range(3):
+        (few / f"{part}.png").write_bytes((photos / f"part0{part}_0.png").read_bytes())
+    options = ["--read", "pixels", "--size", str(SIDE), "--detector", "nearest-neighbours"]
+    assert main.run(["fit", str(few), *options, "--out", str(tmp_path / "run")]) == 0
+    said = capsys.readouterr().err
+    assert "too few samples to hold any out" in said
+    assert "give more samples" in said
+    assert "too low: it comes from the 3 images that trained, and promises nothing" in said

@@ -136,6 +136,20 @@ def test_the_runtime_scores_a_folder_as_the_run_does(name: str, photos: Path, ex
         assert (away.max(2) > 3).mean() < 0.02
 
 
+def test_openvino_loads_the_file_unchanged(photos: Path, exported) -> None:
+    """Scores, flags and maps are those of ONNX Runtime."""
+    openvino = pytest.importorskip("openvino")
+    file = exported(LITE)[1]
+    model = tailwise_runtime.load(file)
+    given = model.read([photos / each for each in NEW])
+    network = openvino.Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = network(given)
+    scores, maps = model.scores_and_maps(given)
+    assert found["score"] == pytest.approx(scores, rel=1e-3)
+    assert found["flagged"].tolist() == model.flagged(given).tolist()
+    assert found["map"] == pytest.approx(maps, rel=1e-3, abs=1e-3 * float(maps.max()))
+
+
 @pytest.mark.parametrize("name", ["pooled", "maps"])
 def test_pictures_of_the_training_score_as_they_did(name: str, photos: Path, exported) -> None:
     """The network's features differ by rounding, and yet each is known to be of the training."""

@@ -190,7 +190,11 @@ def _smoothed(scores: Tensor, smoothing: float) -> Tensor:
 
 def _filtered(scores: Tensor, kernel: Tensor) -> Tensor:
     """Maps [n, h, w] under a filter along both axes, 0 outside."""
-    padded = functional.pad(scores[:, None], [len(kernel) // 2] * 4)
+    # Joined to zeros: what pads is taken into the convolution, whose border OpenVINO then leaves unwritten.
+    padded = scores[:, None]
+    for axis in (2, 3):
+        outside = torch.zeros_like(padded.narrow(axis, 0, 1)).repeat_interleave(len(kernel) // 2, axis)
+        padded = torch.cat([outside, padded, outside], axis)
     return functional.conv2d(functional.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])[:, 0]
 
 

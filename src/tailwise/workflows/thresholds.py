@@ -61,7 +61,10 @@ def warn(table: pd.DataFrame, false_alarms: float, cross_fitted: bool) -> None:
     calibration = of_table(table)
     count = len(calibration.scores)
     basis = "cross-fitted" if cross_fitted else "held-out" if bool(table["held_out"].any()) else ""
-    advice = "" if cross_fitted else "; with --cross 5 every sample counts"
+    # A fold needs two samples.
+    folds = min(conformal.FOLDS, len(table) // 2)
+    advice = f"; with --cross {folds} every sample counts" if folds > 1 else "; give more samples"
+    advice = "" if cross_fitted else advice
     if text := conformal.shortfall(count, basis, false_alarms, advice):
         messages.warning(text)
     if text := raised_by(table, false_alarms):
