@@ -100,7 +100,11 @@ def squeezed(known: dict[str, Header], size: int | tuple[int, int], multiple: in
 
 
 def odd_ones(known: dict[str, Header], usual: tuple[int, int] | None = None) -> str:
-    """A sentence that names a few images of another shape or size than most, or than `usual`; or ""."""
+    """A sentence that names a few images of another shape or size than most; or "".
+
+    With `usual`, the height and width that a run reads: a few of another shape, or nearly all; where shapes are mixed,
+    those that trained may have been too.
+    """
     shape = usual or median_shape(known)
     if shape is None:
         return ""
@@ -109,7 +113,8 @@ def odd_ones(known: dict[str, Header], usual: tuple[int, int] | None = None) -> 
         for name, header in known.items()
         if _ratio(header.size, shape) > _SQUEEZED or (usual is None and _times(header.size, shape) > _OTHER_SIZE)
     }
-    if not odd or (usual is None and len(odd) >= _FEWEST_SHARE * len(known)):
+    few, nearly_all = len(odd) < _FEWEST_SHARE * len(known), len(odd) > (1 - _FEWEST_SHARE) * len(known)
+    if not odd or not (few or (nearly_all and usual is not None)):
         return ""
     listed = ", ".join(f"{printable(name)} ({wide} x {high})" for name, (high, wide) in list(odd.items())[:3])
     more = f" and {len(odd) - 3} more" if len(odd) > 3 else ""
