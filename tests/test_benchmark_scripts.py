@@ -117,6 +117,11 @@ def test_the_page_of_peers_of_pictures_is_that_of_the_rows(module_of: Callable[[
     assert script.PAGE.read_text() == script.page()
 
 
+def test_the_page_of_diffusion_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(ROOT / "benchmarks" / "diffusion.py")
+    assert script.PAGE.read_text() == script.page(script.rows.read_rows(script.RESULTS))
+
+
 def test_the_page_of_thresholds_of_maps_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
     script = module_of(ROOT / "benchmarks" / "map_thresholds.py")
     assert script.PAGE.read_text() == script.page()
