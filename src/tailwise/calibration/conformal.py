@@ -30,19 +30,28 @@ _MOST_FAR_OUT = 0.2
 _ENOUGH_HELD_OUT = 200
 
 
-def conformal_threshold(normal_scores: np.ndarray, false_alarms: float = 0.05) -> float:
+def conformal_threshold(
+    normal_scores: np.ndarray, false_alarms: float = 0.05, weights: np.ndarray | None = None, own_weight: float = 1.0
+) -> float:
     """The threshold above which a new normal falls with a chance of at most `false_alarms`.
 
     `normal_scores` [m] are of normals exchangeable with the new ones and not seen in training (split conformal,
     Vovk et al. 2005): the ceil((m + 1) (1 - false_alarms))-th smallest. With too few of them for that promise the
-    threshold is their largest score, and `reachable` says what it promises.
+    threshold is their largest score, and `reachable` says what it promises. `weights` [m] and `own_weight` are those
+    of `p_values`: then the smallest score above which the weights, the own one too, are at most that share of all.
     """
     check_share(false_alarms, "false_alarms")
-    scores = np.sort(_finite(normal_scores, "scores of normals"))
+    scores = _finite(normal_scores, "scores of normals")
     if not len(scores):
         raise InputError("a threshold needs scores of normals: got none")
-    place = math.ceil((len(scores) + 1) * (1 - false_alarms) - 1e-9)
-    return float(scores[min(place, len(scores)) - 1])
+    if weights is None:
+        place = math.ceil((len(scores) + 1) * (1 - false_alarms) - 1e-9)
+        return float(np.sort(scores)[min(place, len(scores)) - 1])
+    order = np.argsort(scores, kind="stable")
+    w = _weights(weights, len(scores))[order]
+    above = w.sum() - np.cumsum(w) + own_weight  # [m], of what lies above each, and of the new one
+    enough = np.flatnonzero(above <= (1 + 1e-12) * false_alarms * (w.sum() + own_weight))
+    return float(scores[order[enough[0] if len(enough) else -1]])
 
 
 def p_values(
@@ -69,10 +78,10 @@ def p_values(
         raise InputError("p-values need scores of normals: got none")
     if np.isnan(asked).any():
         raise InputError(f"{int(np.isnan(asked).sum())} of {asked.size} scores are not numbers")
-    w = np.ones(len(normal)) if weights is None else _finite(weights, "weights")
+    w = np.ones(len(normal)) if weights is None else _weights(weights, len(normal))
     weight_of_asked = np.broadcast_to(np.asarray(own_weights, dtype=float), asked.shape)
-    if len(w) != len(normal) or (w < 0).any() or not (weight_of_asked > 0).all():
-        raise InputError(f"one weight of 0 or more a normal, and above 0 a sample: got {len(w)} for {len(normal)}")
+    if not (weight_of_asked > 0).all():
+        raise InputError("a sample's own weight must be above 0")
     order = np.argsort(normal, kind="stable")
     above = np.append(np.cumsum(w[order][::-1])[::-1], 0.0)  # [m + 1], weight of the k-th smallest and all beyond
     higher = above[np.searchsorted(normal[order], asked, "right")]
@@ -203,6 +212,14 @@ def shortfall(samples: int, basis: str, false_alarms: float, advice: str) -> str
         return ""
     text = f"{samples} {basis} samples can promise at best {100 * promise:.1f} % false alarms"
     return f"{text}, not {100 * false_alarms:g} %{advice}"
+
+
+def _weights(values: np.ndarray, normals: int) -> np.ndarray:
+    """Weights [m] of so many normals."""
+    w = _finite(values, "weights")
+    if len(w) != normals or (w < 0).any():
+        raise InputError(f"one weight of 0 or more a normal, and above 0 a sample: got {len(w)} for {normals}")
+    return w
 
 
 def _finite(values: np.ndarray, what: str) -> np.ndarray:

@@ -93,7 +93,8 @@ def lines(came: Mapping[str, Any]) -> list[str]:
         for_whom = (
             f"too low: it comes from the {came['calibrated_on']} {came['samples']} that trained, and promises nothing"
         )
-    did = {None: "trained on", True: "adapted to", False: "left as it was for"}[came["adapted"]]
+    unchanged = "detector unchanged; only the threshold is new, for"
+    did = {None: "trained on", True: "adapted to", False: unchanged}[came["adapted"]]
     return [
         f"{did} {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
         f"detector: {came['detector']}{why}, {read}, {weighed}",

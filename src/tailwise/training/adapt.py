@@ -8,7 +8,7 @@ to gain, or a loss, the detector stays as it is, and the result says so with the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -176,6 +176,10 @@ class Realigned(Around):
         """The same batch as the detector reads it."""
         return Batch(moved(batch.samples, self.stretch, self.shift), batch.index, batch.context)
 
+    def aligned_data(self, data: Data) -> Data:
+        """All samples as the detector reads them, aligned when they are asked for."""
+        return replace(data, samples=_Aligned(data, self.stretch, self.shift))
+
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         return self.detector.read(self.aligned(batch), score, map, embedding)
 
@@ -187,6 +191,17 @@ class Realigned(Around):
 
     def embed(self, batch: Batch) -> Tensor:
         return self.detector.embed(self.aligned(batch))
+
+
+class _Aligned:
+    """Samples of `data` after one scale and one shift a channel: a Reader."""
+
+    def __init__(self, data: Data, stretch: Tensor, shift: Tensor) -> None:
+        self.data, self.stretch, self.shift = data, stretch, shift
+        self.shape = data.samples.shape
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return moved(self.data.read(index), self.stretch, self.shift)
 
 
 def moved(samples: Tensor, stretch: Tensor, shift: Tensor) -> Tensor:

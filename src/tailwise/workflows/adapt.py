@@ -12,6 +12,7 @@ import torch
 
 from ..calibration import conformal, drift, score_maps
 from ..calibration.clusters import Clusters, names_of
+from ..calibration.density_ratio import Carried, carried_threshold
 from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import PassesMessages
@@ -25,6 +26,7 @@ from ..runs import places, store
 from ..runs.files import REPORT_DATA, RESTORE
 from ..runs.scorer import Run, as_kept, open_run
 from ..runs.settings import AdaptationRow, KindRow
+from ..runs.table import cross_fitted
 from ..sources.memory import in_memory
 from ..training import adapt
 from . import assembly
@@ -70,10 +72,12 @@ def adapt_run(
             normals = data.take(np.flatnonzero(unseen))
             scale = score_maps.learn_scale(made.detector, normals, settings["false_alarms"], settings["smoothing"])
             settings |= scale.settings()
+        carried = _carried(opened, made, data, settings["false_alarms"], seed)
+        promised = f"{promise(int(unseen.sum()), settings['false_alarms'])}. {said_of(carried)}"
         row = AdaptationRow(
             run=str(run), source=repr(as_kept(source)), samples=len(data), method=repr(chosen), adapted=made.adapted,
-            reason=made.reason, promise=promise(int(unseen.sum()), settings["false_alarms"]), drift=_in_a_line(changed),
-            figures=made.figures | {"threshold_if_alike": _if_alike(opened, after)},
+            reason=made.reason, promise=promised, drift=_in_a_line(changed),
+            figures=made.figures | _other_thresholds(opened, after, carried),
             kinds=_kinds(clusters, before > opened.settings.threshold, after > settings["threshold"]),
         )  # fmt: skip
         settings |= {
@@ -131,6 +135,45 @@ def method_for(method: str, opened: Run) -> adapt.Adaptation:
     return adapt.parse("TUNE" if isinstance(opened.untrained_detector(), PassesMessages) else "RADA")
 
 
+def _carried(
+    opened: Run, made: adapt.Adapted, data: Data, false_alarms: float, seed: int
+) -> tuple[Carried, int] | None:
+    """A threshold from the old calibration scores and how many samples of the target are unlike every old one, for
+    which it promises nothing; None where the old scores are not of this detector, or not of the sample alone."""
+    aligned, table = isinstance(made.detector, adapt.Realigned), opened.scores()
+    learnt_all = not (cross_fitted(table) or table["held_out"].any())
+    if opened.detector().looks_around or (made.adapted and not aligned) or "calibration" not in table or learnt_all:
+        return None
+    clusters, scores = placed_by(opened), table["calibration"].to_numpy(dtype=float)
+    calibrating = clusters.rows.numpy()[np.isfinite(scores[clusters.rows.numpy()])]
+    if made.adapted:
+        assert isinstance(made.detector, adapt.Realigned)
+        data = made.detector.aligned_data(data)
+    placed = clusters.place(data)
+    unlike, new = placed.unknown.numpy(), placed.along.numpy()
+    old = clusters.along(len(table)).numpy()[calibrating]
+    return carried_threshold(scores[calibrating], old, new[~unlike], false_alarms, seed), int(unlike.sum())
+
+
+def said_of(carried: tuple[Carried, int] | None) -> str:
+    """What the old calibration scores promise, in a sentence."""
+    if carried is None:
+        return "The old calibration scores are not of this detector, or not of a sample alone: they promise nothing"
+    threshold, unlike = carried
+    beside = f"; of {unlike} samples that are unlike every old one nothing is promised by it" if unlike else ""
+    return f"{str(threshold)[0].upper()}{str(threshold)[1:]}{beside}"
+
+
+def _other_thresholds(opened: Run, after: np.ndarray, carried: tuple[Carried, int] | None) -> dict[str, float]:
+    """Thresholds that the run does not use, by name."""
+    found = {"threshold_if_alike": _if_alike(opened, after)}
+    if carried is not None:
+        found |= {"effective_old_scores": carried[0].effective, "unlike_every_old_sample": float(carried[1])}
+        if carried[0].threshold is not None:
+            found["threshold_carried"] = carried[0].threshold
+    return found
+
+
 def _if_alike(opened: Run, after: np.ndarray) -> float:
     """The old threshold moved as far as the lower quarter of the scores has moved: right if the target's normals score
     as the old ones do but for that, of which there is no proof."""
@@ -184,8 +227,10 @@ def _in_a_line(changed: drift.Drift) -> str:
 
 def _tell(row: AdaptationRow) -> None:
     """What came of it, what the threshold promises, and which kinds are flagged more."""
-    what = "adapted by" if row["adapted"] else "scores stay as they are, by"
-    messages.note(f"{what} {row['method']}: {row['reason']}")
+    if row["adapted"]:
+        messages.note(f"adapted by {row['method']}: {row['reason']}")
+    else:
+        messages.note(f"detector unchanged; only the threshold is new ({row['method']}: {row['reason']})")
     messages.note(row["promise"])
     messages.note(
         "if the target's normals score as the old ones do but for one shift, which nothing proves, the threshold is "
