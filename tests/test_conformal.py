@@ -34,6 +34,23 @@ def test_a_sample_is_flagged_where_its_p_value_is_at_most_alpha(normal, scores, 
         assert (p_values(normal, scores) > alpha).all()
 
 
+@given(few, few, shares, st.integers(0, 1000))
+def test_a_weighted_threshold_flags_where_weighted_p_values_do(normal, scores, alpha, seed):
+    normal, scores = np.array(normal), np.array(scores)
+    weights = np.random.default_rng(seed).integers(0, 3, len(normal)).astype(float)
+    weights[0] += 1
+    flagged = scores > conformal_threshold(normal, alpha, weights, 1.0)
+    p = p_values(normal, scores, weights=weights)
+    if 1 / (weights.sum() + 1) <= alpha:
+        assert (flagged == (p <= alpha + 1e-9)).all()
+    else:
+        assert (p > alpha).all()
+    # Whole weights are copies.
+    copies = np.repeat(normal, weights.astype(int))
+    if conformal.reachable(len(copies)) <= alpha:
+        assert conformal_threshold(copies, alpha) == conformal_threshold(normal, alpha, weights)
+
+
 def test_false_alarms_of_all_kinds_together_lie_where_they_are_said_to():
     """Uniform scores of kinds, each above its own middle: the true share above each kind's threshold is known."""
     sizes = {0.0: 90, 10.0: 45, 20.0: 25}

@@ -140,6 +140,20 @@ class PassesMessages(Protocol):
         """[N]: of being an anomaly."""
         ...
 
+    def told_apart(self) -> tuple[float, float]:
+        """The AUROC of labelled anomalies among the nodes that it was trained on: with messages, and without; NaN where
+        that is not known."""
+        ...
+
+
+@runtime_checkable
+class Concluding(Protocol):
+    """Keeps something of its training samples that only the finished detector can tell."""
+
+    def conclude(self, data: Data) -> None:
+        """Called once training is over, with the samples that were trained on."""
+        ...
+
 
 @runtime_checkable
 class MeanOfCues(Protocol):

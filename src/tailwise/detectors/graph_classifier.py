@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.problem import Labelled
 from ..core.registry import register
+from ..numerics import metrics
 from .components.graph_nets import Attributes, Encoder
 
 
@@ -32,6 +34,7 @@ class GraphClassifier(Detector):
         hidden: width of both layers.
     """
 
+    auroc: Tensor
     modalities = (ROW,)
     needs_labels = True
     needs_context = Graph
@@ -46,6 +49,7 @@ class GraphClassifier(Detector):
         self.standardise = Attributes(sample_shape, self.modality)
         self.encoder = Encoder(self.conv, sample_shape[0], self.hidden)
         self.head = nn.Linear(self.hidden, 1)
+        self.register_buffer("auroc", torch.full((2,), torch.nan))
         self._known: Batch | None = None
 
     def know(self, anomalies: Labelled) -> None:
@@ -63,6 +67,27 @@ class GraphClassifier(Detector):
         apart = not _same_graph(known, batch)
         anomalous = (self.logits(known) if apart else logits)[self._graph(known).asked]
         return normal + nn.functional.softplus(-anomalous).mean()
+
+    def told_apart(self) -> tuple[float, float]:
+        beside, alone = self.auroc.tolist()
+        return beside, alone
+
+    @torch.no_grad()
+    def conclude(self, data: Data) -> None:
+        """Keep how well known anomalies are told from the training nodes, with messages and without."""
+        if self._known is None:
+            return
+        device = self.auroc.device
+        batches = next(data.batches(len(data))).to(device), self._known.to(device)
+        found = []
+        for placed in (self.placed, lambda attributes, _: self.placed_alone(attributes)):
+            scores = [
+                self.logit(placed(self.attributes(graph.nodes), graph.edges))[graph.asked].cpu()
+                for graph in map(self._graph, batches)
+            ]
+            labels = np.repeat([False, True], [len(each) for each in scores])
+            found.append(metrics.auroc(labels, torch.cat(scores).numpy()))
+        self.auroc = torch.tensor(found, device=device)
 
     def logits(self, batch: Batch) -> Tensor:
         """[N]: the logit of each node of the graph."""

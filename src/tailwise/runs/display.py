@@ -93,10 +93,13 @@ def lines(came: Mapping[str, Any]) -> list[str]:
         for_whom = (
             f"too low: it comes from the {came['calibrated_on']} {came['samples']} that trained, and promises nothing"
         )
-    unchanged = "detector unchanged; only the threshold is new, for"
-    did = {None: "trained on", True: "adapted to", False: unchanged}[came["adapted"]]
+    did = f"{'adapted to' if came['adapted'] else 'trained on'} {came['trained']} {came['samples']}"
+    did = f"{did}, {came['held_out']} held out{left_out}{kinds}"
+    if came["adapted"] is False:
+        everything = came["trained"] + came["held_out"]
+        did = f"detector unchanged; only the threshold is new, from all {everything} {came['samples']}{kinds}"
     return [
-        f"{did} {came['trained']} {came['samples']}, {came['held_out']} held out{left_out}{kinds}",
+        did,
         f"detector: {came['detector']}{why}, {read}, {weighed}",
         f"threshold: {came['threshold']:.4g}, {for_whom}",
         f"look at: {'; '.join(look) or 'nothing stands out'}",

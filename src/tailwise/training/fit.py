@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Data
-from ..core.detector import ClosedForm, Detector, Divisible, Supervised, Trainable
+from ..core.detector import ClosedForm, Concluding, Detector, Divisible, Supervised, Trainable
 from ..core.embedding import embedding_of
 from ..core.problem import Labelled
 from ..core.seeding import seeded
@@ -158,6 +158,8 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
             outcome = _solve(detector, data, task)
         else:
             outcome = Loop(detector, data, task, continues=not starts).run()
+        if isinstance(detector, Concluding):
+            detector.conclude(data)
         outcome.checks = run_checks(detector, data, task.weighting, outcome)
     return outcome
 

@@ -29,8 +29,11 @@ _CONFIDENT = 0.7
 _WIDTH, _RATE = 64, 1e-3
 _MOST_EPOCHS = 20
 _PUBLISHED_EPOCHS, _PUBLISHED_ALONE = 200, 0.5
-# The veto: how well the ranking of confident nodes has to survive, and what the others have to score less in the mean.
-_LEAST_RANK, _LEAST_FALL = 0.9, 0.0
+# The veto: by how much nodes alone may tell the run's own labelled anomalies worse (AUROC), how well the ranking of
+# confident nodes has to survive, and what the others have to score less in the mean.
+_MOST_LOST, _LEAST_RANK, _LEAST_FALL = 0.03, 0.95, 0.0
+# The aligner stops before the ranking of confident nodes falls below this.
+_RANK_HELD = 0.99
 _TINY = 1e-10
 
 
@@ -40,7 +43,8 @@ class TUNE(Value):
     """An aligner of attributes and an estimator of clean neighbourhoods around a frozen graph classifier.
 
     The aligner moves attributes until what the network makes of a node with its neighbours is what the estimator makes
-    of the node alone; the score is a mean of both readings. Held-out nodes have no say and stay neighbours.
+    of the node alone; the score is a mean of both readings. Confidently normal nodes stay where they are. Held-out
+    nodes have no say and stay neighbours.
 
     Args:
         mode: "stable", which starts from no change, is warmed up, and stops early; or "published", the loop as others
@@ -54,7 +58,7 @@ class TUNE(Value):
 
     mode: Literal["stable", "published"] = "stable"
     epochs: Count | None = None
-    most_moved: Annotated[float, Bounds(above=0, at_most=1)] = 0.02
+    most_moved: Annotated[float, Bounds(above=0, at_most=1)] = 0.1
     alone: Share = 0.25
     warm_up: CountFromZero = 0
     kept_near: NotNegative = 0.0
@@ -67,6 +71,8 @@ class TUNE(Value):
                 "use another --method; graph-classifier can be adapted",
             )
         stable = self.mode == "stable"
+        if stable and (vetoed := _not_told_alone(asked, detector)):
+            return vetoed
         with seeded(int(torch.randint(1 << 31, (1,), generator=asked.generator))):
             tuned = Tuned.around(asked.detector, stable, self._alone)
         batch = asked.target.batch(torch.arange(len(asked.target)))
@@ -96,33 +102,45 @@ class TUNE(Value):
         The aligner's and the estimator's steps alternate."""
         stable, network = self.mode == "stable", tuned.network
         x = network.attributes(nodes)
-        confident = _confident(network, x, edges, asked)
+        with torch.no_grad():
+            beside, alone = network.logit(network.placed(x, edges)), network.logit(network.placed_alone(x))
+        limits = _confident_below(alone[asked], beside[asked])
+        confident = (alone[asked] <= limits[0]) & (beside[asked] <= limits[1])
+        if stable:
+            tuned.limits = limits
         chosen = asked[confident]
         estimator = torch.optim.Adam(tuned.estimator.parameters(), lr=_RATE)
         aligner = torch.optim.Adam(tuned.aligner.parameters(), lr=_RATE)
+        unsure = tuned.unsure(alone, beside)
 
         def estimate() -> None:
             with torch.no_grad():
-                there = tuned.aligned(x)
+                there = tuned.moved(x, unsure)
                 clean, alone = network.placed(there, edges)[chosen], network.placed_alone(there)[chosen]
             _step(estimator, divergence(tuned.estimator(alone), clean))
+
+        def loss() -> Tensor:
+            there = tuned.moved(x, unsure)
+            with torch.no_grad():
+                clean = tuned.estimator(network.placed_alone(there))[asked]
+            placed = network.placed(there, edges)[asked]
+            if not stable:
+                return divergence(placed, clean)
+            higher = nn.functional.softplus(network.logit(placed) - network.logit(clean)).mean()
+            return higher + self.kept_near * (there - x).square().sum() / len(x)
 
         for _ in range(self.warm_up if stable else 0):
             estimate()
         moved, epochs = 0.0, 0
         for _ in range(self.epochs or (_MOST_EPOCHS if stable else _PUBLISHED_EPOCHS)):
             estimate()
-            there = tuned.aligned(x)
-            with torch.no_grad():
-                clean = tuned.estimator(network.placed_alone(there))[asked]
-            loss = divergence(network.placed(there, edges)[asked], clean)
-            if self.kept_near:
-                loss = loss + self.kept_near * (there - x).square().sum() / len(x)
             before = [parameter.detach().clone() for parameter in tuned.aligner.parameters()]
-            _step(aligner, loss)
+            _step(aligner, loss())
             with torch.no_grad():
-                now = float((tuned.aligned(x) - x).norm() / x.norm().clamp_min(_TINY))
-                if stable and now > self.most_moved:
+                there = tuned.moved(x, unsure)
+                now = float((there - x).norm() / x.norm().clamp_min(_TINY))
+                held = _rank_kept(beside[chosen], network.logit(network.placed(there, edges))[chosen])
+                if stable and (now > self.most_moved or held < _RANK_HELD):
                     for parameter, value in zip(tuned.aligner.parameters(), before, strict=True):
                         parameter.copy_(value)
                     break
@@ -134,8 +152,7 @@ class TUNE(Value):
     ) -> Adapted:
         """What was learnt, unless confident nodes are ranked otherwise by it, or the others do not score lower."""
         before = asked.scores
-        # Of nodes that all score alike no ranking is kept.
-        kept = float(np.nan_to_num(scipy.stats.spearmanr(before[confident], after[confident]).statistic))
+        kept = _rank_kept(torch.from_numpy(before[confident]), torch.from_numpy(after[confident]))
         rest = ~confident
         fell = float(_chance(before[rest]).mean() - _chance(after[rest]).mean()) if rest.any() else 0.0
         figures |= {"rank_kept": kept, "others_fell": fell}
@@ -175,6 +192,8 @@ class Tuned(Around):
             nn.Linear(width, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, width)
         )
         self.estimator = nn.Linear(hidden, hidden)
+        # Below both its logits, alone and with neighbours, a node is confidently normal, and stays where it is.
+        self.register_buffer("limits", torch.full((2,), -torch.inf))
         if stable:
             with torch.no_grad():
                 for parameter in (*self.aligner[-1].parameters(), self.estimator.bias):
@@ -187,15 +206,25 @@ class Tuned(Around):
         assert found is not None
         return found
 
-    def aligned(self, attributes: Tensor) -> Tensor:
-        """Attributes [N, d] where the aligner moves them."""
-        return attributes + self.aligner(attributes)
+    def unsure(self, alone: Tensor, beside: Tensor) -> Tensor:
+        """Which nodes [N] of these logits are not confidently normal."""
+        return (alone > self.limits[0]) | (beside > self.limits[1])
+
+    def moved(self, attributes: Tensor, unsure: Tensor) -> Tensor:
+        """Attributes [N, d] where the aligner moves those of nodes that are unsure [N]."""
+        return attributes + unsure[:, None] * self.aligner(attributes)
+
+    def aligned(self, graph: Graph) -> Tensor:
+        """Attributes [N, d] of all nodes, as the network is to read them."""
+        network, x = self.network, self.network.attributes(graph.nodes)
+        logits = (network.logit(placed) for placed in (network.placed_alone(x), network.placed(x, graph.edges)))
+        return self.moved(x, self.unsure(*logits))
 
     def score(self, batch: Batch) -> Tensor:
         """The logit of the weighted mean of both branches' chances [sample]."""
         graph = graph_of(batch, "TUNE")
         with torch.no_grad():
-            there = self.aligned(self.network.attributes(graph.nodes))
+            there = self.aligned(graph)
             branches = self.network.placed(there, graph.edges), self.estimator(self.network.placed_alone(there))
             beside, alone = map(self.network.logit, branches)
             return combined(beside, alone, self.alone)[graph.asked].to(batch.samples)
@@ -203,8 +232,7 @@ class Tuned(Around):
     def embed(self, batch: Batch) -> Tensor:
         graph = graph_of(batch, "TUNE")
         with torch.no_grad():
-            there = self.aligned(self.network.attributes(graph.nodes))
-            return self.network.placed(there, graph.edges)[graph.asked]
+            return self.network.placed(self.aligned(graph), graph.edges)[graph.asked]
 
 
 def combined(one: Tensor, other: Tensor, share: float = 0.5) -> Tensor:
@@ -221,16 +249,29 @@ def _classifier(detector: Detector) -> PassesMessages | None:
     return detector if isinstance(detector, PassesMessages) else None
 
 
-@torch.no_grad()
-def _confident(network: PassesMessages, x: Tensor, edges: Tensor, asked: Tensor) -> Tensor:
-    """Which of the nodes asked for [n] are confidently normal: low alone, and then low with their neighbours."""
-    alone = network.logit(network.placed_alone(x))[asked]
-    beside = network.logit(network.placed(x, edges))[asked]
-    first = alone.argsort()[: max(1, math.ceil(_CONFIDENT * len(asked)))]
-    second = first[beside[first].argsort()[: max(1, math.ceil(_CONFIDENT * len(first)))]]
-    found = torch.zeros(len(asked), dtype=torch.bool)
-    found[second] = True
-    return found
+def _not_told_alone(asked: Asked, detector: PassesMessages) -> Adapted | None:
+    """The veto before: no adaptation where nodes alone do not tell the run's own labelled anomalies."""
+    beside, alone = detector.told_apart()
+    # Of a detector that knows neither, what comes after has to tell.
+    if not beside - alone > _MOST_LOST:
+        return None
+    reason = (
+        f"nodes alone are no reading to trust: they told the run's own anomalies with an AUROC of {alone:.3f}, "
+        f"and {beside:.3f} with their neighbours; at most {_MOST_LOST:g} less is needed"
+    )
+    return Adapted(asked.detector, False, reason, {"told_beside": beside, "told_alone": alone})
+
+
+def _confident_below(alone: Tensor, beside: Tensor) -> Tensor:
+    """The logits [2] below which nodes [n] are confidently normal: low alone, and then low with their neighbours."""
+    first = alone.argsort()[: max(1, math.ceil(_CONFIDENT * len(alone)))]
+    second = beside[first].sort().values[: max(1, math.ceil(_CONFIDENT * len(first)))]
+    return torch.stack([alone[first].max(), second.max()])
+
+
+def _rank_kept(before: Tensor, after: Tensor) -> float:
+    """Spearman's correlation of two scores [n]; of nodes that all score alike no ranking is kept."""
+    return float(np.nan_to_num(scipy.stats.spearmanr(before.numpy(), after.numpy()).statistic))
 
 
 def divergence(u: Tensor, v: Tensor) -> Tensor:
