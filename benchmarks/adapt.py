@@ -152,7 +152,7 @@ def graph_rows(of: str, seed: int) -> Iterable[tuple[str, dict[str, Any]]]:
     x = detector.attributes(graph.nodes)
     with torch.no_grad():
         plain = [detector.logit(h) for h in (detector.placed(x, graph.edges), detector.placed_alone(x))]
-        main = detector.logit(detector.placed(full.detector.aligned(graph), graph.edges))
+        main = detector.logit(detector.placed(_aligned(full.detector, graph), graph.edges))
     found = {
         "none": scores, "auxiliary": plain[1].numpy(), "main": main.numpy(),
         "mean": tune.combined(*plain).numpy(),
@@ -167,6 +167,10 @@ def graph_rows(of: str, seed: int) -> Iterable[tuple[str, dict[str, Any]]]:
             "adapted": None if made is None else made.adapted,
             "figures": {} if made is None else made.figures, "detector_unchanged": same,
         }  # fmt: skip
+
+
+def _aligned(detector: Any, graph: Graph) -> Any:
+    return detector.aligned(graph)
 
 
 def _figures(scores: np.ndarray, y: np.ndarray, unseen: int) -> dict[str, Any]:
@@ -307,7 +311,7 @@ def _threshold_draw(change: str, method: str, share: float, draw: int) -> dict[s
     ).threshold  # fmt: skip
     fresh = [_rows_of(each * stretch + shift) for each in (normals(500, CHANGES[change]), anomalies(500))]
     found = [inference.score(made, each).numpy() for each in fresh]
-    figures = {"flagged": float((found[0] > limit).mean()), "caught": float((found[1] > limit).mean())}
+    figures: dict[str, Any] = {"flagged": float((found[0] > limit).mean()), "caught": float((found[1] > limit).mean())}
     names = ("carried_flagged", "carried_caught", "carried_flagged_alike")
     figures |= {"unlike": float(unlike.mean())} | dict.fromkeys(names)
     if carried is not None:

@@ -168,6 +168,8 @@ class TUNE(Value):
 class Tuned(Around):
     """A frozen graph classifier behind an aligner, beside an estimator."""
 
+    limits: Tensor
+
     def __init__(self, detector: Detector, alone: float) -> None:
         super().__init__(detector)
         self.alone = alone
