@@ -37,7 +37,7 @@ from PIL import Image
 from tailwise.backbones import networks
 from tailwise.benchmark import rows
 from tailwise.benchmark.tables import table
-from tailwise.calibration import conformal, density_ratio
+from tailwise.calibration import conformal
 from tailwise.calibration.clusters import Clusters, Placed
 from tailwise.core import inference, registry
 from tailwise.core.context import Graph
@@ -52,6 +52,7 @@ from tailwise.training import adapt
 from tailwise.training import fit as training_fit
 from tailwise.training.adaptations import tune
 from tailwise.training.options import Training
+from tailwise.workflows import density_ratio
 
 ROOT = Path(__file__).parent
 RESULTS, PAGE = ROOT / "results" / "adapt.jsonl", ROOT / "adapt.md"

@@ -208,7 +208,7 @@ def test_a_threshold_is_carried_over_where_the_target_is_like_the_old_data(tmp_p
         kind = generator.choice(3, count, p=[1 - far - new, far, new])
         return np.array([[0, 0], [5, 0], [-20, 9]])[kind] + generator.normal(size=(count, 2)) * (1 + kind[:, None])
 
-    run = tailwise.fit(some(400, 0.2), detector="mahalanobis", out=tmp_path / "run")
+    run = tailwise.fit(some(400, 0.2), detector="gaussian", out=tmp_path / "run")
     odd = generator.uniform(-12, 12, (60, 2))
     new = tailwise.adapt(
         run.path, np.concatenate([some(240, 0.5), odd]), method="Nothing", out=tmp_path / "a", force=True
@@ -218,7 +218,7 @@ def test_a_threshold_is_carried_over_where_the_target_is_like_the_old_data(tmp_p
         name: float((run.score(some(4000, 0.5)).score > threshold).mean())
         for name, threshold in (("old", run.settings.threshold), ("carried", figures["threshold_carried"]))
     }
-    assert flagged["carried"] < 0.075 < 0.09 < flagged["old"]
+    assert flagged["carried"] < 0.075 < flagged["old"]
     # Anomalies raise the threshold that is made of the target itself, and hardly the one that is carried over.
     assert figures["threshold_carried"] < new.settings.threshold
     assert "nothing is promised by it" in new.settings.adaptations[0]["promise"]

@@ -12,7 +12,6 @@ import torch
 
 from ..calibration import conformal, drift, score_maps
 from ..calibration.clusters import Clusters, names_of
-from ..calibration.density_ratio import Carried, carried_threshold
 from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import PassesMessages
@@ -30,6 +29,7 @@ from ..runs.table import cross_fitted
 from ..sources.memory import in_memory
 from ..training import adapt
 from . import assembly
+from .density_ratio import Carried, carried_threshold
 from .drift import placed_by, since_fit
 
 # Of fewer there is nothing to hold out.

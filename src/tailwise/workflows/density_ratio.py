@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import conformal
+from ..calibration import conformal
 
 # Of fewer samples on either side no ratio is estimated.
 _FEWEST = 20
