@@ -41,6 +41,9 @@ from tailwise.training.options import Training
 
 ROOT = Path(__file__).parent
 RESULTS, PAGE = ROOT / "results" / "graphs.jsonl", ROOT / "graphs.md"
+# Holds the first table between these lines.
+DOCS = ROOT.parent / "docs" / "methods" / "graphs.md"
+BEGIN, END = "<!-- written by benchmarks/graphs.py -->\n", "<!-- end -->"
 GRAPHS = {
     "inj_cora": "graph/pygod/inj_cora.npz",
     "cora, injected": "graph/injected/cora.mat",
@@ -108,28 +111,33 @@ def _trees(train: Data, test: Data, known: Labelled, seed: int) -> np.ndarray:
     return forest.predict_proba(values(test))[:, 1]
 
 
-def _pygod(train: Data, test: Data, known: Labelled, seed: int) -> np.ndarray:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from pygod.detector import DOMINANT, base
-        from torch_geometric.data import Data as Attributed
+def _pygod(name: str) -> Method:
+    """PyGOD's detector of this name. Its loader needs pyg-lib, so one batch of everything stands in for it."""
 
-    class Everything:
-        def __init__(self, data: Any, *_: Any, **__: Any) -> None:
-            self.batch = data.clone()
-            self.batch.n_id = self.batch.input_id = torch.arange(data.num_nodes)
-            self.batch.batch_size = data.num_nodes
+    def scores(train: Data, test: Data, known: Labelled, seed: int) -> np.ndarray:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pygod.detector
+            from torch_geometric.data import Data as Attributed
+        pygod.detector.base.NeighborLoader = _OneBatch
+        graph = train.context
+        assert isinstance(graph, Graph)
+        torch.manual_seed(seed)
+        model = getattr(pygod.detector, name)(epoch=AS_PYGOD.epochs, lr=AS_PYGOD.lr, gpu=-1)
+        model.fit(Attributed(x=graph.nodes, edge_index=graph.edges))
+        return model.decision_score_.numpy()
 
-        def __iter__(self) -> Any:
-            return iter([self.batch])
+    return scores
 
-    base.NeighborLoader = Everything
-    graph = train.context
-    assert isinstance(graph, Graph)
-    torch.manual_seed(seed)
-    model = DOMINANT(epoch=AS_PYGOD.epochs, lr=AS_PYGOD.lr, gpu=-1)
-    model.fit(Attributed(x=graph.nodes, edge_index=graph.edges))
-    return model.decision_score_.numpy()
+
+class _OneBatch:
+    def __init__(self, data: Any, *_: Any, **__: Any) -> None:
+        self.batch = data.clone()
+        self.batch.n_id = self.batch.input_id = torch.arange(data.num_nodes)
+        self.batch.batch_size = data.num_nodes
+
+    def __iter__(self) -> Any:
+        return iter([self.batch])
 
 
 # The method, how many hops it reads, and whether it learns from labelled anomalies.
@@ -144,8 +152,9 @@ METHODS: dict[str, tuple[Method, int, bool]] = {
     "tailwise's default, no hops": (_default, 0, False),
     "tailwise's default": (_default, 2, False),
     "dominant": (_trained("dominant", AS_PYGOD), 0, False),
-    "PyGOD's DOMINANT": (_pygod, 0, False),
+    "PyGOD's DOMINANT": (_pygod("DOMINANT"), 0, False),
     "cola": (_trained("cola", AS_PYGOD), 0, False),
+    "PyGOD's CoLA": (_pygod("CoLA"), 0, False),
     "graph-classifier": (_trained("graph-classifier", AS_GADBENCH, True), 0, True),
     "graph-classifier, bwgnn": (_trained("GraphClassifier(conv='bwgnn')", AS_GADBENCH, True), 0, True),
     "random forest, neighbours' means": (_trees, 2, True),
@@ -179,6 +188,8 @@ def run(name: str, of: str, protocol: str, seed: int) -> dict[str, Any]:
     labels: np.ndarray | None = everything.labels
     if protocol == "everything":
         train = test = everything.data
+        if told:
+            train = everything.data.take(np.delete(np.arange(len(everything.data)), known))
     else:
         train, test, labels = problem.train, problem.test.data, problem.test.labels
     start = time.process_time()
@@ -199,22 +210,33 @@ def page() -> str:
     found = [row for row in rows.read_rows(RESULTS) if row["status"] == "ok"]
     text = HEAD
     for protocol in PROTOCOLS:
-        lines = []
-        for name, (_, _, told) in METHODS.items():
-            cells = [_cell(found, name, of, protocol) for of in GRAPHS]
-            if any(cells):
-                lines.append([name + (" *" if told else ""), *cells])
-        text += f"\n## Trained on {protocol}\n\n{table(['method', *GRAPHS], lines)}\n" if lines else ""
+        text += f"\n## Trained on {protocol}\n\n{_table(found, protocol)}\n"
     return text + _seconds(found)
 
 
-def _cell(found: list[dict[str, Any]], name: str, of: str, protocol: str) -> str:
+def documented(text: str) -> str:
+    """The page of the docs with the table of the rows."""
+    before, _, rest = text.partition(BEGIN)
+    found = [row for row in rows.read_rows(RESULTS) if row["status"] == "ok"]
+    return f"{before}{BEGIN}{_table(found, PROTOCOLS[0], '{:.3f}')}\n{END}{rest.partition(END)[2]}"
+
+
+def _table(found: list[dict[str, Any]], protocol: str, form: str = "{:.3f} ({})") -> str:
+    lines = []
+    for name, (_, _, told) in METHODS.items():
+        cells = [_cell(found, name, of, protocol, form) for of in GRAPHS]
+        if any(cells):
+            lines.append([name + (" *" if told else ""), *cells])
+    return table(["method", *GRAPHS], lines)
+
+
+def _cell(found: list[dict[str, Any]], name: str, of: str, protocol: str, form: str) -> str:
     here = [
         row["auroc"]
         for row in found
         if (row["settings"]["method"], row["settings"]["graph"], row["settings"]["protocol"]) == (name, of, protocol)
     ]
-    return f"{np.mean(here):.3f} ({len(here)})" if here else ""
+    return form.format(np.mean(here), len(here)) if here else ""
 
 
 def _seconds(found: list[dict[str, Any]]) -> str:
@@ -239,7 +261,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     asked = parser.parse_args()
     if asked.methods == ["page"]:
-        files.write(PAGE, page().encode())
+        _write()
         return
     torch.set_num_threads(1)
     done = {rows.key(row["settings"]) for row in rows.read_rows(RESULTS) if rows.is_done(row)}
@@ -257,7 +279,12 @@ def main() -> None:
                     row |= {"commit": rows.commit(), "versions": rows.versions()}
                     rows.append(RESULTS, row)
                     print(json.dumps(row), file=sys.stderr, flush=True)
-                    files.write(PAGE, page().encode())
+                    _write()
+
+
+def _write() -> None:
+    files.write(PAGE, page().encode())
+    files.write(DOCS, documented(DOCS.read_text()).encode())
 
 
 if __name__ == "__main__":

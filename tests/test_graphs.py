@@ -22,6 +22,7 @@ from tailwise.detectors.components.graph_nets import BetaWavelet, laplacian
 from tailwise.detectors.dominant import edges_error
 from tailwise.errors import InputError
 from tailwise.numerics import graphs
+from tailwise.report.explanation import links
 from tailwise.sources.auto import open_source
 from tailwise.sources.graph import Nodes
 from tailwise.training.fit import fit
@@ -134,6 +135,27 @@ def test_what_does_not_fit_is_said(change: dict, said: str | None, tmp_path: Pat
         return
     with pytest.raises(InputError, match=said):
         Nodes(str(tmp_path / "graph.npz")).load()
+
+
+def test_classes_are_kinds_and_no_anomalies(tmp_path: Path, made: tuple[np.ndarray, ...]) -> None:
+    x, edges, _ = made
+    classes, path = np.arange(N) % 4, tmp_path / "graph.npz"
+    np.savez(path, x=x, edge_index=edges, y=classes)
+    problem = Nodes(str(path)).load()
+    assert len(problem.train) == N
+    assert problem.test is None
+    assert problem.train_groups is not None
+    assert problem.train_groups.tolist() == [str(each) for each in classes]
+    assert any("4 classes" in note for note in problem.facts.notes)
+    asked = Nodes(str(path), labels="y", normal=(0, 1, 2)).load_all()
+    assert asked.labels is not None
+    assert asked.labels.tolist() == (classes == 3).tolist()
+    # Kinds of anomalies beside many normals stay labels.
+    np.savez(path, x=x, edge_index=edges, y=np.where(np.arange(N) < 6, np.arange(N) % 3 + 1, 0))
+    labelled = Nodes(str(path)).load_all()
+    assert labelled.groups is None
+    assert labelled.labels is not None
+    assert labelled.labels.sum() == 6
 
 
 def test_an_edge_of_an_unknown_node_is_named(tmp_path: Path) -> None:
@@ -259,11 +281,45 @@ def test_a_run_end_to_end(detector: str, made: tuple, tmp_path: Path, capsys: py
     said = capsys.readouterr().out
     assert ("adds to the score" in said) == (detector == "auto")
     assert ("depends on the samples around" in said) == (detector != "auto")
+    assert "neighbour in the graph" in said
+
+
+@pytest.mark.parametrize("hops", [1, 2, 3])
+def test_means_around_one_node_are_those_of_all(hops: int, made: tuple[np.ndarray, ...]) -> None:
+    x, edges = made[0], graphs.tidied(made[1], N).edges
+    everyone = graphs.with_neighbours(x, edges, hops)
+    for node in range(0, N, 7):
+        np.testing.assert_allclose(graphs.with_neighbours_at(x, edges, hops, node), everyone[node], rtol=1e-5)
+
+
+@pytest.mark.parametrize("looks_around", [False, True])
+def test_the_neighbour_that_makes_a_node_odd_is_named(looks_around: bool) -> None:
+    """Node 0 lies beside nodes 1 to 5, which are like it, and beside 6, which is not."""
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x[6] = 30
+    edges = graphs.tidied(np.array([[0] * 6 + list(range(7, 39)), list(range(1, 7)) + list(range(8, 40))]), 40).edges
+    hops = 0 if looks_around else 1
+    samples = graphs.with_neighbours(x, edges, hops) if hops else x
+    data = Data(torch.from_numpy(samples), list(range(40)), (), Graph(torch.from_numpy(x), torch.from_numpy(edges)))
+    detector = parse_one("cola" if looks_around else "gaussian", "detector")
+    fit(detector, data.take(np.arange(7, 40)) if hops else data, training=Training(epochs=2))
+    found = links(detector, data, 0)
+    assert found is not None
+    assert found["of"] == 6
+    assert {row["sample"] for row in found["rows"]} == {"1", "2", "3", "4", "5", "6"}
+    if looks_around:
+        assert all(np.isfinite(row["contribution"]) for row in found["rows"])
+    else:
+        assert found["rows"][0]["sample"] == "6"
+    alone = Data(torch.from_numpy(x), list(range(40)), (), data.context)
+    assert links(parse_one("gaussian", "detector"), alone, 0) is None
 
 
 def test_the_page_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
     script = module_of(Path(__file__).parents[1] / "benchmarks" / "graphs.py")
     assert script.PAGE.read_text() == script.page()
+    documented = script.DOCS.read_text()
+    assert documented == script.documented(documented)
 
 
 def test_samples_of_no_graph_are_refused_by_name() -> None:

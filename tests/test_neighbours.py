@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from tailwise.numerics.neighbours import coinciding, nearest, nearest_within, principal_components, walk_spread
+from tailwise.numerics.neighbours import coinciding, exactly, nearest, nearest_within, principal_components, walk_spread
 
 
 def normal(*shape, seed=0):
@@ -33,8 +33,8 @@ def test_nearest_of_long_rows_keeps_little_at_a_time(monkeypatch):
     """20 neighbours of 30 rows as long as a feature map's would be 24 million numbers at once."""
     query, reference = normal(30, 40_000), normal(60, 40_000, seed=1)
     largest = []
-    square = torch.Tensor.square
-    monkeypatch.setattr(torch.Tensor, "square", lambda x: largest.append(x.numel()) or square(x))
+    square = torch.Tensor.square_
+    monkeypatch.setattr(torch.Tensor, "square_", lambda x: largest.append(x.numel()) or square(x))
     distances, indices = nearest(query, reference, 20)
     assert max(largest) <= 4_000_000
     peer_distances, peer_indices = NearestNeighbors(n_neighbors=20).fit(reference.numpy()).kneighbors(query.numpy())
@@ -95,6 +95,35 @@ def test_neighbours_are_others_and_named_once(large):
     assert not (found == torch.arange(len(points))[:, None]).any()
     assert (found.sort(1).values.diff(dim=1) > 0).all()
     assert torch.equal(found[:50], nearest_within(points, 20)[:50])
+
+
+def test_a_search_by_cells_finds_nearly_all_and_the_same_ones_in_any_company():
+    points = normal(21_000, 8)
+    asked = torch.arange(0, len(points), 40)
+    distances, indices = nearest(points[asked], points, 20)
+    peer_distances, peers = NearestNeighbors(n_neighbors=20).fit(points).kneighbors(points[asked])
+    recall = (torch.from_numpy(peers)[:, :, None] == indices[:, None, :]).any(2).float().mean()
+    assert 0.95 <= recall < 1, "no more than 20,000 are searched exactly"
+    assert torch.equal(indices[:, 0], asked)
+    assert (distances.numpy() / np.maximum(peer_distances, 1e-9))[:, 1:].mean() < 1.01
+    assert torch.equal(nearest(points[asked[100:103]], points, 20)[1], indices[100:103])
+    with exactly():
+        assert np.array_equal(nearest(points[asked], points, 20)[1], peers)
+
+
+def test_a_search_by_cells_finds_rare_kinds():
+    points, kinds = clustered([1_000] * 21 + [20] * 3)
+    rare = kinds >= 21
+    assert rare.sum() == 60
+    near = nearest(points[rare], points, 20)[1]
+    assert (kinds[near] == kinds[rare][:, None]).float().mean() >= 0.95
+
+
+def test_a_search_by_cells_sees_changed_points_and_bears_copies():
+    points = torch.cat([normal(15_000, 4), torch.full((8_000, 4), 9.0)])
+    assert float(nearest(points[-1:], points, 30)[0].max()) == 0
+    points[-8_000:] += normal(8_000, 4, seed=1)
+    assert float(nearest(points[-1:], points, 30)[0][0, 1]) > 0
 
 
 def test_the_first_sample_is_found_like_any_other():

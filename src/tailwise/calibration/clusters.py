@@ -46,6 +46,8 @@ _BLUR, _PIXELS = 1.0, 0.5
 _LEADING = 16
 # Samples of which axes lose no more than this share of the variance are held by them.
 _LOST = 0.02
+# So far below the limit, as a share, rounding does not matter.
+_SURE = 0.999
 # Samples that differ by less, as a share of their distance from the centre, are the same sample.
 _ROUNDING = 1e-5
 
@@ -229,9 +231,7 @@ class Clusters:
         if everywhere:
             return Placed(self.clusters[nearest], ~distance.isfinite() & (itself < 0), places[:, :-1][:, :_LEADING])
         distances, near = neighbours.without_self(*searched, itself)
-        strangeness = _strangeness_of_new(places, self.places, self.usual, distances, near)
-        # Nothing finite can be said of what lies beyond single precision.
-        unknown = ((strangeness > self.limit) | ~strangeness.isfinite()) & (itself < 0)
+        unknown = _are_stranger(self.limit, places, self.places, self.usual, distances, near) & (itself < 0)
         return Placed(self.clusters[nearest], unknown, places[:, :-1][:, :_LEADING])
 
 
@@ -328,6 +328,21 @@ def _strangeness_of_new(points: Tensor, samples: Tensor, usual: Tensor, distance
     samples [m, d]."""
     around = usual[near[:, :_USUAL]].mean(1)
     return _strangeness(_remoteness(points, samples, distances, near), around, usual)
+
+
+def _are_stranger(
+    limit: Tensor, points: Tensor, samples: Tensor, usual: Tensor, distances: Tensor, near: Tensor
+) -> Tensor:
+    """Which points [n, d] have a `_strangeness_of_new` above the limit.
+
+    A flat through samples lies no farther from a point than these do in the mean, so that most need no flat.
+    """
+    no_flat = (_at(distances, _NEAR) * distances.square().mean(1).sqrt()).sqrt()
+    strangeness = _strangeness(no_flat, usual[near[:, :_USUAL]].mean(1), usual)
+    asked = (~(strangeness < _SURE * limit)).nonzero().flatten()
+    strangeness[asked] = _strangeness_of_new(points[asked], samples, usual, distances[asked], near[asked])
+    # Nothing finite can be said of what lies beyond single precision.
+    return (strangeness > limit) | ~strangeness.isfinite()
 
 
 def _strangeness_of_known(places: Tensor, distances: Tensor, near: Tensor) -> Tensor:

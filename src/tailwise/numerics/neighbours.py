@@ -1,34 +1,40 @@
 """Nearest neighbours and the embedding they are looked up in.
 
-Distances are Euclidean. Small sets are searched exactly, in blocks. A set too large for that is parted into cells
-around centres by k-means, and a sample's neighbours are searched in the cells around its own (an inverted file, as in
-Sivic & Zisserman 2003), which costs O(n^1.5).
+Distances are Euclidean. Sets of at most 20,000 are searched exactly, in blocks. A larger one is parted into cells
+around centres by k-means, and a sample's neighbours are searched in the cells that are nearest to it (an inverted
+file, as in Sivic & Zisserman 2003), which costs O(n^1.5): a few are missed, and the next nearest stand in for them.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 
 import numpy as np
 import scipy
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from . import export_ops
 
 # Above this many samples the search within one set goes through cells: exact search is quadratic.
 _EXACT_SAMPLES = 8_000
-_BLOCK_ENTRIES = 4_000_000
+# Above this many a search in another set does. Below it cells save little: what is left is the same work for each.
+_EXACT_REFERENCE = 20_000
+_BLOCK_ENTRIES, _SMALL_BLOCK = 4_000_000, 1_000_000
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
 # Along few axes the flat nearly fills the space, and what is left of a distance are the last digits of a number.
 _FEW_AXES = 128
 _CELL = 100
-# Each sample is compared with about this many. On three draws of 20,000 clustered samples half as many found all true
-# neighbours of most, but fewer of those within kinds of 20; a quarter found three in four.
-_CANDIDATES = 3_200
-_ROUNDS = 4
+# Each sample is compared with about this many, or with more of very large sets. On three draws of 20,000 clustered
+# samples half as many found all true neighbours of most, but fewer of those within kinds of 20; a quarter found three
+# in four.
+_CANDIDATES, _CANDIDATES_BY_ROOT = 3_200, 16
+_ROUNDS, _QUERIES = 4, 4_096
 _PART = 5_000
 # So many more than are asked for are compared exactly: rounding must not decide who is among them.
 _SPARE = 8
@@ -45,33 +51,140 @@ _ROUNDING, _ROUNDING_OF_NETWORKS = 1e-5, 1e-4
 
 
 def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> tuple[Tensor, Tensor]:
-    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals. Exact.
+    """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals.
 
     `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already. Distances are
-    in double precision where there is one.
+    exact, and in double precision where there is one. Among more than 20,000 rows a few of the nearest are missed, the
+    same ones whatever else is asked; `exactly` misses none.
     """
+    given = reference
     if not centred:
         # Far from the origin the product form of the distance loses the digits that tell rows apart.
         centre = reference.mean(0)
         query, reference = query - centre, reference - centre
-    distances, indices = [], []
     wide = min(k + _SPARE, len(reference))
-    norms = reference.square().sum(1)
-    for block in export_ops.blocks(query, max(1, _BLOCK_ENTRIES // len(reference))):
-        squared = torch.addmm(norms, block, reference.T, alpha=-2)  # up to a constant per row
-        near = squared.topk(wide, largest=False, sorted=False).indices.sort(1).values
-        # Recomputed from the differences: the product form above loses digits for close rows. Few rows at a time,
-        # because those of feature maps are long.
-        step = max(1, _BLOCK_ENTRIES // max(1, wide * query.shape[1]))
+    exact = export_ops.tracing() or _exact.get() or len(reference) <= _EXACT_REFERENCE or wide > _CELL
+    candidates = _all_candidates if exact else _cells_of(given, reference).candidates
+    distances, indices = [], []
+    for block, near in candidates(query, reference, wide):
+        # Recomputed from the differences: the product form loses digits for close rows. Few rows at a time, because
+        # those of feature maps are long.
+        step = max(1, _SMALL_BLOCK // max(1, wide * query.shape[1]))
         parts = zip(export_ops.blocks(block, step), export_ops.blocks(near, step), strict=True)
-        precise = export_ops.precise(query.device)
-        exact = torch.cat([(part[:, None] - reference[at]).square().sum(2, dtype=precise).sqrt() for part, at in parts])
-        exact, order = export_ops.smallest(exact, k)
-        distances.append(exact)
+        apart = torch.cat([_apart(part, reference[at]) for part, at in parts])
+        smallest, order = export_ops.smallest(apart, k)
+        distances.append(smallest)
         indices.append(near.gather(1, order))
     if not distances:
         return query.new_empty(0, k, dtype=export_ops.precise(query.device)), query.new_empty(0, k, dtype=torch.long)
     return torch.cat(distances), torch.cat(indices)
+
+
+def _apart(points: Tensor, others: Tensor) -> Tensor:
+    """Distances [b, k] of points [b, d] to others [b, k, d], each to its own; what is in these is lost."""
+    if export_ops.tracing():
+        others = (points[:, None] - others).square()
+    else:
+        others.sub_(points[:, None]).square_()
+    return others.sum(2, dtype=export_ops.precise(points.device)).sqrt()
+
+
+def _all_candidates(query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks of the queries [b, d], and which reference rows [b, wide] are nearest, but for rounding, in order."""
+    norms = reference.square().sum(1)
+    for block in export_ops.blocks(query, max(1, _BLOCK_ENTRIES // len(reference))):
+        squared = torch.addmm(norms, block, reference.T, alpha=-2)  # up to a constant per row
+        yield block, squared.topk(wide, largest=False, sorted=False).indices.sort(1).values
+
+
+_exact: ContextVar[bool] = ContextVar("exact", default=False)
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Searches inside look at every row, as those of an exported graph do."""
+    before = _exact.set(True)
+    try:
+        yield
+    finally:
+        _exact.reset(before)
+
+
+class _Cells:
+    """Points [m, d], m > 20,000, in cells around centres."""
+
+    def __init__(self, points: Tensor) -> None:
+        self._seen = max(_CANDIDATES, int(_CANDIDATES_BY_ROOT * math.sqrt(len(points))))
+        members, self._centres = _cells(points, torch.Generator(points.device).manual_seed(0))
+        # A crowded cell, as of many copies, is seen through an even part of its members.
+        members = [cell[:: math.ceil(len(cell) / self._seen)] for cell in members]
+        self._order = torch.cat(members)
+        self._sizes = torch.tensor([len(cell) for cell in members], device=points.device)
+        self._points = points[self._order]
+        self._norms = self._points.square().sum(1)
+
+    def candidates(self, query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `_all_candidates` gives, but for those that lie in cells farther away."""
+        for block in query.split(_QUERIES):
+            yield block, self._order[self._nearest(block, wide)].sort(1).values
+
+    def _nearest(self, query: Tensor, k: int) -> Tensor:
+        """Places [q, k] of near points."""
+        near = self._near(query, k)
+        limit = torch.empty(len(query), device=query.device)
+        found = []
+        for rows, first, squares in self._squares(query, near[:, :1]):
+            smallest = squares.topk(k, largest=False, sorted=True)
+            limit[rows] = smallest.values[:, -1]
+            found.append((rows.repeat_interleave(k), (first + smallest.indices).flatten(), smallest.values.flatten()))
+        # Of the other cells only what is nearer than the farthest of these.
+        for rows, first, squares in self._squares(query, near[:, 1:]):
+            row, place = (squares <= limit[rows][:, None]).nonzero(as_tuple=True)
+            found.append((rows[row], first + place, squares[row, place]))
+        rows, places, squares = (torch.cat(each) for each in zip(*found, strict=True))
+        return _smallest_of_each(rows, places, squares, len(query), k)
+
+    def _near(self, query: Tensor, k: int) -> Tensor:
+        """The nearest cells [q, p], one with k members first, and as many as hold what is to be seen."""
+        distances = _distances(query, self._centres)
+        first = distances.masked_fill(self._sizes < k, torch.inf).argmin(1, keepdim=True)
+        enough = math.ceil(self._seen * len(self._sizes) / len(self._order))
+        return distances.scatter(1, first, -torch.inf).topk(min(enough, len(self._sizes)), largest=False).indices
+
+    def _squares(self, query: Tensor, cells: Tensor) -> Iterator[tuple[Tensor, int, Tensor]]:
+        """For each cell that queries look into [q, p]: which [b], where its points begin, and the distances [b, size]
+        to them, squared, up to a constant per row."""
+        cell, order = cells.flatten().sort(stable=True)
+        asking = (order // max(1, cells.shape[1])).split(torch.bincount(cell, minlength=len(self._sizes)).tolist())
+        first = 0
+        for rows, size in zip(asking, self._sizes.tolist(), strict=True):
+            members = slice(first, first + size)
+            if len(rows):
+                yield rows, first, torch.addmm(self._norms[members], query[rows], self._points[members].T, alpha=-2)
+            first += size
+
+
+def _smallest_of_each(rows: Tensor, places: Tensor, values: Tensor, count: int, k: int) -> Tensor:
+    """Places [count, k] of the k smallest values [n] of each row, where `rows` [n] says whose a value is."""
+    order = values.argsort()
+    order = order[rows[order].argsort(stable=True)]
+    of_each = torch.bincount(rows, minlength=count)
+    first = of_each.cumsum(0) - of_each
+    return places[order[first[:, None] + torch.arange(k, device=rows.device)]]
+
+
+# The cells of a large set, for as long as the set is there.
+_known_cells = WeakIdKeyDictionary()
+
+
+def _cells_of(reference: Tensor, centred: Tensor) -> _Cells:
+    """The cells of a set whose centred points are these."""
+    state = reference is centred, reference._version
+    known: tuple[tuple[bool, int], _Cells] | None = _known_cells.get(reference)
+    if known is None or known[0] != state:
+        known = state, _Cells(centred)
+        _known_cells[reference] = known
+    return known[1]
 
 
 def coinciding(distances: Tensor, points: Tensor) -> Tensor:

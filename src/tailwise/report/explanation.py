@@ -1,15 +1,16 @@
 """Why does a sample score what it does, and why was a training sample weighed up or down?
 
 For a score: the most similar training samples of the same cluster, and what raises it: the features of a row, the
-bands of a spectrum, the patches and the flagged regions of an image. For a weight: what each step of the weighting
-did to it. Everything is a plain dict first; `explanation_pages` lays it out. It needs the training data again, which
-the run names and a fingerprint recognises.
+bands of a spectrum, the patches and the flagged regions of an image, the neighbours of a node. For a weight: what each
+step of the weighting did to it. Everything is a plain dict first; `explanation_pages` lays it out. It needs the
+training data again, which the run names and a fingerprint recognises.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from ..calibration import score_maps
 from ..calibration.clusters import UNKNOWN, names_of
 from ..core import inference, messages
+from ..core.context import Graph
 from ..core.data import Batch, Data
 from ..core.detector import Detector, MeanOfCues
 from ..core.embedding import embedding_beside, embedding_of
@@ -29,7 +31,7 @@ from ..core.identity import digest_of
 from ..core.modality import IMAGE, ROW, box_of
 from ..core.problem import FromPictures, Labelled, OnDisk, ReadByBackbone, Source
 from ..errors import InputError, did_you_mean
-from ..numerics import neighbours, shapley
+from ..numerics import graphs, neighbours, shapley
 from ..runs.places import in_working_folder
 from ..runs.scorer import Run
 from ..weights.default import parse_weighting
@@ -40,6 +42,8 @@ from ..weights.weighting import Context, unit_mean
 _NEAREST = 5
 _REGIONS = 3
 _LISTED = 12
+# The edges to so many neighbours of a node are cut, one at a time.
+_LINKS = 20
 # So many pictures go through a backbone at once.
 _PICTURES = 8
 # A sample this near in the embedding, as a share of its distance from the middle, and of the same name is itself.
@@ -137,7 +141,8 @@ def explain_score(
     Keys: `sample`, `score`, `threshold` that it is held to, `flagged`, `p_value`, by how many `calibration_normals`,
     whether it is `unlike` every training sample; `kind` of normal that it is nearest to; `nearest` samples of that
     kind, whose own nearest are at the `usual_distance`; `usual`, the score of their average; `cues` of a local score;
-    `drivers` with the `contribution` of each part to score less usual; `regions` of the detector's map; `notes`.
+    `drivers` with the `contribution` of each part to score less usual; `regions` of the detector's map; `links` of a
+    node, by how much each neighbour raises its score; `notes`.
     """
     at = _place(samples.data, name)
     one = samples.data.take([at])
@@ -177,6 +182,7 @@ def explain_score(
         reference = known.data.read(torch.tensor(near)).mean(0)
         found |= drivers(known.detector, one, reference, seed)
     found["regions"] = _regions(known, one)
+    found["links"] = links(known.detector, samples.data, at, seed)
     return found | {"notes": notes}
 
 
@@ -319,6 +325,41 @@ def drivers(detector: Detector, one: Data, reference: Tensor, seed: int) -> dict
             "rows": rows,
         },
     }
+
+
+def links(detector: Detector, samples: Data, at: int, seed: int = 0) -> dict[str, Any] | None:
+    """By how much each neighbour raises the score of the node at this place among samples: the score less what it is
+    without the edge between them. Of many neighbours 20 are drawn; None of what is no node, and of one that is read
+    alone.
+
+    Keys: `of`, how many neighbours there are; `rows` with `sample` and `contribution`, the most first.
+    """
+    graph = samples.context
+    one = samples.take([at])
+    hops = 0 if not isinstance(graph, Graph) else math.prod(one.sample_shape) // graph.nodes[0].numel() - 1
+    if not isinstance(graph, Graph) or not (hops or detector.looks_around):
+        return None
+    node, edges = int(graph.asked[at]), graph.edges.numpy()
+    near = np.unique(np.concatenate([edges[0][edges[1] == node], edges[1][edges[0] == node]]))
+    drawn = np.sort(np.random.default_rng(seed).permutation(near)[:_LINKS]).tolist()
+    names = dict(zip(graph.asked.tolist(), map(str, samples.names), strict=True))
+    score = float(inference.score(detector, one)[0])
+    rows = []
+    for other in drawn:
+        without = _without(one, graph, graphs.cut(edges, node, other), hops, node)
+        added = score - float(inference.score(detector, without)[0])
+        rows.append({"sample": names.get(other, str(other)), "contribution": added})
+    return {"of": len(near), "rows": sorted(rows, key=lambda row: -row["contribution"])}
+
+
+def _without(one: Data, graph: Graph, edges: np.ndarray, hops: int, node: int) -> Data:
+    """A node as it is with these edges alone."""
+    samples = one.read(torch.tensor([0]))
+    if hops:
+        row = torch.from_numpy(graphs.with_neighbours_at(graph.nodes.numpy(), edges, hops, node))
+        samples = (row - (0.0 if one.centre is None else one.centre)).float()[None]
+    context = replace(graph, edges=torch.from_numpy(edges), place=torch.tensor([node]))
+    return replace(one, samples=samples, context=context)
 
 
 def _where(box: dict[str, float]) -> str:

@@ -80,7 +80,15 @@ def to_html(found: dict[str, Any]) -> str:
     samples = [sample | {"figures": _figures(sample, number)} for number, sample in enumerate(found["samples"])]
     return page(
         "explanation.html",
-        content | {"samples": samples, "most": _ROWS, "when": _WHEN, "lead": lead, "facts": weight_facts},
+        content
+        | {
+            "samples": samples,
+            "most": _ROWS,
+            "when": _WHEN,
+            "lead": lead,
+            "facts": weight_facts,
+            "links_title": links_title,
+        },
         *(["enlarge.js"] if content["pictures"] or any(sample.get("picture") for sample in samples) else []),
     )
 
@@ -147,6 +155,9 @@ def _score_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> lis
     if sample["cues"]:
         cues = [(cue["name"], numbers.number(cue["value"])) for cue in sample["cues"]]
         lines += table(("comparison with its neighbours (the score is the mean)", "value"), cues)
+    if sample["links"]:
+        rows = [(row["sample"], numbers.number(row["contribution"])) for row in sample["links"]["rows"]]
+        lines += table((links_title(sample["links"]), "raises the score by"), rows[:_ROWS])
     if sample["regions"]:
         rows = [
             (row["name"], numbers.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
@@ -154,6 +165,12 @@ def _score_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> lis
         ]
         lines += table(("region of the map", "highest", f"threshold {numbers.number(row_limit(sample))}"), rows)
     return lines + [f"Note: {escape(note)}." for note in sample["notes"]]
+
+
+def links_title(links: Mapping[str, Any]) -> str:
+    """What the neighbours are that are listed."""
+    looked = len(links["rows"])
+    return "neighbour in the graph" + (f" (of {looked} drawn from {links['of']:,})" if looked < links["of"] else "")
 
 
 def row_limit(sample: Mapping[str, Any]) -> float:

@@ -18,6 +18,7 @@ from ..core.detector import Detector
 from ..core.modality import Modality
 from ..core.problem import FromPictures, Source
 from ..errors import InputError
+from ..numerics import neighbours
 from .files import read_tensors, tensor_bytes
 
 COUNT = 16
@@ -99,7 +100,9 @@ def pictures_of(source: Source, data: Data, seed: int, count: int) -> Tensor | N
 def of(detector: Detector, samples: Tensor, pictures: Tensor | None = None) -> Fingerprint:
     """The fingerprint of a detector: its scores of these samples, and the pictures of the first of them."""
     made = Fingerprint(samples, torch.empty(0), detector.modality, pictures)
-    return replace(made, scores=inference.score(detector, made.data))
+    # As an exported graph searches, which has to give the same scores.
+    with neighbours.exactly():
+        return replace(made, scores=inference.score(detector, made.data))
 
 
 def read(path: Path, modality: Modality) -> Fingerprint:

@@ -20,7 +20,7 @@ from ..core.registry import register
 from ..errors import InputError, did_you_mean
 from ..numerics import graphs
 from .graph_files import GraphFile, is_graph, read_graph
-from .labels import Labels, looks_like_labels, text_of, values_of
+from .labels import Labels, are_classes, looks_like_labels, text_of, values_of
 from .paths import find_path
 from .recognition import Match, PathSource
 from .splits import by_labels, labels_of
@@ -44,7 +44,8 @@ class Nodes(PathSource):
             else is known of each node; .mat with Attributes or X, and Network or A; .pt, a dict of such tensors; a
             folder with nodes.csv and edges.csv (or .parquet); or a table of nodes, with `edges`.
         edges: the list of edges that belongs to a table of nodes: a table with the columns src and dst.
-        labels: what tells normals from anomalies: the name of an array or column. y, Label and gnd are known.
+        labels: what tells normals from anomalies: the name of an array or column. y, Label and gnd are known; where
+            they hold classes (more than two values, and 0 not most of them) these are groups, and every node trains.
         normal: the values of the labels that are normal, whatever they are; every other is an anomaly.
         groups: the name of the array or column that names each node's group.
         columns: the attributes of a table of nodes, in this order; () takes all numbers but labels and groups.
@@ -78,7 +79,13 @@ class Nodes(PathSource):
     def load(self) -> Problem:
         graph, tidied = self._read()
         labels = self._labels(graph)
-        facts = Facts(Path(self.path).stem, "nodes", notes=(tidied.sentence,))
+        notes = [tidied.sentence]
+        if name := self._classes(graph):
+            notes.append(
+                f"{name!r} holds {len(np.unique(graph.said[name]))} classes: they are read as kinds of normal "
+                f"(groups), and every node trains; if only one of them is normal, say --labels {name} --normal"
+            )
+        facts = Facts(Path(self.path).stem, "nodes", notes=tuple(notes))
         return by_labels(self._labelled(graph, tidied, labels), labels, facts)
 
     def load_all(self) -> Labelled:
@@ -161,14 +168,20 @@ class Nodes(PathSource):
 
     def _labels(self, graph: GraphFile) -> Labels | None:
         name = self.labels or graph.labels
-        if not name:
+        if not name or name == self._classes(graph):
             return None
         return labels_of(self.path, self._said(graph, name), name, self.normal)
 
+    def _classes(self, graph: GraphFile) -> str:
+        """What is called as labels are and holds classes; "" where nothing does, or where it is asked for as labels."""
+        asked = self.labels is not None or self.normal
+        return graph.labels if graph.labels and not asked and are_classes(graph.said[graph.labels]) else ""
+
     def _groups(self, graph: GraphFile) -> np.ndarray | None:
-        if self.groups is None:
+        name = self.groups or self._classes(graph)
+        if not name:
             return None
-        return np.array([text_of(value) for value in self._said(graph, self.groups).tolist()], dtype=str)
+        return np.array([text_of(value) for value in self._said(graph, name).tolist()], dtype=str)
 
     def _said(self, graph: GraphFile, name: str) -> np.ndarray:
         if name not in graph.said:

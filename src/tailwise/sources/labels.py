@@ -136,6 +136,21 @@ def _doubt(good: dict[str, int], bad: dict[str, int], name: str) -> str:
     return ""
 
 
+def are_classes(values: Any) -> bool:
+    """Whether values [n] name kinds rather than anomalies: there are more than two, no word among them says normal, and
+    0, which often does, is not most of them.
+
+    Examples:
+        >>> are_classes([0, 1, 2, 1, 2, 0]), are_classes([0, 0, 0, 0, 1, 2]), are_classes(["good", "dent", "scratch"])
+        (True, False, False)
+    """
+    count = Counter(map(text_of, np.asarray(values).tolist()))
+    words = {value.casefold() for value in count}
+    if len(count) <= 2 or words & (_NORMAL | _ANOMALOUS):
+        return False
+    return 2 * sum(count[value] for value in count if value.casefold() in _FALSE) <= count.total()
+
+
 def text_of(value: Any) -> str:
     """A value as text: whole numbers without a point, "" where it is missing."""
     if value is None or value != value or str(value) in ("<NA>", "NaT"):

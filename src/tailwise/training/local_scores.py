@@ -53,6 +53,7 @@ _FEW_ROWS = 500
 _CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
 # Of maps, whose means over all places say little: whitened, a rare kind lies as far away as a defect (LOG.md).
 _CUES_OF_MAPS = [0, 2, 4]
+_WHITENED = 3
 # About where thresholds lie. In an image that far out, places count from where the farthest of a usual normal lie
 # (LOG.md has the figures of other numbers).
 _PLACES_COUNT_FROM = 2.0
@@ -191,6 +192,7 @@ class LocallyScored(Around):
         self.raw = inference.over_batches(self.detector, data, score)
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
+        self.memory.whitens = _WHITENED in self._heard(samples.shape[1])
         near, local = self.memory.learn(samples, standardise)
         fold = left_out.folds_of(*samples.shape)
         if fold is None:
@@ -250,7 +252,8 @@ class LocallyScored(Around):
         found: list[_Parts] = []
         fold = fold.to(samples.device)
         for each in range(int(fold.max()) + 1):
-            memory, others = Memory(self.rule).to(samples.device), self.scores[fold != each]
+            memory = Memory(self.rule, self.memory.whitens).to(samples.device)
+            others = self.scores[fold != each]
             memory.learn(samples[fold != each], standardise)
             near, local, _ = memory(samples[fold == each])
             found.append(_Parts.of(self.scores[fold == each], others[near], local))
@@ -284,6 +287,7 @@ class LocallyScored(Around):
         super().restore(sample_shape, state, modality)
         self._share = _rounded(float(self.share))
         self._compare_with(self.raw)
+        self.memory.whitens = _WHITENED in self._with_a_say
         self.memory.project()
 
     def _flat(self, batch: Batch) -> Tensor:
@@ -305,10 +309,13 @@ class LocallyScored(Around):
 
     @property
     def _with_a_say(self) -> list[int]:
-        """Places of the cues that count."""
+        return self._heard(self.memory.samples.shape[1])
+
+    def _heard(self, numbers: int) -> list[int]:
+        """Places of the cues that count for samples of so many numbers."""
         if self.detector.local_weight > 0:
             return _CUES_OF_MAPS
-        return _CUES_OF_MANY if self.memory.samples.shape[1] >= _MANY else _CUES_OF_FEW
+        return _CUES_OF_MANY if numbers >= _MANY else _CUES_OF_FEW
 
     @property
     def _say(self) -> Tensor:
@@ -378,6 +385,10 @@ class Memory(nn.Module):
 
     `reach` is on a logarithmic scale, and of each sample without itself; `level` is the mean of the first of its three
     over a sample and its few neighbours, so that of a lone one it is not its own.
+
+    Args:
+        rule: how many neighbours are looked up.
+        whitens: whether neighbours are looked up among whitened samples too; otherwise these distances are 0.
     """
 
     samples: Tensor
@@ -389,9 +400,10 @@ class Memory(nn.Module):
     floor: Tensor
     whitened: Tensor
 
-    def __init__(self, rule: LocalScores) -> None:
+    def __init__(self, rule: LocalScores, whitens: bool = True) -> None:
         super().__init__()
         self.rule = rule
+        self.whitens = whitens
         self.register_buffer("samples", torch.zeros(1, 1))  # [m, d], standardised
         self.register_buffer("mean", torch.zeros(1))
         self.register_buffer("scale", torch.ones(1))
@@ -404,6 +416,16 @@ class Memory(nn.Module):
 
     def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances."""
+        self.remember(samples, standardise)
+        around = self._surroundings((self.samples, self.whitened))
+        self._set_floor(around)
+        self.reach = self._log(around.distances).to(samples)
+        few = self.reach[0][around.near[0][:, : self.rule.nearest]]
+        self.level = torch.cat([self.reach[0][:, None], few], 1).mean(1)
+        return around.near[0], self._local(around)
+
+    def remember(self, samples: Tensor, standardise: bool) -> None:
+        """Place samples [m, d] in both spaces."""
         self.mean = samples.mean(0)
         std = samples.std(0, correction=0)
         # Features differ in their units of measure; pixels and bands do not.
@@ -414,19 +436,22 @@ class Memory(nn.Module):
         added = _SHRINKAGE * values.sum() / samples.shape[1]
         self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
         self.project()
-        around = self._surroundings((self.samples, self.whitened))
+
+    def _set_floor(self, around: Surroundings) -> None:
         # A duplicate's distance of zero has no logarithm: a hundredth of the usual one stands in for less than that.
-        self.floor = (0.01 * around.distances.median(1).values).clamp_min(1e-12).to(samples)
-        self.reach = self._log(around.distances).to(samples)
-        few = self.reach[0][around.near[0][:, : self.rule.nearest]]
-        self.level = torch.cat([self.reach[0][:, None], few], 1).mean(1)
-        return around.near[0], self._local(around)
+        self.floor = (0.01 * around.distances.median(1).values).clamp_min(1e-12).to(self.samples)
 
     def forward(self, samples: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor], Tensor]:
         """For samples [n, d] their neighbours among the training samples [n, many], their local distances, and which
         training sample each is itself [n], -1 being none."""
         around = self._surroundings(self.spaces_of(samples))
         return around.near[0], self._local(around), around.own
+
+    def reach_within(self, index: Tensor) -> Tensor:
+        """What `reach` is [3, k] of the remembered samples at `index` [k], whose usual distances are those of all."""
+        around = self._surroundings((self.samples[index], self.whitened[index]))
+        self._set_floor(around)
+        return self._log(around.distances).to(self.samples)
 
     def reach_of(self, spaces: tuple[Tensor, Tensor]) -> Tensor:
         """What `reach` is of the training samples, of samples in these spaces: [3, n]."""
@@ -463,6 +488,10 @@ class Memory(nn.Module):
             nearest = distances if not near else nearest
             rows.append(distances[:, few - 1])
             near.append(indices)
+            if not self.whitens:
+                rows.append(torch.zeros_like(rows[0]))
+                near.append(indices[:, :few])
+                break
         flat = beyond(asked[0], self.samples, near[0])
         return Surroundings(torch.stack([rows[0], flat, rows[1]]), [near[0], near[0], near[1]], nearest, own)
 

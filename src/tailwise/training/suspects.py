@@ -32,6 +32,8 @@ _FEWEST = 20
 # A lump of anomalies up to this size does not excuse its members.
 _LARGE_LUMP = 20
 _PART = 20_000
+# Of a larger part what is usual is told by so many samples, drawn.
+_USUAL_PART = 8_000
 # Data looks unlabelled where more than this share, and so many, of at most so many samples are odd by so many robust
 # deviations of oddness.
 _ODD, _MOST_ODD, _FEWEST_ODD, _LOOKED_AT = 5.0, 0.04, 5, 2_000
@@ -41,7 +43,8 @@ _ODD, _MOST_ODD, _FEWEST_ODD, _LOOKED_AT = 5.0, 0.04, 5, 2_000
 def find(data: Data) -> Tensor:
     """Which samples [n] are suspects; none where samples have no local scores, or are fewer than 20.
 
-    A larger set is looked at in random parts of at most 20,000 samples.
+    A larger set is looked at in random parts of at most 20,000 samples; of more than 8,000, a random 8,000 say how far
+    apart samples usually are.
     """
     found = torch.zeros(len(data), dtype=torch.bool)
     if not data.modality.local_scores:
@@ -54,9 +57,15 @@ def find(data: Data) -> Tensor:
 
 
 def _among(data: Data) -> Tensor:
-    memory = _memory_of(data)
-    far = robust_deviations(memory.whitened.norm(dim=1)[None])[0]
-    return (far > _FAR) & (robust_deviations(memory.reach).mean(0) < _NEAR)
+    memory = _placed(data, LocalScores.nearest)
+    suspect = robust_deviations(memory.whitened.norm(dim=1)[None])[0] > _FAR
+    far = suspect.nonzero().flatten()
+    if len(far):
+        drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_USUAL_PART]
+        reach = memory.reach_within(torch.cat([drawn, far]))
+        middle, spread = (each[:, None] for each in middle_and_spread(reach[:, : len(drawn)]))
+        suspect[far] = ((reach[:, len(drawn) :] - middle) / spread).mean(0) < _NEAR
+    return suspect
 
 
 def standing(scores: Tensor) -> Tensor:
@@ -167,10 +176,17 @@ def are_many(odd: int, of: int) -> bool:
     return odd >= _FEWEST_ODD and odd > _MOST_ODD * of
 
 
-def _memory_of(data: Data, neighbour: int = LocalScores.nearest) -> Memory:
+def _memory_of(data: Data, neighbour: int) -> Memory:
     """The samples in spaces where they can be compared, with distances to this neighbour."""
     memory = Memory(LocalScores(nearest=neighbour))
     memory.learn(torch.cat(list(_batches_of(data))), data.modality.small.units_differ)
+    return memory
+
+
+def _placed(data: Data, neighbour: int) -> Memory:
+    """The same without the distances."""
+    memory = Memory(LocalScores(nearest=neighbour))
+    memory.remember(torch.cat(list(_batches_of(data))), data.modality.small.units_differ)
     return memory
 
 
