@@ -156,8 +156,8 @@ def _score_lines(sample: Mapping[str, Any], escape: Callable[[Any], str]) -> lis
         cues = [(cue["name"], numbers.number(cue["value"])) for cue in sample["cues"]]
         lines += table(("comparison with its neighbours (the score is the mean)", "value"), cues)
     if sample["links"]:
-        rows = [(row["sample"], numbers.number(row["contribution"])) for row in sample["links"]["rows"]]
-        lines += table((links_title(sample["links"]), "raises the score by"), rows[:_ROWS])
+        links = [(row["sample"], numbers.number(row["contribution"])) for row in sample["links"]["rows"]]
+        lines += table((links_title(sample["links"]), "raises the score by"), links[:_ROWS])
     if sample["regions"]:
         rows = [
             (row["name"], numbers.number(row["highest"]), "flagged" if row["flagged"] else "not flagged")
