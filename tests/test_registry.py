@@ -124,7 +124,7 @@ def test_no_number_is_taken_that_is_not_finite_or_not_within_what_describe_print
         refused: list[object] = ["x", float("nan"), float("inf"), -float("inf"), 10**400, object()]
         if "whole" in text:
             refused += [0.5, True, 10**30]
-        if above := re.search(r"above (\S+)", text):
+        if above := re.search(r"above (\S+?)(?:,|$| )", text):
             refused.append(float(above[1]) if "whole" not in text else int(above[1]))
         if least := re.search(r"(?:at least|from) (\S+?)(?:,|$| )", text):
             refused.append(int(least[1]) - 1 if "whole" in text else float(least[1]) - 1e-6)

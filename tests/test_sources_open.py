@@ -14,7 +14,16 @@ import scipy.io
 from PIL import Image
 
 from tailwise.core import registry
-from tailwise.core.problem import OnDisk, Pictured, Previewed, ReadByBackbone, ReadByNeighbours, SkipsBad, Tabular
+from tailwise.core.problem import (
+    OnDisk,
+    Pictured,
+    Previewed,
+    ReadByBackbone,
+    ReadByNeighbours,
+    SkipsBad,
+    Surfaced,
+    Tabular,
+)
 from tailwise.errors import InputError
 from tailwise.sources import image_samples, solar
 from tailwise.sources.arrays import ArrayFile
@@ -27,7 +36,9 @@ from tailwise.sources.images import ImageFolder
 from tailwise.sources.long_tail import LongTail
 from tailwise.sources.memory import InMemory
 from tailwise.sources.options import SourceOptions
+from tailwise.sources.point_clouds import PointClouds
 from tailwise.sources.recognition import Match, PathSource
+from tailwise.sources.rgb_xyz import RgbXyz
 from tailwise.sources.solar import SolarCells
 from tailwise.sources.table import Table
 
@@ -202,11 +213,13 @@ def test_solar_options_are_whole_numbers(options):
 
 
 def test_what_sources_can_is_what_they_declare():
-    can = (OnDisk, Previewed, Pictured, SkipsBad, Tabular, ReadByBackbone, ReadByNeighbours)
+    can = (OnDisk, Previewed, Pictured, Surfaced, SkipsBad, Tabular, ReadByBackbone, ReadByNeighbours)
     kinds = {
         Table("t"): (OnDisk, Tabular),
         ImageFolder("f"): (OnDisk, Previewed, Pictured, SkipsBad, ReadByBackbone),
         SolarCells(): (Previewed, ReadByBackbone),
+        RgbXyz("r"): (OnDisk, Previewed, Pictured, Surfaced, SkipsBad, ReadByBackbone),
+        PointClouds("p"): (OnDisk, Previewed, Pictured, Surfaced),
         Cube("c"): (OnDisk,),
         Idx("i"): (OnDisk,),
         Nodes("g"): (OnDisk, Tabular, ReadByNeighbours),

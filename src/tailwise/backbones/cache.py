@@ -126,6 +126,15 @@ def preview(path: Path, reading: str, picture: Callable[[], Tensor]) -> Tensor:
     return torch.from_numpy(kept).float() / 255
 
 
+def of_file(path: Path, reading: str, make: Callable[[], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """The array of this shape that is made of a file, from the cache or of `make()`; `reading` says how it is made."""
+
+    def fits(kept: np.ndarray) -> bool:
+        return kept.shape == shape and kept.dtype.kind == "f" and bool(np.isfinite(kept).all())
+
+    return _kept(cache_folder(), _hash(_content(path), reading.encode()), make, fits)
+
+
 def of_images(images: Tensor, backbone: str, resize: Callable[[Tensor], Tensor]) -> Tensor:
     """Pooled features [n, d] of images [n, 1 or 3, height, width] in 0..1 that are at hand, after `resize`."""
     first = resize(images[:1])

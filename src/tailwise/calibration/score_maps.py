@@ -76,7 +76,7 @@ def of_data(detector: Detector, data: Data, smoothing: float = SMOOTHING) -> Ite
     _check(detector, smoothing)
     size = max(1, min(_MOST_AT_ONCE, _BATCH_ENTRIES // math.prod(data.sample_shape)))
     for reading in inference.readings(detector, data, size, score=False, map=True):
-        yield from smoothed(reading.map, smoothing).numpy()
+        yield from _finished(detector, reading.map, smoothing).numpy()
 
 
 def with_scores(
@@ -85,8 +85,13 @@ def with_scores(
     """The score of each sample and its smoothed map, as `inference.score` and `of_data` give them, in one pass."""
     _check(detector, smoothing)
     for reading in inference.readings(detector, data, batch_size, map=True):
-        parts = (smoothed(part, smoothing).numpy() for part in reading.map.split(_MOST_AT_ONCE))
+        parts = (_finished(detector, part, smoothing).numpy() for part in reading.map.split(_MOST_AT_ONCE))
         yield from zip(reading.score.tolist(), (found for part in parts for found in part), strict=True)
+
+
+def _finished(detector: Detector, maps: Tensor, smoothing: float) -> Tensor:
+    """Maps as everything else sees them: smoothed, unless their places have no order."""
+    return maps.contiguous() if detector.modality.scattered else smoothed(maps, smoothing)
 
 
 def smoothed(maps: Tensor, smoothing: float = SMOOTHING) -> Tensor:
@@ -162,14 +167,25 @@ def gather_known(
         for i, scores in zip(known, of_data(detector, test.data.take(known), smoothing), strict=True):
             if not anomalous[i]:
                 clean.append(float(scores.max()))
-            scores = _measured(scores)
             mask = masks[i] if anomalous[i] else None
+            if detector.modality.scattered:
+                yield _defect_first(scores, mask)
+                continue
+            scores = _measured(scores)
             yield scores, None if mask is None else nearest(mask, scores.shape)
 
     try:
         return pixel_metrics.gather(pairs()), np.array(clean)
     except pixel_metrics.OneSided:
         return None
+
+
+def _defect_first(scores: np.ndarray, mask: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores and defects [points, 1] in an order in which all of a cloud's defects are one region."""
+    if mask is None:
+        return scores, None
+    order = np.argsort(~np.asarray(mask, bool)[:, 0], kind="stable")
+    return scores[order], np.asarray(mask, bool)[order]
 
 
 def nearest(mask: np.ndarray, size: tuple[int, ...]) -> np.ndarray:

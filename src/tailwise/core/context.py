@@ -107,6 +107,31 @@ class Graph:
 
 
 @dataclass(frozen=True, eq=False)
+class Measured:
+    """Which places of the samples were measured in depth: the others hold no geometry of their own.
+
+    A detector of two modalities looks at it where it is there; no detector needs it.
+
+    Attributes:
+        cells: [n, *space] bool.
+
+    Examples:
+        >>> context = Measured(torch.tensor([[[True, False]], [[True, True]]]))
+        >>> len(context), context.take(torch.tensor([1])).cells.tolist()
+        (2, [[[True, True]]])
+    """
+
+    cells: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def take(self, index: Tensor) -> Measured:
+        """Those of the samples at `index` [b]."""
+        return Measured(self.cells[index.cpu()])
+
+
+@dataclass(frozen=True, eq=False)
 class Scene:
     """One scene, and the places [k] in it, counted row by row, of the pixels that are asked about."""
 

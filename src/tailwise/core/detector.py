@@ -81,6 +81,15 @@ class Settling(Protocol):
 
 
 @runtime_checkable
+class SelfChecked(Protocol):
+    """Whose loss says little of its score, so that it answers for itself what its steps have taught."""
+
+    def self_checks(self, batch: Batch) -> list[tuple[str, bool, float, str]]:
+        """A name, whether the answer is good, the figure behind it and a sentence."""
+        ...
+
+
+@runtime_checkable
 class Mapping2d(Protocol):
     """Says where in the sample the anomaly is."""
 
@@ -209,6 +218,7 @@ class Detector(nn.Module):
     `left_out_is_new` says that `score_left_out` is what a sample gets that was not trained on;
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
+    `usual_steps` names how many steps it usually takes, and of how many samples, where the user names neither;
     `sample_shape` and `modality` are set by `start`, before `build`.
 
     Examples:
@@ -253,6 +263,7 @@ class Detector(nn.Module):
     left_out_is_new: bool = False
     maps_are_gradients: bool = False
     planned_steps: int = 0
+    usual_steps: tuple[int, int] | None = None
     sample_shape: tuple[int, ...] = ()
     modality: Modality = ROW
 

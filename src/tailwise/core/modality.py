@@ -43,6 +43,8 @@ class Modality:
         units_differ: features have units of measure of their own, so each is standardised before samples are compared.
         local_scores: whether scores are read against neighbours unless the user says otherwise.
         continuum: samples blend into each other instead of falling into kinds.
+        scattered: what follows each other in a map is not beside each other, so nothing of it is smoothed or drawn as a
+            picture.
         detector: which one scores samples where nobody names one; docs/decisions/0011-defaults.md says why.
         detector_reason: the same in a few words.
     """
@@ -56,6 +58,7 @@ class Modality:
     units_differ: bool = True
     local_scores: bool = True
     continuum: bool = False
+    scattered: bool = False
     detector: str = "nearest-neighbours"
     detector_reason: str = "on long tails as good as the autoencoder, and needs no epochs"
 
@@ -190,6 +193,15 @@ class _FeatureMap(_Image):
         return ()
 
 
+@dataclass(frozen=True)
+class _PointCloud(_FeatureMap):
+    def fits(self, sample_shape: tuple[int, ...]) -> bool:
+        return len(sample_shape) == 3 and sample_shape[2] == 1
+
+    def picture(self, sample: Tensor) -> Tensor | None:
+        return None
+
+
 ROW = Modality()
 # The pixels of a scene are a continuum with sparse borders rather than separate kinds, and an anomaly is often several
 # pixels that excuse each other: read against their neighbours, spectra lost most of what detectors knew.
@@ -207,8 +219,14 @@ FEATURE_MAP = _FeatureMap(
     units_differ=False, local_scores=False,
     detector="patch-ensemble", detector_reason="ahead of each of its parts on most sets, and says where a defect is",
 )  # fmt: skip
+# What is said of a point is in no grid: a point has neighbours in space, not in the list of points.
+POINT_CLOUD = _PointCloud(
+    "point cloud", "point clouds", "[channels, points, 1]", "channels", "points", 2,
+    units_differ=False, local_scores=False, scattered=True,
+    detector="patch-memory", detector_reason="the memory of normal points, BTF on geometry alone",
+)  # fmt: skip
 SPATIAL = (IMAGE, FEATURE_MAP)
-_MODALITIES = {each.name: each for each in (ROW, SPECTRUM, IMAGE, FEATURE_MAP)}
+_MODALITIES = {each.name: each for each in (ROW, SPECTRUM, IMAGE, FEATURE_MAP, POINT_CLOUD)}
 
 
 def find(name: str) -> Modality:

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..numerics.surfaces import Surface
 from .data import Data
 
 
@@ -153,6 +154,19 @@ class Pictured(Previewed, Protocol):
 
     def picture(self, name: str) -> Tensor:
         """The picture [3, height, width] (0 to 1) of the sample of this name, in its own size, upright."""
+        ...
+
+
+@runtime_checkable
+class Surfaced(Protocol):
+    """A source of scans or point clouds, whose surface is shown shaded, with scores on it."""
+
+    def surface(self, name: str) -> Surface:
+        """The surface of the sample of this name.
+
+        Raises:
+            InputError: it has none, or its file is gone.
+        """
         ...
 
 

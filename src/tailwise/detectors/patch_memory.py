@@ -23,11 +23,12 @@ from ..core.bounds import Bounds, Count, CountFromZero, NotNegative, OddSide, Sh
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
 from ..core.identity import sample_digests
-from ..core.modality import SPATIAL
+from ..core.modality import POINT_CLOUD, SPATIAL
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops, neighbours
 from .components import pooling
+from .components.channel_groups import groups_of, variance_of_groups
 from .components.coreset import BLOCK_ENTRIES, directed, directions, k_centres
 from .components.outlier_factor import outlier_factors
 
@@ -71,11 +72,11 @@ class PatchMemory(Detector):
             Images of rare kinds are spared.
         standardise: give every channel the same spread; otherwise all are divided by one number.
         neighbourhood: side of the square of positions that are averaged to a patch. 5 finds large, weak defects better
-            than 3, and small ones less exactly.
+            than 3, and small ones less exactly. Points of clouds are not averaged.
         max_memory: bytes that a fit may take, such as "2GB". More images than fit are thinned in blocks, then together.
     """
 
-    modalities = SPATIAL
+    modalities = (*SPATIAL, POINT_CLOUD)
     wants_maps = True
     solve_once = True
     memory: Tensor
@@ -235,7 +236,7 @@ class PatchMemory(Detector):
     def parts(self, samples: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
         centred = (samples - self.mean[:, None, None]) / self.scale[:, None, None]
-        return pooling.padded_means(centred, self.neighbourhood)
+        return pooling.padded_means(centred, 1 if self.modality.scattered else self.neighbourhood)
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
         """One pass: the distinct samples in order, their weights, and moments of their positions."""
@@ -262,7 +263,8 @@ class PatchMemory(Detector):
         variance = (squares / count - mean.square()).clamp_min(0)
         # Sums of squares are exact to about this share of the mean's square.
         constant = variance <= 1e-10 * mean.square().clamp_min(1e-20)
-        variance = variance if self.standardise else variance.mean().expand_as(variance)
+        if not self.standardise:
+            variance = variance_of_groups(variance, groups_of(data.features, len(variance)))
         scale = torch.where(constant | (variance <= 0), 1.0, variance.sqrt())
         return _Distinct(data.take(first), torch.tensor(mass), mean, scale)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..core.bounds import Count, OddSide, Widths
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading, ReadsOnce
-from ..core.modality import ROW, SPATIAL
+from ..core.modality import POINT_CLOUD, ROW, SPATIAL
 from ..core.registry import find, register
 from .components import pooling
 
@@ -28,12 +28,13 @@ class Patches(ReadsOnce):
 
     Args:
         detector: what learns the patches [channels]; None is an autoencoder.
-        neighbourhood: side of the square of positions that are averaged to a patch; 1 leaves positions as they are.
+        neighbourhood: side of the square of positions that are averaged to a patch; 1 leaves positions as they are, as
+            the points of clouds always are.
         most: how many patches are learnt from.
         highest: how many of an image's patches its score is the mean of.
     """
 
-    modalities = SPATIAL
+    modalities = (*SPATIAL, POINT_CLOUD)
     wants_maps = True
 
     def __init__(
@@ -76,7 +77,7 @@ class Patches(ReadsOnce):
 
     def _patches(self, samples: Tensor) -> Tensor:
         """[b, channels, height, width] -> [b, positions, channels]."""
-        return pooling.means_around(samples, self.neighbourhood)
+        return pooling.means_around(samples, 1 if self.modality.scattered else self.neighbourhood)
 
     def _as_rows(self, batch: Batch) -> Batch:
         rows = self._patches(batch.samples).flatten(0, 1)

@@ -377,13 +377,19 @@ def _regions(known: Known, one: Data) -> list[dict[str, Any]] | None:
     flagged = found > scale.threshold
     if not flagged.any():
         flagged = found == found.max()
-    labelled, count = scipy.ndimage.label(flagged)
+    scattered = known.detector.modality.scattered
+    labelled, count = (flagged.astype(int), 1) if scattered else scipy.ndimage.label(flagged)
     rows: list[dict[str, Any]] = []
     for number in range(1, count + 1):
         inside = labelled == number
         box, highest = box_of(torch.from_numpy(inside)), float(found[inside].max())
         rows.append(
-            {"name": _where(box), "box": box, "highest": highest, "flagged": highest > scale.threshold}
+            {
+                "name": f"{int(inside.sum())} points" if scattered else _where(box),
+                "box": box,
+                "highest": highest,
+                "flagged": highest > scale.threshold,
+            }
             | {"share": float(inside.mean()), "threshold": scale.threshold}
         )
     return sorted(rows, key=lambda row: -row["highest"])[:_REGIONS]

@@ -19,9 +19,9 @@ from ..core.problem import Labelled, Pictured, Source
 from ..errors import InputError
 from . import explanation, numbers
 from .explanation import Known
-from .heat_maps import fitted, overlay
+from .heat_maps import overlay
 from .page import in_markdown, in_text, page, within_budget
-from .pictures import data_uri, of_named, pictures_of
+from .pictures import backdrops_of, data_uri, of_named, pictures_of
 
 _ROWS, _BOXES = 8, 5
 _SIDE, _GAP = 400, 6
@@ -224,12 +224,13 @@ def _picture(known: Known, source: Source, samples: Data, at: int, sample: Mappi
         return _plain_picture(source, samples, at)
     with suppress(InputError):  # the file may have gone away since
         picture = _sized(pictures_of(source, samples)(at))
-        parts = [_boxed(picture, sample)]
+        parts = [picture if samples.modality.scattered else _boxed(picture, sample)]
         scale = known.run.map_scale
         if scale is not None and sample["regions"]:
             scores = next(iter(score_maps.of_data(known.detector, samples.take([at]), known.run.settings.smoothing)))
             parts.append(np.full((len(picture), _GAP, 3), 255, dtype=np.uint8))
-            parts.append(overlay(picture, fitted(scores, picture.shape[:2]), scale))
+            over = backdrops_of(source, samples)(at, picture)
+            parts.append(overlay(over.picture, over.laid(scores), scale))
         return data_uri(np.concatenate(parts, 1))
     return ""
 

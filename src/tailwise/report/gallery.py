@@ -97,14 +97,16 @@ def _drawn(
     """Picture and flagged share of each sample; nothing for one whose picture went away since."""
     if not len(places):
         return []
-    picture = pictures.small_pictures_of(source, data)
+    picture, backdrop = pictures.small_pictures_of(source, data), pictures.backdrops_of(source, data)
     found: list[dict[str, Any]] = []
     for place, scores in zip(places, score_maps.of_data(detector, data.take(places), smoothing), strict=True):
         found.append({})
         with suppress(InputError):
             left = picture(place)
-            right = heat_maps.overlay(left, heat_maps.fitted(scores, left.shape[:2]), scale)
-            left = heat_maps.truth(left, None if masks is None else masks[place])
+            over = backdrop(place, left)
+            right = heat_maps.overlay(over.picture, over.laid(scores), scale)
+            mask = None if masks is None else masks[place]
+            left = heat_maps.truth(left, over.marked(mask))
             gap = np.full((len(left), _GAP, 3), 255, dtype=np.uint8)
             uri = pictures.data_uri(np.concatenate([left, gap, right], 1))
             flagged = float((scores > scale.threshold).mean())

@@ -6,17 +6,20 @@ import base64
 import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
 
+from ..calibration import score_maps
 from ..core.data import Data
 from ..core.modality import ROW
-from ..core.problem import Pictured, Previewed, Source
+from ..core.problem import Pictured, Previewed, Source, Surfaced
 from ..errors import InputError
-from . import selection
+from ..numerics.surfaces import Surface
+from . import heat_maps, selection
 from .page import PICTURE_BYTES
 
 # Pixels of the longer side: of a picture in a list, from and to, and of one that a score map is laid over.
@@ -113,3 +116,41 @@ def pictures_of(source: Source, data: Data) -> Callable[[int], np.ndarray]:
         return _bytes(shown)
 
     return picture
+
+
+@dataclass(frozen=True, eq=False)
+class Backdrop:
+    """What a map is drawn over: a picture [h, w, 3] (0 to 255), or that of a surface, on whose points scores lie."""
+
+    picture: np.ndarray
+    surface: Surface | None = None
+
+    def laid(self, scores: np.ndarray) -> np.ndarray:
+        """A map at each pixel of the picture [h, w]."""
+        if self.surface is None:
+            return heat_maps.fitted(scores, (self.picture.shape[0], self.picture.shape[1]))
+        return self.surface.laid(heat_maps.fitted(scores, self.surface.grid)).astype(np.float32)
+
+    def marked(self, mask: np.ndarray | None) -> np.ndarray | None:
+        """A mask of a cloud's points at each pixel of the picture [h, w]; one of a photograph's pixels as it is."""
+        if mask is None or self.surface is None or self.surface.grid[1] > 1:
+            return mask
+        found = self.surface.laid(score_maps.nearest(mask, self.surface.grid))
+        return found & (self.surface.place >= 0)
+
+
+def backdrops_of(source: Source, data: Data) -> Callable[[int, np.ndarray | None], Backdrop]:
+    """A function from a sample's place to what its map is drawn over: the shaded surface where the source has one, or
+    else its picture. A picture of the sample [h, w, 3] that is at hand says how large."""
+    picture = pictures_of(source, data)
+
+    def backdrop(place: int, beside: np.ndarray | None) -> Backdrop:
+        if isinstance(source, Surfaced):
+            with suppress(InputError):  # a photograph without a scan
+                surface = source.surface(data.names[place])
+                if beside is not None:
+                    surface = surface.resized((beside.shape[0], beside.shape[1]))
+                return Backdrop(surface.picture, surface)
+        return Backdrop(picture(place) if beside is None else beside)
+
+    return backdrop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -135,3 +136,8 @@ def decoded(files: Sequence[Path], size: int | tuple[int, int], channels: int) -
         return None
     pixels = (pictures * 255).round()
     return pixels.byte() if torch.equal(pixels / 255, pictures) else None
+
+
+def names_of(names: Sequence[str]) -> list[str]:
+    """Names as text that can be written anywhere, also where a file's name is not valid Unicode."""
+    return [os.fsencode(name).decode("utf-8", "replace") for name in names]

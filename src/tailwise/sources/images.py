@@ -177,7 +177,7 @@ class ImageFolder(PathSource):
         or more than 8 bits."""
         if self._picture_channels not in (1, 3):
             return None
-        return image_samples.decoded([self._path_of(name) for name in names], self._size, self._picture_channels)
+        return image_samples.decoded([self.path_of(name) for name in names], self._size, self._picture_channels)
 
     def network(self) -> nn.Module:
         """What makes samples of such pictures."""
@@ -186,7 +186,7 @@ class ImageFolder(PathSource):
     def preview(self, name: str, side: int = 128) -> Tensor:
         """The picture [3, height, width] of one sample, in its own shape, for people to look at."""
         reading_of = f"within {side}, {self.channels} channels, {described()}"
-        return image_samples.features().preview(self._path_of(name), reading_of, lambda: self._shown_at(name, side))
+        return image_samples.features().preview(self.path_of(name), reading_of, lambda: self._shown_at(name, side))
 
     def picture(self, name: str) -> Tensor:
         """The picture [3, height, width] of one sample in its own size, upright."""
@@ -194,11 +194,16 @@ class ImageFolder(PathSource):
 
     def _shown_at(self, name: str, side: int | None) -> Tensor:
         channels = 3 if self.channels == 1 else self.channels
-        shown = IMAGE.picture(image_files.read_within(self._path_of(name), side, channels))
+        shown = IMAGE.picture(image_files.read_within(self.path_of(name), side, channels))
         assert shown is not None
         return shown.expand(3, -1, -1)
 
-    def _path_of(self, name: str) -> Path:
+    def path_of(self, name: str) -> Path:
+        """Where the image of this name is.
+
+        Raises:
+            InputError: outside the folder.
+        """
         root = find_path(self.path)
         root = root.parent if root.is_file() else root
         path = root / name
@@ -269,7 +274,7 @@ class ImageFolder(PathSource):
     def _data(self, root: Path, names: list[str]) -> Data:
         files = [root / name for name in names]
         samples = image_samples.image_samples(files, self.read, self._size, self.channels, self.layers)
-        return Data(samples, _shown(names), modality=image_samples.modality_of(self.read, self.layers))
+        return Data(samples, image_samples.names_of(names), modality=image_samples.modality_of(self.read, self.layers))
 
     def _labelled(self, root: Path, names: list[str], layout: Layout, groups: dict[str, str] | None) -> Labelled:
         data = self._data(root, names)
@@ -457,7 +462,7 @@ def _unreadable(root: Path, names: list[str], channels: int) -> list[str]:
         except image_files.BadPicture:
             bad.append(name)
     if bad:
-        shown = ", ".join(_shown(bad[:5])) + (" and others" if len(bad) > 5 else "")
+        shown = ", ".join(image_samples.names_of(bad[:5])) + (" and others" if len(bad) > 5 else "")
         warnings.warn(f"{len(bad)} of {len(names)} images cannot be read and are left out: {shown}", stacklevel=5)
     return bad
 
@@ -490,8 +495,3 @@ def _read_groups(path: Path) -> dict[str, str]:
         raise InputError(f"{path} has the columns {columns}: needed are 'file' and one that names the group")
     place, group = columns.index("file"), 1 - columns.index("file")
     return {row[place]: row[group] if len(row) > group else "" for row in rows if len(row) > place}
-
-
-def _shown(names: Sequence[str]) -> list[str]:
-    """Names as text that can be written anywhere, also where a file's name is not valid Unicode."""
-    return [os.fsencode(name).decode("utf-8", "replace") for name in names]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Batch, Data
-from ..core.detector import Contrasting, Detector, Trainable
+from ..core.detector import Contrasting, Detector, SelfChecked, Trainable
 from ..numerics.metrics import auroc
 from ..weights.densities import Density
 from ..weights.steps import Importance
@@ -55,10 +55,12 @@ def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: An
         batch = data.batch(chosen).to(inference.device_of(detector))
         # A detector that had learnt before need not get better.
         checks += [] if outcome.continues else [_loss_fell(outcome.history, outcome.unweighted_epochs)]
-        checks += [
-            _contrast(detector, batch) if isinstance(detector, Contrasting) else _agreement(detector, batch),
-            _collapse(detector, batch),
-        ]
+        if isinstance(detector, SelfChecked):
+            # Its score is not of what its steps are about.
+            checks += [Check(*found) for found in detector.self_checks(batch)]
+        else:
+            checks += [_contrast(detector, batch) if isinstance(detector, Contrasting) else _agreement(detector, batch)]
+        checks += [_collapse(detector, batch)]
     if weighting.steps:
         checks += [_effective(outcome.weights), *_approach(weighting, outcome)]
     return checks

@@ -166,6 +166,9 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
 
 def _in_steps(detector: Detector, data: Data, training: Training) -> Training:
     """The training with the batches that the detector takes."""
+    if detector.usual_steps is not None and training.epochs is None and training.batch_size == Training().batch_size:
+        steps, size = detector.usual_steps
+        return replace(training, batch_size=size, epochs=math.ceil(steps / math.ceil(len(data) / size)))
     return replace(training, batch_size=len(data)) if detector.full_batch else training
 
 

@@ -14,13 +14,18 @@ from ..calibration.score_maps import Scale
 from ..core.data import Data
 from ..core.problem import OnDisk, Source
 from ..errors import InputError
+from ..numerics.surfaces import Surface
 from ..report import heat_maps
+from ..report.pictures import Backdrop
 from ..runs.file_names import path_inside
 from ..runs.files import cannot_write, write_new
 from ..runs.result_folder import made_whole
+from ..sources.cloud_files import write_ply
 from ..sources.paths import find_path
 
 ENDINGS = MAP, OVERLAY, MASK = ".map.tiff", ".overlay.png", ".mask.png"
+# Of what has a surface too: its points, each with its score.
+POINTS = ".map.ply"
 
 
 def check_folder(folder: Path, source: Source) -> None:
@@ -51,10 +56,10 @@ def check_names(folder: Path, names: Sequence[str]) -> list[PurePosixPath]:
 
 
 def write_maps(
-    folder: Path, data: Data, scores: Iterable[np.ndarray], scale: Scale, picture: Callable[[int], np.ndarray]
+    folder: Path, data: Data, scores: Iterable[np.ndarray], scale: Scale, backdrop: Callable[[int, None], Backdrop]
 ) -> None:
     """Write `<sample>.map.tiff` (float scores), `.overlay.png` and `.mask.png` (255 where flagged) in the picture's
-    size.
+    size; of scans and clouds also `.map.ply`, every measured point with its score.
 
     Args:
         folder: made if it is missing, with the folders in the samples' names. All maps appear in it at once, when the
@@ -62,22 +67,31 @@ def write_maps(
         data: the samples, for their names.
         scores: their maps.
         scale: the threshold, and the colours.
-        picture: the picture [h, w, 3] (0 to 255) of the sample at a place.
+        backdrop: what the map of the sample at a place is drawn over, in its own size.
     """
     places = check_names(folder, data.names)
     with made_whole(folder) as unfinished:
         for index, (place, found) in enumerate(zip(places, scores, strict=True)):
-            background = picture(index)
-            found = heat_maps.fitted(found, background.shape[:2])
+            over = backdrop(index, None)
+            written = [] if over.surface is None else [(_points(over.surface, found), POINTS)]
+            found = over.laid(found)
             base = unfinished / place
             try:
                 base.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise cannot_write(folder / place, error) from error
-            drawn = heat_maps.with_bar(heat_maps.overlay(background, found, scale), scale)
+            drawn = heat_maps.with_bar(heat_maps.overlay(over.picture, found, scale), scale)
             flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
             for image, ending in ((Image.fromarray(found), MAP), (drawn, OVERLAY), (flagged, MASK)):
-                write_new(base.with_name(base.name + ending), _encoded(image, ending))
+                written.append((_encoded(image, ending), ending))
+            for content, ending in written:
+                write_new(base.with_name(base.name + ending), content)
+
+
+def _points(surface: Surface, scores: np.ndarray) -> bytes:
+    """A PLY file of the measured points with their scores."""
+    kept = np.isfinite(surface.points).all(1)
+    return write_ply(surface.points[kept], heat_maps.fitted(scores, surface.grid).reshape(-1)[kept])
 
 
 def _encoded(image: Image.Image, ending: str) -> bytes:

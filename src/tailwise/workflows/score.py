@@ -107,5 +107,5 @@ def _write_maps(
             scores.append(score)
             yield found
 
-    map_files.write_maps(folder, samples, maps(), scale, pictures.pictures_of(source, samples))
+    map_files.write_maps(folder, samples, maps(), scale, pictures.backdrops_of(source, samples))
     return np.array(scores)
