@@ -19,6 +19,7 @@ from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.detector import ClosedForm, Detector
 from tailwise.core.modality import IMAGE, ROW, SPECTRUM
+from tailwise.core.seeding import seeded
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.detectors.patches import FeatureAutoEncoder
@@ -401,3 +402,11 @@ class TestProcesses:
     def test_one_that_knows_no_others_is_refused(self) -> None:
         with pytest.raises(InputError, match="run under torchrun"):
             AllReduce()
+
+
+@pytest.mark.parametrize("device", ["a\udc80b", "", "cuda:999", "gpu"])
+def test_a_device_that_is_not_there_is_refused_before_anything_is_drawn(device: str) -> None:
+    before = torch.get_rng_state()
+    with pytest.raises(InputError), seeded(0, device):
+        pass
+    assert torch.equal(before, torch.get_rng_state())

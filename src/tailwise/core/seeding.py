@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from .inference import check_device
+
 
 @contextmanager
 def seeded(seed: int | None = None, device: str = "cpu") -> Iterator[None]:
@@ -14,7 +16,11 @@ def seeded(seed: int | None = None, device: str = "cpu") -> Iterator[None]:
 
     A GPU's generator is touched only where `device` names one: to ask for its state wakes it, which takes seconds and
     memory, and a process that has woken it cannot be forked.
+
+    Raises:
+        InputError: there is no such device.
     """
+    check_device(device)
     there = torch.device(device)
     gpus = []
     if there.type == "cuda":
