@@ -67,8 +67,8 @@ STEPPED = ("compactness only, mean", "consistency only, mean", "LSFA, mean", "LS
 HEAD = """# Photographs with geometry
 
 Written by `benchmarks/three_d.py` from results/three-d.jsonl: mean AUROC over parts and seeds, one thread. parts3d is
-generated: CAD models, scanned and spoilt by a program. No figure here carries over to real scans. The two parts
-plate_holes and angle_block were looked at when defaults were chosen, the other three were not. Empty rows were not run.
+generated: CAD models, scanned and spoilt by a program. No figure here carries over to real scans. The part
+plate_holes was looked at when defaults were chosen. Methods without a row were not run.
 """
 
 
