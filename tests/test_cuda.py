@@ -14,7 +14,7 @@ import tailwise
 from tailwise.cli.main import run as cli
 from tailwise.core import inference, registry
 from tailwise.core.detector import Mapping2d, Trainable
-from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality
+from tailwise.core.modality import IMAGE, ROW, SPECTRUM, Modality
 from tailwise.runs.files import tensor_bytes
 from tailwise.testing import Case
 from tailwise.training.fit import fit
@@ -26,7 +26,8 @@ from tailwise.weights.loss import ImportanceWeightedLoss
 DEVICE = "cuda"
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is at hand")
 
-SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10), FEATURE_MAP: (20, 12, 10)}
+# Feature maps are computed as images are.
+SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
 CASES = [
     pytest.param(name, modality, id=f"{name}-{modality.name}")
     for name in registry.entries("detector")
@@ -47,7 +48,7 @@ def alike(found: torch.Tensor | np.ndarray, expected: torch.Tensor | np.ndarray)
 
 @pytest.mark.parametrize(("name", "modality"), CASES)
 def test_a_detector_fitted_there_scores_as_on_a_cpu(name: str, modality: Modality) -> None:
-    case = Case(registry.find("detector", name), SHAPES[modality], modality)
+    case = Case(registry.find("detector", name).for_contracts, SHAPES[modality], modality)
     data, fresh = case.data(), case.data(20, seed=7)
     detector = case.make()
     weighting = parse_weighting("" if detector.ignores_weights else "Importance()")
@@ -71,7 +72,7 @@ def test_a_detector_fitted_there_scores_as_on_a_cpu(name: str, modality: Modalit
 
 @pytest.mark.parametrize(("name", "modality"), CASES)
 def test_local_scores_there_are_those_of_a_cpu(name: str, modality: Modality) -> None:
-    case = Case(registry.find("detector", name), SHAPES[modality], modality)
+    case = Case(registry.find("detector", name).for_contracts, SHAPES[modality], modality)
     if case.make().needs_context:
         pytest.skip("samples with surroundings have no local scores")
     data, fresh = case.data(), case.data(20, seed=7)
@@ -83,13 +84,11 @@ def test_local_scores_there_are_those_of_a_cpu(name: str, modality: Modality) ->
     alike(inference.score(scored, fresh), inference.score(again.eval(), fresh))
 
 
-@pytest.mark.parametrize("name", [name for name in registry.entries("detector") if name != "rx"])
-def test_mixed_precision_learns_there(name: str) -> None:
-    make = registry.find("detector", name)
-    if not isinstance(make(), Trainable):
+@pytest.mark.parametrize(("name", "modality"), CASES)
+def test_mixed_precision_learns_there(name: str, modality: Modality) -> None:
+    case = Case(registry.find("detector", name).for_contracts, SHAPES[modality], modality)
+    if not isinstance(case.make(), Trainable):
         pytest.skip("it takes no steps")
-    modality = next(each for each in make.modalities if each in SHAPES)
-    case = Case(make, SHAPES[modality], modality)
     data = case.data()
     detector = case.make()
     training = Training(epochs=20, device=DEVICE, mixed_precision=True)

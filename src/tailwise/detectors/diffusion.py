@@ -20,8 +20,8 @@ class Diffusion(Reconstructing):
     each is divided by its mean over a twentieth of the training images, which is not learnt from. An image's score is
     the mean of the largest differences.
 
-    A score takes `passes` passes of the network, so weights are made from losses. It learns slowly: take batches of 16,
-    a learning rate of 0.002 and some 3,000 steps. Parameters are averaged and the learning rate falls along a cosine,
+    A score takes `passes` passes of the network, so weights are made from losses. It learns slowly: take batches of 64,
+    a learning rate of 0.002 and some 1,500 steps. Parameters are averaged and the learning rate falls along a cosine,
     unless hooks are given to `fit`.
 
     Args:
