@@ -56,12 +56,6 @@ class CrossModalMapping(TwoModalities):
         errors, measured = self._errors(batch)
         return (errors.sum(0) * measured).sum(1) / measured.sum(1).clamp_min(1)
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """Cells that were not measured score 0: nothing is said of them."""
         read: dict[str, Tensor] = {}

@@ -126,12 +126,6 @@ class CrossModalMaps(TwoModalities):
         names = [name for batch in data.batches(_STEP) for name in digests_of(batch, self.split)]
         self.memories.fill(adapted, w, names)
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
     def embed(self, batch: Batch) -> Tensor:
         """The mean of each adapted channel."""
         return self._maps(batch).mean((2, 3))

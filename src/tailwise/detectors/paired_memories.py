@@ -78,12 +78,6 @@ class PairedMemories(TwoModalities):
             usual, knee, beyond = self._held_out(part, w[place], names, number)
             self.usual[number], self.knee[number], self.beyond[number] = usual, knee, beyond
 
-    def score(self, batch: Batch) -> Tensor:
-        return self.read(batch).score
-
-    def score_map(self, batch: Batch) -> Tensor:
-        return self.read(batch, score=False, map=True).map
-
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         read: dict[str, Tensor] = {}
         if score or map:

@@ -70,7 +70,7 @@ class TwoModalities(Detector):
     """A detector of maps whose first channels are a photograph's and whose last are geometry's.
 
     It learns from the names of the channels, or from the setting `geometry`, which is which; `first` is how many come
-    before geometry, and `make` makes what depends on it.
+    before geometry, and `make` makes what depends on it. `read` gives scores and maps.
     """
 
     modalities = (FEATURE_MAP,)
@@ -109,6 +109,12 @@ class TwoModalities(Detector):
             super().restore(sample_shape, state, modality)
         finally:
             self.geometry = geometry
+
+    def score(self, batch: Batch) -> Tensor:
+        return self.read(batch).score
+
+    def score_map(self, batch: Batch) -> Tensor:
+        return self.read(batch, score=False, map=True).map
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean of each channel over the cells."""
