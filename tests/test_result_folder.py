@@ -18,6 +18,7 @@ import torch
 from tailwise.calibration.score_maps import Scale
 from tailwise.core.data import Data
 from tailwise.errors import InputError
+from tailwise.report.pictures import Backdrop
 from tailwise.runs import files, result_folder
 from tailwise.runs.file_names import check_name, path_inside
 from tailwise.runs.result_folder import made_whole
@@ -206,9 +207,8 @@ def test_what_a_living_writer_has_begun_stays_and_what_a_dead_one_left_goes(tmp_
 
 def write(folder: Path, *names: str) -> None:
     data = Data(torch.zeros(len(names), 3, 4, 4), list(names))
-    map_files.write_maps(
-        folder, data, [np.zeros((4, 4), np.float32)] * len(names), SCALE, lambda _: np.zeros((4, 4, 3), np.uint8)
-    )
+    maps = [np.zeros((4, 4), np.float32)] * len(names)
+    map_files.write_maps(folder, data, maps, SCALE, lambda _place, _beside: Backdrop(np.zeros((4, 4, 3), np.uint8)))
 
 
 @pytest.mark.parametrize(
