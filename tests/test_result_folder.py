@@ -172,6 +172,23 @@ def test_two_writers_of_one_folder_at_once(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["maps"]
 
 
+def test_another_writer_that_is_first_to_make_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "maps"
+
+    theirs = {}
+
+    def exists(path: Path) -> bool:
+        monkeypatch.undo()
+        theirs.update(old(path))  # by another process, just before the new folder takes its name
+        return False
+
+    with made_whole(place) as unfinished:
+        fill(unfinished, "new")
+        monkeypatch.setattr(Path, "exists", exists)
+    assert contents(place) == theirs | {f"sub {i}/a.txt": "new" for i in range(3)}
+    assert [path.name for path in tmp_path.iterdir()] == ["maps"]
+
+
 @pytest.mark.skipif(FORK is None, reason="needs fork")
 def test_what_a_living_writer_has_begun_stays_and_what_a_dead_one_left_goes(tmp_path: Path) -> None:
     def begins(name: str) -> None:

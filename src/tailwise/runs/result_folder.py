@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -90,8 +91,7 @@ def _can_be_renamed(place: Path) -> bool:
 
 def _exchange(new: Path, place: Path) -> None:
     """Give `new` the name `place`; the old folder of that name, if there is one, gets the name of `new`."""
-    if not place.exists():
-        os.rename(new, place)
+    if not place.exists() and _renamed(new, place):
         return
     shutil.copymode(place, new)
     _take_over(place, new)
@@ -106,6 +106,17 @@ def _exchange(new: Path, place: Path) -> None:
         os.rename(aside, new)
     # What another process has put into the old folder meanwhile.
     _take_over(new, place)
+
+
+def _renamed(new: Path, place: Path) -> bool:
+    """Give `new` the name `place`; False where another process has made a folder of that name meanwhile."""
+    try:
+        os.rename(new, place)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
 
 
 def _exchanged(one: Path, other: Path) -> bool:
