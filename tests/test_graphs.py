@@ -1,5 +1,6 @@
 """Graphs: every form of file gives the same one, what does not train stays a neighbour, and runs work end to end."""
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 
 import tailwise
 from tailwise.cli.main import run as cli
+from tailwise.core import identity
 from tailwise.core.context import Graph
 from tailwise.core.data import Batch, Data
 from tailwise.core.problem import fixed_to
@@ -326,3 +328,27 @@ def test_samples_of_no_graph_are_refused_by_name() -> None:
     data = Data(torch.eye(4), list("abcd"))
     with pytest.raises(InputError, match="cola looks at a graph"):
         fit(parse_one("cola", "detector"), data)
+
+
+def test_a_node_is_a_copy_of_another_where_its_neighbours_are_equal_too() -> None:
+    x = torch.tensor([[1.0], [1.0], [1.0], [2.0], [2.0], [3.0]])
+    # Both of the first two have a 2 and a 3 around them, the third a 2 alone.
+    edges = torch.tensor([[0, 3], [0, 5], [5, 1], [4, 1], [2, 3]]).T
+    graph = Graph(x, torch.cat([edges, edges.flip(0)], 1))
+    names = [str(i) for i in range(6)]
+    found = identity.digests(Data(x, names, context=graph))
+    assert found[0] == found[1]
+    assert len({*found}) == 5
+    part = torch.tensor([2, 1])
+    assert identity.digests(Data(x, names, context=graph).take(part)) == [found[2], found[1]]
+
+
+def test_an_anomaly_with_the_attributes_of_a_training_node_is_tested(
+    tmp_path: Path, made: tuple[np.ndarray, np.ndarray, np.ndarray]
+) -> None:
+    x, edges, y = made
+    path = tmp_path / "graph.npz"
+    np.savez(path, x=np.concatenate([x[3:6], x[3:]]), edge_index=edges, y=y)
+    assert cli(["fit", str(path), "--detector", "dominant", "--epochs", "1", "--out", str(tmp_path / "run")]) in (0, 3)
+    checks = json.loads((tmp_path / "run" / "report.json").read_text())["data_checks"]
+    assert [check["count"] for check in checks if check["name"] == "training samples in the test data"] == [0]

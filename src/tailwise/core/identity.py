@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 
 import numpy as np
 from torch import Tensor
 
 from . import inference
+from .context import Graph
 from .data import Data
 
 _BATCH = 1_024
@@ -26,9 +28,18 @@ def sample_digests(samples: Tensor) -> list[bytes]:
 
 
 def digests(data: Data) -> list[bytes]:
-    """A digest of each sample's values [n]: equal samples, equal digests."""
+    """A digest of each sample's values [n]: equal samples, equal digests. A node's tells its neighbours' values too:
+    nodes of the same attributes among others are no copies."""
     batches = data.batches(inference.batch_size_for(data.sample_shape, _BATCH))
-    return [each for batch in batches for each in sample_digests(batch.samples)]
+    own = [each for batch in batches for each in sample_digests(batch.samples)]
+    return own if not isinstance(data.context, Graph) else _with_neighbours(own, data.context)
+
+
+def _with_neighbours(own: list[bytes], graph: Graph) -> list[bytes]:
+    each, around = sample_digests(graph.nodes), defaultdict[int, list[bytes]](list)
+    for node, neighbour in graph.edges.T.tolist():
+        around[node].append(each[neighbour])
+    return [digest(mine + b"".join(sorted(around[node]))) for mine, node in zip(own, graph.asked.tolist(), strict=True)]
 
 
 def digest_of(data: Data) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core import embedding, inference
+from ..core.context import Graph
 from ..core.data import Data
 from ..core.identity import digests
 from ..core.modality import IMAGE
@@ -48,10 +49,11 @@ def pairs(train: Data, test: Data | None, distinct: Tensor) -> list[tuple[int, i
 
     Returns:
         The places of both, those of test samples counted on from the training samples. None where there are too few or
-        too many samples to say, and for pixels, whose neighbours are alike anyway.
+        too many samples to say, and for pixels and nodes, whose neighbours are alike anyway.
     """
     tested = 0 if test is None else len(test)
-    if train.modality.continuum or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_SAMPLES or tested > _MOST_SAMPLES:
+    alike = train.modality.continuum or isinstance(train.context, Graph)
+    if alike or not 5 * _NEIGHBOURS <= len(distinct) <= _MOST_SAMPLES or tested > _MOST_SAMPLES:
         return None
     places = embedding.embedding_of(train if test is None else _joined(train, test))
     own, others = places[: len(train)][distinct], places[len(train) :]
