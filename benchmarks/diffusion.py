@@ -94,13 +94,11 @@ class Sets:
         images = getattr(self, part)
         return Data(torch.from_numpy(images.copy()).float() / 255, [str(i) for i in range(len(images))], modality=IMAGE)
 
-    def fewer(self, most: int | None) -> Sets:
-        """So many images of each part at most, in another order, which is always the same."""
-        if most is None:
-            return self
-        chosen = np.random.default_rng(0).permutation(len(self.test))[:most]
+    def fewer(self, trained: int | None, tested: int | None) -> Sets:
+        """So many images of each part at most; where fewer test, they are drawn, always the same ones."""
+        chosen = np.random.default_rng(0).permutation(len(self.test))[:tested] if tested else np.arange(len(self.test))
         masks, rarest = (None if each is None else each[chosen] for each in (self.masks, self.rarest))
-        return Sets(self.train[:most], self.test[chosen], self.labels[chosen], masks, rarest)
+        return Sets(self.train[:trained], self.test[chosen], self.labels[chosen], masks, rarest)
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +214,8 @@ def run(task: Task, options: argparse.Namespace) -> str:
     """Train one network, read it in every way that has no row yet, and write the rows; a failure is a row."""
     torch.set_num_threads(1)
     done = {rows.key(row["settings"]) for row in rows.read_rows(options.rows) if rows.is_done(row)}
-    left = [reading for reading in task.readings if rows.key(task.settings(reading)) not in done]
+    asked = [reading for reading in task.readings if reading.startswith(tuple(options.readings))]
+    left = [reading for reading in asked if rows.key(task.settings(reading)) not in done]
     if not left:
         return f"{task.name}: was there"
 
@@ -226,7 +225,7 @@ def run(task: Task, options: argparse.Namespace) -> str:
 
     started = time.perf_counter()
     try:
-        sets = drawn(task.of, task.seed, options.data).fewer(options.most)
+        sets = drawn(task.of, task.seed, options.data).fewer(options.most, options.tested or options.most)
         if task.training in PEERS:
             write(task.training, {"status": "ok"} | peer(task, sets))
             return f"{task.name}: {time.perf_counter() - started:.0f} s"
@@ -393,16 +392,17 @@ def cpu_seconds(options: argparse.Namespace) -> None:
     """What a step of training and the score of an image take on one thread of this CPU, a row for each set."""
     torch.set_num_threads(1)
     for of in (FASHION, TILES):
-        data = drawn(of, 0, options.data).data("train").take(range(BATCH))
-        detector: Any = registry.parse_one(ORIENTED, "detector")
-        start(detector, data)
-        optimizer, batch, took = FlatAdam(detector.train(), RATE, 0.0), next(data.batches(BATCH)), []
-        for _ in range(CPU_STEPS):
-            started = time.process_time()
-            optimizer.backward(detector.losses(batch).mean())
-            optimizer.step()
-            took.append(time.process_time() - started)
-        row: dict[str, Any] = {"step_seconds": min(took)}
+        data, row = drawn(of, 0, options.data).data("train").take(range(BATCH)), {}
+        for training in (PLAIN, ORIENTED):
+            detector: Any = registry.parse_one(training, "detector")
+            start(detector, data)
+            optimizer, batch, took = FlatAdam(detector.train(), RATE, 0.0), next(data.batches(BATCH)), []
+            for _ in range(CPU_STEPS):
+                started = time.process_time()
+                optimizer.backward(detector.losses(batch).mean())
+                optimizer.step()
+                took.append(time.process_time() - started)
+            row[f"{training} step"] = round(min(took), 3)
         for reading in ALONE:
             made = another(detector, reading)
             started = time.process_time()
@@ -417,17 +417,17 @@ def cpu_seconds(options: argparse.Namespace) -> None:
 HEAD = f"""\
 # Diffusion on small images
 
-Written by `benchmarks/diffusion.py` from results/diffusion.jsonl. One network a set, seed and training, {{steps}} steps
-of {BATCH} images; every line of a training reads the same networks. A fixed step is `diffusion`, adaptive ones are
-`glad`, whose limit comes from kept-out normals alone. AUROC of images and pixels, mean over three draws with the range;
-error is that of reconstructed normal test images, in deviations of a pixel; the steps at which normal and anomalous
-images were closed; CPU seconds of a whole training (a measured step of one thread, times the steps) and milliseconds
-of an image. Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones
-(seeds {FRESH}: other classes, other test images) were not.
+Written by `benchmarks/diffusion.py` from results/diffusion.jsonl. One network a set, seed and training, in batches of
+{BATCH} images; every line of a training reads the same networks. A fixed step is `diffusion`, adaptive ones are `glad`,
+whose limit comes from kept-out normals alone. AUROC of images and pixels, mean over the draws with the range; error is
+that of reconstructed normal test images, in deviations of a pixel; the steps at which normal and anomalous images were
+closed; CPU seconds of a whole training (a measured step of one thread, times the steps) and milliseconds of an image.
+Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones (seeds {FRESH}: other
+classes, other test images) were not.
 """
 WAYS = {PLAIN: "plain", ORIENTED: "anomaly-oriented"}
 COLUMNS = [
-    "training", "reading", "image AUROC", "range", "pixel AUROC", "error on normals", "closed, normal",
+    "training", "reading", "draws", "image AUROC", "range", "pixel AUROC", "error on normals", "closed, normal",
     "closed, anomalous", "fit, CPU s", "CPU ms an image",
 ]  # fmt: skip
 Row = dict[str, Any]
@@ -436,11 +436,10 @@ Row = dict[str, Any]
 def page(found: list[Row]) -> str:
     """The tables, from the rows that are there."""
     done = [row for row in found if row["status"] == "ok"]
-    steps = max((row["settings"].get("steps", 0) for row in done), default=0)
-    text = HEAD.format(steps=f"{steps:,}")
+    text = HEAD
     for of, (name, seeds) in itertools.product((FASHION, TILES), (("development", DEVELOPMENT), ("fresh", FRESH))):
-        lines = _lines(done, of, seeds)
-        text += f"\n## {of}, {name} draws\n\n{table(COLUMNS, lines)}\n" if lines else ""
+        here = [row for row in _of(done, set=of) if row["settings"].get("seed") in seeds]
+        text += _section(f"{of}, {name} draws", _budget(here) + table(COLUMNS, _lines(done, of, here)) if here else "")
     text += _section("What the training target does", _lessons(done))
     text += _section("Long tail: the rarest of five kinds", _tail(done))
     return text + _section("64 pixels on a GPU", _large(done))
@@ -454,15 +453,26 @@ def _of(found: list[Row], **settings: Any) -> list[Row]:
     return [row for row in found if all(row["settings"].get(name) == value for name, value in settings.items())]
 
 
-def _lines(found: list[Row], of: str, seeds: tuple[int, ...]) -> list[list[str]]:
-    here = [row for row in _of(found, set=of) if row["settings"].get("seed") in seeds]
+def _budget(here: list[Row]) -> str:
+    """What the rows of a section spent on each network, and how many images judge it."""
+    read = [row for row in here if "image_auroc" in row]
+    steps, tested = (sorted(each) for each in ({r["settings"]["steps"] for r in read} - {0}, {r["test"] for r in read}))
+    said = f"{_listed(steps)} steps of training; " if steps else ""
+    return f"{said}{_listed(tested)} test images.\n\n"
+
+
+def _listed(counts: list[int]) -> str:
+    return " or ".join(f"{count:,}" for count in counts)
+
+
+def _lines(found: list[Row], of: str, here: list[Row]) -> list[list[str]]:
     cpu = next(iter(_of(found, set=of, what="seconds of a CPU")), None)
     lines = []
     for training, reading in itertools.product((PLAIN, ORIENTED), READINGS):
         chosen = _of(here, training=training, reading=reading)
         if chosen:
             name = ALONE[not reading.startswith("Diffusion")]
-            cost = ["", ""] if cpu is None else [f"{cpu['step_seconds'] * chosen[0]['settings']['steps']:.0f}"]
+            cost = ["", ""] if cpu is None else [f"{cpu[f'{training} step'] * chosen[0]['settings']['steps']:.0f}"]
             cost += [] if cpu is None else [f"{cpu[f'{name} ms']:.0f}"]
             lines.append([WAYS[training], reading, *_figures(chosen), *cost])
     for name in PEERS:
@@ -475,12 +485,11 @@ def _lines(found: list[Row], of: str, seeds: tuple[int, ...]) -> list[list[str]]
 
 def _figures(chosen: list[Row]) -> list[str]:
     each = [row["image_auroc"] for row in chosen]
-    shown = [_mean(chosen, "image_auroc", 3), f"{min(each):.3f} to {max(each):.3f}", _mean(chosen, "pixel_auroc", 3)]
+    figures = [("pixel_auroc", 3), ("normal_error", 3), ("closed_normal", 0), ("closed_anomalous", 0)]
+    spread = f"{min(each):.3f} to {max(each):.3f}"
     return [
-        *shown,
-        _mean(chosen, "normal_error", 3),
-        *(_mean(chosen, f"closed_{n}", 0) for n in ("normal", "anomalous")),
-    ]
+        str(len(each)), _mean(chosen, "image_auroc", 3), spread, *(_mean(chosen, *figure) for figure in figures),
+    ]  # fmt: skip
 
 
 def _mean(chosen: list[Row], figure: str, digits: int) -> str:
@@ -551,6 +560,8 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[*DEVELOPMENT, *FRESH])
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--most", type=int, help="so many images of each draw at most: a trial")
+    parser.add_argument("--tested", type=int, help="so many test images at most")
+    parser.add_argument("--readings", nargs="+", default=[""], help="only those that begin so")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--only", nargs="+", default=["glad", "tail"], choices=("large", "glad", "tail", "peers"))
     options = parser.parse_args()
