@@ -1,7 +1,7 @@
-"""What adapting a finished detector to changed normals gains: TUNE on graphs, RADA on magnetic tiles, and their rivals.
+"""What adapting a finished detector to changed normals gains: TUNE on graphs, RADA on pictures, and their rivals.
 
     TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py graphs [--of block ...] [--seeds ...]
-    TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py tiles [--shares 0 0.3 0.6] [--seeds ...]
+    TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py tiles|textures|pacs|boards [--shares 0 0.3 0.6] [--seeds ...]
     python benchmarks/adapt.py thresholds
     python benchmarks/adapt.py page
 
@@ -11,7 +11,9 @@ target. Cora and CiteSeer are those with injected anomalies, without the injecte
 components. "block" is a generated block model, "block, none unseen" one without an unseen class. Labels are read by the
 metric only.
 
-Tiles: a run of good tiles meets good and bad ones under the corruptions of Hendrycks & Dietterich at severity 3.
+Tiles: a run of good tiles meets good and bad ones under the corruptions of Hendrycks & Dietterich at severity 3. So do
+boards, whose kinds are told apart, and generated textures. PACS: a run of photographs of one class meets paintings and
+cartoons of all.
 """
 
 from __future__ import annotations
@@ -23,11 +25,14 @@ import sys
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 # isort: split
 import numpy as np
+import pandas as pd
 import scipy.io
 import scipy.ndimage
 import scipy.sparse
@@ -188,7 +193,9 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] 
     "defocus": lambda x, _: _defocused(x),
     "noise": lambda x, generator: x + generator.normal(0, 0.18, x.shape),
 }
-SIDE, LAYERS, NORMALS, ADAPTED, TESTED = 160, (4, 10), 80, 40, 40
+SIDE, LAYERS, NORMALS, HELD, ADAPTED, TESTED = 160, (4, 10), 80, 20, 40, 40
+# The share of good pictures flagged at which kinds are compared.
+FLAGGED = 0.1
 METHODS = (
     "Nothing()", "Moments()", "Sinkhorn()", "RADA()", "RADA(assignment='mutual')", "RADA(assignment='partial')",
     "Update(keep=0.7)",
@@ -203,52 +210,144 @@ def _defocused(x: np.ndarray, radius: float = 3.0) -> np.ndarray:
     return np.stack([scipy.ndimage.convolve(each, disk / disk.sum(), mode="nearest") for each in x])
 
 
-class Tiles:
-    """Magnetic tiles as feature maps, under each corruption; each picture's noise follows from its name."""
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures of parts, as a source knows them and as they are after a change.
 
-    def __init__(self) -> None:
-        home = Path(os.environ["TAILWISE_DATA"]) / "images" / "magnetic_tile"
-        self.good = sorted((home / "train" / "good").glob("*")) + sorted((home / "test" / "good").glob("*"))
-        self.bad = sorted(path for path in (home / "test").glob("*/*") if path.parent.name != "good")
-        self.network = networks.features("efficientnet-lite0", LAYERS)
+    Attributes:
+        shifts: the changes, the first of which is none.
+        good, bad: what is there under a change; the same things where the change is made here.
+        picture: a thing under a change, [3, SIDE, SIDE] in 0..1.
+        kinds: the kind of a good one, where kinds are told apart.
+    """
 
-    def maps(self, paths: list[Path], corruption: str) -> Data:
-        pictures = []
-        for path in paths:
-            picture = Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-            given = np.asarray(picture, dtype=np.float64).transpose(2, 0, 1) / 255
-            found = CORRUPTIONS[corruption](given, np.random.default_rng(zlib.crc32(path.name.encode())))
-            pictures.append(torch.from_numpy(np.round(found.clip(0, 1) * 255) / 255).float())
+    shifts: tuple[str, ...]
+    good: Callable[[str], list[Any]]
+    bad: Callable[[str], list[Any]]
+    picture: Callable[[Any, str], np.ndarray]
+    kinds: Callable[[Any], str] | None = None
+
+    def maps(self, things: list[Any], shift: str) -> Data:
+        """Feature maps of pictures, which are stored in 8 bits."""
+        network = networks.features("efficientnet-lite0", LAYERS)
+        pictures = [torch.from_numpy(np.round(self.picture(each, shift).clip(0, 1) * 255) / 255) for each in things]
         with torch.no_grad():
-            read = torch.cat([self.network(torch.stack(pictures[i : i + 16])) for i in range(0, len(pictures), 16)])
-        return Data(read, [path.name for path in paths], modality=FEATURE_MAP)
+            read = [network(torch.stack(pictures[i : i + 16]).float()) for i in range(0, len(pictures), 16)]
+        return Data(torch.cat(read), [str(i) for i in range(len(things))], modality=FEATURE_MAP)
 
-    def rows(self, seed: int, shares: Iterable[float]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
-        """Settings and figures of each corruption, share of anomalies and method."""
+    def _drawn(self, shift: str, seed: int) -> tuple[list[Any], list[Any]]:
+        """Good and bad things in drawn orders, which are those of every change where the things are."""
         generator = np.random.default_rng(seed)
-        good = [self.good[i] for i in generator.permutation(len(self.good))]
-        bad = [self.bad[i] for i in generator.permutation(len(self.bad))]
-        train, held, rest = good[:NORMALS], good[NORMALS : NORMALS + 20], good[NORMALS + 20 :]
-        test, adapting = rest[:TESTED] + bad[:TESTED], (rest[TESTED:], bad[TESTED:])
-        labels = np.repeat([False, True], TESTED)
-        normals = self.maps(train, "clean")
+        good, bad = self.good(shift), self.bad(shift)
+        return [good[i] for i in generator.permutation(len(good))], [bad[i] for i in generator.permutation(len(bad))]
+
+    def rows(
+        self, seed: int, shares: Iterable[float], methods: Iterable[str]
+    ) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+        """Settings and figures of each change, share of anomalies and method."""
+        first = self.shifts[0]
+        good = self._drawn(first, seed)[0]
+        learnt = min(NORMALS, len(good) * 5 // 8)
+        train, held = good[:learnt], good[learnt : learnt + HELD]
+        normals = self.maps(train, first)
         detector = registry.parse_one("PatchMemory(share=0.05, most=1500)", "detector")
         training_fit.fit(detector, normals, seed=seed)
-        calibration = inference.score(detector, self.maps(held, "clean")).double().numpy()
+        calibration = inference.score(detector, self.maps(held, first)).double().numpy()
         source = adapt.Source(calibration, normals.read(torch.arange(16)))
-        for corruption in CORRUPTIONS:
-            tested = self.maps(test, corruption)
-            target = self.maps([*adapting[0][:ADAPTED], *adapting[1][:ADAPTED]], corruption)
+        for shift in self.shifts:
+            good, bad = self._drawn(shift, seed)
+            rest = [each for each in good if each not in train and each not in held]
+            tested = min(TESTED, len(rest) // 2)
+            test, labels = rest[:tested] + bad[:tested], np.arange(2 * tested) >= tested
+            others = rest[tested:][:ADAPTED]
+            read = self.maps(test, shift)
+            target = self.maps([*others, *bad[tested:][:ADAPTED]], shift)
             for share in shares:
-                odd = round(share * ADAPTED)
-                some = target.take([*range(ADAPTED - odd), *range(ADAPTED, ADAPTED + odd)])
+                odd = round(share * len(others))
+                some = target.take([*range(len(others) - odd), *range(len(others), len(others) + odd)])
                 scores = inference.score(detector, some).double().numpy()
-                for method in METHODS:
+                for method in methods:
                     drawn = torch.Generator().manual_seed(seed)
                     made = adapt.parse(method).adapt(adapt.Asked(detector, some, scores, source, drawn))
-                    auroc = metrics.auroc(labels, inference.score(made.detector, tested).numpy())
-                    settings = {"corruption": corruption, "share": share, "method": method}
-                    yield settings, {"auroc": auroc, "adapted": made.adapted, "figures": made.figures}
+                    found = inference.score(made.detector, read).numpy()
+                    figures = {"auroc": metrics.auroc(labels, found), "adapted": made.adapted, "figures": made.figures}
+                    if self.kinds is not None:
+                        figures["flagged"] = _flagged([self.kinds(each) for each in test[:tested]], found[:tested])
+                    yield {"corruption": shift, "share": share, "method": method}, figures
+
+
+def _flagged(kinds: list[str], scores: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Of each kind of good pictures how many score above nine tenths of all, and how many there are."""
+    above = scores > np.quantile(scores, 1 - FLAGGED)
+    return {kind: (int(above[np.array(kinds) == kind].sum()), kinds.count(kind)) for kind in sorted(set(kinds))}
+
+
+def _opened(path: Path, shift: str) -> np.ndarray:
+    """A picture under a corruption, whose noise follows from its name."""
+    picture = Image.open(path).convert("RGB").resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    return _corrupted(np.asarray(picture, dtype=np.float64).transpose(2, 0, 1) / 255, shift, path.name)
+
+
+def _corrupted(picture: np.ndarray, shift: str, name: str) -> np.ndarray:
+    return CORRUPTIONS[shift](picture, np.random.default_rng(zlib.crc32(name.encode())))
+
+
+def _of_folder(name: str, kinds: Callable[[Path], str] | None = None) -> Pictures:
+    home = Path(os.environ["TAILWISE_DATA"]) / "images" / name
+    good = sorted((home / "train" / "good").glob("*")) + sorted((home / "test" / "good").glob("*"))
+    bad = sorted(path for path in (home / "test").glob("*/*") if path.parent.name != "good")
+    return Pictures(tuple(CORRUPTIONS), lambda _: good, lambda _: bad, _opened, kinds)
+
+
+def _boards() -> Pictures:
+    home = Path(os.environ["TAILWISE_DATA"]) / "images" / "deeppcb"
+    boards = dict(zip(*pd.read_csv(home / "groups.csv")[["file", "board"]].to_numpy().T, strict=True))
+    return _of_folder("deeppcb", lambda path: boards[str(path.relative_to(home))])
+
+
+def _pacs(seed: int) -> Pictures:
+    """One class is normal, as photographs, and later as paintings or cartoons; the others are anomalies."""
+    home = Path(os.environ["TAILWISE_DATA"]) / "images" / "pacs"
+    classes = sorted(path.name for path in (home / "photo").iterdir())
+    normal = classes[seed % len(classes)]
+
+    def of(domain: str, names: list[str]) -> list[Path]:
+        return [path for name in names for path in sorted((home / domain / name).glob("*"))]
+
+    return Pictures(
+        ("photo", "art_painting", "cartoon"), lambda domain: of(domain, [normal]),
+        lambda domain: of(domain, [name for name in classes if name != normal]), lambda path, _: _opened(path, "clean"),
+    )  # fmt: skip
+
+
+def _textures(seed: int) -> Pictures:
+    """Noise of one spectrum, one texture a seed, and with a patch of another in it."""
+    good, bad = [(seed, i, False) for i in range(NORMALS + HELD + 2 * TESTED)], [(seed, i, True) for i in range(80)]
+
+    def picture(thing: tuple[int, int, bool], shift: str) -> np.ndarray:
+        of, number, odd = thing
+        generator = np.random.default_rng([of, number, odd])
+        widths = np.random.default_rng(of).uniform(0.7, 4, (2, 2))
+        made, other = (_noise(width, generator) for width in widths)
+        if odd:
+            side, (top, left) = generator.integers(12, 30), generator.integers(0, SIDE - 30, 2)
+            made[:, top : top + side, left : left + side] = other[:, top : top + side, left : left + side]
+        return _corrupted(made, shift, str(thing))
+
+    return Pictures(tuple(CORRUPTIONS), lambda _: good, lambda _: bad, picture)
+
+
+def _noise(width: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """[3, SIDE, SIDE] around a half: grey noise, smoothed by a Gaussian of so many pixels each way."""
+    made = scipy.ndimage.gaussian_filter(generator.normal(size=(SIDE, SIDE)), width, mode="wrap")
+    return np.repeat((0.5 + 0.15 * made / made.std())[None], 3, 0)
+
+
+NAMES = {"tiles": "magnetic tiles", "textures": "generated textures", "pacs": "PACS", "boards": "circuit boards"}
+# What is adapted, by its name: from a seed.
+PICTURES: dict[str, Callable[[int], Pictures]] = {
+    "tiles": lambda _: _of_folder("magnetic_tile"), "textures": _textures, "pacs": _pacs, "boards": lambda _: _boards(),
+}  # fmt: skip
 
 
 # How the target of generated rows differs: in the scale and the level of each feature, in how common its kinds of
@@ -351,7 +450,6 @@ DRAWS = {"development": range(3), "fresh": range(110, 116)}
 def page() -> str:
     found = [row for row in rows.read_rows(RESULTS) if row["status"] == "ok"]
     graph = [row for row in found if row["settings"]["part"] == "graphs"]
-    tiles = [row for row in found if row["settings"]["part"] == "tiles"]
     text = HEAD
     for draw, seeds in DRAWS.items():
         here = [row for row in graph if row["settings"]["seed"] in seeds]
@@ -361,10 +459,12 @@ def page() -> str:
             text += f"{_graphs(here, 'unseen_flagged')}\n"
     if limits := [row for row in found if row["settings"]["part"] == "thresholds"]:
         text += THRESHOLDS + _limits(limits) + "\n"
-    for share in SHARES:
-        here = [row for row in tiles if row["settings"]["share"] == share]
+    for part, share in product(PICTURES, SHARES):
+        here = [row for row in found if row["settings"]["part"] == part and row["settings"]["share"] == share]
         if here:
-            text += f"\n## RADA on magnetic tiles, {share:.0%} anomalies in the adaptation set\n\n{_tiles(here)}\n"
+            text += f"\n## RADA on {NAMES[part]}, {share:.0%} anomalies in the adaptation set\n\n{_pictures(here)}\n"
+        if here and "flagged" in here[0]:
+            text += f"\nShare of each kind's good pictures flagged where a tenth of all are:\n\n{_kinds(here)}\n"
     return text
 
 
@@ -406,25 +506,43 @@ def _graphs(here: list[dict[str, Any]], figure: str = "auroc") -> str:
     return table(["graph", *VARIANTS, "adapted by default"], lines)
 
 
-def _tiles(here: list[dict[str, Any]]) -> str:
+def _pictures(here: list[dict[str, Any]]) -> str:
+    """AUROC of each method under each change, and its mean over the changes."""
+    shifts = list(dict.fromkeys(row["settings"]["corruption"] for row in here))
     lines = []
     for method in METHODS:
-        cells = []
         of_method = [row for row in here if row["settings"]["method"] == method]
-        for corruption in CORRUPTIONS:
-            values = [row["auroc"] for row in of_method if row["settings"]["corruption"] == corruption]
-            cells.append(float(np.mean(values)) if values else np.nan)
+        if not of_method:
+            continue
+        cells = [
+            float(np.mean([row["auroc"] for row in of_method if row["settings"]["corruption"] == shift]))
+            for shift in shifts
+        ]
         seeds = len({row["settings"]["seed"] for row in of_method})
-        made = [row["adapted"] for row in of_method if row["settings"]["corruption"] != "clean"]
+        made = [row["adapted"] for row in of_method if row["settings"]["corruption"] != shifts[0]]
+        shown = [*cells, float(np.mean(cells[1:]))]
+        lines.append([method, *(f"{cell:.3f}" for cell in shown), f"{sum(made)} of {len(made)}", str(seeds)])
+    return table(["method", *shifts, "mean of the shifts", "adapted", "seeds"], lines)
+
+
+def _kinds(here: list[dict[str, Any]]) -> str:
+    """Of each kind's good pictures the share flagged where a tenth of all are, over changes and seeds."""
+    kinds = sorted({kind for row in here for kind in row["flagged"]})
+    lines = []
+    for method in METHODS:
+        of_method = [
+            row["flagged"] for row in here
+            if row["settings"]["method"] == method and row["settings"]["corruption"] != "clean"
+        ]  # fmt: skip
+        counts = [np.sum([each.get(kind, (0, 0)) for each in of_method], axis=0) for kind in kinds]
         if of_method:
-            shown = [*cells, float(np.mean(cells[1:]))]
-            lines.append([method, *(f"{cell:.3f}" for cell in shown), f"{sum(made)} of {len(made)}", str(seeds)])
-    return table(["method", *CORRUPTIONS, "mean of the shifts", "adapted", "seeds"], lines)
+            lines.append([method, *(f"{flagged / of:.2f}" if of else "" for flagged, of in counts)])
+    return table(["method", *kinds], lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("graphs", "tiles", "thresholds", "page"))
+    parser.add_argument("part", choices=("graphs", *PICTURES, "thresholds", "page"))
     parser.add_argument("--of", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
@@ -438,11 +556,10 @@ def main() -> None:
                 if not _known(settings | {"variant": VARIANTS[-1]}):
                     for variant, figures in graph_rows(of, seed):
                         _keep(settings | {"variant": variant}, figures)
-    elif asked.part == "tiles":
-        tiles = Tiles()
+    elif asked.part in PICTURES:
         for seed in asked.seeds:
-            for settings, figures in tiles.rows(seed, asked.shares):
-                _keep({"part": "tiles", "seed": seed, **settings}, figures)
+            for settings, figures in PICTURES[asked.part](seed).rows(seed, asked.shares, METHODS):
+                _keep({"part": asked.part, "seed": seed, **settings}, figures)
     elif asked.part == "thresholds":
         for change, methods in THRESHOLD_METHODS.items():
             for method in methods:
