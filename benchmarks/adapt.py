@@ -157,8 +157,8 @@ def graph_rows(of: str, seed: int) -> Iterable[tuple[str, dict[str, Any]]]:
     assert isinstance(graph, Graph)
     x = detector.attributes(graph.nodes)
     with torch.no_grad():
-        plain = [detector.logit(h) for h in (detector.placed(x, graph.edges), detector.placed_alone(x))]
-        main = detector.logit(detector.placed(_aligned(full.detector, graph), graph.edges))
+        plain = [detector.logit(h) for h in (detector.placed(x, graph), detector.placed_alone(x))]
+        main = detector.logit(detector.placed(_aligned(full.detector, graph), graph))
     found = {
         "none": scores, "auxiliary": plain[1].numpy(), "main": main.numpy(),
         "mean": tune.combined(*plain).numpy(),

@@ -15,10 +15,11 @@ import torch
 
 import tailwise
 from tailwise.cli.main import run as cli
-from tailwise.core import identity
+from tailwise.core import identity, inference
 from tailwise.core.context import Graph
 from tailwise.core.data import Batch, Data
-from tailwise.core.problem import fixed_to
+from tailwise.core.modality import ROW
+from tailwise.core.problem import Labelled, fixed_to
 from tailwise.core.registry import parse_one
 from tailwise.detectors.components.graph_nets import BetaWavelet, laplacian
 from tailwise.detectors.dominant import edges_error
@@ -183,8 +184,8 @@ def test_no_column_of_a_graph_is_left_out_or_misread_in_silence(tmp_path: Path) 
     assert Nodes(tables(tmp_path, words), labels="state").load_all().labels is not None
     with pytest.warns(UserWarning, match="looks like labels"):
         Nodes(tables(tmp_path, "id,width,label\na,1,0\nb,2,1\n")).load()
-    with pytest.warns(UserWarning, match="'weight' is not read"):
-        Nodes(tables(tmp_path, "id,width\na,1\nb,2\n", "src,dst,weight\na,b,0.5\n")).load()
+    with pytest.warns(UserWarning, match="'since' is not read"):
+        Nodes(tables(tmp_path, "id,width\na,1\nb,2\n", "src,dst,since\na,b,0.5\n")).load()
     with pytest.warns(UserWarning, match="no edge between two nodes"):
         Nodes(tables(tmp_path, "id,width\na,1\nb,2\n", "src,dst\na,a\n")).load()
 
@@ -219,6 +220,73 @@ def test_means_of_neighbours_by_hand() -> None:
     assert graphs.with_neighbours(x, edges, 2).tolist() == [[1, 3, 3], [3, 3, 3], [5, 3, 3], [7, 7, 7]]
 
 
+def context_of(path: Path | str) -> Graph:
+    context = Nodes(str(path), hops=0).load().train.context
+    assert isinstance(context, Graph)
+    return context
+
+
+def test_weights_of_edges_are_read_from_every_form(tmp_path: Path) -> None:
+    """Both ways count the larger one, 0 is no edge, and the mean of all is 1."""
+    x, edges, weights = np.eye(4, 2), np.array([[0, 1, 1, 2, 3], [1, 0, 2, 3, 0]]), np.array([1.0, 2.0, 6.0, 4.0, 0.0])
+    network = scipy.sparse.coo_array((weights, tuple(edges)), shape=(4, 4))
+    np.savez(tmp_path / "a.npz", x=x, edge_index=edges, edge_weight=weights)
+    np.savez(tmp_path / "b.npz", x=x, edge_index=edges, edge_attr=weights[:, None])
+    scipy.io.savemat(tmp_path / "c.mat", {"Attributes": x, "Network": network})
+    lines = "".join(f"{a},{b},{w}\n" for a, b, w in zip(*edges, weights, strict=True))
+    table = tables(tmp_path / "d", "id,one,other\n0,1,0\n1,0,1\n2,0,0\n3,0,0\n", f"src,dst,weight\n{lines}")
+    for path in (tmp_path / "a.npz", tmp_path / "b.npz", tmp_path / "c.mat", table):
+        graph = context_of(path)
+        assert graph.edges.tolist() == [[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]]
+        assert graph.weights is not None
+        assert graph.weights.tolist() == [0.5, 0.5, 1.5, 1.5, 1.0, 1.0]
+    samples = Nodes(str(tmp_path / "a.npz"), hops=1).load().train.read(torch.tensor([1]))
+    assert torch.allclose(samples, torch.tensor([[0.0, 1.0, 0.25, 0.0]]))
+
+
+@pytest.mark.parametrize("weights", [[2.0, 2.0], [1, 1]])
+def test_weights_that_are_all_the_same_are_none(weights: list[float], tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(3), edge_index=np.array([[0, 1], [1, 2]]), edge_weight=np.array(weights))
+    assert context_of(tmp_path / "a.npz").weights is None
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_a_weight_that_is_no_weight_is_refused(weight: float, tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(3), edge_index=np.array([[0, 1], [1, 2]]), edge_weight=np.array([1, weight]))
+    with pytest.raises(InputError, match="edge 1 has the weight"):
+        Nodes(str(tmp_path / "a.npz")).load()
+
+
+def test_several_numbers_an_edge_are_not_read_and_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.eye(3), edge_index=np.array([[0, 1], [1, 2]]), edge_attr=np.ones((2, 3)))
+    with pytest.warns(UserWarning, match=r"\[2, 3\].* is not read"):
+        assert context_of(tmp_path / "a.npz").weights is None
+
+
+@pytest.mark.parametrize(("spelling", "weighs"), [
+    ("dominant", True), ("cola", True), ("graph-classifier", True), ("GraphClassifier(conv='bwgnn')", True),
+    ("GraphClassifier(conv='sage')", False), ("GraphClassifier(conv='gin')", False),
+])  # fmt: skip
+def test_weights_of_edges_count(spelling: str, weighs: bool) -> None:
+    """A weight that is next to nothing is as no edge, in what knows weights."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(20, 4, generator=generator)
+    ring = torch.stack([torch.arange(20), (torch.arange(20) + 1) % 20])
+    edges = torch.cat([ring, ring.flip(0)], 1)
+    faint = torch.where(edges.sum(0) == 1, 1e-9, 1.0)  # from 0 to 1 and back
+    detector = parse_one(spelling, "detector")
+    names = [str(i) for i in range(20)]
+    data = Data(x, names, (), Graph(x, edges), ROW)
+    known = Labelled(data.take([9])) if detector.needs_labels else None
+    fit(detector, data, training=Training(epochs=2), anomalies=known)
+    scores = [
+        inference.score(detector, Data(x, names, (), graph, ROW))
+        for graph in (Graph(x, edges), Graph(x, edges, weights=faint), Graph(x, edges[:, faint == 1]))
+    ]
+    assert torch.allclose(scores[0], scores[1]) != weighs
+    assert torch.allclose(scores[1], scores[2], atol=1e-4) == weighs
+
+
 def test_nodes_are_masked_and_the_graph_is_not_cut(made: tuple[np.ndarray, ...], tmp_path: Path) -> None:
     path, _ = written("npz", tmp_path, made)  # type: ignore[arg-type]
     problem = Nodes(path, hops=0).load()
@@ -231,8 +299,10 @@ def test_nodes_are_masked_and_the_graph_is_not_cut(made: tuple[np.ndarray, ...],
 def test_the_error_of_edges_is_that_of_the_matrix() -> None:
     generator = torch.Generator().manual_seed(0)
     z, edges = torch.randn(9, 3, generator=generator), torch.tensor([[0, 1, 4, 5], [1, 0, 5, 4]])
-    matrix = torch.zeros(9, 9).index_put((edges[1], edges[0]), torch.ones(4))
-    assert torch.allclose(edges_error(z, edges), (matrix - z @ z.T).square().sum(1), atol=1e-4)
+    for weights in (None, torch.tensor([0.5, 0.5, 3.0, 3.0])):
+        matrix = torch.zeros(9, 9).index_put((edges[1], edges[0]), torch.ones(4) if weights is None else weights)
+        found = edges_error(z, Graph(z, edges, weights=weights))
+        assert torch.allclose(found, (matrix - z @ z.T).square().sum(1), atol=1e-4)
 
 
 def test_the_laplacian_and_its_bands() -> None:
@@ -240,6 +310,8 @@ def test_the_laplacian_and_its_bands() -> None:
     edges = torch.tensor([[0, 1], [1, 0]])
     assert laplacian(torch.tensor([[1.0], [1.0]]), edges).abs().max() < 1e-6
     assert torch.allclose(laplacian(torch.tensor([[1.0], [-1.0]]), edges), torch.tensor([[2.0], [-2.0]]))
+    weighted = laplacian(torch.tensor([[1.0], [-1.0]]), edges, torch.tensor([7.0, 7.0]))
+    assert torch.allclose(weighted, torch.tensor([[2.0], [-2.0]]))
     assert [sum(band) for band in zip(*BetaWavelet.BANDS, strict=True)] == [3.0, 0.0, 0.0]
 
 

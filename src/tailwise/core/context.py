@@ -74,10 +74,11 @@ class Graph:
     Attributes:
         nodes: attributes [N, d] of all nodes.
         edges: [2, E] int64, from and to; an undirected edge stands there both ways, and none leads to itself.
+        weights: [E] float, above 0, by which an edge counts; None is alike.
         place: [n] of the samples among the nodes; None is all of them in their order.
 
     Raises:
-        InputError: an edge leads to no node.
+        InputError: an edge leads to no node, or has no weight where others have.
 
     Examples:
         >>> graph = Graph(torch.eye(3), torch.tensor([[0, 1], [1, 0]]))
@@ -88,8 +89,11 @@ class Graph:
     nodes: Tensor
     edges: Tensor
     place: Tensor | None = None
+    weights: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.weights is not None and self.weights.shape != self.edges.shape[1:]:
+            raise InputError(f"{self.edges.shape[1]} edges have weights of shape {list(self.weights.shape)}")
         if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < len(self.nodes):
             raise InputError(f"edges lead to nodes from 0 to {len(self.nodes) - 1}: got {int(self.edges.max())}")
 
@@ -100,6 +104,11 @@ class Graph:
     def asked(self) -> Tensor:
         """[n] int64: the places of the samples among the nodes."""
         return torch.arange(len(self.nodes)) if self.place is None else self.place
+
+    def to(self, device: torch.device) -> Graph:
+        """The same graph there."""
+        weights = None if self.weights is None else self.weights.to(device)
+        return Graph(self.nodes.to(device), self.edges.to(device), self.asked.to(device), weights)
 
     def take(self, index: Tensor) -> Graph:
         """The graph, with the places of the samples at `index` [b]."""

@@ -46,8 +46,7 @@ def graph_of(batch: Batch, name: str) -> Graph:
     graph = batch.context
     if not isinstance(graph, Graph):
         raise InputError(f"{name} looks at a graph, and these samples are in none", "give a graph, as Nodes(path) is")
-    device = batch.samples.device
-    return Graph(graph.nodes.to(device), graph.edges.to(device), graph.asked.to(device))
+    return graph.to(batch.samples.device)
 
 
 @dataclass(frozen=True, eq=False)

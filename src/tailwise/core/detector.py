@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .bounds import checked_constructor
-from .context import Context
+from .context import Context, Graph
 from .data import Batch, Data
 from .modality import FEATURE_MAP, IMAGE, ROW, SPECTRUM, Modality, infer
 from .problem import Labelled
@@ -137,7 +137,7 @@ class PassesMessages(Protocol):
         """[N, d]: attributes of nodes as the network reads them."""
         ...
 
-    def placed(self, attributes: Tensor, edges: Tensor) -> Tensor:
+    def placed(self, attributes: Tensor, graph: Graph) -> Tensor:
         """[N, h]: where the network places nodes with such attributes."""
         ...
 

@@ -16,7 +16,7 @@ from ..core.data import Batch, Data, graph_of
 from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.registry import register
-from .components.graph_nets import Attributes, degrees, gathered
+from .components.graph_nets import Attributes, around
 
 
 @register("detector", "cola")
@@ -66,10 +66,9 @@ class CoLA(Detector):
         """[sample] of a node with its own neighbourhood, and [draws, sample] with those of others."""
         graph = graph_of(batch, "cola")
         code = self.encoder(self.standardise(graph.nodes))
-        around = gathered(code, graph.edges) / degrees(graph.edges, len(code)).clamp_min(1)[:, None]
-        asked = graph.asked
-        own = self.agreement(code[asked], around[asked])[:, 0]
-        others = [self.agreement(code[asked], around[other[asked]])[:, 0] for other in self._others(len(code))]
+        neighbourhood, asked = around(code, graph), graph.asked
+        own = self.agreement(code[asked], neighbourhood[asked])[:, 0]
+        others = [self.agreement(code[asked], neighbourhood[other[asked]])[:, 0] for other in self._others(len(code))]
         return own, torch.stack(others)
 
     def _others(self, nodes: int) -> list[Tensor]:

@@ -14,7 +14,7 @@ from ..core.data import Batch, Data, graph_of
 from ..core.detector import Detector
 from ..core.modality import ROW
 from ..core.registry import register
-from .components.graph_nets import Attributes, Encoder, convolution, degrees, gathered
+from .components.graph_nets import Attributes, Encoder, convolution, convolved, degrees, gathered
 
 _TINY = 1e-12
 
@@ -54,10 +54,10 @@ class Dominant(Detector):
     def losses(self, batch: Batch) -> Tensor:
         graph = graph_of(batch, "dominant")
         x = self.standardise(graph.nodes)
-        code = self.encoder(x, graph.edges)
-        rebuilt = self.attributes(self.inner(code, graph.edges).relu(), graph.edges)
+        code = self.encoder(x, graph)
+        rebuilt = convolved(self.attributes, convolved(self.inner, code, graph).relu(), graph)
         of_attributes = (x - rebuilt).square().sum(1)
-        of_edges = edges_error(self.edges(code, graph.edges), graph.edges)
+        of_edges = edges_error(convolved(self.edges, code, graph), graph)
         both = (1 - self.structure) * _root(of_attributes) + self.structure * _root(of_edges)
         return both[graph.asked]
 
@@ -66,16 +66,17 @@ class Dominant(Detector):
 
     def embed(self, batch: Batch) -> Tensor:
         graph = graph_of(batch, "dominant")
-        return self.encoder(self.standardise(graph.nodes), graph.edges)[graph.asked]
+        return self.encoder(self.standardise(graph.nodes), graph)[graph.asked]
 
 
-def edges_error(z: Tensor, edges: Tensor) -> Tensor:
+def edges_error(z: Tensor, graph: Graph) -> Tensor:
     """[N]: |a_i - Z z_i|^2 of each row a_i of the adjacency matrix and codes Z [N, d], in O(N d^2 + E d).
 
-    Multiplied out: z_i (Z'Z) z_i - 2 sum of z_i z_j over the neighbours j + the number of neighbours.
+    Multiplied out: z_i (Z'Z) z_i - 2 sum of a_ij z_i z_j over the neighbours j + the sum of a_ij^2.
     """
     whole = ((z @ (z.T @ z)) * z).sum(1)
-    return (whole - 2 * (z * gathered(z, edges)).sum(1) + degrees(edges, len(z))).clamp_min(0)
+    squares = degrees(graph.edges, len(z), None if graph.weights is None else graph.weights.square())
+    return (whole - 2 * (z * gathered(z, graph.edges, graph.weights)).sum(1) + squares).clamp_min(0)
 
 
 def _root(squares: Tensor) -> Tensor:

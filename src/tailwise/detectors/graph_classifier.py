@@ -82,7 +82,7 @@ class GraphClassifier(Detector):
         found = []
         for placed in (self.placed, lambda attributes, _: self.placed_alone(attributes)):
             scores = [
-                self.logit(placed(self.attributes(graph.nodes), graph.edges))[graph.asked].cpu()
+                self.logit(placed(self.attributes(graph.nodes), graph))[graph.asked].cpu()
                 for graph in map(self._graph, batches)
             ]
             labels = np.repeat([False, True], [len(each) for each in scores])
@@ -96,18 +96,19 @@ class GraphClassifier(Detector):
     def encode(self, batch: Batch) -> Tensor:
         """[N, hidden]: where the network places each node of the graph."""
         graph = self._graph(batch)
-        return self.placed(self.attributes(graph.nodes), graph.edges)
+        return self.placed(self.attributes(graph.nodes), graph)
 
     def attributes(self, nodes: Tensor) -> Tensor:
         return self.standardise(nodes)
 
-    def placed(self, attributes: Tensor, edges: Tensor) -> Tensor:
-        return self.encoder(attributes, edges)
+    def placed(self, attributes: Tensor, graph: Graph) -> Tensor:
+        return self.encoder(attributes, graph)
 
     def placed_alone(self, attributes: Tensor) -> Tensor:
         """Each node is its only neighbour; "bwgnn", which sees differences of neighbours, sees none of them instead."""
         nodes = torch.arange(len(attributes), device=attributes.device)
-        return self.placed(attributes, torch.stack([nodes, nodes])[:, : 0 if self.conv == "bwgnn" else len(nodes)])
+        edges = torch.stack([nodes, nodes])[:, : 0 if self.conv == "bwgnn" else len(nodes)]
+        return self.placed(attributes, Graph(attributes, edges))
 
     def logit(self, hidden: Tensor) -> Tensor:
         return self.head(hidden)[:, 0]

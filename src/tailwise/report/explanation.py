@@ -346,19 +346,24 @@ def links(detector: Detector, samples: Data, at: int, seed: int = 0) -> dict[str
     score = float(inference.score(detector, one)[0])
     rows = []
     for other in drawn:
-        without = _without(one, graph, graphs.cut(edges, node, other), hops, node)
+        without = _without(one, graph, ~graphs.between(edges, node, other), hops, node)
         added = score - float(inference.score(detector, without)[0])
         rows.append({"sample": names.get(other, str(other)), "contribution": added})
     return {"of": len(near), "rows": sorted(rows, key=lambda row: -row["contribution"])}
 
 
-def _without(one: Data, graph: Graph, edges: np.ndarray, hops: int, node: int) -> Data:
-    """A node as it is with these edges alone."""
+def _without(one: Data, graph: Graph, kept: np.ndarray, hops: int, node: int) -> Data:
+    """A node as it is with the edges that are kept [E]."""
     samples = one.read(torch.tensor([0]))
+    edges, weights = graph.edges[:, kept], None if graph.weights is None else graph.weights[kept]
     if hops:
-        row = torch.from_numpy(graphs.with_neighbours_at(graph.nodes.numpy(), edges, hops, node))
+        row = torch.from_numpy(
+            graphs.with_neighbours_at(
+                graph.nodes.numpy(), edges.numpy(), hops, node, None if weights is None else weights.numpy()
+            )
+        )
         samples = (row - (0.0 if one.centre is None else one.centre)).float()[None]
-    context = replace(graph, edges=torch.from_numpy(edges), place=torch.tensor([node]))
+    context = replace(graph, edges=edges, weights=weights, place=torch.tensor([node]))
     return replace(one, samples=samples, context=context)
 
 

@@ -37,7 +37,8 @@ class Nodes(PathSource):
 
     With labels, half of the normals train and everything else tests, as of a `Table`. Nodes that do not train are
     masked: the graph is never cut, so they stay the neighbours of others. Edges are made to lead both ways; loops and
-    copies are dropped and counted.
+    copies are dropped and counted. Their weights, if they have any (edge_weight, or edge_attr with one number an edge;
+    a column of this name or weight; the numbers of Network), say how much a neighbour counts.
 
     Args:
         path: .npz with x [N, d] (or its sparse parts x_data, x_indices, x_indptr, x_shape), edge_index [2, E] and what
@@ -122,7 +123,7 @@ class Nodes(PathSource):
 
     def _read(self) -> tuple[GraphFile, graphs.Tidied]:
         graph = read_graph(find_path(self.path), self._edges)
-        tidied = graphs.tidied(graph.edges, len(graph.x), self.directed)
+        tidied = graphs.tidied(graph.edges, len(graph.x), self.directed, graph.weights)
         if not tidied.edges.size:
             warnings.warn(f"{self.path} has no edge between two nodes: each is alone", stacklevel=4)
         return graph, tidied
@@ -130,8 +131,9 @@ class Nodes(PathSource):
     def _labelled(self, graph: GraphFile, tidied: graphs.Tidied, labels: Labels | None) -> Labelled:
         own, features = self._attributes(graph)
         hops = HOPS if self.hops is None else self.hops
-        samples = graphs.with_neighbours(own, tidied.edges, hops) if hops else own
-        context = Graph(torch.from_numpy(own), torch.from_numpy(tidied.edges))
+        samples = graphs.with_neighbours(own, tidied.edges, hops, tidied.weights) if hops else own
+        weights = None if tidied.weights is None else torch.from_numpy(tidied.weights)
+        context = Graph(torch.from_numpy(own), torch.from_numpy(tidied.edges), weights=weights)
         data = Data(torch.from_numpy(samples), list(graph.names), _named(features, hops), context, ROW)
         return Labelled(data, None if labels is None else labels.anomalous, self._groups(graph))
 

@@ -42,6 +42,7 @@ class GraphFile:
     Attributes:
         x: attributes [N, d] float32.
         edges: [2, E] int64, as they are given.
+        weights: [E] float64 above 0, where the file has them.
         said: what else the file says of each node: arrays [N] by name.
         labels: which of these is known to hold labels; "" where none is.
         names: one a node.
@@ -56,6 +57,7 @@ class GraphFile:
     names: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     text: dict[str, str] = field(default_factory=dict)
+    weights: np.ndarray | None = None
 
 
 def is_graph(path: Path) -> bool:
@@ -103,17 +105,20 @@ def _of_arrays(path: Path, arrays: dict[str, Any]) -> GraphFile:
             f"{path} holds no graph: needed are x and edge_index, or Attributes and Network; got {listed(arrays)}",
             "np.savez('graph.npz', x=x, edge_index=edge_index, y=y), x [N, d] and edge_index [2, E]",
         )
+    weights = _first(arrays, _WEIGHTS)
     if edges is None:
-        rows, columns = scipy.sparse.coo_array(adjacency).coords
-        edges = np.stack([rows, columns])
+        found = scipy.sparse.coo_array(adjacency)
+        edges, weights = np.stack(found.coords), found.data
     values = _values(path, x)
     count = len(values)
-    for name in _WEIGHTS:
-        if name in arrays:
-            _tell_unread(path, name)
-    said = {name: np.asarray(each).reshape(-1) for name, each in arrays.items() if _is_one_each(each, count)}
+    said = {
+        name: np.asarray(each).reshape(-1)
+        for name, each in arrays.items()
+        if _is_one_each(each, count) and name not in _WEIGHTS
+    }
     labels = next((name for name in _LABELS if name in said), "")
-    return GraphFile(values, _checked(path, edges, count), said, labels, tuple(map(str, range(count))))
+    kept, of_edges = _weighed(path, _checked(path, edges, count), weights)
+    return GraphFile(values, kept, said, labels, tuple(map(str, range(count))), weights=of_edges)
 
 
 def _values(path: Path, x: Any) -> np.ndarray:
@@ -145,8 +150,26 @@ def _checked(path: Path, edges: Any, nodes: int) -> np.ndarray:
     return edges.astype(np.int64)
 
 
-def _tell_unread(path: Path, name: str) -> None:
-    warnings.warn(f"{path}: {name!r} is not read: every edge counts alike", stacklevel=6)
+def _weighed(path: Path, edges: np.ndarray, weights: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    """Edges [2, E] whose weight is not 0, and their weights; None where they have none, or several numbers each."""
+    if weights is None:
+        return edges, None
+    found = np.asarray(weights)
+    if found.size != edges.shape[1] or not (np.issubdtype(found.dtype, np.number) or found.dtype == bool):
+        _tell_unread(path, f"what stands with its edges ({list(found.shape)} of {found.dtype})")
+        return edges, None
+    found = found.reshape(-1).astype(np.float64)
+    bad = ~np.isfinite(found) | (found < 0)
+    if bad.any():
+        raise InputError(
+            f"{path}: edge {int(bad.argmax())} has the weight {found[bad][0]:g}: numbers from 0 on were needed",
+            "a weight says how much a neighbour counts; turn distances into similarities first",
+        )
+    return edges[:, found > 0], found[found > 0]
+
+
+def _tell_unread(path: Path, what: str) -> None:
+    warnings.warn(f"{path}: {what} is not read", stacklevel=6)
 
 
 def _is_one_each(values: Any, count: int) -> bool:
@@ -215,9 +238,10 @@ def _of_tables(nodes: Path, edges: Path) -> GraphFile:
     if ends is None and len(of_edges.columns) < 2:
         raise InputError(f"{edges} has one column: an edge has two ends", "name them src and dst")
     first, second = (lower[end] for end in ends) if ends else of_edges.columns[:2]
+    weight = next((lower[name] for name in (*_WEIGHTS, "weight") if name in lower), None)
     for column in of_edges.columns:
-        if column not in (first, second):
-            _tell_unread(edges, str(column))
+        if column not in (first, second, weight):
+            _tell_unread(edges, repr(str(column)))
     found = []
     for column in (first, second):
         ids = [str(each) for each in of_edges[column]]
@@ -231,7 +255,8 @@ def _of_tables(nodes: Path, edges: Path) -> GraphFile:
     numbers = [name for name in said if is_numeric(of_nodes[name])]
     x = np.stack([said[name] for name in numbers], 1) if numbers else np.zeros((len(names), 0))
     text = {name: first_text(of_nodes[name])[1] for name in said if name not in numbers}
-    return GraphFile(_values(nodes, x), np.stack(found), said, "", tuple(names), tuple(numbers), text)
+    kept, of_edges = _weighed(edges, np.stack(found), None if weight is None else of_edges[weight].to_numpy())
+    return GraphFile(_values(nodes, x), kept, said, "", tuple(names), tuple(numbers), text, of_edges)
 
 
 def _why_unknown(own: object, nodes: Path) -> str:

@@ -5,6 +5,7 @@ These are of Kipf & Welling 2017 (gcn), Hamilton et al. 2017 (sage), Xu et al. 2
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from typing import Any
 
@@ -37,7 +38,7 @@ class Attributes(Standardise):
 
 
 def convolution(name: str, inner: int, outer: int) -> nn.Module:
-    """A layer (x [N, inner], edges [2, E]) -> [N, outer]."""
+    """A layer (x [N, inner], graph) -> [N, outer], by `convolved`."""
     if name == "bwgnn":
         return BetaWavelet(inner, outer)
     layers = _layers()
@@ -65,28 +66,47 @@ class BetaWavelet(nn.Module):
         self.before = nn.Linear(inner, outer)
         self.after = nn.Linear(len(self.BANDS) * outer, outer)
 
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+    def forward(self, x: Tensor, edges: Tensor, edge_weight: Tensor | None = None) -> Tensor:
         first = self.before(x).relu()
-        once = laplacian(first, edges)
-        powers = (first, once, laplacian(once, edges))
+        once = laplacian(first, edges, edge_weight)
+        powers = (first, once, laplacian(once, edges, edge_weight))
         bands = [sum(c * power for c, power in zip(band, powers, strict=True)) for band in self.BANDS]
         return self.after(torch.cat(bands, 1))  # type: ignore[arg-type]
 
 
-def laplacian(x: Tensor, edges: Tensor) -> Tensor:
+def convolved(layer: nn.Module, x: Tensor, graph: Graph) -> Tensor:
+    """What a layer makes of x [N, inner] on a graph. "sage" and "gin" know no weights: there all edges count alike."""
+    weighted = {} if graph.weights is None or not _takes_weights(layer) else {"edge_weight": graph.weights}
+    made: Tensor = layer(x, graph.edges, **weighted)
+    return made
+
+
+def _takes_weights(layer: nn.Module) -> bool:
+    return "edge_weight" in inspect.signature(layer.forward).parameters
+
+
+def laplacian(x: Tensor, edges: Tensor, weights: Tensor | None = None) -> Tensor:
     """L x [N, d] of the symmetrically normalised Laplacian L = 1 - D^-1/2 A D^-1/2."""
-    root = degrees(edges, len(x)).clamp_min(1).rsqrt()[:, None]
-    return x - root * gathered(root * x, edges)
+    sums = degrees(edges, len(x), weights)
+    root = torch.where(sums > 0, sums, 1).rsqrt()[:, None]
+    return x - root * gathered(root * x, edges, weights)
 
 
-def gathered(x: Tensor, edges: Tensor) -> Tensor:
-    """[N, d]: the sum of x over the nodes from which edges lead to each."""
-    return torch.zeros_like(x).index_add_(0, edges[1], x[edges[0]])
+def gathered(x: Tensor, edges: Tensor, weights: Tensor | None = None) -> Tensor:
+    """[N, d]: the sum of x over the nodes from which edges lead to each, times their weights [E]."""
+    sent = x[edges[0]] if weights is None else weights[:, None] * x[edges[0]]
+    return torch.zeros_like(x).index_add_(0, edges[1], sent)
 
 
-def degrees(edges: Tensor, nodes: int) -> Tensor:
-    """[N] float: how many edges lead to each node."""
-    return torch.bincount(edges[1], minlength=nodes).float()
+def degrees(edges: Tensor, nodes: int, weights: Tensor | None = None) -> Tensor:
+    """[N] float: how many edges lead to each node, or the sum of their weights [E]."""
+    return torch.bincount(edges[1], weights, minlength=nodes).float()
+
+
+def around(x: Tensor, graph: Graph) -> Tensor:
+    """[N, d]: the mean of x over each node's neighbours, weighted by the edges; 0 where there are none."""
+    sums = degrees(graph.edges, len(x), graph.weights)
+    return gathered(x, graph.edges, graph.weights) / torch.where(sums > 0, sums, 1)[:, None]
 
 
 class Encoder(nn.Module):
@@ -97,5 +117,5 @@ class Encoder(nn.Module):
         self.first = convolution(name, inner, hidden)
         self.second = convolution(name, hidden, hidden)
 
-    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
-        return self.second(self.first(x, edges).relu(), edges).relu()
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        return convolved(self.second, convolved(self.first, x, graph).relu(), graph).relu()

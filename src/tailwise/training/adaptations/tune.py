@@ -81,7 +81,7 @@ class TUNE(Value):
         for parameter in frozen:
             parameter.requires_grad_(False)
         try:
-            moved, epochs, confident = self._learn(tuned, graph.nodes, graph.edges, graph.asked)
+            moved, epochs, confident = self._learn(tuned, graph)
         finally:
             for parameter in frozen:
                 parameter.requires_grad_(True)
@@ -96,14 +96,14 @@ class TUNE(Value):
     def _alone(self) -> float:
         return self.alone if self.mode == "stable" else _PUBLISHED_ALONE
 
-    def _learn(self, tuned: Tuned, nodes: Tensor, edges: Tensor, asked: Tensor) -> tuple[float, int, Tensor]:
+    def _learn(self, tuned: Tuned, graph: Graph) -> tuple[float, int, Tensor]:
         """How far attributes moved, after how many epochs, and which of the nodes asked for [n] are confidently normal.
 
         The aligner's and the estimator's steps alternate."""
-        stable, network = self.mode == "stable", tuned.network
-        x = network.attributes(nodes)
+        stable, network, asked = self.mode == "stable", tuned.network, graph.asked
+        x = network.attributes(graph.nodes)
         with torch.no_grad():
-            beside, alone = network.logit(network.placed(x, edges)), network.logit(network.placed_alone(x))
+            beside, alone = network.logit(network.placed(x, graph)), network.logit(network.placed_alone(x))
         limits = _confident_below(alone[asked], beside[asked])
         confident = (alone[asked] <= limits[0]) & (beside[asked] <= limits[1])
         if stable:
@@ -116,14 +116,14 @@ class TUNE(Value):
         def estimate() -> None:
             with torch.no_grad():
                 there = tuned.moved(x, unsure)
-                clean, alone = network.placed(there, edges)[chosen], network.placed_alone(there)[chosen]
+                clean, alone = network.placed(there, graph)[chosen], network.placed_alone(there)[chosen]
             _step(estimator, divergence(tuned.estimator(alone), clean))
 
         def loss() -> Tensor:
             there = tuned.moved(x, unsure)
             with torch.no_grad():
                 clean = tuned.estimator(network.placed_alone(there))[asked]
-            placed = network.placed(there, edges)[asked]
+            placed = network.placed(there, graph)[asked]
             if not stable:
                 return divergence(placed, clean)
             higher = nn.functional.softplus(network.logit(placed) - network.logit(clean)).mean()
@@ -139,7 +139,7 @@ class TUNE(Value):
             with torch.no_grad():
                 there = tuned.moved(x, unsure)
                 now = float((there - x).norm() / x.norm().clamp_min(_TINY))
-                held = _rank_kept(beside[chosen], network.logit(network.placed(there, edges))[chosen])
+                held = _rank_kept(beside[chosen], network.logit(network.placed(there, graph))[chosen])
                 if stable and (now > self.most_moved or held < _RANK_HELD):
                     for parameter, value in zip(tuned.aligner.parameters(), before, strict=True):
                         parameter.copy_(value)
@@ -219,7 +219,7 @@ class Tuned(Around):
     def aligned(self, graph: Graph) -> Tensor:
         """Attributes [N, d] of all nodes, as the network is to read them."""
         network, x = self.network, self.network.attributes(graph.nodes)
-        logits = (network.logit(placed) for placed in (network.placed_alone(x), network.placed(x, graph.edges)))
+        logits = (network.logit(placed) for placed in (network.placed_alone(x), network.placed(x, graph)))
         return self.moved(x, self.unsure(*logits))
 
     def score(self, batch: Batch) -> Tensor:
@@ -227,14 +227,14 @@ class Tuned(Around):
         graph = graph_of(batch, "TUNE")
         with torch.no_grad():
             there = self.aligned(graph)
-            branches = self.network.placed(there, graph.edges), self.estimator(self.network.placed_alone(there))
+            branches = self.network.placed(there, graph), self.estimator(self.network.placed_alone(there))
             beside, alone = map(self.network.logit, branches)
             return combined(beside, alone, self.alone)[graph.asked].to(batch.samples)
 
     def embed(self, batch: Batch) -> Tensor:
         graph = graph_of(batch, "TUNE")
         with torch.no_grad():
-            return self.network.placed(self.aligned(graph), graph.edges)[graph.asked]
+            return self.network.placed(self.aligned(graph), graph)[graph.asked]
 
 
 def combined(one: Tensor, other: Tensor, share: float = 0.5) -> Tensor:
