@@ -43,6 +43,24 @@ def test_nearest_of_long_rows_keeps_little_at_a_time(monkeypatch):
     np.testing.assert_allclose(distances.numpy(), peer_distances, rtol=1e-5)
 
 
+@pytest.mark.parametrize("values", ["apart", "equal", "infinite"])
+def test_the_nearest_of_many_are_told_by_comparing_few(values, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(7, 10_003, generator=generator)
+    rows = (
+        rows.round() if values == "equal" else torch.where(rows > 1, torch.inf, rows) if values == "infinite" else rows
+    )
+    compared = []
+    partitioned = neighbours._partitioned
+    monkeypatch.setattr(
+        neighbours, "_partitioned", lambda many, k: compared.append(many.shape[1]) or partitioned(many, k)
+    )
+    columns = neighbours._smallest_columns(rows, 20)
+    assert len(set(columns[0].tolist())) == 20
+    assert torch.equal(rows.gather(1, columns).sort(1).values, rows.sort(1).values[:, :20])
+    assert sum(compared) < rows.shape[1] / 8
+
+
 def test_nearest_of_nothing_is_nothing():
     distances, indices = nearest(torch.zeros(0, 3), normal(5, 3), 2)
     assert distances.shape == indices.shape == (0, 2)
