@@ -29,12 +29,15 @@ from PIL import Image
 from torch.nn.functional import adaptive_max_pool2d, avg_pool2d
 
 from tailwise.benchmark import rows
+from tailwise.benchmark.comparisons import bootstrapped
 from tailwise.benchmark.tables import table
 from tailwise.core import inference
+from tailwise.core.context import Measured
 from tailwise.core.data import Data
 from tailwise.core.modality import FEATURE_MAP
 from tailwise.core.problem import Labelled, Problem
 from tailwise.core.registry import parse_one
+from tailwise.detectors.components.losses import top_mean
 from tailwise.numerics.metrics import auroc
 from tailwise.runs import files
 from tailwise.sources.rgb_xyz import RgbXyz
@@ -61,14 +64,37 @@ METHODS = {
     "LSFA": ("CrossModalMaps()", "both"),
     "CFM, small": ("CrossModalMapping()", "both"),
     "patch-ensemble, the default": ("PatchEnsemble()", "both"),
+    "FPFH alone, larger memory": ("PatchMemory(share=0.1, neighbourhood=1)", "xyz"),
+    "zero-shot-patches": ("ZeroShotPatches()", "patches"),
+    "zero-shot-patches, uniform anchors": ("ZeroShotPatches(salient=False)", "patches"),
+    "zero-shot-patches, no other parts": ("ZeroShotPatches()", "patches"),
+}
+PAIRED = (
+    "RGB alone", "FPFH alone", "FPFH alone, larger memory", "concatenation as it is (BTF)",
+    "concatenation, modalities alike", "zero-shot-patches",
+)  # fmt: skip
+# What is read off one zero-shot-patches: weights of histograms, of what was learnt and of the classifier, and whether
+# it was asked about patches that were moved. The first is FPFH alone, by the same memory.
+READINGS = {
+    "FPFH": (1.0, 0.0, 0.0, True),
+    "learnt": (0.0, 1.0, 0.0, True),
+    "mean": (0.5, 0.5, 0.0, True),
+    "mean and classifier as it is": (0.5, 0.5, 0.3, False),
+    "mean and classifier, perturbed": (0.5, 0.5, 0.3, True),
+    "classifier as it is": (0.0, 0.0, 1.0, False),
+    "classifier, perturbed": (0.0, 0.0, 1.0, True),
 }
 GENERATED = ("two memories, mean", "compactness only, mean", "consistency only, mean", "LSFA, mean")
-STEPPED = ("compactness only, mean", "consistency only, mean", "LSFA, mean", "LSFA", "CFM, small")
+STEPPED = (
+    "compactness only, mean", "consistency only, mean", "LSFA, mean", "LSFA", "CFM, small",
+    "zero-shot-patches", "zero-shot-patches, uniform anchors", "zero-shot-patches, no other parts",
+)  # fmt: skip
 HEAD = """# Photographs with geometry
 
 Written by `benchmarks/three_d.py` from results/three-d.jsonl: mean AUROC over parts and seeds, one thread. parts3d is
 generated: CAD models, scanned and spoilt by a program. No figure here carries over to real scans. The part
-plate_holes was looked at when defaults were chosen. Methods without a row were not run.
+plate_holes was looked at when defaults were chosen. Methods without a row were not run. "measured" is the AUROC of
+cells of which the scanner measured enough; the others have the score of the nearest that was measured.
 """
 
 
@@ -105,9 +131,8 @@ def part_of(name: str, use: str) -> Problem:
     return replace(problem, train=replace(problem.train, features=()), test=test)
 
 
-def judged(spelling: str, train: Data, test: Labelled, seed: int, kinds: np.ndarray | None) -> dict[str, Any]:
+def judged(detector: Any, train: Data, test: Labelled, seed: int, kinds: np.ndarray | None) -> dict[str, Any]:
     """A row of figures."""
-    detector = parse_one(spelling, "detector")
     began = time.process_time()
     outcome = training_fit.fit(detector, train, seed=seed)
     scores, maps = [], []
@@ -116,16 +141,36 @@ def judged(spelling: str, train: Data, test: Labelled, seed: int, kinds: np.ndar
         maps.append(reading.map)
     found: dict[str, Any] = {"cpu_seconds": round(time.process_time() - began, 1)}
     score, map_ = torch.cat(scores).numpy(), torch.cat(maps).numpy()
-    labels = np.asarray(test.labels)
-    assert test.masks is not None
-    cells = np.stack([_cells(mask, map_.shape[1:]) for mask in test.masks])
-    found |= {"image": auroc(labels, score), "cell": auroc(cells.ravel(), map_.ravel())}
+    found |= placed(test, score, map_)
     if kinds is not None:
         good = score[kinds == "good"]
         for kind in sorted(set(kinds) - {"good"}):
             bad = score[kinds == kind]
             found[str(kind)] = auroc(np.repeat([False, True], [len(good), len(bad)]), np.concatenate([good, bad]))
     found["checks"] = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
+    return found
+
+
+def placed(test: Labelled, score: np.ndarray, map_: np.ndarray) -> dict[str, float]:
+    """AUROC of images, of cells, and of those cells that were measured, where the data say which were."""
+    assert test.masks is not None
+    cells = np.stack([_cells(mask, map_.shape[1:]) for mask in test.masks])
+    found = {"image": auroc(np.asarray(test.labels), score), "cell": auroc(cells.ravel(), map_.ravel())}
+    if isinstance(test.data.context, Measured):
+        seen = test.data.context.cells.numpy()
+        found["measured"] = auroc(cells[seen], map_[seen])
+    return found
+
+
+def read_off(detector: Any, test: Labelled) -> dict[str, dict[str, float]]:
+    """Figures of everything that `READINGS` names."""
+    parts = [detector.parts_of_score(batch) for batch in test.data.batches(16)]
+    part = {name: torch.cat([each[name] for each in parts]) for name in parts[0]}
+    found = {}
+    for name, (histograms, learnt, classified, perturbed) in READINGS.items():
+        chance = part["classified" if perturbed else "classified as it is"]
+        map_ = histograms * part["histograms"] + learnt * part["learnt"] + classified * chance
+        found[name] = placed(test, top_mean(map_, detector.top).numpy(), map_.numpy())
     return found
 
 
@@ -143,21 +188,28 @@ def kinds_of(test: Labelled) -> np.ndarray:
 def one(settings: dict[str, Any]) -> dict[str, Any]:
     """The figures of one row."""
     spelling, use = METHODS[settings["method"]]
+    detector = parse_one(spelling, "detector")
     if settings["what"] == "generator":
         problem = generated(settings["seed"])
         assert problem.test is not None
-        return judged(spelling, problem.train, problem.test, settings["seed"], None)
+        return judged(detector, problem.train, problem.test, settings["seed"], None)
     problem = part_of(settings["part"], use)
-    tested = problem.test if settings["what"] == "parts" else part_of(settings["on"], use).test
+    if settings["what"] == "parts":
+        assert problem.test is not None
+        return judged(detector, problem.train, problem.test, settings["seed"], kinds_of(problem.test))
+    tested = part_of(settings["on"], use).test
     assert tested is not None
-    if settings["what"] == "pairs":
-        tested = tested.take(np.flatnonzero(np.isin(kinds_of(tested), SHAPES)))
-    return judged(spelling, problem.train, tested, settings["seed"], kinds_of(tested))
+    tested = tested.take(np.flatnonzero(np.isin(kinds_of(tested), SHAPES)))
+    if use == "patches" and settings["method"] != "zero-shot-patches, no other parts":
+        others = [part for part in PARTS if part not in (settings["part"], settings["on"])]
+        detector.others = tuple(f"parts3d/{part}" for part in others)
+    found = judged(detector, problem.train, tested, settings["seed"], kinds_of(tested))
+    return found | ({"readings": read_off(detector, tested)} if use == "patches" else {})
 
 
 def planned(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Settings of the rows that are asked for."""
-    names = asked.methods or list(GENERATED if asked.what == "generator" else METHODS)
+    names = asked.methods or list({"generator": GENERATED, "pairs": PAIRED}.get(asked.what, METHODS))
     found: list[dict[str, Any]] = []
     for name in names:
         seeds = asked.seeds if asked.what == "generator" or name in STEPPED else asked.seeds[:1]
@@ -180,15 +232,31 @@ def page() -> str:
         ("parts", "parts3d, each part by itself"), ("pairs", "parts3d, classes that were never seen"),
     ):  # fmt: skip
         here = [row for row in found if row["settings"]["what"] == what]
-        columns = ("image", "cell", *(DEFECTS if what == "parts" else ()))
+        columns = ("image", "cell", *{"parts": DEFECTS, "pairs": ("measured",)}.get(what, ()))
         lines = []
         for name in METHODS:
             of = [row for row in here if row["settings"]["method"] == name]
             if of:
-                means = [f"{np.mean([row[column] for row in of]):.3f}" for column in columns]
+                means = [f"{np.mean([row[column] for row in of if column in row]):.3f}" for column in columns]
                 lines.append([name, str(len(of)), *means, f"{np.median([row['cpu_seconds'] for row in of]):.0f}"])
         if lines:
             text += f"\n## {title}\n\n{table(['method', 'rows', *columns, 'CPU seconds'], lines)}\n"
+    return text + readings_of([row for row in found if "readings" in row])
+
+
+def readings_of(found: list[dict[str, Any]]) -> str:
+    """A table for each method of what is read off it, paired with its own FPFH."""
+    text = ""
+    for method in dict.fromkeys(row["settings"]["method"] for row in found):
+        here = [row["readings"] for row in found if row["settings"]["method"] == method]
+        lines = []
+        for name in READINGS:
+            gains = np.array([row[name]["measured"] - row["FPFH"]["measured"] for row in here])
+            means = [f"{np.mean([row[name][column] for row in here]):.3f}" for column in ("image", "cell", "measured")]
+            lowest = min(row[name]["measured"] for row in here)
+            lines.append([name, *means, f"{lowest:.3f}", str(bootstrapped([gains])), f"{(gains >= 0).mean():.2f}"])
+        head = ["score", "image", "cell", "measured", "lowest pair", "measured, over FPFH", "not below"]
+        text += f"\n### {method}, {len(here)} pairs: what each part of the score gives\n\n{table(head, lines)}\n"
     return text
 
 

@@ -1,6 +1,7 @@
 """Photographs with scans: read cell by cell, missing points and scans say nothing, and commands work end to end."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from tailwise.sources.auto import open_source
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.rgb_xyz import RgbXyz
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 SIDE = 40
 
@@ -79,6 +81,24 @@ def test_one_modality_can_be_read_alone(folder: Path) -> None:
     for use, channels in (("rgb", slice(0, -33)), ("xyz", slice(-33, None))):
         alone = open_source(folder, use=use).load().train
         assert torch.equal(alone.read(torch.arange(10)), both.read(torch.arange(10))[:, channels])
+
+
+def test_other_parts_are_read_once_and_kept_with_the_detector(folder: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        save(tmp_path / "others/train/good", number, *part(120 + number, 0.05))
+    data = open_source(folder, use="patches").load().train
+    assert data.features[33] == "patch:0"
+    assert torch.equal(data.read(torch.arange(10))[:, :33], open_source(folder, use="xyz").load().train.samples)
+    detector = parse_one(f"ZeroShotPatches(others=({str(tmp_path / 'others')!r},))", "detector")
+    fit(detector, data, training=Training(epochs=2, batch_size=8))
+    shutil.rmtree(tmp_path / "others")
+    again = parse_one(repr(detector), "detector")
+    again.restore(data.sample_shape, detector.state_dict(), data.modality)
+    assert torch.equal(inference.score(again.eval(), data), inference.score(detector, data))
+    again.prepare(data, torch.ones(10))
+    assert torch.equal(again.of_others, detector.of_others)
+    with pytest.raises(InputError, match="no file or folder"):
+        fit(parse_one(repr(detector), "detector"), data)
 
 
 def test_a_hole_in_a_scan_is_no_defect_and_a_dent_is_one(folder: Path) -> None:

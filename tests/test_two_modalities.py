@@ -13,6 +13,7 @@ from tailwise.detectors.cross_modal_mapping import CrossModalMapping
 from tailwise.detectors.cross_modal_maps import CrossModalMaps
 from tailwise.detectors.paired_memories import PairedMemories
 from tailwise.errors import InputError
+from tailwise.integrations import onnx
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
@@ -93,6 +94,14 @@ def test_cells_that_were_not_measured_have_no_say(maker) -> None:
         scores.append(inference.score(detector, Data(asked, fresh.names, NAMES, Measured(measured), FEATURE_MAP)))
     assert torch.allclose(scores[0], scores[1], rtol=2e-2)
     assert bool(torch.isfinite(scores[0]).all())
+
+
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
+def test_export_is_refused_with_the_reason(maker) -> None:
+    detector = maker(geometry=2)
+    detector.start((6, 8, 8), FEATURE_MAP)
+    with pytest.raises(InputError, match="cannot be exported: which cells were measured is not in the samples"):
+        onnx.to_onnx(detector, {"detector": repr(detector)})
 
 
 def test_mapping_refuses_what_it_cannot_compare() -> None:

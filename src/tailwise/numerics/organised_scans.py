@@ -11,10 +11,12 @@ import math
 import numpy as np
 import scipy.ndimage
 import torch
+from scipy.spatial import cKDTree
 from torch.nn.functional import adaptive_avg_pool2d
 
 from . import point_features
 from .point_features import FEATURE_SPACINGS, FPFH_SIZE, NORMAL_SPACINGS
+from .point_patches import PATCH_POINTS, patches_of
 
 # Points of finer scans are means of 2 x 2, 3 x 3 or more pixels, so that a scan has so many at most.
 _MOST_POINTS = 10_000
@@ -93,6 +95,24 @@ def cell_features(xyz: np.ndarray, size: tuple[int, int], radius: float | None =
     return _in_cells(features, whole, size)
 
 
+def cell_patches(xyz: np.ndarray, size: tuple[int, int], radius: float | None = None) -> np.ndarray:
+    """Patches of points [3 + 144, *size] of the cells of a scan [h, w, 3], with arguments as `cell_features`.
+
+    First the place of a cell's point, the measured one that is nearest to the mean of them all, about the mean of the
+    scan and in units of the radius; then the 48 points around it, one's x, y and z after another's. A cell that was not
+    measured has those of the nearest measured cell, and a scan of which nothing was measured has zeros.
+    """
+    points, whole = thinned(xyz)
+    result = np.zeros((3 * (1 + PATCH_POINTS), *size), np.float32)
+    means, found = _in_cells(points, whole, size)
+    if not found.any() or whole.sum() < 2:
+        return result
+    cloud = points[whole]
+    place = cKDTree(cloud).query(means[:, found].T)[1]
+    result[:, found] = point_patches(cloud, radius, facing(points, whole), place, directions(points, whole)[1]).T
+    return _filled(result, found)
+
+
 def point_fpfh(points: np.ndarray, radius: float | None, towards: np.ndarray | None = None) -> np.ndarray:
     """FPFH [n, 33] of points [n, 3]; see `cell_features` for the radius and `normals_of` for `towards`."""
     if radius is None:
@@ -100,6 +120,23 @@ def point_fpfh(points: np.ndarray, radius: float | None, towards: np.ndarray | N
     around = None if towards is None else np.broadcast_to(towards, points.shape)
     normals = point_features.normals_of(points, radius * NORMAL_SPACINGS / FEATURE_SPACINGS, around)
     return point_features.fpfh(points, normals, radius)
+
+
+def point_patches(
+    points: np.ndarray,
+    radius: float | None,
+    towards: np.ndarray | None = None,
+    place: np.ndarray | None = None,
+    along: np.ndarray | None = None,
+) -> np.ndarray:
+    """Places and patches [k, 3 + 144] of the points at `place` [k] among points [n, 3], or of all: see `cell_patches`,
+    and `patches_of` for `along`."""
+    radius = FEATURE_SPACINGS * point_features.spacing_of(points) if radius is None else radius
+    place = np.arange(len(points)) if place is None else place
+    around = None if towards is None else np.broadcast_to(towards, points.shape)
+    normals = point_features.normals_of(points, radius * NORMAL_SPACINGS / FEATURE_SPACINGS, around)
+    at = (points[place] - points.mean(0)) / radius
+    return np.concatenate([at, patches_of(points, normals, place, radius, along).reshape(len(place), -1)], 1)
 
 
 def thinned(xyz: np.ndarray, most: int = _MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
@@ -148,9 +185,14 @@ def _in_cells(values: np.ndarray, whole: np.ndarray, size: tuple[int, int]) -> t
     share = adaptive_avg_pool2d(weights, size)[0]
     found = (share[0] >= _LEAST_MEASURED).numpy()
     means = (sums / share.clamp_min(1e-12)).numpy()
+    return _filled(means, found), found
+
+
+def _filled(values: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Values [channels, *size] in which cells that were not found have those of the nearest that was; else zeros."""
     if not found.any():
-        return np.zeros_like(means), found
-    if not found.all():
-        rows, columns = scipy.ndimage.distance_transform_edt(~found, return_distances=False, return_indices=True)
-        means = means[:, rows, columns]
-    return means, found
+        return np.zeros_like(values)
+    if found.all():
+        return values
+    rows, columns = scipy.ndimage.distance_transform_edt(~found, return_distances=False, return_indices=True)
+    return values[:, rows, columns]

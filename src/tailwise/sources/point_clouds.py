@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean
 from ..numerics import organised_scans, point_features, surfaces
+from ..numerics.point_patches import PATCH_POINTS
 from ..numerics.surfaces import Surface
 from . import cloud_files, image_layouts, image_samples
 from .image_layouts import Layout, Part, counts_of
@@ -29,7 +30,7 @@ from .paths import find_path, is_inside, list_files, say_refused
 from .recognition import Match, PathSource
 
 # How the names of channels begin, as those of the scans of `RgbXyz`.
-XYZ = "xyz:"
+XYZ, PATCH = "xyz:", "patch:"
 # Clouds of more points are thinned to so many at random before points are chosen evenly.
 _MOST = 30_000
 # A cloud that is so many times as fine or as large as the middle one may be in another unit.
@@ -61,6 +62,8 @@ class PointClouds(PathSource):
             distance between neighbours, cloud by cloud.
         normal: names of the folders that hold the normal clouds; all others are anomalies.
         follow_links: read files and folders that links out of the folder lead to.
+        use: "xyz"; or "patches" for [180, points, 1], where each point is and the 48 points around it too, which
+            `zero-shot-patches` reads.
     """
 
     reads: ClassVar[str] = "a point cloud or a folder of point clouds (.ply, .pcd, .las, .stl, ...)"
@@ -70,6 +73,7 @@ class PointClouds(PathSource):
     radius: Positive | None = None
     normal: tuple[str, ...] = ()
     follow_links: bool = False
+    use: Literal["xyz", "patches"] = "xyz"
 
     def __post_init__(self) -> None:
         normal = parts_of(self.normal) if isinstance(self.normal, str) else tuple(map(str, self.normal))
@@ -171,29 +175,40 @@ class PointClouds(PathSource):
         return values[place, :3], defect, float(np.linalg.norm(np.ptp(values[:, :3], axis=0)))
 
     def _data(self, root: Path, names: Sequence[str], layout: Layout) -> Data:
-        samples = torch.empty(len(names), point_features.FPFH_SIZE, self.points, 1)
+        samples = torch.empty(len(names), self._channels, self.points, 1)
         sizes = np.empty((len(names), 2))  # extent and spacing
         for place, name in enumerate(progress.over(names, "reading point clouds")):
             kept = self._kept(self._path_of(root, name, layout))
             samples[place, :, :, 0] = torch.from_numpy(kept[:-1])
             sizes[place] = kept[-1, :2]
         _warn_of_sizes(names, sizes)
-        features = tuple(f"{XYZ}fpfh {i}" for i in range(point_features.FPFH_SIZE))
+        patches = tuple(f"{PATCH}{i}" for i in range(self._channels - point_features.FPFH_SIZE))
+        features = (*(f"{XYZ}fpfh {i}" for i in range(point_features.FPFH_SIZE)), *patches)
         return Data(samples, image_samples.names_of(names), features, modality=POINT_CLOUD)
 
     def _kept(self, path: Path) -> np.ndarray:
-        """Histograms and, last, the extent and spacing of a cloud [34, points], from the cache or of the file."""
+        """Histograms, patches where they are read, and, last, extent and spacing of a cloud [34 or 181, points], from
+        the cache or of the file."""
 
         def make() -> np.ndarray:
             points, _, extent = self._chosen(path)
-            found = np.zeros((point_features.FPFH_SIZE + 1, self.points), np.float32)
+            found = np.zeros((self._channels + 1, self.points), np.float32)
             distinct, back = np.unique(points, axis=0, return_inverse=True)
-            found[:-1] = organised_scans.point_fpfh(distinct - distinct.mean(0), self.radius)[back.reshape(-1)].T
+            middle = distinct - distinct.mean(0)
+            features = [organised_scans.point_fpfh(middle, self.radius)]
+            features += [organised_scans.point_patches(middle, self.radius)] if self.use == "patches" else []
+            found[:-1] = np.concatenate(features, 1)[back.reshape(-1)].T
             found[-1, :2] = extent, point_features.spacing_of(distinct)
             return found
 
-        said = f"cloud {_VERSION} {path.suffix} {self.points} {self.seed} {self.radius}"
-        return image_samples.features().of_file(path, said, make, (point_features.FPFH_SIZE + 1, self.points))
+        what = "cloud" if self.use == "xyz" else "cloud patches"
+        said = f"{what} {_VERSION} {path.suffix} {self.points} {self.seed} {self.radius}"
+        return image_samples.features().of_file(path, said, make, (self._channels + 1, self.points))
+
+    @property
+    def _channels(self) -> int:
+        """How many numbers tell of a point."""
+        return point_features.FPFH_SIZE + (3 * (1 + PATCH_POINTS) if self.use == "patches" else 0)
 
     def _labelled(self, root: Path, names: Sequence[str], layout: Layout) -> Labelled:
         data = self._data(root, names, layout)

@@ -23,13 +23,14 @@ from ..core.registry import register
 from ..errors import InputError, reading
 from ..numerics import organised_scans, surfaces
 from ..numerics.point_features import FPFH_SIZE
+from ..numerics.point_patches import PATCH_POINTS
 from ..numerics.surfaces import Surface
 from . import image_samples, tiff_files
 from .images import ImageFolder
 from .recognition import Match, PathSource
 
 # How the names of channels begin, by which detectors part the two.
-RGB, XYZ = "rgb:", "xyz:"
+RGB, XYZ, PATCH = "rgb:", "xyz:", "patch:"
 _SUFFIXES = (".tiff", ".tif")
 _PHOTOGRAPHS, _SCANS = "rgb", "xyz"
 # What an `ImageFolder` says of them.
@@ -54,9 +55,10 @@ class RgbXyz(PathSource):
 
     Args:
         path: the folder.
-        use: "both", "rgb" or "xyz".
-        read, layers, size: as of an `ImageFolder`; without layers the backbone's usual maps are read. Of "xyz" alone
-            there is a cell for 8 x 8 pixels of this size.
+        use: "both", "rgb" or "xyz"; or "patches", for "xyz" and then "patch:0" to "patch:146": where a cell is, and the
+            48 points around it, as `zero-shot-patches` reads them.
+        read, layers, size: as of an `ImageFolder`; without layers the backbone's usual maps are read. Without
+            photographs there is a cell for 8 x 8 pixels of this size.
         radius: of the neighbourhood that a histogram tells of, in the scan's unit; None is 7.7 times the usual distance
             between neighbours, scan by scan.
         plane: take off the table: whatever is this close, in the scan's unit, to the plane through the border. 0 takes
@@ -67,7 +69,7 @@ class RgbXyz(PathSource):
     reads: ClassVar[str] = "photographs with scans (KIND/rgb/*.png, KIND/xyz/*.tiff)"
     file_options: ClassVar[tuple[str, ...]] = ("path", "groups")
 
-    use: Literal["both", "rgb", "xyz"] = "both"
+    use: Literal["both", "rgb", "xyz", "patches"] = "both"
     read: str = "efficientnet-lite0"
     layers: tuple[int, ...] = ()
     size: int | tuple[int, int] | None = None
@@ -159,7 +161,7 @@ class RgbXyz(PathSource):
     @property
     def _images(self) -> ImageFolder:
         """The photographs: as maps, or at the size of the cells where only the scans are read."""
-        if self.use == "xyz":
+        if self.use in ("xyz", "patches"):
             shape = self._plain.reading_maps(()) if self.size is None else self._plain
             rows, columns = _both(shape.size or image_samples.side(self.read, None))
             cells = max(1, rows // _CELL), max(1, columns // _CELL)
@@ -169,8 +171,13 @@ class RgbXyz(PathSource):
         return self._plain.reading_maps(image_samples.backbones().map_layers(self.read))
 
     @property
+    def _channels(self) -> int:
+        """How many channels tell of a scan."""
+        return FPFH_SIZE + (3 * (1 + PATCH_POINTS) if self.use == "patches" else 0)
+
+    @property
     def _note(self) -> str:
-        shown = {"both": "photographs and scans", "rgb": "photographs alone", "xyz": "scans alone"}[self.use]
+        shown = {"both": "photographs and scans", "rgb": "photographs alone"}.get(self.use, "scans alone")
         table = f"; the table is taken off, {self.plane:g} around its plane" if self.plane else ""
         return f"reads {shown}{table}"
 
@@ -182,8 +189,8 @@ class RgbXyz(PathSource):
         cells = tuple(images.sample_shape[1:])
         geometry, measured = self._geometry(images.names, (cells[0], cells[1]))
         context = Measured(measured)
-        features = tuple(f"{XYZ}fpfh {i}" for i in range(FPFH_SIZE))
-        if self.use == "xyz":
+        features = _geometry_names(geometry.shape[1])
+        if self.use != "both":
             return Data(geometry, images.names, features, context, FEATURE_MAP)
         features = (*_named(RGB, images.sample_shape[0]), *features)
         if isinstance(images.samples, Tensor):
@@ -191,8 +198,9 @@ class RgbXyz(PathSource):
         return Data(_Beside(images.samples, geometry), images.names, features, context, FEATURE_MAP)
 
     def _geometry(self, names: Sequence[str], cells: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Features [n, 33, *cells] of the scans of these photographs, and which cells were measured [n, *cells]."""
-        result = torch.zeros(len(names), FPFH_SIZE, *cells)
+        """Features [n, 33 or 180, *cells] of the scans of these photographs, and which cells were measured
+        [n, *cells]."""
+        result = torch.zeros(len(names), self._channels, *cells)
         measured = torch.zeros(len(names), *cells, dtype=torch.bool)
         missing = []
         for place, name in enumerate(progress.over(names, "reading scans")):
@@ -211,14 +219,17 @@ class RgbXyz(PathSource):
         return result, measured
 
     def _kept(self, path: Path, cells: tuple[int, int]) -> np.ndarray:
-        """Features and, last, which cells were measured [34, *cells], from the cache or of the scan."""
+        """Features and, last, which cells were measured [34 or 181, *cells], from the cache or of the scan."""
 
         def make() -> np.ndarray:
-            found, measured = organised_scans.cell_features(self._read_scan(path), cells, self.radius)
-            return np.concatenate([found, measured[None]]).astype(np.float32)
+            xyz = self._read_scan(path)
+            found, measured = organised_scans.cell_features(xyz, cells, self.radius)
+            patches = [organised_scans.cell_patches(xyz, cells, self.radius)] if self.use == "patches" else []
+            return np.concatenate([found, *patches, measured[None]]).astype(np.float32)
 
-        said = f"fpfh {_VERSION} {cells} {self.radius} {self.plane}"
-        return image_samples.features().of_file(path, said, make, (FPFH_SIZE + 1, *cells))
+        what = "patches" if self.use == "patches" else "fpfh"
+        said = f"{what} {_VERSION} {cells} {self.radius} {self.plane}"
+        return image_samples.features().of_file(path, said, make, (self._channels + 1, *cells))
 
     def _read_scan(self, path: Path) -> np.ndarray:
         with reading(path, "an organised scan was needed: a TIFF of floats [h, w, 3], 0 0 0 where nothing is measured"):
@@ -244,6 +255,11 @@ class _Beside:
 
 def _named(group: str, channels: int) -> tuple[str, ...]:
     return tuple(f"{group}{i}" for i in range(channels))
+
+
+def _geometry_names(channels: int) -> tuple[str, ...]:
+    """Names of the channels of a scan: histograms, and patches behind them."""
+    return (*(f"{XYZ}fpfh {i}" for i in range(FPFH_SIZE)), *_named(PATCH, channels - FPFH_SIZE))
 
 
 def _both(size: int | tuple[int, int]) -> tuple[int, int]:

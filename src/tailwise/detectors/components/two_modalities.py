@@ -21,12 +21,13 @@ Fusion = Literal["tails", "mean"]
 _STEP = 32
 
 
-def first_of_geometry(features: Sequence[str], channels: int, geometry: int | None) -> int:
+def first_of_geometry(features: Sequence[str], channels: int, geometry: int | None, named_by: str = _XYZ) -> int:
     """How many channels come before those of geometry.
 
     Args:
         features: names of the channels, "rgb:..." and then "xyz:...", as `RgbXyz` gives them; () where there are none.
         geometry: how many of the last channels are geometry, for channels without names.
+        named_by: how the names of those of geometry begin.
 
     Raises:
         InputError: neither says it, or the two differ.
@@ -35,12 +36,12 @@ def first_of_geometry(features: Sequence[str], channels: int, geometry: int | No
         >>> first_of_geometry(("rgb:0", "rgb:1", "xyz:0"), 3, None), first_of_geometry((), 3, 2)
         (2, 1)
     """
-    named = [name.startswith(_XYZ) for name in features]
+    named = [name.startswith(named_by) for name in features]
     first = len(named) - sum(named)
     if len(features) == channels and all(named[first:]) and any(named) and first > 0:
         if geometry not in (None, channels - first):
             raise InputError(
-                f"geometry={geometry}, and {channels - first} channels are named {_XYZ}...", "leave it out"
+                f"geometry={geometry}, and {channels - first} channels are named {named_by}...", "leave it out"
             )
         return first
     if geometry is None:
@@ -73,9 +74,11 @@ class TwoModalities(Detector):
     before geometry, and `make` makes what depends on it. `read` gives scores and maps.
     """
 
-    modalities = (FEATURE_MAP,)
+    modalities: tuple[Modality, ...] = (FEATURE_MAP,)
     wants_maps = True
+    not_exported = "which cells were measured is not in the samples, and a file takes samples alone"
     geometry: int | None = None
+    second_group: str = _XYZ
     first: Tensor
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
@@ -89,7 +92,7 @@ class TwoModalities(Detector):
 
     def part_channels(self, data: Data) -> None:
         """Part the channels as the data names them, once."""
-        first = first_of_geometry(data.features, self.sample_shape[0], self.geometry)
+        first = first_of_geometry(data.features, self.sample_shape[0], self.geometry, self.second_group)
         if first != self.split:
             self._part(first)
 
