@@ -12,8 +12,9 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,23 @@ from . import networks
 IN_MEMORY_BYTES = 250_000_000
 _DIGEST = 16
 _OFF = ("", "off", "0")
+_instead: ContextVar[Path | None] = ContextVar("_instead", default=None)
+
+
+@contextmanager
+def kept_in(folder: Path) -> Iterator[None]:
+    """While the block runs, what this thread computes is kept in this folder: what is seen once fills no cache."""
+    token = _instead.set(folder)
+    try:
+        yield
+    finally:
+        _instead.reset(token)
 
 
 def cache_folder() -> Path | None:
     """Where features are kept: TAILWISE_CACHE, or the platform's folder for caches; None where that says "off"."""
+    if (instead := _instead.get()) is not None:
+        return instead
     given = os.environ.get("TAILWISE_CACHE")
     if given is not None:
         return None if given.strip().lower() in _OFF else Path(os.path.expanduser(given)) / "features"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from ..integrations.limits import Limits
 from ..sources.options import SourceOptions
 from ..training.options import Training
 
@@ -199,6 +200,40 @@ def score(
     if out is not None:
         write_table(table, out)
     return table
+
+
+def serve(
+    runs: list[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8008,
+    token_file: Path | None = None,
+    limits: Annotated[Limits, Parameter(name="*")] = Limits(),  # noqa: B008 (a frozen value)
+    device: str = "cpu",
+) -> None:
+    """Answer over HTTP with one or more runs until SIGTERM or Ctrl-C. Needs tailwise[serve].
+
+    POST rows as JSON or CSV, or an image, to /runs/NAME/score: the answer is what `tailwise score` writes, with
+    explanations (?explain=true) and maps (?map=true) if asked for. GET /openapi.json describes everything; GET /metrics
+    is for Prometheus. Only this machine can ask, unless --host names another address.
+
+    Runs are only read. When a run's folder holds a new version, as after another fit into it or when a link
+    leads to another folder, it is opened beside the old one, which answers until then.
+
+    Args:
+        runs: run folders; each is called by its folder's name, or by another with NAME=FOLDER.
+        host: the address to listen at; the default is reached from this machine only.
+        port: the port; 0 takes a free one, which the first line on stderr names.
+        token_file: a file that holds the token that an "Authorization: Bearer" header must have. /health needs none.
+        limits: how much is taken in. Each of these is an option.
+        device: "cpu", "cuda" or "mps".
+    """
+    from ..integrations.extras import need
+
+    need("serve", ("starlette", "uvicorn", "prometheus_client"), "serve")
+    from ..workflows import serve as workflows_serve
+
+    workflows_serve.serve(runs, host, port, token_file, limits, device)
 
 
 def thresholds(run: Path, *, false_alarms: float | None = None, per_day: float = 1_000) -> DataFrame:
@@ -581,6 +616,6 @@ def bench(
 
 
 COMMANDS = (
-    fit, score, thresholds, explain, drift, adapt, triage, update, report, compare, export, verify, weigh, names,
+    fit, score, serve, thresholds, explain, drift, adapt, triage, update, report, compare, export, verify, weigh, names,
     describe, demo, bench,
 )  # fmt: skip

@@ -35,6 +35,7 @@ from ..runs.files import regular_file, write
 from ..runs.fingerprint import TOLERANCE, Fingerprint
 from ..runs.scorer import Run, open_run
 from . import onnx_graph
+from .extras import need
 from .onnx_graph import WITH_MAP, Graph
 
 KEY = "tailwise"
@@ -58,9 +59,7 @@ def export(run: Path, to: str, out: Path) -> Path:
         raise InputError(f"a run is exported to onnx: got {to!r}", "leave --to out, or say --to onnx")
     if out.suffix != ".onnx":
         raise InputError(f"an ONNX file is called .onnx: got {out.name}")
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise InputError(f"export needs {' and '.join(missing)}", "pip install 'tailwise[onnx]'")
+    need("export", _NEEDED, "onnx")
     opened = open_run(run)
     settings = opened.settings.as_dict()
     write(out, to_onnx(opened.detector(), settings, opened.fingerprint(), _reader(opened)))

@@ -431,8 +431,12 @@ class Run:
         return path
 
 
-def open_run(path: str | Path) -> Run:
+def open_run(path: str | Path, read_only: bool = False) -> Run:
     """Open a complete run.
+
+    Args:
+        path: its folder.
+        read_only: write nothing there, not even to finish an exchange for its successor that a crash interrupted.
 
     Raises:
         InputError: no run is there, its fit is unfinished, a newer version made it, or it was changed by hand.
@@ -445,7 +449,8 @@ def open_run(path: str | Path) -> Run:
         True
     """
     path = Path(path)
-    settle(path, FILES)
+    if not read_only:
+        settle(path, FILES)
     if not (path / SETTINGS).is_file():
         raise InputError(f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN")
     settings = read_settings(path)

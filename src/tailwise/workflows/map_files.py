@@ -72,20 +72,23 @@ def write_maps(
     places = check_names(folder, data.names)
     with made_whole(folder) as unfinished:
         for index, (place, found) in enumerate(zip(places, scores, strict=True)):
-            over = backdrop(index, None)
-            written = [] if over.surface is None else [(_points(over.surface, found), POINTS)]
-            found = over.laid(found)
             base = unfinished / place
             try:
                 base.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise cannot_write(folder / place, error) from error
-            drawn = heat_maps.with_bar(heat_maps.overlay(over.picture, found, scale), scale)
-            flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
-            for image, ending in ((Image.fromarray(found), MAP), (drawn, OVERLAY), (flagged, MASK)):
-                written.append((_encoded(image, ending), ending))
-            for content, ending in written:
+            for ending, content in contents(found, scale, backdrop(index, None)).items():
                 write_new(base.with_name(base.name + ending), content)
+
+
+def contents(scores: np.ndarray, scale: Scale, over: Backdrop) -> dict[str, bytes]:
+    """The files of one map [h, w], by their endings."""
+    points = {} if over.surface is None else {POINTS: _points(over.surface, scores)}
+    found = over.laid(scores)
+    drawn = heat_maps.with_bar(heat_maps.overlay(over.picture, found, scale), scale)
+    flagged = Image.fromarray((found > scale.threshold).astype(np.uint8) * 255)
+    images = {MAP: Image.fromarray(found), OVERLAY: drawn, MASK: flagged}
+    return points | {ending: _encoded(image, ending) for ending, image in images.items()}
 
 
 def _points(surface: Surface, scores: np.ndarray) -> bytes:
