@@ -1,5 +1,8 @@
+import heapq
+
 import numpy as np
 import pytest
+import scipy
 import torch
 from sklearn.datasets import load_digits
 from sklearn.metrics import adjusted_rand_score
@@ -25,6 +28,54 @@ def test_separate_kinds_are_found_down_to_a_tiny_one_and_numbered_by_size(seed):
     assert found.dtype == torch.int64
     assert adjusted_rand_score(clusters, found) > 0.98
     assert torch.bincount(found).tolist() == [600, 200, 100, 60, 20, 8]
+
+
+def ties_of(samples, density, seed):
+    """Random ties in eighths, of which many are equal."""
+    generator = np.random.default_rng(seed)
+    tied = np.triu(generator.integers(1, 8, (samples, samples)) * (generator.random((samples, samples)) < density), 1)
+    return scipy.sparse.csr_matrix((tied + tied.T) / 8)
+
+
+def by_product(tie, one, other):
+    return tie / (one * other)
+
+
+def by_smaller(tie, one, other):
+    return tie / min(one, other)
+
+
+@pytest.mark.parametrize("closeness", [by_product, by_smaller])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_closest_of_all_pairs_are_joined_each_time(closeness, seed):
+    ties = ties_of(40, 0.15, seed)
+    tied = {(a, b): tie for a, b, tie in zip(*scipy.sparse.find(ties), strict=True) if a < b}
+    degree = dict(enumerate(ties.toarray().sum(1)))
+    for step, (a, b, tie) in enumerate(clustering._joins(ties, closeness, 0.05)):
+        best = min(tied, key=lambda pair: (-closeness(tied[pair], degree[pair[0]], degree[pair[1]]), *pair))
+        assert (a, b) == best
+        assert tie == pytest.approx(tied[best])
+        new = 40 + step
+        degree[new] = degree[a] + degree[b]
+        moved = {}
+        for (one, other), value in tied.items():
+            ends = [end for end in (one, other) if end not in best]
+            pair = (one, other) if len(ends) == 2 else (ends[0], new) if ends else None
+            if pair:
+                moved[pair] = moved.get(pair, 0) + value
+        tied = moved
+    assert all(closeness(tie, degree[a], degree[b]) <= 0.05 for (a, b), tie in tied.items())
+
+
+def test_what_many_are_tied_to_is_not_gone_through_at_each_join(monkeypatch):
+    """Each of 600 samples joins the hub in turn: going through all its ties each time would take 180,000 steps."""
+    hub = np.zeros((601, 601))
+    hub[0, 1:] = hub[1:, 0] = np.linspace(1, 2, 600)
+    pushed = []
+    push = heapq.heappush
+    monkeypatch.setattr(heapq, "heappush", lambda queue, entry: pushed.append(entry) or push(queue, entry))
+    assert len(list(clustering._joins(scipy.sparse.csr_matrix(hub), by_smaller, 0.0))) == 600
+    assert len(pushed) < 6_000
 
 
 @pytest.mark.parametrize("digit", [2, 4, 5])

@@ -12,6 +12,7 @@ matter more than whole ones, groups that keep most of their ties to themselves (
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -125,33 +126,43 @@ def _joins(
     ties: scipy.sparse.csr_matrix, closeness: Callable[[float, float, float], float], least: float
 ) -> Iterator[tuple[int, int, float]]:
     """The groups that are joined, the closest first, while closer than `least`, and the tie between them; the k-th two
-    become group n + k. `closeness` is of a tie and the degrees of its two groups."""
-    tied = [dict(zip(ties[i].indices.tolist(), ties[i].data.tolist(), strict=True)) for i in range(ties.shape[0])]
+    become group n + k. `closeness` is of a tie and the degrees of its two groups, and falls as these grow.
+
+    A joined group keeps the place of the one with more ties, so that only the ties of the other are moved. What waits
+    in the queue is as close as it was, or less: it is looked at again when its turn comes.
+    """
+    place, tie_of = ties.indices.tolist(), ties.data.tolist()
+    tied = [dict(zip(place[i:j], tie_of[i:j], strict=True)) for i, j in itertools.pairwise(ties.indptr.tolist())]
     degree = [sum(row.values(), 0.0) for row in tied]
-    pairs = ((a, b, tie) for a, row in enumerate(tied) for b, tie in row.items() if a < b)
-    queue = [(-closeness(tie, degree[a], degree[b]), a, b) for a, b, tie in pairs]
+    group = list(range(len(tied)))
+
+    def waiting(a: int, b: int) -> tuple[float, int, int, int, int]:
+        a, b = (a, b) if group[a] < group[b] else (b, a)
+        return -closeness(tied[a][b], degree[a], degree[b]), group[a], group[b], a, b
+
+    queue = [waiting(a, b) for a, row in enumerate(tied) for b in row if a < b]
     heapq.heapify(queue)
-    # A joined group gets a new number, so pairs queued with an old number are out of date.
-    joined = [False] * len(tied)
+    joined = len(tied)
     while queue and -queue[0][0] > least:
-        _, a, b = heapq.heappop(queue)
-        if joined[a] or joined[b]:
+        first = heapq.heappop(queue)
+        a, b = first[3:]
+        if b not in tied[a]:
             continue
-        joined[a] = joined[b] = True
-        joined.append(False)
-        yield a, b, tied[a][b]
-        new = len(tied)
-        few, many = sorted((tied[a], tied[b]), key=len)
-        for other, tie in few.items():
-            many[other] = many.get(other, 0.0) + tie
-        del many[a], many[b]
-        tied.append(many)
-        degree.append(degree[a] + degree[b])
-        for other, tie in many.items():
-            tied[other].pop(a, None)
-            tied[other].pop(b, None)
-            tied[other][new] = tie
-            heapq.heappush(queue, (-closeness(tie, degree[new], degree[other]), other, new))
+        now = waiting(a, b)
+        if now != first:
+            heapq.heappush(queue, now)
+            continue
+        yield group[a], group[b], tied[a][b]
+        few, many = sorted((a, b), key=lambda each: len(tied[each]))
+        del tied[few][many], tied[many][few]
+        degree[many] = degree[a] + degree[b]
+        group[many] = joined
+        joined += 1
+        for other, tie in tied[few].items():
+            del tied[other][few]
+            tied[many][other] = tied[other][many] = tied[many].get(other, 0.0) + tie
+            heapq.heappush(queue, waiting(many, other))
+        tied[few] = {}
 
 
 def _numbered(groups: np.ndarray, smallest: int) -> Tensor:

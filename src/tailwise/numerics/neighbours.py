@@ -347,13 +347,15 @@ def walk_spread(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
     # Equal samples have no kinds, whatever the order in which their neighbours are listed.
     if len(walkers) < 3 or bool((walkers == walkers[0]).all()):
         return torch.ones(len(points), device=points.device)
-    step = torch.from_numpy(ties(walkers - walkers.mean(0), seed).toarray()).float()
+    tied = ties(walkers - walkers.mean(0), seed).toarray().astype(np.float32)
     # A sample without ties stays where it is.
-    step.diagonal().add_(_STAY)
-    step /= step.sum(1, keepdim=True)
+    np.fill_diagonal(tied, tied.diagonal() + _STAY)
+    degree = tied.sum(1)
+    # Chances are not symmetric, but they are for roots of degrees: numpy forms half of such a product.
+    step = tied / np.sqrt(degree[:, None] * degree)
     for _ in range(doublings):
-        step = step @ step
-    spread = 1 / step.square().sum(1) / len(walkers)
+        step = step @ step.T
+    spread = torch.from_numpy(degree / (np.square(step) @ degree) / len(walkers))
     if len(points) > len(walkers):
         spread = spread[nearest(points.float().cpu(), walkers, 1)[1][:, 0]]
     return spread.to(points.device)
