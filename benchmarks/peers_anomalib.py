@@ -108,9 +108,14 @@ def draw_of(of: str, seed: int, count: int, within: int = 0) -> Draw:
     """The pictures of one draw, with about as many pixels as a square of `within` has, 0 being the default's own size;
     those of boards name their board, for the figures alone."""
     if of in CELLS:
-        source: Any = SolarCells(mono=200, poly=CELLS[of], seed=seed, layers=networks.map_layers(BACKBONE))
-        problem = source.load()
+        source: Any = SolarCells(
+            mono=200, poly=CELLS[of], seed=seed, layers=networks.map_layers(BACKBONE), size=within or None
+        )
         folder: Any = source.at(str(files("elpv_dataset") / "data"))
+        if not within:
+            folder = folder.reading_maps(source.layers)
+            source = replace(source, size=max(folder.size))
+        problem = source.load()
     else:
         groups = "groups.csv" if of == "boards" else None
         path = find_path(f"images/{FOLDERS[of]}")
@@ -345,8 +350,6 @@ def main() -> None:
         for seed in asked.seeds:
             for name in asked.contenders:
                 settings = {"contender": name, "set": of, "seed": seed, "train": asked.train, "within": asked.within}
-                if of in CELLS:
-                    settings["within"] = 0  # they are read at 224 x 224 as it is
                 if rows.key(settings) in done:
                     continue
                 with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
