@@ -162,6 +162,7 @@ def placed(test: Labelled, score: np.ndarray, map_: np.ndarray) -> dict[str, flo
     return found
 
 
+@torch.no_grad()
 def read_off(detector: Any, test: Labelled) -> dict[str, dict[str, float]]:
     """Figures of everything that `READINGS` names."""
     parts = [detector.parts_of_score(batch) for batch in test.data.batches(16)]

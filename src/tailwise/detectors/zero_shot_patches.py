@@ -29,7 +29,8 @@ from .components.losses import top_mean
 from .components.patch_defects import salience, turned, with_defects
 from .components.two_modalities import TwoModalities, digests_of, measured_cells
 
-_WIDTH, _HISTOGRAM = 64, 33
+# What is learnt of a patch, and the layers that see each of its points.
+_WIDTH, _POINTWISE = 64, (32, 64)
 _TEMPERATURE = 0.2
 # Patches at a step, half of them of other parts where there are any; fragments and patches of each other part that are
 # kept, of so many scans.
@@ -351,8 +352,9 @@ class PointNet(nn.Module):
     def __init__(self, outputs: int) -> None:
         super().__init__()
         self.register_buffer("spread", torch.tensor([_ALONG, _ALONG, _OFF]), persistent=False)
-        self.each = nn.Sequential(nn.Linear(3, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, 2 * _WIDTH), nn.ReLU())
-        self.all = nn.Sequential(nn.Linear(2 * _WIDTH, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, outputs))
+        first, second = _POINTWISE
+        self.each = nn.Sequential(nn.Linear(3, first), nn.ReLU(), nn.Linear(first, second), nn.ReLU())
+        self.all = nn.Sequential(nn.Linear(second, _WIDTH), nn.ReLU(), nn.Linear(_WIDTH, outputs))
 
     def forward(self, patches: Tensor) -> Tensor:
         """[..., outputs]."""
