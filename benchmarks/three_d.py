@@ -19,7 +19,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ METHODS = {
     "two memories, mean": ("PairedMemories(fusion='mean')", "both"),
     "two memories, tails": ("PairedMemories()", "both"),
     "compactness only, mean": ("CrossModalMaps(consistency=0, fusion='mean')", "both"),
+    "compactness only, tails": ("CrossModalMaps(consistency=0)", "both"),
     "consistency only, mean": ("CrossModalMaps(compactness=0, fusion='mean')", "both"),
+    "consistency only, tails": ("CrossModalMaps(compactness=0)", "both"),
     "LSFA, mean": ("CrossModalMaps(fusion='mean')", "both"),
     "LSFA": ("CrossModalMaps()", "both"),
     "CFM, small": ("CrossModalMapping()", "both"),
@@ -84,10 +86,14 @@ READINGS = {
     "classifier as it is": (0.0, 0.0, 1.0, False),
     "classifier, perturbed": (0.0, 0.0, 1.0, True),
 }
-GENERATED = ("two memories, mean", "compactness only, mean", "consistency only, mean", "LSFA, mean")
+GENERATED = (
+    "two memories, mean", "two memories, tails", "compactness only, mean", "compactness only, tails",
+    "consistency only, mean", "consistency only, tails", "LSFA, mean", "LSFA", "CFM, small",
+)  # fmt: skip
 STEPPED = (
-    "compactness only, mean", "consistency only, mean", "LSFA, mean", "LSFA", "CFM, small",
-    "zero-shot-patches", "zero-shot-patches, uniform anchors", "zero-shot-patches, no other parts",
+    "compactness only, mean", "compactness only, tails", "consistency only, mean", "consistency only, tails",
+    "LSFA, mean", "LSFA", "CFM, small", "zero-shot-patches", "zero-shot-patches, uniform anchors",
+    "zero-shot-patches, no other parts",
 )  # fmt: skip
 HEAD = """# Photographs with geometry
 
@@ -131,15 +137,34 @@ def part_of(name: str, use: str) -> Problem:
     return replace(problem, train=replace(problem.train, features=()), test=test)
 
 
-def judged(detector: Any, train: Data, test: Labelled, seed: int, kinds: np.ndarray | None) -> dict[str, Any]:
-    """A row of figures."""
+@dataclass(frozen=True, eq=False)
+class Fitted:
+    """A detector, what fitting it found, and how long it took."""
+
+    detector: Any
+    checks: list[str]
+    cpu_seconds: float
+
+
+def fitted(spelling: str, train: Data, seed: int, others: tuple[str, ...] = ()) -> Fitted:
+    """The fitted detector of this spelling; `others` of one that reads other parts."""
+    detector = parse_one(spelling, "detector")
+    if others:
+        detector.others = others
     began = time.process_time()
     outcome = training_fit.fit(detector, train, seed=seed)
+    checks = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
+    return Fitted(detector, checks, time.process_time() - began)
+
+
+def judged(of: Fitted, test: Labelled, kinds: np.ndarray | None) -> dict[str, Any]:
+    """A row of figures."""
+    began = time.process_time()
     scores, maps = [], []
-    for reading in inference.readings(detector, test.data, 16, map=True):
+    for reading in inference.readings(of.detector, test.data, 16, map=True):
         scores.append(reading.score)
         maps.append(reading.map)
-    found: dict[str, Any] = {"cpu_seconds": round(time.process_time() - began, 1)}
+    found: dict[str, Any] = {"cpu_seconds": round(of.cpu_seconds + time.process_time() - began, 1)}
     score, map_ = torch.cat(scores).numpy(), torch.cat(maps).numpy()
     found |= placed(test, score, map_)
     if kinds is not None:
@@ -147,8 +172,7 @@ def judged(detector: Any, train: Data, test: Labelled, seed: int, kinds: np.ndar
         for kind in sorted(set(kinds) - {"good"}):
             bad = score[kinds == kind]
             found[str(kind)] = auroc(np.repeat([False, True], [len(good), len(bad)]), np.concatenate([good, bad]))
-    found["checks"] = [f"{check.name}: {check.message}" for check in outcome.checks if not check.ok]
-    return found
+    return found | {"checks": of.checks}
 
 
 def placed(test: Labelled, score: np.ndarray, map_: np.ndarray) -> dict[str, float]:
@@ -186,42 +210,69 @@ def kinds_of(test: Labelled) -> np.ndarray:
     return np.array([name.split("/")[1] for name in test.data.names])
 
 
-def one(settings: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one row."""
-    spelling, use = METHODS[settings["method"]]
-    detector = parse_one(spelling, "detector")
-    if settings["what"] == "generator":
-        problem = generated(settings["seed"])
-        assert problem.test is not None
-        return judged(detector, problem.train, problem.test, settings["seed"], None)
-    problem = part_of(settings["part"], use)
-    if settings["what"] == "parts":
-        assert problem.test is not None
-        return judged(detector, problem.train, problem.test, settings["seed"], kinds_of(problem.test))
-    tested = part_of(settings["on"], use).test
-    assert tested is not None
-    tested = tested.take(np.flatnonzero(np.isin(kinds_of(tested), SHAPES)))
-    if use == "patches" and settings["method"] != "zero-shot-patches, no other parts":
-        others = [part for part in PARTS if part not in (settings["part"], settings["on"])]
-        detector.others = tuple(f"parts3d/{part}" for part in others)
-    found = judged(detector, problem.train, tested, settings["seed"], kinds_of(tested))
-    return found | ({"readings": read_off(detector, tested)} if use == "patches" else {})
+class Rows:
+    """Figures of one setting after another; fits that differ in the fusion of two memories alone are made once."""
+
+    def __init__(self) -> None:
+        self.before: tuple[Any, Fitted] | None = None
+
+    def __call__(self, settings: dict[str, Any]) -> dict[str, Any]:
+        spelling, use = METHODS[settings["method"]]
+        what, seed = settings["what"], settings["seed"]
+        if what == "generator":
+            problem = generated(seed)
+            tested, kinds, others = problem.test, None, others_of(settings)
+        else:
+            problem = part_of(settings["part"], use)
+            tested = problem.test if what == "parts" else part_of(settings["on"], use).test
+            assert tested is not None
+            if what == "pairs":
+                tested = tested.take(np.flatnonzero(np.isin(kinds_of(tested), SHAPES)))
+            kinds, others = kinds_of(tested), others_of(settings)
+        assert tested is not None
+        of = self._fitted(spelling, problem.train, seed, others, settings)
+        found = judged(of, tested, kinds)
+        return found | ({"readings": read_off(of.detector, tested)} if use == "patches" else {})
+
+    def _fitted(
+        self, spelling: str, train: Data, seed: int, others: tuple[str, ...], settings: dict[str, Any]
+    ) -> Fitted:
+        if "fusion=" not in spelling and not spelling.startswith(("PairedMemories", "CrossModalMaps")):
+            return fitted(spelling, train, seed, others)
+        asked = parse_one(spelling, "detector")
+        fusion, asked.fusion = asked.fusion, "tails"
+        key = (repr(asked), {name: value for name, value in settings.items() if name != "method"})
+        if self.before is None or self.before[0] != key:
+            self.before = (key, fitted(repr(asked), train, seed))
+        detector = self.before[1].detector
+        for each in (detector, getattr(detector, "memories", detector)):
+            each.fusion = fusion
+        return self.before[1]
+
+
+def others_of(settings: dict[str, Any]) -> tuple[str, ...]:
+    """Folders of the parts that are neither trained nor tested on, for a detector that reads such."""
+    method = settings["method"]
+    if settings["what"] != "pairs" or METHODS[method][1] != "patches" or method.endswith("no other parts"):
+        return ()
+    return tuple(f"parts3d/{part}" for part in PARTS if part not in (settings["part"], settings["on"]))
 
 
 def planned(asked: argparse.Namespace) -> list[dict[str, Any]]:
     """Settings of the rows that are asked for."""
-    names = asked.methods or list({"generator": GENERATED, "pairs": PAIRED}.get(asked.what, METHODS))
+    usual = {"generator": GENERATED, "pairs": PAIRED}
+    names = asked.methods or usual.get(asked.what) or [name for name in METHODS if METHODS[name][1] != "patches"]
     found: list[dict[str, Any]] = []
-    for name in names:
-        seeds = asked.seeds if asked.what == "generator" or name in STEPPED else asked.seeds[:1]
-        for seed in seeds:
-            row = {"what": asked.what, "method": name, "seed": seed}
-            if asked.what == "generator":
-                found.append(row)
-            elif asked.what == "parts":
-                found += [row | {"part": part} for part in asked.parts]
-            else:
-                found += [row | {"part": a, "on": b} for a in asked.parts for b in PARTS if a != b]
+    for seed in asked.seeds:
+        here: list[dict[str, str]] = [{}]
+        if asked.what == "parts":
+            here = [{"part": part} for part in asked.parts]
+        elif asked.what == "pairs":
+            here = [{"part": a, "on": b} for a in asked.parts for b in PARTS if a != b]
+        for where in here:
+            for name in names:
+                if asked.what == "generator" or name in STEPPED or seed == asked.seeds[0]:
+                    found.append({"what": asked.what, "method": name, "seed": seed} | where)
     return found
 
 
@@ -307,13 +358,14 @@ def main() -> None:
         return
     asked.seeds = asked.seeds or ([0, 1, 2, 3] if asked.what == "generator" else [0, 1, 2])
     done = {rows.key(row["settings"]) for row in rows.read_rows(RESULTS) if rows.is_done(row)}
+    figures = Rows()
     for settings in planned(asked):
         if rows.key(settings) in done:
             continue
         row = {
             "settings": settings,
             "status": "ok",
-            **one(settings),
+            **figures(settings),
             "commit": rows.commit(),
             "versions": rows.versions(),
         }
