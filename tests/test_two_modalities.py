@@ -96,6 +96,29 @@ def test_cells_that_were_not_measured_have_no_say(maker) -> None:
     assert bool(torch.isfinite(scores[0]).all())
 
 
+@pytest.mark.parametrize("maker", [PairedMemories, CrossModalMaps], ids=lambda maker: maker.__name__)
+def test_more_normals_lower_their_own_scores_and_raise_none(maker) -> None:
+    detector, fresh = fitted(maker, data(40)), data(12, seed=1)
+    odd = Data(fresh.read(torch.arange(6)) * 3, fresh.names[:6], NAMES, modality=FEATURE_MAP)
+    before = inference.score(detector, odd), inference.score(detector, fresh)
+    detector.update(odd, torch.ones(6))
+    after = inference.score(detector, odd), inference.score(detector, fresh)
+    assert bool((after[0] < 0.5 * before[0]).all())
+    assert bool((after[1] <= before[1] + 1e-4).all())
+
+
+@pytest.mark.parametrize("maker", [PairedMemories, CrossModalMaps], ids=lambda maker: maker.__name__)
+def test_samples_left_out_score_as_fresh_ones_do(maker) -> None:
+    train = data(40)
+    detector = fitted(lambda: maker(share=1.0), train)
+    own = inference.score(detector, train)
+    with torch.no_grad():
+        left_out = detector.score_left_out(train.batch(torch.arange(40)))
+    fresh = inference.score(detector, data(40, seed=1))
+    assert float(own.max()) < 0.1 * float(left_out.min())
+    assert 0.7 < float(left_out.median() / fresh.median()) < 1.2
+
+
 @pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
 def test_export_is_refused_with_the_reason(maker) -> None:
     detector = maker(geometry=2)

@@ -118,13 +118,17 @@ class CrossModalMaps(TwoModalities):
     @torch.no_grad()
     def settle(self, data: Data, w: Tensor) -> None:
         """Fill the two memories with adapted maps."""
-        was_training = self.training
-        self.eval()
-        maps = [self._maps(batch.to(self.first.device)).cpu() for batch in data.batches(_STEP)]
-        self.train(was_training)
-        adapted = Data(torch.cat(maps), data.names, (), data.context or self._context(data), FEATURE_MAP)
         names = [name for batch in data.batches(_STEP) for name in digests_of(batch, self.split)]
-        self.memories.fill(adapted, w, names)
+        self.memories.fill(self._adapted_data(data), w, names)
+
+    @torch.no_grad()
+    def update(self, data: Data, w: Tensor) -> None:
+        """Add what is new in more normals to both memories; adaptors and the scale of distances stay."""
+        self.memories.update(self._adapted_data(data), w)
+
+    def score_left_out(self, batch: Batch) -> Tensor:
+        """Scores of training samples, each without its own patches in the memories; the adaptors have seen them."""
+        return self.memories.score_left_out(self._adapted_batch(batch, self._maps(batch)))
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean of each adapted channel."""
@@ -132,8 +136,7 @@ class CrossModalMaps(TwoModalities):
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         adapted = self._maps(batch)
-        seen = measured_cells(batch, self.split).unflatten(1, self.sample_shape[1:])
-        read = self.memories.read(Batch(adapted, batch.index, Measured(seen)), score, map)
+        read = self.memories.read(self._adapted_batch(batch, adapted), score, map)
         return Reading(read.score, read.map, adapted.mean((2, 3)) if embedding else read.embedding)
 
     def self_checks(self, batch: Batch) -> list[tuple[str, bool, float, str]]:
@@ -151,6 +154,18 @@ class CrossModalMaps(TwoModalities):
             )
             found.append(("modalities tell more of each other", after > self.told_before, after, said))
         return found
+
+    def _adapted_batch(self, batch: Batch, adapted: Tensor) -> Batch:
+        seen = measured_cells(batch, self.split).unflatten(1, self.sample_shape[1:])
+        return Batch(adapted, batch.index, Measured(seen))
+
+    def _adapted_data(self, data: Data) -> Data:
+        """The samples' adapted maps."""
+        was_training = self.training
+        self.eval()
+        maps = [self._maps(batch.to(self.first.device)).cpu() for batch in data.batches(_STEP)]
+        self.train(was_training)
+        return Data(torch.cat(maps), data.names, (), data.context or self._context(data), FEATURE_MAP)
 
     def _context(self, data: Data) -> Measured:
         """Which cells were measured, where only zeros say it."""

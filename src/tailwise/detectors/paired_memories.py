@@ -72,11 +72,23 @@ class PairedMemories(TwoModalities):
         w = w.double().cpu()
         for number, memory in enumerate((self.photograph, self.surface)):
             place = self._counting(data, w, number)
-            part = replace(data, samples=self._channels(data, number), features=(), modality=FEATURE_MAP).take(place)
+            part = self._part_of(data, number).take(place)
             memory.solve(part, w[place])
             names = [copies[i] for i in place.tolist()]
             usual, knee, beyond = self._held_out(part, w[place], names, number)
             self.usual[number], self.knee[number], self.beyond[number] = usual, knee, beyond
+
+    @torch.no_grad()
+    def update(self, data: Data, w: Tensor) -> None:
+        """Add what is new in more normals to both memories; the scale of distances stays."""
+        for number, memory in enumerate((self.photograph, self.surface)):
+            place = self._with_cells(data, w, number)
+            if len(place):
+                memory.update(self._part_of(data, number).take(place), w.cpu()[place])
+
+    def score_left_out(self, batch: Batch) -> Tensor:
+        """Scores of training samples, each without its own patches in the memories."""
+        return top_mean(self._fused(batch, left_out=True), self.top)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         read: dict[str, Tensor] = {}
@@ -88,13 +100,13 @@ class PairedMemories(TwoModalities):
             read["embedding"] = self.embed(batch)
         return Reading(**read)
 
-    def _fused(self, batch: Batch) -> Tensor:
+    def _fused(self, batch: Batch, left_out: bool = False) -> Tensor:
         """[b, h, w]: both modalities' distances, where geometry was measured, or the photograph's alone."""
         seen = measured_cells(batch, self.split).unflatten(1, self.sample_shape[1:])
         parts = batch.samples[:, : self.split], batch.samples[:, self.split :]
         memories = (self.photograph, self.surface)
         photograph, surface = (
-            self._on_scale(memory.score_map(Batch(part, batch.index)), number)
+            self._on_scale((memory.map_left_out if left_out else memory.score_map)(Batch(part, batch.index)), number)
             for number, (memory, part) in enumerate(zip(memories, parts, strict=True))
         )
         if self.fusion == "mean":
@@ -107,19 +119,32 @@ class PairedMemories(TwoModalities):
         knee = self.knee[number]
         return tail(distances, knee, self.beyond[number])
 
+    def _part_of(self, data: Data, number: int) -> Data:
+        """One modality of the samples, as maps without names."""
+        return replace(data, samples=self._channels(data, number), features=(), modality=FEATURE_MAP)
+
     def _channels(self, data: Data, number: int) -> Tensor | Reader:
         """One modality of the samples."""
         channels = slice(0, self.split) if number == 0 else slice(self.split, None)
         return data.samples[:, channels] if isinstance(data.samples, Tensor) else _Channels(data.samples, channels)
 
     def _counting(self, data: Data, w: Tensor, number: int) -> Tensor:
+        """As `_with_cells`.
+
+        Raises:
+            InputError: there is no such sample.
+        """
+        place = self._with_cells(data, w, number)
+        if not len(place):
+            raise InputError(f"{type(self).__name__} needs geometry: no training sample has a measured point")
+        return place
+
+    def _with_cells(self, data: Data, w: Tensor, number: int) -> Tensor:
         """Places of the samples with a weight and, of geometry, a measured cell."""
-        kept = w > 0
+        kept = w.cpu() > 0
         if number:
             seen = [measured_cells(batch, self.split).any(1) for batch in data.batches(_STEP)]
             kept &= torch.cat(seen).cpu()
-        if not bool(kept.any()):
-            raise InputError(f"{type(self).__name__} needs geometry: no training sample has a measured point")
         return kept.nonzero().flatten()
 
     def _held_out(self, part: Data, w: Tensor, names: list[bytes], number: int) -> tuple[float, float, float]:

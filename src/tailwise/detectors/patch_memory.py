@@ -179,18 +179,26 @@ class PatchMemory(Detector):
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training images, each without its own patches in the memory."""
-        scores = []
-        for patches in self.parts(batch.samples.to(self.memory)):
-            distances, indices = self._nearest(patches)
-            # One of its patches that is in the memory tells which image this is.
-            own = self.owner[indices[distances <= _SAME_PATCH * patches.norm(dim=1)]].unique()
-            others = ~torch.isin(self.owner, own)
-            if len(own) and bool(others.any()):
-                # The rest are nearest to another image's patch already.
-                asked = ~others[indices]
-                distances[asked], indices[asked] = self._nearest(patches[asked], others)
-            scores.append(self._of_image(patches[None], distances[None], indices[None])[0])
-        return torch.stack(scores)
+        found = [(patches, *self._left_out(patches)) for patches in self.parts(batch.samples.to(self.memory))]
+        return torch.cat([self._of_image(*(each[None] for each in image)) for image in found])
+
+    def map_left_out(self, batch: Batch) -> Tensor:
+        """Maps of training images, each without its own patches in the memory."""
+        found = [self._left_out(patches)[0] for patches in self.parts(batch.samples.to(self.memory))]
+        return torch.stack(found).to(self.memory).unflatten(1, batch.samples.shape[2:])
+
+    def _left_out(self, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_nearest`, of the patches [p, channels] of an image, whose own do not count if it has some in the
+        memory."""
+        distances, indices = self._nearest(patches)
+        # One of its patches that is in the memory tells which image this is.
+        own = self.owner[indices[distances <= _SAME_PATCH * patches.norm(dim=1)]].unique()
+        others = ~torch.isin(self.owner, own)
+        if len(own) and bool(others.any()):
+            # The rest are nearest to another image's patch already.
+            asked = ~others[indices]
+            distances[asked], indices[asked] = self._nearest(patches[asked], others)
+        return distances, indices
 
     def _of_image(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:
         """Scores [b] from patches [b, positions, channels], their distances and their nearest of the memory."""
