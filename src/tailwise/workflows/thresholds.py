@@ -50,9 +50,8 @@ def raised_by(table: pd.DataFrame, false_alarms: float) -> str:
         return ""
     return (
         f"the threshold is {raised['threshold']:.4g}, and would be {raised['without']:.4g} without "
-        f"{listed(raised['suspects'])}, which lie far above all other samples that set it. Look at them: if they are "
-        'anomalies, write "anomaly" beside them in a sheet with the columns sample and verdict, and give it to '
-        "--reviewed"
+        f"{listed(raised['suspects'])}, far above all other samples that set it. Look there: beside each anomaly write "
+        '"anomaly" in a sheet with the columns sample and verdict, and give it to --reviewed'
     )
 
 
