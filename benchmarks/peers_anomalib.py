@@ -165,7 +165,8 @@ def command(draw: Draw, seed: int, scores: np.ndarray) -> dict[str, float]:
         seconds = time.process_time() - start
         tested = run.test_scores()
     assert tested is not None
-    found, flagged = tested["score"].to_numpy(), tested["flagged"].to_numpy(dtype=bool)
+    found = tested["score"].to_numpy()
+    flagged = found > run.settings.threshold
     labels = np.asarray(draw.problem.test.labels).astype(bool)  # type: ignore[union-attr]
     return {
         "detected": float(flagged[labels].mean()),
