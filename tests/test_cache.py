@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from tailwise.backbones import cache, networks
+from tailwise.core import identity
 from tailwise.errors import InputError
 from tailwise.sources import image_files
 from tailwise.sources.auto import open_source
@@ -152,6 +153,29 @@ def test_what_does_not_fit_in_memory_is_read_from_the_cache(folder, calls, monke
     assert not data.in_memory
     assert torch.equal(data.take([2, 0]).read(torch.tensor([1, 0])), whole[[0, 2]])
     assert len(calls) == 3
+
+
+def test_what_stays_on_disk_is_checked_once_and_again_after_it_changed(folder, calls, monkeypatch, tmp_path):
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 100)
+    data = ImageFolder(str(folder), read=NAME, layers=(1,), size=16).load().train
+    made, checked, read = data.read(torch.arange(3)), [], cache._read
+    monkeypatch.setattr(cache, "_read", lambda path, check: checked.append(check) or read(path, check))
+    assert all(torch.equal(data.read(torch.arange(3)), made) for _ in range(2))
+    assert checked[3:] == [False] * 3
+    entry = entries(tmp_path)[1]
+    entry.write_bytes(entry.read_bytes()[:-1] + b"?")
+    assert torch.equal(data.read(torch.arange(3)), made)
+    assert len(calls) == 4
+
+
+def test_digests_of_what_stays_on_disk_are_computed_once(folder, calls, monkeypatch):
+    monkeypatch.setattr(cache, "IN_MEMORY_BYTES", 100)
+    data = ImageFolder(str(folder), read=NAME, layers=(1,), size=16).load().train
+    expected = identity.sample_digests(data.read(torch.arange(3)))
+    assert identity.digests(data.take([2, 0])) == [expected[2], expected[0]]
+    assert identity.digests(data) == expected
+    monkeypatch.setattr(identity, "sample_digests", None)
+    assert identity.digests(data.take([1, 2]).take([1])) == [expected[2]]
 
 
 def test_images_at_hand_are_looked_up_by_their_pixels(calls):

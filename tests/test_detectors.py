@@ -43,9 +43,10 @@ class Sound(Detector):
     def build(self, sample_shape: tuple[int, ...]) -> None:
         self.register_buffer("mean", torch.zeros(sample_shape))
 
-    def solve(self, data: Data, w: Tensor) -> None:
+    def solve(self, data: Data, w: Tensor) -> Tensor | None:
         samples = data.read(torch.arange(len(data)))
         self.mean = torch.tensordot(w / w.sum(), samples, dims=1)
+        return None
 
     def score(self, batch: Batch) -> Tensor:
         return (batch.samples - self.mean).square().flatten(1).sum(1)
@@ -80,6 +81,12 @@ class SumsWeights(Sound):
 class CountsSamples(Sound):
     def solve(self, data: Data, w: Tensor) -> None:
         super().solve(data, w + 1 / len(data))
+
+
+class TellsOthers(Sound):
+    def solve(self, data: Data, w: Tensor) -> Tensor:
+        super().solve(data, w)
+        return inference.score(self, data) + 0.1
 
 
 class ReducesTheBatch(Sound):
@@ -156,6 +163,7 @@ BROKEN = [
     (IgnoresWeights, "zero_weight_is_absence"),
     (SumsWeights, "scale_of_weights_cancels"),
     (CountsSamples, "zero_weight_is_absence"),
+    (TellsOthers, "solve_says_what_left_out_samples_score"),
     (ReducesTheBatch, "one_number_per_sample"),
     (LooksAtTheBatch, "batch_size_does_not_matter"),
     (LooksAtTheBatch, "one_number_per_sample"),

@@ -151,6 +151,19 @@ def scale_of_weights_cancels(case: Case) -> None:
         _close(scores[0], scores[1], "the scale of the weights does not cancel in solve")
 
 
+def solve_says_what_left_out_samples_score(case: Case) -> None:
+    """Scores that `solve` gives of the samples that it learnt are those of `score_left_out`."""
+    data = case.data()
+    detector = case.make()
+    if not isinstance(detector, ClosedForm):
+        return
+    detector.start(data.sample_shape, data.modality)
+    told = detector.solve(data, torch.rand(len(data), generator=torch.Generator().manual_seed(3)) + 0.5)
+    if told is not None:
+        expected = inference.over_batches(detector, data, detector.score_left_out)
+        _close(told, expected, "solve gives other scores than score_left_out", 1e-5)
+
+
 def gradients_are_weighted(case: Case) -> None:
     """The gradient of the weighted mean of the losses is that of copies (Trainable only)."""
     data = case.data()
@@ -312,6 +325,7 @@ CONTRACTS: dict[str, Callable[[Case], None]] = {
         weight_is_copies,
         zero_weight_is_absence,
         scale_of_weights_cancels,
+        solve_says_what_left_out_samples_score,
         gradients_are_weighted,
         same_seed_same_scores,
         batch_size_does_not_matter,

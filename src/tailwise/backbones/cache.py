@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -26,8 +28,9 @@ from . import networks
 
 # Features of more bytes than this stay on disk and are read when they are asked for.
 IN_MEMORY_BYTES = 250_000_000
-_DIGEST = 16
+_DIGEST, _LONGEST_HEAD = 16, 200
 _OFF = ("", "off", "0")
+_Stamp: TypeAlias = tuple[int, int, int, int]
 _instead: ContextVar[Path | None] = ContextVar("_instead", default=None)
 
 
@@ -72,19 +75,21 @@ class Extractor:
         self.backbone, self.layers, self.folder = backbone, layers, folder
         self.described = f"{networks.identity(backbone)} {layers} {reading}".encode()
         self._make: Callable[[Tensor], Tensor] | None = None
+        self._whole: dict[str, _Stamp] = {}  # entries that were checked
 
     def key(self, content: bytes) -> str:
         """The name of the features of an image whose file or pixels are `content`."""
         return _hash(content, self.described)
 
     def features(self, key: str, image: Callable[[], Tensor]) -> Tensor:
-        """Features [d] or [d, h, w], from the cache or of `image()` [1 or 3, height, width] in 0..1."""
+        """Features [d] or [d, h, w], from the cache or of `image()` [1 or 3, height, width] in 0..1; maps as they are
+        kept, mostly in half precision."""
         axes = 3 if self.layers else 1
 
         def fits(kept: np.ndarray) -> bool:
             return kept.ndim == axes and kept.dtype.kind == "f" and kept.size > 0 and bool(np.isfinite(kept).all())
 
-        return torch.from_numpy(_kept(self.folder, key, lambda: _small(self.compute(image())), fits)).float()
+        return torch.from_numpy(_kept(self.folder, key, lambda: _small(self.compute(image())), fits, self._whole))
 
     def compute(self, image: Tensor) -> Tensor:
         """Features of an image, without the cache."""
@@ -106,7 +111,7 @@ class FeatureFiles:
         self.shape: tuple[int, ...] = (len(files), *self.one(0).shape)
 
     def one(self, place: int) -> Tensor:
-        """Features of the image at `place`."""
+        """Features of the image at `place`, as they are kept."""
         path = self.files[place]
         key = self.keys[place]
         if key is None:
@@ -158,7 +163,7 @@ def of_images(images: Tensor, backbone: str, resize: Callable[[Tensor], Tensor])
     for image in images.split(1):
         key = extractor.key(image.contiguous().numpy().tobytes())
         rows.append(extractor.features(key, lambda image=image: resize(image)[0]))  # type: ignore[misc]
-    return torch.stack(rows)
+    return torch.stack(rows).float()
 
 
 def _small(features: Tensor) -> np.ndarray:
@@ -179,38 +184,62 @@ def _hash(content: bytes, described: bytes) -> str:
 
 
 def _kept(
-    folder: Path | None, key: str, make: Callable[[], np.ndarray], fits: Callable[[np.ndarray], bool]
+    folder: Path | None,
+    key: str,
+    make: Callable[[], np.ndarray],
+    fits: Callable[[np.ndarray], bool],
+    whole: dict[str, _Stamp] | None = None,
 ) -> np.ndarray:
-    """The array of this name, from the folder or made and kept there; what does not fit is made again."""
-    path = None if folder is None else folder / key[:2] / key[2:]
-    kept = None if path is None else _read(path)
-    if kept is None or not fits(kept):
+    """The array of this name, from the folder or made and kept there; what does not fit is made again. What is `whole`
+    was found to fit, and is not checked again as long as nobody writes to it."""
+    if folder is None:
+        return make()
+    path = folder / key[:2] / key[2:]
+    whole = {} if whole is None else whole
+    stamp = _stamp(path)
+    known = stamp is not None and whole.get(key) == stamp
+    kept = None if stamp is None else _read(path, check=not known)
+    if kept is None or not (known or fits(kept)):
         kept = make()
-        if path is not None:
-            _write(path, kept)
+        _write(path, kept)
+    elif stamp is not None:
+        whole[key] = stamp
     return kept
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """A kept array, or None where there is none or it is damaged."""
+def _stamp(path: Path) -> _Stamp | None:
+    """What changes with a file's content; None where there is no file."""
     try:
-        raw = path.read_bytes() if path.is_file() else b""
+        found = path.stat()
     except OSError:
         return None
-    digest, content = raw[:_DIGEST], raw[_DIGEST:]
-    if hashlib.blake2b(content, digest_size=_DIGEST).digest() != digest:
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _read(path: Path, check: bool) -> np.ndarray | None:
+    """A kept array, or None where there is none or, if it is checked, where it is damaged."""
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError:
+        return None
+    digest, content = bytes(raw[:_DIGEST]), raw[_DIGEST:]
+    if check and hashlib.blake2b(content.data, digest_size=_DIGEST).digest() != digest:
         return None
     try:
-        head, _, values = content.partition(b"\n")
+        head = bytes(content[:_LONGEST_HEAD]).partition(b"\n")[0]
         kind, *shape = head.decode("ascii").split()
-        return np.frombuffer(bytearray(values), dtype=kind).reshape([int(side) for side in shape])
+        # Earlier versions left numbers at odd addresses: copied.
+        values = np.require(content[len(head) + 1 :].view(kind), requirements="A")
+        return values.reshape([int(side) for side in shape])
     except (ValueError, TypeError, SyntaxError, OverflowError):
         return None  # whoever can write here can also seal what is no array
 
 
 def _write(path: Path, values: np.ndarray) -> None:
     """Keep an array, whole or not at all. A disk that takes none costs only time."""
-    content = " ".join([values.dtype.str, *map(str, values.shape)]).encode() + b"\n" + values.tobytes()
+    head = " ".join([values.dtype.str, *map(str, values.shape)]).encode()
+    # Filled up, so that numbers lie at even addresses.
+    content = head + b" " * (-(_DIGEST + len(head) + 1) % 16) + b"\n" + values.tobytes()
     beside = None
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -110,6 +110,8 @@ class Data:
     def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
         """The samples at `index`, as data of their own."""
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
+        if torch.equal(index, torch.arange(len(self))):
+            return self
         names = [self.names[i] for i in index.tolist()]
         return replace(self, samples=select(self.samples, index), names=names, context=self._around(index))
 

@@ -36,8 +36,11 @@ class Trainable(Protocol):
 class ClosedForm(Protocol):
     """Learns in one step from weighted data: covariances, memories, forests."""
 
-    def solve(self, data: Data, w: Tensor) -> None:
-        """Fit to the samples of `data` with the weights `w` [n], of any scale."""
+    def solve(self, data: Data, w: Tensor) -> Tensor | None:
+        """Fit to the samples of `data` with the weights `w` [n], of any scale.
+
+        Their scores [n] as `score_left_out` gives them, on the CPU, where finding these was a part of it; or None.
+        """
         ...
 
 

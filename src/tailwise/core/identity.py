@@ -7,12 +7,16 @@ from collections import defaultdict
 
 import numpy as np
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from . import inference
 from .context import Graph
 from .data import Data
+from .readers import Reader, source_of
 
 _BATCH = 1_024
+# Digests of the samples of each Reader by their place in it: what stays on disk is read once for them.
+_of_readers = WeakIdKeyDictionary()
 
 
 def digest(content: bytes) -> bytes:
@@ -30,9 +34,23 @@ def sample_digests(samples: Tensor) -> list[bytes]:
 def digests(data: Data) -> list[bytes]:
     """A digest of each sample's values [n]: equal samples, equal digests. A node's tells its neighbours' values too:
     nodes of the same attributes among others are no copies."""
-    batches = data.batches(inference.batch_size_for(data.sample_shape, _BATCH))
-    own = [each for batch in batches for each in sample_digests(batch.samples)]
+    own = _computed(data) if isinstance(data.samples, Tensor) else _remembered(data, *source_of(data.samples))
     return own if not isinstance(data.context, Graph) else _with_neighbours(own, data.context)
+
+
+def _remembered(data: Data, source: Reader, index: Tensor) -> list[bytes]:
+    """Digests of the samples, which are those at `index` [n] of the source; computed once for each."""
+    known: dict[int, bytes] = _of_readers.setdefault(source, {})
+    places = index.tolist()
+    missing = [row for row, place in enumerate(places) if place not in known]
+    if missing:
+        known.update(zip(index[missing].tolist(), _computed(data.take(missing)), strict=True))
+    return [known[place] for place in places]
+
+
+def _computed(data: Data) -> list[bytes]:
+    batches = data.batches(inference.batch_size_for(data.sample_shape, _BATCH))
+    return [each for batch in batches for each in sample_digests(batch.samples)]
 
 
 def _with_neighbours(own: list[bytes], graph: Graph) -> list[bytes]:

@@ -65,6 +65,12 @@ def over_batches(
     return torch.cat(results)
 
 
+def solved(detector: Detector, data: Data, w: Tensor) -> Tensor:
+    """Solve a closed-form detector; the scores [n] of its training samples, each as if it had not been learnt from."""
+    scores = detector.solve(data, w)  # type: ignore[operator]
+    return over_batches(detector, data, detector.score_left_out) if scores is None else scores
+
+
 def batch_size_for(sample_shape: tuple[int, ...], most: int = _SCORE_BATCH) -> int:
     """How many samples of this shape are held at once."""
     return max(1, min(most, _SCORE_ENTRIES // math.prod(sample_shape)))

@@ -43,4 +43,14 @@ def read_in_order(samples: Tensor | Reader, start: int, stop: int) -> Tensor:
 
 def select(samples: Tensor | Reader, index: Tensor) -> Tensor | Reader:
     """The samples at `index` [b]: a copy where they are in memory, a view where they are on disk."""
-    return samples[index] if isinstance(samples, Tensor) else Selected(samples, index)
+    if isinstance(samples, Tensor):
+        return samples[index]
+    return Selected(*source_of(Selected(samples, index)))
+
+
+def source_of(samples: Reader) -> tuple[Reader, Tensor]:
+    """The Reader that no other is a part of, and which of its samples these are [n]."""
+    if not isinstance(samples, Selected):
+        return samples, torch.arange(samples.shape[0])
+    source, index = source_of(samples.of)
+    return source, index[samples.index]

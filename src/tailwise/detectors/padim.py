@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ..core import inference
 from ..core.bounds import Count, Positive, Share
 from ..core.data import Batch, Data
 from ..core.detector import Reading, ReadsOnce
@@ -15,7 +16,7 @@ from ..core.identity import digests
 from ..core.modality import SPATIAL
 from ..core.registry import register
 from .components.covariance import distances, weighted_moments, whitening
-from .components.losses import top_mean
+from .components.losses import top_count, top_mean
 from .components.standardise import Standardise
 
 # Less of a distance's bound than this is rounding.
@@ -72,7 +73,7 @@ class PaDiM(ReadsOnce):
         self.register_buffer("count", torch.ones(1))  # how many samples of equal weight tell as much
         self.register_buffer("scale", torch.ones(1))  # [positions], what their distances are divided by
 
-    def solve(self, data: Data, w: Tensor) -> None:
+    def solve(self, data: Data, w: Tensor) -> Tensor:
         self.standardise.learn(data, w)
         device = self.mean.device
         mean, covariance = weighted_moments(data, w, lambda batch: self._vectors(batch.to(device)).double(), self._step)
@@ -80,7 +81,7 @@ class PaDiM(ReadsOnce):
         self.mean = mean.float().to(device)
         self.whitening = _whitening(covariance).float().to(device)
         self.count = _effective_count(data, w).reshape(1).to(self.count)
-        self.scale = self._scale_of(data, w).to(self.mean)
+        return self._scaled_left_out(data, w)
 
     @property
     def _step(self) -> int:
@@ -115,7 +116,7 @@ class PaDiM(ReadsOnce):
 
     def parts(self, samples: Tensor) -> Tensor:
         """The kept channels of each position [b, p, d]."""
-        return self.modality.by_place(self.standardise(samples)[:, self.kept])
+        return self.modality.by_place(self.standardise.some(samples, self.kept))
 
     def _apart(self, vectors: Tensor) -> Tensor:
         """Squared distances [n, p], on one scale for border and inside."""
@@ -130,27 +131,36 @@ class PaDiM(ReadsOnce):
         # The formula of equal weights: no distance exceeds n - 1 there. Of fewer images than dimensions most are near.
         return n / (n - 1) * apart / (1 - apart / (n - 1)).clamp_min((1 / n).clamp_max(_LEAST_REST))
 
-    def _scale_of(self, data: Data, w: Tensor) -> Tensor:
-        """[positions]: how far the border's farthest tenth lies over that of the inside, of images that are left out,
-        where this is above 1; elsewhere 1.
+    def _scaled_left_out(self, data: Data, w: Tensor) -> Tensor:
+        """Learn the scale; scores [n] as `score_left_out` gives them, from the same pass.
 
-        What is cut off at an edge differs from image to image, and zeros are a part of what the network sees there, so
-        border places vary less evenly than a Gaussian: two to four times too many highest places lay there.
+        The scale is how far the border's farthest tenth lies over that of the inside, of images that are left out,
+        where this is above 1; elsewhere 1. What is cut off at an edge differs from image to image, and zeros are a part
+        of what the network sees there, so border places vary less evenly than a Gaussian: two to four times too many
+        highest places lay there.
         """
         height, width = self.sample_shape[1:]
         outer = torch.ones(height, width, dtype=torch.bool)
         outer[1:-1, 1:-1] = False
-        outer = outer.flatten()
-        scale = torch.ones(height * width)
+        outer = outer.flatten().to(self.mean.device)
+        self.scale = torch.ones(height * width).to(self.mean)
         if min(int(outer.sum()), int((~outer).sum())) < 1 / _FARTHEST:
-            return scale
-        share, farthest = (w.double() / w.double().sum()).cpu(), torch.zeros(2, dtype=torch.float64)
-        for batch in data.batches(self._step):
-            apart = self._apart_left_out(batch.to(self.mean.device)).double().cpu()
-            each = torch.stack([top_mean(apart[:, part], _FARTHEST) for part in (outer, ~outer)])
-            farthest += each @ share[batch.index]
-        scale[outer] = float((farthest[0] / farthest[1].clamp_min(1e-12)).clamp_min(1))
-        return scale
+            return inference.over_batches(self, data, self.score_left_out)
+        count = top_count(height * width, self.top)
+
+        def farthest(batch: Batch) -> Tensor:
+            """Of both parts the farthest tenth's mean, then the distances of which the score is made."""
+            apart = self._apart_left_out(batch)
+            parts = [apart[:, part] for part in (outer, ~outer)]
+            means = [top_mean(part, _FARTHEST)[:, None] for part in parts]
+            return torch.cat([*means, *(part.topk(min(count, part.shape[1])).values for part in parts)], 1)
+
+        found = inference.over_batches(self, data, farthest)
+        border, inside = (w.double() / w.double().sum()).cpu() @ found[:, :2].double()
+        beyond = (border / inside.clamp_min(1e-12)).clamp_min(1).to(self.scale)
+        self.scale[outer] = beyond
+        at_border, others = found[:, 2:].tensor_split([min(count, int(outer.sum()))], 1)
+        return torch.cat([at_border / beyond.cpu(), others], 1).topk(count).values.mean(1)
 
     def _without_own(self, vectors: Tensor, n: Tensor) -> Tensor:
         """Squared distances [b * m, cells] of vectors whose image gave m of the n m vectors of each cell.
@@ -167,11 +177,12 @@ class PaDiM(ReadsOnce):
 
     def _vectors(self, batch: Batch) -> Tensor:
         """Kept channels [n * m, cells, d], standardised: the m positions that share a Gaussian one after the other."""
-        values, side = self.standardise(batch.samples)[:, self.kept], self.cell
+        values, side = self.standardise.some(batch.samples, self.kept), self.cell
         if side == 1:
             return self.modality.by_place(values)
         height, width = values.shape[2:]
-        values = pad(values, (0, -width % side, 0, -height % side), mode="replicate")
+        if height % side or width % side:
+            values = pad(values, (0, -width % side, 0, -height % side), mode="replicate")
         parts = values.unflatten(3, (-1, side)).unflatten(2, (-1, side))  # [n, d, rows, m, columns, m]
         return parts.permute(0, 3, 5, 2, 4, 1).flatten(3, 4).flatten(0, 2)
 

@@ -53,16 +53,17 @@ class PatchEnsemble(ReadsOnce):
         self.register_buffer("spread", torch.ones(2))
 
     @torch.no_grad()
-    def solve(self, data: Data, w: Tensor) -> None:
-        logs = []
+    def solve(self, data: Data, w: Tensor) -> Tensor:
+        scores = []
         for member in self._members:
             assert isinstance(member, ClosedForm)
-            member.solve(data, w)
-            logs.append(_log(inference.over_batches(member, data, member.score_left_out)).double())
-        known, share = torch.stack(logs), (w.double() / w.double().sum()).to(logs[0])
+            scores.append(inference.solved(member, data, w))
+        known = _log(torch.stack(scores)).double()
+        share = (w.double() / w.double().sum()).to(known)
         middle = (share * known).sum(1)
         spread = (share * (known - middle[:, None]).square()).sum(1).sqrt()
         self.middle, self.spread = middle.to(self.middle), spread.clamp_min(1e-6).to(self.spread)
+        return self._fused(*(each.to(self.middle) for each in scores)).cpu()
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """The embedding is the patches' mean."""

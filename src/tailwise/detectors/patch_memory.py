@@ -22,14 +22,14 @@ from torch import Tensor
 from ..core.bounds import Bounds, Count, CountFromZero, NotNegative, OddSide, Share
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Reading
-from ..core.identity import sample_digests
+from ..core.identity import digests
 from ..core.modality import POINT_CLOUD, SPATIAL
 from ..core.registry import register
 from ..errors import InputError
 from ..numerics import export_ops, neighbours
 from .components import pooling
 from .components.channel_groups import groups_of, variance_of_groups
-from .components.coreset import BLOCK_ENTRIES, directed, directions, k_centres
+from .components.coreset import BLOCK_ENTRIES, directed, directions, k_centres, relative_squares
 from .components.outlier_factor import outlier_factors
 
 # The part of the allowed memory that one block of patches may fill: copies of it are made, and torch needs its own.
@@ -243,29 +243,26 @@ class PatchMemory(Detector):
 
     def parts(self, samples: Tensor) -> Tensor:
         """Centred and scaled patches [b, positions, channels] of maps [b, channels, h, w]."""
-        centred = (samples - self.mean[:, None, None]) / self.scale[:, None, None]
+        centred = (samples - self.mean[:, None, None]).div_(self.scale[:, None, None])
         return pooling.padded_means(centred, 1 if self.modality.scattered else self.neighbourhood)
 
     def _distinct(self, data: Data, w: Tensor) -> _Distinct:
-        """One pass: the distinct samples in order, their weights, and moments of their positions."""
+        """The distinct samples in order, their weights, and moments of their positions."""
         place: dict[bytes, int] = {}
         first: list[int] = []
         mass: list[float] = []
         sums, squares = torch.zeros(1), torch.zeros(1)
-        for batch in data.batches(max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))):
-            new = []
-            pairs = zip(batch.index.tolist(), sample_digests(batch.samples), strict=True)
-            for row, (index, digest) in enumerate(pairs):
-                if digest not in place:
-                    place[digest] = len(first)
-                    first.append(index)
-                    mass.append(0.0)
-                    new.append(row)
-                mass[place[digest]] += float(w[index])
-            if new:
-                positions = batch.samples[new].double()
-                sums = sums + positions.sum((0, 2, 3))
-                squares = squares + positions.square().sum((0, 2, 3))
+        for index, digest in enumerate(digests(data)):
+            if digest not in place:
+                place[digest] = len(first)
+                first.append(index)
+                mass.append(0.0)
+            mass[place[digest]] += float(w[index])
+        distinct = data.take(first)
+        for batch in distinct.batches(max(1, BLOCK_ENTRIES // math.prod(self.sample_shape))):
+            positions = batch.samples.double()
+            sums = sums + positions.sum((0, 2, 3))
+            squares = squares + positions.square_().sum((0, 2, 3))
         count = len(first) * math.prod(self.sample_shape[1:])
         mean = sums / count
         variance = (squares / count - mean.square()).clamp_min(0)
@@ -274,7 +271,7 @@ class PatchMemory(Detector):
         if not self.standardise:
             variance = variance_of_groups(variance, groups_of(data.features, len(variance)))
         scale = torch.where(constant | (variance <= 0), 1.0, variance.sqrt())
-        return _Distinct(data.take(first), torch.tensor(mass), mean, scale)
+        return _Distinct(distinct, torch.tensor(mass), mean, scale)
 
     def _block(self, images: Data, block: Tensor, spared: Tensor, asked: int) -> tuple[Tensor, Tensor]:
         """Patches [m, channels] of the images of a block, `asked` of each, less the outliers, and which image each is
@@ -311,11 +308,14 @@ class PatchMemory(Detector):
         norms = self.memory.square().sum(1)
         if among is not None:
             norms = torch.where(among, norms, torch.inf)
-        blocks = export_ops.blocks(patches, max(1, BLOCK_ENTRIES // len(self.memory)))
-        found = [torch.addmm(norms, block, self.memory.T, alpha=-2).argmin(1) for block in blocks]
-        # From the difference itself: the product form loses the digits of small distances.
-        precise = export_ops.precise(patches.device)
-        exact = [(p - self.memory[i]).square().sum(1, dtype=precise).sqrt() for p, i in zip(blocks, found, strict=True)]
+        found, exact = [], []
+        for block, squared in relative_squares(patches, self.memory, norms):
+            # A quarter of the time of `argmin`.
+            nearest = squared.min(1).indices
+            # From the difference itself: the product form loses the digits of small distances.
+            off = (block - self.memory[nearest]).square_()
+            exact.append(off.sum(1, dtype=export_ops.precise(patches.device)).sqrt())
+            found.append(nearest)
         return torch.cat(exact), torch.cat(found)
 
     def _rarity(self, patches: Tensor, distances: Tensor, indices: Tensor) -> Tensor:

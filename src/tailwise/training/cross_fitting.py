@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..core import inference
 from ..core.data import Data
-from ..core.detector import Detector, OwnScale
+from ..core.detector import ClosedForm, Detector, OwnScale
 from ..errors import InputError
 from ..weights.steps import usual_deviation
 from .local_scores import LocalScores
@@ -147,7 +147,9 @@ class Fitted:
         """What was trained on `data` with base weights [n], with local scores where there is a rule."""
         if rule is None:
             return cls(detector, outcome, outcome.scores)
-        scored = rule.fit(detector, data, seed, base)
+        # What a closed-form detector says of its training samples is what it said of them left out.
+        raw = outcome.scores if isinstance(detector, ClosedForm) else None
+        scored = rule.fit(detector, data, seed, base, raw)
         return cls(scored, outcome, scored.training_scores)
 
 

@@ -257,8 +257,7 @@ def _solve(detector: Any, data: Data, task: Task) -> Outcome:
             context = Context(scores[-1], scores[-1], embedding, previous, round - 1, cache)
             weights = unit_mean(weighting(context) * base)
             _refuse_negative(weights)
-        detector.solve(data, weights)
-        scores.append(inference.over_batches(detector, data, detector.score_left_out))
+        scores.append(inference.solved(detector, data, weights))
         row = {
             "epoch": round + 1,
             "score_mean": float(scores[-1].mean()),

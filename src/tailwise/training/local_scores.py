@@ -100,11 +100,14 @@ class LocalScores(Value):
             return self.share
         return _SHARE_OF_MANY if numbers >= _MANY else _SHARE_OF_FEW
 
-    def fit(self, detector: Detector, data: Data, seed: int = 0, base: Tensor | None = None) -> LocallyScored:
+    def fit(
+        self, detector: Detector, data: Data, seed: int = 0, base: Tensor | None = None, raw: Tensor | None = None
+    ) -> LocallyScored:
         """Look at the training samples with a detector that is fitted on them.
 
         Args:
             base: [n] base weights of the training; what has the weight 0 is nobody's neighbour.
+            raw: [n] the detector's `score_left_out` of the samples, where that is known.
 
         Raises:
             InputError: fewer than 2 samples.
@@ -117,7 +120,7 @@ class LocalScores(Value):
         rest = torch.cat([order[trained][_MOST_SAMPLES:], order[~trained]]).sort().values
         scored = LocallyScored(self, detector)
         scored.training_scores = torch.empty(len(data))
-        scored.training_scores[kept] = scored.learn(data.take(kept))
+        scored.training_scores[kept] = scored.learn(data.take(kept), None if raw is None else raw[kept])
         if len(rest):
             scored.training_scores[rest] = inference.score(scored, data.take(rest))
         return scored
@@ -182,14 +185,14 @@ class LocallyScored(Around):
         self.register_buffer("spread", torch.ones(len(CUES)))
 
     @torch.no_grad()
-    def learn(self, data: Data) -> Tensor:
-        """Remember these training samples and how their cues are distributed; their scores."""
+    def learn(self, data: Data, raw: Tensor | None = None) -> Tensor:
+        """Remember these training samples, of which the detector says `raw` [n] as `score_left_out`, and how their
+        cues are distributed; their scores."""
         self.sample_shape, self.modality = data.sample_shape, data.modality
         samples = torch.cat(
             [self._flat(batch) for batch in data.batches(inference.batch_size_for(data.sample_shape, 1_024))]
         )
-        score = self.detector.score_left_out
-        self.raw = inference.over_batches(self.detector, data, score)
+        self.raw = inference.over_batches(self.detector, data, self.detector.score_left_out) if raw is None else raw
         self._compare_with(self.raw)
         standardise = self.modality.small.units_differ
         self.memory.whitens = _WHITENED in self._heard(samples.shape[1])

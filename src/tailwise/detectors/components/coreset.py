@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+
+from ...numerics import export_ops
 
 # Numbers held at once: more than 32 MiB, which Linux takes back as soon as it is free; what is smaller leaves gaps
 # between what is kept, a few tens of MB for each block of images.
@@ -40,13 +43,26 @@ def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tens
 
 def _approach(near: Tensor, points: Tensor, norms: Tensor, factor: Tensor, new: Tensor) -> None:
     """Take the new centres into each point's stretched squared distance [n] to its nearest centre."""
-    centres, own = points[new], norms[new]
-    step = max(1, BLOCK_ENTRIES // len(new))
-    for start in range(0, len(points), step):
-        part = slice(start, start + step)
-        squared = torch.addmm(own, points[part], centres.T, alpha=-2).amin(1).add_(norms[part])
+    start = 0
+    for block, relative in relative_squares(points, points[new], norms[new]):
+        part = slice(start, start + len(block))
+        squared = relative.amin(1).add_(norms[part])
         torch.minimum(near[part], _told(squared, norms[part]).mul_(factor[part]), out=near[part])
+        start = part.stop
     near[new] = 0
+
+
+def relative_squares(points: Tensor, others: Tensor, norms: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Blocks [b, d] of points, and their squared distances [b, m] to others [m, d] of these squared norms [m], less
+    each point's own; the next block overwrites them."""
+    if export_ops.tracing():
+        yield points, torch.addmm(norms, points, others.T, alpha=-2)
+        return
+    step = max(1, BLOCK_ENTRIES // len(others))
+    # One buffer for all: to map so much memory anew takes as long as to fill it.
+    held = points.new_empty(min(step, len(points)), len(others))
+    for block in points.split(step):
+        yield block, torch.addmm(norms, block, others.T, alpha=-2, out=held[: len(block)])
 
 
 def _told(squared: Tensor, norms: Tensor) -> Tensor:

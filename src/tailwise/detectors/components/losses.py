@@ -53,4 +53,9 @@ def top_mean(maps: Tensor, share: float = 0.1) -> Tensor:
     Multiple-instance learning: an image is as anomalous as its most anomalous places.
     """
     flat = maps.flatten(1)
-    return flat.topk(max(1, int(share * flat.shape[1])), dim=1).values.mean(1)
+    return flat.topk(top_count(flat.shape[1], share), dim=1).values.mean(1)
+
+
+def top_count(positions: int, share: float) -> int:
+    """How many positions are the highest `share`."""
+    return max(1, int(share * positions))

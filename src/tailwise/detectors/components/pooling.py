@@ -27,7 +27,7 @@ def padded_means(samples: Tensor, side: int) -> Tensor:
     """Means of side x side neighbourhoods, 0 outside the map: [b, channels, h, w] -> [b, positions, channels]."""
     far = side // 2
     sums = _sums(_sums(pad(samples, (far, far, far, far)), side, 2), side, 3)
-    return (sums / side**2).flatten(2).transpose(1, 2)
+    return sums.div_(side**2).flatten(2).transpose(1, 2)
 
 
 def _missing(reach: int, side: int) -> tuple[int, int]:
@@ -39,7 +39,9 @@ def _missing(reach: int, side: int) -> tuple[int, int]:
 def _sums(samples: Tensor, side: int, axis: int) -> Tensor:
     """The sums of `side` neighbours along an axis, wherever there are so many."""
     length = samples.shape[axis] - side + 1
-    found = samples.narrow(axis, 0, length)
-    for place in range(1, side):
-        found = found + samples.narrow(axis, place, length)
+    if side == 1:
+        return samples.clone()
+    found = samples.narrow(axis, 0, length) + samples.narrow(axis, 1, length)
+    for place in range(2, side):
+        found += samples.narrow(axis, place, length)
     return found

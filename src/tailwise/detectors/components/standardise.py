@@ -34,9 +34,9 @@ class Standardise(nn.Module):
         # In double precision: 64 large maps would take gigabytes.
         for batch in data.batches(inference.batch_size_for(data.sample_shape, 64) if self.axes else 4_096):
             part = w[batch.index.to(w.device)].double().cpu()
-            samples = batch.samples.double() - origin
+            samples = batch.samples.double().sub_(origin)
             first += _weighted_sum(samples.mean(self.axes_of_batch, keepdim=True) if self.axes else samples, part)
-            squares = samples.square()
+            squares = samples.square_()
             second += _weighted_sum(squares.mean(self.axes_of_batch, keepdim=True) if self.axes else squares, part)
         mean = first / total
         variance = (second / total - mean.square()).clamp_min(0)
@@ -50,6 +50,10 @@ class Standardise(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         return (samples - self.mean) / self.scale
+
+    def some(self, samples: Tensor, kept: Tensor) -> Tensor:
+        """The features, bands or channels `kept` [d] of samples, standardised."""
+        return (samples[:, kept] - self.mean[kept]).div_(self.scale[kept])
 
     def undo(self, samples: Tensor) -> Tensor:
         """Standardised samples in their own measure again."""
