@@ -22,7 +22,7 @@ import os
 import time
 import traceback
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ ROOT = Path(__file__).parent
 RESULTS, PAGE = ROOT / "results" / "diffusion.jsonl", ROOT / "diffusion.md"
 DEVELOPMENT, FRESH = (0, 1, 2), (10, 11, 12)
 FASHION, TILES, TAIL, LARGE = "fashion-mnist", "magnetic-tile", "fashion-mnist, long tail", "magnetic-tile, 64 px"
-SIZES = {TILES: 48, LARGE: 64}
+SETS, SIZES = (FASHION, TILES, TAIL, LARGE), {TILES: 48, LARGE: 64}
 BATCH, RATE, STEPS = 64, 2e-3, 1_500
 TRAINED, TESTED = 1_000, 300
 PLAIN, ORIENTED = "GLAD(anomaly_oriented=False)", "GLAD()"
@@ -174,11 +174,13 @@ class Task:
     steps: int
     weighting: str = ""
     mixed_precision: bool = False
+    batch: int = BATCH
 
     def settings(self, reading: str) -> dict[str, Any]:
         settings: dict[str, Any] = {"set": self.of, "seed": self.seed, "training": self.training, "steps": self.steps}
         settings |= {"weighting": self.weighting} if self.weighting else {}
         settings |= {"mixed_precision": True} if self.mixed_precision else {}
+        settings |= {"batch": self.batch} if self.batch != BATCH else {}
         return settings | {"reading": reading}
 
     @property
@@ -253,8 +255,8 @@ def trained(task: Task, sets: Sets, options: argparse.Namespace) -> tuple[Any, d
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     training = Training(
-        epochs=max(1, round(task.steps * BATCH / len(data))), batch_size=BATCH, lr=RATE, device=options.device,
-        mixed_precision=task.mixed_precision,
+        epochs=max(1, round(task.steps * task.batch / len(data))), batch_size=task.batch, lr=RATE,
+        device=options.device, mixed_precision=task.mixed_precision,
     )  # fmt: skip
     weighting = parse_weighting(task.weighting, IMAGE) if task.weighting else Weighting()
     started, cpu = time.perf_counter(), time.process_time()
@@ -417,11 +419,11 @@ def cpu_seconds(options: argparse.Namespace) -> None:
 HEAD = f"""\
 # Diffusion on small images
 
-Written by `benchmarks/diffusion.py` from results/diffusion.jsonl. One network a set, seed and training, in batches of
-{BATCH} images; every line of a training reads the same networks. A fixed step is `diffusion`, adaptive ones are `glad`,
-whose limit comes from kept-out normals alone. AUROC of images and pixels, mean over the draws with the range; error is
-that of reconstructed normal test images, in deviations of a pixel; the steps at which normal and anomalous images were
-closed; CPU seconds of a whole training (a measured step of one thread, times the steps) and milliseconds of an image.
+Written by `benchmarks/diffusion.py` from results/diffusion.jsonl. One network a set, seed and training; every line of
+a training reads the same networks. A fixed step is `diffusion`, adaptive ones are `glad`, whose limit comes from
+kept-out normals alone. AUROC of images and pixels, mean over the draws with the range; error is that of reconstructed
+normal test images, in deviations of a pixel; the steps at which normal and anomalous images were closed; CPU seconds of
+a whole training (a measured step of {BATCH} images on one thread, times the steps) and milliseconds of an image.
 Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones (seeds {FRESH}: other
 classes, other test images) were not.
 """
@@ -454,26 +456,30 @@ def _of(found: list[Row], **settings: Any) -> list[Row]:
 
 
 def _budget(here: list[Row]) -> str:
-    """What the rows of a section spent on each network, and how many images judge it."""
+    """What the rows of a section spent on each network, and how many images judge the networks and their peers."""
     read = [row for row in here if "image_auroc" in row]
-    steps, tested = (sorted(each) for each in ({r["settings"]["steps"] for r in read} - {0}, {r["test"] for r in read}))
-    said = f"{_listed(steps)} steps of training; " if steps else ""
-    return f"{said}{_listed(tested)} test images.\n\n"
+    ours, peers = ([row for row in read if (row["settings"]["steps"] > 0) == trained] for trained in (True, False))
+    said = [f"{' or '.join(sorted({_trained(row) for row in ours}))}; {_tested(ours)}"] if ours else []
+    return ". ".join(said + ([f"Peers: {_tested(peers)}"] if peers else [])) + ".\n\n"
 
 
-def _listed(counts: list[int]) -> str:
-    return " or ".join(f"{count:,}" for count in counts)
+def _trained(row: Row) -> str:
+    return f"{row['settings']['steps']:,} steps of {row['settings'].get('batch', BATCH)} images"
+
+
+def _tested(found: list[Row]) -> str:
+    return f"{' or '.join(map(str, sorted({row['test'] for row in found})))} test images"
 
 
 def _lines(found: list[Row], of: str, here: list[Row]) -> list[list[str]]:
-    cpu = next(iter(_of(found, set=of, what="seconds of a CPU")), None)
+    cpu: Any = next(iter(_of(found, set=of, what="seconds of a CPU")), None)
     lines = []
     for training, reading in itertools.product((PLAIN, ORIENTED), READINGS):
         chosen = _of(here, training=training, reading=reading)
         if chosen:
             name = ALONE[not reading.startswith("Diffusion")]
-            cost = ["", ""] if cpu is None else [f"{cpu[f'{training} step'] * chosen[0]['settings']['steps']:.0f}"]
-            cost += [] if cpu is None else [f"{cpu[f'{name} ms']:.0f}"]
+            spent = chosen[0]["settings"]["steps"] * chosen[0]["settings"].get("batch", BATCH) / BATCH
+            cost = ["", ""] if cpu is None else [f"{cpu[f'{training} step'] * spent:.0f}", f"{cpu[f'{name} ms']:.0f}"]
             lines.append([WAYS[training], reading, *_figures(chosen), *cost])
     for name in PEERS:
         chosen = _of(here, training=name)
@@ -512,8 +518,17 @@ def _lessons(found: list[Row]) -> str:
                 for figure in ("error", "error_inside") for each in (plain, oriented)
             ]  # fmt: skip
             nearer = sum(oriented[seed]["error"] < plain[seed]["error"] for seed in both)
-            lines.append([of, str(step), *said, f"{nearer} of {len(both)}"])
-    head = ["set", "step", "plain", "anomaly-oriented", "plain, inside", "anomaly-oriented, inside", "nearer"]
+            lines.append([of, _trained(oriented[both[0]]), str(step), *said, f"{nearer} of {len(both)}"])
+    head = [
+        "set",
+        "trained",
+        "step",
+        "plain",
+        "anomaly-oriented",
+        "plain, inside",
+        "anomaly-oriented, inside",
+        "nearer",
+    ]
     explained = (
         "Made anomalies on normal test images are noised to a step, and the clean image is estimated in one pass: mean "
         "absolute error, over the image and inside the anomaly; the last column counts the seeds in which the "
@@ -559,6 +574,8 @@ def main() -> None:
     parser.add_argument("--states", type=Path, help="a folder for the trained networks, and to take them from")
     parser.add_argument("--seeds", nargs="+", type=int, default=[*DEVELOPMENT, *FRESH])
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--batch", type=int, default=BATCH, help="images of a step")
+    parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     parser.add_argument("--most", type=int, help="so many images of each draw at most: a trial")
     parser.add_argument("--tested", type=int, help="so many test images at most")
     parser.add_argument("--readings", nargs="+", default=[""], help="only those that begin so")
@@ -570,7 +587,11 @@ def main() -> None:
             drawn(of, seed, None).write(options.folder / f"{of}-{seed}.npz")
         drawn(LARGE, 0, None).write(options.folder / f"{LARGE}-0.npz")
     elif options.what == "run":
-        asked = tasks(tuple(options.seeds), options.steps, tuple(options.only))
+        asked = [
+            replace(task, batch=options.batch)
+            for task in tasks(tuple(options.seeds), options.steps, tuple(options.only))
+            if task.of in options.sets
+        ]
         with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
             for done in as_completed([pool.submit(run, task, options) for task in asked]):
                 print(done.result(), flush=True)
