@@ -14,6 +14,7 @@ from tailwise.core import inference
 from tailwise.core.modality import POINT_CLOUD
 from tailwise.core.registry import parse_one
 from tailwise.errors import InputError
+from tailwise.numerics import surfaces
 from tailwise.numerics.pixel_metrics import pixel_auroc
 from tailwise.sources import cloud_files
 from tailwise.sources.auto import open_source
@@ -228,3 +229,19 @@ def test_commands_work_end_to_end(folder: Path, tmp_path: Path) -> None:
     assert np.asarray(held["x"])[highest].mean() > 0.4  # the dented end
     assert cli(["explain", str(out), str(folder / "test/0_dent.pcd"), "--out", str(tmp_path / "page.html")]) == 0
     assert " points" in (tmp_path / "page.html").read_text()
+
+
+def test_the_picture_of_a_thin_noisy_sheet_is_evenly_lit_and_its_dent_is_not() -> None:
+    """A sheet's normals point to either side; views of a long cloud stand above each other."""
+    generator = np.random.default_rng(0)
+    x, y = generator.random((2, 3_000)) * np.array([[2.0], [1.0]])
+    flat = np.stack([x, y, generator.normal(0, 0.002, 3_000)], 1)
+    dented = flat - np.array([0, 0, 0.15]) * np.exp(-((x - 1) ** 2 + (y - 0.5) ** 2) / 0.02)[:, None]
+    spread = []
+    for cloud in (flat, dented):
+        surface = surfaces.of_cloud(cloud)
+        height, width = surface.picture.shape[:2]
+        assert 0.8 < height / width < 1.3
+        spread.append(float(surface.picture[..., 0][surface.place >= 0].std()))
+    assert spread[0] < 12
+    assert spread[1] > 2 * spread[0]

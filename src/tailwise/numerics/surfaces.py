@@ -74,7 +74,7 @@ def of_scan(xyz: np.ndarray) -> Surface:
 
 def of_cloud(points: np.ndarray, side: int = 240) -> Surface:
     """The surface of a cloud [n, 3], seen from both ends of the direction in which it is thinnest; the second view is
-    that of whoever walks around it."""
+    that of whoever walks around it. Views of a long cloud stand above each other."""
     middle = points - points.mean(0)
     axes = np.linalg.svd(middle, full_matrices=False)[2]
     axes[2] = np.cross(axes[0], axes[1])
@@ -86,8 +86,8 @@ def of_cloud(points: np.ndarray, side: int = 240) -> Surface:
     views = []
     for turn in (np.array([1, 1, 1]), np.array([-1, 1, -1])):
         views.append(_view(seen * turn, normals * turn, scale, max(1.0, _REACH * spacing * scale)))
-    place = np.concatenate([view[1] for view in views], 1)
-    shade = np.concatenate([view[0] for view in views], 1)
+    axis = 0 if views[0][1].shape[1] > 1.5 * views[0][1].shape[0] else 1
+    shade, place = (np.concatenate(parts, axis) for parts in zip(*views, strict=True))
     return Surface(_painted(shade, place >= 0), place, (len(points), 1), np.asarray(points, np.float64))
 
 
@@ -104,9 +104,8 @@ def _view(seen: np.ndarray, normals: np.ndarray, scale: float, reach: float) -> 
     columns = (at[order, 0, None] + dx).clip(0, width - 1).reshape(-1)
     place = np.full((height, width), -1)
     place[rows, columns] = order.repeat(len(dy))
-    shade = normals @ _LIGHT_FROM
-    # Whoever looks into a cloud with a hole sees the inside of its far wall.
-    shade = np.where(normals[:, 2] < 0, np.abs(shade) * 0.6, shade)
+    # A cloud does not say which side of its surface is out, so the one that is seen is lit.
+    shade = np.where(normals[:, 2:] < 0, -normals, normals) @ _LIGHT_FROM
     return np.where(place >= 0, shade[place], 0), place
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,7 +39,9 @@ _ODD = 3.0
 # Names of truths, beside the folders of clouds.
 _TRUTHS = ("gt", "ground_truth", "groundtruth")
 _GOOD_WORDS = ("good", "positive", "normal", "ok")
-_VERSION = 1
+# A histogram is the mean of those of so many nearest points, as a patch of a map is of 3 x 3 cells.
+_AVERAGED = 9
+_VERSION = 2
 
 
 @register("source", "PointClouds", needs={"plyfile": "points", "laspy": "points", "trimesh": "points"})
@@ -49,10 +52,11 @@ class PointClouds(PathSource):
 
     Folders mean what they mean to an `ImageFolder`. Real3D-AD and Anomaly-ShapeNet keep the labels of points in
     gt/NAME.txt or GT/NAME.txt, rows of x, y, z and label: such a file stands for its cloud, and a test cloud without
-    one is normal where its name says good or positive. A sample is [33, points, 1], a point feature histogram for each
-    of the chosen points, which are in an order in which neighbours mostly follow each other. Each cloud is taken for
-    the whole surface that it covers: histograms follow from the usual distance between its points, so units cancel, but
-    clouds of other extents than most are warned of. Infrared pictures, as in MulSen-AD, are not read.
+    one is normal where its name says good or positive. A sample is [33, points, 1]: for each of the chosen points the
+    mean of its point feature histogram and those of the eight nearest, in an order in which neighbours mostly follow
+    each other. Each cloud is taken for the whole surface that it covers: histograms follow from the usual distance
+    between its points, so units cancel, but clouds of other extents than most are warned of. Infrared pictures, as in
+    MulSen-AD, are not read.
 
     Args:
         path: the folder, or one cloud.
@@ -195,7 +199,8 @@ class PointClouds(PathSource):
             found = np.zeros((self._channels + 1, self.points), np.float32)
             distinct, back = np.unique(points, axis=0, return_inverse=True)
             middle = distinct - distinct.mean(0)
-            features = [organised_scans.point_fpfh(middle, self.radius)]
+            around = cKDTree(middle).query(middle, k=np.arange(1, min(_AVERAGED, len(middle)) + 1))[1]
+            features = [organised_scans.point_fpfh(middle, self.radius)[around].mean(1)]
             features += [organised_scans.point_patches(middle, self.radius)] if self.use == "patches" else []
             found[:-1] = np.concatenate(features, 1)[back.reshape(-1)].T
             found[-1, :2] = extent, point_features.spacing_of(distinct)
