@@ -15,6 +15,7 @@ and test on another (defects that geometry can show). AUROC of images and of cel
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def generated(seed: int, train: int = 40, test: int = 40) -> Problem:
     return Problem(data.take(range(train)), facts=None, test=tested)  # type: ignore[arg-type]
 
 
+@functools.lru_cache(maxsize=len(PARTS))
 def part_of(name: str, use: str) -> Problem:
     """One part of parts3d as these modalities."""
     problem = RgbXyz(f"parts3d/{name}", use="both" if use == "unnamed" else use).load()  # type: ignore[arg-type]

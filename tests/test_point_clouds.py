@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from plyfile import PlyData
 
@@ -245,3 +246,42 @@ def test_the_picture_of_a_thin_noisy_sheet_is_evenly_lit_and_its_dent_is_not() -
         spread.append(float(surface.picture[..., 0][surface.place >= 0].std()))
     assert spread[0] < 12
     assert spread[1] > 2 * spread[0]
+
+
+def test_pointnet_reads_each_point_by_a_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same as torch's own layers; without the file, or with another one, it says what is needed."""
+    generator = torch.Generator().manual_seed(0)
+    layers, before = [], 3
+    for after in (64, 64, 64, 128):
+        convolution, norm = torch.nn.Conv1d(before, after, 1), torch.nn.BatchNorm1d(after)
+        norm.running_mean.normal_(generator=generator)
+        norm.running_var.uniform_(0.5, 2, generator=generator)
+        layers += [convolution, norm, torch.nn.ReLU()]
+        before = after
+    network = torch.nn.Sequential(*layers).eval()
+    names = {0: "conv", 1: "bn"}
+    state = {
+        f"feature_model.{names[place % 3]}{place // 3 + 1}.{name}": value.detach().clone()
+        for place, layer in enumerate(network)
+        for name, value in layer.state_dict().items()
+    }
+    safetensors.torch.save_file(state, tmp_path / "net.safetensors")
+    points = np.random.default_rng(0).normal(size=(40, 3)) * 5 + 2
+    (tmp_path / "clouds").mkdir()
+    np.savetxt(tmp_path / "clouds/a.xyz", points)
+    source = PointClouds(str(tmp_path / "clouds"), points=40, use="pointnet")
+    monkeypatch.delenv("TAILWISE_POINTNET", raising=False)
+    with pytest.raises(InputError, match="PointNet needs a file of its weights"):
+        source.load_all()
+    monkeypatch.setenv("TAILWISE_POINTNET", str(tmp_path / "clouds/a.xyz"))
+    with pytest.raises(InputError, match="cannot read"):
+        source.load_all()
+    monkeypatch.setenv("TAILWISE_POINTNET", str(tmp_path / "net.safetensors"))
+    data = source.load_all().data
+    chosen = source.cloud("a.xyz")
+    centred = chosen - chosen.mean(0)
+    turned = torch.from_numpy((centred / np.linalg.norm(centred, axis=1).max())[:, [0, 2, 1]] * [1, 1, -1]).float()
+    with torch.no_grad():
+        expected = network(turned.T[None])[0]
+    assert data.features[-1] == "xyz:pointnet 127"
+    assert torch.allclose(data.read(torch.zeros(1, dtype=torch.long))[0, :, :, 0], expected, atol=1e-4)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -67,7 +68,8 @@ class PointClouds(PathSource):
         normal: names of the folders that hold the normal clouds; all others are anomalies.
         follow_links: read files and folders that links out of the folder lead to.
         use: "xyz"; or "patches" for [180, points, 1], where each point is and the 48 points around it too, which
-            `zero-shot-patches` reads.
+            `zero-shot-patches` reads; or "pointnet" for [128, points, 1], what a PointNet says of a point by its place
+            in the cloud, of clouds that all lie alike. TAILWISE_POINTNET names the file of its weights.
     """
 
     reads: ClassVar[str] = "a point cloud or a folder of point clouds (.ply, .pcd, .las, .stl, ...)"
@@ -77,7 +79,7 @@ class PointClouds(PathSource):
     radius: Positive | None = None
     normal: tuple[str, ...] = ()
     follow_links: bool = False
-    use: Literal["xyz", "patches"] = "xyz"
+    use: Literal["xyz", "patches", "pointnet"] = "xyz"
 
     def __post_init__(self) -> None:
         normal = parts_of(self.normal) if isinstance(self.normal, str) else tuple(map(str, self.normal))
@@ -186,33 +188,43 @@ class PointClouds(PathSource):
             samples[place, :, :, 0] = torch.from_numpy(kept[:-1])
             sizes[place] = kept[-1, :2]
         _warn_of_sizes(names, sizes)
-        patches = tuple(f"{PATCH}{i}" for i in range(self._channels - point_features.FPFH_SIZE))
-        features = (*(f"{XYZ}fpfh {i}" for i in range(point_features.FPFH_SIZE)), *patches)
+        features = tuple(f"{XYZ}fpfh {i}" for i in range(point_features.FPFH_SIZE))
+        features += tuple(f"{PATCH}{i}" for i in range(self._channels - point_features.FPFH_SIZE))
+        if self.use == "pointnet":
+            features = tuple(f"{XYZ}pointnet {i}" for i in range(self._channels))
         return Data(samples, image_samples.names_of(names), features, modality=POINT_CLOUD)
 
     def _kept(self, path: Path) -> np.ndarray:
-        """Histograms, patches where they are read, and, last, extent and spacing of a cloud [34 or 181, points], from
-        the cache or of the file."""
+        """What tells of the points and, last, extent and spacing of a cloud [channels + 1, points], from the cache or
+        of the file."""
 
         def make() -> np.ndarray:
             points, _, extent = self._chosen(path)
             found = np.zeros((self._channels + 1, self.points), np.float32)
             distinct, back = np.unique(points, axis=0, return_inverse=True)
-            middle = distinct - distinct.mean(0)
-            around = cKDTree(middle).query(middle, k=np.arange(1, min(_AVERAGED, len(middle)) + 1))[1]
-            features = [organised_scans.point_fpfh(middle, self.radius)[around].mean(1)]
-            features += [organised_scans.point_patches(middle, self.radius)] if self.use == "patches" else []
-            found[:-1] = np.concatenate(features, 1)[back.reshape(-1)].T
+            found[:-1] = self._features(distinct - distinct.mean(0))[back.reshape(-1)].T
             found[-1, :2] = extent, point_features.spacing_of(distinct)
             return found
 
-        what = "cloud" if self.use == "xyz" else "cloud patches"
+        what = {"xyz": "cloud", "patches": "cloud patches"}.get(self.use) or f"cloud {_digest_of_pointnet()}"
         said = f"{what} {_VERSION} {path.suffix} {self.points} {self.seed} {self.radius}"
         return image_samples.features().of_file(path, said, make, (self._channels + 1, self.points))
+
+    def _features(self, points: np.ndarray) -> np.ndarray:
+        """[n, channels] of distinct points [n, 3] about their mean."""
+        if self.use == "pointnet":
+            return _pointnet().point_features(points)
+        around = cKDTree(points).query(points, k=np.arange(1, min(_AVERAGED, len(points)) + 1))[1]
+        histograms = organised_scans.point_fpfh(points, self.radius)[around].mean(1)
+        if self.use == "xyz":
+            return histograms
+        return np.concatenate([histograms, organised_scans.point_patches(points, self.radius)], 1)
 
     @property
     def _channels(self) -> int:
         """How many numbers tell of a point."""
+        if self.use == "pointnet":
+            return int(_pointnet().SIZE)
         return point_features.FPFH_SIZE + (3 * (1 + PATCH_POINTS) if self.use == "patches" else 0)
 
     def _labelled(self, root: Path, names: Sequence[str], layout: Layout) -> Labelled:
@@ -243,6 +255,17 @@ def in_order(points: np.ndarray) -> np.ndarray:
         for axis in range(3):
             code |= ((cells[:, axis] >> bit) & 1) << (3 * bit + axis)
     return code.argsort(kind="stable")
+
+
+def _pointnet() -> ModuleType:
+    """The module of PointNet; imported when it is asked for."""
+    from ..backbones import pointnet
+
+    return pointnet
+
+
+def _digest_of_pointnet() -> str:
+    return str(_pointnet().digest(_pointnet().path()))
 
 
 def _is_truth(name: str) -> bool:
