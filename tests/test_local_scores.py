@@ -258,3 +258,13 @@ def test_one_hidden_anomaly_excuses_nobody() -> None:
     near = lone + torch.randn(50, 160, generator=torch.Generator().manual_seed(4))
     assert float(relative_distances(torch.cat([train, lone]), near).median()) > 5
     assert float(relative_distances(torch.cat([train, lone, lone + 1e-3]), near).median()) < 5  # two of a kind do
+
+
+def test_axes_of_few_wide_samples_are_those_of_all_numbers(monkeypatch):
+    samples = torch.randn(20, 50, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 51)
+    samples -= samples.mean(0)
+    values, axes = local_scores._principal(samples)
+    monkeypatch.setattr(local_scores, "_WIDE", 10)
+    variances, directions = local_scores._principal(samples)
+    torch.testing.assert_close(variances[:-1], values[:-1], rtol=1e-5, atol=0)
+    torch.testing.assert_close((axes * directions).sum(0).abs()[:-1], torch.ones(19), rtol=1e-4, atol=0)

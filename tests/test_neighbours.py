@@ -33,6 +33,7 @@ def test_nearest_is_scikit_learns(offset):
 def test_nearest_of_long_rows_keeps_little_at_a_time(monkeypatch):
     """20 neighbours of 30 rows as long as a feature map's would be 24 million numbers at once."""
     query, reference = normal(30, 40_000), normal(60, 40_000, seed=1)
+    monkeypatch.setattr(neighbours, "_FEW_LONG", 0)  # as of more than 1,000 rows
     largest = []
     square = torch.Tensor.square_
     monkeypatch.setattr(torch.Tensor, "square_", lambda x: largest.append(x.numel()) or square(x))
@@ -59,6 +60,19 @@ def test_the_nearest_of_many_are_told_by_comparing_few(values, monkeypatch):
     assert len(set(columns[0].tolist())) == 20
     assert torch.equal(rows.gather(1, columns).sort(1).values, rows.sort(1).values[:, :20])
     assert sum(compared) < rows.shape[1] / 8
+
+
+def test_few_long_rows_are_compared_by_their_products(monkeypatch):
+    reference, query = normal(60, 5_000) + 3, normal(40, 5_000, seed=1) + 3
+    query[0] = reference[7]
+    distances, indices = nearest(query, reference, 12)
+    flats = neighbours.beyond(query[1:], reference, indices[1:])
+    monkeypatch.setattr(neighbours, "_FEW_LONG", 0)
+    one_by_one = nearest(query, reference, 12)
+    assert torch.equal(indices, one_by_one[1])
+    torch.testing.assert_close(distances, one_by_one[0], rtol=1e-6, atol=1e-4)
+    torch.testing.assert_close(flats, neighbours.beyond(query[1:], reference, indices[1:]), rtol=1e-5, atol=0)
+    assert coinciding(distances, query)[:, 0].tolist() == [True] + 39 * [False]
 
 
 def test_nearest_of_nothing_is_nothing():

@@ -337,9 +337,34 @@ def test_a_gaussian_of_many_columns_by_way_of_its_rows(monkeypatch, rows):
     torch.testing.assert_close(distances[0], distances[1], rtol=1e-5, atol=1e-5)
 
 
-def test_too_many_columns_are_refused_with_what_they_would_take():
-    data = Data(torch.zeros(3, 20_000), range(3))
+def test_few_rows_of_very_many_columns_keep_no_square_of_them():
+    """A whitening of 20,000 columns would be 400 million numbers."""
+    data = Data(torch.randn(30, 20_000, generator=torch.Generator().manual_seed(0)), range(30))
     detector = Gaussian()
+    detector.start(data.sample_shape)
+    detector.solve(data, torch.ones(30))
+    assert sum(buffer.numel() for buffer in detector.buffers()) < 40 * 20_000
+    restored = Gaussian()
+    restored.restore(data.sample_shape, detector.state_dict())
+    batch = data.batch(torch.arange(30))
+    assert torch.equal(restored.score(batch), detector.score(batch))
+
+
+def test_a_run_of_an_earlier_version_has_only_a_whitening():
+    data = Data(torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), range(60))
+    detector = Gaussian()
+    detector.start(data.sample_shape)
+    detector.solve(data, torch.ones(60))
+    restored = Gaussian()
+    restored.restore(data.sample_shape, {"mean": detector.mean, "whitening": detector.whitening})
+    batch = data.batch(torch.arange(60))
+    assert torch.equal(restored.score(batch), detector.score(batch))
+
+
+def test_too_many_columns_are_refused_with_what_they_would_take():
+    """Without shrinkage there is no way around the covariance of all columns."""
+    data = Data(torch.zeros(3, 20_000), range(3))
+    detector = Gaussian(shrinkage=0.0)
     detector.start(data.sample_shape)
     with pytest.raises(InputError, match="20,000 features needs 3 GB"):
         detector.solve(data, torch.ones(3))

@@ -33,9 +33,11 @@ _EPOCH = (6.3e8, 4.1e9)
 
 def what_it_does(values: np.ndarray, name: str = "") -> str:
     """What a column of finite numbers [n] does instead of measuring; "" where it may measure."""
-    steps = np.diff(values)
     whole = bool((values == np.round(values)).all() and np.abs(values).max() < 2.0**53)
     named = _NUMBER_NAMES.fullmatch(name.strip()) is not None
+    if not (whole or named or _lies_since_1970(values) or _is_named_time(name)):
+        return ""  # at once, for tables of many columns
+    steps = np.diff(values)
     if _is_even(steps) and (whole or named):
         return "counts the rows"
     if _tells_time(values, steps, name):
@@ -62,8 +64,8 @@ def doubts(values: np.ndarray, where: str, features: Sequence[str] = ()) -> list
 def is_in_order(values: np.ndarray) -> bool:
     """Whether values [n] rise, or fall, from each row to the next, in so many rows that this is no chance."""
     steps = np.diff(values)
-    long = len(values) >= _FEWEST_IN_ORDER
-    return (long and bool((steps > 0).all() or (steps < 0).all())) or _is_even(steps)
+    ordered = bool((steps > 0).all() or (steps < 0).all())
+    return ordered and (len(values) >= _FEWEST_IN_ORDER or _is_even(steps))
 
 
 def _is_even(steps: np.ndarray) -> bool:
@@ -76,12 +78,19 @@ def _is_even(steps: np.ndarray) -> bool:
 
 def _tells_time(values: np.ndarray, steps: np.ndarray, name: str) -> bool:
     forward = bool((steps >= 0).all()) and values[-1] > values[0]
-    named = _TIME_NAMES.fullmatch(name.strip()) is not None
-    first, last = values.min(), values.max()
-    since_1970 = any(_EPOCH[0] * unit <= first and last <= _EPOCH[1] * unit for unit in (1.0, 1e3, 1e6, 1e9))
-    if since_1970 and (forward or (named and len(np.unique(values)) > len(values) / 2)):
+    named = _is_named_time(name)
+    if _lies_since_1970(values) and (forward or (named and len(np.unique(values)) > len(values) / 2)):
         return True
     return (named and forward) or _are_dates(values, forward or named)
+
+
+def _is_named_time(name: str) -> bool:
+    return _TIME_NAMES.fullmatch(name.strip()) is not None
+
+
+def _lies_since_1970(values: np.ndarray) -> bool:
+    first, last = values.min(), values.max()
+    return any(_EPOCH[0] * unit <= first and last <= _EPOCH[1] * unit for unit in (1.0, 1e3, 1e6, 1e9))
 
 
 def _are_dates(values: np.ndarray, likely: bool) -> bool:

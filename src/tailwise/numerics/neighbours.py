@@ -30,6 +30,10 @@ _BLOCK_ENTRIES, _DISTANCES, _SMALL_BLOCK = 4_000_000, 2_000_000, 1_000_000
 _CACHED_ENTRIES = 200_000
 # Distances are compared in groups of so many, from so many groups a neighbour on.
 _GROUP, _GROUPS_A_NEIGHBOUR = 16, 4
+# Of rows at least so long, and of at most so many, all products are formed at once: to gather the nearest ones of each
+# query takes longer, a number about so many times as long as one of a product. Products of double precision tell
+# distances to a hundred-millionth of a row's length.
+_LONG, _FEW_LONG, _GATHERING = 2_048, 1_000, 32
 # Share of the neighbours' own spread added to each of their directions: a flat through them must not follow noise.
 _RIDGE = 0.01
 # Along few axes the flat nearly fills the space, and what is left of a distance are the last digits of a number.
@@ -69,6 +73,8 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
         query, reference = query - centre, reference - centre
     wide = min(k + _SPARE, len(reference))
     exact = export_ops.tracing() or _exact.get() or len(reference) <= EXACT_REFERENCE or wide > _CELL
+    if _are_few_long(reference):
+        return export_ops.smallest(_distances_by_products(query, reference), k)
     candidates = _all_candidates if exact else _cells_of(given, reference).candidates
     distances, indices = [], []
     for block, near in candidates(query, reference, wide):
@@ -92,6 +98,30 @@ def _apart(points: Tensor, others: Tensor) -> Tensor:
     else:
         others.sub_(points[:, None]).square_()
     return others.sum(2, dtype=export_ops.precise(points.device)).sqrt()
+
+
+def _are_few_long(reference: Tensor) -> bool:
+    double = export_ops.precise(reference.device) == torch.float64
+    return double and not export_ops.tracing() and reference.shape[1] >= _LONG and len(reference) <= _FEW_LONG
+
+
+def products(points: Tensor, others: Tensor) -> Tensor:
+    """Products [n, m] of rows [n, d] and [m, d] in double precision, of a part of their numbers at a time."""
+    product = torch.zeros(len(points), len(others), dtype=torch.float64, device=points.device)
+    for a, b in zip(points.split(_LONG, 1), others.split(_LONG, 1), strict=True):
+        product += a.double() @ b.double().T
+    return product
+
+
+def _squares_of(rows: Tensor) -> Tensor:
+    """Squared lengths [n] of rows [n, d] in double precision, in which they are squared too."""
+    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
+
+
+def _distances_by_products(points: Tensor, others: Tensor) -> Tensor:
+    """Distances [n, m] between rows [n, d] and [m, d]."""
+    squares = _squares_of(points)[:, None] + _squares_of(others)
+    return (squares - 2 * products(points, others)).clamp_min(0).sqrt()
 
 
 def _all_candidates(query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -241,6 +271,8 @@ def without_self(distances: Tensor, indices: Tensor, itself: Tensor) -> tuple[Te
 
 def beyond(points: Tensor, samples: Tensor, near: Tensor) -> Tensor:
     """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
+    if _are_few_long(samples) and len(samples) ** 2 <= _GATHERING * near.numel():
+        return _beyond_by_products(points, samples, near)
     distances = []
     dtype = export_ops.precise(points.device) if samples.shape[1] <= _FEW_AXES else points.dtype
     step = max(1, _CACHED_ENTRIES // (near.shape[1] * samples.shape[1]))
@@ -254,6 +286,25 @@ def beyond(points: Tensor, samples: Tensor, near: Tensor) -> Tensor:
         shares = export_ops.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
         distances.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
     return torch.cat(distances).to(export_ops.precise(points.device)) if distances else points.new_empty(0)
+
+
+def _beyond_by_products(points: Tensor, samples: Tensor, near: Tensor) -> Tensor:
+    """`beyond` of long rows, from products of all samples."""
+    centre = samples.mean(0)
+    points, samples = points - centre, samples - centre
+    of_samples, of_points = products(samples, samples), products(points, samples)
+    around = of_samples[near[:, :, None], near[:, None, :]]  # [n, k, k]
+    to_mean = around.mean(2)
+    middle = to_mean.mean(1, keepdim=True)
+    gram = around - to_mean[:, :, None] - to_mean[:, None, :] + middle[:, :, None]
+    own = of_points.gather(1, near)
+    off = own - to_mean - own.mean(1, keepdim=True) + middle  # products with the point, about the middle of its samples
+    square = _squares_of(points) - 2 * own.mean(1) + middle[:, 0]
+    ridge = _RIDGE * gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
+    eye = torch.eye(near.shape[1], dtype=gram.dtype, device=gram.device)
+    shares = torch.linalg.solve(gram + ridge[:, None, None] * eye, off)
+    along = (shares[:, None] @ gram @ shares[:, :, None])[:, 0, 0]
+    return (square - 2 * (shares * off).sum(1) + along).clamp_min(0).sqrt()
 
 
 def nearest_within(points: Tensor, k: int, seed: int = 0) -> Tensor:

@@ -74,7 +74,7 @@ def filled(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
 
 
 def _filler_of(values: np.ndarray) -> str:
-    for filler in _FILLERS:
+    for filler in _FILLERS[np.isin(_FILLERS, (values.min(), values.max()))]:  # it lies outside of all others
         at = values == filler
         if at.sum() < _FEWEST_FILLED or at.sum() > len(values) - _FEWEST_FILLED:
             continue

@@ -83,8 +83,9 @@ class Table(PathSource):
         super().__post_init__()
         object.__setattr__(self, "centre", tuple(map(float, self.centre)))
         self._writing()
-        if twice := [name for i, name in enumerate(self.columns) if name in self.columns[:i]]:
-            raise InputError(f"column {twice[0]!r} is asked for twice")
+        if len(set(self.columns)) < len(self.columns):
+            twice = next(name for i, name in enumerate(self.columns) if name in self.columns[:i])
+            raise InputError(f"column {twice!r} is asked for twice")
         for role in ("labels", "groups"):
             name = getattr(self, role)
             if name in self.columns:

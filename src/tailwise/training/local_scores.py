@@ -30,6 +30,8 @@ from ..weights.steps import Importance
 # A random part of a larger training set is searched: kinds that matter have more than one sample in it.
 _MOST_SAMPLES = 20_000
 _MOST_AXES = 512
+# Above this many numbers axes come from the products of samples, where these are fewer.
+_WIDE = 2_048
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
 _SHRINKAGE = 0.05
 # What the cues look at, in their order.
@@ -533,6 +535,12 @@ def middle_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:
     """Variances [k], falling, and axes [d, k] of the leading principal components."""
     part = standard[:: max(1, len(standard) // 5_000)]
+    kept = min(_MOST_AXES if standard.shape[1] > 2 * _MOST_AXES else min(part.shape), *part.shape)
+    if part.shape[1] > _WIDE and part.shape[1] > 2 * len(part):
+        # Of fewer wide samples the products among them say the same, in a tenth of the time.
+        values, among = torch.linalg.eigh(numerics_neighbours.products(part, part))
+        values, among = values.flip(0)[:kept].clamp_min(0), among.flip(1)[:, :kept]
+        axes = part.T @ (among * values.clamp_min(1e-12 * float(values.max())).rsqrt()).to(part)
+        return values.to(part) / len(part), axes
     _, singular, axes = torch.linalg.svd(part, full_matrices=False)
-    kept = min(_MOST_AXES if standard.shape[1] > 2 * _MOST_AXES else len(singular), len(singular))
     return singular[:kept].square() / len(part), axes[:kept].T

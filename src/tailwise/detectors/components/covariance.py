@@ -46,20 +46,26 @@ def whitening(covariance: Tensor) -> Tensor:
     return axes * values.clamp_min(values.amax(1, keepdim=True) * _ROUNDING).rsqrt()[:, None, :]
 
 
-def whitening_of_few(rows: Tensor, added: Tensor) -> Tensor:
-    """What `whitening` makes of the covariance rows' rows + diag(added), from rows [n, d] fewer than they are long.
+def directions_of_few(rows: Tensor, added: Tensor) -> Tensor:
+    """Directions [d, r] in which the covariance rows' rows + diag(added) is wider than diag(added), from rows [n, d]
+    fewer than they are long, for `distances_of_few`.
 
-    Eigenvectors come from the n x n side, rows rows' on the scale of `added` [d], all above 0: time grows with n d^2,
-    not with d^3.
+    Eigenvectors come from the n x n side, rows rows' on the scale of `added` [d], all above 0: time grows with n^2 d
+    and memory with n d.
     """
     scaled = rows * added.rsqrt()
     values, axes = torch.linalg.eigh(scaled @ scaled.T)
     inside = values > values.amax() * _ROUNDING
-    values, axes = values[inside], axes[:, inside]
-    along = scaled.T @ axes * values.rsqrt()  # [d, r], orthonormal
-    turned = (along * ((1 + values).rsqrt() - 1)) @ along.T
-    turned.diagonal().add_(1)
-    return turned * added.rsqrt()[:, None]
+    # Axes [d, r] of length 1 are scaled' axes / sqrt(values), and of the distance along each v / (1 + v) is taken off.
+    return scaled.T @ (axes[:, inside] * (1 + values[inside]).rsqrt())
+
+
+def distances_of_few(part: Tensor, mean: Tensor, scale: Tensor, directions: Tensor) -> Tensor:
+    """Squared Mahalanobis distances [n, 1] of vectors [n, 1, d] by a covariance that is wider than the squares of
+    `scale` [d] in some directions."""
+    centred = (part - mean)[:, 0] / scale
+    along = centred @ directions
+    return (centred.square().sum(1) - along.square().sum(1)).clamp_min(0)[:, None]
 
 
 def distances(part: Tensor, mean: Tensor, whitened_by: Tensor) -> Tensor:
