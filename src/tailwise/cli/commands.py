@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from ..calibration.drift import Drift
     from ..integrations.onnx import Verdict
     from ..runs.scorer import Run
+    from ..workflows.watch import Watched
 
     # A program may also give an array, a DataFrame or a source; the command line has words only.
     Given = Any
 else:  # the command line resolves annotations at run time, before the real classes are worth their import
-    DataFrame = Drift = Finished = Run = Verdict = object
+    DataFrame = Drift = Finished = Run = Verdict = Watched = object
     Given = str
 
 
@@ -283,7 +284,56 @@ def drift(
     return drift_of(run, data, out, level, skip_bad, batch_size, device)
 
 
-def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = False) -> Run:
+def watch(
+    run: Path,
+    place: str,
+    *,
+    out: Path,
+    level: float = 0.05,
+    once: bool = False,
+    every: float = 2.0,
+    settle: float = 1.0,
+    webhook: str | None = None,
+    keep: int = 500,
+    batch_size: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> Watched:
+    """Score what arrives, count it by kind, and say when normal has changed or something new comes.
+
+    Looking often costs nothing: if nothing changes, the chance that anything is ever called is at most the level,
+    however often one looks. Tested are the scores and the number of samples that are unlike every training sample, of
+    all and of each kind, and how often each kind comes. What calls is named.
+
+    The exit status is 4 as soon as something is called; with a webhook the watch goes on instead. Everything is counted
+    in one transaction for each arrival, so the same command goes on after a crash, and counts nothing twice.
+
+    The folder holds watch.html, watch.sqlite and review.csv: the samples that are flagged or unlike all. Write
+    "anomaly" or "normal" into its column verdict, and give it to --reviewed of `tailwise fit` or `tailwise update`,
+    with the watched folder as the data if samples are images, and with kept.csv beside the sheet if they are rows.
+
+    Args:
+        run: a run folder.
+        place: a folder in which files appear (images, or tables), or a file that grows by lines (.csv, .jsonl).
+        out: the folder of the watch.
+        level: the chance that anything is ever called if nothing changes.
+        once: stop when everything that is there is counted.
+        every: seconds between looks when nothing new is there.
+        settle: a file has come when it has not changed for so many seconds.
+        webhook: an address to which each call is posted as JSON; until it answers, it is called again.
+        keep: the most samples in the sheet.
+        batch_size: samples scored at once.
+        seed: draws where a score stands among equal ones.
+        device: "cpu", "cuda" or "mps".
+    """
+    from ..workflows import watch as workflows_watch
+
+    return workflows_watch.watch(run, place, out, level, once, every, settle, webhook, keep, batch_size, seed, device)
+
+
+def update(
+    run: Path, more: str, *, out: Path, reviewed: Path | None = None, seed: int = 0, overwrite: bool = False
+) -> Run:
     """Add normals to a run's detector without fitting it again, and write a new run.
 
     Only detectors that store samples, such as patch-memory, can do this. Some of the new samples are held out. They and
@@ -293,13 +343,14 @@ def update(run: Path, more: str, *, out: Path, seed: int = 0, overwrite: bool = 
         run: a run folder; it does not change.
         more: normals of the same sort as the run's data; they are read in the same way.
         out: the new run folder.
+        reviewed: the edited review.csv of `tailwise watch`; its anomalies are left out.
         seed: draws the samples to hold out.
         overwrite: replace what is in the new run folder.
     """
     from ..workflows.update import update_run
     from . import options
 
-    return update_run(run, more, out, seed, overwrite, options.command_line(update, locals()))
+    return update_run(run, more, out, seed, overwrite, options.command_line(update, locals()), reviewed)
 
 
 def adapt(
@@ -616,6 +667,6 @@ def bench(
 
 
 COMMANDS = (
-    fit, score, serve, thresholds, explain, drift, adapt, triage, update, report, compare, export, verify, weigh, names,
-    describe, demo, bench,
+    fit, score, serve, thresholds, explain, drift, watch, adapt, triage, update, report, compare, export, verify, weigh,
+    names, describe, demo, bench,
 )  # fmt: skip

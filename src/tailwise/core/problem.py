@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -235,6 +236,28 @@ class FromPictures(Protocol):
     def network(self) -> nn.Module:
         """What makes samples of such pictures, exactly as the source does."""
         ...
+
+
+def joined(parts: Sequence[Labelled]) -> Labelled:
+    """Several sets of samples of one sort as one, in memory, with their groups, "" where a set has none, and masks.
+
+    Raises:
+        InputError: some lie in surroundings of their own, as pixels do in a scene.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    data = [part.data for part in parts]
+    if any(each.context is not None for each in data):
+        raise InputError("samples with surroundings of their own cannot be put together", "give them one at a time")
+    samples = torch.cat([each.read(torch.arange(len(each))) for each in data])
+    groups = None
+    if any(part.groups is not None for part in parts):
+        groups = np.concatenate([[""] * len(part.data) if part.groups is None else part.groups for part in parts])
+    masks = None
+    if any(part.masks is not None for part in parts):
+        masks = [None if part.masks is None else part.masks[i] for part in parts for i in range(len(part.data))]
+    whole = replace(data[0], samples=samples, names=[name for each in data for name in each.names])
+    return Labelled(whole, groups=groups, masks=masks)
 
 
 def fixed_to(source: Source, data: Data) -> Source:

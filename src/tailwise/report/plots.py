@@ -163,6 +163,20 @@ def trade_offs(runs: Sequence[Mapping[str, Any]], axes: Axes) -> Axes:
     return axes
 
 
+def evidence(samples: Sequence[int], lines: Mapping[str, Sequence[float]], axes: Axes) -> Axes:
+    """How the evidence of tests grew over samples [m]: logarithms [m], 0 being enough for a call, by name."""
+    styles = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+    for number, (name, values) in enumerate(lines.items()):
+        colour = (BLUE, ORANGE, GREY, RED)[number % 4]
+        powers = np.asarray(values, dtype=float) / np.log(10)
+        axes.plot(samples, powers, color=colour, linewidth=1.4, linestyle=styles[number % 4], label=_plain(name))
+    axes.axhline(0, color=RED, linewidth=1.1, label="called")
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.set_xlabel("samples")
+    axes.set_ylabel("evidence, powers of ten")
+    return axes
+
+
 def picture(
     draws: Mapping[str, Callable[[Axes], Axes]], size: tuple[float, float] = (9.2, 3.1), share_y: bool = True
 ) -> bytes:

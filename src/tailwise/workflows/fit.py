@@ -26,7 +26,7 @@ from ..core import messages, progress
 from ..core.data import Data
 from ..core.detector import ClosedForm, Detector
 from ..core.identity import digest_of
-from ..core.problem import Labelled, OnDisk, Problem, ReadByBackbone, Source, fixed_to
+from ..core.problem import Labelled, OnDisk, Problem, ReadByBackbone, Source, fixed_to, joined
 from ..errors import InputError, listed
 from ..integrations import trackers
 from ..report import review, selection
@@ -282,7 +282,7 @@ def _with_what_is_known(
         problem, found = reviews.anomalies_at(problem, request.source, request.anomalies)
         known.append(found)
     settled = frozenset(name for name, said in verdicts.items() if said == review.NORMAL)
-    return problem, reviews.joined(known) if known else None, settled
+    return problem, joined(known) if known else None, settled
 
 
 def _settings(

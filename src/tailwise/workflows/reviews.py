@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -110,16 +110,6 @@ def take_anomalies(problem: Problem, count: int, seed: int) -> tuple[Problem, La
     taken = np.sort(anomalous[order[:count]])
     left = np.setdiff1d(np.arange(len(problem.test.data)), taken)
     return replace(problem, test=problem.test.take(left)), problem.test.take(taken)
-
-
-def joined(parts: Sequence[Labelled]) -> Labelled:
-    """Several sets of anomalies as one, in memory."""
-    if len(parts) == 1:
-        return parts[0]
-    samples = torch.cat([batch.samples for part in parts for batch in part.data.batches(64)])
-    masks = [None if part.masks is None else part.masks[i] for part in parts for i in range(len(part.data))]
-    names = [name for part in parts for name in part.data.names]
-    return Labelled(Data(samples, names, modality=parts[0].data.modality), masks=masks)
 
 
 def _below(source: Source, path: str) -> Labelled:

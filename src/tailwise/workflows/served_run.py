@@ -10,24 +10,23 @@ import base64
 import json
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from ..backbones import cache
 from ..calibration import score_maps
 from ..core import messages
 from ..core.data import Data
 from ..core.modality import ROW
-from ..core.problem import Labelled, Pictured, Source
+from ..core.problem import Labelled, Pictured, Source, joined
 from ..core.validation import check_samples
-from ..errors import InputError, did_you_mean, listed, reading
+from ..errors import InputError, reading
 from ..integrations.http import Body, Scored
 from ..integrations.openapi import CSV, IMAGES, JSON
 from ..report import explanation, pictures
@@ -36,6 +35,7 @@ from ..runs.scorer import open_run
 from ..runs.settings import SETTINGS
 from ..sources.table import Table
 from . import map_files
+from .json_rows import samples_of
 
 # What is explained or drawn takes up to seconds a sample.
 _MOST_EXPLAINED = 20
@@ -130,7 +130,7 @@ class ServedRun:
 
     def _tables(self, parts: Sequence[Labelled]) -> list[pd.DataFrame]:
         """A table for each of these, of one pass over all."""
-        whole = parts[0] if len(parts) == 1 else _joined(parts)
+        whole = joined(parts)
         table = self.run.table_of(whole, self.run.scores_of(whole.data, device=self.device))
         ends = np.cumsum([len(part.data) for part in parts])
         return [table.iloc[end - len(part.data) : end] for part, end in zip(parts, ends, strict=True)]
@@ -190,37 +190,7 @@ class ServedRun:
                 raise InputError(f"{_BODY} is nested too deep") from error
             if not isinstance(given, dict) or set(given) != {"rows"} or not isinstance(given["rows"], list):
                 raise InputError(f"{_BODY} is not an object with rows and nothing else")
-            rows = given["rows"]
-            if not rows:
-                raise InputError(f"{_BODY} has no rows")
-            named = {isinstance(row, dict) for row in rows}
-            if len(named) > 1:
-                raise InputError("some rows are objects and others are not")
-            groups = None
-            if named == {True}:
-                rows, groups = self._in_order(rows)
-            values = np.array(rows)
-            # numpy would take true among numbers for 1.
-            flags = any(isinstance(entry, bool) for row in rows if isinstance(row, list) for entry in row)
-            if flags or values.dtype.kind not in "iuf":
-                raise InputError(f"not all entries of {_BODY} are numbers")
-            return replace(self.run.samples(values.astype(np.float64)), groups=groups)
-
-    def _in_order(self, rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[Any]], np.ndarray | None]:
-        """The numbers of rows by feature in the order of the run's, and the groups of rows, None where none names
-        one."""
-        features = self.run.settings.features
-        if not features:
-            raise InputError("the run's numbers have no names", "send each row as an array")
-        for place, row in enumerate(rows):
-            if missing := [name for name in features if name not in row]:
-                raise InputError(f"row {place} has no {listed(missing)}", did_you_mean(missing[0], row))
-        source = self.run.source()
-        of_group = source.groups if isinstance(source, Table) else None
-        groups = None
-        if of_group is not None and any(of_group in row for row in rows):
-            groups = np.array([str(row.get(of_group, "")) for row in rows])
-        return [[row[name] for name in features] for row in rows], groups
+            return samples_of(self.run, given["rows"])
 
     def _of_file(self, body: Body, folder: Path) -> _Read:
         """What a body that is a file holds, read as the run's own data was."""
@@ -275,17 +245,6 @@ def version_of(path: Path) -> bytes:
         raise InputError(
             f"{path} is not a run: it has no {SETTINGS}", "make one with: tailwise fit DATA --out RUN"
         ) from error
-
-
-def _joined(parts: Sequence[Labelled]) -> Labelled:
-    """The samples of several bodies as one; each is scored as if it were alone."""
-    data = [part.data for part in parts]
-    samples = torch.cat([each.read(torch.arange(len(each))) for each in data])
-    groups = None
-    if any(part.groups is not None for part in parts):
-        groups = np.concatenate([[""] * len(part.data) if part.groups is None else part.groups for part in parts])
-    names = [name for each in data for name in each.names]
-    return Labelled(replace(data[0], samples=samples, names=names), groups=groups)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

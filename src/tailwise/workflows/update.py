@@ -24,10 +24,12 @@ from ..runs import store
 from ..runs.files import REPORT_DATA, RESTORE
 from ..runs.scorer import Run, as_kept, open_run
 from ..sources.auto import open_source, spelled
-from . import assembly
+from . import assembly, reviews
 
 
-def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, command: str) -> Run:
+def update_run(
+    run: Path, more: str, out: Path, seed: int, overwrite: bool, command: str, reviewed: Path | None = None
+) -> Run:
     """A new run of `run`'s detector with the normals of `more` added; see `commands.update`."""
     store.check_apart(run, out, overwrite)
     opened = open_run(run)
@@ -45,6 +47,8 @@ def update_run(run: Path, more: str, out: Path, seed: int, overwrite: bool, comm
         raise InputError("a run with a threshold for each kind cannot take in more samples", "fit again with all data")
     # Test data beside the new samples is not looked at: it is not what the run was tested on.
     problem = replace(source.load(), test=None)
+    if reviewed is not None:
+        problem, _ = reviews.apply(problem, reviews.read(reviewed))
     data = problem.train.about(opened.centre)
     problem = replace(problem, train=data)
     expected = opened.settings.sample_shape

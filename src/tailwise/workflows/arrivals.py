@@ -1,0 +1,172 @@
+"""What arrives to be watched: new files in a folder, or new lines of a file that grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from ..core.problem import Labelled, Pictured, Source
+from ..core.validation import check_samples
+from ..errors import InputError, reading
+from ..runs.scorer import Run
+from ..sources.paths import find_path, natural
+from ..sources.table import Table
+from .json_rows import samples_of
+from .watch_ledger import Arrival, Ledger
+
+# Together they are scored faster than one by one, and are counted in one transaction.
+_FILES, _BYTES = 128, 4_000_000
+_JSON_LINES = (".jsonl", ".ndjson")
+STREAMS = (".csv", ".tsv", ".txt", *_JSON_LINES)
+
+
+@dataclass(frozen=True, eq=False)
+class Came:
+    """An arrival, with its samples where it could be read."""
+
+    arrival: Arrival
+    labelled: Labelled | None = None
+    source: Source | None = None
+
+
+class Arrivals(Protocol):
+    """Something that is watched."""
+
+    def new(self, ledger: Ledger) -> list[Came]:
+        """Some of what the ledger has not counted, the earliest first; nothing where all is counted."""
+        ...
+
+
+def watched(run: Run, place: str, settle: float) -> Arrivals:
+    """What lies at a path: a folder, or a file that grows.
+
+    Raises:
+        InputError: nothing is there, or a file of another sort.
+    """
+    path = find_path(place)
+    if path.is_dir():
+        return Folder(run, path, settle)
+    if path.suffix.lower() not in STREAMS:
+        raise InputError(f"a file that is watched grows by lines, as {', '.join(STREAMS)} do: got {path.name}")
+    return Stream(run, path)
+
+
+class Folder:
+    """New files anywhere below a folder, each of which comes as a whole. Names that begin with a dot are not looked
+    at, nor are links; a file counts once, by its name.
+
+    Args:
+        run: what will score them.
+        path: the folder.
+        settle: a file has come when it has not changed for so many seconds.
+    """
+
+    def __init__(self, run: Run, path: Path, settle: float) -> None:
+        self.run, self.path, self.settle = run, path, settle
+
+    def new(self, ledger: Ledger) -> list[Came]:
+        """Files that are not in the ledger."""
+        known, now = ledger.files(), time.time()
+        waiting = [
+            (changed, natural(name), name, size)
+            for name, changed, size in self._files()
+            if name not in known and now - changed >= self.settle
+        ]
+        return [self._read(Arrival(name, 0, size)) for _, _, name, size in sorted(waiting)[:_FILES]]
+
+    def _files(self) -> Iterator[tuple[str, float, int]]:
+        """Name, time of the last change and size of each file."""
+        for folder, folders, names in os.walk(self.path):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in names:
+                file = Path(folder) / name
+                try:
+                    if not name.startswith(".") and file.is_file() and not file.is_symlink():
+                        state = file.stat()
+                        yield file.relative_to(self.path).as_posix(), state.st_mtime, state.st_size
+                except OSError:
+                    continue  # it has gone again
+
+    def _read(self, arrival: Arrival) -> Came:
+        own, file = self.run.source(), self.path / arrival.file
+        rows = file.suffix.lower() in STREAMS or not isinstance(own, Pictured)
+        try:
+            with reading(file, "the watch goes on without it"):
+                source = own.at(str(file)) if isinstance(own, Pictured | Table) else _table(self.run, file)
+                labelled = self.run.samples(source)
+                check_samples(labelled.data, least=1, where=arrival.file)
+        except (InputError, Warning) as error:
+            return Came(replace(arrival, refused=str(error)))
+        names = labelled.data.names
+        named = [f"{arrival.file}:{name}" for name in names] if rows or len(names) > 1 else [arrival.file]
+        return Came(arrival, replace(labelled, data=replace(labelled.data, names=named)), source)
+
+
+class Stream:
+    """New lines of a file that grows: CSV below its first line, or JSON, an array or an object a line. A line has come
+    when it has ended.
+
+    Args:
+        run: what will score them.
+        path: the file.
+    """
+
+    def __init__(self, run: Run, path: Path) -> None:
+        self.run, self.path = run, path
+
+    def new(self, ledger: Ledger) -> list[Came]:
+        """Lines behind those in the ledger; one that cannot be read is refused alone."""
+        start, row = ledger.reached(self.path.name)
+        with reading(self.path, "the watch goes on when it is back"), open(self.path, "rb") as file:
+            head = b"" if self.path.suffix.lower() in _JSON_LINES else file.readline()
+            if file.seek(0, os.SEEK_END) < start:
+                raise InputError(
+                    f"{self.path} is shorter than what was counted of it", "a new file needs a watch with another --out"
+                )
+            file.seek(max(start, len(head)))
+            lines = file.read(_BYTES).split(b"\n")[:-1]
+        if not lines or (head and not head.endswith(b"\n")):
+            return []
+        return self._read(head, lines, max(start, len(head)), start, row)
+
+    def _read(self, head: bytes, lines: Sequence[bytes], at: int, start: int, row: int) -> list[Came]:
+        """These lines, which begin at byte `at`, as the arrival from `start` on; their first is this row."""
+        arrival = Arrival(self.path.name, start, at + sum(map(len, lines)) + len(lines), len(lines))
+        try:
+            labelled, source = self._samples(head, lines)
+        except (InputError, Warning) as error:
+            if len(lines) == 1:
+                return [Came(replace(arrival, refused=str(error)))]
+            half = len(lines) // 2
+            first = self._read(head, lines[:half], at, start, row)
+            stop = first[-1].arrival.stop
+            return first + self._read(head, lines[half:], stop, stop, row + half)
+        names = [f"{self.path.name}:{row + place}" for place in range(len(labelled.data))]
+        return [Came(arrival, replace(labelled, data=replace(labelled.data, names=names)), source)]
+
+    def _samples(self, head: bytes, lines: Sequence[bytes]) -> tuple[Labelled, Source | None]:
+        if not head:
+            with reading("a line", "each is an array of numbers, or an object of them by feature"):
+                rows = [json.loads(line) for line in lines]
+                return samples_of(self.run, rows), None
+        with tempfile.TemporaryDirectory(prefix="tailwise-") as folder:
+            file = Path(folder) / f"lines{self.path.suffix}"
+            file.write_bytes(head + b"\n".join(lines) + b"\n")
+            source = _table(self.run, file)
+            labelled = self.run.samples(source)
+        if len(labelled.data) != len(lines):
+            raise InputError(f"{len(lines)} lines hold {len(labelled.data)} rows", "write a row a line")
+        check_samples(labelled.data, least=1)
+        return labelled, source
+
+
+def _table(run: Run, file: Path) -> Source:
+    """A table that is read as the run's own was."""
+    own = run.source()
+    return own.at(str(file)) if isinstance(own, Table) else Table(str(file), columns=run.settings.features)
