@@ -309,8 +309,8 @@ def watch(
     in one transaction for each arrival, so the same command goes on after a crash, and counts nothing twice.
 
     The folder holds watch.html, watch.sqlite and review.csv: the samples that are flagged or unlike all. Write
-    "anomaly" or "normal" into its column verdict, and give it to --reviewed of `tailwise fit` or `tailwise update`,
-    with the watched folder as the data if samples are images, and with kept.csv beside the sheet if they are rows.
+    "anomaly" or "normal" into its column verdict, and give it to `tailwise fit` or `tailwise update` as reviewed, with
+    the watched folder as the data if samples are images, and with kept.csv beside the sheet if they are rows.
 
     Args:
         run: a run folder.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
+import os
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -298,8 +299,17 @@ def listening(host: str, port: int) -> socket.socket:
         InputError: the address is not this machine's, or another program is there.
     """
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=2_048)
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # asyncio sends what it has at once only on sockets that name their protocol; others wait 40 ms for more.
+        at = socket.socket(family, kind, socket.IPPROTO_TCP)
+        try:
+            at.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+            at.bind(address)
+            at.listen(2_048)
+        except BaseException:
+            at.close()
+            raise
+        return at
     except (OSError, OverflowError) as error:
         raise InputError(f"cannot listen at {host} port {port}: {error}", "choose another --host or --port") from error
 
