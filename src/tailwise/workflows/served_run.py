@@ -80,7 +80,7 @@ class ServedRun:
         if kept is not None:
             samples = kept.samples[:1]
             labelled = Labelled(Data(samples, ["0"], modality=self.run.modality, centre=self.run.centre))
-            self._tables([labelled])
+            self._samples([labelled])
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -122,18 +122,18 @@ class ServedRun:
     def _together(self, parts: Sequence[Labelled]) -> list[Scored | BaseException]:
         """Answers [n] to rows: scored as one, or each alone where one of them spoils that."""
         try:
-            return [self._answer(_records(table)) for table in self._tables(parts)] if parts else []
+            return [self._answer(samples) for samples in self._samples(parts)] if parts else []
         except (InputError, Warning, MemoryError) as error:
             if len(parts) == 1:
                 return [self._refusal(error)]
         return [answer for part in parts for answer in self._together([part])]
 
-    def _tables(self, parts: Sequence[Labelled]) -> list[pd.DataFrame]:
-        """A table for each of these, of one pass over all."""
+    def _samples(self, parts: Sequence[Labelled]) -> list[list[dict[str, Any]]]:
+        """What is said of the samples of each of these, of one pass over all."""
         whole = joined(parts)
-        table = self.run.table_of(whole, self.run.scores_of(whole.data, device=self.device))
+        said = _records(self.run.table_of(whole, self.run.scores_of(whole.data, device=self.device)))
         ends = np.cumsum([len(part.data) for part in parts])
-        return [table.iloc[end - len(part.data) : end] for part, end in zip(parts, ends, strict=True)]
+        return [said[end - len(part.data) : end] for part, end in zip(parts, ends, strict=True)]
 
     def _alone(self, body: Body, folder: Path) -> Scored:
         """The answer to a body that may need files, which lie in this folder."""
@@ -143,7 +143,7 @@ class ServedRun:
             raise InputError(
                 f"at most {_MOST_EXPLAINED} samples are explained or drawn at once: got {len(data)}", "send fewer"
             )
-        samples = _records(self._tables([read.labelled])[0])
+        samples = self._samples([read.labelled])[0]
         if body.maps:
             for sample, drawn in zip(samples, self._maps(read), strict=True):
                 sample["map"] = drawn
