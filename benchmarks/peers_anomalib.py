@@ -72,7 +72,7 @@ HEAD = """# The default for pictures beside anomalib
 
 Written by `benchmarks/peers_anomalib.py` from results/images/peers.jsonl. anomalib 2.7 with the same EfficientNet-Lite0
 as a module (blocks 4 and 10), on the same decoded pictures; 200 good ones of a folder are drawn, or 60 or 100, and all
-test pictures test. `default` is what `tailwise fit FOLDER` does. A set is read at the default's own size, as the pictures
+test pictures test. `default` is what `tailwise fit FOLDER` does. A set is read at its own size, as the pictures
 are, and at about as many pixels as a square of 224 has (224 in the set's name), where a coreset of 10 % can be paid.
 `padim` and `patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels
 and the first patch of a coreset, so all contenders depend on it. Seconds are of the CPU with one thread, the network's
