@@ -100,6 +100,17 @@ def test_the_page_is_that_of_the_rows(script: str, rows: str, page: str, request
     assert (ROOT / "benchmarks" / page).read_text() == module.page(every)
 
 
+@pytest.mark.parametrize(("script", "page"), [("serve_load", "serve")])
+def test_the_page_of_what_runs_in_the_line_is_that_of_the_rows(
+    script: str, page: str, module_of: Callable[[Path], ModuleType]
+) -> None:
+    if script == "serve_load":
+        pytest.importorskip("uvicorn", reason="needs tailwise[serve]")
+    module, home = module_of(ROOT / "benchmarks" / f"{script}.py"), ROOT / "benchmarks"
+    every = module.benchmark_rows.read_all(home / "results" / f"{page}.jsonl")
+    assert (home / f"{page}.md").read_text() == module.page(every)
+
+
 def test_large_photos_differ_by_their_defect_alone(module_of: Callable[[Path], ModuleType]) -> None:
     large = module_of(ROOT / "benchmarks" / "large_photos.py")
     good, bad = (large.photo(3, defect, (500, 600)) for defect in (False, True))

@@ -34,7 +34,7 @@ _LOWER = tuple((1 - a, (1 - a * r) / (1 - a)) for a, r in _HIGHER)
 # How often a kind may come, and samples unlike all others may: at so many times their usual share below so many times
 # it. What is beyond 1 counts where earlier samples have changed already.
 _SHARES = ((1.0, 0.1), (1.0, 0.4), (1.0, 0.7), (1.0, 1.5), (1.0, 3.0))
-_MORE = ((1.0, 1.6), (1.0, 3.0), (1.0, 8.0), (2.0, 1.5), (2.0, 2.5), (2.0, 5.0))
+_MORE = ((1.0, 2.0), (1.5, 2.0), (1.5, 4.0), (2.0, 1.5), (3.0, 2.0))
 # Of what is usual, at least this: a share of none could become no multiple.
 _LEAST = 0.01
 _MOST_AT_STAKE = 0.9
@@ -73,7 +73,8 @@ def name_of(cluster: int | None) -> str:
 
 def planned(usual: Mapping[int, float], unknown: float, level: float) -> tuple[SequentialTest, ...]:
     """Tests of scores and unlike samples of all and of each kind, and of the share of each kind. All samples have half
-    of the level; the kinds share the other half, one part by their size and as much evenly.
+    of the level; the kinds share the other half, one part by their size and as much evenly, and unlike samples have
+    half of what a kind has.
 
     Args:
         usual: the share of each kind among training samples.
@@ -84,11 +85,11 @@ def planned(usual: Mapping[int, float], unknown: float, level: float) -> tuple[S
     scores, more = (*_HIGHER, *_LOWER), _multiples(unknown, _MORE)
     found = [SequentialTest(SCORE, None, scores, level / 4), SequentialTest(UNKNOWN, None, more, level / 4)]
     for cluster, share in usual.items():
-        steps = {SCORE: scores, UNKNOWN: more}
+        part = level / 2 * (share / sum(usual.values()) + 1 / len(usual)) / 2
+        found.append(SequentialTest(UNKNOWN, cluster, more, part / 2))
+        found.append(SequentialTest(SCORE, cluster, scores, part / 4))
         if len(usual) > 1:
-            steps[SHARE] = _multiples(share, _SHARES)
-        part = level / 2 / len(steps) * (share / sum(usual.values()) + 1 / len(usual)) / 2
-        found += [SequentialTest(aspect, cluster, bets, part) for aspect, bets in steps.items()]
+            found.append(SequentialTest(SHARE, cluster, _multiples(share, _SHARES), part / 4))
     return tuple(found)
 
 

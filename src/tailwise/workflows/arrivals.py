@@ -17,7 +17,7 @@ from ..errors import InputError, reading
 from ..runs.scorer import Run
 from ..sources.paths import find_path, natural
 from ..sources.table import Table
-from .json_rows import samples_of
+from .json_rows import rows_of, samples_of
 from .watch_ledger import Arrival, Ledger
 
 # Together they are scored faster than one by one, and are counted in one transaction.
@@ -154,7 +154,7 @@ class Stream:
         if not head:
             with reading("a line", "each is an array of numbers, or an object of them by feature"):
                 rows = [json.loads(line) for line in lines]
-                return samples_of(self.run, rows), None
+                return samples_of(self.run, [rows_of(self.run, rows)]), None
         with tempfile.TemporaryDirectory(prefix="tailwise-") as folder:
             file = Path(folder) / f"lines{self.path.suffix}"
             file.write_bytes(head + b"\n".join(lines) + b"\n")

@@ -13,9 +13,20 @@ from ..errors import InputError, did_you_mean, listed
 from ..runs.scorer import Run
 from ..sources.table import Table
 
+# Numbers [n, *sample], and the group of each sample, None where none names one.
+Rows = tuple[np.ndarray, np.ndarray | None]
 
-def samples_of(run: Run, rows: Sequence[Any]) -> Labelled:
-    """Samples of rows, each an array of numbers in the order of the run's features, or an object of them by feature.
+
+def samples_of(run: Run, parts: Sequence[Rows]) -> Labelled:
+    """The samples of `rows_of` one or several, as one."""
+    groups = None
+    if any(part is not None for _, part in parts):
+        groups = np.concatenate([[""] * len(values) if part is None else part for values, part in parts])
+    return replace(run.samples(np.concatenate([values for values, _ in parts])), groups=groups)
+
+
+def rows_of(run: Run, rows: Sequence[Any]) -> Rows:
+    """Numbers of rows, each an array of them in the order of the run's features, or an object of them by feature.
 
     Raises:
         InputError: they are not such rows, or not of the run's shape; an entry is no finite number.
@@ -36,7 +47,12 @@ def samples_of(run: Run, rows: Sequence[Any]) -> Labelled:
     flags = any(isinstance(entry, bool) for row in rows if isinstance(row, list) for entry in row)
     if flags or values.dtype.kind not in "iuf":
         raise InputError("not all entries of the rows are numbers", "send numbers only, as in [[1.5, 2.0]]")
-    return replace(run.samples(values.astype(np.float64)), groups=groups)
+    values = values.astype(np.float64)
+    with np.errstate(over="ignore"):
+        usable = values.shape[1:] == run.settings.sample_shape and np.isfinite(values.astype(np.float32)).all()
+    if not usable:
+        run.samples(values)  # says why
+    return values, groups
 
 
 def _in_order(run: Run, rows: Sequence[Mapping[str, Any]]) -> tuple[list[list[Any]], np.ndarray | None]:

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from ..backbones import cache
@@ -24,7 +23,7 @@ from ..calibration import score_maps
 from ..core import messages
 from ..core.data import Data
 from ..core.modality import ROW
-from ..core.problem import Labelled, Pictured, Source, joined
+from ..core.problem import Labelled, Pictured, Source
 from ..core.validation import check_samples
 from ..errors import InputError, reading
 from ..integrations.http import Body, Scored
@@ -35,7 +34,7 @@ from ..runs.scorer import open_run
 from ..runs.settings import SETTINGS
 from ..sources.table import Table
 from . import map_files
-from .json_rows import samples_of
+from .json_rows import Rows, rows_of, samples_of
 
 # What is explained or drawn takes up to seconds a sample.
 _MOST_EXPLAINED = 20
@@ -80,7 +79,7 @@ class ServedRun:
         if kept is not None:
             samples = kept.samples[:1]
             labelled = Labelled(Data(samples, ["0"], modality=self.run.modality, centre=self.run.centre))
-            self._samples([labelled])
+            self._said(labelled)
 
     @cached_property
     def facts(self) -> dict[str, Any]:
@@ -105,7 +104,7 @@ class ServedRun:
     def score(self, bodies: Sequence[Body]) -> list[Scored | BaseException]:
         """Answers [n] to bodies [n]; an InputError, which names no path of this machine, where one cannot be scored."""
         answers: list[Scored | BaseException | None] = [None] * len(bodies)
-        together: dict[int, Labelled] = {}
+        together: dict[int, Rows] = {}
         for place, body in enumerate(bodies):
             try:
                 if body.kind == JSON and not (body.explain or body.maps):
@@ -119,31 +118,39 @@ class ServedRun:
             answers[place] = answer
         return [answer for answer in answers if answer is not None]
 
-    def _together(self, parts: Sequence[Labelled]) -> list[Scored | BaseException]:
+    def _together(self, parts: Sequence[Rows]) -> list[Scored | BaseException]:
         """Answers [n] to rows: scored as one, or each alone where one of them spoils that."""
         try:
-            return [self._answer(samples) for samples in self._samples(parts)] if parts else []
+            return [self._answer(samples) for samples in self._scored(parts)] if parts else []
         except (InputError, Warning, MemoryError) as error:
             if len(parts) == 1:
                 return [self._refusal(error)]
         return [answer for part in parts for answer in self._together([part])]
 
-    def _samples(self, parts: Sequence[Labelled]) -> list[list[dict[str, Any]]]:
-        """What is said of the samples of each of these, of one pass over all."""
-        whole = joined(parts)
-        said = _records(self.run.table_of(whole, self.run.scores_of(whole.data, device=self.device)))
-        ends = np.cumsum([len(part.data) for part in parts])
-        return [said[end - len(part.data) : end] for part, end in zip(parts, ends, strict=True)]
+    def _scored(self, parts: Sequence[Rows]) -> list[list[dict[str, Any]]]:
+        """What is said of the rows of each of these, which are numbered from 0, of one pass over all."""
+        said, found, start = self._said(samples_of(self.run, parts)), [], 0
+        for values, _ in parts:
+            own = said[start : start + len(values)]
+            found.append([sample | {"sample": str(row)} for row, sample in enumerate(own)])
+            start += len(values)
+        return found
+
+    def _said(self, labelled: Labelled) -> list[dict[str, Any]]:
+        """What `tailwise score` writes of each sample."""
+        table = self.run.table_of(labelled, self.run.scores_of(labelled.data, device=self.device))
+        return _records(table)
 
     def _alone(self, body: Body, folder: Path) -> Scored:
         """The answer to a body that may need files, which lie in this folder."""
-        read = _Read(self._of_json(body.content)) if body.kind == JSON else self._of_file(body, folder)
+        is_json = body.kind == JSON
+        read = _Read(samples_of(self.run, [self._of_json(body.content)])) if is_json else self._of_file(body, folder)
         data = read.labelled.data
         if (body.explain or body.maps) and len(data) > _MOST_EXPLAINED:
             raise InputError(
                 f"at most {_MOST_EXPLAINED} samples are explained or drawn at once: got {len(data)}", "send fewer"
             )
-        samples = self._samples([read.labelled])[0]
+        samples = self._said(read.labelled)
         if body.maps:
             for sample, drawn in zip(samples, self._maps(read), strict=True):
                 sample["map"] = drawn
@@ -181,7 +188,7 @@ class ServedRun:
                 "explanations need the run's training data, which this service does not have", "ask without explain"
             ) from error
 
-    def _of_json(self, content: bytes) -> Labelled:
+    def _of_json(self, content: bytes) -> Rows:
         """The rows of a body `{"rows": [...]}`, each an array of numbers or an object of them by feature."""
         with reading(_BODY, 'it is {"rows": [[1.5, 2.0], ...]}, or has an object of numbers by feature for each row'):
             try:
@@ -190,7 +197,7 @@ class ServedRun:
                 raise InputError(f"{_BODY} is nested too deep") from error
             if not isinstance(given, dict) or set(given) != {"rows"} or not isinstance(given["rows"], list):
                 raise InputError(f"{_BODY} is not an object with rows and nothing else")
-            return samples_of(self.run, given["rows"])
+            return rows_of(self.run, given["rows"])
 
     def _of_file(self, body: Body, folder: Path) -> _Read:
         """What a body that is a file holds, read as the run's own data was."""
