@@ -80,8 +80,10 @@ among them, on a machine that others used: compare those of one set and size. Ra
 and boards of the third of kinds that trained on least; they and others are rejected at the score that catches 80 % of
 the defects. `detected` and `rejected` are shares of the defects and of the good pictures that `tailwise fit` flags
 without options (5 % are asked for); anomalib has no threshold that needs no labels of defects. The last column is the
-share of good pictures with the highest pixel of their map in its outer part, of that part's share of the pixels. Large
-pages of memory are used for all (THP_MEM_ALLOC_ENABLE=1), without which coresets of anomalib take three times as long.
+share of good pictures with the highest pixel of their map in its outer part, of that part's share of the pixels. The
+default's maps have changed on 2026-11-29: its figures of pixels and of the border are of maps before, but for tiles at
+their own size (one draw) and 100 tires. Large pages of memory are used for all (THP_MEM_ALLOC_ENABLE=1), without which
+coresets of anomalib take three times as long.
 """
 HEADINGS = [
     "set", "good", "contender", "pixels", "draws", "image AUROC", "range", "pixel AUROC", "AUPRO 0.3", "fit, CPU s",
