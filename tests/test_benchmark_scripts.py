@@ -100,7 +100,7 @@ def test_the_page_is_that_of_the_rows(script: str, rows: str, page: str, request
     assert (ROOT / "benchmarks" / page).read_text() == module.page(every)
 
 
-@pytest.mark.parametrize(("script", "page"), [("serve_load", "serve")])
+@pytest.mark.parametrize(("script", "page"), [("serve_load", "serve"), ("watch", "watch")])
 def test_the_page_of_what_runs_in_the_line_is_that_of_the_rows(
     script: str, page: str, module_of: Callable[[Path], ModuleType]
 ) -> None:
@@ -109,6 +109,24 @@ def test_the_page_of_what_runs_in_the_line_is_that_of_the_rows(
     module, home = module_of(ROOT / "benchmarks" / f"{script}.py"), ROOT / "benchmarks"
     every = module.benchmark_rows.read_all(home / "results" / f"{page}.jsonl")
     assert (home / f"{page}.md").read_text() == module.page(every)
+
+
+def test_a_change_of_the_watch_is_of_the_share_that_is_asked_for(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(ROOT / "benchmarks" / "watch.py")
+    case = script.Case.__new__(script.Case)
+    kinds = np.zeros(50, int)
+    case.usual = script.Population(kinds, kinds > 0, np.arange(50.0), np.zeros((50, 2)))
+    case.unknown = script.Population(kinds[:9] + 1, kinds[:9] == 0, np.arange(9.0) + 100, np.ones((9, 2)))
+    case.is_dim = np.arange(50) % 5 == 0
+    case.dimmed = script.Population(kinds[:10], kinds[:10] > 0, np.arange(10.0) + 200, np.ones((10, 2)))
+    random = np.random.default_rng(0)
+    for change, share, low in (("", 0.0, 100), ("new", 0.1, 100), ("dimmed", 0.2, 200)):
+        scores = case.batch(random, 4_000, change).scores
+        assert (scores >= low).mean() == pytest.approx(share, abs=0.025)
+    # The picture that takes the place of one that is dimmed is that one.
+    whole = case.batch(np.random.default_rng(1), 500, "dimmed").scores
+    before = case.batch(np.random.default_rng(1), 500, "").scores
+    assert np.array_equal(np.where(before % 5 == 0, 200 + before // 5, before), whole)
 
 
 def test_large_photos_differ_by_their_defect_alone(module_of: Callable[[Path], ModuleType]) -> None:

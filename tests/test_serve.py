@@ -13,11 +13,13 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -484,6 +486,17 @@ def test_a_run_is_only_read(home: Path, tmp_path: Path) -> None:
     assert state() == before
 
 
+def bomb() -> bytes:
+    """A PNG of 1.6 gigapixels in a few bytes."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(5_001) * 100)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
 def test_images_are_scored_and_drawn(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     (tmp_path / "good").mkdir()
@@ -500,7 +513,8 @@ def test_images_are_scored_and_drawn(tmp_path: Path) -> None:
     body = (tmp_path / "new" / "body.png").read_bytes()
     with serving(ServedRuns({"tiles": tmp_path / "run"})) as port:
         sample = ask(port, "/runs/tiles/score?map=true", body, "image/png").content["samples"][0]
-        refused = [ask(port, "/runs/tiles/score", b"x", "image/png"), ask(port, "/runs/tiles/score", b"1\n", CSV)]
+        sent = ((b"x", "image/png"), (b"1\n", CSV), (bomb(), "image/png"), (body[:60], "image/png"))
+        refused = [ask(port, "/runs/tiles/score", *each) for each in sent]
     drawn = sample.pop("map")
     assert_same([sample], expected)
     assert set(drawn) == {".map.tiff", ".overlay.png", ".mask.png"}
@@ -508,7 +522,7 @@ def test_images_are_scored_and_drawn(tmp_path: Path) -> None:
         found, beside = (np.asarray(Image.open(file)) for file in (
             io.BytesIO(base64.b64decode(content)), tmp_path / "maps" / f"body.png{ending}"))  # fmt: skip
         assert np.allclose(found, beside, rtol=1e-4, atol=1)
-    assert [answer.status for answer in refused] == [422, 422]
+    assert [answer.status for answer in refused] == [422] * 4
     assert all(str(tmp_path) not in answer.text for answer in refused)
 
 

@@ -26,7 +26,7 @@ from tailwise.cli import commands, main
 from tailwise.errors import InputError
 from tailwise.runs.sheets import read_csv
 from tailwise.workflows.watch import Watched
-from tailwise.workflows.watch_ledger import Ledger
+from tailwise.workflows.watch_ledger import Arrival, Ledger
 
 COLUMNS = ["width", "height", "mass"]
 
@@ -304,6 +304,18 @@ def test_pictures_are_watched_and_what_is_reviewed_updates_the_run(tmp_path: Pat
     updated = commands.update(run, str(tmp_path / "in"), reviewed=out / "review.csv", out=tmp_path / "updated")
     assert updated.settings.n_samples == 30 + 7
     assert "7.png" not in set(updated.scores()["sample"])
+
+
+def test_a_long_stream_keeps_a_curve_and_not_every_look(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "watch.sqlite", {"run": "a"})
+    for place in range(600):
+        sample = (0, str(place), 0.0, 0.5, False, 0, False)
+        ledger.enter([Arrival(f"{place}.csv", 0, 9)], [sample], [], {"samples": place}, {"score": 0.1 * place}, [])
+    looks = ledger.looks()["samples"]
+    assert 100 < len(looks) < 300
+    assert looks.is_monotonic_increasing
+    assert len(ledger.files()) == 600
+    ledger.close()
 
 
 def test_a_watch_is_of_one_run_and_one_process(run: Path, incoming: Path, tmp_path: Path) -> None:

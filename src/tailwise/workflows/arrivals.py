@@ -69,16 +69,20 @@ class Folder:
 
     def __init__(self, run: Run, path: Path, settle: float) -> None:
         self.run, self.path, self.settle = run, path, settle
+        self._known: set[str] | None = None
 
     def new(self, ledger: Ledger) -> list[Came]:
         """Files that are not in the ledger."""
-        known, now = ledger.files(), time.time()
+        known = self._known = ledger.files() if self._known is None else self._known
+        now = time.time()
         waiting = [
             (changed, natural(name), name, size)
             for name, changed, size in self._files()
             if name not in known and now - changed >= self.settle
         ]
-        return [self._read(Arrival(name, 0, size)) for _, _, name, size in sorted(waiting)[:_FILES]]
+        came = [self._read(Arrival(name, 0, size)) for _, _, name, size in sorted(waiting)[:_FILES]]
+        known.update(each.arrival.file for each in came)
+        return came
 
     def _files(self) -> Iterator[tuple[str, float, int]]:
         """Name, time of the last change and size of each file."""

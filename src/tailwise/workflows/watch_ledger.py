@@ -21,6 +21,8 @@ import pandas as pd
 from ..errors import InputError
 
 _FORMAT = 1
+# Evidence is kept of looks that are so many times as far into the stream: a curve needs no more, however long it is.
+_BETWEEN_LOOKS = 1.01
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE arrivals (
@@ -142,8 +144,11 @@ class Ledger:
                 )
             self._file.execute("INSERT OR REPLACE INTO facts VALUES ('bets', ?)", (json.dumps(dict(bets)),))
             if samples:
-                total = self._file.execute("SELECT COUNT(*) FROM samples").fetchone()[0]
-                self._file.execute("INSERT INTO looks VALUES (?, ?, ?)", (total, now, json.dumps(dict(evidence))))
+                total, last = self._file.execute(
+                    "SELECT (SELECT MAX(id) FROM samples), MAX(samples) FROM looks"
+                ).fetchone()
+                if calls or last is None or total >= _BETWEEN_LOOKS * last:
+                    self._file.execute("INSERT INTO looks VALUES (?, ?, ?)", (total, now, json.dumps(dict(evidence))))
             for test, aspect, cluster, at_sample in calls:
                 self._file.execute(
                     "INSERT OR IGNORE INTO calls VALUES (?, ?, ?, ?, ?, 0)", (test, aspect, cluster, at_sample, now)
@@ -174,7 +179,7 @@ class Ledger:
         return self._table("SELECT * FROM counts ORDER BY cluster")
 
     def looks(self) -> pd.DataFrame:
-        """The evidence after each look."""
+        """The evidence after some of the looks, as many as a curve needs."""
         return self._table("SELECT * FROM looks ORDER BY samples")
 
     def calls(self) -> pd.DataFrame:
