@@ -97,6 +97,9 @@ def test_other_parts_are_read_once_and_kept_with_the_detector(folder: Path, tmp_
     assert torch.equal(inference.score(again.eval(), data), inference.score(detector, data))
     again.prepare(data, torch.ones(10))
     assert torch.equal(again.of_others, detector.of_others)
+    emptied = detector.state_dict() | {"fragments": detector.fragments[:0]}
+    with pytest.raises(InputError, match="it has no fragments"):
+        parse_one(repr(detector), "detector").restore(data.sample_shape, emptied, data.modality)
     with pytest.raises(InputError, match="no file or folder"):
         fit(parse_one(repr(detector), "detector"), data)
 

@@ -9,6 +9,7 @@ normal too, without which neither network says anything of unseen parts (LOG.md,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
@@ -125,6 +126,13 @@ class ZeroShotPatches(TwoModalities):
         self.fragments = torch.cat([self._fragments(part) for part in parts]).to(self.first.device)
         if found:
             self.of_others = torch.cat([self._normals(part) for part in parts]).to(self.first.device)
+
+    def restore(
+        self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
+    ) -> None:
+        super().restore(sample_shape, state, modality)
+        if not len(self.fragments):  # or whoever goes on training would read the folders that a run names
+            raise InputError(f"the saved state does not fit {self!r}: it has no fragments", "fit again")
 
     def losses(self, batch: Batch) -> Tensor:
         """The sum of contrast, redundancy and classification, of some of the sample's own patches and of others'."""
