@@ -77,13 +77,16 @@ PAIRED = (
     "concatenation, modalities alike", "zero-shot-patches",
 )  # fmt: skip
 # What is read off one zero-shot-patches: weights of histograms, of what was learnt and of the classifier, and whether
-# it was asked about patches that were moved. The first is FPFH alone, by the same memory.
+# it was asked about patches that were moved. The first is FPFH alone, by the same memory. Of seed 0 the classifier in
+# full was not read.
 READINGS = {
     "FPFH": (1.0, 0.0, 0.0, True),
     "learnt": (0.0, 1.0, 0.0, True),
     "mean": (0.5, 0.5, 0.0, True),
     "mean and classifier as it is": (0.5, 0.5, 0.3, False),
     "mean and classifier, perturbed": (0.5, 0.5, 0.3, True),
+    "mean and classifier in full as it is": (0.5, 0.5, 1.0, False),
+    "mean and classifier in full, perturbed": (0.5, 0.5, 1.0, True),
     "classifier as it is": (0.0, 0.0, 1.0, False),
     "classifier, perturbed": (0.0, 0.0, 1.0, True),
 }
@@ -299,18 +302,23 @@ def page() -> str:
 
 
 def readings_of(found: list[dict[str, Any]]) -> str:
-    """A table for each method of what is read off it, paired with its own FPFH."""
+    """A table for each method and seed of what is read off it, paired with its own FPFH."""
     text = ""
-    for method in dict.fromkeys(row["settings"]["method"] for row in found):
-        here = [row["readings"] for row in found if row["settings"]["method"] == method]
+    for method, seed in dict.fromkeys((row["settings"]["method"], row["settings"]["seed"]) for row in found):
+        of = [row for row in found if (row["settings"]["method"], row["settings"]["seed"]) == (method, seed)]
         lines = []
         for name in READINGS:
+            here = [row["readings"] for row in of if name in row["readings"]]
+            if not here:
+                continue
             gains = np.array([row[name]["measured"] - row["FPFH"]["measured"] for row in here])
             means = [f"{np.mean([row[name][column] for row in here]):.3f}" for column in ("image", "cell", "measured")]
             lowest = min(row[name]["measured"] for row in here)
             lines.append([name, *means, f"{lowest:.3f}", str(bootstrapped([gains])), f"{(gains >= 0).mean():.2f}"])
         head = ["score", "image", "cell", "measured", "lowest pair", "measured, over FPFH", "not below"]
-        text += f"\n### {method}, {len(here)} pairs: what each part of the score gives\n\n{table(head, lines)}\n"
+        text += (
+            f"\n### {method}, seed {seed}, {len(of)} pairs: what each part of the score gives\n\n{table(head, lines)}\n"
+        )
     return text
 
 

@@ -85,7 +85,7 @@ class ZeroShotPatches(TwoModalities):
         salient: bool = True,
         seed: Annotated[int, Bounds(at_least=0)] = 0,
         learnt: NotNegative = 1.0,
-        classified: NotNegative = 0.3,
+        classified: NotNegative = 1.0,
         perturbation: NotNegative = 0.01,
         share: Share = 0.1,
         top: Share = 0.005,
