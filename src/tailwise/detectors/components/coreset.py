@@ -62,7 +62,8 @@ def relative_squares(points: Tensor, others: Tensor, norms: Tensor) -> Iterator[
     # One buffer for all: to map so much memory anew takes as long as to fill it.
     held = points.new_empty(min(step, len(points)), len(others))
     for block in points.split(step):
-        yield block, torch.addmm(norms, block, others.T, alpha=-2, out=held[: len(block)])
+        # A buffer takes no gradients: of a detector that is still to be trained on points may ask for some.
+        yield block, torch.addmm(norms, block.detach(), others.T, alpha=-2, out=held[: len(block)])
 
 
 def _told(squared: Tensor, norms: Tensor) -> Tensor:
