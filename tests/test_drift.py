@@ -189,7 +189,7 @@ def test_a_run_of_before_says_so(tmp_path, capsys):
     (tmp_path / "run" / "settings.json").write_text(json.dumps(settings))
     assert store.open_run(run).clusters() is None
     assert main.run(["drift", run, str(tmp_path / "t.csv")]) == 2
-    assert "before runs kept their kinds" in capsys.readouterr().err
+    assert "keeps no clusters" in capsys.readouterr().err
     assert main.run(["score", run, str(tmp_path / "t.csv")]) == 0
     assert capsys.readouterr().out.startswith("sample,score,threshold,flagged,p_value,standardised\n")
 

@@ -11,6 +11,7 @@ from numpy.testing import assert_array_equal
 import tailwise
 from tailwise.cli import main
 from tailwise.errors import InputError
+from tailwise.runs import display
 from tailwise.sources.auto import open_source
 from tailwise.sources.options import SourceOptions
 
@@ -95,3 +96,32 @@ def test_runs_and_problems_show_what_they_are(frame: pd.DataFrame, tmp_path: Pat
     problem = open_source("Digits", normal=(3, 8)).load()
     assert repr(problem).startswith("<Problem digits: train ")
     assert "of them anomalies" in problem._repr_html_()
+
+
+def test_what_is_not_asked_for_is_not_computed(
+    frame: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame = frame.drop(columns="line")
+
+    def not_asked_for(*_: object) -> None:
+        raise AssertionError("this was declined")
+
+    with monkeypatch.context() as declined:
+        declined.setattr("tailwise.calibration.clusters.Clusters.learn", not_asked_for)
+        declined.setattr("tailwise.training.suspects.count_odd", not_asked_for)
+        declined.setattr("tailwise.workflows.assembly.to_html", not_asked_for)
+        run = tailwise.fit(frame, detector="gaussian", out=tmp_path / "run", no_report=True, no_clusters=True)
+    asked = tailwise.fit(frame, detector="gaussian", out=tmp_path / "asked")
+    assert run.settings.threshold == asked.settings.threshold
+    assert run.score(frame).equals(asked.score(frame).drop(columns="cluster"))
+    assert run.clusters() is None
+    assert not (run.path / "report.html").exists()
+    assert "none drawn" in "".join(display.lines(run.outcome()))
+    assert main.run(["report", str(run.path)]) == 0
+    assert "html" in (run.path / "report.html").read_text()
+    frame.to_csv(tmp_path / "new.csv", index=False)
+    capsys.readouterr()
+    assert main.run(["drift", str(run.path), str(tmp_path / "new.csv")]) == 2
+    assert "without --no-clusters" in capsys.readouterr().err
+    with pytest.raises(InputError, match="needs clusters"):
+        tailwise.fit(frame, per_cluster=True, no_clusters=True, out=tmp_path / "both")

@@ -51,6 +51,8 @@ def fit(
     reviewed: str | None = None,
     smoothing: float = 0.009,
     max_memory: str | None = None,
+    no_report: bool = False,
+    no_clusters: bool = False,
     reading: Annotated[SourceOptions, Parameter(name="*")] = SourceOptions(),
     seed: int = 0,
     log: str = "",
@@ -102,6 +104,8 @@ def fit(
         balance: give all groups the same total weight as well (needs groups).
         smoothing: how much to smooth score maps, as a share of their side; 0 is not at all.
         max_memory: the most memory a fit may use, as in 2GB, for detectors that store samples, such as patch-memory.
+        no_report: draw no page of the report; `tailwise report` draws it later.
+        no_clusters: look for no clusters: scores name none, and neither drift nor unlabelled data is noticed.
         reading: how to read the data. Each of these is an option.
         seed: the same seed gives the same result.
         log: also log the fit to "mlflow", "mlflow:EXPERIMENT", "tensorboard" or "tensorboard:FOLDER".
@@ -136,7 +140,8 @@ def fit(
         training=training, balance=balance, per_cluster=per_cluster, per_group=per_group,
         whole_groups=whole_groups, cross=cross,
         max_group_fpr=max_group_fpr, refine=refine, keep_suspects=keep_suspects, anomalies=anomalies or "",
-        reviewed=reviewed or "", smoothing=smoothing, log=log, seed=seed, command=command,
+        reviewed=reviewed or "", smoothing=smoothing,
+        no_report=no_report, no_clusters=no_clusters, log=log, seed=seed, command=command,
     )  # fmt: skip
     return fit_run(request, None if out is None else Path(out), overwrite, problem)
 

@@ -6,6 +6,7 @@ only evaluation may see.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -47,6 +48,14 @@ def graph_of(batch: Batch, name: str) -> Graph:
     if not isinstance(graph, Graph):
         raise InputError(f"{name} looks at a graph, and these samples are in none", "give a graph, as Nodes(path) is")
     return graph.to(batch.samples.device)
+
+
+class MadeNames(Sequence[str]):
+    """Names that are made when they are asked for, as those of a million pixels are."""
+
+    @abstractmethod
+    def take(self, index: np.ndarray) -> Sequence[str]:
+        """The names at `index`, made when they are asked for too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,7 +121,8 @@ class Data:
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
         if torch.equal(index, torch.arange(len(self))):
             return self
-        names = [self.names[i] for i in index.tolist()]
+        made = isinstance(self.names, MadeNames)
+        names = self.names.take(index.numpy()) if made else [self.names[i] for i in index.tolist()]
         return replace(self, samples=select(self.samples, index), names=names, context=self._around(index))
 
     def about(self, centre: Tensor | None) -> Data:

@@ -176,7 +176,7 @@ class MlflowSink:
         for name, value in figures.items():
             # MLflow takes letters, digits and _ - . / and blanks only.
             self.client.log_metric(self.run, " ".join(re.sub(r"[^\w./ -]", "", name).split()), value)
-        for name in _FILES:
+        for name in (name for name in _FILES if (run.path / name).exists()):
             self.client.log_artifact(self.run, str(run.path / name))
 
     def close(self, whole: bool) -> None:

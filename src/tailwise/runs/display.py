@@ -66,7 +66,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "threshold_without_these": raised["without"],
         "failed_checks": list(settings.failed_checks),
         "unlabelled": settings.unlabelled,
-        "report": str(Path(path) / REPORT_PAGE),
+        "report": None if settings.no_report else str(Path(path) / REPORT_PAGE),
         "next": f"tailwise score {shlex.quote(path)} NEW_DATA",
     }
 
@@ -103,7 +103,7 @@ def lines(came: Mapping[str, Any]) -> list[str]:
         f"detector: {came['detector']}{why}, {read}, {weighed}",
         f"threshold: {came['threshold']:.4g}, {for_whom}",
         f"look at: {'; '.join(look) or 'nothing stands out'}",
-        f"report: {came['report']}; next: {came['next']}",
+        f"report: {came['report'] or 'none drawn, tailwise report RUN draws it'}; next: {came['next']}",
     ]
 
 

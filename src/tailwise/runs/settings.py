@@ -117,6 +117,8 @@ class Asked:
     anomalies: str = ""
     reviewed: str = ""
     smoothing: Share = SMOOTHING
+    no_report: bool = False
+    no_clusters: bool = False
     seed: CountFromZero = 0
     command: str = ""
 

@@ -134,7 +134,7 @@ class Writer:
         scores: pd.DataFrame,
         history: Iterable[Mapping[str, float]],
         report: Mapping[str, Any],
-        page: str,
+        page: str | None,
         clusters: Clusters | None = None,
         test_scores: pd.DataFrame | None = None,
         fingerprint_samples: Tensor | None = None,
@@ -147,7 +147,8 @@ class Writer:
         write(self.path / SCORES, _parquet_bytes(scores))
         write(self.path / HISTORY, "".join(json.dumps(plain(dict(row))) + "\n" for row in history).encode())
         write(self.path / REPORT_DATA, to_bytes(report))
-        write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
+        if page is not None:
+            write(self.path / REPORT_PAGE, page.encode("utf-8", "backslashreplace"))
         optional = {
             CLUSTERS: None if clusters is None else tensor_bytes(clusters.state, {}),
             TEST_SCORES: None if test_scores is None else _parquet_bytes(test_scores),

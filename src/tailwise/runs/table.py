@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..calibration import conformal, drift
 from ..calibration.by_kind import Calibration
-from ..calibration.clusters import Clusters
+from ..calibration.clusters import NONE, Clusters
 from ..core import inference
 from ..core.data import Data
 from ..core.detector import Detector
@@ -255,13 +255,13 @@ class Split:
         return self.problem.train.take(self.held)
 
     def table(
-        self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Clusters, suspect: Tensor
+        self, detector: Detector, outcome: Outcome, scores: Tensor, kinds: Clusters | None, suspect: Tensor
     ) -> pd.DataFrame:
         """A row for each training sample, held-out ones too, in the source's order.
 
         `scores` are those of the samples trained on by `detector`, whose scores may be local; `trained_score` and
         `first_score` are by the detector that it wraps, after and before any weighing. `suspect` says which of them
-        were left out as suspects.
+        were left out as suspects. Without `kinds` all are in no cluster.
         """
         n = len(self.problem.train)
         trained = {
@@ -276,11 +276,13 @@ class Split:
         table = pd.DataFrame({"sample": list(self.problem.train.names), **columns})
         table["held_out"] = np.isin(np.arange(n), self.held)
         table["suspect"] = np.isin(np.arange(n), self.chosen[suspect.numpy()])
-        assert kinds.training is not None
-        assert kinds.training_as_new is not None
-        table["cluster"] = kinds.training.numpy()
-        table["cluster_as_new"] = kinds.training_as_new.nearest.numpy()
-        table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
+        table["cluster"] = NONE
+        if kinds is not None:
+            assert kinds.training is not None
+            assert kinds.training_as_new is not None
+            table["cluster"] = kinds.training.numpy()
+            table["cluster_as_new"] = kinds.training_as_new.nearest.numpy()
+            table["unknown_as_new"] = kinds.training_as_new.unknown.numpy()
         if self.problem.train_groups is not None:
             table["group"] = group_column(self.problem.train_groups)
         return table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from ..core import messages
 from ..core.bounds import shown
 from ..core.context import Scenes
-from ..core.data import Data
+from ..core.data import Data, MadeNames
 from ..core.modality import SPECTRUM
 from ..core.problem import Facts, Labelled, Problem
 from ..core.readers import select
@@ -349,7 +349,7 @@ class Pixels:
 
 
 @dataclass(frozen=True, eq=False)
-class PixelNames(Sequence[str]):
+class PixelNames(MadeNames):
     """Names of pixels, made when they are asked for.
 
     Attributes:
@@ -375,10 +375,13 @@ class PixelNames(Sequence[str]):
         row, column = divmod(place - int(self._ends[which]) + height * width, width)
         return f"{name}:{row},{column}" if name else f"{row},{column}"
 
+    def take(self, index: np.ndarray) -> PixelNames:
+        return PixelNames(self.scenes, index if self.place is None else self.place[index])
+
     def counts(self) -> dict[str, int]:
         """How many of these pixels each cube has, by its name."""
         place = np.arange(0) if self.place is None else self.place
-        within = np.diff(np.searchsorted(place, [0, *self._ends]))
+        within = np.bincount(np.searchsorted(self._ends, place, side="right"), minlength=len(self.scenes))
         sizes = [height * width for _, height, width in self.scenes] if self.place is None else within.tolist()
         return {name: size for (name, _, _), size in zip(self.scenes, sizes, strict=True)}
 

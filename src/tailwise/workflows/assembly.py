@@ -31,7 +31,7 @@ class Parts:
         trained: the samples that it was trained on; some of them become the run's fingerprint, drawn by `seed`.
         table: the score table of the training samples, calibrated.
         history: a row for each epoch.
-        clusters: those of the training samples.
+        clusters: those of the training samples, None where none were looked for.
         test: the table of the test samples.
         backbone: the ONNX file that reads the images, None where none was named.
         places: where the data lies; see `runs.places`.
@@ -86,13 +86,14 @@ def hold_to_limit(settings: dict[str, Any], table: pd.DataFrame, test: pd.DataFr
 def write_run(
     writer: store.Writer, settings: dict[str, Any], parts: Parts, summarise: Callable[[], dict[str, Any]]
 ) -> Run:
-    """Write the run whole, with its report."""
+    """Write the run whole, with the page of its report unless that was declined."""
     summary = summarise()
+    page = None if settings.get("no_report") else to_html(summary)
     samples = fingerprint.choose(parts.detector, parts.trained, parts.seed)
     pictures = None
     if samples is not None and parts.source is not None:
         pictures = fingerprint.pictures_of(parts.source, parts.trained, parts.seed, len(samples))
     return writer.finish(
-        settings, parts.detector, parts.table, parts.history, summary, to_html(summary), parts.clusters, parts.test,
+        settings, parts.detector, parts.table, parts.history, summary, page, parts.clusters, parts.test,
         samples, parts.backbone, parts.places, pictures,
     )  # fmt: skip

@@ -55,7 +55,7 @@ def placed_by(opened: Run) -> Clusters:
     """The clusters of a run, which place new samples."""
     clusters = opened.clusters()
     if clusters is None or "cluster_as_new" not in opened.scores():
-        raise InputError(f"{opened.path} was made before runs kept their kinds", "fit again")
+        raise InputError(f"{opened.path} keeps no clusters", "fit again, without --no-clusters")
     return clusters
 
 

@@ -102,12 +102,12 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         if doubt := checks.doubt_of_weights(weighting, outcome):
             messages.note(doubt)
             settings["notes"] = (*settings["notes"], doubt)
-        clusters = Clusters.learn(problem.train, request.seed)
+        clusters = None if request.no_clusters else Clusters.learn(problem.train, request.seed)
         table = split.table(detector, outcome, fitted.scores, clusters, suspect)
         if doubt := unlabelled.sentence(request, problem, table):
             messages.warning(doubt)
         settings["unlabelled"] = doubt
-        closest = scorer.closest(clusters) if request.per_cluster else None
+        closest = scorer.closest(clusters) if request.per_cluster and clusters is not None else None
         kinds = scorer.kinds_of(split.labelled, closest) if request.per_cluster or request.per_group else None
         table = with_calibration(table, None if cross_fitted is None else cross_fitted.scores, kinds)
         thresholds.warn(table, request.false_alarms, cross_fitted is not None)

@@ -58,6 +58,8 @@ class Request:
     reviewed: str = ""
     smoothing: float = score_maps.SMOOTHING
     seed: int = 0
+    no_report: bool = False
+    no_clusters: bool = False
     log: str = ""
     command: str = ""
 
@@ -68,6 +70,8 @@ class Request:
             raise InputError(
                 "thresholds are set for each cluster or for each group, not both", "choose --per-cluster or --per-group"
             )
+        if self.per_cluster and self.no_clusters:
+            raise InputError("a threshold for each cluster needs clusters", "leave out --no-clusters, or --per-cluster")
         if self.whole_groups and (self.per_group or self.balance):
             raise InputError(
                 "whole_groups says that a group is one part, seen several times, and these are held out together: they "
