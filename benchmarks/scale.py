@@ -148,7 +148,8 @@ def page(every: list[dict[str, Any]]) -> str:
         every,
         key=lambda row: (row["settings"]["columns"], order.index(row["settings"]["method"]), row["settings"]["rows"]),
     )
-    lines, before = [], None
+    lines: list[list[str]] = []
+    before: dict[str, Any] | None = None
     for row in every:
         settings = row["settings"]
         named = [settings["method"], f"{settings['rows']:,} x {settings['columns']:,}"]

@@ -268,3 +268,33 @@ def test_axes_of_few_wide_samples_are_those_of_all_numbers(monkeypatch):
     variances, directions = local_scores._principal(samples)
     torch.testing.assert_close(variances[:-1], values[:-1], rtol=1e-5, atol=0)
     torch.testing.assert_close((axes * directions).sum(0).abs()[:-1], torch.ones(19), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("standardise", [True, False])
+def test_few_wide_samples_are_left_out_along_their_own_coordinates(standardise, monkeypatch):
+    """Distances of 30 samples of 200 numbers, as of 30 coordinates: the scores are the same, in a space of 30."""
+    samples = torch.randn(30, 200, generator=torch.Generator().manual_seed(0)) * torch.arange(1, 201)
+    scores, remembered = [], []
+    remember = local_scores.Memory.remember
+    monkeypatch.setattr(
+        local_scores.Memory,
+        "remember",
+        lambda memory, rows, *more: remembered.append(rows) or remember(memory, rows, *more),
+    )
+    # An axis that samples do not vary along may be any of 170, or of 3.
+    principal = local_scores._principal
+
+    def varied(rows):
+        values, axes = principal(rows)
+        return values, axes * (values > 1e-9 * values[0])
+
+    monkeypatch.setattr(local_scores, "_principal", varied)
+    for wide in (10_000, 100):
+        monkeypatch.setattr(local_scores, "_WIDE", wide)
+        data = Data(samples if standardise else samples[:, None], range(30), modality=ROW if standardise else SPECTRUM)
+        detector = registry.find("detector", "nearest-neighbours")()
+        fit(detector, data)
+        scores.append(local_scores.LocalScores(neighbours=5, nearest=3).fit(detector, data).training_scores)
+    torch.testing.assert_close(scores[1], scores[0], rtol=1e-3, atol=1e-3)
+    assert {rows.shape[1] for rows in remembered[: len(remembered) // 2]} == {200}
+    assert [rows.shape[1] for rows in remembered[len(remembered) // 2 :]].count(30) > 3

@@ -110,3 +110,21 @@ def test_oddness_of_large_sets_is_that_of_their_parts(monkeypatch: pytest.Monkey
     assert np.corrcoef(whole, parts)[0, 1] > 0.8
     # The first part scores others; it agrees with itself on its own half.
     assert np.isclose(oddness.score(rows(values)).numpy(), parts, rtol=1e-5).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_what_is_usual_in_a_large_set_is_told_by_no_more_samples_than_in_a_small_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    within = suspects.Memory.reach_within
+    monkeypatch.setattr(
+        suspects.Memory, "reach_within", lambda memory, index: asked.append(len(index)) or within(memory, index)
+    )
+    for name, count in (("_PART", 500), ("_USUAL", 600), ("_USUAL_OF_PART", 60)):
+        monkeypatch.setattr(suspects, name, count)
+    rows = torch.randn(5_000, 6, generator=torch.Generator().manual_seed(0))
+    rows[::500] = 9 + 0.1 * rows[::500]  # a lump, of which each part has one or so
+    rows[1:100] = 9 + 0.1 * rows[1:100]
+    suspects.find(Data(rows, range(len(rows))))
+    assert asked
+    assert all(60 <= count < 100 for count in asked), asked

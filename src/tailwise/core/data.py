@@ -121,9 +121,12 @@ class Data:
         index = torch.as_tensor(np.asarray(index), dtype=torch.long)
         if torch.equal(index, torch.arange(len(self))):
             return self
-        made = isinstance(self.names, MadeNames)
-        names = self.names.take(index.numpy()) if made else [self.names[i] for i in index.tolist()]
-        return replace(self, samples=select(self.samples, index), names=names, context=self._around(index))
+        return replace(self, samples=select(self.samples, index), names=self._names(index), context=self._around(index))
+
+    def _names(self, index: Tensor) -> Sequence[str]:
+        if isinstance(self.names, MadeNames):
+            return self.names.take(index.numpy())
+        return [self.names[i] for i in index.tolist()]
 
     def about(self, centre: Tensor | None) -> Data:
         """The same samples with another centre taken off them."""

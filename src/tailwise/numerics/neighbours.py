@@ -1,6 +1,6 @@
 """Nearest neighbours and the embedding they are looked up in.
 
-Distances are Euclidean. Sets of at most 50,000 are searched exactly, in blocks. A larger one is parted into cells
+Distances are Euclidean. Sets of at most 100,000 are searched exactly, in blocks. A larger one is parted into cells
 around centres by k-means, and a sample's neighbours are searched in the cells that are nearest to it (an inverted
 file, as in Sivic & Zisserman 2003), which costs O(n^1.5): some are missed, and the next nearest stand in for them.
 """
@@ -23,8 +23,8 @@ from . import export_ops
 # Above this many samples the search within one set goes through cells: exact search is quadratic.
 _EXACT_SAMPLES = 8_000
 # Above this many a search in another set does. Below it they save at most .3 ms a sample of 32 numbers, and where
-# samples have no kinds a quarter or more of the true neighbours is lost (benchmarks/neighbour_search.py).
-EXACT_REFERENCE = 50_000
+# samples have no kinds a third of the true neighbours is lost (benchmarks/neighbour_search.py).
+EXACT_REFERENCE = 100_000
 _BLOCK_ENTRIES, _DISTANCES, _SMALL_BLOCK = 4_000_000, 2_000_000, 1_000_000
 # What fits into a processor's cache is neither written to memory nor read from it again.
 _CACHED_ENTRIES = 200_000
@@ -63,7 +63,7 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
     """Distances [q, k] and indices [q, k] of the k nearest reference rows, nearest first, the first of equals.
 
     `query` is [q, d], `reference` [m, d] with m >= k; `centred` says that its mean is about zero already. Distances are
-    exact, and in double precision where there is one. Among more than 50,000 rows some of the nearest are missed, the
+    exact, and in double precision where there is one. Among more than 100,000 rows some of the nearest are missed, the
     same ones whatever else is asked; `exactly` misses none.
     """
     given = reference

@@ -32,6 +32,8 @@ _MOST_SAMPLES = 20_000
 _MOST_AXES = 512
 # Above this many numbers axes come from the products of samples, where these are fewer.
 _WIDE = 2_048
+# As a share of the largest variance.
+_NO_VARIANCE = 1e-9
 # Share of the mean variance added to each axis before whitening, so that empty axes do not drown the others.
 _SHRINKAGE = 0.05
 # What the cues look at, in their order.
@@ -259,8 +261,12 @@ class LocallyScored(Around):
         for each in range(int(fold.max()) + 1):
             memory = Memory(self.rule, self.memory.whitens).to(samples.device)
             others = self.scores[fold != each]
-            memory.learn(samples[fold != each], standardise)
-            near, local, _ = memory(samples[fold == each])
+            placed, numbers = samples, samples.shape[1]
+            if wide := numbers > _WIDE and numbers > 2 * len(samples):
+                mean, scale = _middle_and_scale(samples[fold != each], standardise)
+                placed = _coordinates((samples - mean) / scale)
+            memory.learn(placed[fold != each], standardise and not wide, numbers)
+            near, local, _ = memory(placed[fold == each])
             found.append(_Parts.of(self.scores[fold == each], others[near], local))
         order = fold.argsort(stable=True).argsort()
         joined = (torch.cat([getattr(each, name) for each in found], -1) for name in ("values", "levels", "relative"))
@@ -419,9 +425,11 @@ class Memory(nn.Module):
         # Follows from the above.
         self.register_buffer("whitened", torch.zeros(1, 1), persistent=False)
 
-    def learn(self, samples: Tensor, standardise: bool) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    def learn(
+        self, samples: Tensor, standardise: bool, numbers: int | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         """Remember samples [m, d]. Of each without itself: its neighbours [m, many], and its local distances."""
-        self.remember(samples, standardise)
+        self.remember(samples, standardise, numbers)
         around = self._surroundings((self.samples, self.whitened))
         self._set_floor(around)
         self.reach = self._log(around.distances).to(samples)
@@ -429,16 +437,15 @@ class Memory(nn.Module):
         self.level = torch.cat([self.reach[0][:, None], few], 1).mean(1)
         return around.near[0], self._local(around)
 
-    def remember(self, samples: Tensor, standardise: bool) -> None:
-        """Place samples [m, d] in both spaces."""
-        self.mean = samples.mean(0)
-        std = samples.std(0, correction=0)
-        # Features differ in their units of measure; pixels and bands do not.
-        useful = (std > 1e-6 * std.max().clamp_min(1e-30)) & standardise
-        self.scale = torch.where(useful, std, 1.0)
+    def remember(self, samples: Tensor, standardise: bool, numbers: int | None = None) -> None:
+        """Place samples [m, d] in both spaces; they are coordinates of so many numbers, d where that is not said."""
+        self.mean, self.scale = _middle_and_scale(samples, standardise)
         self.samples = (samples - self.mean) / self.scale
         values, axes = _principal(self.samples)
-        added = _SHRINKAGE * values.sum() / samples.shape[1]
+        if numbers and numbers > samples.shape[1]:
+            # Of the many directions that these samples do not vary in, coordinates hold but those of other samples.
+            axes = axes * (values > _NO_VARIANCE * values[0])
+        added = _SHRINKAGE * values.sum() / (numbers or samples.shape[1])
         self.whitening = axes / (values + added).clamp_min(1e-12).sqrt()
         self.project()
 
@@ -530,6 +537,21 @@ def middle_and_spread(values: Tensor) -> tuple[Tensor, Tensor]:
     middle = values.median(1).values
     spread = _MAD_TO_STD * (values - middle[:, None]).abs().median(1).values
     return middle, torch.where(spread > 0, spread, values.std(1, correction=0).clamp_min(1e-12))
+
+
+def _middle_and_scale(samples: Tensor, standardise: bool) -> tuple[Tensor, Tensor]:
+    """Means [d] of samples [m, d] and what their numbers are divided by [d]."""
+    std = samples.std(0, correction=0)
+    # Features differ in their units of measure; pixels and bands do not.
+    useful = (std > 1e-6 * std.max().clamp_min(1e-30)) & standardise
+    return samples.mean(0), torch.where(useful, std, 1.0)
+
+
+def _coordinates(samples: Tensor) -> Tensor:
+    """Samples [m, d] as [m, m], as far from each other and from flats through each other as they are, for fewer numbers
+    take less time."""
+    values, axes = torch.linalg.eigh(numerics_neighbours.products(samples, samples))
+    return (axes * values.clamp_min(0).sqrt()).to(samples)
 
 
 def _principal(standard: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,8 @@ _FEWEST = 20
 # A lump of anomalies up to this size does not excuse its members.
 _LARGE_LUMP = 20
 _PART = 20_000
-# Of a larger part what is usual is told by so many samples, drawn.
-_USUAL_PART = 8_000
+# What is usual is told by so many samples in all, drawn, and by at least so many of a part.
+_USUAL, _USUAL_OF_PART = 8_000, 1_000
 # Data looks unlabelled where more than this share, and so many, of at most so many samples are odd by so many robust
 # deviations of oddness.
 _ODD, _MOST_ODD, _FEWEST_ODD, _LOOKED_AT = 5.0, 0.04, 5, 2_000
@@ -43,25 +43,27 @@ _ODD, _MOST_ODD, _FEWEST_ODD, _LOOKED_AT = 5.0, 0.04, 5, 2_000
 def find(data: Data) -> Tensor:
     """Which samples [n] are suspects; none where samples have no local scores, or are fewer than 20.
 
-    A larger set is looked at in random parts of at most 20,000 samples; of more than 8,000, a random 8,000 say how far
-    apart samples usually are.
+    A larger set is looked at in random parts of at most 20,000 samples; of more than 8,000 in all, a random 8,000 say
+    how far apart samples usually are, at least 1,000 of each part.
     """
     found = torch.zeros(len(data), dtype=torch.bool)
     if not data.modality.local_scores:
         return found
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-    for part in order.tensor_split(-(-len(data) // _PART)):
+    parts = order.tensor_split(-(-len(data) // _PART))
+    for part in parts:
         if len(part) >= _FEWEST:
-            found[part] = _among(data.take(part))
+            found[part] = _among(data.take(part), max(_USUAL_OF_PART, _USUAL // len(parts)))
     return found if float(found.float().mean()) <= _MOST else torch.zeros_like(found)
 
 
-def _among(data: Data) -> Tensor:
+def _among(data: Data, usual: int = _USUAL) -> Tensor:
+    """Suspects among all of at most 20,000 samples, `usual` of which say how far apart samples are."""
     memory = _placed(data, LocalScores.nearest)
     suspect = robust_deviations(memory.whitened.norm(dim=1)[None])[0] > _FAR
     far = suspect.nonzero().flatten()
     if len(far):
-        drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_USUAL_PART]
+        drawn = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:usual]
         reach = memory.reach_within(torch.cat([drawn, far]))
         middle, spread = (each[:, None] for each in middle_and_spread(reach[:, : len(drawn)]))
         suspect[far] = ((reach[:, len(drawn) :] - middle) / spread).mean(0) < _NEAR
