@@ -387,3 +387,10 @@ def test_a_threshold_from_what_trained_promises_nothing(held_out: int, said: str
         "far_above": [], "sets_the_threshold": [], "failed_checks": [], "unlabelled": "", "report": "", "next": "",
     }  # fmt: skip
     assert said in next(line for line in lines(came) if line.startswith("threshold"))
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+@pytest.mark.parametrize("normals", [1, 19, 200, 100_000])
+def test_the_range_of_false_alarms_is_that_of_their_law(normals, crossed):
+    law = conformal.law_of_false_alarms(normals, 0.05, crossed)
+    assert conformal.range_of_false_alarms(normals, 0.05, 0.9, crossed) == pytest.approx((law.ppf(0.05), law.ppf(0.95)))

@@ -145,8 +145,10 @@ def range_of_false_alarms(
 ) -> tuple[float, float]:
     """Between which shares the false alarms of one calibration lie, in `level` of calibrations; see
     `law_of_false_alarms`."""
-    law = law_of_false_alarms(normals, false_alarms, crossed)
-    return float(law.ppf((1 - level) / 2)), float(law.ppf((1 + level) / 2))
+    # Not by the law itself: `scipy.stats` takes most of a second to import, and a small fit needs nothing else of it.
+    of_law = _parameters(normals, false_alarms, crossed)
+    low, high = scipy.special.betaincinv(*of_law, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
 
 
 def law_of_false_alarms(normals: int, false_alarms: float, crossed: bool = False) -> Any:
@@ -159,11 +161,16 @@ def law_of_false_alarms(normals: int, false_alarms: float, crossed: bool = False
         crossed: each score is by a detector that learnt the other samples. Such scores depend on each other: a sample
             is its neighbours' neighbour. Then it is the Beta law of the same mean, and of 1.5 times the variance.
     """
+    return scipy.stats.beta(*_parameters(normals, false_alarms, crossed))
+
+
+def _parameters(normals: int, false_alarms: float, crossed: bool) -> tuple[float, float]:
+    """Of the Beta law of false alarms."""
     place = min(math.ceil((normals + 1) * (1 - false_alarms) - 1e-9), normals)
     above, total = normals + 1 - place, normals + 1
     # The variance falls with the total plus 1.
     wider = max((total + 1) / _VARIANCE_OF_CROSSED - 1, 1e-6) / total if crossed else 1.0
-    return scipy.stats.beta(wider * above, wider * place)
+    return wider * above, wider * place
 
 
 def held_out_count(samples: int, false_alarms: float) -> int:
