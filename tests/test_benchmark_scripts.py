@@ -151,6 +151,20 @@ def test_the_page_of_diffusion_is_that_of_the_rows(module_of: Callable[[Path], M
     assert script.PAGE.read_text() == script.page(script.rows.read_rows(script.RESULTS))
 
 
+def test_the_page_of_growth_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(ROOT / "benchmarks" / "scale.py")
+    assert script.PAGE.read_text() == script.page(script.rows.read_rows(script.RESULTS))
+
+
+def test_the_exponent_of_growth_is_that_of_the_size_before(module_of: Callable[[Path], ModuleType]) -> None:
+    script = module_of(ROOT / "benchmarks" / "scale.py")
+    grown = [
+        {"settings": {"method": "x", "rows": rows, "columns": 32, "seed": 0}, "status": "ok", "auroc": 1.0,
+         "fit": rows**1.5, "score": float(rows), "peak_mb": 1} for rows in (10_000, 100)
+    ]  # fmt: skip
+    assert "| x | 10,000 x 32 | 1000000.0 | 1.50 | 10000.0 | 1.00 | 1 | 1.000 |" in script.page(grown)
+
+
 def test_the_page_of_thresholds_of_maps_is_that_of_the_rows(module_of: Callable[[Path], ModuleType]) -> None:
     script = module_of(ROOT / "benchmarks" / "map_thresholds.py")
     assert script.PAGE.read_text() == script.page()

@@ -504,3 +504,13 @@ def test_none_and_all_of_few_are_told_with_what_they_prove(hits: int, of: int, s
     assert counted(share_of(np.arange(of) < hits)).replace("\N{NO-BREAK SPACE}", " ") == said
     if hits == 0:
         assert f"{100 * 3.8416 / (of + 3.8416):.0f}" in said
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 5), (5, 5), (1, 7), (130, 4_000)])
+def test_intervals_of_shares_are_scipys(count: int, of: int) -> None:
+    from scipy.stats import binomtest
+
+    share = intervals.share_of(np.arange(of) < count)
+    assert (share["low"], share["high"]) == pytest.approx(
+        binomtest(count, of).proportion_ci(method="wilson"), abs=1e-12
+    )
