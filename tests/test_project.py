@@ -139,7 +139,11 @@ def test_every_detector_file_registers_and_so_meets_the_contracts(module_of: Cal
     assert files == {entry.member.__module__.rpartition(".")[2] for entry in registered}
     cases = module_of(ROOT / "tests" / "test_detectors.py").CASES
     # Those that need named modalities have their contracts beside them.
-    makers = module_of(ROOT / "tests" / "test_two_modalities.py").MAKERS
+    makers = {
+        maker
+        for name in ("test_two_modalities.py", "test_zero_shot_patches.py")
+        for maker in module_of(ROOT / "tests" / name).MAKERS
+    }
     elsewhere = {name for name, entry in registry.entries("detector").items() if entry.member in makers}
     assert {case.values[0] for case in cases} | elsewhere == set(registry.entries("detector"))
 

@@ -46,12 +46,16 @@ class Surfaces(Case):
         return self.around(values[kind, torch.arange(samples)])
 
 
+MAKERS = (ZeroShotPatches,)
+
+
 @pytest.mark.parametrize("contract", CONTRACTS)
-def test_contract(contract: str) -> None:
+@pytest.mark.parametrize("maker", MAKERS, ids=lambda maker: maker.__name__)
+def test_contract(maker: type[ZeroShotPatches], contract: str) -> None:
     """Where weights are compared, memories keep everything, so that rounding cannot choose other patches."""
     compared = contract in ("weight_is_copies", "zero_weight_is_absence", "scale_of_weights_cancels")
     share = 1.0 if compared else 0.1
-    CONTRACTS[contract](Surfaces(lambda: ZeroShotPatches(GEOMETRY, share=share), SHAPE, FEATURE_MAP))
+    CONTRACTS[contract](Surfaces(lambda: maker(GEOMETRY, share=share), SHAPE, FEATURE_MAP))
 
 
 def data(values: Tensor) -> Data:
