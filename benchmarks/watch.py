@@ -87,7 +87,9 @@ class Case:
         self.shares = dict(zip(kinds.tolist(), (counts / counts.sum()).tolist(), strict=True))
 
     def watch(self, seed: int) -> Martingales:
-        found = Martingales(planned(self.shares, float(self.reference.unknown.mean()), LEVEL), seed)
+        assert self.reference.places is not None
+        axes = self.reference.places.shape[1]
+        found = Martingales(planned(self.shares, float(self.reference.unknown.mean()), LEVEL, axes), seed)
         found.remember(self.reference)
         return found
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tailwise.calibration.drift import Population
-from tailwise.calibration.martingales import SCORE, SHARE, UNKNOWN, Martingales, planned
+from tailwise.calibration.martingales import PLACE, SCORE, SHARE, UNKNOWN, Martingales, planned
 
 USUAL = {0: 0.6, 1: 0.3, 2: 0.1}
 
@@ -31,9 +31,10 @@ def test_bets_are_fair() -> None:
 
 
 def test_the_parts_of_the_level_are_the_level() -> None:
-    tests = planned(USUAL, 0.05, 0.03)
-    assert sum(test.level for test in tests) == pytest.approx(0.03)
-    assert len({test.name for test in tests}) == len(tests)
+    for axes in (0, 3):
+        tests = planned(USUAL, 0.05, 0.03, axes)
+        assert sum(test.level for test in tests) == pytest.approx(0.03)
+        assert len({test.name for test in tests}) == len(tests)
 
 
 def test_what_a_test_has_is_in_the_mean_what_it_began_with() -> None:
@@ -78,6 +79,20 @@ def test_a_change_is_called_by_its_name(change: dict[str, object], aspect: str, 
         assert (aspect, cluster) in {(test.aspect, test.cluster) for test in called}
         assert all(before < at <= before + 600 for at in watch.called[watch.called > 0])
         assert [test for test in watch.observe(samples(4, 50, **change)) if test in called] == []  # type: ignore[arg-type]
+
+
+def test_a_kind_that_moves_along_an_axis_is_called() -> None:
+    def placed(seed: int, moved: float) -> Population:
+        stream, random = samples(seed, 500), np.random.default_rng(100 + seed)
+        places = random.normal(size=(500, 3))
+        places[stream.clusters == 1, 2] += moved
+        return Population(stream.clusters, stream.unknown, stream.scores, places)
+
+    watch = Martingales(planned(USUAL, 0.05, 0.05, axes=3))
+    watch.remember(placed(1, 0.0))
+    assert watch.observe(placed(2, 0.0)) == []
+    called = watch.observe(placed(3, 1.0))
+    assert [(test.aspect, test.cluster, test.axis) for test in called] == [(PLACE, 1, 2)]
 
 
 def test_how_the_samples_arrive_makes_no_difference() -> None:

@@ -66,6 +66,7 @@ def counted(out: Path) -> pd.DataFrame:
 def test_what_arrives_is_counted_once(run: Path, incoming: Path, tmp_path: Path) -> None:
     found = watch(run, incoming, tmp_path / "out")
     assert (found.samples, found.alarm) == (100, False)
+    assert "place of kind 0 along axis 1" in (tmp_path / "out" / "watch.html").read_text()
     opened, expected = tailwise.open_run(run), {}
     table = pd.concat([opened.score(str(path)) for path in sorted(incoming.rglob("*.csv"))])
     places = np.concatenate([_nearest(opened, path) for path in sorted(incoming.rglob("*.csv"))])
@@ -309,7 +310,7 @@ def test_pictures_are_watched_and_what_is_reviewed_updates_the_run(tmp_path: Pat
 def test_a_long_stream_keeps_a_curve_and_not_every_look(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "watch.sqlite", {"run": "a"})
     for place in range(600):
-        sample = (0, str(place), 0.0, 0.5, False, 0, False)
+        sample = (0, str(place), 0.0, 0.5, False, 0, False, [0.25])
         ledger.enter([Arrival(f"{place}.csv", 0, 9)], [sample], [], {"samples": place}, {"score": 0.1 * place}, [])
     looks = ledger.looks()["samples"]
     assert 100 < len(looks) < 300

@@ -40,8 +40,9 @@ _LEAST = 0.01
 _MOST_AT_STAKE = 0.9
 # What is at stake from the start, and the samples in which a third of the rest follows.
 _AT_START, _STARTS = 0.5, 100
+_ALL = slice(None)
 _KEPT = ("logs", "counts", "highest", "called")
-SCORE, SHARE, UNKNOWN = "score", "share", "unknown"
+SCORE, SHARE, UNKNOWN, PLACE = "score", "share", "unknown", "place"
 
 
 @dataclass(frozen=True)
@@ -49,21 +50,24 @@ class SequentialTest:
     """A question asked of every sample, or of every sample of one kind.
 
     Attributes:
-        aspect: "score", "share" or "unknown".
+        aspect: "score", "share", "unknown" or "place".
         cluster: the kind in question, -1 being none; None for all samples.
         steps: the bets (a, r) on its p-values.
         level: its part of the chance of a false alarm.
+        axis: of places, along which.
     """
 
     aspect: str
     cluster: int | None
     steps: tuple[tuple[float, float], ...]
     level: float
+    axis: int | None = None
 
     @property
     def name(self) -> str:
         """What people call it."""
-        return f"{self.aspect} of {name_of(self.cluster)}"
+        along = "" if self.axis is None else f" along axis {self.axis + 1}"
+        return f"{self.aspect} of {name_of(self.cluster)}{along}"
 
 
 def name_of(cluster: int | None) -> str:
@@ -71,25 +75,27 @@ def name_of(cluster: int | None) -> str:
     return "all samples" if cluster is None else "no kind" if cluster < 0 else f"kind {cluster}"
 
 
-def planned(usual: Mapping[int, float], unknown: float, level: float) -> tuple[SequentialTest, ...]:
-    """Tests of scores and unlike samples of all and of each kind, and of the share of each kind. All samples have half
-    of the level; the kinds share the other half, one part by their size and as much evenly, and unlike samples have
-    half of what a kind has.
+def planned(usual: Mapping[int, float], unknown: float, level: float, axes: int = 0) -> tuple[SequentialTest, ...]:
+    """Tests of scores and unlike samples of all and of each kind, and of the share of each kind and where it lies. All
+    samples have half of the level; the kinds share the other half, one part by their size and as much evenly.
 
     Args:
         usual: the share of each kind among training samples.
         unknown: the share of these that is unlike all others.
         level: the chance that any test is ever called where nothing has changed.
+        axes: along how many it is looked where the samples of a kind lie.
     """
     check_share(level, "level")
     scores, more = (*_HIGHER, *_LOWER), _multiples(unknown, _MORE)
     found = [SequentialTest(SCORE, None, scores, level / 4), SequentialTest(UNKNOWN, None, more, level / 4)]
     for cluster, share in usual.items():
         part = level / 2 * (share / sum(usual.values()) + 1 / len(usual)) / 2
-        found.append(SequentialTest(UNKNOWN, cluster, more, part / 2))
-        found.append(SequentialTest(SCORE, cluster, scores, part / 4))
+        steps = {UNKNOWN: more, SCORE: scores}
         if len(usual) > 1:
-            found.append(SequentialTest(SHARE, cluster, _multiples(share, _SHARES), part / 4))
+            steps[SHARE] = _multiples(share, _SHARES)
+        part /= len(steps) + (axes > 0)
+        found += [SequentialTest(aspect, cluster, bets, part) for aspect, bets in steps.items()]
+        found += [SequentialTest(PLACE, cluster, scores, part / axes, axis) for axis in range(axes)]
     return tuple(found)
 
 
@@ -144,6 +150,12 @@ class Martingales:
         self.samples = 0
         self._limits = np.array([-math.log(test.level) for test in self.tests])
         self._seen = _Seen()
+        # What is asked of every sample, and what of those of a kind.
+        self._of_all = [i for i, test in enumerate(self.tests) if test.cluster is None or test.aspect == SHARE]
+        self._of_kind: dict[int | None, list[int]] = {}
+        for i, test in enumerate(self.tests):
+            if i not in self._of_all:
+                self._of_kind.setdefault(test.cluster, []).append(i)
 
     def remember(self, earlier: Population) -> None:
         """Samples that new ones are ranked among, without a bet: training samples as if they were new, with scores
@@ -182,19 +194,20 @@ class Martingales:
         stream = np.random.Philox(key=self._seed).advance(self.samples * blocks)
         return np.random.Generator(stream).random((count, 4 * blocks))[:, : len(self.tests)]
 
-    def _p_values(self, cluster: int, unknown: bool, score: float, drawn: np.ndarray) -> np.ndarray:
+    def _p_values(
+        self, cluster: int, unknown: bool, score: float, place: Sequence[float], drawn: np.ndarray
+    ) -> np.ndarray:
         """[test], NaN where a test asks nothing of such a sample."""
         found, seen = np.full(len(self.tests), np.nan), self._seen
-        for i, test in enumerate(self.tests):
+        for i in self._of_all + self._of_kind.get(cluster, []):
+            test = self.tests[i]
             of = test.cluster
             if test.aspect == SHARE:
                 found[i] = _of_share(of == cluster, seen.counts[of], seen.counts[None], drawn[i])
-            elif of not in (None, cluster):
-                continue
             elif test.aspect == UNKNOWN:
                 found[i] = _of_share(unknown, seen.unknown[of], seen.counts[of], drawn[i])
-            elif not math.isnan(score):
-                found[i] = seen.rank(of, score, drawn[i])
+            elif not math.isnan(value := score if test.axis is None else place[test.axis]):
+                found[i] = seen.rank((of, test.axis), value, drawn[i])
         return found
 
     def _bet(self, p: np.ndarray) -> None:
@@ -204,13 +217,13 @@ class Martingales:
         won = np.where(p[asked, None] <= self._steps[asked, :, 0], self._below[asked], self._above[asked])
         self.logs[asked] = np.logaddexp(self.logs[asked], woken) + won
         self.counts[asked] = t
-        wealth = self._wealth()
-        self.highest = np.maximum(self.highest, wealth)
-        self.called[(wealth >= self._limits) & (self.called == 0)] = self.samples
+        wealth = self._wealth(asked)
+        self.highest[asked] = np.maximum(self.highest[asked], wealth)
+        self.called[asked[(wealth >= self._limits[asked]) & (self.called[asked] == 0)]] = self.samples
 
-    def _wealth(self) -> np.ndarray:
-        """The logarithm of what each test has [test], what is not yet at stake included."""
-        return np.logaddexp(np.logaddexp.reduce(self.logs, axis=1), np.log(_unspent(self.counts)))
+    def _wealth(self, of: np.ndarray | slice = _ALL) -> np.ndarray:
+        """The logarithm of what these tests have [test], what is not yet at stake included."""
+        return np.logaddexp(np.logaddexp.reduce(self.logs[of], axis=1), np.log(_unspent(self.counts[of])))
 
 
 class _Seen:
@@ -220,25 +233,33 @@ class _Seen:
         # By kind, None being all samples.
         self.counts: Counter[int | None] = Counter()
         self.unknown: Counter[int | None] = Counter()
-        self._scores: dict[int | None, list[float]] = {}
+        # By kind and axis, None being the score.
+        self._values: dict[tuple[int | None, int | None], list[float]] = {}
 
-    def add(self, cluster: int, unknown: bool, score: float) -> None:
+    def add(self, cluster: int, unknown: bool, score: float, place: Sequence[float]) -> None:
         for of in (None, cluster):
             self.counts[of] += 1
             self.unknown[of] += unknown
-            if not math.isnan(score):
-                insort(self._scores.setdefault(of, []), score)
+            self._add((of, None), score)
+        for axis, value in enumerate(place):
+            self._add((cluster, axis), value)
 
-    def rank(self, of: int | None, score: float, drawn: float) -> float:
-        """The share of scores above one that is among them, its place among equals drawn."""
-        scores = self._scores[of]
-        low, high = bisect_left(scores, score), bisect_right(scores, score)
-        return (len(scores) - high + drawn * (high - low)) / len(scores)
+    def _add(self, key: tuple[int | None, int | None], value: float) -> None:
+        if not math.isnan(value):
+            insort(self._values.setdefault(key, []), value)
+
+    def rank(self, key: tuple[int | None, int | None], value: float, drawn: float) -> float:
+        """The share of values above one that is among them, its place among equals drawn."""
+        values = self._values[key]
+        low, high = bisect_left(values, value), bisect_right(values, value)
+        return (len(values) - high + drawn * (high - low)) / len(values)
 
 
-def _rows(samples: Population) -> Iterator[tuple[int, bool, float]]:
-    """Cluster, whether unlike all, and score of each sample."""
-    return zip(*(part.tolist() for part in (samples.clusters, samples.unknown, samples.scores)), strict=True)
+def _rows(samples: Population) -> Iterator[tuple[int, bool, float, Sequence[float]]]:
+    """Cluster, whether unlike all, score and place of each sample."""
+    places: Any = [()] * len(samples) if samples.places is None else samples.places.tolist()
+    columns = (part.tolist() for part in (samples.clusters, samples.unknown, samples.scores))
+    return zip(*columns, places, strict=True)
 
 
 def _of_share(is_one: bool, ones: int, total: int, drawn: float) -> float:

@@ -308,7 +308,7 @@ def watch(
 
     Looking often costs nothing: if nothing changes, the chance that anything is ever called is at most the level,
     however often one looks. Tested are the scores and the number of samples that are unlike every training sample, of
-    all and of each kind, and how often each kind comes. What calls is named.
+    all and of each kind, and how often each kind comes and where it lies. What calls is named.
 
     The exit status is 4 as soon as something is called; with a webhook the watch goes on instead. Everything is counted
     in one transaction for each arrival, so the same command goes on after a crash, and counts nothing twice.

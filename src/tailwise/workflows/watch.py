@@ -22,7 +22,7 @@ import torch
 
 from ..calibration import martingales
 from ..calibration.drift import Population
-from ..calibration.martingales import SHARE, UNKNOWN, Martingales, SequentialTest, name_of
+from ..calibration.martingales import PLACE, SHARE, UNKNOWN, Martingales, SequentialTest, name_of
 from ..core import messages
 from ..core.modality import ROW
 from ..core.problem import Labelled, joined
@@ -43,6 +43,12 @@ LEDGER, PAGE, SHEET, ROWS = "watch.sqlite", "watch.html", "review.csv", "kept.cs
 _WEBHOOK_SECONDS = 10.0
 # The page takes a second to draw.
 _SECONDS_BETWEEN_PAGES = 10.0
+# With 190 of them an axis, places of training samples were as those of new ones (LOG.md).
+_SAMPLES_AN_AXIS = 50
+# What is kept of the table of scores.
+_KEPT = ("sample", "score", "p_value", "flagged")
+# Rows of the page's table of tests.
+_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,11 @@ class _Watch:
         self.batch_size, self.device, self.level = batch_size, device, level
         self.clusters = placed_by(run)
         earlier = reference_of(run.scores(), self.clusters)
+        self.axes = _axes(earlier)
+        earlier = replace(earlier, places=None if earlier.places is None else earlier.places[:, : self.axes])
         self.usual = {kind: float((earlier.clusters == kind).mean()) for kind in np.unique(earlier.clusters).tolist()}
         self.ledger = Ledger(out / LEDGER, {"run": run.settings.seal, "level": level, "seed": seed})
-        tests = martingales.planned(self.usual, float(earlier.unknown.mean()), level)
+        tests = martingales.planned(self.usual, float(earlier.unknown.mean()), level, self.axes)
         self.bets = Martingales(tests, seed)
         self.bets.remember(earlier)
         if not np.isfinite(earlier.scores).any():
@@ -177,16 +185,19 @@ class _Watch:
     def _count(self, came: Sequence[Came]) -> list[SequentialTest]:
         """Enter what came into the ledger; the tests that it calls."""
         came, whole, scores = self._scored(came)
-        samples: list[tuple[int, str, float, float, bool, int, bool]] = []
+        samples: list[tuple[int, str, float, float, bool, int, bool, list[float]]] = []
         kept: list[tuple[int, dict[str, Any]]] = []
         called: list[SequentialTest] = []
         if whole is not None:
             table, placed = self.run.table_of(whole, scores), self.clusters.place(whole.data)
-            new = Population(placed.nearest.numpy(), placed.unknown.numpy(), scores)
+            places = placed.along.numpy()[:, : self.axes]
+            new = Population(placed.nearest.numpy(), placed.unknown.numpy(), scores, places)
             called = self.bets.observe(new)
             of = [place for place, each in enumerate(came) if each.labelled for _ in range(len(each.labelled.data))]
             columns = (table["sample"], table["score"], table["p_value"], table["flagged"])
-            samples = list(zip(of, *(column.tolist() for column in (*columns, new.clusters, new.unknown)), strict=True))
+            samples = list(
+                zip(of, *(column.tolist() for column in (*columns, new.clusters, new.unknown, places)), strict=True)
+            )
             kept = self._to_look_at(whole, new, table)
         for each in came:
             if each.arrival.refused:
@@ -273,7 +284,7 @@ class _Watch:
             )
         looks = self.ledger.looks()
         evidence = [json.loads(text) for text in looks["evidence"]]
-        tests = [
+        tests: list[dict[str, Any]] = [
             {"name": test.name, "evidence": float(now), "called": int(at), "needed": 1 / test.level}
             for test, now, at in zip(self.bets.tests, self.bets.evidence(), self.bets.called, strict=True)
         ]
@@ -282,7 +293,7 @@ class _Watch:
             "samples": total,
             "level": self.level,
             "rows": rows,
-            "tests": sorted(tests, key=lambda test: -test["evidence"]),
+            "tests": sorted(tests, key=lambda test: -test["evidence"])[:_SHOWN],
             "calls": [
                 _said_of(call) | {"at": call["at"], "samples": int(call["samples"])}
                 for call in _dicts(self.ledger.calls())
@@ -314,9 +325,16 @@ class _Watch:
 
 
 def _population(samples: pd.DataFrame) -> Population:
-    return Population(
-        samples["cluster"].to_numpy(), samples["unknown"].to_numpy(dtype=bool), samples["score"].to_numpy(dtype=float)
-    )
+    clusters, unknown, scores = (samples[name].to_numpy() for name in ("cluster", "unknown", "score"))
+    places = np.array(samples["place"].tolist(), dtype=float).reshape(len(samples), -1)
+    return Population(clusters, unknown.astype(bool), scores.astype(float), places)
+
+
+def _axes(earlier: Population) -> int:
+    """Along how many axes places are compared: all that are kept, or none where so few samples lie closer to their own
+    axes than new ones do."""
+    axes = 0 if earlier.places is None else earlier.places.shape[1]
+    return axes if len(earlier) >= _SAMPLES_AN_AXIS * axes else 0
 
 
 def _append(path: Path, sheet: pd.DataFrame) -> None:
@@ -345,7 +363,8 @@ def _sentence(aspect: str, cluster: int | None) -> str:
     """What a call says, in words."""
     if aspect == UNKNOWN:
         return "something new comes: more samples than usual are unlike every training sample"
-    changed = f"how often {name_of(cluster)} comes" if aspect == SHARE else f"the scores of {name_of(cluster)}"
+    name = name_of(cluster)
+    changed = {SHARE: f"how often {name} comes", PLACE: f"where {name} lies"}.get(aspect, f"the scores of {name}")
     return f"normal has changed: {changed}"
 
 

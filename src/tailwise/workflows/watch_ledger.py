@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..errors import InputError
 
-_FORMAT = 1
+_FORMAT = 2
 # Evidence is kept of looks that are so many times as far into the stream: a curve needs no more, however long it is.
 _BETWEEN_LOOKS = 1.01
 _SCHEMA = """
@@ -30,7 +30,8 @@ CREATE TABLE arrivals (
     at REAL NOT NULL, refused TEXT NOT NULL, UNIQUE (file, start));
 CREATE TABLE samples (
     id INTEGER PRIMARY KEY, arrival INTEGER NOT NULL REFERENCES arrivals, name TEXT NOT NULL, score REAL NOT NULL,
-    p_value REAL NOT NULL, flagged INTEGER NOT NULL, cluster INTEGER NOT NULL, unknown INTEGER NOT NULL);
+    p_value REAL NOT NULL, flagged INTEGER NOT NULL, cluster INTEGER NOT NULL, unknown INTEGER NOT NULL,
+    place TEXT NOT NULL);
 CREATE TABLE looks (samples INTEGER PRIMARY KEY, at REAL NOT NULL, evidence TEXT NOT NULL);
 CREATE TABLE calls (test TEXT PRIMARY KEY, aspect TEXT NOT NULL, cluster INTEGER, samples INTEGER NOT NULL,
     at REAL NOT NULL, told INTEGER NOT NULL);
@@ -110,7 +111,7 @@ class Ledger:
     def enter(
         self,
         arrivals: Sequence[Arrival],
-        samples: Sequence[tuple[int, str, float, float, bool, int, bool]],
+        samples: Sequence[tuple[int, str, float, float, bool, int, bool, Sequence[float]]],
         kept: Sequence[tuple[int, Mapping[str, Any]]],
         bets: Mapping[str, Any],
         evidence: Mapping[str, float],
@@ -120,8 +121,8 @@ class Ledger:
 
         Args:
             arrivals: what came.
-            samples: of each its arrival's place, name, score, p-value, whether it is flagged, nearest cluster, and
-                whether it is unlike all.
+            samples: of each its arrival's place, name, score, p-value, whether it is flagged, nearest cluster,
+                whether it is unlike all, and where it lies.
             kept: places of samples that a person should look at, with what the sheet says of them.
             bets: the state of the tests after these samples.
             evidence: of the tests, by name.
@@ -134,10 +135,12 @@ class Ledger:
                 values = (a.file, a.start, a.stop, a.lines, now, a.refused)
                 row = "INSERT INTO arrivals (file, start, stop, lines, at, refused) VALUES (?, ?, ?, ?, ?, ?)"
                 ids.append(self._file.execute(row, values).lastrowid)
-            row = (
-                "INSERT INTO samples (arrival, name, score, p_value, flagged, cluster, unknown) VALUES (?,?,?,?,?,?,?)"
-            )
-            places = [self._file.execute(row, (ids[of], *values)).lastrowid for of, *values in samples]
+            columns = "arrival, name, score, p_value, flagged, cluster, unknown, place"
+            row = f"INSERT INTO samples ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            places = [
+                self._file.execute(row, (ids[of], *values, json.dumps(place))).lastrowid
+                for of, *values, place in samples
+            ]
             for place, content in kept:
                 self._file.execute(
                     "INSERT INTO kept (sample, content) VALUES (?, ?)", (places[place], json.dumps(dict(content)))
@@ -171,8 +174,9 @@ class Ledger:
         return int(stop), int(lines)
 
     def samples(self) -> pd.DataFrame:
-        """Cluster, whether unlike all, and score of each sample, in the order in which they came."""
-        return self._table("SELECT cluster, unknown, score FROM samples ORDER BY id")
+        """Cluster, whether unlike all, score and place of each sample, in the order in which they came."""
+        found = self._table("SELECT cluster, unknown, score, place FROM samples ORDER BY id")
+        return found.assign(place=found["place"].map(json.loads))
 
     def counts(self) -> pd.DataFrame:
         """Samples, flagged ones and ones unlike all, by nearest cluster."""
