@@ -65,6 +65,8 @@ METHODS = {
     "consistency only, tails": ("CrossModalMaps(compactness=0)", "both"),
     "LSFA, mean": ("CrossModalMaps(fusion='mean')", "both"),
     "LSFA": ("CrossModalMaps()", "both"),
+    "LSFA, consistency .02, mean": ("CrossModalMaps(consistency=0.02, fusion='mean')", "both"),
+    "LSFA, consistency .02": ("CrossModalMaps(consistency=0.02)", "both"),
     "CFM, small": ("CrossModalMapping()", "both"),
     "patch-ensemble, the default": ("PatchEnsemble()", "both"),
     "FPFH alone, larger memory": ("PatchMemory(share=0.1, neighbourhood=1)", "xyz"),
@@ -93,10 +95,12 @@ READINGS = {
 GENERATED = (
     "two memories, mean", "two memories, tails", "compactness only, mean", "compactness only, tails",
     "consistency only, mean", "consistency only, tails", "LSFA, mean", "LSFA", "CFM, small",
+    "LSFA, consistency .02, mean", "LSFA, consistency .02",
 )  # fmt: skip
 STEPPED = (
     "compactness only, mean", "compactness only, tails", "consistency only, mean", "consistency only, tails",
-    "LSFA, mean", "LSFA", "CFM, small", "zero-shot-patches", "zero-shot-patches, uniform anchors",
+    "LSFA, mean", "LSFA", "LSFA, consistency .02, mean", "LSFA, consistency .02", "CFM, small", "zero-shot-patches",
+    "zero-shot-patches, uniform anchors",
     "zero-shot-patches, no other parts",
 )  # fmt: skip
 HEAD = """# Photographs with geometry

@@ -57,7 +57,7 @@ class CrossModalMaps(TwoModalities):
         self,
         geometry: Count | None = None,
         compactness: NotNegative = 0.9,
-        consistency: NotNegative = 0.02,
+        consistency: NotNegative = 1.0,
         fusion: Fusion = "tails",
         share: Share = 0.1,
         top: Share = 0.005,
