@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..backbones import cache
 from ..core import registry
+from ..core.context import Graph
 from ..core.data import Data
 from ..core.modality import ROW, SPECTRUM, Modality
 from ..core.problem import Labelled
@@ -201,7 +202,10 @@ def load(settings: SourceSettings, scene: str) -> Pool:
     if settings.features:
         samples = cache.of_images(samples, settings.features, lambda images: _resized(images, settings.size))
     kind = ROW if settings.features or settings.flatten else everything.data.modality
-    data = Data(samples.flatten(1) if settings.flatten else samples, range(len(samples)), modality=kind)  # type: ignore[arg-type]
+    # Detectors of scenes are compared by scripts of their own: here a pixel is alone.
+    context = everything.data.context if isinstance(everything.data.context, Graph) else None
+    samples = samples.flatten(1) if settings.flatten else samples
+    data = Data(samples, range(len(samples)), context=context, modality=kind)  # type: ignore[arg-type]
     return Pool(data, everything.labels, None if everything.groups is None else everything.groups.astype(str), width)
 
 
