@@ -31,7 +31,9 @@ def test_options_are_the_parameters(command: object, capsys: pytest.CaptureFixtu
     name, parameters = command.__name__, inspect.signature(command).parameters  # type: ignore[attr-defined,arg-type]
     assert main.run([name, "--help"]) == 0
     options = set(re.findall(r"--([a-z][a-z-]+)", capsys.readouterr().out))
-    options = {option for option in options if not option.startswith("no-")} - {"help", "version", "out"}
+    # A switch that is off by default has a form that turns it off again.
+    options = {option for option in options if option.removeprefix("no-") not in options - {option}}
+    options -= {"help", "version", "out"}
     # A parameter of several options, such as how data is read, stands for its fields.
     values = {name: parameter.default for name, parameter in parameters.items()}
     names = [[f.name for f in fields(value)] if is_dataclass(value) else [name] for name, value in values.items()]
