@@ -166,8 +166,11 @@ def _first_screen(rows: list[Row], picture: str) -> str:
     tail = long_tailed(rows)
     neural = [row for row in tail if row["detector"] in NEURAL]
     steep = [row for row in neural if row["imbalance"] == _STEEP]
-    if not neural:
+    shown = f"![Change in AUPR by auto, by source and detector, with intervals]{picture}\n" if picture else ""
+    if not tail:
         return "There are no finished rows with a long tail yet.\n"
+    if not neural:
+        return f"Neither {' nor '.join(NEURAL)} was run: the tables say what the others do. {_BRACKETS}\n\n{shown}"
     told = f"; with the kinds told (the oracle): {say(neural, 'aupr', ORACLE)}"
     oracle = told if has(neural, ORACLE) else ""
     auto, name = (AUTO, "As `tailwise fit` sets them") if has(neural, AUTO) else (WEIGHTED, "Weighted")
@@ -183,8 +186,7 @@ def _first_screen(rows: list[Row], picture: str) -> str:
         f"**When should I not use it?** {_when_not(rows, auto)}",
     ]
     lines.append(f"{_PART_NOTES[rows[0]['part']]} {_BRACKETS}")
-    lines += [f"![Change in AUPR by auto, by source and detector, with intervals]{picture}"] if picture else []
-    return "\n\n".join(lines) + "\n"
+    return "\n\n".join([*lines, shown]) if shown else "\n\n".join(lines) + "\n"
 
 
 def _recovered(rows: list[Row], auto: Choice) -> str:
