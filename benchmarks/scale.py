@@ -2,10 +2,13 @@
 
 python benchmarks/scale.py run [--sizes 1000 10000 100000 1000000] [--methods ...] [--seed 0]
 python benchmarks/scale.py wide [--methods ...]
+python benchmarks/scale.py graph [--methods ...]
 python benchmarks/scale.py page
 
 Tables of 32 numbers hold five kinds of normal, each half as frequent as the one before; as many new rows are scored, of
-which one in a hundred is an anomaly: its noise is half again as wide. `wide` takes 5,000 x 2,000 and 300 x 20,000.
+which one in a hundred is an anomaly: its noise is half again as wide. `wide` takes 5,000 x 2,000 and 300 x 20,000,
+`graph` 100,000 such nodes with 1,000,000 edges, eight of ten within a kind; half of its normals are fitted, all nodes
+are scored.
 tailwise is timed as its commands, one process each, start and files included; PyOD (`pip install pyod`) from fit to
 scores, without start and files. Methods that a row exists for are left out. Rows go to benchmarks/results/scale.jsonl,
 the page to benchmarks/scale.md.
@@ -42,13 +45,14 @@ PAGE = Path(__file__).parent / "scale.md"
 KINDS, COLUMNS, ODD, WIDER = 5, 32, 0.01, 1.5
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 WIDE = ((5_000, 2_000), (300, 20_000))
+NODES, EDGES, WITHIN = 100_000, 1_000_000, 0.8
 DETECTORS = ("gaussian", "autoencoder", "nearest-neighbours")
 # Modules of PyOD's detectors, each with one class.
 PEERS = {"KNN": "knn", "ECOD": "ecod", "IForest": "iforest", "AutoEncoder": "auto_encoder"}
 HEAD = """# What fit and score cost as tables grow
 
 Written by `python benchmarks/scale.py page` from results/scale.jsonl. Generated tables of five kinds of normal; as
-many new rows are scored as were fitted, 1 % of them anomalies. CPU seconds of one thread on a machine that other work
+many new rows are scored as were fitted, 1 % of them anomalies; of a graph half of the normals are fitted. CPU seconds of one thread on a machine that other work
 shared, which raises them; peak memory is the larger of fit and score. tailwise: whole commands, their start (3 to 4 s)
 and files included. PyOD: from fit to scores. The exponent is that of the growth of CPU seconds from the size before.
 
@@ -66,6 +70,19 @@ def generated(count: int, columns: int, seed: int, odd: float = 0.0) -> tuple[np
     samples[anomalous] *= WIDER
     samples += centres.astype(np.float32)[generator.choice(KINDS, count, p=share / share.sum())]
     return samples, anomalous
+
+
+def graph(seed: int) -> dict[str, np.ndarray]:
+    """The arrays of a graph file."""
+    x, anomalous = generated(NODES, COLUMNS, seed, ODD)
+    centres = 4 * np.random.default_rng(0).normal(size=(KINDS, COLUMNS))
+    kind = ((x[:, None] - centres.astype(np.float32)) ** 2).sum(2).argmin(1)
+    generator = np.random.default_rng(seed)
+    start, end = generator.integers(0, NODES, (2, EDGES))
+    order, first = np.argsort(kind, kind="stable"), np.searchsorted(np.sort(kind), np.arange(KINDS + 1))
+    drawn = first[kind[start]] + (generator.random(EDGES) * (first[kind[start] + 1] - first[kind[start]])).astype(int)
+    end = np.where(generator.random(EDGES) < WITHIN, order[drawn], end)
+    return {"x": x, "edge_index": np.stack([start, end]), "y": anomalous.astype(np.int64)}
 
 
 def process(*words: str) -> dict[str, float]:
@@ -108,13 +125,19 @@ def measure_peer(name: str, folder: Path) -> None:
     np.save(folder / "scores.npy", scores)
 
 
-def measure(method: str, shape: tuple[int, int], seed: int) -> dict[str, Any]:
+def measure(method: str, shape: tuple[int, int], seed: int, edges: int = 0) -> dict[str, Any]:
     """What a row holds beside its settings."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        np.savez(folder / "train.npz", x=generated(*shape, seed)[0])
-        samples, anomalous = generated(*shape, seed + 1, ODD)
-        np.savez(folder / "test.npz", x=samples)
+        if edges:
+            arrays = graph(seed)
+            anomalous = arrays["y"] == 1
+            for part in ("train", "test"):
+                np.savez(folder / f"{part}.npz", **arrays)
+        else:
+            np.savez(folder / "train.npz", x=generated(*shape, seed)[0])
+            samples, anomalous = generated(*shape, seed + 1, ODD)
+            np.savez(folder / "test.npz", x=samples)
         try:
             found = (by_peer if method in PEERS else by_commands)(method, folder)
         except RuntimeError as error:
@@ -122,14 +145,15 @@ def measure(method: str, shape: tuple[int, int], seed: int) -> dict[str, Any]:
     return {"status": "ok", "auroc": metrics.auroc(anomalous, found.pop("scores")), **found}
 
 
-def append(shapes: Sequence[tuple[int, int]], methods: Sequence[str], seed: int) -> None:
+def append(shapes: Sequence[tuple[int, int]], methods: Sequence[str], seed: int, edges: int = 0) -> None:
     """Rows of the methods and sizes that have none yet."""
     done = {rows.key(row["settings"]) for row in rows.read_rows(RESULTS)} if RESULTS.exists() else set()
     for shape, method in itertools.product(shapes, methods):
         settings = {"method": method, "rows": shape[0], "columns": shape[1], "seed": seed}
+        settings |= {"edges": edges} if edges else {}
         if rows.key(settings) in done:
             continue
-        row = {"settings": settings, **measure(method, shape, seed), "load": round(os.getloadavg()[0], 1)}
+        row = {"settings": settings, **measure(method, shape, seed, edges), "load": round(os.getloadavg()[0], 1)}
         rows.append(RESULTS, row | {"commit": rows.commit(), "versions": rows.versions()})
         print(json.dumps(row), flush=True)
 
@@ -146,17 +170,25 @@ def page(every: list[dict[str, Any]]) -> str:
     order = [*DETECTORS, *(row["settings"]["method"] for row in every)]
     every = sorted(
         every,
-        key=lambda row: (row["settings"]["columns"], order.index(row["settings"]["method"]), row["settings"]["rows"]),
+        key=lambda row: (
+            "edges" in row["settings"],
+            row["settings"]["columns"],
+            order.index(row["settings"]["method"]),
+            row["settings"]["rows"],
+        ),
     )
     lines: list[list[str]] = []
     before: dict[str, Any] | None = None
     for row in every:
         settings = row["settings"]
-        named = [settings["method"], f"{settings['rows']:,} x {settings['columns']:,}"]
+        joined = f", {settings['edges']:,} edges" if "edges" in settings else ""
+        named = [settings["method"], f"{settings['rows']:,} x {settings['columns']:,}{joined}"]
         if row["status"] != "ok":
             lines.append([*named, row["error"], *[""] * 5])
             continue
-        alike = before is not None and all(before["settings"][k] == settings[k] for k in ("method", "columns"))
+        alike = before is not None and all(
+            before["settings"].get(k) == settings.get(k) for k in ("method", "columns", "edges")
+        )
         last = before if alike else None
         fit, score = ([f"{row[what]:.1f}", exponent(row, last, what)] for what in ("fit", "score"))
         lines.append([*named, *fit, *score, f"{row['peak_mb']:,}", f"{row['auroc']:.3f}"])
@@ -166,7 +198,7 @@ def page(every: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("run", "wide", "peer", "page"))
+    parser.add_argument("what", choices=("run", "wide", "graph", "peer", "page"))
     parser.add_argument("--sizes", nargs="+", type=int, default=SIZES)
     parser.add_argument("--methods", nargs="+", default=[*DETECTORS, *PEERS])
     parser.add_argument("--seed", type=int, default=0)
@@ -178,6 +210,8 @@ def main() -> None:
         append([(size, COLUMNS) for size in asked.sizes], asked.methods, asked.seed)
     if asked.what == "wide":
         append(WIDE, [method for method in asked.methods if method not in PEERS], asked.seed)
+    if asked.what == "graph":
+        append([(NODES, COLUMNS)], [method for method in asked.methods if method not in PEERS], asked.seed, EDGES)
     files.write(PAGE, page(rows.read_rows(RESULTS)).encode())
 
 
