@@ -52,8 +52,8 @@ PEERS = {"KNN": "knn", "ECOD": "ecod", "IForest": "iforest", "AutoEncoder": "aut
 HEAD = """# What fit and score cost as tables grow
 
 Written by `python benchmarks/scale.py page` from results/scale.jsonl. Generated tables of five kinds of normal; as
-many new rows are scored as were fitted, 1 % of them anomalies; of a graph half of the normals are fitted. CPU seconds of one thread on a machine that other work
-shared, which raises them; peak memory is the larger of fit and score. tailwise: whole commands, their start (3 to 4 s)
+many new rows are scored as were fitted, 1 % of them anomalies; of a graph half of the normals are fitted. CPU seconds
+of one thread on a machine that other work shared, which raises them (rows have the load); peak memory is the larger of fit and score. tailwise: whole commands, their start (3 to 4 s)
 and files included. PyOD: from fit to scores. The exponent is that of the growth of CPU seconds from the size before.
 
 """
@@ -72,7 +72,7 @@ def generated(count: int, columns: int, seed: int, odd: float = 0.0) -> tuple[np
     return samples, anomalous
 
 
-def graph(seed: int) -> dict[str, np.ndarray]:
+def graph(seed: int) -> dict[str, Any]:
     """The arrays of a graph file."""
     x, anomalous = generated(NODES, COLUMNS, seed, ODD)
     centres = 4 * np.random.default_rng(0).normal(size=(KINDS, COLUMNS))
