@@ -53,8 +53,9 @@ HEAD = """# What fit and score cost as tables grow
 
 Written by `python benchmarks/scale.py page` from results/scale.jsonl. Generated tables of five kinds of normal; as
 many new rows are scored as were fitted, 1 % of them anomalies; of a graph half of the normals are fitted. CPU seconds
-of one thread on a machine that other work shared, which raises them (rows have the load); peak memory is the larger of fit and score. tailwise: whole commands, their start (3 to 4 s)
-and files included. PyOD: from fit to scores. The exponent is that of the growth of CPU seconds from the size before.
+of one thread on a machine that other work shared, which raises them (rows have the load); peak memory is the larger of
+fit and score. tailwise: whole commands, their start (3 to 4 s) and files included. PyOD: from fit to scores. The
+exponent is that of the growth of CPU seconds from the size before.
 
 """
 HEADINGS = ["method", "rows x columns", "fit, CPU s", "exponent", "score, CPU s", "exponent", "peak MB", "AUROC"]
