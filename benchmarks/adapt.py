@@ -2,6 +2,7 @@
 
     TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py graphs [--of block ...] [--seeds ...]
     TAILWISE_DATA=DIRECTORY python benchmarks/adapt.py tiles|textures|pacs|boards [--shares 0 0.3 0.6] [--seeds ...]
+        [--methods ...]
     python benchmarks/adapt.py thresholds
     python benchmarks/adapt.py page
 
@@ -26,6 +27,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,10 @@ import scipy.ndimage
 import scipy.sparse
 import torch
 from PIL import Image
+from torch import Tensor
 
 from tailwise.backbones import networks
+from tailwise.backbones.pictures import OfPictures
 from tailwise.benchmark import rows
 from tailwise.benchmark.tables import table
 from tailwise.calibration import conformal
@@ -194,10 +198,12 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] 
     "noise": lambda x, generator: x + generator.normal(0, 0.18, x.shape),
 }
 SIDE, LAYERS, NORMALS, HELD, ADAPTED, TESTED = 160, (4, 10), 80, 20, 40, 40
+KEPT = 16  # normals that a run keeps
 # The share of good pictures flagged at which kinds are compared.
 FLAGGED = 0.1
 METHODS = (
     "Nothing()", "Moments()", "Sinkhorn()", "RADA()", "RADA(assignment='mutual')", "RADA(assignment='partial')",
+    "RADA(parameters='norm')", "RADA(statistics='target')", "RADA(statistics='mixed')", "Statistics()",
     "Update(keep=0.7)",
 )  # fmt: skip
 SHARES = (0.0, 0.3, 0.6)
@@ -227,13 +233,10 @@ class Pictures:
     picture: Callable[[Any, str], np.ndarray]
     kinds: Callable[[Any], str] | None = None
 
-    def maps(self, things: list[Any], shift: str) -> Data:
-        """Feature maps of pictures, which are stored in 8 bits."""
-        network = networks.features("efficientnet-lite0", LAYERS)
-        pictures = [torch.from_numpy(np.round(self.picture(each, shift).clip(0, 1) * 255) / 255) for each in things]
-        with torch.no_grad():
-            read = [network(torch.stack(pictures[i : i + 16]).float()) for i in range(0, len(pictures), 16)]
-        return Data(torch.cat(read), [str(i) for i in range(len(things))], modality=FEATURE_MAP)
+    def pictures(self, things: list[Any], shift: str) -> Tensor:
+        """[n, SIDE, SIDE, 3] in the 8 bits that they are stored in."""
+        read = [np.round(self.picture(each, shift).clip(0, 1) * 255) for each in things]
+        return torch.from_numpy(np.stack(read).transpose(0, 2, 3, 1).astype(np.uint8))
 
     def _drawn(self, shift: str, seed: int) -> tuple[list[Any], list[Any]]:
         """Good and bad things in drawn orders, which are those of every change where the things are."""
@@ -241,39 +244,52 @@ class Pictures:
         good, bad = self.good(shift), self.bad(shift)
         return [good[i] for i in generator.permutation(len(good))], [bad[i] for i in generator.permutation(len(bad))]
 
-    def rows(
-        self, seed: int, shares: Iterable[float], methods: Iterable[str]
-    ) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
-        """Settings and figures of each change, share of anomalies and method."""
+    def rows(self, seed: int, asked: Iterable[dict[str, Any]]) -> Iterable[tuple[dict[str, Any], dict[str, Any]]]:
+        """Settings and figures of each change, share of anomalies and method that is asked for."""
+        asked = list(asked)
+        network = OfPictures(networks.features("efficientnet-lite0", LAYERS))
         first = self.shifts[0]
         good = self._drawn(first, seed)[0]
         learnt = min(NORMALS, len(good) * 5 // 8)
         train, held = good[:learnt], good[learnt : learnt + HELD]
-        normals = self.maps(train, first)
+        learnt_from = self.pictures(train, first)
+        normals = _maps(learnt_from, network)
         detector = registry.parse_one("PatchMemory(share=0.05, most=1500)", "detector")
         training_fit.fit(detector, normals, seed=seed)
-        calibration = inference.score(detector, self.maps(held, first)).double().numpy()
-        source = adapt.Source(calibration, normals.read(torch.arange(16)))
-        for shift in self.shifts:
+        calibration = inference.score(detector, _maps(self.pictures(held, first), network)).double().numpy()
+        source = adapt.Source(calibration, normals.read(torch.arange(KEPT)))
+        for shift in dict.fromkeys(each["corruption"] for each in asked):
             good, bad = self._drawn(shift, seed)
             rest = [each for each in good if each not in train and each not in held]
             tested = min(TESTED, len(rest) // 2)
             test, labels = rest[:tested] + bad[:tested], np.arange(2 * tested) >= tested
             others = rest[tested:][:ADAPTED]
-            read = self.maps(test, shift)
-            target = self.maps([*others, *bad[tested:][:ADAPTED]], shift)
-            for share in shares:
-                odd = round(share * len(others))
-                some = target.take([*range(len(others) - odd), *range(len(others), len(others) + odd)])
+            shown = self.pictures(test, shift)
+            target = self.pictures([*others, *bad[tested:][:ADAPTED]], shift)
+            read, unlabelled = _maps(shown, network), _maps(target, network)
+            for each in (each for each in asked if each["corruption"] == shift):
+                odd = round(each["share"] * len(others))
+                chosen = [*range(len(others) - odd), *range(len(others), len(others) + odd)]
+                some = unlabelled.take(chosen)
                 scores = inference.score(detector, some).double().numpy()
-                for method in methods:
-                    drawn = torch.Generator().manual_seed(seed)
-                    made = adapt.parse(method).adapt(adapt.Asked(detector, some, scores, source, drawn))
-                    found = inference.score(made.detector, read).numpy()
-                    figures = {"auroc": metrics.auroc(labels, found), "adapted": made.adapted, "figures": made.figures}
-                    if self.kinds is not None:
-                        figures["flagged"] = _flagged([self.kinds(each) for each in test[:tested]], found[:tested])
-                    yield {"corruption": shift, "share": share, "method": method}, figures
+                drawn = torch.Generator().manual_seed(seed)
+                seen = partial(adapt.Pictured, target[chosen], network, learnt_from[:KEPT])
+                made = adapt.parse(each["method"]).adapt(adapt.Asked(detector, some, scores, source, drawn, seen))
+                found = inference.score(
+                    made.detector, read if made.network is None else _maps(shown, made.network)
+                ).numpy()
+                figures = {"auroc": metrics.auroc(labels, found), "adapted": made.adapted, "figures": made.figures}
+                if self.kinds is not None:
+                    figures["flagged"] = _flagged([self.kinds(each) for each in test[:tested]], found[:tested])
+                yield each, figures
+
+
+def _maps(pictures: Tensor, network: OfPictures) -> Data:
+    """Feature maps of pictures [n, SIDE, SIDE, 3]."""
+    assert network.features is not None
+    with torch.no_grad():
+        read = [network.features(each.permute(0, 3, 1, 2).float() / 255) for each in pictures.split(16)]
+    return Data(torch.cat(read), [str(i) for i in range(len(pictures))], modality=FEATURE_MAP)
 
 
 def _flagged(kinds: list[str], scores: np.ndarray) -> dict[str, tuple[int, int]]:
@@ -546,6 +562,7 @@ def main() -> None:
     parser.add_argument("--of", nargs="+", default=list(GRAPHS), choices=list(GRAPHS))
     parser.add_argument("--shares", nargs="+", type=float, default=list(SHARES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", default=list(METHODS))
     asked = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -558,8 +575,14 @@ def main() -> None:
                         _keep(settings | {"variant": variant}, figures)
     elif asked.part in PICTURES:
         for seed in asked.seeds:
-            for settings, figures in PICTURES[asked.part](seed).rows(seed, asked.shares, METHODS):
-                _keep({"part": asked.part, "seed": seed, **settings}, figures)
+            pictures, of = PICTURES[asked.part](seed), {"part": asked.part, "seed": seed}
+            missing = [
+                settings
+                for settings in _pictured(pictures.shifts, asked.shares, asked.methods)
+                if not _known(of | settings)
+            ]
+            for settings, figures in pictures.rows(seed, missing):
+                _keep(of | settings, figures)
     elif asked.part == "thresholds":
         for change, methods in THRESHOLD_METHODS.items():
             for method in methods:
@@ -568,6 +591,14 @@ def main() -> None:
                     if not _known(settings):
                         _keep(settings, threshold_row(change, method, share))
     files.write(PAGE, page().encode())
+
+
+def _pictured(shifts: tuple[str, ...], shares: list[float], methods: list[str]) -> list[dict[str, Any]]:
+    """Settings of rows of pictures."""
+    return [
+        {"corruption": shift, "share": share, "method": method}
+        for shift, share, method in product(shifts, shares, methods)
+    ]
 
 
 def _known(settings: dict[str, Any]) -> bool:

@@ -10,9 +10,12 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.ndimage
 import torch
+from PIL import Image
 
 import tailwise
+from tailwise.backbones import networks
 from tailwise.cli import main
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
@@ -25,6 +28,7 @@ from tailwise.numerics.metrics import auroc
 from tailwise.runs.display import lines
 from tailwise.runs.scorer import Run
 from tailwise.sources.arrays import from_arrays
+from tailwise.sources.images import ImageFolder
 from tailwise.training import adapt
 from tailwise.training.adaptations import rada, tune
 from tailwise.workflows.adapt import worse
@@ -256,6 +260,9 @@ def test_update_adds_the_lowest_and_leaves_the_old_memory(tmp_path: Path) -> Non
     [
         ("TUNE", "TUNE cannot adapt NearestNeighbours"),
         ("Update", "Update cannot adapt NearestNeighbours with local scores"),
+        ("Statistics", "Statistics cannot adapt this run of NearestNeighbours: it changes the network that reads"),
+        ("RADA(parameters='norm')", "RADA cannot adapt this run of NearestNeighbours: it changes the network"),
+        ("RADA(statistics='mixed')", "RADA cannot adapt this run of NearestNeighbours: it changes the network"),
         ("rada", "no adaptation is called"),
         ("RADA(assignment='nearest')", "assignment"),
     ],
@@ -266,6 +273,58 @@ def test_what_cannot_be_adapted_says_so_by_name(
     with pytest.raises(InputError, match=message):
         tailwise.adapt(run.path, str(moved), method=method, out=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def photos(folder: Path, count: int, seed: int, gain: float = 1.0) -> Path:
+    """Soft noise of some contrast, as pictures of 64 x 64."""
+    folder.mkdir()
+    generator = np.random.default_rng(seed)
+    for i in range(count):
+        noise = scipy.ndimage.gaussian_filter(generator.normal(size=(64, 64, 3)), (2, 2, 0))
+        picture = 0.5 + gain * 0.15 * noise / noise.std()
+        Image.fromarray((picture.clip(0, 1) * 255).astype(np.uint8)).save(folder / f"{i:02}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def photographed(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    if not networks.installed("efficientnet-lite0"):
+        pytest.skip("needs the packages of EfficientNet-Lite0 (tailwise[images])")
+    folder = tmp_path_factory.mktemp("photos")
+    source = ImageFolder(str(photos(folder / "old", 40, 0)), "efficientnet-lite0", (4, 10), 64)
+    return tailwise.fit(source, detector="PatchMemory(share=0.1)", scores="own", cross=0, out=folder / "run")
+
+
+def test_batch_norms_move_and_the_run_keeps_the_network(photographed: Run, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    target = photos(tmp_path / "target", 30, 1, gain=2.2)
+    before = {path.name: path.read_bytes() for path in photographed.path.iterdir()}
+    method = "RADA(parameters='norm', statistics='mixed', steps=8)"
+    new = tailwise.adapt(photographed.path, target, method=method, out=tmp_path / "new", force=True)
+    row = new.settings.adaptations[0]
+    assert row["adapted"], row["reason"]
+    assert abs(row["figures"]["gap_after"]) < row["figures"]["gap_before"]
+    assert (new.path / "backbone.onnx").is_file()
+    assert {path.name: path.read_bytes() for path in photographed.path.iterdir()} == before
+    # The detector is the old one; what it reads is not, and is the same when the run is opened elsewhere.
+    old, now = photographed.detector().state_dict(), new.detector().state_dict()
+    assert all(torch.equal(value, now[name]) for name, value in old.items())
+    again = tailwise.open_run(new.path).score(target).score.to_numpy()
+    np.testing.assert_allclose(again, new.scores()["score"], rtol=1e-6)
+    assert not np.allclose(again, photographed.score(target).score.to_numpy(), rtol=1e-3)
+    assert main.run(["verify", str(new.path)]) == 0
+    with pytest.raises(InputError, match="batch norms are known of EfficientNet-Lite and MobileNetV2 alone"):
+        tailwise.adapt(new.path, target, method="Statistics", out=tmp_path / "again", force=True)
+
+
+@pytest.mark.parametrize("method", ["Statistics()", "RADA(statistics='target')", "RADA(parameters='norm')"])
+def test_the_veto_also_holds_for_the_network(photographed: Run, tmp_path: Path, method: str) -> None:
+    """Where the target's lower scores are those of the old normals, nothing is made."""
+    same = photos(tmp_path / "same", 20, 2)
+    new = tailwise.adapt(photographed.path, same, method=method, out=tmp_path / "new", force=True)
+    assert not new.settings.adaptations[0]["adapted"]
+    assert not (new.path / "backbone.onnx").exists()
 
 
 def test_anomalous_parts_pull_on_nothing() -> None:

@@ -6,7 +6,8 @@ import importlib.machinery
 import pytest
 import torch
 
-from tailwise.backbones import networks
+from tailwise.backbones import networks, norms
+from tailwise.backbones.pictures import OfPictures
 from tailwise.errors import InputError
 
 here = pytest.mark.skipif(
@@ -224,3 +225,59 @@ def test_usual_maps_are_the_last_at_an_eighth_and_a_sixteenth(name, images):
     assert usual == networks.backbone(name).taken[1:3]
     assert networks.deep_layers(name) == networks.backbone(name).taken[2:]
     assert [m.shape[-1] for m in networks.backbone(name, usual)(images[:1])] == [12, 6]
+
+
+@pytest.fixture(scope="module")
+def pictures(images):
+    return (images.permute(0, 2, 3, 1) * 255).round().byte()
+
+
+@here
+def test_statistics_made_anew_take_back_a_change_of_light(pictures):
+    network = OfPictures(networks.mapped("efficientnet-lite0", (4, 10)))
+    darker = (pictures.float() * 0.5 + 60).byte()
+    before, changed = network(pictures), network(darker)
+    made = norms.estimated(network, darker, pictures)
+    left = (made(darker) - before).abs().mean() / (changed - before).abs().mean()
+    assert left < 0.2
+    # Each convolution with a norm gives the darker ones the means and deviations that it gave the others.
+    seen, hooks = {}, []
+    for number, (each, some) in enumerate(((network, pictures), (made, darker))):
+        for name, module in norms.of(each).named_modules():
+            if hasattr(module, "norm"):
+                key = (number, name)
+                hooks.append(module.register_forward_hook(lambda _m, _i, out, key=key: seen.update({key: out})))
+        norms.of(each).maps(some.permute(0, 3, 1, 2) / 255)
+    for hook in hooks:  # the first network's modules are everybody's
+        hook.remove()
+    names = [name for number, name in seen if number == 0]
+    assert len(names) > 20
+    for name in names:
+        old, new = (seen[number, name].transpose(0, 1).flatten(1) for number in (0, 1))
+        size = float(old.std())
+        torch.testing.assert_close(new.mean(1), old.mean(1), rtol=0, atol=0.01 * size)
+        torch.testing.assert_close(new.std(1), old.std(1), rtol=0.05, atol=0.01 * size)
+    # Against themselves, or weighed with nothing, they stay.
+    for same in (norms.estimated(network, pictures, pictures), norms.estimated(network, darker, pictures, 0)):
+        torch.testing.assert_close(same(pictures), before, rtol=2e-3, atol=2e-3)
+
+
+@here
+def test_norms_that_move_make_what_the_network_does_then(pictures):
+    network = OfPictures(networks.mapped("efficientnet-lite0", (4, 10)))
+    before = network(pictures)
+    moving = norms.Moved(network)
+    torch.testing.assert_close(moving(pictures), before, rtol=2e-3, atol=2e-3)
+    moving(pictures).square().mean().backward()
+    assert all(each.grad is not None and each.grad.abs().max() > 0 for each in (moving.stretch[0], moving.shift[0]))
+    with torch.no_grad():
+        for each in moving.parameters():
+            each.add_(0.02)
+    torch.testing.assert_close(moving.fixed()(pictures), moving(pictures).detach(), rtol=2e-3, atol=2e-2)
+    assert (moving.fixed()(pictures) - before).abs().mean() > 0.05
+    assert torch.equal(network(pictures), before)
+
+
+def test_norms_of_others_networks_are_not_known():
+    with pytest.raises(InputError, match="batch norms are known of EfficientNet-Lite and MobileNetV2 alone"):
+        norms.of(OfPictures(None))

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..errors import InputError
+from .folding import folded
 
 # Channels, blocks and first stride of each stage; every block but those of the first widens six times inside.
 _STAGES = ((16, 1, 1), (24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2), (320, 1, 1))
@@ -71,5 +71,5 @@ def _fuse(parts: nn.Sequential) -> None:
     """Fold each normalisation into the convolution before it."""
     for place in range(1, len(parts)):
         if isinstance(parts[place], nn.BatchNorm2d):
-            parts[place - 1] = fuse_conv_bn_eval(parts[place - 1], parts[place])  # type: ignore[type-var,arg-type]
+            parts[place - 1] = folded(parts[place - 1], parts[place])
             parts[place] = nn.Identity()

@@ -78,7 +78,7 @@ def traced(graph: Graph, given: Tensor, network: bytes | None = None) -> Any:
     content = None if network is None else importlib.import_module("onnx").load_model_from_string(network)
     # A batch of one would be taken for a constant.
     given = given[:4] if len(given) > 1 else given.repeat(2, *(1,) * (given.dim() - 1))
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         program = torch.onnx.export(
             graph, (given, torch.tensor(True)) if graph.with_maps else (given,), dynamo=True,
             dynamic_shapes=({0: torch.export.Dim("n")}, *([None] if graph.with_maps else [])),
@@ -92,7 +92,7 @@ def traced(graph: Graph, given: Tensor, network: bytes | None = None) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what torch's exporter says of its own inner workings: of packages that it would like, and of itself."""
     log = logging.getLogger("torch.onnx")
     level = log.level

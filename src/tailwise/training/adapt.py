@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..backbones import norms
+from ..backbones.pictures import OfPictures
 from ..core import inference
 from ..core.data import Batch, Data
 from ..core.detector import Around, Detector, Prototypical, Reading
@@ -44,6 +46,31 @@ class Source:
 
 
 @dataclass(frozen=True, eq=False)
+class Pictured:
+    """The pictures behind a target's samples.
+
+    Attributes:
+        pictures: [n, height, width, 1 or 3] uint8.
+        network: made the samples of them.
+        old: [k, height, width, 1 or 3] uint8, of some of the old normals; None where the run keeps none.
+    """
+
+    pictures: Tensor
+    network: OfPictures
+    old: Tensor | None = None
+
+    def with_statistics(self, share: float, name: str) -> OfPictures:
+        """The network with batch norms of which these pictures set this share, held against the old ones.
+
+        Raises:
+            InputError: the run keeps no pictures.
+        """
+        if self.old is None:
+            raise InputError(f"{name} cannot adapt this run: it keeps no pictures of its normals", "fit again")
+        return norms.estimated(self.network, self.pictures, self.old, share)
+
+
+@dataclass(frozen=True, eq=False)
 class Asked:
     """What an adaptation is given.
 
@@ -53,6 +80,7 @@ class Asked:
         scores: [n], the detector's scores of these.
         source: what is known of the old normals.
         generator: draws whatever is drawn.
+        pictured: reads the pictures behind the target's samples; None, or finds none, where there are none.
     """
 
     detector: Detector
@@ -60,6 +88,7 @@ class Asked:
     scores: np.ndarray
     source: Source
     generator: torch.Generator
+    pictured: Callable[[], Pictured | None] | None = None
 
     @property
     def name(self) -> str:
@@ -76,12 +105,14 @@ class Adapted:
         adapted: whether anything changed.
         reason: why, in a sentence with its figure.
         figures: numbers by name.
+        network: makes samples of pictures from now on, where that changed.
     """
 
     detector: Detector
     adapted: bool
     reason: str
     figures: dict[str, float] = field(default_factory=dict)
+    network: OfPictures | None = None
 
 
 @runtime_checkable
@@ -135,15 +166,18 @@ def nothing_to_gain(asked: Asked) -> Adapted | None:
     return Adapted(asked.detector, False, reason, {"gap_before": before})
 
 
-def accepted(asked: Asked, made: Detector, figures: dict[str, float]) -> Adapted:
-    """The veto after: what was made, unless the target's lower scores lie no nearer to the old normals' by it."""
+def accepted(asked: Asked, made: Detector, figures: dict[str, float], network: OfPictures | None = None) -> Adapted:
+    """The veto after: what was made, unless the target's lower scores lie no nearer to the old normals' by it.
+
+    Where a `network` was made too, the target's samples are those that it makes.
+    """
     before = gap(asked.scores, asked.source.scores)
     after = gap(inference.score(made, asked.target).double().numpy(), asked.source.scores)
     figures = {**figures, "gap_before": before, "gap_after": after}
     said = f"{before:.2f} interquartile ranges above those of the old normals before, and {after:.2f} after"
     if not abs(after) < before:
         return Adapted(asked.detector, False, f"no gain: the target's lower scores lie {said}", figures)
-    return Adapted(made, True, f"the target's lower scores lie {said}", figures)
+    return Adapted(made, True, f"the target's lower scores lie {said}", figures, network)
 
 
 class Realigned(Around):
@@ -224,6 +258,40 @@ def check_alone(asked: Asked, name: str) -> None:
             f"{name} cannot adapt {asked.name}, which looks at what surrounds a sample",
             "for graph-classifier use --method TUNE; else fit again with the new data",
         )
+
+
+def pictured(asked: Asked, name: str) -> Pictured:
+    """The pictures behind the target's samples, and a network of ours that made these.
+
+    Raises:
+        InputError: there are none, or a network of others whose batch norms nobody knows.
+    """
+    found = asked.pictured() if asked.pictured is not None else None
+    if found is None:
+        raise InputError(
+            f"{name} cannot adapt this run of {asked.name}: it changes the network that reads pictures, and there are "
+            "none of 8 bits behind these samples",
+            "use --method Moments or RADA(), which change samples as they are",
+        )
+    norms.of(found.network)
+    return found
+
+
+class _Made:
+    """Samples that a network makes of pictures when they are asked for: a Reader."""
+
+    def __init__(self, pictures: Tensor, network: OfPictures, shape: tuple[int, ...]) -> None:
+        self.pictures, self.network, self.shape = pictures, network, shape
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        made: Tensor = self.network(self.pictures[index])
+        return made
+
+
+def made_by(asked: Asked, pictures: Tensor, network: OfPictures) -> Asked:
+    """The same with the samples that another network makes of the target's pictures."""
+    shape = (len(asked.target), *asked.target.sample_shape)
+    return replace(asked, target=replace(asked.target, samples=_Made(pictures, network, shape)))
 
 
 def source_samples(asked: Asked, name: str) -> Tensor:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
+from ..backbones.pictures import OfPictures
 from ..calibration import conformal, drift, score_maps
 from ..calibration.clusters import Clusters, names_of
 from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import PassesMessages
 from ..core.identity import digest_of
-from ..core.problem import Facts, Problem, Source
+from ..core.problem import Facts, FromPictures, Problem, Source
 from ..core.seeding import seeded
 from ..core.validation import check_samples
 from ..errors import InputError, reading
+from ..integrations import onnx_network
 from ..report.summary import adaptation_summary
 from ..runs import places, store
-from ..runs.files import REPORT_DATA, RESTORE
+from ..runs.files import BACKBONE, REPORT_DATA, RESTORE
 from ..runs.scorer import Run, as_kept, open_run
 from ..runs.settings import AdaptationRow, KindRow
 from ..runs.table import cross_fitted
@@ -58,9 +62,15 @@ def adapt_run(
     if not changed.alarm and not force:
         raise InputError(str(changed), "there is nothing to adapt to; with --force it is done all the same")
     settings = opened.settings.as_dict()
-    with store.hold(out, overwrite) as writer:
-        asked, held = _asked(opened, data, before, settings["false_alarms"], seed)
+    with store.hold(out, overwrite) as writer, TemporaryDirectory() as folder:
+        asked, held = _asked(opened, source, data, before, settings["false_alarms"], seed)
         made = chosen.adapt(asked)
+        backbone = opened.backbone()
+        if made.network is not None:
+            backbone = _written(made.network, asked, Path(folder) / BACKBONE)
+            source = source.read_by(str(Path(folder) / BACKBONE))  # type: ignore[attr-defined]
+            data = opened.samples(source).data
+            asked = replace(asked, target=data.take(np.setdiff1d(np.arange(len(data)), held)))
         after = inference.score(made.detector, data).double().numpy()
         clusters = Clusters.learn(data, seed)
         # What the detector has not learnt from sets the threshold: all, where nothing was learnt.
@@ -96,7 +106,7 @@ def adapt_run(
         writer.start(settings, overwrite)
         parts = assembly.Parts(
             made.detector, asked.target, table, opened.history(), clusters, seed,
-            backbone=opened.backbone(), places=places.of_source(source), source=source,
+            backbone=backbone, places=places.of_source(source), source=source,
         )  # fmt: skip
 
         def summarise() -> dict[str, Any]:
@@ -109,14 +119,34 @@ def adapt_run(
 
 
 def _asked(
-    opened: Run, data: Data, before: np.ndarray, false_alarms: float, seed: int
+    opened: Run, source: Source, data: Data, before: np.ndarray, false_alarms: float, seed: int
 ) -> tuple[adapt.Asked, np.ndarray]:
     """What an adaptation is given of samples with these scores [n], and places of those that are held out."""
     generator = torch.Generator().manual_seed(seed)
     held = assembly.held_out_of(len(data), false_alarms, generator)
     taken = np.setdiff1d(np.arange(len(data)), held)
     known = adapt.Source(opened.calibration().scores, *opened.own_samples())
-    return adapt.Asked(opened.detector(), data.take(taken), before[taken], known, generator), held
+    target = data.take(taken)
+
+    def pictured() -> adapt.Pictured | None:
+        pictures = source.decoded(target.names) if isinstance(source, FromPictures) else None
+        if pictures is None:
+            return None
+        assert isinstance(source, FromPictures)
+        network = source.network()
+        assert isinstance(network, OfPictures)
+        kept = opened.fingerprint()
+        return adapt.Pictured(pictures, network, None if kept is None else kept.pictures)
+
+    return adapt.Asked(opened.detector(), target, before[taken], known, generator, pictured), held
+
+
+def _written(network: OfPictures, asked: adapt.Asked, path: Path) -> bytes:
+    """The content of the ONNX file that is written of a network which reads pictures as large as the target's."""
+    height, width = adapt.pictured(asked, "it").pictures.shape[1:3]
+    content = onnx_network.to_onnx(network, height, width)
+    path.write_bytes(content)
+    return content
 
 
 def _source_of(target: Any, opened: Run) -> tuple[Source, str]:
@@ -140,14 +170,14 @@ def _carried(
 ) -> tuple[Carried, int] | None:
     """A threshold from the old calibration scores and how many samples of the target are unlike every old one, for
     which it promises nothing; None where the old scores are not of this detector, or not of the sample alone."""
-    aligned, table = isinstance(made.detector, adapt.Realigned), opened.scores()
+    aligned = isinstance(made.detector, adapt.Realigned) or made.network is not None
+    table = opened.scores()
     learnt_all = not (cross_fitted(table) or table["held_out"].any())
     if opened.detector().looks_around or (made.adapted and not aligned) or "calibration" not in table or learnt_all:
         return None
     clusters, scores = placed_by(opened), table["calibration"].to_numpy(dtype=float)
     calibrating = clusters.rows.numpy()[np.isfinite(scores[clusters.rows.numpy()])]
-    if made.adapted:
-        assert isinstance(made.detector, adapt.Realigned)
+    if made.adapted and isinstance(made.detector, adapt.Realigned):
         data = made.detector.aligned_data(data)
     placed = clusters.place(data)
     unlike, new = placed.unknown.numpy(), placed.along.numpy()

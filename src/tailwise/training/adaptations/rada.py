@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
+from ...backbones import norms
+from ...backbones.pictures import OfPictures
 from ...core.bounds import Bounds, Count, Positive
 from ...core.detector import Detector
 from ...core.registry import Value, register
@@ -28,12 +30,14 @@ _TRANSPORTED = 0.8
 # Costs of so many draws are averaged where they are compared.
 _DRAWS = 4
 _FORBIDDEN = 1e3
+# So many pictures of the target weigh as much as the old ones.
+_PICTURES_OF_SOURCE = 16
 
 
 @register("adaptation", "RADA")
 @dataclass(frozen=True, repr=False)
 class RADA(Value):
-    """One scale and one shift a channel, learnt so that parts of the target lie where the run's normal parts lie.
+    """The target's parts moved to where the run's normal parts lie, by a scale and a shift a channel.
 
     Which part belongs to which comes from entropic optimal transport, made discrete. It stops where the old normals
     themselves lie no nearer. Pictures are aligned as feature maps, before anything of the run reads them.
@@ -43,45 +47,125 @@ class RADA(Value):
             which nothing picks, pull on nothing; "mutual": pairs that send each other most; "partial": transport of
             four fifths; "plain": the transport itself.
         steps: of Adam, at most.
-        rate: how far a step goes, in standard deviations of a channel.
+        rate: how far a step goes, in standard deviations of a channel; a tenth of it for norms, one after another.
+        parameters: what is moved: "maps": each channel of the samples; "norm": of the network that makes samples of
+            pictures the batch norms' gamma and beta, as in the paper.
+        statistics: of these batch norms: "source": as they are; "target": so that they give the target's pictures the
+            means and deviations that they give the pictures that the run keeps; "mixed": so that they do of the mean of
+            both, in which n pictures of the target have the weight n / (n + 16).
     """
 
     assignment: Literal["prototype", "mutual", "partial", "plain"] = "prototype"
     steps: Count = 60
     rate: Annotated[float, Bounds(above=0, at_most=1)] = 0.005
+    parameters: Literal["maps", "norm"] = "maps"
+    statistics: Literal["source", "target", "mixed"] = "source"
 
     def adapt(self, asked: adapt.Asked) -> adapt.Adapted:
         name = type(self).__name__
         adapt.check_alone(asked, name)
         normal, parts = adapt.compared(asked, name)
+        seen = None if self._leaves_network else adapt.pictured(asked, name)
         if vetoed := adapt.nothing_to_gain(asked):
             return vetoed
         normal, others = _divided(normal, asked.generator)
         floor = _usual_cost(asked, normal, others, parts)
-        mean, spread = adapt.by_channel(asked.target.read(torch.arange(len(asked.target))))
-        stretch, shift = torch.ones_like(mean).requires_grad_(), torch.zeros_like(mean).requires_grad_()
-        steps = torch.optim.Adam([stretch, shift], lr=self.rate)
-        costs: list[float] = []
-        for _ in range(self.steps):
-            index = torch.randperm(len(asked.target), generator=asked.generator)[: _batch(asked)]
-            aligned = adapt.moved(asked.target.read(index), *_of_original(stretch, shift, mean, spread))
-            found = _some(parts(aligned).flatten(0, 1), _PARTS, asked.generator)
-            cost = torch.cdist(found, normal)
-            loss = (assigned(cost.detach(), self.assignment) * cost).sum()
-            costs.append(float(loss.detach()))
-            if sum(costs[-_DRAWS:]) / len(costs[-_DRAWS:]) <= floor:
-                break
-            steps.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            steps.step()
-        first, last = (sum(each) / len(each) for each in (costs[:_DRAWS], costs[-_DRAWS:]))
-        figures = {"cost_before": first, "cost_after": last, "cost_usual": floor, "steps": float(len(costs))}
-        with torch.no_grad():
-            made = adapt.Realigned.around(asked.detector, *_of_original(stretch, shift, mean, spread))
-        return adapt.accepted(asked, made, figures)
+        network = None
+        if seen is not None:
+            network = _with_statistics(seen, self.statistics)
+            asked = adapt.made_by(asked, seen.pictures, network)
+        moving: _Channels | _Norms = _Channels(asked, network)
+        if seen is not None and network is not None and self.parameters == "norm":
+            moving = _Norms(adapt.Pictured(seen.pictures, network))
+        figures = _learn(self, moving, asked, (normal, parts), floor)
+        detector, network = moving.made(asked.detector)
+        if seen is not None and network is not None:
+            asked = adapt.made_by(asked, seen.pictures, network)
+        return adapt.accepted(asked, detector, figures, network)
 
     def wrap(self, detector: Detector) -> Detector:
-        return adapt.Realigned(detector)
+        return detector if self.parameters == "norm" else adapt.Realigned(detector)
+
+    @property
+    def _leaves_network(self) -> bool:
+        return self.parameters == "maps" and self.statistics == "source"
+
+
+def _with_statistics(seen: adapt.Pictured, statistics: str) -> OfPictures:
+    """The network with these statistics of its batch norms."""
+    if statistics == "source":
+        return seen.network
+    n = len(seen.pictures)
+    return seen.with_statistics(1.0 if statistics == "target" else n / (n + _PICTURES_OF_SOURCE), "RADA")
+
+
+def _learn(
+    method: RADA,
+    moving: _Channels | _Norms,
+    asked: adapt.Asked,
+    compared: tuple[Tensor, Callable[[Tensor], Tensor]],
+    floor: float,
+) -> dict[str, float]:
+    """Move the target until its parts lie as near to the normal parts as `floor`; figures of it."""
+    normal, parts = compared
+    steps = torch.optim.Adam(moving.parameters, lr=method.rate * moving.slower)
+    costs: list[float] = []
+    for _ in range(method.steps):
+        index = torch.randperm(len(asked.target), generator=asked.generator)[: _batch(asked)]
+        found = _some(parts(moving.samples(index)).flatten(0, 1), _PARTS, asked.generator)
+        cost = torch.cdist(found, normal)
+        loss = (assigned(cost.detach(), method.assignment) * cost).sum()
+        costs.append(float(loss.detach()))
+        if sum(costs[-_DRAWS:]) / len(costs[-_DRAWS:]) <= floor:
+            break
+        steps.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        steps.step()
+    first, last = (sum(each) / len(each) for each in (costs[:_DRAWS], costs[-_DRAWS:]))
+    return {"cost_before": first, "cost_after": last, "cost_usual": floor, "steps": float(len(costs))}
+
+
+class _Channels:
+    """One scale and one shift a channel of a target's samples."""
+
+    slower = 1.0
+
+    def __init__(self, asked: adapt.Asked, network: OfPictures | None) -> None:
+        self.target, self.network = asked.target, network
+        self.mean, self.spread = adapt.by_channel(asked.target.read(torch.arange(len(asked.target))))
+        self.stretch = torch.ones_like(self.mean).requires_grad_()
+        self.shift = torch.zeros_like(self.mean).requires_grad_()
+        self.parameters = [self.stretch, self.shift]
+
+    def samples(self, index: Tensor) -> Tensor:
+        return adapt.moved(self.target.read(index), *self._of_original())
+
+    @torch.no_grad()
+    def made(self, detector: Detector) -> tuple[Detector, OfPictures | None]:
+        """The adapted detector, and the network that makes samples of pictures from now on."""
+        return adapt.Realigned.around(detector, *self._of_original()), self.network
+
+    def _of_original(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift of samples, from those of samples in deviations from their mean."""
+        return self.stretch, self.mean + self.spread * self.shift - self.stretch * self.mean
+
+
+class _Norms:
+    """Gamma and beta of the batch norms of the network that makes samples of a target's pictures."""
+
+    slower = 0.1
+
+    def __init__(self, seen: adapt.Pictured) -> None:
+        self.pictures, self.norms = seen.pictures, norms.Moved(seen.network)
+        self.parameters = list(self.norms.parameters())
+
+    def samples(self, index: Tensor) -> Tensor:
+        made: Tensor = self.norms(self.pictures[index])
+        return made
+
+    def made(self, detector: Detector) -> tuple[Detector, OfPictures | None]:
+        """The detector as it is, and the network that makes samples of pictures from now on."""
+        return detector, self.norms.fixed()
 
 
 @register("adaptation", "Sinkhorn")
@@ -102,11 +186,6 @@ class Sinkhorn(Value):
 
     def wrap(self, detector: Detector) -> Detector:
         return adapt.Realigned(detector)
-
-
-def _of_original(stretch: Tensor, shift: Tensor, mean: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
-    """Scale and shift of samples, from those of samples in deviations from their mean."""
-    return stretch, mean + spread * shift - stretch * mean
 
 
 def _batch(asked: adapt.Asked) -> int:

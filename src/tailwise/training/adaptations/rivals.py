@@ -1,4 +1,5 @@
-"""What adaptations have to beat: nothing, moments of each channel, and the likeliest normals added to the memory."""
+"""What adaptations have to beat: nothing, moments of each channel, statistics of batch norms made anew, and the
+likeliest normals added to the memory."""
 
 from __future__ import annotations
 
@@ -50,6 +51,28 @@ class Moments(Value):
 
     def wrap(self, detector: Detector) -> Detector:
         return adapt.Realigned(detector)
+
+
+@register("adaptation", "Statistics")
+@dataclass(frozen=True, repr=False)
+class Statistics(Value):
+    """Make the statistics of batch norms anew, of the network that reads pictures; nothing is trained.
+
+    At each norm the target's pictures get the mean and the deviation that the old ones have there.
+    So statistics made anew act where those before were of the old pictures (Schneider et al., NeurIPS 2020). The old
+    ones are the at most 16 that a run keeps. Anomalies move both.
+    """
+
+    def adapt(self, asked: adapt.Asked) -> adapt.Adapted:
+        adapt.check_alone(asked, "Statistics")
+        seen = adapt.pictured(asked, "Statistics")
+        if vetoed := adapt.nothing_to_gain(asked):
+            return vetoed
+        network = seen.with_statistics(1.0, "Statistics")
+        return adapt.accepted(adapt.made_by(asked, seen.pictures, network), asked.detector, {}, network)
+
+    def wrap(self, detector: Detector) -> Detector:
+        return detector
 
 
 @register("adaptation", "Update")
