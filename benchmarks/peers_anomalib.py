@@ -53,6 +53,7 @@ from tailwise.sources.solar import SolarCells
 from tailwise.training import local_scores
 from tailwise.weights.default import choose_weighting
 from tailwise.weights.weighting import Weighting
+from tailwise.workflows import blocks
 from tailwise.workflows.fit import fit_run, fitter
 from tailwise.workflows.request import AUTO, Request
 
@@ -140,10 +141,11 @@ def size_within(folder: Path, side: int) -> tuple[int, int] | None:
 def ours(draw: Draw, spelling: str, seed: int) -> Reader:
     """A detector fitted as `tailwise fit` fits it: "auto" as without options, any other with its own scores and without
     weights; and what reads pictures with it."""
-    network = image_samples.of_pictures(BACKBONE, draw.layers)
+    request = blocks.decided(Request(draw.source, detector=spelling, seed=seed), draw.problem).request
+    network = image_samples.of_pictures(BACKBONE, request.source.layers)  # type: ignore[attr-defined]
     maps = torch.cat([network(part) for part in draw.train.split(BATCH)])
     data = Data(maps, draw.problem.train.names, modality=FEATURE_MAP)
-    request = Request(draw.source, detector=spelling, seed=seed).decided(data.modality, len(data))
+    request = request.decided(data.modality, len(data))
     detector = registry.parse_one(request.detector, "detector")
     rule = local_scores.choose(request.scores, data.modality, detector) if spelling == AUTO else None
     weighting = choose_weighting(request.weighting, detector, data.modality, rule is not None)

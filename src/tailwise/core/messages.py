@@ -7,7 +7,8 @@ levels as any logger does; without any, Python prints warnings and errors alone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ..errors import printable
 
@@ -42,6 +43,20 @@ def error(text: str) -> None:
 def hint(text: str) -> None:
     """What to do about the error just told of."""
     _log(logging.ERROR, text, prefix="hint: ")
+
+
+@contextmanager
+def said_before() -> Iterator[None]:
+    """While the block runs nothing is said: what is done again has said it already."""
+
+    def silent(record: logging.LogRecord) -> bool:
+        return False
+
+    LOGGER.addFilter(silent)
+    try:
+        yield
+    finally:
+        LOGGER.removeFilter(silent)
 
 
 def failed_check(text: str) -> None:

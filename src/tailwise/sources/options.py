@@ -27,8 +27,8 @@ class SourceOptions:
         encoding: how the text file is encoded, as in utf-16 or cp1252.
         read: how to read images: "pixels", or the name of a backbone.
         layers: the blocks of the backbone whose maps are read, as in "4,10". Each image is then a sample [channels,
-            height, width]. By default the usual blocks are read for "auto" and for detectors of maps, such as
-            patch-memory, and pooled features for all others.
+            height, width]. By default the usual blocks are read for detectors of maps, such as patch-memory, those or
+            finer ones for "auto", and pooled features for all others.
         size: resize images to this side in pixels, or to height and width as in 256x512. By default images whose maps
             are read stay as they are, up to 786,000 pixels (768x1024), and the fit says which defects are too small to
             be seen then; pixels are resized to 128 x 128, pooled features to 224 x 224. Time grows with the pixels, and

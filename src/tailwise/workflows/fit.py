@@ -40,7 +40,7 @@ from ..training.loop import Keeper
 from ..training.options import STEP_OPTIONS
 from ..weights.default import choose_weighting
 from ..weights.weighting import Weighting
-from . import assembly, reviews, thresholds, unlabelled
+from . import assembly, blocks, reviews, thresholds, unlabelled
 from .request import _APART, _SPELLED, AUTO, Request, check_training, make_detector
 
 # Local scores of normals lie about 0, and their middle varies by less than this on few samples.
@@ -62,6 +62,8 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         problem = request.source.load() if problem is None else problem
         check_training(problem, request.source)
         automatic = request.detector.strip() == AUTO
+        chosen = blocks.decided(request, problem)
+        request, problem = chosen.request, chosen.problem
         request = request.decided(problem.train.modality, len(problem.train))
         detector = make_detector(request.detector)
         _warn_of_idle_options(request, detector)
@@ -96,7 +98,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         detector, outcome = fitted.detector, fitted.outcome
         settings["checks"] = [check.as_dict() for check in outcome.checks]
         settings |= {"n_train": int((~suspect).sum()), "n_held_out": len(split.held), "n_suspects": int(suspect.sum())}
-        settings["detector_reason"] = problem.train.modality.detector_reason if automatic else ""
+        settings["detector_reason"] = chosen.reason or (problem.train.modality.detector_reason if automatic else "")
         settings["rounds"] = [] if refined is None else refined.rounds
         _warn_of_failures(outcome.checks)
         if doubt := checks.doubt_of_weights(weighting, outcome):
