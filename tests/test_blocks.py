@@ -12,9 +12,11 @@ from PIL import Image
 
 import tailwise
 from tailwise.backbones import networks
+from tailwise.core.data import Data
 from tailwise.core.problem import Problem
 from tailwise.detectors.components.pseudo_anomalies import RECTANGLES, pasted
 from tailwise.sources.auto import open_source
+from tailwise.sources.images import ImageFolder
 from tailwise.sources.options import SourceOptions
 from tailwise.workflows import blocks
 from tailwise.workflows.request import Request
@@ -45,10 +47,14 @@ def drawings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[blocks.Told]:
-    """What `judge` says; a test fills it."""
-    said: list[blocks.Told] = []
-    monkeypatch.setattr(blocks, "judge", lambda *given: said[0])
+def told(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
+    """What made defects are said to be told with, by the usual blocks and by fine ones."""
+    said = {"usual": 0.5, "fine": 0.6}
+
+    def of(made: blocks.MadeDefects, source: ImageFolder, data: Data, top: float) -> float:
+        return said["fine" if source.layers == networks.fine_layers(BACKBONE) else "usual"]
+
+    monkeypatch.setattr(blocks.MadeDefects, "told", of)
     return said
 
 
@@ -72,40 +78,40 @@ def test_a_pasted_rectangle_comes_from_the_picture(
 
 
 def test_blocks_are_judged_by_what_is_pasted(drawings: Path) -> None:
-    """Either reading tells some; both figures are AUROCs of the same made defects, and the same for a seed."""
-    usual = open_source(str(drawings), maps=None)
-    fine = blocks.finer(usual)
-    assert fine is not None
-    seen, reread = usual.load().train, fine.load().train
-    judged = blocks.judge(usual, fine, seen, reread, seed=1)
-    assert judged is not None
-    assert 0.4 < judged.usual < 1
-    assert 0.4 < judged.fine < 1
-    assert judged == blocks.judge(usual, fine, seen, reread, seed=1)
+    """Either reading tells some of the same made defects, and the same for a seed."""
+    for source in (open_source(str(drawings), maps=None), open_source(str(drawings), layers="2")):
+        data = source.load().train
+        made = blocks.MadeDefects.of(source, data, seed=1)
+        assert made is not None
+        assert not set(made.on) & set(made.kept)
+        assert 0.4 < made.told(source, data, 0.005) < 1
+        assert made.told(source, data, 0.005) == made.told(source, data, 0.005)
 
 
 @pytest.mark.parametrize(
     ("usual", "fine", "taken"), [(0.52, 0.58, True), (0.52, 0.53, False), (0.60, 0.55, False), (0.61, 0.68, False)]
 )
-def test_fine_blocks_are_taken_where_the_usual_ones_guess(usual: float, fine: float, taken: bool) -> None:
-    assert blocks.Told(usual, fine).prefers_fine is taken
+def test_fine_blocks_are_taken_where_the_usual_ones_guess(
+    drawings: Path, told: dict[str, float], usual: float, fine: float, taken: bool
+) -> None:
+    told |= {"usual": usual, "fine": fine}
+    source = open_source(str(drawings), maps=None)
+    assert (blocks.decided(Request(source), source.load()).reason != "") is taken
 
 
 def test_a_run_reads_by_the_blocks_that_were_chosen(
-    drawings: Path, tmp_path: Path, told: list[blocks.Told], capsys: pytest.CaptureFixture[str]
+    drawings: Path, tmp_path: Path, told: dict[str, float], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told.append(blocks.Told(0.5, 0.6))
     run = tailwise.fit(str(drawings), out=tmp_path / "run", cross=0, no_report=True)
     assert "layers=(2,)" in run.settings.source
     assert run.settings.detector.startswith("PatchMemory(top=0.001")
-    assert "AUROC 0.60 (usual blocks 0.50)" in run.settings.detector_reason
+    assert "AUROC 0.60, by the usual blocks with 0.50" in run.settings.detector_reason
     assert run.settings.sample_shape[0] == 24
     assert len(run.score(str(drawings))) == 30
 
 
 @pytest.mark.parametrize("named", [{"layers": "4,10"}, {"detector": "patch-memory"}, {"detector": "gaussian"}])
-def test_what_is_named_is_taken(drawings: Path, tmp_path: Path, told: list[blocks.Told], named: dict[str, str]) -> None:
-    told.append(blocks.Told(0.5, 0.6))
+def test_what_is_named_is_taken(drawings: Path, tmp_path: Path, told: dict[str, float], named: dict[str, str]) -> None:
     options = {name: value for name, value in named.items() if name == "detector"}
     reading = SourceOptions(layers=named["layers"]) if "layers" in named else SourceOptions()
     run = tailwise.fit(str(drawings), out=tmp_path / "run", cross=0, no_report=True, reading=reading, **options)
@@ -113,8 +119,7 @@ def test_what_is_named_is_taken(drawings: Path, tmp_path: Path, told: list[block
     assert not run.settings.detector_reason or "usual blocks" not in run.settings.detector_reason
 
 
-def test_few_pictures_choose_nothing(drawings: Path, told: list[blocks.Told]) -> None:
-    told.append(blocks.Told(0.5, 0.6))
+def test_few_pictures_choose_nothing(drawings: Path, told: dict[str, float]) -> None:
     source = open_source(str(drawings), maps=None)
     problem = source.load()
     few = replace(problem, train=problem.train.take(range(29)))

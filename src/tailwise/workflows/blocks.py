@@ -9,7 +9,6 @@ ones better are taken. No label and no test picture is looked at. To choose bloc
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from ..core import inference, messages, progress
 from ..core.data import Data
 from ..core.modality import FEATURE_MAP
 from ..core.problem import FromPictures, Problem, ReadByBackbone, Source
-from ..detectors.components.pseudo_anomalies import RECTANGLES, pasted
+from ..detectors.components.pseudo_anomalies import RECTANGLES, Sides, pasted
 from ..detectors.patch_memory import PatchMemory
 from ..numerics import metrics
 from .request import AUTO, Request
@@ -36,22 +35,6 @@ _GUESSING = 0.57
 
 
 @dataclass(frozen=True)
-class Told:
-    """How well defects made on good pictures are told, mean AUROC: by a source's usual blocks, and by fine ones."""
-
-    usual: float
-    fine: float
-
-    @property
-    def prefers_fine(self) -> bool:
-        return self.usual < _GUESSING and self.fine > self.usual + _MARGIN
-
-    @property
-    def reason(self) -> str:
-        return f"defects made on good pictures are told with AUROC {self.fine:.2f} (usual blocks {self.usual:.2f})"
-
-
-@dataclass(frozen=True)
 class Decided:
     """The request and the problem with the blocks that are taken, and why these; "" where nothing was chosen."""
 
@@ -61,16 +44,23 @@ class Decided:
 
 
 def decided(request: Request, problem: Problem) -> Decided:
-    """What is fitted where the user names no detector: fine blocks with a memory of patches where these tell made
-    defects better, and otherwise what was asked for."""
-    fine = finer(request.source) if request.detector.strip() == AUTO else None
+    """What is fitted where the user names no detector: fine blocks with a memory of patches where the usual ones all
+    but guess which pictures hold a made defect, and fine ones do not; otherwise what was asked for."""
+    source = request.source
+    fine = finer(source) if request.detector.strip() == AUTO else None
+    as_asked = Decided(request, problem)
     if fine is None or len(problem.train) < _LEAST:
-        return Decided(request, problem)
+        return as_asked
+    made = MadeDefects.of(source, problem.train, request.seed)
+    usual = None if made is None else made.told(source, problem.train, _TOP)
+    if made is None or usual is None or usual >= _GUESSING:
+        return as_asked
     reread = read_again(fine, problem)
-    told = judge(request.source, fine, problem.train, reread.train, request.seed)
-    if told is None or not told.prefers_fine:
-        return Decided(request, problem)
-    return Decided(replace(request, source=fine, detector=repr(PatchMemory(top=_FINE_TOP))), reread, told.reason)
+    told = made.told(fine, reread.train, _FINE_TOP)
+    if told <= usual + _MARGIN:
+        return as_asked
+    reason = f"defects made on good pictures are told with AUROC {told:.2f}, by the usual blocks with {usual:.2f}"
+    return Decided(replace(request, source=fine, detector=repr(PatchMemory(top=_FINE_TOP))), reread, reason)
 
 
 def finer(source: Source) -> Source | None:
@@ -98,38 +88,48 @@ def _named(read: Data, wanted: Data) -> Data:
     return read.take([place[str(name)] for name in wanted.names])
 
 
-def judge(usual: Source, fine: Source, seen: Data, reread: Data, seed: int = 0) -> Told | None:
-    """What both sources' blocks tell of defects made on some of the samples, `seen` by the one and `reread` by the
-    other; None where the pictures cannot be decoded again."""
-    drawn = np.random.default_rng(seed).permutation(len(seen))
-    made_on = min(_MADE_ON, len(seen) // 2)
-    on, kept = drawn[:made_on].tolist(), drawn[made_on:][:_REMEMBERED].tolist()
-    assert isinstance(usual, FromPictures)
-    pictures = usual.decoded([str(seen.names[i]) for i in on])
-    if pictures is None:
-        return None
-    made = [[pasted(picture, sides, seed + i) for i, picture in enumerate(pictures)] for sides in RECTANGLES]
-    return Told(
-        _told(usual, PatchMemory(top=_TOP, most=_PATCHES), seen.take(kept), seen.take(on), made),
-        _told(fine, PatchMemory(top=_FINE_TOP, most=_PATCHES), reread.take(kept), reread.take(on), made),
-    )
+@dataclass(frozen=True, eq=False)
+class MadeDefects:
+    """Good pictures that defects are pasted into, and others that are remembered.
 
+    Attributes:
+        pictures: [n, height, width, 1 or 3] uint8.
+        on: which training samples they are.
+        kept: which are remembered.
+    """
 
-def _told(source: Source, memory: PatchMemory, kept: Data, good: Data, made: list[list[Tensor]]) -> float:
-    """The mean AUROC over sorts of made pictures against good ones, by a memory of others."""
-    assert isinstance(source, FromPictures)
-    memory.start(kept.sample_shape, kept.modality)
-    memory.solve(kept, torch.ones(len(kept)))
-    network = source.network()
+    pictures: Tensor
+    on: list[int]
+    kept: list[int]
+    seed: int
 
-    def scored(picture: Tensor) -> float:
-        with torch.no_grad():
-            sample = network(picture[None])
-        return float(inference.score(memory, Data(sample, ["made"], modality=FEATURE_MAP)))
+    @classmethod
+    def of(cls, source: Source, data: Data, seed: int) -> MadeDefects | None:
+        """Drawn from a source's training samples; None where their pictures cannot be decoded to 8 bits."""
+        assert isinstance(source, FromPictures)
+        drawn = np.random.default_rng(seed).permutation(len(data)).tolist()
+        count = min(_MADE_ON, len(data) // 2)
+        pictures = source.decoded([str(data.names[i]) for i in drawn[:count]])
+        return None if pictures is None else cls(pictures, drawn[:count], drawn[count:][:_REMEMBERED], seed)
 
-    of_good = inference.score(memory, good).numpy()
-    of_made = np.array([scored(each) for each in progress.over(list(chain(*made)), "comparing blocks")])
-    labels = np.repeat([False, True], len(of_good))
-    return float(
-        np.mean([metrics.auroc(labels, np.concatenate([of_good, each])) for each in of_made.reshape(len(made), -1)])
-    )
+    def told(self, source: Source, data: Data, top: float) -> float:
+        """The AUROC of pictures with a made defect against good ones, a mean over sorts of defects: by a memory of the
+        patches that `data`, the source's training samples, have."""
+        assert isinstance(source, FromPictures)
+        memory = PatchMemory(top=top, most=_PATCHES)
+        memory.start(data.sample_shape, data.modality)
+        kept = data.take(self.kept)
+        memory.solve(kept, torch.ones(len(kept)))
+        network = source.network()
+
+        def scored(place: int, sides: Sides) -> float:
+            with torch.no_grad():
+                sample = network(pasted(self.pictures[place], sides, self.seed + place)[None])
+            return float(inference.score(memory, Data(sample, ["made"], modality=FEATURE_MAP)))
+
+        good = inference.score(memory, data.take(self.on)).numpy()
+        labels = np.repeat([False, True], len(good))
+        cases = [(place, sides) for sides in RECTANGLES for place in range(len(good))]
+        made = [scored(*case) for case in progress.over(cases, "comparing blocks")]
+        sorts = np.array(made).reshape(len(RECTANGLES), -1)
+        return float(np.mean([metrics.auroc(labels, np.concatenate([good, sort])) for sort in sorts]))

@@ -11,7 +11,7 @@ the same pseudo-anomaly, whatever batch they are in, and whoever runs it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,8 +26,9 @@ _LEAST_MASK = 0.05
 _MOST_OPACITY = 0.8
 # Colours of textures are drawn this wide, in standard deviations of the channel.
 _COLOURS = 1.5
+Sides: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
 # Two sides of rectangles that are cut and pasted, least and most, as shares of a picture's side: small, large, long.
-RECTANGLES = (((0.02, 0.04), (0.02, 0.04)), ((0.05, 0.12), (0.05, 0.12)), ((0.01, 0.01), (0.2, 0.2)))
+RECTANGLES: tuple[Sides, ...] = (((0.02, 0.04), (0.02, 0.04)), ((0.05, 0.12), (0.05, 0.12)), ((0.01, 0.01), (0.2, 0.2)))
 
 
 def altered_rows(rows: Tensor, seeds: Tensor, low: Tensor, high: Tensor, widen: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -161,7 +162,7 @@ def _exponent(side: int) -> int:
     return min(_LARGEST_EXPONENT, max(0, int(math.log2(max(1, side / _LEAST_CELL)))))
 
 
-def pasted(picture: Tensor, sides: Sequence[tuple[float, float]], seed: int) -> Tensor:
+def pasted(picture: Tensor, sides: Sides, seed: int) -> Tensor:
     """A picture [height, width, channels] with a rectangle of it pasted elsewhere (CutPaste, Li et al., CVPR 2021).
 
     Args:
