@@ -65,26 +65,26 @@ FOLDERS = {"magnetic-tile": "magnetic_tile", "tire": "mvtec3d_tire", "boards": "
 CELLS = {"solar-cells 200:10": 10, "solar-cells 200:5": 5}
 SETS = (*FOLDERS, *CELLS)
 CONTENDERS = (
-    "default", "padim", "patch-memory", "anomalib Padim", "anomalib Patchcore 1 %", "anomalib Patchcore 10 %",
+    "default", "plain", "padim", "patch-memory", "anomalib Padim", "anomalib Patchcore 1 %", "anomalib Patchcore 10 %",
 )  # fmt: skip
-SPELLINGS = {"default": AUTO}
+SPELLINGS = {"default": AUTO, "plain": "patch-ensemble"}
 CAUGHT = 0.8
 HEAD = """# The default for pictures beside anomalib
 
 Written by `benchmarks/peers_anomalib.py` from results/images/peers.jsonl. anomalib 2.7 with the same EfficientNet-Lite0
 as a module (blocks 4 and 10), on the same decoded pictures; 200 good ones of a folder are drawn, or 60 or 100, and all
-test pictures test. `default` is what `tailwise fit FOLDER` does. A set is read at its own size, as the pictures
-are, and at about as many pixels as a square of 224 has (224 in the set's name), where a coreset of 10 % can be paid.
-`padim` and `patch-memory` have their own scores and no weights. A draw decides the training pictures, padim's channels
-and the first patch of a coreset, so all contenders depend on it. Seconds are of the CPU with one thread, the network's
-among them, on a machine that others used: compare those of one set and size. Rare good ones are polycrystalline cells,
-and boards of the third of kinds that trained on least; they and others are rejected at the score that catches 80 % of
-the defects. `detected` and `rejected` are shares of the defects and of the good pictures that `tailwise fit` flags
-without options (5 % are asked for); anomalib has no threshold that needs no labels of defects. The last column is the
-share of good pictures with the highest pixel of their map in its outer part, of that part's share of the pixels. The
-default's maps have changed on 2026-11-29: its figures of pixels and of the border are of maps before, but for tiles at
-their own size (one draw) and 100 tires. Large pages of memory are used for all (THP_MEM_ALLOC_ENABLE=1), without which
-coresets of anomalib take three times as long.
+test pictures test. `default` is what `tailwise fit FOLDER` does, which reads boards by block 2 (a folder chooses by
+defects made on its good pictures). A set is read at its own size, as the pictures are, and at about as many pixels as a
+square of 224 has (224 in the set's name), where a coreset of 10 % can be paid. `plain` is the detector that the default
+is for most folders, `padim` and `patch-memory` are its parts: these three have their own scores and no weights. A draw
+decides the training pictures, padim's channels and the first patch of a coreset, so all contenders depend on it.
+Seconds are of the CPU with one thread, the network's among them, on a machine that others used: compare those of one
+set and size. Rare good ones are polycrystalline cells, and boards of the third of kinds that trained on least; they and
+others are rejected at the score that catches 80 % of the defects. `detected` and `rejected` are shares of the defects
+and of the good pictures that `tailwise fit` flags without options (5 % are asked for; draw 0); anomalib has no
+threshold that needs no labels of defects. The last column is the share of good pictures with the highest pixel of their
+map in its outer part, of that part's share of the pixels. Large pages of memory are used for anomalib
+(THP_MEM_ALLOC_ENABLE=1), without which its coresets take three times as long.
 """
 HEADINGS = [
     "set", "good", "contender", "pixels", "draws", "image AUROC", "range", "pixel AUROC", "AUPRO 0.3", "fit, CPU s",
