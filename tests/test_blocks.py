@@ -14,7 +14,7 @@ import tailwise
 from tailwise.backbones import networks
 from tailwise.core.data import Data
 from tailwise.core.problem import Problem
-from tailwise.detectors.components.pseudo_anomalies import RECTANGLES, pasted
+from tailwise.numerics.pasting import RECTANGLES, pasted
 from tailwise.sources.auto import open_source
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.options import SourceOptions

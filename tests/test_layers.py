@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "training": GROUND | {"weights"},
     "runs": GROUND | {"training", "calibration", "sources"},
     "report": GROUND | {"runs", "training", "calibration", "weights", "sources"},
-    "integrations": GROUND | {"report", "runs", "training", "calibration", "weights"},
+    "integrations": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
     "benchmark": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
     "workflows": GROUND
     | {"integrations", "report", "runs", "training", "calibration", "weights", "sources", "backbones"},

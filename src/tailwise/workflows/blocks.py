@@ -19,10 +19,9 @@ from ..core import inference, messages, progress
 from ..core.data import Data
 from ..core.modality import FEATURE_MAP
 from ..core.problem import FromPictures, Problem, ReadByBackbone, Source
-from ..detectors.components.pseudo_anomalies import RECTANGLES, Sides, pasted
-from ..detectors.patch_memory import PatchMemory
 from ..numerics import metrics
-from .request import AUTO, Request
+from ..numerics.pasting import RECTANGLES, Sides, pasted
+from .request import AUTO, Request, make_detector
 
 # Good pictures that defects are made on, and others that are remembered, at most; of fewer nothing is chosen.
 _MADE_ON, _REMEMBERED, _LEAST = 30, 40, 30
@@ -60,7 +59,7 @@ def decided(request: Request, problem: Problem) -> Decided:
     if told <= usual + _MARGIN:
         return as_asked
     reason = f"defects made on good pictures are told with AUROC {told:.2f}, by the usual blocks with {usual:.2f}"
-    return Decided(replace(request, source=fine, detector=repr(PatchMemory(top=_FINE_TOP))), reread, reason)
+    return Decided(replace(request, source=fine, detector=f"PatchMemory(top={_FINE_TOP})"), reread, reason)
 
 
 def finer(source: Source) -> Source | None:
@@ -116,10 +115,10 @@ class MadeDefects:
         """The AUROC of pictures with a made defect against good ones, a mean over sorts of defects: by a memory of the
         patches that `data`, the source's training samples, have."""
         assert isinstance(source, FromPictures)
-        memory = PatchMemory(top=top, most=_PATCHES)
+        memory = make_detector(f"PatchMemory(top={top}, most={_PATCHES})")
         memory.start(data.sample_shape, data.modality)
         kept = data.take(self.kept)
-        memory.solve(kept, torch.ones(len(kept)))
+        inference.solved(memory, kept, torch.ones(len(kept)))
         network = source.network()
 
         def scored(place: int, sides: Sides) -> float:

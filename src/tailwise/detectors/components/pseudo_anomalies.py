@@ -11,7 +11,6 @@ the same pseudo-anomaly, whatever batch they are in, and whoever runs it.
 from __future__ import annotations
 
 import math
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -26,9 +25,6 @@ _LEAST_MASK = 0.05
 _MOST_OPACITY = 0.8
 # Colours of textures are drawn this wide, in standard deviations of the channel.
 _COLOURS = 1.5
-Sides: TypeAlias = tuple[tuple[float, float], tuple[float, float]]
-# Two sides of rectangles that are cut and pasted, least and most, as shares of a picture's side: small, large, long.
-RECTANGLES: tuple[Sides, ...] = (((0.02, 0.04), (0.02, 0.04)), ((0.05, 0.12), (0.05, 0.12)), ((0.01, 0.01), (0.2, 0.2)))
 
 
 def altered_rows(rows: Tensor, seeds: Tensor, low: Tensor, high: Tensor, widen: float = 0.5) -> tuple[Tensor, Tensor]:
@@ -160,24 +156,3 @@ def _cells(side: int, u: Tensor) -> Tensor:
 
 def _exponent(side: int) -> int:
     return min(_LARGEST_EXPONENT, max(0, int(math.log2(max(1, side / _LEAST_CELL)))))
-
-
-def pasted(picture: Tensor, sides: Sides, seed: int) -> Tensor:
-    """A picture [height, width, channels] with a rectangle of it pasted elsewhere (CutPaste, Li et al., CVPR 2021).
-
-    Args:
-        sides: the least and the most of either side of the rectangle, as shares of the picture's (the geometric mean of
-            both); which of them is upright is drawn.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    wholes = picture.shape[:2]
-    draws = torch.rand(7, generator=generator).tolist()
-    shares = [least + (most - least) * draw for (least, most), draw in zip(sides, draws[:2], strict=True)]
-    scale = math.sqrt(math.prod(wholes))
-    lengths = [round(share * scale) for share in (shares if draws[2] < 0.5 else shares[::-1])]  # fmt: skip
-    high, wide = (min(max(2, length), whole // 2) for length, whole in zip(lengths, wholes, strict=True))
-    rooms = (wholes[0] - high + 1, wholes[1] - wide + 1)
-    top, left, to_top, to_left = (int(draw * room) for draw, room in zip(draws[3:], rooms * 2, strict=True))
-    result = picture.clone()
-    result[to_top : to_top + high, to_left : to_left + wide] = picture[top : top + high, left : left + wide]
-    return result
