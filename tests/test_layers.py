@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "calibration": GROUND,
     "sources": GROUND | {"backbones"},
     "detectors": GROUND | {"backbones"},
-    "training": GROUND | {"weights"},
+    "training": GROUND | {"weights", "backbones"},
     "runs": GROUND | {"training", "calibration", "sources"},
     "report": GROUND | {"runs", "training", "calibration", "weights", "sources"},
     "integrations": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
