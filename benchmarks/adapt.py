@@ -203,6 +203,7 @@ KEPT = 16  # normals that a run keeps
 FLAGGED = 0.1
 METHODS = (
     "Nothing()", "Moments()", "Sinkhorn()", "RADA()", "RADA(assignment='mutual')", "RADA(assignment='partial')",
+    "RADA(steps=30, rate=0.001, start='moments')", "RADA(assignment='plain', steps=30, rate=0.001, start='moments')",
     "RADA(parameters='norm')", "RADA(statistics='target')", "RADA(statistics='mixed')", "Statistics()",
     "Update(keep=0.7)",
 )  # fmt: skip
@@ -460,6 +461,8 @@ prediction; it promises .05 of normals that are not unlike every old sample, and
 standard errors.
 
 """
+# Draws of pictures that chose nothing.
+FRESH = range(20, 24)
 DRAWS = {"development": range(3), "fresh": range(110, 116)}
 
 
@@ -475,10 +478,15 @@ def page() -> str:
             text += f"{_graphs(here, 'unseen_flagged')}\n"
     if limits := [row for row in found if row["settings"]["part"] == "thresholds"]:
         text += THRESHOLDS + _limits(limits) + "\n"
-    for part, share in product(PICTURES, SHARES):
-        here = [row for row in found if row["settings"]["part"] == part and row["settings"]["share"] == share]
+    for part, share, fresh in product(PICTURES, SHARES, (False, True)):
+        here = [
+            row for row in found
+            if (row["settings"]["part"], row["settings"].get("share")) == (part, share)
+            and (row["settings"]["seed"] in FRESH) == fresh
+        ]  # fmt: skip
         if here:
-            text += f"\n## RADA on {NAMES[part]}, {share:.0%} anomalies in the adaptation set\n\n{_pictures(here)}\n"
+            named = f"{NAMES[part]}{', fresh draws' if fresh else ''}"
+            text += f"\n## RADA on {named}, {share:.0%} anomalies in the adaptation set\n\n{_pictures(here)}\n"
         if here and "flagged" in here[0]:
             text += f"\nShare of each kind's good pictures flagged where a tenth of all are:\n\n{_kinds(here)}\n"
     return text

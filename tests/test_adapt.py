@@ -175,6 +175,20 @@ def test_a_scaled_and_shifted_target_comes_back(asked: adapt.Asked, rule: str) -
     assert abs(np.median(score(rows(200, 9) * STRETCH + SHIFT)) - usual) < 0.5 * abs(old - usual)
 
 
+def test_alignment_may_start_from_moments(asked: adapt.Asked) -> None:
+    """Without a step it is Moments; from there parts lie nearer to the normal ones at the first step already."""
+    begun = adapt.parse("RADA(steps=1, rate=1e-9, start='moments')").adapt(asked).detector
+    moments = adapt.parse("Moments()").adapt(asked).detector
+    assert isinstance(begun, adapt.Realigned)
+    assert isinstance(moments, adapt.Realigned)
+    torch.testing.assert_close(begun.stretch, moments.stretch)
+    torch.testing.assert_close(begun.shift, moments.shift, rtol=1e-4, atol=1e-4)
+    costs = [
+        adapt.parse(f"RADA(start={start!r})").adapt(asked).figures["cost_before"] for start in ("source", "moments")
+    ]
+    assert costs[1] < 0.8 * costs[0]
+
+
 def test_maps_are_aligned_before_anything_reads_them(tmp_path: Path) -> None:
     stretch, shift = torch.ones(6, 1, 1), torch.zeros(6, 1, 1)
     stretch[1], shift[0], shift[4] = 1.3, 1.5, -1.0

@@ -7,6 +7,7 @@ to gain, or a loss, the detector stays as it is, and the result says so with the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -15,12 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbones import norms
+from ..backbones import cache, norms
 from ..backbones.pictures import OfPictures
 from ..core import inference
 from ..core.data import Batch, Data
 from ..core.detector import Around, Detector, Prototypical, Reading
 from ..core.modality import ROW
+from ..core.readers import Reader
 from ..core.registry import parse_one
 from ..errors import InputError
 
@@ -289,9 +291,12 @@ class _Made:
 
 
 def made_by(asked: Asked, pictures: Tensor, network: OfPictures) -> Asked:
-    """The same with the samples that another network makes of the target's pictures."""
+    """The same with the samples that another network makes of the target's pictures, at once where they are few."""
     shape = (len(asked.target), *asked.target.sample_shape)
-    return replace(asked, target=replace(asked.target, samples=_Made(pictures, network, shape)))
+    made: Reader | Tensor = _Made(pictures, network, shape)
+    if math.prod(shape) * 4 <= cache.IN_MEMORY_BYTES:
+        made = made[torch.arange(shape[0])]
+    return replace(asked, target=replace(asked.target, samples=made))
 
 
 def source_samples(asked: Asked, name: str) -> Tensor:

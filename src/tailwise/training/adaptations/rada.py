@@ -53,6 +53,8 @@ class RADA(Value):
         statistics: of these batch norms: "source": as they are; "target": so that they give the target's pictures the
             means and deviations that they give the pictures that the run keeps; "mixed": so that they do of the mean of
             both, in which n pictures of the target have the weight n / (n + 16).
+        start: how a channel starts: "source": as it is; "moments": with the mean and the deviation of the old normals,
+            as `Moments` gives them. From there steps of 0.001 go far enough.
     """
 
     assignment: Literal["prototype", "mutual", "partial", "plain"] = "prototype"
@@ -60,6 +62,7 @@ class RADA(Value):
     rate: Annotated[float, Bounds(above=0, at_most=1)] = 0.005
     parameters: Literal["maps", "norm"] = "maps"
     statistics: Literal["source", "target", "mixed"] = "source"
+    start: Literal["source", "moments"] = "source"
 
     def adapt(self, asked: adapt.Asked) -> adapt.Adapted:
         name = type(self).__name__
@@ -74,7 +77,7 @@ class RADA(Value):
         if seen is not None:
             network = _with_statistics(seen, self.statistics)
             asked = adapt.made_by(asked, seen.pictures, network)
-        moving: _Channels | _Norms = _Channels(asked, network)
+        moving: _Channels | _Norms = _Channels(asked, network, self.start)
         if seen is not None and network is not None and self.parameters == "norm":
             moving = _Norms(adapt.Pictured(seen.pictures, network))
         figures = _learn(self, moving, asked, (normal, parts), floor)
@@ -130,12 +133,14 @@ class _Channels:
 
     slower = 1.0
 
-    def __init__(self, asked: adapt.Asked, network: OfPictures | None) -> None:
+    def __init__(self, asked: adapt.Asked, network: OfPictures | None, start: str) -> None:
         self.target, self.network = asked.target, network
         self.mean, self.spread = adapt.by_channel(asked.target.read(torch.arange(len(asked.target))))
-        self.stretch = torch.ones_like(self.mean).requires_grad_()
-        self.shift = torch.zeros_like(self.mean).requires_grad_()
-        self.parameters = [self.stretch, self.shift]
+        self.stretch, self.shift = torch.ones_like(self.mean), torch.zeros_like(self.mean)
+        if start == "moments":
+            mean, spread = adapt.by_channel(adapt.source_samples(asked, "RADA"))
+            self.stretch, self.shift = spread / self.spread, (mean - self.mean) / self.spread
+        self.parameters = [self.stretch.requires_grad_(), self.shift.requires_grad_()]
 
     def samples(self, index: Tensor) -> Tensor:
         return adapt.moved(self.target.read(index), *self._of_original())
