@@ -42,7 +42,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from tailwise.backbones import networks
+from tailwise.backbones import networks, norms
 from tailwise.backbones.pictures import OfPictures
 from tailwise.benchmark import rows
 from tailwise.benchmark.tables import table
@@ -274,11 +274,10 @@ class Pictures:
                 some = unlabelled.take(chosen)
                 scores = inference.score(detector, some).double().numpy()
                 drawn = torch.Generator().manual_seed(seed)
-                seen = partial(adapt.Pictured, target[chosen], network, learnt_from[:KEPT])
+                seen = partial(norms.Pictured, target[chosen], network, learnt_from[:KEPT])
                 made = adapt.parse(each["method"]).adapt(adapt.Asked(detector, some, scores, source, drawn, seen))
-                found = inference.score(
-                    made.detector, read if made.network is None else _maps(shown, made.network)
-                ).numpy()
+                now = _maps(shown, made.pictured.network) if isinstance(made.pictured, norms.Pictured) else read
+                found = inference.score(made.detector, now).numpy()
                 figures = {"auroc": metrics.auroc(labels, found), "adapted": made.adapted, "figures": made.figures}
                 if self.kinds is not None:
                     figures["flagged"] = _flagged([self.kinds(each) for each in test[:tested]], found[:tested])

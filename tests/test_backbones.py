@@ -266,18 +266,20 @@ def test_statistics_made_anew_take_back_a_change_of_light(pictures):
 def test_norms_that_move_make_what_the_network_does_then(pictures):
     network = OfPictures(networks.mapped("efficientnet-lite0", (4, 10)))
     before = network(pictures)
-    moving = norms.Moved(network)
-    torch.testing.assert_close(moving(pictures), before, rtol=2e-3, atol=2e-3)
-    moving(pictures).square().mean().backward()
+    moving = norms.Pictured(pictures, network).moving()
+    every = torch.arange(len(pictures))
+    torch.testing.assert_close(moving.samples(every), before, rtol=2e-3, atol=2e-3)
+    moving.samples(every).square().mean().backward()
     assert all(each.grad is not None and each.grad.abs().max() > 0 for each in (moving.stretch[0], moving.shift[0]))
     with torch.no_grad():
         for each in moving.parameters():
             each.add_(0.02)
-    torch.testing.assert_close(moving.fixed()(pictures), moving(pictures).detach(), rtol=2e-3, atol=2e-2)
-    assert (moving.fixed()(pictures) - before).abs().mean() > 0.05
+    made = moving.fixed().samples(every)
+    torch.testing.assert_close(made, moving.samples(every).detach(), rtol=2e-3, atol=2e-2)
+    assert (made - before).abs().mean() > 0.05
     assert torch.equal(network(pictures), before)
 
 
 def test_norms_of_others_networks_are_not_known():
     with pytest.raises(InputError, match="batch norms are known of EfficientNet-Lite and MobileNetV2 alone"):
-        norms.of(OfPictures(None))
+        norms.Pictured(torch.zeros(1, 32, 32, 3, dtype=torch.uint8), OfPictures(None))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -91,25 +92,68 @@ def _few(pictures: Tensor) -> Tensor:
     return pictures[:: max(1, math.ceil(len(pictures) / room))]
 
 
-class Moved(nn.Module):
-    """Pictures to samples by a network whose batch norms' gamma and beta move; all else is frozen.
+@dataclass(frozen=True, eq=False)
+class Pictured:
+    """Pictures, and the network that makes samples of them.
 
-    Args:
-        network: what makes samples of pictures; it stays as it is.
+    Attributes:
+        pictures: [n, height, width, 1 or 3] uint8.
+        network: one of ours, whose batch norms are known.
+        old: [k, height, width, 1 or 3] uint8, of some of the normals of before; None where none are known.
+
+    Raises:
+        InputError: pixels are read, or a network of others.
     """
 
-    def __init__(self, network: OfPictures) -> None:
+    pictures: Tensor
+    network: OfPictures
+    old: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        of(self.network)
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def samples(self, index: Tensor) -> Tensor:
+        """Samples of the pictures at `index` [b]."""
+        made: Tensor = self.network(self.pictures[index])
+        return made
+
+    def with_statistics(self, share: float) -> Pictured:
+        """The same by a network of whose statistics these pictures set this share, and the old ones the rest.
+
+        Raises:
+            InputError: no old ones are known.
+        """
+        if self.old is None:
+            raise InputError("the run keeps no pictures of its normals to hold statistics against", "fit it again")
+        return replace(self, network=estimated(self.network, self.pictures, self.old, share))
+
+    def moving(self) -> Moved:
+        """The same, while gamma and beta of the batch norms move."""
+        return Moved(self)
+
+
+class Moved(nn.Module):
+    """Pictures by a network whose batch norms' gamma and beta move; all else is frozen.
+
+    Args:
+        pictured: the pictures and what makes samples of them; it stays as it is.
+    """
+
+    def __init__(self, pictured: Pictured) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.pictured, self.network = pictured, copy.deepcopy(pictured.network)
         self.places = _convolutions(of(self.network))
         self.stretch = nn.ParameterList(torch.zeros(each.out_channels) for each in self.places.values())
         self.shift = nn.ParameterList(torch.zeros(each.out_channels) for each in self.places.values())
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures [b, height, width, 1 or 3] uint8 -> samples, with gradients."""
-        features = self.network.features
+    def samples(self, index: Tensor) -> Tensor:
+        """Samples of the pictures at `index` [b], with gradients."""
+        pixels, features = _pixels(self.pictured.pictures[index]), self.network.features
         assert features is not None
-        maps: list[Tensor] = functional_call(_WithGradients(of(self.network)), self._tensors(), (_pixels(pictures),))
+        maps: list[Tensor] = functional_call(_WithGradients(of(self.network)), self._tensors(), (pixels,))
         return features.together(maps)
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -123,11 +167,11 @@ class Moved(nn.Module):
         return tensors
 
     @torch.no_grad()
-    def fixed(self) -> OfPictures:
-        """The network with its norms as they are now."""
+    def fixed(self) -> Pictured:
+        """The pictures by the network with its norms as they are now."""
         made = copy.deepcopy(self.network)
         of(made).load_state_dict({name.removeprefix("network."): value for name, value in self._tensors().items()})
-        return made
+        return replace(self.pictured, network=made)
 
 
 class _WithGradients(nn.Module):

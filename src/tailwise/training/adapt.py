@@ -8,7 +8,7 @@ to gain, or a loss, the detector stays as it is, and the result says so with the
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..backbones import cache, norms
-from ..backbones.pictures import OfPictures
 from ..core import inference
 from ..core.data import Batch, Data
 from ..core.detector import Around, Detector, Prototypical, Reading
@@ -30,6 +28,8 @@ from ..errors import InputError
 _LOW = 0.25
 # By how many of the source's interquartile ranges the target must score higher for anything to be there to gain.
 _LEAST_GAP = 0.5
+# Samples of more bytes are made of their pictures when they are asked for.
+_AT_ONCE_BYTES = 250_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,29 +47,42 @@ class Source:
     complete: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class Pictured:
-    """The pictures behind a target's samples.
+class Pictured(Protocol):
+    """The pictures behind a target's samples, and the network that made these, whose batch norms can change."""
 
-    Attributes:
-        pictures: [n, height, width, 1 or 3] uint8.
-        network: made the samples of them.
-        old: [k, height, width, 1 or 3] uint8, of some of the old normals; None where the run keeps none.
-    """
+    def __len__(self) -> int: ...
 
-    pictures: Tensor
-    network: OfPictures
-    old: Tensor | None = None
+    def samples(self, index: Tensor) -> Tensor:
+        """Samples [b, *sample] of the pictures at `index` [b]."""
+        ...
 
-    def with_statistics(self, share: float, name: str) -> OfPictures:
-        """The network with batch norms of which these pictures set this share, held against the old ones.
+    def with_statistics(self, share: float) -> Pictured:
+        """The same pictures, by a network of whose statistics they set this share; the old normals' pictures the rest.
 
         Raises:
-            InputError: the run keeps no pictures.
+            InputError: no pictures of old normals are known.
         """
-        if self.old is None:
-            raise InputError(f"{name} cannot adapt this run: it keeps no pictures of its normals", "fit again")
-        return norms.estimated(self.network, self.pictures, self.old, share)
+        ...
+
+    def moving(self) -> Moving:
+        """The same, while gamma and beta of the batch norms move."""
+        ...
+
+
+class Moving(Protocol):
+    """Pictures by a network whose batch norms move."""
+
+    def parameters(self) -> Iterator[Tensor]:
+        """What moves, in deviations of a channel."""
+        ...
+
+    def samples(self, index: Tensor) -> Tensor:
+        """Samples [b, *sample] of the pictures at `index` [b], with gradients."""
+        ...
+
+    def fixed(self) -> Pictured:
+        """The pictures by the network as it is now."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,14 +120,14 @@ class Adapted:
         adapted: whether anything changed.
         reason: why, in a sentence with its figure.
         figures: numbers by name.
-        network: makes samples of pictures from now on, where that changed.
+        pictured: the pictures by the network that makes samples of them from now on, where that changed.
     """
 
     detector: Detector
     adapted: bool
     reason: str
     figures: dict[str, float] = field(default_factory=dict)
-    network: OfPictures | None = None
+    pictured: Pictured | None = None
 
 
 @runtime_checkable
@@ -168,18 +181,19 @@ def nothing_to_gain(asked: Asked) -> Adapted | None:
     return Adapted(asked.detector, False, reason, {"gap_before": before})
 
 
-def accepted(asked: Asked, made: Detector, figures: dict[str, float], network: OfPictures | None = None) -> Adapted:
+def accepted(asked: Asked, made: Detector, figures: dict[str, float], pictured: Pictured | None = None) -> Adapted:
     """The veto after: what was made, unless the target's lower scores lie no nearer to the old normals' by it.
 
-    Where a `network` was made too, the target's samples are those that it makes.
+    Where a network was made too, `pictured` has it, and the target's samples are those that it makes.
     """
+    asked = asked if pictured is None else made_by(asked, pictured)
     before = gap(asked.scores, asked.source.scores)
     after = gap(inference.score(made, asked.target).double().numpy(), asked.source.scores)
     figures = {**figures, "gap_before": before, "gap_after": after}
     said = f"{before:.2f} interquartile ranges above those of the old normals before, and {after:.2f} after"
     if not abs(after) < before:
         return Adapted(asked.detector, False, f"no gain: the target's lower scores lie {said}", figures)
-    return Adapted(made, True, f"the target's lower scores lie {said}", figures, network)
+    return Adapted(made, True, f"the target's lower scores lie {said}", figures, pictured)
 
 
 class Realigned(Around):
@@ -275,27 +289,24 @@ def pictured(asked: Asked, name: str) -> Pictured:
             "none of 8 bits behind these samples",
             "use --method Moments or RADA(), which change samples as they are",
         )
-    norms.of(found.network)
     return found
 
 
 class _Made:
     """Samples that a network makes of pictures when they are asked for: a Reader."""
 
-    def __init__(self, pictures: Tensor, network: OfPictures, shape: tuple[int, ...]) -> None:
-        self.pictures, self.network, self.shape = pictures, network, shape
+    def __init__(self, pictured: Pictured, sample_shape: tuple[int, ...]) -> None:
+        self.pictured, self.shape = pictured, (len(pictured), *sample_shape)
 
     def __getitem__(self, index: Tensor) -> Tensor:
-        made: Tensor = self.network(self.pictures[index])
-        return made
+        return self.pictured.samples(index)
 
 
-def made_by(asked: Asked, pictures: Tensor, network: OfPictures) -> Asked:
+def made_by(asked: Asked, pictured: Pictured) -> Asked:
     """The same with the samples that another network makes of the target's pictures, at once where they are few."""
-    shape = (len(asked.target), *asked.target.sample_shape)
-    made: Reader | Tensor = _Made(pictures, network, shape)
-    if math.prod(shape) * 4 <= cache.IN_MEMORY_BYTES:
-        made = made[torch.arange(shape[0])]
+    made: Reader | Tensor = _Made(pictured, asked.target.sample_shape)
+    if math.prod(made.shape) * 4 <= _AT_ONCE_BYTES:
+        made = made[torch.arange(len(pictured))]
     return replace(asked, target=replace(asked.target, samples=made))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from ..backbones import norms
 from ..backbones.pictures import OfPictures
 from ..calibration import conformal, drift, score_maps
 from ..calibration.clusters import Clusters, names_of
@@ -23,7 +24,6 @@ from ..core.problem import Facts, FromPictures, Problem, Source
 from ..core.seeding import seeded
 from ..core.validation import check_samples
 from ..errors import InputError, reading
-from ..integrations import onnx_network
 from ..report.summary import adaptation_summary
 from ..runs import places, store
 from ..runs.files import BACKBONE, REPORT_DATA, RESTORE
@@ -32,7 +32,7 @@ from ..runs.settings import AdaptationRow, KindRow
 from ..runs.table import cross_fitted
 from ..sources.memory import in_memory
 from ..training import adapt
-from . import assembly
+from . import assembly, network_file
 from .density_ratio import Carried, carried_threshold
 from .drift import placed_by, since_fit
 
@@ -66,8 +66,8 @@ def adapt_run(
         asked, held = _asked(opened, source, data, before, settings["false_alarms"], seed)
         made = chosen.adapt(asked)
         backbone = opened.backbone()
-        if made.network is not None:
-            backbone = _written(made.network, asked, Path(folder) / BACKBONE)
+        if made.pictured is not None:
+            backbone = _written(made.pictured, Path(folder) / BACKBONE)
             source = source.read_by(str(Path(folder) / BACKBONE))  # type: ignore[attr-defined]
             data = opened.samples(source).data
             asked = replace(asked, target=data.take(np.setdiff1d(np.arange(len(data)), held)))
@@ -136,15 +136,16 @@ def _asked(
         network = source.network()
         assert isinstance(network, OfPictures)
         kept = opened.fingerprint()
-        return adapt.Pictured(pictures, network, None if kept is None else kept.pictures)
+        return norms.Pictured(pictures, network, None if kept is None else kept.pictures)
 
     return adapt.Asked(opened.detector(), target, before[taken], known, generator, pictured), held
 
 
-def _written(network: OfPictures, asked: adapt.Asked, path: Path) -> bytes:
-    """The content of the ONNX file that is written of a network which reads pictures as large as the target's."""
-    height, width = adapt.pictured(asked, "it").pictures.shape[1:3]
-    content = onnx_network.to_onnx(network, height, width)
+def _written(seen: adapt.Pictured, path: Path) -> bytes:
+    """The content of the ONNX file that is written of the network which reads pictures from now on."""
+    assert isinstance(seen, norms.Pictured)
+    height, width = seen.pictures.shape[1:3]
+    content = network_file.to_onnx(seen.network, height, width)
     path.write_bytes(content)
     return content
 
@@ -170,7 +171,7 @@ def _carried(
 ) -> tuple[Carried, int] | None:
     """A threshold from the old calibration scores and how many samples of the target are unlike every old one, for
     which it promises nothing; None where the old scores are not of this detector, or not of the sample alone."""
-    aligned = isinstance(made.detector, adapt.Realigned) or made.network is not None
+    aligned = isinstance(made.detector, adapt.Realigned) or made.pictured is not None
     table = opened.scores()
     learnt_all = not (cross_fitted(table) or table["held_out"].any())
     if opened.detector().looks_around or (made.adapted and not aligned) or "calibration" not in table or learnt_all:

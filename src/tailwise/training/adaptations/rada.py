@@ -13,8 +13,6 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ...backbones import norms
-from ...backbones.pictures import OfPictures
 from ...core.bounds import Bounds, Count, Positive
 from ...core.detector import Detector
 from ...core.registry import Value, register
@@ -73,18 +71,15 @@ class RADA(Value):
             return vetoed
         normal, others = _divided(normal, asked.generator)
         floor = _usual_cost(asked, normal, others, parts)
-        network = None
         if seen is not None:
-            network = _with_statistics(seen, self.statistics)
-            asked = adapt.made_by(asked, seen.pictures, network)
-        moving: _Channels | _Norms = _Channels(asked, network, self.start)
-        if seen is not None and network is not None and self.parameters == "norm":
-            moving = _Norms(adapt.Pictured(seen.pictures, network))
+            seen = _with_statistics(seen, self.statistics)
+            asked = adapt.made_by(asked, seen)
+        moving: _Channels | _Norms = _Channels(asked, seen, self.start)
+        if seen is not None and self.parameters == "norm":
+            moving = _Norms(seen)
         figures = _learn(self, moving, asked, (normal, parts), floor)
-        detector, network = moving.made(asked.detector)
-        if seen is not None and network is not None:
-            asked = adapt.made_by(asked, seen.pictures, network)
-        return adapt.accepted(asked, detector, figures, network)
+        detector, seen = moving.made(asked.detector)
+        return adapt.accepted(asked, detector, figures, seen)
 
     def wrap(self, detector: Detector) -> Detector:
         return detector if self.parameters == "norm" else adapt.Realigned(detector)
@@ -94,12 +89,11 @@ class RADA(Value):
         return self.parameters == "maps" and self.statistics == "source"
 
 
-def _with_statistics(seen: adapt.Pictured, statistics: str) -> OfPictures:
-    """The network with these statistics of its batch norms."""
+def _with_statistics(seen: adapt.Pictured, statistics: str) -> adapt.Pictured:
+    """The pictures by a network with these statistics of its batch norms."""
     if statistics == "source":
-        return seen.network
-    n = len(seen.pictures)
-    return seen.with_statistics(1.0 if statistics == "target" else n / (n + _PICTURES_OF_SOURCE), "RADA")
+        return seen
+    return seen.with_statistics(1.0 if statistics == "target" else len(seen) / (len(seen) + _PICTURES_OF_SOURCE))
 
 
 def _learn(
@@ -133,8 +127,8 @@ class _Channels:
 
     slower = 1.0
 
-    def __init__(self, asked: adapt.Asked, network: OfPictures | None, start: str) -> None:
-        self.target, self.network = asked.target, network
+    def __init__(self, asked: adapt.Asked, seen: adapt.Pictured | None, start: str) -> None:
+        self.target, self.seen = asked.target, seen
         self.mean, self.spread = adapt.by_channel(asked.target.read(torch.arange(len(asked.target))))
         self.stretch, self.shift = torch.ones_like(self.mean), torch.zeros_like(self.mean)
         if start == "moments":
@@ -146,9 +140,9 @@ class _Channels:
         return adapt.moved(self.target.read(index), *self._of_original())
 
     @torch.no_grad()
-    def made(self, detector: Detector) -> tuple[Detector, OfPictures | None]:
-        """The adapted detector, and the network that makes samples of pictures from now on."""
-        return adapt.Realigned.around(detector, *self._of_original()), self.network
+    def made(self, detector: Detector) -> tuple[Detector, adapt.Pictured | None]:
+        """The adapted detector, and the pictures by the network that makes samples of them from now on."""
+        return adapt.Realigned.around(detector, *self._of_original()), self.seen
 
     def _of_original(self) -> tuple[Tensor, Tensor]:
         """Scale and shift of samples, from those of samples in deviations from their mean."""
@@ -161,16 +155,15 @@ class _Norms:
     slower = 0.1
 
     def __init__(self, seen: adapt.Pictured) -> None:
-        self.pictures, self.norms = seen.pictures, norms.Moved(seen.network)
-        self.parameters = list(self.norms.parameters())
+        self.moving = seen.moving()
+        self.parameters = list(self.moving.parameters())
 
     def samples(self, index: Tensor) -> Tensor:
-        made: Tensor = self.norms(self.pictures[index])
-        return made
+        return self.moving.samples(index)
 
-    def made(self, detector: Detector) -> tuple[Detector, OfPictures | None]:
-        """The detector as it is, and the network that makes samples of pictures from now on."""
-        return detector, self.norms.fixed()
+    def made(self, detector: Detector) -> tuple[Detector, adapt.Pictured | None]:
+        """The detector as it is, and the pictures by the network that makes samples of them from now on."""
+        return detector, self.moving.fixed()
 
 
 @register("adaptation", "Sinkhorn")

@@ -68,8 +68,7 @@ class Statistics(Value):
         seen = adapt.pictured(asked, "Statistics")
         if vetoed := adapt.nothing_to_gain(asked):
             return vetoed
-        network = seen.with_statistics(1.0, "Statistics")
-        return adapt.accepted(adapt.made_by(asked, seen.pictures, network), asked.detector, {}, network)
+        return adapt.accepted(asked, asked.detector, {}, seen.with_statistics(1.0))
 
     def wrap(self, detector: Detector) -> Detector:
         return detector

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from ..backbones import norms
 from ..backbones.networks import Backbone
 from ..backbones.pictures import OfPictures
-from . import onnx_graph
-from .extras import need
+from ..integrations import onnx_graph
+from ..integrations.extras import need
 
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 # The file takes images in 0..1 as they are: what the network is used to is in the graph.
