@@ -22,10 +22,10 @@ MAY_IMPORT = {
     "calibration": GROUND,
     "sources": GROUND | {"backbones"},
     "detectors": GROUND | {"backbones"},
-    "training": GROUND | {"weights", "backbones"},
+    "training": GROUND | {"weights"},
     "runs": GROUND | {"training", "calibration", "sources"},
     "report": GROUND | {"runs", "training", "calibration", "weights", "sources"},
-    "integrations": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
+    "integrations": GROUND | {"report", "runs", "training", "calibration", "weights"},
     "benchmark": GROUND | {"report", "runs", "training", "calibration", "weights", "backbones"},
     "workflows": GROUND
     | {"integrations", "report", "runs", "training", "calibration", "weights", "sources", "backbones"},
