@@ -140,3 +140,25 @@ def test_only_the_usual_blocks_have_finer_ones(drawings: Path) -> None:
     assert blocks.finer(open_source(str(drawings), read="pixels")) is None
     assert blocks.finer(open_source(str(drawings), layers="2")) is None
     assert blocks.finer(open_source("Digits")) is None
+
+
+def test_fine_blocks_see_no_edge_where_a_picture_ends() -> None:
+    """A picture that looks the same everywhere has the same maps everywhere; the usual blocks see its end."""
+    grey = torch.full((1, 3, 64, 96), 0.7)
+    fine, usual = (networks.mapped(BACKBONE, layers)(grey) for layers in ((2,), (4, 10)))
+    assert fine.shape[2:] == (16, 24)
+    assert float((fine - fine[:, :, 8:9, 8:9]).abs().max()) < 1e-5
+    assert float((usual - usual[:, :, 4:5, 6:7]).abs().max()) > 0.1
+
+
+def test_a_place_lies_where_it_lay_without_a_margin() -> None:
+    """Far from the ends the margin changes nothing."""
+    generator = torch.Generator().manual_seed(0)
+    picture = torch.rand(1, 3, 96, 128, generator=generator)
+    with_margin = networks.backbone(BACKBONE, (2,))
+    assert with_margin.margin > 0
+    found = with_margin(picture)[0]
+    with_margin.margin = 0
+    bare = with_margin(picture)[0]
+    assert found.shape == bare.shape
+    assert torch.allclose(found[:, :, 8:-8, 8:-8], bare[:, :, 8:-8, 8:-8], atol=1e-4)

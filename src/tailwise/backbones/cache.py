@@ -73,7 +73,9 @@ class Extractor:
 
     def __init__(self, backbone: str, layers: tuple[int, ...], reading: str, folder: Path | None) -> None:
         self.backbone, self.layers, self.folder = backbone, layers, folder
-        self.described = f"{networks.identity(backbone)} {layers} {reading}".encode()
+        margin = networks.margin_of(backbone, layers)
+        beyond = f" with {margin} mirrored pixels" if margin else ""
+        self.described = f"{networks.identity(backbone)} {layers}{beyond} {reading}".encode()
         self._make: Callable[[Tensor], Tensor] | None = None
         self._whole: dict[str, _Stamp] = {}  # entries that were checked
 

@@ -11,7 +11,7 @@ import importlib.util
 import math
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from ..core.seeding import seeded
 from ..errors import InputError, did_you_mean, reading
@@ -49,6 +49,8 @@ _MOBILENET_WEIGHTS = ("weights", "mobilenet_v2-b0353104.pth")
 _IMAGENET_MEAN, _IMAGENET_SCALE = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Below this the coarsest grids are smaller than the windows of the last blocks.
 _SMALLEST_SIDE = 32
+# As far as fine blocks look around a place; a multiple of the pixels between two places.
+_MARGIN = 16
 # Images of more pixels go through the network in strips of whole rows, because 3 million take .9 GB. So many rows
 # beside a strip are looked at too; where it ends the picture does not, which moves maps by 1 % of their spread.
 _LARGEST, _STRIP, _BESIDE = 3_200_000, 1_600_000, 96
@@ -72,6 +74,8 @@ class Backbone(nn.Module):
         stem, blocks: the network's parts; each block takes the result of the one before.
         taken: indices of the blocks whose results are returned.
         scaled: brings images in 0..1 to the scale that the weights were trained with; None is EfficientNet-Lite's.
+        margin: so many pixels of the image are mirrored around it, and their places cut off again: the network counts
+            what lies outside as zeros, which fine blocks see as edges (LOG.md).
     """
 
     def __init__(
@@ -80,8 +84,10 @@ class Backbone(nn.Module):
         blocks: nn.ModuleList,
         taken: tuple[int, ...],
         scaled: Callable[[Tensor], Tensor] | None = None,
+        margin: int = 0,
     ) -> None:
         super().__init__()
+        self.margin = margin
         self.stem, self.blocks, self.taken = stem, blocks[: max(taken) + 1], taken
         self.scaled = scaled or _of_lite
         self.eval().requires_grad_(False)
@@ -129,13 +135,27 @@ class Backbone(nn.Module):
                 f"backbones need images of at least {_SMALLEST_SIDE} pixels a side: got {sides}", "raise size"
             )
         images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
-        x = self.stem(self.scaled(images).contiguous(memory_format=torch.channels_last))
+        size = images.shape[2:]
+        x = self.scaled(images)
+        if self.margin:
+            x = pad(x, (self.margin,) * 4, mode="reflect")
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         maps = []
         for place, block in enumerate(self.blocks):
             x = block(x)
             if place in self.taken:
-                maps.append(x)
+                maps.append(self._within(x, size))
         return maps
+
+    def _within(self, found: Tensor, size: Sequence[int]) -> Tensor:
+        """The places [b, channels, h, w] of an image of this height and width, without those of its margin."""
+        if not self.margin:
+            return found
+        (top, high), (left, wide) = (
+            (self.margin * places // (side + 2 * self.margin), side * places // (side + 2 * self.margin))
+            for places, side in zip(found.shape[2:], size, strict=True)
+        )
+        return found[:, :, top : top + high, left : left + wide]
 
 
 class Foreign(nn.Module):
@@ -263,7 +283,8 @@ def backbone(name: str, layers: tuple[int, ...] = ()) -> Backbone | Foreign:
     absent = [layer for layer in layers if not 0 <= layer < len(blocks)]
     if absent:
         raise InputError(f"{name} has no block {absent[0]}", f"its blocks are 0 to {len(blocks) - 1}")
-    return Backbone(stem, blocks, layers or _ends(blocks), _of_imagenet if name == _MOBILENET else _of_lite)
+    scaled = _of_imagenet if name == _MOBILENET else _of_lite
+    return Backbone(stem, blocks, layers or _ends(blocks), scaled, margin_of(name, layers))
 
 
 def identity(name: str) -> str:
@@ -361,6 +382,12 @@ def map_layers(name: str) -> tuple[int, ...]:
 def fine_layers(name: str) -> tuple[int, ...]:
     """The last block of the second finest grid, for details of a few pixels; () of a network that is not ours."""
     return _BACKBONES[name].fine if name in _BACKBONES else ()
+
+
+def margin_of(name: str, layers: tuple[int, ...]) -> int:
+    """How many pixels of an image are mirrored around it where these blocks are read: some for fine blocks alone."""
+    fine = fine_layers(name)
+    return _MARGIN if fine and layers and max(layers) <= max(fine) else 0
 
 
 def deep_layers(name: str) -> tuple[int, ...]:

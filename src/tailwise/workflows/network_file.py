@@ -50,7 +50,7 @@ class _Blocks(nn.Module):
     def __init__(self, network: Backbone, only_taken: bool) -> None:
         super().__init__()
         taken = network.taken if only_taken else tuple(range(max(network.taken) + 1))
-        self.network = Backbone(network.stem, network.blocks, taken, network.scaled)
+        self.network = Backbone(network.stem, network.blocks, taken, network.scaled, network.margin)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return self.network.maps(images)
