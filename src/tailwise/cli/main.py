@@ -21,7 +21,9 @@ from typing import Any
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
+from ..core import messages
 from ..errors import InputError, printable
+from ..training import torchrun
 from .commands import COMMANDS
 
 _PREFIXES = {"NOTE": "note: ", "WARNING": "warning: ", "ERROR": "error: "}
@@ -52,8 +54,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
+    if torchrun.helps():
+        with messages.said_before():  # the first process says it
+            return _helped(arguments)
     with _lines_on_stderr():
         return _run(arguments)
+
+
+def _helped(arguments: Sequence[str]) -> int:
+    """Run a command that another process tells of; only what went wrong here alone is a status."""
+    command, bound, _ = _parsed(arguments)
+    if command.__name__ != "fit":
+        return 0  # nothing but a fit is divided
+    try:
+        command(*bound.args, **bound.kwargs)
+    except (InputError, CycloptsError):
+        return 2
+    return 0
 
 
 def _run(arguments: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from . import processes
 from .data import Batch, Data
 from .detector import Detector, Reading
 
@@ -60,9 +61,13 @@ def over_batches(
     detector.eval()
     device = device_of(detector)
     size = batch_size or batch_size_for(data.sample_shape)
-    results = [function(batch.to(device)).float().cpu() for batch in data.batches(size)]
+    results: list[Tensor | None] = []
+    lengths = []
+    for number, batch in enumerate(data.batches(size)):
+        results.append(function(batch.to(device)).float().cpu() if processes.is_own(number) else None)
+        lengths.append(len(batch))
     detector.train(was_training)
-    return torch.cat(results)
+    return processes.joined(results, lengths)
 
 
 def solved(detector: Detector, data: Data, w: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core import inference
+from ..core import inference, processes
 from ..core.data import Data
 from ..core.detector import ClosedForm, Concluding, Detector, Divisible, Supervised, Trainable
 from ..core.embedding import embedding_of
@@ -33,6 +33,7 @@ from .hooks import CosineSchedule, MovingAverage
 from .loop import Hook, Keeper, Loop, MakeOptimizer, Outcome, Progress, Task
 from .optimizer import FlatAdam
 from .options import Training
+from .processes import ShareBatches
 
 # A weighting that accumulates settles over rounds; a solution is cheap, but not free.
 _SOLUTIONS = 5
@@ -135,7 +136,8 @@ def start(
 def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | None, starts: bool) -> Outcome:
     _check(detector, task)
     training = _in_steps(detector, data, task.training)
-    task = replace(task, training=training, hooks=task.hooks or _usual_hooks(detector))
+    hooks = (*(task.hooks or _usual_hooks(detector)), *_hooks_of_processes(detector))
+    task = replace(task, training=training, hooks=hooks)
     if starts:
         _check_labels(detector, anomalies)
     task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
@@ -176,6 +178,12 @@ def _usual_hooks(detector: Detector) -> tuple[Hook, ...]:
     """What the detector asks for where no hooks are given."""
     cosine = (CosineSchedule(),) if detector.cosine_schedule else ()
     return (*cosine, MovingAverage(detector.average_decay)) if detector.average_decay else cosine
+
+
+def _hooks_of_processes(detector: Detector) -> tuple[Hook, ...]:
+    """What divides the batches, where several processes share the work; what takes no steps each of them solves."""
+    takes_steps = isinstance(detector, Trainable) and not isinstance(detector, ClosedForm | Divisible)
+    return (ShareBatches(),) if processes.shares() and takes_steps else ()
 
 
 def _check(detector: Detector, task: Task) -> None:

@@ -80,6 +80,14 @@ class Hook:
     def after_scores(self, loop: Loop) -> None:
         """Before steps go on."""
 
+    def part(self, batch: Batch) -> Tensor | None:
+        """Which of a batch's samples [m] this process computes the losses of; None is all."""
+        return None
+
+    def whole(self, losses: Tensor, samples: int) -> Tensor:
+        """Of the losses [m] of this process's part, those of all samples of the batch [samples]."""
+        return losses
+
     def gather(self, values: Tensor) -> Tensor:
         """Of the values [n, ...] of this process's samples, those of all processes [m, ...]."""
         return values
@@ -119,6 +127,20 @@ class Task:
         for hook in self.hooks:
             values = hook.gather(values)
         return values
+
+    def part(self, batch: Batch, w: Tensor | None) -> tuple[Batch, Tensor | None]:
+        """What this process computes of a batch and its weights; see `Hook.part`."""
+        for hook in self.hooks:
+            places = hook.part(batch)
+            if places is not None:
+                batch, w = _of_places(batch, w, places.to(batch.index.device))
+        return batch, w
+
+    def whole(self, losses: Tensor, samples: int) -> Tensor:
+        """The losses of the whole batch; see `Hook.whole`."""
+        for hook in reversed(self.hooks):
+            losses = hook.whole(losses, samples)
+        return losses
 
     def share(self, values: Tensor) -> Tensor:
         """Those of this process; see `Hook.share`."""
@@ -225,6 +247,8 @@ class Loop:
         """Follow the gradient of one batch's weighted mean; its losses [sample]."""
         for hook in self.hooks:
             hook.before_step(self)
+        samples = len(batch)
+        batch, w = self.task.part(batch, w)
         with self._precision():
             losses: Tensor = self.detector.losses(batch).float()
         self.step_weights, self.step_samples = w, len(batch)
@@ -235,7 +259,7 @@ class Loop:
         self.steps += 1
         for hook in self.hooks:
             hook.after_step(self)
-        return losses.detach()
+        return self.task.whole(losses.detach(), samples)
 
     def _reweigh(self, round: int) -> None:
         if not self.weighting.steps:
@@ -327,6 +351,15 @@ class Loop:
         for number, hook in enumerate(self.hooks):
             hook.resume(_below(tensors, f"hook {number}."))
         self.steps = len(self.history) * math.ceil(len(self.data) / self.training.batch_size)
+
+
+def _of_places(batch: Batch, w: Tensor | None, places: Tensor) -> tuple[Batch, Tensor | None]:
+    """The samples at these places of a batch, and their weights; where there are none one sample that weighs nothing,
+    because a network needs one."""
+    if not len(places):
+        return _of_places(batch, w, places.new_zeros(1))[0], batch.samples.new_zeros(1)
+    part = Batch(batch.samples.index_select(0, places), batch.index.index_select(0, places), batch.context)
+    return part, None if w is None else w.index_select(0, places)
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ import importlib.metadata
 import math
 import platform
 import re
+import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -34,7 +35,7 @@ from ..report.summary import fit_summary
 from ..runs import places, scorer, store
 from ..runs.scorer import Run, table_of_test
 from ..runs.table import Split, with_calibration
-from ..training import checks, cleaning, cross_fitting, local_scores, near_copies, suspects
+from ..training import checks, cleaning, cross_fitting, local_scores, near_copies, processes, suspects, torchrun
 from ..training import fit as training_fit
 from ..training.loop import Keeper
 from ..training.options import STEP_OPTIONS
@@ -53,8 +54,19 @@ _VERSIONS_OF = ("torch", "numpy", "scipy", "scikit-learn", "safetensors")
 
 
 def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, problem: Problem | None = None) -> Run:
-    """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand."""
+    """Fit and leave a run folder; see `commands.fit`. `problem` is what the source loads, where that is at hand.
+
+    Under torchrun all processes fit together, and the first leaves the run.
+    """
     request.check()
+    with processes.together(request.training.device):
+        if not torchrun.helps():
+            return _fitted(request, out, overwrite, problem)
+        with tempfile.TemporaryDirectory() as beside:
+            return _fitted(request, Path(beside) / "run", True, problem)
+
+
+def _fitted(request: Request, out: Path | None, overwrite: bool, problem: Problem | None) -> Run:
     out = _default_out(request) if out is None else out
     with store.hold(out, overwrite) as writer, trackers.tracking(request.log, out) as tracker:
         started = time.perf_counter()
@@ -86,7 +98,7 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
         rounds = cleaning.parse(request.refine)
         with _progress() as bar:
             # The trainings of a refinement are many: an interrupted one begins again.
-            keeper = store.Checkpoint(writer.path) if rounds is None else None
+            keeper = processes.SharedKeeper(store.Checkpoint(writer.path)) if rounds is None else None
             held_out = split.held_out if request.training.patience else None
             logged = tracker.beside(bar) if rounds is None else bar
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=logged)
