@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch import Tensor
 
 import tailwise
+from tailwise import Data, Training
 from tailwise.core import processes
-from tailwise.runs.files import CHECKPOINT, MODEL
+from tailwise.detectors.autoencoder import AutoEncoder
+from tailwise.training import processes as training_processes
 from tailwise.training import torchrun
+from tailwise.training.fit import fit
+from tailwise.training.loop import Keeper, Progress
+from tailwise.weights.default import parse_weighting
 
 ROWS = 300
 
@@ -44,19 +52,6 @@ def in_two(*command: str) -> str:
     return ended.stdout
 
 
-def start_two(*command: str) -> list[subprocess.Popen[bytes]]:
-    """Two processes as torchrun starts them, which the test itself can kill."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
-    environment = os.environ | meeting | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    return [
-        subprocess.Popen([sys.executable, *command], env=environment | {"RANK": str(rank)}, stderr=subprocess.DEVNULL)
-        for rank in range(2)
-    ]
-
-
 def scores(run: Path, table: Path) -> np.ndarray:
     return tailwise.open_run(run).score(str(table))["score"].to_numpy()
 
@@ -81,27 +76,65 @@ def test_two_processes_leave_the_run_of_one(table: Path, tmp_path: Path, detecto
     assert {p.name for p in together.path.iterdir()} == {p.name for p in alone.path.iterdir()}
 
 
-def test_killed_processes_go_on_together(table: Path, tmp_path: Path) -> None:
-    """Killed once a checkpoint is there, what goes on ends like one process that was never killed."""
-    more = ("--epochs", "1200", "--batch-size", "32", "--scores", "own", "--cross", "0")
-    command = words(table, tmp_path / "two", "autoencoder", *more)
-    running = start_two(*command)
-    deadline = time.monotonic() + 120
-    try:
-        while not (tmp_path / "two" / CHECKPOINT).exists():
-            assert [each.poll() for each in running] == [None, None]
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-    finally:
-        for each in running:
-            each.kill()
-            each.wait()
-    assert not (tmp_path / "two" / MODEL).exists()
-    in_two(*command)
-    subprocess.run(
-        [sys.executable, *words(table, tmp_path / "one", "autoencoder", *more)], check=True, capture_output=True
-    )
-    assert np.abs(scores(tmp_path / "two", table) - scores(tmp_path / "one", table)).max() < 1e-5
+class Kept:
+    """A keeper of every epoch in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        return torch.load(self.path) if self.path.exists() else None  # type: ignore[no-any-return]
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        torch.save((dict(tensors), facts), self.path)
+
+
+def trained(keeper: Keeper | None, progress: Progress | None = None) -> Tensor:
+    """Scores after a weighted training of ten epochs."""
+    generator = torch.Generator().manual_seed(0)
+    data = Data(torch.randn(101, 4, generator=generator), [str(row) for row in range(101)])
+    training = Training(epochs=10, batch_size=20, lr=5e-3)  # the last batch is one sample: one process has none of it
+    weighting = parse_weighting("Importance(), Accumulate(0.5)")
+    detector = AutoEncoder(hidden=(8,), code=2)
+    return fit(detector, data, weighting, training, keeper=keeper, progress=progress).scores
+
+
+def process(rank: int, folder: Path, killed: bool) -> None:
+    os.environ |= {"TORCHELASTIC_RUN_ID": "test", "RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    os.environ |= {"MASTER_PORT": (folder / "port").read_text(), "GLOO_SOCKET_IFNAME": "lo"}
+    torch.set_num_threads(1)
+
+    def kill(done: int, *rest: Any) -> None:
+        if killed and done == 4:
+            os._exit(9)
+
+    with training_processes.together():
+        found = trained(training_processes.SharedKeeper(Kept(folder / f"kept {rank}.pt")), kill)
+    torch.save(found, folder / f"scores {rank}.pt")
+
+
+def run_two(folder: Path, killed: bool) -> list[int | None]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (folder / "port").write_text(str(free.getsockname()[1]))
+    context = multiprocessing.get_context("spawn")
+    running = [context.Process(target=process, args=(rank, folder, killed)) for rank in range(2)]
+    for each in running:
+        each.start()
+    for each in running:
+        each.join(120)
+    return [each.exitcode for each in running]
+
+
+def test_killed_processes_go_on_together(tmp_path: Path) -> None:
+    """Killed in the fourth epoch, they end like one process that was never killed: the first has kept it for both."""
+    assert 9 in run_two(tmp_path, killed=True)
+    assert not (tmp_path / "scores 0.pt").exists()
+    assert not (tmp_path / "kept 1.pt").exists()
+    assert len(Kept(tmp_path / "kept 0.pt").load()[1]["history"]) >= 3  # type: ignore[index]
+    assert run_two(tmp_path, killed=False) == [0, 0]
+    for rank in range(2):
+        assert float((torch.load(tmp_path / f"scores {rank}.pt") - trained(None)).abs().max()) < 1e-5
 
 
 def test_a_process_that_nobody_started_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
