@@ -4,8 +4,10 @@ Tu et al., ECCV 2024 (arXiv 2401.03145). Two adaptors learn on normal parts that
 of others (compactness within a modality), and that a cell's two features tell which cell it is (consistency across
 modalities). Departures: the published code keeps a queue of earlier patches and takes negatives from the whole batch;
 here both are taken from reference samples, so that the loss of a sample is its own and its weight means what it means
-elsewhere. Distances are those of channels with variance 1, divided by the root of their number. Scores are fused from
-tails measured on samples left out, where the code fits one-class SVMs to scores of training samples.
+elsewhere. Neither part of the loss changes with the scale of adapted cells: distances are divided by how far the cells
+of references spread, and the cross entropy by what a guess costs. The nearest cell has a gradient too, or else the two
+chase each other and grow. Scores are fused from tails measured on samples left out, where the code fits one-class SVMs
+to scores of training samples.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ _TEMPERATURE = 0.1
 # Compactness begins once the adaptors know something.
 _FIRST_STEP = 60
 # References are so many samples at a step, of so many that are kept; cells at a step, of a sample and of references.
-_REFERENCES, _KEPT, _CELLS, _BANK = 8, 48, 256, 3_000
+_REFERENCES, _KEPT, _CELLS, _BANK = 8, 48, 128, 3_000
 _STEP = 16
 
 
@@ -57,7 +59,7 @@ class CrossModalMaps(TwoModalities):
         self,
         geometry: Count | None = None,
         compactness: NotNegative = 0.9,
-        consistency: NotNegative = 1.0,
+        consistency: NotNegative = 0.5,
         fusion: Fusion = "tails",
         share: Share = 0.1,
         top: Share = 0.005,
@@ -100,8 +102,7 @@ class CrossModalMaps(TwoModalities):
         cells, seen = self._adapted(batch.samples, measured_cells(batch, self.split), places)
         loss = sum(part.sum() * 0 for part in cells) + torch.zeros(len(batch), device=self.first.device)
         which = self._window()
-        with torch.no_grad():
-            bank, bank_seen = self._adapted(self.references[which], self.measured[which], places)
+        bank, bank_seen = self._adapted(self.references[which], self.measured[which], places)
         names = digests_of(batch, self.split)
         other = torch.tensor([[self.names[i] != name for i in which] for name in names], device=self.first.device)
         own = (torch.ones_like(seen), seen)
@@ -111,7 +112,8 @@ class CrossModalMaps(TwoModalities):
             started = not self.training or self.steps > min(_FIRST_STEP, self.planned_steps // 4)
             loss = loss + self.compactness * (near if started else near.detach())  # type: ignore[union-attr]
         if self.consistency:
-            loss = loss + self.consistency * self._consistency(cells, seen, bank, bank_seen, other)
+            fixed = bank[0].detach(), bank[1].detach()
+            loss = loss + self.consistency * self._consistency(cells, seen, fixed, bank_seen, other)
         self.steps += self.training
         return loss
 
@@ -200,8 +202,8 @@ class CrossModalMaps(TwoModalities):
         return torch.cat(parts, 2).transpose(1, 2).unflatten(2, self.sample_shape[1:])
 
     def _compactness(self, cells: Tensor, seen: Tensor, bank: Tensor, theirs: Tensor, other: Tensor) -> Tensor:
-        """Mean distance [b] of cells to the nearest of other samples, and that of the sample's mean cell."""
-        width = math.sqrt(cells.shape[2])
+        """Mean distance [b] of cells to the nearest of other samples, and that of the sample's mean cell, in units of
+        the spread of all of these."""
         owner = torch.arange(len(bank), device=bank.device).repeat_interleave(bank.shape[1])
         kept = theirs.flatten().nonzero().flatten()
         kept = kept[:: max(1, len(kept) // _BANK)]
@@ -209,23 +211,23 @@ class CrossModalMaps(TwoModalities):
         if not kept.numel() or not bool(allowed.any()):
             return cells.new_zeros(len(cells))
         rows = bank.flatten(0, 1)[kept]
+        spread = rows.detach().var(0, unbiased=False).sum().clamp_min(1e-12).sqrt()
         with torch.no_grad():
-            apart = torch.cdist(cells, rows).masked_fill(~allowed[:, None], torch.inf)
-            nearest = rows[apart.argmin(2)]
-        gaps = (cells - nearest).square().sum(2).clamp_min(1e-12).sqrt() / width
+            nearest = torch.cdist(cells, rows).masked_fill(~allowed[:, None], torch.inf).argmin(2)
+        gaps = (cells - rows[nearest]).square().sum(2).clamp_min(1e-12).sqrt()
         local = _mean(gaps, seen & allowed.any(1, keepdim=True))
         middles, refs = _middles(cells, seen), _middles(bank, theirs)
         fits = other & theirs.any(1)
         with torch.no_grad():
-            closest = refs[torch.cdist(middles, refs).masked_fill(~fits, torch.inf).argmin(1)]
-        between = (middles - closest).square().sum(1).clamp_min(1e-12).sqrt() / width
-        return local + _GLOBAL_COMPACTNESS * between * (fits.any(1) & seen.any(1))
+            closest = torch.cdist(middles, refs).masked_fill(~fits, torch.inf).argmin(1)
+        between = (middles - refs[closest]).square().sum(1).clamp_min(1e-12).sqrt()
+        return (local + _GLOBAL_COMPACTNESS * between * (fits.any(1) & seen.any(1))) / spread
 
     def _consistency(
         self, cells: tuple[Tensor, Tensor], seen: Tensor, bank: tuple[Tensor, Tensor], theirs: Tensor, other: Tensor
     ) -> Tensor:
         """Cross entropy [b] of telling a cell from the other modality among the sample's own, and the sample from
-        references."""
+        references; in units of what a guess among the cells costs."""
         queries, keys = self._heads_of(cells)
         alike = queries @ keys.transpose(1, 2) / _TEMPERATURE  # [b, c, c]
         found = cells[0].new_zeros(len(seen))
@@ -241,7 +243,7 @@ class CrossModalMaps(TwoModalities):
             logits = torch.cat([positive, against], 1) / _TEMPERATURE
             target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
             found = found + _GLOBAL_CONSISTENCY * cross_entropy(logits, target, reduction="none") * seen.any(1)
-        return found
+        return found / (2 * math.log(max(2, seen.shape[1])))
 
     def _heads_of(self, cells: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         first, second = (normalize(head(part), dim=2) for head, part in zip(self.heads, cells, strict=True))
