@@ -521,7 +521,15 @@ def made_row(draw: int, weighting: str, aupr: float, **other: Any) -> dict[str, 
 class TestPage:
     @pytest.mark.parametrize(
         "name",
-        ["contamination", "long-tail", "long-tail-weightings", "long-tail-tables", "rare-material", "long-tail-graphs"],
+        [
+            "contamination",
+            "long-tail",
+            "long-tail-weightings",
+            "long-tail-tables",
+            "rare-material",
+            "long-tail-graphs",
+            "long-tail-clouds",
+        ],
     )
     def test_the_page_is_current(self, name: str, tmp_path: Path) -> None:
         results = ROOT / "benchmarks" / "results"

@@ -107,6 +107,15 @@ def _cells(rows: list[Row]) -> str:
     )
 
 
+def _cells_of_rarest(rows: list[Row]) -> str:
+    """Change in AUROC of the rarest kind, of each source and detector."""
+    tail = long_tailed(rows)
+    changes = [by_cell(tail, method, "auroc_rarest") for method in (WEIGHTED, AUTO, ORACLE)]
+    pairs = in_order(pair for each in changes for pair in each)
+    lines = [[*pair, *(str(each[pair]) if pair in each else "" for each in changes)] for pair in pairs]
+    return table(["source", "detector", "weighting", "default", "oracle"], lines)
+
+
 def _caught(rows: list[Row]) -> str:
     """Good samples rejected at the threshold that catches 80 % of the anomalies, where two kinds are known."""
     rows = [row for row in long_tailed(rows) if len(row["groups"]) == 2]
@@ -210,6 +219,7 @@ SECTIONS: dict[str, Callable[[list[Row]], str]] = {
     "AUROC of the rarest kind, long tail": _rarest,
     "Good samples rejected, long tail": _false_alarms,
     "Change in AUPR by source and detector, long tail": _cells,
+    "Change in AUROC of the rarest kind by source and detector, long tail": _cells_of_rarest,
     "Change in AUPR by imbalance and hidden anomalies": _conditions,
     "Good samples rejected where 80 % of the defects are caught (frequent kind / rare kind)": _caught,
     "AUPR with anomalies hidden in training": _hidden,
