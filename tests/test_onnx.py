@@ -25,7 +25,7 @@ from tailwise.detectors.tiles import Tiles
 from tailwise.errors import InputError
 from tailwise.integrations import onnx as integrations_onnx
 from tailwise.integrations.onnx import to_onnx
-from tailwise.integrations.onnx_graph import _quiet, _solved
+from tailwise.integrations.onnx_graph import _solved, quiet
 from tailwise.numerics import export_ops
 from tailwise.runs import fingerprint, store
 from tailwise.testing import Case
@@ -167,7 +167,7 @@ def test_elimination_solves_what_numpy_solves() -> None:
     generator = torch.Generator().manual_seed(0)
     roots = torch.randn(5, 6, 6, generator=generator, dtype=torch.float64)
     matrices, right = roots @ roots.transpose(1, 2) + torch.eye(6), torch.randn(5, 6, generator=generator).double()
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             Solve(), (matrices, right), dynamo=True, verbose=False, opset_version=18,
             custom_translation_table={torch.ops.tailwise.solve.default: _solved},
