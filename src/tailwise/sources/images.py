@@ -471,7 +471,7 @@ def _named_groups(pattern: str, names: Sequence[str]) -> dict[str, str]:
     """What the first parentheses of a regular expression find in each name."""
     try:
         searched = re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError) as error:
         raise InputError(f"groups={pattern!r} is no regular expression: {error}", "such as 'part(\\d+)_'") from error
     found = {name: match for name in names if (match := searched.search(name))}
     missing = [name for name in names if name not in found]
