@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -55,22 +55,22 @@ def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
     warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     if torchrun.helps():
-        with messages.said_before():  # the first process says it
-            return _helped(arguments)
+        with _unheard():
+            return _run(arguments)
     with _lines_on_stderr():
         return _run(arguments)
 
 
-def _helped(arguments: Sequence[str]) -> int:
-    """Run a command that another process tells of; only what went wrong here alone is a status."""
-    command, bound, _ = _parsed(arguments)
-    if command.__name__ != "fit":
-        return 0  # nothing but a fit is divided
-    try:
-        command(*bound.args, **bound.kwargs)
-    except (InputError, CycloptsError):
-        return 2
-    return 0
+@contextmanager
+def _unheard() -> Iterator[None]:
+    """While the block runs nothing is printed: another process tells of the same command."""
+    with (
+        open(os.devnull, "w", encoding="utf-8") as nowhere,
+        redirect_stdout(nowhere),
+        redirect_stderr(nowhere),
+        messages.said_before(),
+    ):
+        yield
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -82,7 +82,11 @@ def _run(arguments: Sequence[str]) -> int:
             raise InputError(f"an argument is no text of this system: {odd[0]!r}", "no path and no name holds that")
         _import_named()
         command, bound, _ = _parsed(arguments)
+        if torchrun.helps() and command.__name__ != "fit":
+            return 0  # nothing but a fit is divided
         result = command(*bound.args, **bound.kwargs)
+        if torchrun.helps():
+            return 0  # the first process has the run
         status = _show(result, _flag(arguments, "--out"), _flag(arguments, "--json"))
         if sys.stdout is not None:
             sys.stdout.flush()

@@ -45,9 +45,17 @@ def own_places(samples: int) -> Tensor:
 
 def summed(values: Tensor) -> Tensor:
     """The sum over all processes, on the device of `values`; NCCL moves what is on a GPU only, and gloo the rest."""
-    moved = values.detach().to("cuda" if distributed.get_backend() == "nccl" else "cpu", copy=True)
+    on_gpu = values.device if values.is_cuda else torch.device("cuda")
+    moved = values.detach().to(on_gpu if distributed.get_backend() == "nccl" else "cpu", copy=True)
     distributed.all_reduce(moved)
     return moved.to(values.device)
+
+
+def of_each(row: Tensor) -> Tensor:
+    """The row [k] of every process: [processes, k]."""
+    rows = row.new_zeros(distributed.get_world_size(), len(row))
+    rows[distributed.get_rank()] = row
+    return summed(rows)
 
 
 def joined(parts: Sequence[Tensor | None], lengths: Sequence[int]) -> Tensor:
@@ -64,9 +72,9 @@ def joined(parts: Sequence[Tensor | None], lengths: Sequence[int]) -> Tensor:
 
 def _shape_of(part: Tensor | None) -> tuple[int, ...]:
     """The axes after the first of what some process has."""
-    row = torch.zeros(distributed.get_world_size(), 1 + _MOST_AXES, dtype=torch.float64)
+    row = torch.zeros(1 + _MOST_AXES, dtype=torch.float64)
     if part is not None:
         sides = part.shape[1:]
-        row[distributed.get_rank(), : 1 + len(sides)] = torch.tensor([1.0 + len(sides), *map(float, sides)])
-    known = summed(row).amax(0)
+        row[: 1 + len(sides)] = torch.tensor([1.0 + len(sides), *map(float, sides)])
+    known = of_each(row).amax(0)
     return tuple(int(side) for side in known[1 : int(known[0])])

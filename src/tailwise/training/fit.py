@@ -29,11 +29,10 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean
 from .checks import run_checks
-from .hooks import CosineSchedule, MovingAverage
+from .hooks import CosineSchedule, MovingAverage, ShareBatches
 from .loop import Hook, Keeper, Loop, MakeOptimizer, Outcome, Progress, Task
 from .optimizer import FlatAdam
 from .options import Training
-from .processes import ShareBatches
 
 # A weighting that accumulates settles over rounds; a solution is cheap, but not free.
 _SOLUTIONS = 5

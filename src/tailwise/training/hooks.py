@@ -10,7 +10,9 @@ from typing import Annotated
 import torch
 from torch import Tensor, distributed
 
+from ..core import processes
 from ..core.bounds import Bounds, CountFromZero, Share, checked
+from ..core.data import Batch
 from ..core.registry import Value
 from ..errors import InputError
 from .loop import Hook, Loop
@@ -84,7 +86,31 @@ class MovingAverage(Hook):
         self.average.copy_(state["average"])
 
 
-class AllReduce(Hook):
+class _OneGradient(Hook):
+    """One gradient of all processes: sum(w l) / sum(w), both sums over all of them."""
+
+    @torch.no_grad()
+    def after_backward(self, loop: Loop) -> None:
+        gradient, divisor = loop.optimizer.gradient, loop.divisor
+        sums = processes.summed(torch.cat([gradient * divisor, divisor.reshape(1)]))
+        # Where no process had a weight there is nothing to follow.
+        gradient.copy_(sums[:-1] / sums[-1].clamp_min(torch.finfo(sums.dtype).tiny))
+
+
+class ShareBatches(_OneGradient):
+    """Divide the samples of each batch among the processes; the step follows the gradient of the whole batch."""
+
+    def part(self, batch: Batch) -> Tensor:
+        return processes.own_places(len(batch))
+
+    def whole(self, losses: Tensor, samples: int) -> Tensor:
+        found = losses.new_zeros(samples)
+        own = processes.own_places(samples).to(losses.device)
+        found[own] = losses[: len(own)]
+        return processes.summed(found)
+
+
+class AllReduce(_OneGradient):
     """Train in several processes, each with a part of the samples, as one process with all of them would.
 
     Needs an initialised `torch.distributed`, as under torchrun. Start the detector on the same samples in every
@@ -109,7 +135,7 @@ class AllReduce(Hook):
         if loop.training.resample:
             raise InputError("each process would draw by the weights of its own part", "leave resample out")
         state = [value.double().sum().cpu() for value in loop.detector.state_dict().values()]
-        each = self._of_each(torch.stack([torch.tensor(float(loop.planned_steps), dtype=torch.float64), *state]))
+        each = processes.of_each(torch.stack([torch.tensor(float(loop.planned_steps), dtype=torch.float64), *state]))
         if bool((each[:, 0] != each[0, 0]).any()):
             raise InputError(
                 f"the processes do not take as many steps each: {', '.join(f'{n:.0f}' for n in each[:, 0].tolist())}",
@@ -121,35 +147,14 @@ class AllReduce(Hook):
                 "start it on the same samples in all of them, and then let each learn its part",
             )
 
-    @torch.no_grad()
-    def after_backward(self, loop: Loop) -> None:
-        gradient, divisor = loop.optimizer.gradient, loop.divisor
-        sums = torch.cat([gradient * divisor, divisor.reshape(1)])
-        distributed.all_reduce(sums)
-        # Where no process had a weight there is nothing to follow.
-        gradient.copy_(sums[:-1] / sums[-1].clamp_min(torch.finfo(sums.dtype).tiny))
-
     def gather(self, values: Tensor) -> Tensor:
         mine = len(values)
-        counts = [int(count) for count in self._of_each(torch.tensor([float(mine)], dtype=torch.float64))[:, 0]]
+        counts = [int(count) for count in processes.of_each(torch.tensor([float(mine)], dtype=torch.float64))[:, 0]]
         first = sum(counts[: distributed.get_rank()])
         self.place = slice(first, first + mine)
         whole = values.new_zeros(sum(counts), *values.shape[1:])
         whole[self.place] = values
-        return self._sum(whole)
+        return processes.summed(whole)
 
     def share(self, values: Tensor) -> Tensor:
         return values[self.place].clone()
-
-    def _of_each(self, row: Tensor) -> Tensor:
-        """The row [k] of every process: [processes, k]."""
-        rows = row.new_zeros(distributed.get_world_size(), len(row))
-        rows[distributed.get_rank()] = row
-        return self._sum(rows)
-
-    def _sum(self, values: Tensor) -> Tensor:
-        """The sum over all processes, on the CPU; NCCL moves what is on a GPU only."""
-        on_gpu = distributed.get_backend() == "nccl"
-        moved = values.cuda() if on_gpu else values
-        distributed.all_reduce(moved)
-        return moved.cpu()

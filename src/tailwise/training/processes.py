@@ -18,43 +18,26 @@ import torch
 from torch import Tensor, distributed
 
 from ..core import processes
-from ..core.data import Batch
 from . import torchrun
-from .loop import Hook, Keeper, Loop
+from .loop import Keeper
 
 
 @contextmanager
-def together(device: str = "cpu") -> Iterator[None]:
-    """While the block runs, this process and the others that torchrun started divide the work."""
+def together() -> Iterator[None]:
+    """While the block runs, this process and the others that torchrun started divide the work.
+
+    They speak by gloo, through the CPU, wherever the detector is: scores and weights are there, and NCCL refuses
+    processes of one GPU.
+    """
     if torchrun.started() < 2 or distributed.is_initialized():
         yield
         return
-    distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    distributed.init_process_group("gloo")
     try:
         with processes.sharing():
             yield
     finally:
         distributed.destroy_process_group()
-
-
-class ShareBatches(Hook):
-    """Divide the samples of each batch among the processes; the step follows the gradient of the whole batch."""
-
-    def part(self, batch: Batch) -> Tensor:
-        return processes.own_places(len(batch))
-
-    def whole(self, losses: Tensor, samples: int) -> Tensor:
-        found = losses.new_zeros(samples)
-        own = processes.own_places(samples).to(losses.device)
-        found[own] = losses[: len(own)]
-        return processes.summed(found)
-
-    @torch.no_grad()
-    def after_backward(self, loop: Loop) -> None:
-        """sum(w l) / sum(w), both sums over all processes."""
-        gradient, divisor = loop.optimizer.gradient, loop.divisor
-        sums = processes.summed(torch.cat([gradient * divisor, divisor.reshape(1)]))
-        gradient.copy_(sums[:-1] / sums[-1].clamp_min(torch.finfo(sums.dtype).tiny))
 
 
 class SharedKeeper:

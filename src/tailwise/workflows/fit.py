@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,11 @@ def fit_run(request: Request, out: Path | None = None, overwrite: bool = False, 
     Under torchrun all processes fit together, and the first leaves the run.
     """
     request.check()
-    with processes.together(request.training.device):
+    with processes.together():
         if not torchrun.helps():
             return _fitted(request, out, overwrite, problem)
         with tempfile.TemporaryDirectory() as beside:
-            return _fitted(request, Path(beside) / "run", True, problem)
+            return _fitted(replace(request, log=""), Path(beside) / "run", True, problem)
 
 
 def _fitted(request: Request, out: Path | None, overwrite: bool, problem: Problem | None) -> Run:
