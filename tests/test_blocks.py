@@ -97,6 +97,7 @@ def test_fine_blocks_are_taken_where_the_usual_ones_guess(
     told |= {"usual": usual, "fine": fine}
     source = open_source(str(drawings), maps=None)
     assert (blocks.decided(Request(source), source.load()).reason != "") is taken
+    assert blocks.prefers_fine(usual, fine) is taken
 
 
 def test_a_run_reads_by_the_blocks_that_were_chosen(

@@ -65,6 +65,7 @@ def test_taken_samples_keep_their_names(data):
         assert list(part.names) == ["row 7", "row 2"]
         assert part.read(torch.tensor([1]))[0, 0] == 2
         assert part.sample_shape == (2,)
+        assert part.places == {"row 7": 0, "row 2": 1}
     assert data.take([7, 2]).take([1]).read(torch.tensor([0]))[0, 0] == 2
 
 

@@ -109,6 +109,11 @@ class Data:
         return tuple(self.samples.shape[1:])
 
     @property
+    def places(self) -> dict[str, int]:
+        """Where the sample of each name is; made at each call."""
+        return {str(name): place for place, name in enumerate(self.names)}
+
+    @property
     def in_memory(self) -> bool:
         return isinstance(self.samples, Tensor)
 

@@ -104,7 +104,7 @@ def reopen(run: Run, training_data: str | None = None) -> Known:
         messages.note(f"the training data is read from {source.path}")
     train = source.load().train
     table = run.scores()
-    place = {str(name): i for i, name in enumerate(train.names)}
+    place = train.places
     there = table["sample"].astype(str).isin(place).to_numpy()
     places = [place[str(name)] for name in table["sample"][there]]
     data = train if places == list(range(len(train))) else train.take(places)

@@ -35,7 +35,7 @@ def of_scores(
     """Explanations of the scores of these samples of `samples`, which `source` has read, as a plain dict."""
     listed = [explanation.explain_score(known, samples, name, seed, source) for name in names]
     if pictured:
-        place = {str(name): i for i, name in enumerate(samples.data.names)}
+        place = samples.data.places
         for one in listed:
             one["picture"] = _picture(known, source, samples.data, place[one["sample"]], one)
             one["spectra"] = _spectra(known, samples.data, place[one["sample"]], one)

@@ -36,7 +36,7 @@ def of_samples(source: Source, data: Data, table: pd.DataFrame) -> tuple[dict[st
 
 def of_named(source: Source, data: Data, shown: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """Pictures, or the features as text, of the samples of these names, as large as a page has room for."""
-    place, side = {name: i for i, name in enumerate(data.names)}, side_for(len(shown))
+    place, side = data.places, side_for(len(shown))
     pictures, texts = {}, {}
     for name in shown:
         if isinstance(source, Previewed):

@@ -51,7 +51,7 @@ class Triage:
     def scores(self) -> pd.DataFrame:
         """A row a sample, in the order of the data: `sample`, `score`, `rank` (1 is the highest score), `verdict` and
         `cluster`, as in the sheet."""
-        place = {str(name): i for i, name in enumerate(self.problem.train.names)}
+        place = self.problem.train.places
         table = self.sheet.sort_values("sample", key=lambda names: names.map(place), kind="stable", ignore_index=True)
         ranks = table["score"].rank(ascending=False, method="min").astype("Int64")
         return table.assign(rank=ranks)[["sample", "score", "rank", "verdict", "cluster"]]

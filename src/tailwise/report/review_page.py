@@ -147,7 +147,7 @@ def _mapped(
     if found.usual is None or found.scale is None or not names:
         return {}, {}
     data = found.problem.train
-    at = {str(name): place for place, name in enumerate(data.names)}
+    at = data.places
     picture = pictures_of(found.source, data)
     pictures, places = {}, {}
     wanted = defaultdict(list)

@@ -25,12 +25,14 @@ from .request import AUTO, Request, make_detector
 
 # Good pictures that defects are made on, and others that are remembered, at most; of fewer nothing is chosen.
 _MADE_ON, _REMEMBERED, _LEAST = 30, 40, 30
-# The share of farthest places that a picture's score is the mean of, and patches that are remembered.
-_TOP, _FINE_TOP, _PATCHES = 0.005, 0.001, 500
+# The share of farthest places that a picture's score is the mean of, by the usual blocks and by fine ones.
+TOP, FINE_TOP = 0.005, 0.001
+# Patches that are remembered.
+_PATCHES = 500
 # Mean AUROC by which fine blocks must be ahead (LOG.md).
-_MARGIN = 0.02
+MARGIN = 0.02
 # Only where the usual ones all but guess: defects pasted in have sharper edges than most, which flatters fine blocks.
-_GUESSING = 0.57
+GUESSING = 0.57
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,20 @@ def decided(request: Request, problem: Problem) -> Decided:
     if fine is None or len(problem.train) < _LEAST:
         return as_asked
     made = MadeDefects.of(source, problem.train, request.seed)
-    usual = None if made is None else made.told(source, problem.train, _TOP)
-    if made is None or usual is None or usual >= _GUESSING:
+    usual = None if made is None else made.told(source, problem.train, TOP)
+    if made is None or usual is None or usual >= GUESSING:
         return as_asked
     reread = read_again(fine, problem)
-    told = made.told(fine, reread.train, _FINE_TOP)
-    if told <= usual + _MARGIN:
+    told = made.told(fine, reread.train, FINE_TOP)
+    if not prefers_fine(usual, told):
         return as_asked
     reason = f"defects made on good pictures are told with AUROC {told:.2f}, by the usual blocks with {usual:.2f}"
-    return Decided(replace(request, source=fine, detector=f"PatchMemory(top={_FINE_TOP})"), reread, reason)
+    return Decided(replace(request, source=fine, detector=f"PatchMemory(top={FINE_TOP})"), reread, reason)
+
+
+def prefers_fine(usual: float, fine: float) -> bool:
+    """Whether fine blocks are taken, by the AUROC with which the usual and fine ones tell made defects."""
+    return usual < GUESSING and fine > usual + MARGIN
 
 
 def finer(source: Source) -> Source | None:
@@ -83,7 +90,7 @@ def read_again(source: Source, problem: Problem) -> Problem:
 
 
 def _named(read: Data, wanted: Data) -> Data:
-    place = {str(name): index for index, name in enumerate(read.names)}
+    place = read.places
     return read.take([place[str(name)] for name in wanted.names])
 
 

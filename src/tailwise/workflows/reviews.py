@@ -138,7 +138,7 @@ def _listed(whole: Labelled, path: Path) -> Labelled:
             names = [line.strip() for line in text.splitlines() if line.strip()]
     if not names:
         raise InputError(f"{path} names no sample", "write the name of an anomaly into each line")
-    place = {str(name): i for i, name in enumerate(whole.data.names)}
+    place = whole.data.places
     if strange := [name for name in names if name not in place]:
         raise InputError(f"{path} names {strange[0]!r} ({len(strange)} such samples), which is not in the data")
     found = whole.take(np.array([place[name] for name in names]))
