@@ -3,8 +3,10 @@
     torchrun --nproc-per-node 2 -m tailwise fit parts.csv --detector autoencoder
 
 Each process reads the data and runs the whole command; losses and gradients of a batch, and scores of a data set, are
-divided among them. So all have the same detector, weights and thresholds at every moment, and the run is that of one
-process. The first process writes and tells; the others help.
+divided among them. So all have the same detector, weights and thresholds at every moment. The run is that of one
+process but for the order of sums: that is rounding, which a long training makes grow (LOG.md). Killed processes that go
+on come to the run of those that were not killed, to the bit. The first process writes and tells; the others help. Small
+networks are faster without them.
 """
 
 from __future__ import annotations
