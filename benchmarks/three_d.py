@@ -59,14 +59,15 @@ METHODS = {
     "concatenation, modalities alike": (_MEMORY, "both"),
     "two memories, mean": ("PairedMemories(fusion='mean')", "both"),
     "two memories, tails": ("PairedMemories()", "both"),
-    "compactness only, mean": ("CrossModalMaps(consistency=0, fusion='mean')", "both"),
-    "compactness only, tails": ("CrossModalMaps(consistency=0)", "both"),
-    "consistency only, mean": ("CrossModalMaps(compactness=0, fusion='mean')", "both"),
-    "consistency only, tails": ("CrossModalMaps(compactness=0)", "both"),
-    "LSFA, mean": ("CrossModalMaps(fusion='mean')", "both"),
+    "compactness only, mean of adapted": ("CrossModalMaps(consistency=0, given=False, fusion='mean')", "both"),
+    "compactness only, tails of adapted": ("CrossModalMaps(consistency=0, given=False)", "both"),
+    "compactness only": ("CrossModalMaps(consistency=0)", "both"),
+    "consistency only, mean of adapted": ("CrossModalMaps(compactness=0, given=False, fusion='mean')", "both"),
+    "consistency only, tails of adapted": ("CrossModalMaps(compactness=0, given=False)", "both"),
+    "consistency only": ("CrossModalMaps(compactness=0)", "both"),
+    "LSFA, mean of adapted": ("CrossModalMaps(given=False, fusion='mean')", "both"),
+    "LSFA, tails of adapted": ("CrossModalMaps(given=False)", "both"),
     "LSFA": ("CrossModalMaps()", "both"),
-    "LSFA, consistency 1, mean": ("CrossModalMaps(consistency=1, fusion='mean')", "both"),
-    "LSFA, consistency 1": ("CrossModalMaps(consistency=1)", "both"),
     "CFM, small": ("CrossModalMapping()", "both"),
     "patch-ensemble, the default": ("PatchEnsemble()", "both"),
     "FPFH alone, larger memory": ("PatchMemory(share=0.1, neighbourhood=1)", "xyz"),
@@ -92,15 +93,10 @@ READINGS = {
     "classifier as it is": (0.0, 0.0, 1.0, False),
     "classifier, perturbed": (0.0, 0.0, 1.0, True),
 }
-GENERATED = (
-    "two memories, mean", "two memories, tails", "compactness only, mean", "compactness only, tails",
-    "consistency only, mean", "consistency only, tails", "LSFA, mean", "LSFA", "CFM, small",
-    "LSFA, consistency 1, mean", "LSFA, consistency 1",
-)  # fmt: skip
+ADAPTED = tuple(name for name, (spelling, _) in METHODS.items() if spelling.startswith("CrossModalMaps"))
+GENERATED = ("two memories, mean", "two memories, tails", *ADAPTED, "CFM, small")
 STEPPED = (
-    "compactness only, mean", "compactness only, tails", "consistency only, mean", "consistency only, tails",
-    "LSFA, mean", "LSFA", "LSFA, consistency 1, mean", "LSFA, consistency 1", "CFM, small", "zero-shot-patches",
-    "zero-shot-patches, uniform anchors",
+    *ADAPTED, "CFM, small", "zero-shot-patches", "zero-shot-patches, uniform anchors",
     "zero-shot-patches, no other parts",
 )  # fmt: skip
 HEAD = """# Photographs with geometry
@@ -221,7 +217,7 @@ def kinds_of(test: Labelled) -> np.ndarray:
 
 
 class Rows:
-    """Figures of one setting after another; fits that differ in the fusion of two memories alone are made once."""
+    """Figures of one setting after another; fits that differ in how memories are fused alone are made once."""
 
     def __init__(self) -> None:
         self.before: tuple[Any, Fitted] | None = None
@@ -247,16 +243,21 @@ class Rows:
     def _fitted(
         self, spelling: str, train: Data, seed: int, others: tuple[str, ...], settings: dict[str, Any]
     ) -> Fitted:
-        if "fusion=" not in spelling and not spelling.startswith(("PairedMemories", "CrossModalMaps")):
+        if not spelling.startswith(("PairedMemories", "CrossModalMaps")):
             return fitted(spelling, train, seed, others)
         asked = parse_one(spelling, "detector")
         fusion, asked.fusion = asked.fusion, "tails"
+        given = getattr(asked, "given", None)
+        if given is not None:
+            asked.given = True
         key = (repr(asked), {name: value for name, value in settings.items() if name != "method"})
         if self.before is None or self.before[0] != key:
             self.before = (key, fitted(repr(asked), train, seed))
         detector = self.before[1].detector
-        for each in (detector, getattr(detector, "memories", detector)):
+        for each in (detector, *(getattr(detector, name, detector) for name in ("memories", "given_memories"))):
             each.fusion = fusion
+        if given is not None:
+            detector.given = given
         return self.before[1]
 
 

@@ -6,8 +6,10 @@ modalities). Departures: the published code keeps a queue of earlier patches and
 here both are taken from reference samples, so that the loss of a sample is its own and its weight means what it means
 elsewhere. Neither part of the loss changes with the scale of adapted cells: distances are divided by how far the cells
 of references spread, and the cross entropy by what a guess costs. The nearest cell has a gradient too, or else the two
-chase each other and grow. Scores are fused from tails measured on samples left out, where the code fits one-class SVMs
-to scores of training samples.
+chase each other and grow. Cells of training are noisy, or else adaptors learn them by heart and normal cells that they
+have not seen look odd. Scores are fused from tails measured on samples left out, where the code fits one-class SVMs
+to scores of training samples. Two memories of the features as they came stand beside those of adapted ones: what
+adaptors take for nuisance can be a defect, as dents are.
 """
 
 from __future__ import annotations
@@ -26,12 +28,15 @@ from ..core.detector import Reading
 from ..core.modality import FEATURE_MAP
 from ..core.registry import find, register
 from .components.adaptor import Adaptor
+from .components.losses import top_mean
 from .components.two_modalities import Cells, Fusion, TwoModalities, digests_of, measured_cells
 
 _HEAD = 64
 # The paper's weights of the parts of the loss, as its code has them.
 _GLOBAL_COMPACTNESS, _GLOBAL_CONSISTENCY = 0.4, 0.1
 _TEMPERATURE = 0.1
+# Of cells while training, in units of each channel's deviation.
+_NOISE = 0.5
 # Compactness begins once the adaptors know something.
 _FIRST_STEP = 60
 # References are so many samples at a step, of so many that are kept; cells at a step, of a sample and of references.
@@ -41,7 +46,7 @@ _STEP = 16
 
 @register("detector", "cross-modal-maps")
 class CrossModalMaps(TwoModalities):
-    """Distances to two memories of adapted normal features, a photograph's and geometry's, brought onto one scale.
+    """Distances to memories of adapted normal features and of given ones, of photographs and of geometry, on one scale.
 
     Without a choice of epochs and batch size it takes 400 steps of 8 samples. Cells that were not measured have no say
     in geometry; a sample without any is scored by its photograph alone.
@@ -50,7 +55,8 @@ class CrossModalMaps(TwoModalities):
         geometry: how many of the last channels are geometry; None goes by their names, as `RgbXyz` gives them.
         compactness: weight of nearness to cells of other samples; 0 leaves it out.
         consistency: weight of telling the cell from the other modality; 0 leaves it out.
-        fusion, share, top: of the two memories, see `PairedMemories`.
+        given: add what `PairedMemories` says of the features as they came.
+        fusion, share, top: of the memories, see `PairedMemories`.
     """
 
     usual_steps = (400, 8)
@@ -60,6 +66,7 @@ class CrossModalMaps(TwoModalities):
         geometry: Count | None = None,
         compactness: NotNegative = 0.9,
         consistency: NotNegative = 0.5,
+        given: bool = True,
         fusion: Fusion = "tails",
         share: Share = 0.1,
         top: Share = 0.005,
@@ -68,6 +75,7 @@ class CrossModalMaps(TwoModalities):
         self.geometry = geometry
         self.compactness = compactness
         self.consistency = consistency
+        self.given = given
         self.fusion = fusion
         self.share = share
         self.top = top
@@ -76,8 +84,8 @@ class CrossModalMaps(TwoModalities):
         self.cells = Cells(first + rest)
         self.adaptors = nn.ModuleList((Adaptor(first), Adaptor(rest)))
         self.heads = nn.ModuleList((nn.Linear(first, _HEAD), nn.Linear(rest, _HEAD)))
-        self.memories: Any = find("detector", "paired-memories")(rest, self.fusion, self.share, self.top)
-        self.memories.start(self.sample_shape, FEATURE_MAP)  # it parts channels as this does
+        self.memories = self._memories(rest)
+        self.given_memories: Any = self._memories(rest) if self.given else None
         self.register_buffer("references", torch.zeros(0, *self.sample_shape), persistent=False)
         self.register_buffer("measured", torch.zeros(0, dtype=torch.bool), persistent=False)
         self.names: list[bytes] = []
@@ -99,10 +107,10 @@ class CrossModalMaps(TwoModalities):
     def losses(self, batch: Batch) -> Tensor:
         """Compactness and consistency of each sample, against references that are not the sample itself."""
         places = self._places()
-        cells, seen = self._adapted(batch.samples, measured_cells(batch, self.split), places)
+        cells, seen = self._adapted(batch.samples, measured_cells(batch, self.split), places, 2 * self.steps)
         loss = sum(part.sum() * 0 for part in cells) + torch.zeros(len(batch), device=self.first.device)
         which = self._window()
-        bank, bank_seen = self._adapted(self.references[which], self.measured[which], places)
+        bank, bank_seen = self._adapted(self.references[which], self.measured[which], places, 2 * self.steps + 1)
         names = digests_of(batch, self.split)
         other = torch.tensor([[self.names[i] != name for i in which] for name in names], device=self.first.device)
         own = (torch.ones_like(seen), seen)
@@ -119,27 +127,37 @@ class CrossModalMaps(TwoModalities):
 
     @torch.no_grad()
     def settle(self, data: Data, w: Tensor) -> None:
-        """Fill the two memories with adapted maps."""
+        """Fill the memories with adapted maps and with given ones."""
         names = [name for batch in data.batches(_STEP) for name in digests_of(batch, self.split)]
         self.memories.fill(self._adapted_data(data), w, names)
+        if self.given:
+            self.given_memories.fill(data, w, names)
 
     @torch.no_grad()
     def update(self, data: Data, w: Tensor) -> None:
-        """Add what is new in more normals to both memories; adaptors and the scale of distances stay."""
+        """Add what is new in more normals to the memories; adaptors and the scale of distances stay."""
         self.memories.update(self._adapted_data(data), w)
+        if self.given:
+            self.given_memories.update(data, w)
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training samples, each without its own patches in the memories; the adaptors have seen them."""
-        return self.memories.score_left_out(self._adapted_batch(batch, self._maps(batch)))
+        return top_mean(self._fused(batch, self._maps(batch), left_out=True), self.top)
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean of each adapted channel."""
         return self._maps(batch).mean((2, 3))
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
+        read: dict[str, Tensor] = {}
         adapted = self._maps(batch)
-        read = self.memories.read(self._adapted_batch(batch, adapted), score, map)
-        return Reading(read.score, read.map, adapted.mean((2, 3)) if embedding else read.embedding)
+        if score or map:
+            fused = self._fused(batch, adapted)
+            read = {"score": top_mean(fused, self.top)} if score else {}
+            read |= {"map": fused} if map else {}
+        if embedding:
+            read["embedding"] = adapted.mean((2, 3))
+        return Reading(**read)
 
     def self_checks(self, batch: Batch) -> list[tuple[str, bool, float, str]]:
         """Whether adapted cells still vary, and whether one modality tells more of the other than before."""
@@ -156,6 +174,16 @@ class CrossModalMaps(TwoModalities):
             )
             found.append(("modalities tell more of each other", after > self.told_before, after, said))
         return found
+
+    def _memories(self, geometry: int) -> Any:
+        memories = find("detector", "paired-memories")(geometry, self.fusion, self.share, self.top)
+        memories.start(self.sample_shape, FEATURE_MAP)  # it parts channels as this does
+        return memories
+
+    def _fused(self, batch: Batch, adapted: Tensor, left_out: bool = False) -> Tensor:
+        """[b, h, w]: what the memories of adapted cells say, and those of given ones."""
+        fused: Tensor = self.memories.fused(self._adapted_batch(batch, adapted), left_out)
+        return fused + self.given_memories.fused(batch, left_out) if self.given else fused
 
     def _adapted_batch(self, batch: Batch, adapted: Tensor) -> Batch:
         seen = measured_cells(batch, self.split).unflatten(1, self.sample_shape[1:])
@@ -187,9 +215,15 @@ class CrossModalMaps(TwoModalities):
         first = self.steps * _REFERENCES if self.training else 0
         return [(first + i) % many for i in range(min(many, _REFERENCES))]
 
-    def _adapted(self, samples: Tensor, measured: Tensor, places: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:
-        """Adapted cells [b, c, d] of both modalities at these places, and where geometry was measured [b, c]."""
+    def _adapted(
+        self, samples: Tensor, measured: Tensor, places: Tensor, draw: int = 0
+    ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+        """Adapted cells [b, c, d] of both modalities at these places, and where geometry was measured [b, c]; while
+        training with a draw of noise, the same for all samples, so that copies stay copies."""
         cells, seen = self.cells(samples)[:, places], measured[:, places]
+        if self.training:
+            generator = torch.Generator().manual_seed(draw)
+            cells = cells + _NOISE * torch.randn(cells.shape[1:], generator=generator).to(cells)
         photograph, geometry = cells[..., : self.split], cells[..., self.split :]
         whole = torch.ones_like(seen)
         return (self.adaptors[0](photograph, whole), self.adaptors[1](geometry, seen)), seen

@@ -88,19 +88,19 @@ class PairedMemories(TwoModalities):
 
     def score_left_out(self, batch: Batch) -> Tensor:
         """Scores of training samples, each without its own patches in the memories."""
-        return top_mean(self._fused(batch, left_out=True), self.top)
+        return top_mean(self.fused(batch, left_out=True), self.top)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         read: dict[str, Tensor] = {}
         if score or map:
-            fused = self._fused(batch)
+            fused = self.fused(batch)
             read = {"score": top_mean(fused, self.top)} if score else {}
             read |= {"map": fused} if map else {}
         if embedding:
             read["embedding"] = self.embed(batch)
         return Reading(**read)
 
-    def _fused(self, batch: Batch, left_out: bool = False) -> Tensor:
+    def fused(self, batch: Batch, left_out: bool = False) -> Tensor:
         """[b, h, w]: both modalities' distances, where geometry was measured, or the photograph's alone."""
         seen = measured_cells(batch, self.split).unflatten(1, self.sample_shape[1:])
         parts = batch.samples[:, : self.split], batch.samples[:, self.split :]
