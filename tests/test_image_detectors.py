@@ -311,6 +311,24 @@ def test_an_ensemble_finds_what_either_part_finds_and_where() -> None:
     assert auroc(torch.arange(100).numpy() >= 50, torch.stack([*named.values()]).mean(0).numpy()) > 0.95
 
 
+def test_pictures_of_kinds_are_told_and_their_distances_count_where_they_are_far_out() -> None:
+    """A rare, rougher kind is as far from the rest as a defect: its new ones score lower than if distances counted."""
+    kinds = torch.cat([textures(60, 1), 3 + 2 * textures(12, 2)])
+    new = Data(3 + 2 * textures(20, 5), [str(i) for i in range(20)], modality=FEATURE_MAP).batch(torch.arange(20))
+    for learnt, told in ((kinds, True), (textures(72, 1), False)):
+        data = Data(learnt, [str(i) for i in range(72)], modality=FEATURE_MAP)
+        local = local_scores.OF_MAPS.fit(trained(PatchEnsemble(), data), data)
+        assert bool(local.of_kinds) == told
+        again = local_scores.wrapped(PatchEnsemble(), repr(local_scores.OF_MAPS))
+        again.restore(local.sample_shape, local.state_dict(), FEATURE_MAP)
+        assert torch.equal(again.score(new), local.score(new))
+        if told:
+            state = {name: value for name, value in local.state_dict().items() if name != "of_kinds"}
+            older = local_scores.wrapped(PatchEnsemble(), repr(local_scores.OF_MAPS))
+            older.restore(local.sample_shape, state, FEATURE_MAP)  # as a run of before
+            assert float(local.score(new).median()) < float(older.score(new).median())
+
+
 def test_a_map_reaches_no_farther_than_the_local_score() -> None:
     """What is usual for a rare, rougher kind has no place as high as a defect's; those far out keep all of theirs."""
 

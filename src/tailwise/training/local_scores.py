@@ -57,6 +57,9 @@ _FEW_ROWS = 500
 _CUES_OF_FEW, _CUES_OF_MANY = [0, 1, 2], [0, 2, 3, 4]
 # Of maps, whose means over all places say little: whitened, a rare kind lies as far away as a defect (LOG.md).
 _CUES_OF_MAPS = [0, 2, 4]
+# Where the level around pictures explains so much of the variance of their scores, there are kinds of them: a rare one
+# is as far from the rest as most defects are, so distances count what lies beyond this only (LOG.md).
+_EXPLAINED, _BEYOND = 1 / 3, 3.0
 _WHITENED = 3
 # About where thresholds lie. In an image that far out, places count from where the farthest of a usual normal lie
 # (LOG.md has the figures of other numbers).
@@ -73,9 +76,10 @@ class LocalScores(Value):
     fewer than 128 numbers this is the distance to the `nearest`-th neighbour. Of more it is twofold: that distance
     among whitened samples, and the distances to the nearest, each divided by what is usual around that neighbour, of
     which the second smallest counts: one hidden anomaly among the samples excuses nobody. Of the means of maps the
-    whitened distance is left out: it does not tell a rare kind from a defect. Each cue is centred and scaled by median
-    and median absolute deviation over the training samples, each as if it had not been learnt, so the result is about 0
-    for a usual normal of any kind and 3 is far out.
+    whitened distance is left out: it does not tell a rare kind from a defect. Where neighbours explain a third of the
+    variance of the detector's scores of maps, these are of kinds, and the other distances count where they are far out
+    alone. Each cue is centred and scaled by median and median absolute deviation over the training samples, each as if
+    it had not been learnt, so the result is about 0 for a usual normal of any kind and 3 is far out.
 
     After local density-based score normalisation (Wilkinghoff et al. 2025, arXiv 2509.10951), which divides a
     nearest-neighbour distance by the mean of the reference sample's own nearest-neighbour distances, or subtracts it.
@@ -133,7 +137,7 @@ class LocalScores(Value):
 # What serves pixels and features, autoencoders and Deep SVDD alike.
 AUTO = LocalScores()
 # Kinds of pictures may have ten of them, and what is beyond these is of other kinds (LOG.md).
-OF_MAPS = LocalScores(neighbours=10, share=0.75)
+OF_MAPS = LocalScores(neighbours=10, share=0.85)
 
 
 def parse(text: str) -> LocalScores | None:
@@ -169,6 +173,7 @@ class LocallyScored(Around):
     scores: Tensor
     cues: Tensor
     share: Tensor
+    of_kinds: Tensor
     middle: Tensor
     spread: Tensor
 
@@ -179,12 +184,15 @@ class LocallyScored(Around):
         self._floor: float | None = None
         self._usual = (0.0, 1.0)  # middle and spread of the detector's own scores, on the scale they are compared on
         self._share = 0.0
+        self._of_kinds = False
         self.register_buffer("raw", torch.zeros(1))  # [m], the detector's own scores of the training samples
         self.register_buffer("scores", torch.zeros(1), persistent=False)  # [m], on the scale they are compared on
         self.register_buffer(
             "cues", torch.zeros(len(CUES), 1)
         )  # [5, m], of each training sample as if it had not been learnt
         self.register_buffer("share", torch.zeros(()))  # of the neighbours' level, which is taken off
+        # Whether the samples are maps of several kinds.
+        self.register_buffer("of_kinds", torch.zeros((), dtype=torch.bool))
         self.register_buffer("middle", torch.zeros(len(CUES)))
         self.register_buffer("spread", torch.ones(len(CUES)))
 
@@ -208,6 +216,8 @@ class LocallyScored(Around):
             parts = self._left_out(samples, fold, standardise)
         self._share = self._share_for(parts, *samples.shape)
         self.share = self.raw.new_tensor(self._share)
+        self._of_kinds = self.detector.local_weight > 0 and parts.explained() >= _EXPLAINED
+        self.of_kinds = torch.tensor(self._of_kinds)
         cues = parts.cues(self._share)
         self.cues = cues.to(self.raw)
         middle, spread = middle_and_spread(cues)
@@ -241,8 +251,9 @@ class LocallyScored(Around):
         return self.detector.peak_at(own if self._floor is None else own.exp())
 
     def named_cues(self, batch: Batch) -> dict[str, Tensor]:
-        """Each of `CUES` that has a say, standardised, times its share of the say; the score is their mean."""
-        cues = self._of(batch, self.detector.score(batch))
+        """Each of `CUES` that has a say, standardised, as far as it counts, times its share of the say; the score is
+        their mean."""
+        cues = self._counted(self._of(batch, self.detector.score(batch)))
         shares = self._say / self._say.mean()
         return {
             CUES[place]: share * cues[place] for place, share in zip(self._with_a_say, shares.tolist(), strict=True)
@@ -286,8 +297,9 @@ class LocallyScored(Around):
         Of few samples with many features, what a detector has learnt scores far below what it has not, and by how much
         differs between trainings. Distances are those of samples left out: each memory has its own scale for them.
         `wholly` takes the other's for these too: the distances between copies of a thing tell none of new things, and
-        differ as much between memories.
+        differ as much between memories. What samples are of is the other's to say too.
         """
+        self._of_kinds, self.of_kinds = other._of_kinds, other.of_kinds.to(self.raw.device)
         cues = len(CUES) if wholly else 1
         self.middle = torch.cat([other.middle[:cues].to(self.middle), self.middle[cues:]])
         self.spread = torch.cat([other.spread[:cues].to(self.spread), self.spread[cues:]])
@@ -295,8 +307,10 @@ class LocallyScored(Around):
     def restore(
         self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
     ) -> None:
-        super().restore(sample_shape, state, modality)
+        # Runs of before this was told have not looked.
+        super().restore(sample_shape, {"of_kinds": self.of_kinds, **state}, modality)
         self._share = _rounded(float(self.share))
+        self._of_kinds = bool(self.of_kinds)
         self._compare_with(self.raw)
         self.memory.whitens = _WHITENED in self._with_a_say
         self.memory.project()
@@ -335,7 +349,13 @@ class LocallyScored(Around):
 
     def _mean(self, standard: Tensor) -> Tensor:
         say = (self._say / self._say.sum()).to(standard)
-        return (say[:, None] * standard[self._with_a_say]).sum(0)
+        return (say[:, None] * self._counted(standard)[self._with_a_say]).sum(0)
+
+    def _counted(self, standard: Tensor) -> Tensor:
+        """Of standardised cues [5, n] what counts."""
+        if not self._of_kinds:
+            return standard
+        return torch.cat([standard[:1], (standard[1:] - _BEYOND).clamp_min(0)])
 
 
 @dataclass(frozen=True)
@@ -362,6 +382,12 @@ class _Parts:
     def cues(self, share: float) -> Tensor:
         """[5, n]: values less a share of the levels, and what is relative already."""
         return torch.cat([self.values - share * self.levels, self.relative[None].to(self.values)])
+
+    def explained(self) -> float:
+        """The share of the variance of the detector's scores that the level around the samples explains."""
+        score, level = (part[0].double() - part[0].double().mean() for part in (self.values, self.levels))
+        common = float((score * level).sum())
+        return max(0.0, common) ** 2 / max(float(score.square().sum() * level.square().sum()), 1e-24)
 
     def slopes(self) -> Tensor:
         """By least squares, how much of its neighbours' level is in a sample's own, of each value that has a say: [3].
