@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -99,8 +101,9 @@ def exported(photos: Path, tmp_path_factory: pytest.TempPathFactory):
         if name not in made:
             words = [str(folder / word) if word.endswith(".onnx") else word for word in READ[name]]
             out, file = folder / name, folder / f"{name}-file.onnx"
-            assert run(["fit", str(photos / "good"), "--out", str(out), *words]) == 0
-            assert run(["export", str(out), "--out", str(file)]) == 0
+            with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):  # the test reads what it prints itself
+                assert run(["fit", str(photos / "good"), "--out", str(out), *words]) == 0
+                assert run(["export", str(out), "--out", str(file)]) == 0
             made[name] = out, file
         return made[name]
 
