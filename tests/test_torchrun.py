@@ -120,12 +120,15 @@ def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_a_process_that_helps_leaves_nothing(
     table: Path, tmp_path: Path, logged: list[str], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No run, no log, no line."""
+    """No run, no log, no line but of what went wrong, for torchrun may end the process that tells before it has."""
     assert main.run(words(table, tmp_path / "run", "gaussian", "--log", "mlflow")[2:]) == 0
     assert logged == [""]
-    assert main.run(["fit", str(table), "--detector", "none"]) == 2
     assert main.run(["score", str(tmp_path / "run"), str(table)]) == 0
     assert capfd.readouterr() == ("", "")
+    assert main.run(["fit", str(table), "--detector", "none"]) == 2
+    out, error = capfd.readouterr()
+    assert out == ""
+    assert [line.split(":")[0] for line in error.splitlines()] == ["error", "hint"]
     assert not list(tmp_path.iterdir())
 
 

@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
+from contextlib import contextmanager, redirect_stdout, suppress
 from typing import Any
 
 from cyclopts import App, CycloptsError, Parameter
@@ -53,23 +53,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status."""
-    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     if torchrun.helps():
-        with _unheard():
+        warnings.showwarning = lambda *_, **__: None
+        with _only_errors():
             return _run(arguments)
+    warnings.showwarning = lambda message, *_, **__: _say(f"warning: {message}")
     with _lines_on_stderr():
         return _run(arguments)
 
 
 @contextmanager
-def _unheard() -> Iterator[None]:
-    """While the block runs nothing is printed: another process tells of the same command."""
-    with (
-        open(os.devnull, "w", encoding="utf-8") as nowhere,
-        redirect_stdout(nowhere),
-        redirect_stderr(nowhere),
-        messages.said_before(),
-    ):
+def _only_errors() -> Iterator[None]:
+    """While the block runs errors alone are printed: another process tells of the same command, but torchrun ends it
+    as soon as one fails, perhaps before it has said why."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, redirect_stdout(nowhere), messages.said_before():
         yield
 
 
