@@ -140,10 +140,11 @@ def size_within(folder: Path, side: int) -> tuple[int, int] | None:
     return None if not side or shape is None else image_headers.fitted(shape, side, 32)
 
 
-def ours(draw: Draw, spelling: str, seed: int) -> Reader:
-    """A detector fitted as `tailwise fit` fits it: "auto" as without options, any other with its own scores and without
-    weights; and what reads pictures with it."""
-    request = blocks.decided(Request(draw.source, detector=spelling, seed=seed), draw.problem).request
+def ours(draw: Draw, spelling: str, seed: int, chooses: bool = True) -> Reader:
+    """A detector fitted as `tailwise fit` fits it: "auto" as without options, but for the choice of blocks where it
+    does not choose, any other with its own scores and without weights; and what reads pictures with it."""
+    request = Request(draw.source, detector=spelling, seed=seed)
+    request = blocks.decided(request, draw.problem).request if chooses else request
     network = image_samples.of_pictures(BACKBONE, request.source.layers)  # type: ignore[attr-defined]
     maps = torch.cat([network(part) for part in draw.train.split(BATCH)])
     data = Data(maps, draw.problem.train.names, modality=FEATURE_MAP)

@@ -27,6 +27,7 @@ from .request import AUTO, Request, make_detector
 _MADE_ON, _REMEMBERED, _LEAST = 30, 40, 30
 # The share of farthest places that a picture's score is the mean of, by the usual blocks and by fine ones.
 TOP, FINE_TOP = 0.005, 0.001
+FINE_DETECTOR = f"PatchMemory(top={FINE_TOP})"
 # Patches that are remembered.
 _PATCHES = 500
 # Mean AUROC by which fine blocks must be ahead (LOG.md).
@@ -61,7 +62,7 @@ def decided(request: Request, problem: Problem) -> Decided:
     if not prefers_fine(usual, told):
         return as_asked
     reason = f"defects made on good pictures are told with AUROC {told:.2f}, by the usual blocks with {usual:.2f}"
-    return Decided(replace(request, source=fine, detector=f"PatchMemory(top={FINE_TOP})"), reread, reason)
+    return Decided(replace(request, source=fine, detector=FINE_DETECTOR), reread, reason)
 
 
 def prefers_fine(usual: float, fine: float) -> bool:
