@@ -102,13 +102,13 @@ class Judged:
         good: list[float] = []
         highest: list[float] = []
         kinds: list[str] = []
-        outer: list[bool] = []
+        outer: list[float] = []
         share = 0.0
         for name, label, mask, scores in zip(test.data.names, test.labels, test.masks, maps, strict=True):
             if not label:
                 edge = border_of(scores.shape)
                 good.append(float(scores.max()))
-                outer.append(bool(edge.flat[scores.argmax()]))
+                outer.append(float(edge[scores == scores.max()].mean()))  # a map that is held is flat at its top
                 share = float(edge.mean())
             elif mask is not None:
                 number, count = scipy.ndimage.label(mask, TOUCHING)

@@ -264,12 +264,13 @@ def measure(name: str, of: str, seed: int, count: int, within: int, whole: bool 
 
 
 def at_border(maps: list[np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """How many good pictures have the highest pixel of their map in its outer part, as wide as one of 28 places a side,
-    and how many pixels lie there."""
+    """The share of good pictures with the highest pixel of their map in its outer part, as wide as one of 28 places a
+    side, and the share of pixels that lie there."""
     outer = np.ones(maps[0].shape, dtype=bool)
     wide = round(max(outer.shape) / 28)
     outer[wide:-wide, wide:-wide] = False
-    highest = [outer.flat[scores.argmax()] for scores, anomalous in zip(maps, labels, strict=True) if not anomalous]
+    # A map that is held to its picture's score is flat there: each of its highest pixels counts.
+    highest = [outer[scores == scores.max()].mean() for scores, bad in zip(maps, labels, strict=True) if not bad]
     return {"good_highest_at_border": float(np.mean(highest)), "border_share": float(outer.mean())}
 
 

@@ -221,3 +221,18 @@ def test_a_patch_is_the_mean_of_its_neighbourhood_and_of_what_is_usual_outside(s
     for row, column in ((0, 0), (3, 2), (6, 4), (6, 1)):
         part = centred[:, max(0, row - far) : row + far + 1, max(0, column - far) : column + far + 1]
         torch.testing.assert_close(found[row, column], part.sum((1, 2)) / side**2, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_memory", ["2GB", "2MB"])
+def test_what_most_of_a_large_image_looks_like_is_near_the_memory(max_memory: str) -> None:
+    """The farthest patches alone would leave it out: all lie within the radius of the others."""
+    generator = torch.Generator().manual_seed(0)
+    maps = 0.05 * torch.randn(12, 4, 50, 50, generator=generator)
+    odd = torch.rand(12, 1, 50, 50, generator=generator) < 0.1
+    maps = torch.where(odd, 20 * torch.rand(12, 4, 50, 50, generator=generator) - 10, maps)
+    detector = PatchMemory(neighbourhood=1, max_memory=max_memory)
+    detector.start((4, 50, 50), FEATURE_MAP)
+    data = Data(maps, [str(i) for i in range(12)], modality=FEATURE_MAP)
+    detector.solve(data, torch.ones(12))
+    usual = detector.score_map(data.batch(torch.arange(12)))[~odd[:, 0]]
+    assert float(usual.quantile(0.9)) < 0.1 * float(detector.radius)

@@ -3,6 +3,7 @@
 The samples are feature maps; a patch is the mean of a map's 3 x 3 neighbourhood, or a larger one. The memory is a
 k-centre coreset, chosen greedily (Gonzalez 1985). Departures from the paper: what lies outside the map counts as the
 mean of all positions, not as zero; the greedy choice is exact but made in rounds, one matrix product for many patches;
+of large images a twentieth of the memory is drawn at random before it;
 with `keep_tail` it is made twice, and the second time the patches of images that the others cover badly, which are the
 rare kinds, count as farther away; and an image's score is the mean of its farthest patches. TailedCore (CVPR 2025)
 keeps rare kinds by another road, and finds them by neighbours between whole images. Denoising by local outlier factors
@@ -48,6 +49,9 @@ _MOST_STRETCH = 10.0
 # Neighbouring positions of a grid of more than so many tell much the same: then so many patches of all images, drawn at
 # random, are chosen from, and so many pairs of a patch and one of the memory are looked at for an image (LOG.md).
 _FINE_GRID, _CANDIDATES, _PAIRS = 2_000, 500_000, 12_000_000
+# Of such a memory this share is drawn at random before: the farthest patches alone may leave out what most of an image
+# looks like, which is then nearly as far from the memory as a defect (LOG.md).
+_DRAWN = 0.05
 
 
 @register("detector", "patch-memory")
@@ -135,8 +139,9 @@ class PatchMemory(Detector):
         """Fill the memory; `stretch` [n] of the images, and those [n] that are not denoised."""
         images, positions = len(distinct.data), math.prod(self.sample_shape[1:])
         wanted = min(self.most, max(1, round(self.share * images * positions)))
-        asked = positions
+        asked, drawn = positions, 0.0
         if positions > _FINE_GRID:
+            drawn = _DRAWN
             wanted = min(wanted, max(1_000, _PAIRS // positions))
             asked = positions if self.denoise else min(positions, max(1, _CANDIDATES // images))
         blocks = torch.arange(images).split(max(1, self._block_images * positions // asked))
@@ -146,8 +151,10 @@ class PatchMemory(Detector):
             enough = max(math.ceil(_OVERSAMPLED * wanted * part), _LEAST_KEPT)
             enough = wanted if len(blocks) == 1 else enough
             patches, owner = self._block(distinct.data, block, spared, asked)
-            kept.append(_Chosen(patches, owner, stretch[owner], self.radius.new_zeros(())).thinned(enough))
-        chosen = kept[0] if len(kept) == 1 else _Chosen.joined(kept).thinned(wanted)
+            usual = torch.ones_like(owner, dtype=torch.bool)
+            part_of = _Chosen(patches, owner, stretch[owner], usual, self.radius.new_zeros(()))
+            kept.append(part_of.thinned(enough, drawn))
+        chosen = kept[0] if len(kept) == 1 else _Chosen.joined(kept).thinned(wanted, drawn)
         self.memory, self.owner = chosen.patches.contiguous(), chosen.owner
         self.radius = chosen.radius.to(self.memory).reshape(1)
 
@@ -338,11 +345,12 @@ class _Distinct:
 
 @dataclass(frozen=True)
 class _Chosen:
-    """Patches [m, channels] with their images [m] and their stretch [m]."""
+    """Patches [m, channels] with their images [m], their stretch [m], and whether each was drawn from all alike [m]."""
 
     patches: Tensor
     owner: Tensor
     stretch: Tensor
+    usual: Tensor
     radius: Tensor
 
     @classmethod
@@ -351,19 +359,23 @@ class _Chosen:
             torch.cat([part.patches for part in parts]),
             torch.cat([part.owner for part in parts]),
             torch.cat([part.stretch for part in parts]),
+            torch.cat([part.usual for part in parts]),
             torch.stack([part.radius for part in parts]).max(),
         )
 
-    def thinned(self, count: int) -> _Chosen:
-        """The `count` patches of a greedy k-centre choice."""
-        picks, radius = k_centres(directed(self.patches), self.stretch.to(self.patches), count)
-        return _Chosen(self.patches[picks], self.owner[picks], self.stretch[picks], self.radius + radius)
+    def thinned(self, count: int, drawn: float) -> _Chosen:
+        """The `count` patches of a greedy k-centre choice, a share of which is drawn at random before."""
+        first = _drawn(self.usual.nonzero().flatten(), math.ceil(drawn * count), 0) if drawn else None
+        picks, radius = k_centres(directed(self.patches), self.stretch.to(self.patches), count, first)
+        usual = torch.zeros_like(self.usual[picks])
+        usual[: 0 if first is None else len(first)] = True
+        return _Chosen(self.patches[picks], self.owner[picks], self.stretch[picks], usual, self.radius + radius)
 
 
-def _drawn(patches: Tensor, count: int, seed: int) -> Tensor:
-    """So many of the patches [positions, channels] at random."""
-    kept = torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:count].sort().values
-    return patches[kept.to(patches.device)]
+def _drawn(rows: Tensor, count: int, seed: int) -> Tensor:
+    """So many rows at random, in their order."""
+    kept = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:count].sort().values
+    return rows[kept.to(rows.device)]
 
 
 def _relative(values: Tensor) -> Tensor:

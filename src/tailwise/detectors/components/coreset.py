@@ -21,9 +21,10 @@ _DIRECTIONS = 256
 _CANDIDATES = 512
 
 
-def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def k_centres(points: Tensor, stretch: Tensor, count: int, first: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Indices of `count` points [n, d], each the farthest from those before, distances times its `stretch` [n]; and the
-    largest distance that is left. The first is the farthest from the mean. Fewer where points are equal.
+    largest distance that is left. The first are those at `first`, or that farthest from the mean. Fewer where points
+    are equal.
 
     The choice is that of one pass over all points a choice, made in fewer: distances only fall, so as long as the
     farthest of some candidates is no nearer than every point outside them was, it is the farthest of all.
@@ -31,7 +32,9 @@ def k_centres(points: Tensor, stretch: Tensor, count: int) -> tuple[Tensor, Tens
     norms = points.square().sum(1)
     factor = stretch.square()
     near = torch.full_like(norms, torch.inf)
-    new = ((points - points.mean(0)).square().sum(1) * factor).argmax().reshape(1)
+    new = first
+    if new is None:
+        new = ((points - points.mean(0)).square().sum(1) * factor).argmax().reshape(1)
     chosen: list[Tensor] = []
     while len(new):
         chosen.append(new)
