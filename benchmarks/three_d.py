@@ -308,24 +308,35 @@ def page() -> str:
 
 
 def readings_of(found: list[dict[str, Any]]) -> str:
-    """A table for each method and seed of what is read off it, paired with its own FPFH."""
+    """A table for each method and seed, and for all seeds, of what is read off it, paired with its own FPFH."""
     text = ""
-    for method, seed in dict.fromkeys((row["settings"]["method"], row["settings"]["seed"]) for row in found):
-        of = [row for row in found if (row["settings"]["method"], row["settings"]["seed"]) == (method, seed)]
-        lines = []
-        for name in READINGS:
-            here = [row["readings"] for row in of if name in row["readings"]]
-            if not here:
-                continue
-            gains = np.array([row[name]["measured"] - row["FPFH"]["measured"] for row in here])
-            means = [f"{np.mean([row[name][column] for row in here]):.3f}" for column in ("image", "cell", "measured")]
-            lowest = min(row[name]["measured"] for row in here)
-            lines.append([name, *means, f"{lowest:.3f}", str(bootstrapped([gains])), f"{(gains >= 0).mean():.2f}"])
-        head = ["score", "image", "cell", "measured", "lowest pair", "measured, over FPFH", "not below"]
-        text += (
-            f"\n### {method}, seed {seed}, {len(of)} pairs: what each part of the score gives\n\n{table(head, lines)}\n"
-        )
+    asked = dict.fromkeys((row["settings"]["method"], (row["settings"]["seed"],)) for row in found)
+    for method in dict.fromkeys(method for method, _ in asked):
+        seeds = tuple(seed for name, each in asked if name == method for seed in each)
+        asked |= {(method, seeds): None} if len(seeds) > 1 else {}
+    for method, seeds in asked:
+        of = [row for row in found if row["settings"]["method"] == method and row["settings"]["seed"] in seeds]
+        lines = [_reading_line(name, [row for row in of if name in row["readings"]]) for name in READINGS]
+        head = ["score", "rows", "image", "cell", "measured", "lowest pair", "measured, over FPFH", "not below"]
+        said = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        text += f"\n### {method}, {said}: what each part of the score gives\n\n{table(head, [x for x in lines if x])}\n"
     return text
+
+
+def _reading_line(name: str, of: list[dict[str, Any]]) -> list[str]:
+    """Means of one part of the score; the interval is over pairs of parts, whose seeds are averaged first."""
+    if not of:
+        return []
+    gains: dict[tuple[str, str], list[float]] = {}
+    for row in of:
+        gain = row["readings"][name]["measured"] - row["readings"]["FPFH"]["measured"]
+        gains.setdefault((row["settings"]["part"], row["settings"]["on"]), []).append(gain)
+    here = [row["readings"][name] for row in of]
+    means = [f"{np.mean([row[column] for row in here]):.3f}" for column in ("image", "cell", "measured")]
+    lowest = min(row["measured"] for row in here)
+    not_below = np.mean(np.concatenate(list(gains.values())) >= 0)
+    over = bootstrapped([np.array([np.mean(each) for each in gains.values()])])
+    return [name, str(len(of)), *means, f"{lowest:.3f}", str(over), f"{not_below:.2f}"]
 
 
 def memory(folder: Path, scans: int, side: int) -> dict[str, Any]:
