@@ -127,6 +127,20 @@ def test_export_is_refused_with_the_reason(maker) -> None:
         onnx.to_onnx(detector, {"detector": repr(detector)})
 
 
+def test_what_memories_of_given_features_say_is_added() -> None:
+    """To the maps of adapted ones those of `paired-memories` on the same samples, also where some were not measured."""
+    train, fresh = data(), data(8, seed=1)
+    seen = torch.ones(8, 8, 8, dtype=torch.bool)
+    seen[0], seen[1, 2:4] = False, False
+    batch = Data(fresh.samples, fresh.names, NAMES, Measured(seen), FEATURE_MAP).batch(torch.arange(8))
+    all_four, adapted, given = (
+        fitted(maker, train) for maker in (CrossModalMaps, lambda: CrossModalMaps(given=False), PairedMemories)
+    )
+    with torch.no_grad():
+        expected = adapted.score_map(batch) + given.score_map(batch)
+        assert torch.allclose(all_four.score_map(batch), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_mapping_refuses_what_it_cannot_compare() -> None:
     detector, fresh = fitted(CrossModalMapping, data()), data(8, seed=1)
     missing = torch.ones(8, 8, 8, dtype=torch.bool)
