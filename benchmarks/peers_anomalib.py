@@ -83,9 +83,8 @@ set and size. Rare good ones are polycrystalline cells, and boards of the third 
 others are rejected at the score that catches 80 % of the defects. `detected` and `rejected` are shares of the defects
 and of the good pictures that `tailwise fit` flags without options (5 % are asked for; draw 0); anomalib has no
 threshold that needs no labels of defects. The last column is the share of good pictures with the highest pixel of their
-map in its outer part, of that part's share of the pixels.
-The default's maps have changed on 2026-11-29: draws 1 and 2 of tiles and tires, and what is read at 224, but for boards
-and 100 tires, have figures of pixels and of the border of maps before. Large pages of memory are used for anomalib
+map in its outer part (of equal ones each counts), of that part's share of the pixels.
+Rows of `default` on 60 and 100 tires are of 2026-11-29, all others of it of 2026-11-30. Large pages of memory are used for anomalib
 (THP_MEM_ALLOC_ENABLE=1), without which its coresets take three times as long.
 """
 HEADINGS = [
