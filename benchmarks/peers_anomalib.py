@@ -84,8 +84,8 @@ others are rejected at the score that catches 80 % of the defects. `detected` an
 and of the good pictures that `tailwise fit` flags without options (5 % are asked for; draw 0); anomalib has no
 threshold that needs no labels of defects. The last column is the share of good pictures with the highest pixel of their
 map in its outer part (of equal ones each counts), of that part's share of the pixels.
-Rows of `default` on 60 and 100 tires are of 2026-11-29, all others of it of 2026-11-30. Large pages of memory are used for anomalib
-(THP_MEM_ALLOC_ENABLE=1), without which its coresets take three times as long.
+Large pages of memory are used for anomalib (THP_MEM_ALLOC_ENABLE=1), without which its coresets take three times as
+long.
 """
 HEADINGS = [
     "set", "good", "contender", "pixels", "draws", "image AUROC", "range", "pixel AUROC", "AUPRO 0.3", "fit, CPU s",
