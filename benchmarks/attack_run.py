@@ -575,7 +575,7 @@ def of_tensors(scene: Scene) -> Iterator[Attack]:
                 "whole numbers": value.long() * 0 + 2**62, "truth": value.bool(), "half": value.half(),
                 "bytes": value.byte(),
                 "not a number": value.double() * float("nan"), "endless": value.double() * float("inf"),
-                "huge": value.double() * 0 + 1e308, "nought": value * 0, "negative": -value - 5,
+                "huge": value.double() * 0 + 1e308, "nought": value * 0, "negative": -1 * value - 5,
                 "flat": value.flatten(),
             }  # fmt: skip
             for what, other in others.items():
