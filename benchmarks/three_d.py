@@ -105,7 +105,8 @@ Written by `benchmarks/three_d.py` from results/three-d.jsonl: mean AUROC over p
 generated: CAD models, scanned and spoilt by a program. No figure here carries over to real scans. The part
 plate_holes was looked at when defaults were chosen. Methods without a row were not run. "measured" is the AUROC of
 cells of which the scanner measured enough; the others have the score of the nearest that was measured. Of seed 0
-zero-shot-patches counted its classifier .3, in later rows 1.
+zero-shot-patches counted its classifier .3, in later rows 1. On parts, what is not trained gives the same on every
+seed.
 """
 
 
