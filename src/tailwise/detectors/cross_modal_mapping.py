@@ -14,8 +14,7 @@ from ..core.data import Batch, Data
 from ..core.detector import Reading
 from ..core.registry import register
 from ..errors import InputError
-from .components.losses import top_mean
-from .components.two_modalities import Cells, TwoModalities, measured_cells
+from .components.two_modalities import Cells, TwoModalities, measured_cells, reading_of
 
 
 @register("detector", "cross-modal-mapping")
@@ -58,20 +57,18 @@ class CrossModalMapping(TwoModalities):
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """Cells that were not measured score 0: nothing is said of them."""
-        read: dict[str, Tensor] = {}
-        if score or map:
-            errors, measured = self._errors(batch)
-            if not bool(measured.any(1).all()):
-                raise InputError(
-                    f"{int((~measured.any(1)).sum())} samples have no measured point: {type(self).__name__} needs some",
-                    "leave them out, or use paired-memories, which scores them by their photograph",
-                )
-            product = errors.clamp_min(1e-12).sqrt().prod(0) * measured
-            read = {"score": top_mean(product, self.top)} if score else {}
-            read |= {"map": product.unflatten(1, self.sample_shape[1:])} if map else {}
-        if embedding:
-            read["embedding"] = self.embed(batch)
-        return Reading(**read)
+        product = self._product(batch) if score or map else None
+        return reading_of(product, self.top, score, map, self.embed(batch) if embedding else None)
+
+    def _product(self, batch: Batch) -> Tensor:
+        """[b, h, w]: the product of both errors."""
+        errors, measured = self._errors(batch)
+        if not bool(measured.any(1).all()):
+            raise InputError(
+                f"{int((~measured.any(1)).sum())} samples have no measured point: {type(self).__name__} needs some",
+                "leave them out, or use paired-memories, which scores them by their photograph",
+            )
+        return (errors.clamp_min(1e-12).sqrt().prod(0) * measured).unflatten(1, self.sample_shape[1:])
 
     def _errors(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Mean squared errors [2, b, cells] of what is foretold, and where there is something to foretell."""

@@ -29,7 +29,7 @@ from ..core.modality import FEATURE_MAP
 from ..core.registry import find, register
 from .components.adaptor import Adaptor
 from .components.losses import top_mean
-from .components.two_modalities import Cells, Fusion, TwoModalities, digests_of, measured_cells
+from .components.two_modalities import Cells, Fusion, TwoModalities, digests_of, measured_cells, reading_of
 
 _HEAD = 64
 # The paper's weights of the parts of the loss, as its code has them.
@@ -149,15 +149,9 @@ class CrossModalMaps(TwoModalities):
         return self._maps(batch).mean((2, 3))
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        read: dict[str, Tensor] = {}
         adapted = self._maps(batch)
-        if score or map:
-            fused = self._fused(batch, adapted)
-            read = {"score": top_mean(fused, self.top)} if score else {}
-            read |= {"map": fused} if map else {}
-        if embedding:
-            read["embedding"] = adapted.mean((2, 3))
-        return Reading(**read)
+        fused = self._fused(batch, adapted) if score or map else None
+        return reading_of(fused, self.top, score, map, adapted.mean((2, 3)) if embedding else None)
 
     def self_checks(self, batch: Batch) -> list[tuple[str, bool, float, str]]:
         """Whether adapted cells still vary, and whether one modality tells more of the other than before."""

@@ -22,7 +22,7 @@ from ..core.readers import Reader, read
 from ..core.registry import find, register
 from ..errors import InputError
 from .components.losses import top_mean
-from .components.two_modalities import Fusion, TwoModalities, digests_of, measured_cells
+from .components.two_modalities import Fusion, TwoModalities, digests_of, measured_cells, reading_of
 
 # Distances above this quantile of those of held-out normals are taken for an exponential tail.
 _KNEE = 0.95
@@ -91,14 +91,8 @@ class PairedMemories(TwoModalities):
         return top_mean(self.fused(batch, left_out=True), self.top)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
-        read: dict[str, Tensor] = {}
-        if score or map:
-            fused = self.fused(batch)
-            read = {"score": top_mean(fused, self.top)} if score else {}
-            read |= {"map": fused} if map else {}
-        if embedding:
-            read["embedding"] = self.embed(batch)
-        return Reading(**read)
+        fused = self.fused(batch) if score or map else None
+        return reading_of(fused, self.top, score, map, self.embed(batch) if embedding else None)
 
     def fused(self, batch: Batch, left_out: bool = False) -> Tensor:
         """[b, h, w]: both modalities' distances, where geometry was measured, or the photograph's alone."""

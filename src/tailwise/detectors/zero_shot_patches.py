@@ -26,9 +26,8 @@ from ..core.registry import find, register
 from ..errors import InputError
 from ..numerics.counter_rng import seeds_of, uniforms
 from ..numerics.metrics import auroc
-from .components.losses import top_mean
 from .components.patch_defects import salience, turned, with_defects
-from .components.two_modalities import TwoModalities, digests_of, measured_cells
+from .components.two_modalities import TwoModalities, digests_of, measured_cells, reading_of
 
 # What is learnt of a patch, and the layers that see each of its points.
 _WIDTH, _POINTWISE = 64, (32, 64)
@@ -170,14 +169,8 @@ class ZeroShotPatches(TwoModalities):
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         maps = self._maps(batch)
-        read: dict[str, Tensor] = {}
-        if score or map:
-            fused = self._fused(batch, maps)
-            read = {"score": top_mean(fused, self.top)} if score else {}
-            read |= {"map": fused} if map else {}
-        if embedding:
-            read["embedding"] = maps.mean((2, 3))
-        return Reading(**read)
+        fused = self._fused(batch, maps) if score or map else None
+        return reading_of(fused, self.top, score, map, maps.mean((2, 3)) if embedding else None)
 
     def embed(self, batch: Batch) -> Tensor:
         """The mean histogram and the mean learnt patch."""

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ...core.context import Measured
 from ...core.data import Batch, Data
-from ...core.detector import Detector
+from ...core.detector import Detector, Reading
 from ...core.identity import sample_digests
 from ...core.modality import FEATURE_MAP, Modality
 from ...errors import InputError
+from .losses import top_mean
 
 _RGB, _XYZ = "rgb:", "xyz:"
 # How the distances of two memories become one score, see `paired-memories`.
@@ -52,6 +53,19 @@ def first_of_geometry(features: Sequence[str], channels: int, geometry: int | No
     if not 0 < geometry < channels:
         raise InputError(f"geometry={geometry} of {channels} channels leaves one of the two without any")
     return channels - geometry
+
+
+def reading_of(fused: Tensor | None, top: float, score: bool, map: bool, embedding: Tensor | None) -> Reading:
+    """What is asked for of maps [b, h, w], a sample's score being the mean of the highest share of its places; None
+    stands for maps or an embedding that nobody asks for."""
+    read: dict[str, Tensor] = {}
+    if fused is not None and score:
+        read["score"] = top_mean(fused, top)
+    if fused is not None and map:
+        read["map"] = fused
+    if embedding is not None:
+        read["embedding"] = embedding
+    return Reading(**read)
 
 
 def measured_cells(batch: Batch, first: int) -> Tensor:
