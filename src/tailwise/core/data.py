@@ -18,7 +18,7 @@ from ..errors import InputError
 from . import progress
 from .context import Context, Graph
 from .modality import Modality, infer
-from .readers import Reader, read, read_in_order, select
+from .readers import Moved, Reader, moved, read, read_in_order, select
 
 
 @dataclass(frozen=True)
@@ -134,13 +134,12 @@ class Data:
         return [self.names[i] for i in index.tolist()]
 
     def about(self, centre: Tensor | None) -> Data:
-        """The same samples with another centre taken off them."""
-        before = torch.zeros(()) if self.centre is None else self.centre
-        after = torch.zeros(()) if centre is None else centre.double()
-        if torch.equal(before.double().expand(self.sample_shape), after.expand(self.sample_shape)):
+        """The same samples with another centre taken off them; what stays on disk is moved when it is read."""
+        before, after = (torch.zeros(()) if each is None else each.double() for each in (self.centre, centre))
+        if torch.equal(before.expand(self.sample_shape), after.expand(self.sample_shape)):
             return self
-        values = self.original(self.read(torch.arange(len(self)))) - after
-        return replace(self, samples=values.float(), centre=centre)
+        change = moved if isinstance(self.samples, Tensor) else Moved
+        return replace(self, samples=change(self.samples, before, after), centre=centre)  # type: ignore[arg-type]
 
     def original(self, samples: Tensor) -> Tensor:
         """Samples [..., *sample] as they were before the centre was taken off, in double precision where one was."""

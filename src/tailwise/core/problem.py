@@ -181,6 +181,19 @@ class SkipsBad(Protocol):
 
 
 @runtime_checkable
+class ReadOnDemand(Protocol):
+    """A source whose samples can stay on disk until they are asked for, so that a part is scored without the rest."""
+
+    def load_on_demand(self) -> Labelled:
+        """As `load_all`, but none of the samples is kept in memory, however few there are.
+
+        Raises:
+            InputError: what lies there cannot be read in parts.
+        """
+        ...
+
+
+@runtime_checkable
 class Tabular(Protocol):
     """A source whose samples are rows of named columns."""
 

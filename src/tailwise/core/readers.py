@@ -30,6 +30,22 @@ class Selected:
         return self.of[self.index[index]]
 
 
+class Moved:
+    """A Reader's samples about another centre: `before` is added and `after` taken off in double precision."""
+
+    def __init__(self, samples: Reader, before: Tensor, after: Tensor) -> None:
+        self.of, self.before, self.after = samples, before, after
+        self.shape = samples.shape
+
+    def __getitem__(self, index: Tensor) -> Tensor:
+        return moved(self.of[index], self.before, self.after)
+
+
+def moved(samples: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Samples [n, *sample] less `after` [*sample], once `before` is added to them again; float32."""
+    return (samples.double() + before - after).float()
+
+
 def read(samples: Tensor | Reader, index: Tensor) -> Tensor:
     """Samples [b, *sample] at `index` [b], float32."""
     # For rows of a tensor index_select takes a quarter of the time of indexing, which counts in every step.

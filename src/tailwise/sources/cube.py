@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -136,8 +137,21 @@ class Cube(PathSource):
         )
 
     def load_all(self) -> Labelled:
+        return self._everything(on_demand=False)
+
+    def load_on_demand(self) -> Labelled:
+        """As `load_all`; pixels are read when they are asked for, once it is known which hold data."""
+        return self._everything(on_demand=True)
+
+    def scenes(self) -> Scenes:
+        """Every pixel of the cubes, those that hold no data too, of which nothing is read before it is asked for."""
+        root, names, _ = self._names()
+        scenes = self._scenes(root, names)
+        return Scenes(Pixels(self._readers(scenes)), tuple((scene.height, scene.width) for scene in scenes))
+
+    def _everything(self, on_demand: bool) -> Labelled:
         root, names, references = self._names()
-        everything = self._labelled(names, self._scenes(root, names))
+        everything = self._labelled(names, self._scenes(root, names), on_demand)
         for note in (*_of_nodata(everything, ""), *_of_references(references, self.white, self.dark)):
             messages.note(note)
         return everything
@@ -178,13 +192,16 @@ class Cube(PathSource):
         asked = () if self.nodata is None else (self.nodata,)
         return [replace(scene, nodata=(*scene.nodata, *asked)) for scene in scenes]
 
-    def _labelled(self, names: list[str], scenes: list[Scene]) -> Labelled:
+    def _readers(self, scenes: list[Scene]) -> list[ScenePixels]:
         kept = np.flatnonzero(~self._left_out(scenes[0]))
         if not len(kept):
             raise InputError(f"all {scenes[0].bands} bands of {scenes[0].path} are left out as bad")
-        readers = [self._reader(scene, kept) for scene in scenes]
+        return [self._reader(scene, kept) for scene in scenes]
+
+    def _labelled(self, names: list[str], scenes: list[Scene], on_demand: bool = False) -> Labelled:
+        readers = self._readers(scenes)
         pixels: Any = Pixels(readers) if len(readers) > 1 else readers[0]
-        if pixels.shape[0] * len(kept) * 4 <= IN_MEMORY_BYTES:
+        if not on_demand and 4 * math.prod(pixels.shape) <= IN_MEMORY_BYTES:
             pixels = torch.cat([reader.whole() for reader in readers])
             valid = ~pixels[:, 0, 0].isnan()
         else:
@@ -193,7 +210,7 @@ class Cube(PathSource):
         every = PixelNames([(name, *size) for name, size in zip(names, sizes, strict=True)])
         labels = self._labels(names, scenes)
         wavelengths = scenes[0].wavelengths
-        features = tuple(f"{wavelengths[band]:.6g}" for band in kept) if wavelengths is not None else ()
+        features = tuple(f"{wavelengths[band]:.6g}" for band in readers[0].kept) if wavelengths is not None else ()
         if bool(valid.all()):
             return Labelled(Data(pixels, every, features, Scenes(pixels, sizes), SPECTRUM), labels)
         place = valid.nonzero().flatten()

@@ -36,13 +36,18 @@ class Pictures:
 
 
 def image_samples(
-    files: list[Path], read: str, size: int | tuple[int, int], channels: int, layers: tuple[int, ...] = ()
+    files: list[Path],
+    read: str,
+    size: int | tuple[int, int],
+    channels: int,
+    layers: tuple[int, ...] = (),
+    on_demand: bool = False,
 ) -> Tensor | Reader:
     """Pixels [n, channels, height, width]; or of the backbone `read` pooled features [n, d], or its maps [n, d, h, w]
-    after blocks `layers`. In memory if they fit."""
+    after blocks `layers`. In memory if they fit, and are not to be read `on_demand`."""
     if read != "pixels":
-        return _features(files, read, size, layers)
-    if len(files) * channels * math.prod(sides(size)) * 4 <= IN_MEMORY_BYTES:
+        return _features(files, read, size, layers, on_demand)
+    if not on_demand and len(files) * channels * math.prod(sides(size)) * 4 <= IN_MEMORY_BYTES:
         return read_all(files, size, channels)
     return Pictures(files, size, channels)
 
@@ -113,11 +118,13 @@ def read_all(files: Sequence[Path], size: int | tuple[int, int], channels: int) 
     return result
 
 
-def _features(files: list[Path], read: str, size: int | tuple[int, int], layers: tuple[int, ...]) -> Tensor | Reader:
+def _features(
+    files: list[Path], read: str, size: int | tuple[int, int], layers: tuple[int, ...], on_demand: bool
+) -> Tensor | Reader:
     store = features()
     extractor = store.Extractor(read, layers, f"file at {size}, {described()}", store.cache_folder())
     reader = store.FeatureFiles(files, extractor, lambda path: read_picture(path, size, 3))
-    if math.prod(reader.shape) * 4 > store.IN_MEMORY_BYTES:
+    if on_demand or math.prod(reader.shape) * 4 > store.IN_MEMORY_BYTES:
         return reader
     result = torch.empty(reader.shape)
     for place in progress.over(range(len(files)), "extracting features"):

@@ -131,6 +131,13 @@ class ImageFolder(PathSource):
         )
 
     def load_all(self) -> Labelled:
+        return self._everything(on_demand=False)
+
+    def load_on_demand(self) -> Labelled:
+        """As `load_all`; each image is read when it is asked for, however few there are."""
+        return self._everything(on_demand=True)
+
+    def _everything(self, on_demand: bool) -> Labelled:
         root, layout = self._layout()
         for note in _left_out_notes(root, layout):
             messages.note(note)
@@ -140,7 +147,7 @@ class ImageFolder(PathSource):
         if isinstance(self.size, tuple) and (text := image_headers.odd_ones(known, self.size)):
             messages.warning(text)
         groups = self._groups(root, [name for name in layout.parts if not layout.anomalous[name]])
-        return self._labelled(root, list(layout.parts), layout, groups)
+        return self._labelled(root, list(layout.parts), layout, groups, on_demand)
 
     def at(self, path: str) -> ImageFolder:
         """The same reading of another folder; a groups file is kept where that folder has it."""
@@ -271,13 +278,15 @@ class ImageFolder(PathSource):
             raise InputError(f"{root} holds no images", f"readable are {', '.join(image_files.SUFFIXES)}")
         return root, names
 
-    def _data(self, root: Path, names: list[str]) -> Data:
+    def _data(self, root: Path, names: list[str], on_demand: bool = False) -> Data:
         files = [root / name for name in names]
-        samples = image_samples.image_samples(files, self.read, self._size, self.channels, self.layers)
+        samples = image_samples.image_samples(files, self.read, self._size, self.channels, self.layers, on_demand)
         return Data(samples, image_samples.names_of(names), modality=image_samples.modality_of(self.read, self.layers))
 
-    def _labelled(self, root: Path, names: list[str], layout: Layout, groups: dict[str, str] | None) -> Labelled:
-        data = self._data(root, names)
+    def _labelled(
+        self, root: Path, names: list[str], layout: Layout, groups: dict[str, str] | None, on_demand: bool = False
+    ) -> Labelled:
+        data = self._data(root, names, on_demand)
         given = None if groups is None else np.array([groups.get(name, "") for name in names])
         anomalous = [layout.anomalous[name] for name in names]
         if any(bad is None for bad in anomalous):

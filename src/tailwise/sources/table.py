@@ -1,4 +1,4 @@
-"""Tables: CSV and other text, Excel, parquet, npz and npy, one sample a row."""
+"""Tables: CSV and other text, Excel, parquet, npz and npy, one sample a row; of parquet also a folder of files."""
 
 from __future__ import annotations
 
@@ -19,11 +19,14 @@ from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean, listed
 from ..numerics import centring
-from . import counters
+from . import counters, parquet_files
 from .delimited import Writing, read_delimited
+from .finite import check_numbers
 from .labels import Labels, looks_like_labels, text_of, values_of
 from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout, read_numpy
+from .parquet_files import SUFFIXES as PARQUET
+from .parquet_files import ParquetFiles, ParquetRows, RowNames
 from .paths import find_path
 from .recognition import Match, PathSource
 from .splits import by_labels, labels_of
@@ -32,8 +35,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_PARQUET, _SPREADSHEETS = (".parquet", ".pq"), (".xlsx", ".xlsm")
-SUFFIXES = (".csv", ".tsv", ".txt", *_SPREADSHEETS, *_PARQUET, *ARRAYS)
+_SPREADSHEETS = (".xlsx", ".xlsm")
+SUFFIXES = (".csv", ".tsv", ".txt", *_SPREADSHEETS, *PARQUET, *ARRAYS)
+# Parquet up to this size, as float32, is kept in memory; above it rows are read from its files when they are asked for.
+IN_MEMORY_BYTES = 1_000_000_000
+# What columns do beside measuring is looked for among so many first numbers of larger tables.
+_LOOKED_AT = 8_000_000
 # Of a value that is no number so much is shown.
 _SHOWN = 40
 
@@ -49,9 +56,12 @@ class Table(PathSource):
     How a text file is written is taken from the file where it leaves no doubt, and asked for where it does. Columns
     that number the rows or tell the time are left out of the features with a warning, unless `columns` names them.
 
+    A folder of parquet files is one table: the files in natural order, rows numbered over all of them. Of parquet above
+    1 GB as float32 the rows stay on disk; the centre and what columns do beside measuring are told by its first rows.
+
     Args:
         path: a .csv, .tsv, .txt, .xlsx (the first sheet), .parquet, .npz (X, and y as labels if it is there) or 2-D
-            .npy file.
+            .npy file, or a folder of .parquet files.
         labels: the column that tells normals from anomalies: 0, False or a word such as "good" or "pass" is normal.
         normal: the values of the labels that are normal, whatever they are; every other is an anomaly.
         groups: the column that names the group of each sample.
@@ -65,7 +75,9 @@ class Table(PathSource):
             near the median of a column whose spread float32 could not hold. A run reads new data about its own.
     """
 
-    reads: ClassVar[str] = "a table (.csv, .tsv, .txt, .xlsx, .parquet, .npz, .npy), given by its own path"
+    reads: ClassVar[str] = (
+        "a table (.csv, .tsv, .txt, .xlsx, .parquet, .npz, .npy), given by its own path; a folder of .parquet files"
+    )
 
     labels: str | None = None
     normal: tuple[int | str | bool, ...] = ()
@@ -93,38 +105,73 @@ class Table(PathSource):
 
     @classmethod
     def recognises(cls, path: Path, options: Mapping[str, Any]) -> Match:
+        if path.is_dir():
+            return Match.LIKELY if parquet_files.is_set(path) else Match.NONE
         suffix = path.suffix.lower()
-        if path.is_dir() or suffix not in SUFFIXES:
+        if suffix not in SUFFIXES:
             return Match.NONE
         return Match.NONE if suffix in ARRAYS and numpy_layout(path) != "rows" else Match.CERTAIN
 
     def load(self) -> Problem:
-        return self._problem(self._read(self.path))
+        return self._problem(self._rows())
 
     def load_all(self) -> Labelled:
-        return self._labelled(self._read(self.path))
+        return self._labelled(self._rows())
+
+    def load_on_demand(self) -> Labelled:
+        """As `load_all`; rows are read when they are asked for, however few there are.
+
+        Raises:
+            InputError: it is not parquet.
+        """
+        rows = self._rows(on_demand=True)
+        if rows.files is None:
+            raise InputError(
+                f"{self.path} cannot be read in parts", "save it as .parquet: write a folder of such files or one file"
+            )
+        return self._labelled(rows)
+
+    def _rows(self, on_demand: bool = False) -> _Rows:
+        """The table in memory; of parquet that is larger, or read `on_demand`, its first rows, and its files."""
+        path = find_path(self.path)
+        if not _is_parquet(path):
+            return self._read(self.path)
+        files = parquet_files.open_files(path)
+        width = len(self.columns) or sum(files.columns.values())
+        if not on_demand and len(files) * width * 4 <= IN_MEMORY_BYTES:
+            return self._read(self.path)
+        first = files.frame(1 if self.columns else max(1, _LOOKED_AT // len(files.columns)))
+        return _Rows(first, list(first.columns), files=files)
 
     def _problem(self, rows: _Rows) -> Problem:
         return by_labels(self._labelled(rows), self._labels(rows), Facts(Path(self.path).stem, "rows"))
 
     def _labelled(self, rows: _Rows) -> Labelled:
         names = self._features(rows)
-        values, centre = self._numbers(rows.frame, names)
-        data = Data(values, [str(row) for row in rows.frame.index], tuple(names), modality=ROW, centre=centre)
+        values, centre = self._numbers(rows.frame, names) if rows.files is None else self._on_disk(rows, names)
+        data = Data(values, rows.names(), tuple(names), modality=ROW, centre=centre)
         labels = self._labels(rows)
         return Labelled(data, None if labels is None else labels.anomalous, self._groups(rows))
+
+    def _on_disk(self, rows: _Rows, names: list[str]) -> tuple[ParquetRows, torch.Tensor | None]:
+        """A Reader of rows [n, d], and what is taken off them; not told by rows that nobody has looked at."""
+        assert rows.files is not None
+        centre = self._centre(names)
+        if centre is None:
+            centre = np.zeros(len(names)) if self.columns else centring.centre_of(_finite(rows.frame, names, self.path))
+        return ParquetRows(rows.files, names, centre), torch.from_numpy(centre) if centre.any() else None
 
     def _labels(self, rows: _Rows) -> Labels | None:
         name = self.labels or rows.labels
         if name is None:
             return None
-        return labels_of(self.path, self._column(rows, name), name, self.normal)
+        return labels_of(self.path, self._values(rows, name), name, self.normal)
 
     def _groups(self, rows: _Rows) -> np.ndarray | None:
         """The name of each row's group [n], "" for a row that names none."""
         if self.groups is None:
             return None
-        groups = np.array([text_of(value) for value in self._column(rows, self.groups).tolist()], dtype=str)
+        groups = np.array([text_of(value) for value in self._values(rows, self.groups).tolist()], dtype=str)
         if missing := int((groups == "").sum()):
             warnings.warn(
                 f"groups {self.groups!r}: {missing} of {len(groups)} rows name no group, and count as of none",
@@ -142,6 +189,9 @@ class Table(PathSource):
         other = replace(self, path=path)
         if self.labels is None and self.groups is None:
             return other
+        found = find_path(path)
+        if _is_parquet(found):
+            return other._among(set(parquet_files.open_files(found).columns))
         return other._among(set(self._read(path).frame.columns))
 
     def _among(self, columns: set[str]) -> Table:
@@ -165,8 +215,7 @@ class Table(PathSource):
 
     def _numbers(self, frame: pd.DataFrame, names: list[str]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features as float32 [n, d], and what was taken off them [d] before, None being nothing."""
-        if self.centre and len(self.centre) != len(names):
-            raise InputError(f"{len(self.centre)} numbers are the centre of {len(names)} columns", "give one a column")
+        asked = self._centre(names)
         values = _finite(frame, names, self.path)
         for name in itertools.compress(names, centring.lost(values)):
             warnings.warn(
@@ -174,14 +223,25 @@ class Table(PathSource):
                 "too few digits of its spread: take a constant off it before you save it, or leave it out by --columns",
                 stacklevel=5,
             )
-        centre = np.array(self.centre) if self.centre else centring.centre_of(values)
+        centre = centring.centre_of(values) if asked is None else asked
         samples = torch.from_numpy(centring.about(values, centre))
         return samples, torch.from_numpy(centre) if centre.any() else None
+
+    def _centre(self, names: list[str]) -> np.ndarray | None:
+        """The centre that is asked for [d]."""
+        if self.centre and len(self.centre) != len(names):
+            raise InputError(f"{len(self.centre)} numbers are the centre of {len(names)} columns", "give one a column")
+        return np.array(self.centre) if self.centre else None
 
     def _column(self, rows: _Rows, name: str) -> np.ndarray:
         if name not in rows.frame.columns:
             raise InputError(f"{self.path} has no column {name!r}", did_you_mean(name, rows.frame.columns))
         return rows.frame[name].to_numpy()
+
+    def _values(self, rows: _Rows, name: str) -> np.ndarray:
+        """All values [n] of a column, those of rows that stay on disk too."""
+        first = self._column(rows, name)
+        return first if rows.files is None else rows.files.column(name)
 
     def _features(self, rows: _Rows) -> list[str]:
         for name in (self.labels, self.groups, *self.columns):
@@ -268,11 +328,20 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """A table, the columns that are features unless told otherwise, and the column that is known to hold labels."""
+    """A table, the columns that are features unless told otherwise, and the column that is known to hold labels.
+
+    Where its rows stay on disk the frame holds the first of them, and `files` all.
+    """
 
     frame: pd.DataFrame
     features: list[str]
     labels: str | None = None
+    files: ParquetFiles | None = None
+
+    def names(self) -> Sequence[str]:
+        if self.files is None:
+            return [str(row) for row in self.frame.index]
+        return RowNames(len(self.files)) if self.files.root.is_dir() else parquet_files.index_of(self.files.root)
 
 
 def read_frame(path: Path, writing: Writing = Writing()) -> pd.DataFrame:  # noqa: B008 (a frozen value)
@@ -285,8 +354,13 @@ def read_frame(path: Path, writing: Writing = Writing()) -> pd.DataFrame:  # noq
 
 
 def _read(path: Path, writing: Writing, wanted: Sequence[str]) -> _Rows:
+    if path.is_dir() and _is_parquet(path):
+        whole = parquet_files.open_files(path).frame()
+        return _Rows(whole, list(whole.columns))
     if path.is_dir():
-        raise InputError(f"{path} is a folder: a table is one file", f"one of {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"{path} is a folder: a table is one file, or a folder of parquet files", f"one of {', '.join(SUFFIXES)}"
+        )
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise InputError(f"{path.name} is not a table that can be read", f"one of {', '.join(SUFFIXES)}")
@@ -317,13 +391,17 @@ def _frame(path: Path, writing: Writing, wanted: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     suffix = path.suffix.lower()
-    if suffix in _PARQUET:
+    if suffix in PARQUET:
         return pd.read_parquet(path.absolute())  # of other names pandas takes some for addresses, or for a home
     if suffix in _SPREADSHEETS:
         from .spreadsheet import read_spreadsheet
 
         return read_spreadsheet(path, writing, wanted)
     return read_delimited(path, writing, wanted)
+
+
+def _is_parquet(path: Path) -> bool:
+    return parquet_files.is_set(path) if path.is_dir() else path.suffix.lower() in PARQUET
 
 
 def columns_of(columns: str | Sequence[Any]) -> tuple[str, ...]:
@@ -386,15 +464,4 @@ def _finite(frame: pd.DataFrame, names: list[str], path: str) -> np.ndarray:
     Raises:
         InputError: a value is missing, infinite or too large; the first is named.
     """
-    values = frame[names].to_numpy(dtype=np.float64, na_value=np.nan)
-    limit = float(np.finfo(np.float32).max)
-    bad = ~(np.abs(values) <= limit)
-    if bad.any():
-        row, column = (int(i) for i in np.argwhere(bad)[0])
-        value = values[row, column]
-        what = "is too large for float32" if np.isfinite(value) else "is not a finite number"
-        raise InputError(
-            f"{path}: row {row}, column {names[column]!r}: {value:g} {what} ({int(bad.sum())} such values)",
-            "fill, rescale or drop them first",
-        )
-    return values
+    return check_numbers(frame[names].to_numpy(dtype=np.float64, na_value=np.nan), names, path)
