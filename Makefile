@@ -52,7 +52,7 @@ docs: $(STAMP)  ## write docs/api.md from the docstrings, the README's table fro
 
 lock: $(STAMP)  ## renew requirements.lock from pyproject.toml
 	$(BIN)/python -m venv --clear build/lock
-	build/lock/bin/python -m pip install --quiet torch==2.13.0 '.[excel,graph,hyperspectral,images,onnx,serve,solar,dev]'
+	build/lock/bin/python -m pip install --quiet torch==2.13.0 '.[engines,excel,graph,hyperspectral,images,onnx,serve,solar,dev]'
 	{ grep '^#' requirements.lock; build/lock/bin/python -m pip freeze --exclude tailwise | sed 's/+cpu//'; } > build/lock.txt
 	mv build/lock.txt requirements.lock
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
+from ..integrations.engines import Options as Work
 from ..integrations.limits import Limits
 from ..sources.options import SourceOptions
 from ..training.options import Training
@@ -160,10 +161,11 @@ def score(
     false_discoveries: float | None = None,
     skip_bad: bool = False,
     batch_size: int | None = None,
+    work: Annotated[Work, Parameter(name="*")] = Work(),  # noqa: B008 (a frozen value)
     seed: int = 0,
     device: str = "cpu",
 ) -> DataFrame | Path:
-    """Score every sample of new data with a run: a table of scores, or the map of a cube.
+    """Score every sample of new data with a run: a table of scores, a folder of them, or the map of a cube.
 
     Columns: sample, score, threshold, flagged, p_value (the chance that a normal scores at least as high), standardised
     (the score on a scale where 3.0 means the same for every detector and kind), cluster, and held_to (the kind whose
@@ -172,14 +174,15 @@ def score(
     The cluster is the number of the one that the sample is most like, as in the report. It is "none" if the most
     similar training sample is in no cluster, and "unknown" if the sample is unlike every training sample.
 
-    The map of a cube is written block by block, so the cube may be of any size. Repeat the command to resume an
-    interrupted map.
+    The map of a cube is written block by block, and a folder of parquet files part by part, so the data may be of any
+    size. Repeat the command to resume an interrupted one. Read together, the files of the folder are the table. Folders
+    of images, parquet (a file, or a folder of files) and cubes can be written so, also by the workers of Dask or Ray.
 
     Args:
         run: a run folder.
         data: data of the same sort as the run's; it is read in the same way.
-        out: a .csv or .parquet file; by default standard output. For the map of one cube: an ENVI .hdr (with the cube's
-            map information), .mat, .npy or .tif file.
+        out: a .csv or .parquet file; by default standard output. A name without an ending is a folder of .parquet
+            files. For the map of one cube: an ENVI .hdr (with the cube's map information), .mat, .npy, .tif or .zarr.
         threshold: flag above this score instead of the run's threshold.
         maps: a folder for score maps of images: SAMPLE.map.tiff (scores as 32-bit floats), SAMPLE.overlay.png (for
             people) and SAMPLE.mask.png (255 where flagged), each in the size of its image. All maps appear at once,
@@ -189,17 +192,32 @@ def score(
             normal (Benjamini-Hochberg on the p-values).
         skip_bad: skip unreadable images instead of refusing them.
         batch_size: samples scored at once; scores change by rounding only.
+        work: who scores. Each of these is an option.
         seed: fixes any chance in how the data is read; scoring has none.
         device: "cpu", "cuda" or "mps".
     """
     from ..errors import InputError
     from ..workflows import score_cube
 
-    if out is not None and out.suffix in score_cube.SUFFIXES:
+    is_map, is_folder = out is not None and out.suffix in score_cube.SUFFIXES, out is not None and not out.suffix
+    if out is not None and (is_map or is_folder):
         given = {"--maps": maps, "--map-threshold": map_threshold, "--false-discoveries": false_discoveries}
         if odd := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"{odd[0]} is not for the map of a cube", f"write scores to a .csv, or leave {odd[0]} out")
-        return score_cube.write_map(run, data, out, threshold, batch_size, device)
+            what = "the map of a cube" if is_map else "scores in parts"
+            raise InputError(f"{odd[0]} is not for {what}", f"write scores to a .csv, or leave {odd[0]} out")
+        if is_map:
+            return score_cube.write_map(run, data, out, threshold, batch_size, device, work)
+        from ..workflows import score_parts
+        from ..workflows.parts import Asked
+
+        asked = Asked(str(run), data, threshold, skip_bad, batch_size, seed, device)
+        return score_parts.write_parts(asked, out, work)
+    if work != Work():
+        work.check()
+        raise InputError(
+            f"{work.engine} writes scores in parts, and one table was asked for",
+            "name a folder by --out NAME, or the map of a cube by --out NAME.zarr",
+        )
     from ..workflows.score import score_data
     from ..workflows.weigh import check_table, write_table
 

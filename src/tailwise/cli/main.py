@@ -7,7 +7,6 @@ interrupted.
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import logging
@@ -23,6 +22,7 @@ from cyclopts import App, CycloptsError, Parameter
 from .. import __version__
 from ..core import messages
 from ..errors import InputError, printable
+from ..integrations.named_modules import import_named
 from ..training import torchrun
 from .commands import COMMANDS
 
@@ -77,7 +77,7 @@ def _run(arguments: Sequence[str]) -> int:
     try:
         if odd := [argument for argument in arguments if not _is_text(argument)]:
             raise InputError(f"an argument is no text of this system: {odd[0]!r}", "no path and no name holds that")
-        _import_named()
+        import_named()
         command, bound, _ = _parsed(arguments)
         if torchrun.helps() and command.__name__ != "fit":
             return 0  # nothing but a fit is divided
@@ -121,18 +121,6 @@ def _parsed(arguments: Sequence[str]) -> Any:
         return app.parse_args(arguments, exit_on_error=False, print_error=False)
     except RecursionError as error:
         raise InputError("an argument is nested too deep to be read", "write it with fewer parentheses") from error
-
-
-def _import_named() -> None:
-    """Import the modules that the user names in TAILWISE_IMPORT, so that the detectors they register have names. A run
-    never says what is imported."""
-    for name in filter(None, os.environ.get("TAILWISE_IMPORT", "").split(",")):
-        try:
-            importlib.import_module(name.strip())
-        except ImportError as error:
-            raise InputError(
-                f"TAILWISE_IMPORT names {name.strip()!r}, which cannot be imported: {error}", "put it into PYTHONPATH"
-            ) from error
 
 
 def _explained(error: Exception) -> tuple[str, str] | None:

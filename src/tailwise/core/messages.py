@@ -59,6 +59,32 @@ def said_before() -> Iterator[None]:
         LOGGER.removeFilter(silent)
 
 
+@contextmanager
+def gathered() -> Iterator[list[tuple[int, str]]]:
+    """While the block runs notes and warnings are kept in a list, as (level, text), for `again`: the same is said of
+    many parts, and perhaps where nobody hears it."""
+    said = list[tuple[int, str]]()
+
+    def keep(record: logging.LogRecord) -> bool:
+        if record.levelno >= NOTE:
+            said.append((record.levelno, record.getMessage()))
+        return False
+
+    level = LOGGER.level
+    LOGGER.addFilter(keep)
+    LOGGER.setLevel(NOTE)
+    try:
+        yield said
+    finally:
+        LOGGER.removeFilter(keep)
+        LOGGER.setLevel(level)
+
+
+def again(level: int, text: str) -> None:
+    """Say what was gathered."""
+    _log(level, text)
+
+
 def failed_check(text: str) -> None:
     """A self-check that failed."""
     _log(logging.ERROR, text, prefix="check failed: ", style="red")

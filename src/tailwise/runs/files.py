@@ -126,6 +126,25 @@ def lock(target: int, wait: bool = True) -> bool:
     return True
 
 
+@contextmanager
+def alone(lock_file: Path, what: Path) -> Iterator[None]:
+    """Keep out other processes that ask for the same lock; a killed one lets go by itself.
+
+    Raises:
+        InputError: another process holds it, the file is a link, or the disk does not take what the block writes.
+    """
+    from filelock import FileLock, Timeout  # costs a tenth of a second, which scoring can spare
+
+    refuse_link(lock_file)
+    try:
+        with FileLock(lock_file, timeout=0):
+            yield
+    except Timeout as error:
+        raise InputError(f"another process is writing {what.name}", "wait for it, or choose another") from error
+    except OSError as error:
+        raise cannot_write(what, error) from error
+
+
 def clear(folder: Path) -> None:
     """Take away what killed processes left unfinished; what a living one writes stays."""
     for beside in folder.glob(f"{TEMPORARY}*"):

@@ -212,8 +212,9 @@ class Run:
         clusters = self.clusters()
         return None if clusters is None else closest(clusters)
 
-    def samples(self, data: Any, skip_bad: bool = False) -> Labelled:
-        """Every sample of new data, read as the run's own data was, with what is known of it.
+    def samples(self, data: Any, skip_bad: bool = False, on_demand: bool = False) -> Labelled:
+        """Every sample of new data, read as the run's own data was, with what is known of it; those of a source that is
+        `ReadOnDemand` when they are asked for, if they are to be read `on_demand`.
 
         Raises:
             InputError: they are not of the shape that the run was fitted on.
@@ -225,15 +226,16 @@ class Run:
             table = source if isinstance(source, Table) else Table("the frame", columns=self.settings.features)
             labelled, named = table.of_frame(data), "the frame"
         elif hasattr(data, "load_all"):
-            labelled, named = data.load_all(), repr(data)
+            labelled, named = data.load_on_demand() if on_demand else data.load_all(), repr(data)
         else:
-            self._check_shape(tuple(np.shape(data)[1:]), self.modality, "the array")
+            self.check_shape(tuple(np.shape(data)[1:]), self.modality, "the array")
             return Labelled(array_like(data, self.modality, self.settings.features, self.centre))
         samples = labelled.data
-        self._check_shape(samples.sample_shape, samples.modality, named)
+        self.check_shape(samples.sample_shape, samples.modality, named)
         return replace(labelled, data=samples.about(self.centre))
 
-    def _check_shape(self, shape: tuple[int, ...], modality: Modality, named: str) -> None:
+    def check_shape(self, shape: tuple[int, ...], modality: Modality, named: str) -> None:
+        """Raise an InputError unless samples of this shape and sort are such as the run was fitted on."""
         expected = self.settings.sample_shape
         if shape != expected or modality != self.modality:
             raise InputError(

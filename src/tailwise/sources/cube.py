@@ -147,7 +147,10 @@ class Cube(PathSource):
         """Every pixel of the cubes, those that hold no data too, of which nothing is read before it is asked for."""
         root, names, _ = self._names()
         scenes = self._scenes(root, names)
-        return Scenes(Pixels(self._readers(scenes)), tuple((scene.height, scene.width) for scene in scenes))
+        readers = self._readers(scenes)
+        return Scenes(
+            Pixels(readers) if len(readers) > 1 else readers[0], tuple((scene.height, scene.width) for scene in scenes)
+        )
 
     def _everything(self, on_demand: bool) -> Labelled:
         root, names, references = self._names()

@@ -119,11 +119,14 @@ class Table(PathSource):
         return self._labelled(self._rows())
 
     def load_on_demand(self) -> Labelled:
-        """As `load_all`; rows are read when they are asked for, however few there are.
+        """As `load_all`; rows are read when they are asked for, however few there are. Where columns are named and no
+        centre is, as in a run without one, none is looked for.
 
         Raises:
             InputError: it is not parquet.
         """
+        if self.columns and not self.centre:
+            return replace(self, centre=(0.0,) * len(self.columns)).load_on_demand()
         rows = self._rows(on_demand=True)
         if rows.files is None:
             raise InputError(
@@ -140,7 +143,7 @@ class Table(PathSource):
         width = len(self.columns) or sum(files.columns.values())
         if not on_demand and len(files) * width * 4 <= IN_MEMORY_BYTES:
             return self._read(self.path)
-        first = files.frame(1 if self.columns else max(1, _LOOKED_AT // len(files.columns)))
+        first = files.frame(1 if self.centre else max(1, _LOOKED_AT // len(files.columns)))
         return _Rows(first, list(first.columns), files=files)
 
     def _problem(self, rows: _Rows) -> Problem:
@@ -154,11 +157,11 @@ class Table(PathSource):
         return Labelled(data, None if labels is None else labels.anomalous, self._groups(rows))
 
     def _on_disk(self, rows: _Rows, names: list[str]) -> tuple[ParquetRows, torch.Tensor | None]:
-        """A Reader of rows [n, d], and what is taken off them; not told by rows that nobody has looked at."""
+        """A Reader of rows [n, d], and what is taken off them, which the first rows tell where it is not asked for."""
         assert rows.files is not None
         centre = self._centre(names)
         if centre is None:
-            centre = np.zeros(len(names)) if self.columns else centring.centre_of(_finite(rows.frame, names, self.path))
+            centre = centring.centre_of(_finite(rows.frame, names, self.path))
         return ParquetRows(rows.files, names, centre), torch.from_numpy(centre) if centre.any() else None
 
     def _labels(self, rows: _Rows) -> Labels | None:

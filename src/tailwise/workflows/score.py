@@ -57,10 +57,10 @@ def score_data(
         else:
             scores = _write_maps(map_folder, opened, samples, source, map_threshold, batch_size, device)
     table = opened.table_of(labelled, scores, threshold, false_discoveries)
-    return table if labelled.every_name is None else _with_every_name(table, labelled.every_name)
+    return table if labelled.every_name is None else with_every_name(table, labelled.every_name)
 
 
-def _with_every_name(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def with_every_name(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """The table with rows for samples that hold no data too: their numbers are missing, and they are not flagged."""
     whole = table.set_index("sample").reindex(list(names)).rename_axis("sample").reset_index()
     return whole.assign(flagged=whole["flagged"].eq(True))

@@ -7,12 +7,14 @@ that was changed since is not resumed.
 
 from __future__ import annotations
 
+import functools
 import io
+import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +23,26 @@ import torch
 
 from ..core import inference, messages
 from ..core.context import Scenes
-from ..core.data import Data
+from ..core.data import Batch, Data
 from ..core.detector import Detector
+from ..core.modality import SPECTRUM
+from ..core.problem import Source
+from ..core.readers import read
 from ..errors import InputError
-from ..runs.files import MODEL, NO_LINK, cannot_write, file_digest, prepared, refuse_link, write
+from ..integrations import engines
+from ..runs.files import MODEL, NO_LINK, alone, cannot_write, file_digest, prepared, refuse_link, write
 from ..runs.result_folder import made_whole
-from ..runs.scorer import open_run
+from ..runs.scorer import Run, open_run
 from ..sources import envi
+from ..sources.cube import Cube
 from ..sources.paths import find_path
+from .parts import Asked, Parts, beside, check_unchanged, digest_of, settled
 
 # Numbers of the cube that are read at a time.
 _BLOCK_ENTRIES = 8_000_000
 _BYTES = 4
+# Blocks that a worker scores in one task.
+_BLOCKS = 8
 # What an ENVI header says of where on Earth and of when; it is taken along word for word.
 _KEPT = (
     "map info", "projection info", "coordinate system string", "geo points", "pixel size", "rpc info",
@@ -47,23 +57,18 @@ def write_map(
     threshold: float | None = None,
     batch_size: int | None = None,
     device: str = "cpu",
+    options: engines.Options = engines.Options(),  # noqa: B008 (a frozen value)
 ) -> Path:
     """Write the scores of one cube as a map [height, width], float32; see `commands.score`. `out` is returned.
 
     Raises:
         InputError: it is not one cube, it is not what the run was fitted on, or the map cannot be written there.
     """
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size must be above 0: got {batch_size}")
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: there is no folder {out.parent}")
-    opened = open_run(run)
-    source = opened.source_like(data)
-    samples = opened.samples(source).data
-    sizes = samples.context.sizes if isinstance(samples.context, Scenes) else ()
-    if len(sizes) != 1:
-        holds = f"{len(sizes)} of them" if sizes else "something else"
-        raise InputError(f"a map is of one cube: {data} holds {holds}", "write a table to a .csv or .parquet file")
+    options.check()
+    opened, source, asked = settled(Asked(str(run), data, batch_size=batch_size, device=device), {})
+    scenes = _scene(opened, source, data)
     path = find_path(source.path)  # type: ignore[attr-defined]
     header = envi.header_of(path)
     files = _files_of(out)
@@ -78,30 +83,112 @@ def write_map(
             f"{files[-1]} is there without {out.name}, and may be another's", "remove it, or choose another --out"
         )
     detector = opened.detector_on(device)
-    height, width = sizes[0]
-    rows = max(1, _BLOCK_ENTRIES // (width * samples.sample_shape[1]))
+    height, width = scenes.sizes[0]
+    rows = max(1, _BLOCK_ENTRIES // (width * scenes.pixels.shape[2]))
     belongs = {
         "model": file_digest(opened.path / MODEL),
         "detector": opened.settings.detector,
         "source": repr(source),
-        "files": [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in _beside(path) if p not in files],
-        "shape": [height, *samples.sample_shape, width],
+        "files": [(str(p), p.stat().st_size, p.stat().st_mtime_ns) for p in beside(path) if p not in files],
+        "shape": [height, *scenes.pixels.shape[1:], width],
         "batch_size": batch_size,
         "block": rows,
         "device": device,
     }
     part = Part(out, belongs, rows * width)
-    part.fill(height * width, lambda index: _scores_of_pixels(detector, samples, index, batch_size, device))
+    if options.engine == "local":
+        part.fill(height * width, lambda index: _scores_of_pixels(detector, scenes, index, batch_size, device))
+    else:
+        _fill_by_workers(part, height * width, asked, belongs, options)
+    check_unchanged(asked, opened, source, {})
     limit = opened.settings.threshold if threshold is None else threshold
-    _WRITERS[out.suffix](part.path, out, _Map(height, width, limit, header, len(samples) < height * width))
+    missing = _count_missing(part.path)
+    if missing == height * width:
+        part.discard()
+        raise InputError(
+            f"all {missing:,} pixels of {path} hold no data", "correct the value that its file declares as no data"
+        )
+    if missing:
+        messages.note(f"{missing:,} of {height * width:,} pixels hold no data and are left out")
+    _WRITERS[out.suffix](part.path, out, _Map(height, width, limit, header, missing > 0))
     part.discard()
     return out
+
+
+@dataclass(frozen=True)
+class MapPart:
+    """Pixels `start` to `stop` of a cube, which are scored in blocks of so many, and the file that the scores go to."""
+
+    asked: Asked
+    start: int
+    stop: int
+    block: int
+    path: str
+
+
+def score_pixels(part: MapPart) -> int:
+    """Write the scores of one part of a map; how many there are. A task: any process may do it, at any time."""
+    asked, (detector, scenes) = part.asked, _opened(part.asked)
+    blocks = [
+        torch.arange(first, min(first + part.block, part.stop)) for first in range(part.start, part.stop, part.block)
+    ]
+    scores = [_scores_of_pixels(detector, scenes, block, asked.batch_size, asked.device) for block in blocks]
+    write(Path(part.path), np.concatenate(scores).astype("<f4").tobytes())
+    return part.stop - part.start
+
+
+def _fill_by_workers(part: Part, pixels: int, asked: Asked, belongs: dict[str, Any], options: engines.Options) -> None:
+    """Fill the part with what workers make of the same blocks, which they keep in files of their own until then."""
+    size = part.block * _BLOCKS
+    asked = replace(asked, stamp=digest_of([belongs, size]))
+    parts = Parts(part.out, asked.stamp, ".f32")
+    items = [
+        MapPart(asked, start, stop, part.block, str(parts.path(number).absolute()))
+        for number, (start, stop) in enumerate(itertools.pairwise([*range(0, pixels, size), pixels]))
+    ]
+    with parts.held():
+        with engines.started(options) as engine:
+            parts.fill(engine, score_pixels, items, _is_whole)
+        part.fill(pixels, lambda index: _scores_in(items, size, index))
+        parts.discard()
+
+
+def _is_whole(path: Path, part: MapPart) -> bool:
+    return path.is_file() and path.stat().st_size == (part.stop - part.start) * _BYTES
+
+
+def _scores_in(items: Sequence[MapPart], size: int, index: torch.Tensor) -> np.ndarray:
+    """[k] of the pixels at these places, which follow each other in one part of this size."""
+    first, part = int(index[0]), items[int(index[0]) // size]
+    return np.fromfile(part.path, dtype="<f4", count=len(index), offset=(first - part.start) * _BYTES)
+
+
+@functools.lru_cache(maxsize=1)
+def _opened(asked: Asked) -> tuple[Detector, Scenes]:
+    """The detector and the cube, opened once a process."""
+    run = open_run(asked.run, read_only=True)
+    return run.detector_on(asked.device), _scene(run, run.source_like(asked.data), asked.data)
+
+
+def _scene(run: Run, source: Source, data: str) -> Scenes:
+    """The cube's pixels, of which none is read yet.
+
+    Raises:
+        InputError: it is not one cube, or not what the run was fitted on.
+    """
+    scenes = source.scenes() if isinstance(source, Cube) else None
+    if scenes is None or len(scenes.sizes) != 1:
+        holds = f"{len(scenes.sizes)} of them" if scenes else "something else"
+        raise InputError(f"a map is of one cube: {data} holds {holds}", "write a table to a .csv or .parquet file")
+    run.check_shape(tuple(scenes.pixels.shape[1:]), SPECTRUM, repr(source))
+    return scenes
 
 
 class Part:
     """The scores so far, float32 little-endian, and what they belong to."""
 
     def __init__(self, out: Path, belongs: dict[str, Any], block: int) -> None:
+        self.out = out
         self.path = out.with_name(f".writing-{out.name}.part")
         self.facts = out.with_name(f".writing-{out.name}.json")
         self.lock = out.with_name(f".writing-{out.name}.lock")
@@ -114,19 +201,11 @@ class Part:
         Raises:
             InputError: another process is at it, or the disk does not take it. Bad data leaves no part behind.
         """
-        from filelock import FileLock, Timeout
-
-        for path in (self.path, self.facts, self.lock):
+        for path in (self.path, self.facts):
             refuse_link(path)
         try:
-            with FileLock(self.lock, timeout=0):
+            with alone(self.lock, self.path):
                 self._fill(samples, scores)
-        except Timeout as error:
-            raise InputError(
-                f"another process is writing {self.path.name}", "wait for it, or choose another"
-            ) from error
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
         except InputError:
             self.discard()
             raise
@@ -176,28 +255,34 @@ class _Map:
     has_gaps: bool
 
 
-def _scores(detector: Detector, samples: Data, index: torch.Tensor, batch_size: int | None, device: str) -> np.ndarray:
-    """[k] of the pixels at these places, which follow each other."""
+def _scores(
+    detector: Detector, pixels: torch.Tensor, place: torch.Tensor, scenes: Scenes, batch_size: int | None, device: str
+) -> np.ndarray:
+    """[k] of pixels [k, 1, bands] at these places, in rising order."""
     if detector.looks_around:
         with torch.no_grad():
-            return detector.score(samples.batch(index).to(device)).cpu().numpy()
-    block = Data(samples.read(index), range(len(index)), modality=samples.modality)  # type: ignore[arg-type]
+            return detector.score(Batch(pixels, place, scenes.take(place)).to(device)).cpu().numpy()
+    block = Data(pixels, range(len(place)), modality=SPECTRUM)  # type: ignore[arg-type]
     return inference.score(detector, block, batch_size).numpy()
 
 
 def _scores_of_pixels(
-    detector: Detector, samples: Data, index: torch.Tensor, batch_size: int | None, device: str
+    detector: Detector, scenes: Scenes, index: torch.Tensor, batch_size: int | None, device: str
 ) -> np.ndarray:
     """[k] of the pixels of the cube at these places, which follow each other; NaN for those that hold no data."""
-    place = samples.context.place if isinstance(samples.context, Scenes) else None
-    if place is None:
-        return _scores(detector, samples, index, batch_size, device)
+    pixels = read(scenes.pixels, index)
+    valid = ~pixels[:, 0, 0].isnan()
     scores = np.full(len(index), np.nan, dtype=np.float32)
-    first, last = torch.searchsorted(place, torch.stack([index[0], index[-1] + 1])).tolist()
-    if last > first:
-        valid = torch.arange(first, last)
-        scores[(place[valid] - index[0]).numpy()] = _scores(detector, samples, valid, batch_size, device)
+    if bool(valid.any()):
+        scores[valid.numpy()] = _scores(detector, pixels[valid], index[valid], scenes, batch_size, device)
     return scores
+
+
+def _count_missing(part: Path) -> int:
+    """How many pixels of a part hold no data."""
+    scores = np.memmap(part, dtype="<f4", mode="r")
+    starts = range(0, len(scores), _BLOCK_ENTRIES)
+    return sum(int(np.isnan(scores[start : start + _BLOCK_ENTRIES]).sum()) for start in starts)
 
 
 def _write_envi(part: Path, out: Path, facts: _Map) -> None:
@@ -283,10 +368,3 @@ def _kept_lines(header: Path | None) -> list[str]:
 
 def _files_of(out: Path) -> list[Path]:
     return [out, out.with_suffix(".img")] if out.suffix == ".hdr" else [out]
-
-
-def _beside(path: Path) -> list[Path]:
-    """The file and those of the same name with another ending, such as an ENVI header and its data; of a store, all."""
-    if path.is_dir():
-        return sorted(p for p in path.rglob("*") if p.is_file())
-    return sorted(p for p in path.parent.iterdir() if p.stem == path.stem and p.is_file())

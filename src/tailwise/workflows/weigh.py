@@ -40,7 +40,8 @@ def check_table(out: Path) -> None:
     if out.suffix not in (".csv", ".parquet"):
         raise InputError(
             f"a table is written as .csv or .parquet: got {out.name}",
-            "the scores of a cube can also be a map: .hdr, .mat, .npy or .tif",
+            "scores can also be a folder of parquet (a name without an ending), or those of a cube a map: .hdr, .mat, "
+            ".npy, .tif or .zarr",
         )
     if out.is_dir():
         raise InputError(f"{out} is a folder: a file was needed for the table", "choose another --out")

@@ -1,0 +1,244 @@
+"""Tasks done one after another here, or by the workers of Dask or Ray: the engine deals them out and repeats them.
+
+A task is a function of a module, given one value; it leaves its result in files of its own, so that it may be repeated
+at any time. Nothing here schedules: what a killed worker leaves undone is the engine's to do again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from ..core import messages
+from ..errors import InputError
+from .extras import need
+from .named_modules import import_named
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+NAMES = ("local", "dask", "ray")
+# How often the engine does a task again whose worker died.
+_AGAIN = 3
+_MOST_WORKERS = 1_024
+_LOOPBACK = "127.0.0.1"
+# What Ray keeps of values that tasks give; ours are small. It takes no less.
+_STORE_BYTES = 80_000_000
+# Nothing is reported, this machine alone can connect, and other packages' variables stay as they are.
+_RAY_ALONE = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_DIED = "a worker died again and again in the same part", "use fewer workers, or larger ones, and repeat the command"
+
+
+class WorkersLost(InputError):
+    """A task whose workers died: it may succeed the next time, and what others came to is good."""
+
+
+@dataclass(frozen=True)
+class Done(Generic[R]):
+    """What a task came to: a value, or why it was refused as (kind of error, message, hint), and what it said as
+    (level, text)."""
+
+    value: R | None
+    refused: tuple[type[InputError], str, str] | None = None
+    said: tuple[tuple[int, str], ...] = ()
+
+    def result(self) -> R:
+        """The value.
+
+        Raises:
+            InputError: the task was refused, or its worker died too often.
+        """
+        if self.refused is not None:
+            kind, message, hint = self.refused
+            raise kind(message, hint)
+        return self.value  # type: ignore[return-value]
+
+
+class Engine(Protocol):
+    """Who does tasks."""
+
+    def each(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, Done[R]]]:
+        """What `task` comes to for each item, with the item's number, in the order in which they are done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """Who does the work. Each of these is an option.
+
+    Attributes:
+        engine: "local" does one part after another; "dask" and "ray" deal parts out to workers, and repeat those of a
+            worker that dies. They need tailwise[engines].
+        workers: how many workers Dask or Ray start on this machine.
+        scheduler: use the workers of a running cluster instead: the address of Dask's scheduler (tcp://HOST:8786) or of
+            Ray. They must see the same files under the same paths.
+    """
+
+    engine: str = "local"
+    workers: int = 2
+    scheduler: str | None = None
+
+    def check(self) -> None:
+        """Raise an InputError unless these options can be used."""
+        if self.engine not in NAMES:
+            raise InputError(f"there is no engine {self.engine!r}", f"choose one of: {', '.join(NAMES)}")
+        if not 1 <= self.workers <= _MOST_WORKERS:
+            raise InputError(f"workers must be from 1 to {_MOST_WORKERS}: got {self.workers}", "2 is usual")
+        if self.scheduler is not None and self.engine == "local":
+            raise InputError("a scheduler is that of dask or ray, and the engine is local", "say --engine dask or ray")
+        if self.engine != "local":
+            need(f"the engine {self.engine}", (_PACKAGES[self.engine],), "engines")
+
+
+@contextmanager
+def started(options: Options = Options()) -> Iterator[Engine]:
+    """The engine that is asked for, with its workers; they end with the block.
+
+    Workers take one thread each, listen on this machine alone, and report to nobody.
+
+    Raises:
+        InputError: there is no such engine, its package is missing, or nobody answers at the scheduler's address.
+
+    Examples:
+        >>> with started() as engine:
+        ...     [done.result() for _, done in engine.each(abs, [-1, 2])]
+        [1, 2]
+    """
+    options.check()
+    with _STARTERS[options.engine](options) as engine:
+        yield engine
+
+
+def attempted(task: Callable[[T], R], item: T) -> Done[R]:
+    """What a task comes to, wherever it runs; a refusal, which another attempt would meet too, is a result."""
+    with messages.gathered() as said, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is read, which whoever deals tasks out has read too
+        try:
+            import_named()
+            return Done(task(item), said=tuple(said))
+        except InputError as error:
+            return Done(None, (type(error), error.message, error.hint), tuple(said))
+
+
+class _Local:
+    def each(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, Done[R]]]:
+        for number, item in enumerate(items):
+            yield number, attempted(task, item)
+
+
+@contextmanager
+def _local(options: Options) -> Iterator[Engine]:
+    yield _Local()
+
+
+class _Dask:
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def each(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, Done[R]]]:
+        from distributed import as_completed
+        from distributed.scheduler import KilledWorker
+
+        futures = self.client.map(attempted, [task] * len(items), items, retries=_AGAIN, pure=False)
+        numbers = {future.key: number for number, future in enumerate(futures)}
+        for future in as_completed(futures, loop=self.client.loop):
+            try:
+                done = future.result()
+            except KilledWorker:
+                done = Done(None, (WorkersLost, *_DIED))
+            yield numbers[future.key], done
+            future.release()
+
+
+@contextmanager
+def _dask(options: Options) -> Iterator[Engine]:
+    import dask
+    from distributed import Client, LocalCluster
+
+    quiet = {"distributed.scheduler.allowed-failures": _AGAIN, "distributed.admin.tick.limit": "1h"}
+    with dask.config.set(quiet), tempfile.TemporaryDirectory(prefix="tailwise-", ignore_cleanup_errors=True) as folder:
+        if options.scheduler is not None:
+            try:
+                with Client(options.scheduler, set_as_default=False) as client:
+                    yield _Dask(client)
+            except OSError as error:
+                raise InputError(f"no scheduler of dask answers at {options.scheduler}: {error}") from error
+            return
+        cluster = LocalCluster(
+            n_workers=options.workers,
+            threads_per_worker=1,
+            memory_limit=None,
+            host=_LOOPBACK,
+            dashboard_address=f"{_LOOPBACK}:0",
+            local_directory=folder,
+            silence_logs=logging.CRITICAL,
+        )
+        with cluster, Client(cluster, set_as_default=False) as client:
+            yield _Dask(client)
+
+
+class _Ray:
+    def each(self, task: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[int, Done[R]]]:
+        import ray
+
+        remote: Any = ray.remote(num_cpus=1, max_retries=_AGAIN)(attempted)
+        numbers = {remote.remote(task, item): number for number, item in enumerate(items)}
+        while numbers:
+            (ready,), _ = ray.wait(list(numbers))
+            try:
+                done = ray.get(ready)
+            except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                done = Done(None, (WorkersLost, *_DIED))
+            yield numbers.pop(ready), done
+
+
+@contextmanager
+def _ray(options: Options) -> Iterator[Engine]:
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if options.scheduler is None else {}
+    with environment(_RAY_ALONE | own), redirect_stdout(sys.stderr):  # it tells of lost workers where results go
+        import ray
+
+        with tempfile.TemporaryDirectory(prefix="tw-", ignore_cleanup_errors=True) as folder:
+            settings: dict[str, Any] = {"address": options.scheduler}
+            if options.scheduler is None:
+                settings = {
+                    "num_cpus": options.workers, "num_gpus": 0, "include_dashboard": False,
+                    "object_store_memory": _STORE_BYTES, "_temp_dir": folder,
+                }  # fmt: skip
+            try:
+                ray.init(log_to_driver=False, configure_logging=False, **settings)
+                yield _Ray()
+            except ConnectionError as error:
+                raise InputError(f"no cluster of ray answers at {options.scheduler}: {error}") from error
+            finally:
+                ray.shutdown()
+
+
+_STARTERS = {"local": _local, "dask": _dask, "ray": _ray}
+_PACKAGES = {"dask": "distributed", "ray": "ray"}
+
+
+@contextmanager
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """Processes started meanwhile see these variables; afterwards ours are as they were."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
