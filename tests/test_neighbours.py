@@ -44,6 +44,59 @@ def test_nearest_of_long_rows_keeps_little_at_a_time(monkeypatch):
     np.testing.assert_allclose(distances.numpy(), peer_distances, rtol=1e-5)
 
 
+@pytest.mark.parametrize("offset", [0.0, 300.0])
+@pytest.mark.parametrize("sizes", [(3_000, 1_500, 600, 20), (2_500,) * 2, (5_000,)], ids=["rare", "two", "one kind"])
+def test_regions_find_what_the_whole_set_holds(sizes, offset, monkeypatch):
+    """Queries within the kinds, between them, far away, and copies of what is known."""
+    points, _ = clustered(sizes, spread=4.0)
+    points = points + offset
+    reference = points.clone()
+    between = (points[:200] + points[-200:]) / 2
+    query = torch.cat(
+        [points[:300], points[1_000:1_200] + 0.3, points[-30:] + 0.3, between, offset + 90 * normal(50, 32)]
+    )
+    compared = []
+    smallest = neighbours._smallest_columns
+    monkeypatch.setattr(neighbours, "_QUERIES_BEFORE", 0)
+    monkeypatch.setattr(
+        neighbours, "_smallest_columns", lambda values, k: compared.append(values.numel()) or smallest(values, k)
+    )
+    regions = neighbours._regions_of(reference, reference - reference.mean(0))
+    compared.clear()
+    distances, indices = nearest(query, reference, 30)
+    assert (regions.share < 0.8) == (len(sizes) > 1)
+    if len(sizes) > 1:
+        assert sum(compared) < 0.9 * len(query) * len(reference)
+    monkeypatch.setattr(neighbours, "_QUERIES_BEFORE", 1_000_000)
+    exact_distances, exact = nearest(query, reference.clone(), 30)
+    assert torch.equal(distances, exact_distances)
+    assert torch.equal(indices, exact)
+
+
+def test_regions_bear_queries_that_are_no_finite_numbers(monkeypatch):
+    monkeypatch.setattr(neighbours, "_QUERIES_BEFORE", 0)
+    points, _ = clustered((3_000, 3_000), spread=4.0)
+    query = torch.cat([points[:2], torch.full((1, 32), torch.nan), torch.full((1, 32), 1e30), points[2:4]])
+    distances, indices = nearest(query, points, 3)
+    assert indices[[0, 1, 4, 5], 0].tolist() == [0, 1, 2, 3]
+    assert not (distances[2:4] < 1e9).any()
+
+
+@pytest.mark.parametrize(("numbers", "near"), [(32, 20), (33, 40), (3, 20)])
+def test_a_distance_to_a_flat_is_that_of_ridge_regression(numbers, near):
+    points, samples = normal(40, numbers), normal(500, numbers, seed=1)
+    at = nearest(points, samples, near)[1]
+    expected = []
+    for point, rows in zip(points.double().numpy(), samples[at].double().numpy(), strict=True):
+        flat = rows - rows.mean(0)
+        ridge = 0.01 * (flat**2).sum() / near
+        shares = np.linalg.solve(flat @ flat.T + ridge * np.eye(near), flat @ (point - rows.mean(0)))
+        expected.append(np.linalg.norm(point - rows.mean(0) - shares @ flat))
+    np.testing.assert_allclose(neighbours.beyond(points, samples, at).numpy(), expected, rtol=1e-9)
+    single = neighbours.beyond(points, samples, at, torch.float32).numpy()
+    np.testing.assert_allclose(single, expected, rtol=1e-3, atol=1e-4 * np.median(expected))
+
+
 @pytest.mark.parametrize("values", ["apart", "equal", "infinite"])
 def test_the_nearest_of_many_are_told_by_comparing_few(values, monkeypatch):
     generator = torch.Generator().manual_seed(0)

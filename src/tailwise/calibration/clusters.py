@@ -312,7 +312,8 @@ def _at(distances: Tensor, place: int) -> Tensor:
 def _remoteness(points: Tensor, samples: Tensor, distances: Tensor, near: Tensor) -> Tensor:
     """How far points [n, d] lie from the samples that are nearest [n, k]: the geometric mean of the distances to the
     third and to the flat through all, for in few dimensions a flat is everywhere."""
-    return (_at(distances, _NEAR) * neighbours.beyond(points, samples, near)).sqrt()
+    # In single precision, whose rounding is far below what tells a stranger.
+    return (_at(distances, _NEAR) * neighbours.beyond(points, samples, near, torch.float32)).sqrt()
 
 
 def _strangeness(distance: Tensor, around: Tensor, usual: Tensor) -> Tensor:

@@ -27,7 +27,12 @@ def blocks(rows: Tensor, size: int) -> tuple[Tensor, ...]:
 def solve(matrices: Tensor, right: Tensor) -> Tensor:
     """Solutions [n, k] of symmetric positive definite systems [n, k, k], [n, k]."""
     # Outside a graph torch's own: the first call of our operation imports torch's compiler, which takes a second.
-    return solve_in_graph(matrices, right) if tracing() else torch.linalg.solve(matrices, right)
+    if tracing():
+        return solve_in_graph(matrices, right)
+    factor, failed = torch.linalg.cholesky_ex(matrices)
+    if failed.any():  # but for rounding they are positive definite
+        return torch.linalg.solve(matrices, right)
+    return torch.cholesky_solve(right[..., None], factor)[..., 0]
 
 
 @torch.library.custom_op("tailwise::solve", mutates_args=())

@@ -1,16 +1,19 @@
 """Nearest neighbours and the embedding they are looked up in.
 
-Distances are Euclidean. Sets of at most 100,000 are searched exactly, in blocks. A larger one is parted into cells
-around centres by k-means, and a sample's neighbours are searched in the cells that are nearest to it (an inverted
-file, as in Sivic & Zisserman 2003), which costs O(n^1.5): some are missed, and the next nearest stand in for them.
+Distances are Euclidean. Sets of at most 100,000 are searched exactly, in blocks. Where there is space between parts of
+such a set, a query is compared with the part that it lies in, and with the others only if the triangle inequality does
+not rule them out. A larger set is parted into cells around centres by k-means, and a sample's neighbours are searched
+in the cells that are nearest to it (an inverted file, as in Sivic & Zisserman 2003), which costs O(n^1.5): some are
+missed, and the next nearest stand in for them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import scipy
@@ -27,7 +30,7 @@ _EXACT_SAMPLES = 8_000
 EXACT_REFERENCE = 100_000
 _BLOCK_ENTRIES, _DISTANCES, _SMALL_BLOCK = 4_000_000, 2_000_000, 1_000_000
 # What fits into a processor's cache is neither written to memory nor read from it again.
-_CACHED_ENTRIES = 200_000
+_CACHED_ENTRIES = 50_000
 # Distances are compared in groups of so many, from so many groups a neighbour on.
 _GROUP, _GROUPS_A_NEIGHBOUR = 16, 4
 # Of rows at least so long, and of at most so many, all products are formed at once: to gather the nearest ones of each
@@ -45,6 +48,13 @@ _CELL = 100
 _CANDIDATES, _CANDIDATES_BY_ROOT = 3_200, 16
 _ROUNDS, _QUERIES = 4, 4_096
 _PART = 5_000
+# Sets of at least so many samples and of at most so many numbers are looked at for regions, once they were asked for
+# so many queries. Neighbours of a part of the samples tell them: where more than a share of all may have some in another
+# cell than their own, both are one region. They are used where a query is compared with less than a share of all.
+_LEAST_SET, _ENTRIES_IN_REGIONS, _QUERIES_BEFORE = 2_000, 16_000_000, 8_000
+_ASKED, _BRIDGED, _REACHED, _PAYS, _FAR_APART = 1_000, 0.005, 50, 0.8, 32
+# Of squares, what single precision may lose in a sum.
+_SAFE = 1e-5
 # So many more than are asked for are compared exactly: rounding must not decide who is among them.
 _SPARE = 8
 # Samples are tied to so many of their neighbours (chosen with the clusters, see there).
@@ -75,7 +85,7 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
     exact = export_ops.tracing() or _exact.get() or len(reference) <= EXACT_REFERENCE or wide > _CELL
     if _are_few_long(reference):
         return export_ops.smallest(_distances_by_products(query, reference), k)
-    candidates = _all_candidates if exact else _cells_of(given, reference).candidates
+    candidates = _exact_candidates(given, query, reference) if exact else _cells_of(given, reference).candidates
     distances, indices = [], []
     for block, near in candidates(query, reference, wide):
         # Recomputed from the differences: the product form loses digits for close rows. Few rows at a time, because
@@ -124,16 +134,113 @@ def _distances_by_products(points: Tensor, others: Tensor) -> Tensor:
     return (squares - 2 * products(points, others)).clamp_min(0).sqrt()
 
 
+_Candidates: TypeAlias = Callable[[Tensor, Tensor, int], Iterator[tuple[Tensor, Tensor]]]
+
+
 def _all_candidates(query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Blocks of the queries [b, d], and which reference rows [b, wide] are nearest, but for rounding, in order."""
+    return ((block, near) for block, near, _ in _compared_with_all(query, reference, wide))
+
+
+def _compared_with_all(query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """What `_all_candidates` gives, and squared distances [b, m], up to a constant per row, until the next block."""
     norms = reference.square().sum(1)
     step = max(1, _DISTANCES // len(reference))
     # The same memory for each block: new memory costs as much as a third of the product.
     memory = None if export_ops.tracing() else query.new_empty(min(step, len(query)), len(reference))
     for block in export_ops.blocks(query, step):
         into = None if memory is None else memory[: len(block)]
-        squared = torch.addmm(norms, block.detach(), reference.T, alpha=-2, out=into)  # up to a constant per row
-        yield block, _smallest_columns(squared, wide).sort(1).values
+        squared = torch.addmm(norms, block.detach(), reference.T, alpha=-2, out=into)
+        yield block, _smallest_columns(squared, wide).sort(1).values, squared
+
+
+def _exact_candidates(given: Tensor, query: Tensor, reference: Tensor) -> _Candidates:
+    """What finds candidates among all: by regions, where the set has some and the search is worth it."""
+    if export_ops.tracing() or reference.device.type != "cpu":
+        return _all_candidates
+    asked = _queries.get(given, 0) + len(query)
+    _queries[given] = asked
+    if len(reference) < _LEAST_SET or asked < _QUERIES_BEFORE or reference.numel() > _ENTRIES_IN_REGIONS:
+        return _all_candidates
+    regions = _regions_of(given, reference)
+    return regions.candidates if regions.share < _PAYS else _all_candidates
+
+
+# How many queries a set was searched for.
+_queries = WeakIdKeyDictionary()
+
+
+class _Regions:
+    """Points [m, d] in regions with space between them.
+
+    A query is compared with the points of its region, and with all where others may be as near: no distance to a point
+    of a cell is below that to the cell's centre less the cell's radius.
+    """
+
+    def __init__(self, points: Tensor) -> None:
+        generator = torch.Generator(points.device).manual_seed(0)
+        cells, self._centres = _cells(points, generator, _FAR_APART)
+        of_cells = zip(cells, self._centres, strict=True)
+        self._radii = torch.stack([(points[cell] - centre).norm(dim=1).max() for cell, centre in of_cells])
+        self._largest = points.square().sum(1).max()
+        self._region_of_cell = self._joined(points, generator)
+        region_of = torch.empty(len(points), dtype=torch.long)
+        for cell, region in zip(cells, self._region_of_cell, strict=True):
+            region_of[cell] = region
+        # In order, so that the first of equals stays the first.
+        self._members = [(region_of == each).nonzero().flatten() for each in range(int(region_of.max()) + 1)]
+        # Of the set, how much a query is compared with.
+        self.share = sum((len(each) / len(points)) ** 2 for each in self._members)
+        self._points = [points[each] for each in self._members] if self.share < _PAYS else []
+
+    def _joined(self, points: Tensor, generator: torch.Generator) -> Tensor:
+        """The region [c] of each cell: two are of one where a share of all points lies in one and has neighbours that
+        may lie in the other."""
+        asked = points[torch.randperm(len(points), generator=generator)[:_ASKED]]
+        # A smaller kind has neighbours in all others, and joins none.
+        wide = math.ceil(_BRIDGED * len(points))
+        reach = torch.cat([self._reach(*found) for found in _compared_with_all(asked, points, min(wide, _REACHED))])
+        cell, lower = self._cells_of(asked)
+        may = torch.zeros(2 * [len(self._centres)]).index_add_(0, cell, (lower <= reach[:, None]).float())
+        tied = (may > _BRIDGED * len(asked)).numpy()
+        return torch.from_numpy(scipy.sparse.csgraph.connected_components(tied, directed=False)[1]).long()
+
+    def _cells_of(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """The nearest cell [q] of each query, and below what no distance to the points of a cell lies: [q, c]."""
+        apart = (_distances(query, self._centres) + query.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
+        return apart.argmin(1), apart - self._radii
+
+    def _reach(self, query: Tensor, near: Tensor, squared: Tensor) -> Tensor:
+        """The distance [q] to the farthest of what is near [q, k], and a little more than rounding may make of it."""
+        size = query.square().sum(1)
+        farthest = squared.gather(1, near).amax(1) + size
+        return farthest.clamp_min(0).sqrt() + (_SAFE * (size + self._largest)).sqrt()
+
+    def candidates(self, query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """What `_all_candidates` gives."""
+        for block in query.split(_QUERIES):
+            yield block, self._nearest(block, reference, wide)
+
+    def _nearest(self, query: Tensor, reference: Tensor, wide: int) -> Tensor:
+        cell, lower = self._cells_of(query)
+        region = self._region_of_cell[cell]
+        found = torch.zeros(len(query), wide, dtype=torch.long)
+        reach = torch.full((len(query),), torch.inf)
+        for each, (members, points) in enumerate(zip(self._members, self._points, strict=True)):
+            inside = (region == each).nonzero().flatten()
+            if len(members) < wide or not len(inside):
+                continue
+            blocks = [
+                (near, self._reach(block, near, squared))
+                for block, near, squared in _compared_with_all(query[inside], points, wide)
+            ]
+            found[inside] = members[torch.cat([near for near, _ in blocks])]
+            reach[inside] = torch.cat([farthest for _, farthest in blocks])
+        elsewhere = self._region_of_cell != region[:, None]
+        rest = (elsewhere & ~(lower > reach[:, None])).any(1).nonzero().flatten()
+        if len(rest):
+            found[rest] = torch.cat([near for _, near in _all_candidates(query[rest], reference, wide)])
+        return found
 
 
 def _smallest_columns(values: Tensor, k: int) -> Tensor:
@@ -142,8 +249,10 @@ def _smallest_columns(values: Tensor, k: int) -> Tensor:
     They lie in the k groups of columns whose smallest are smallest: so many values are compared one by one, not all.
     """
     groups = values.shape[1] // _GROUP
-    if export_ops.tracing() or groups < _GROUPS_A_NEIGHBOUR * k:
+    if export_ops.tracing():
         return values.topk(k, largest=False, sorted=False).indices
+    if groups < _GROUPS_A_NEIGHBOUR * k:
+        return _partitioned(values, k)
     smallest = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amin(1)
     places = torch.arange(0, groups * _GROUP, groups, device=values.device)
     rest = torch.arange(groups * _GROUP, values.shape[1], device=values.device)
@@ -236,18 +345,25 @@ def _smallest_of_each(rows: Tensor, places: Tensor, values: Tensor, count: int, 
     return places[order[first[:, None] + torch.arange(k, device=rows.device)]]
 
 
-# The cells of a large set, for as long as the set is there.
-_known_cells = WeakIdKeyDictionary()
+_T = TypeVar("_T")
 
 
-def _cells_of(reference: Tensor, centred: Tensor) -> _Cells:
-    """The cells of a set whose centred points are these."""
-    state = reference is centred, reference._version
-    known: tuple[tuple[bool, int], _Cells] | None = _known_cells.get(reference)
-    if known is None or known[0] != state:
-        known = state, _Cells(centred)
-        _known_cells[reference] = known
-    return known[1]
+def _once_a_set(make: Callable[[Tensor], _T]) -> Callable[[Tensor, Tensor], _T]:
+    """What `make` gives of a set whose centred points are given too, kept for as long as the set is there."""
+    kept = WeakIdKeyDictionary()
+
+    def of(reference: Tensor, centred: Tensor) -> _T:
+        state = reference is centred, reference._version
+        known: tuple[tuple[bool, int], _T] | None = kept.get(reference)
+        if known is None or known[0] != state:
+            known = state, make(centred)
+            kept[reference] = known
+        return known[1]
+
+    return of
+
+
+_cells_of, _regions_of = _once_a_set(_Cells), _once_a_set(_Regions)
 
 
 def coinciding(distances: Tensor, points: Tensor) -> Tensor:
@@ -269,23 +385,54 @@ def without_self(distances: Tensor, indices: Tensor, itself: Tensor) -> tuple[Te
     return distances.gather(1, order), indices.gather(1, order)
 
 
-def beyond(points: Tensor, samples: Tensor, near: Tensor) -> Tensor:
-    """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `known` [m, d]."""
+def beyond(points: Tensor, samples: Tensor, near: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Distance [n] of points [n, d] to the flat through their neighbours [n, k] among `samples` [m, d].
+
+    `dtype` is what it is reckoned in, by default double precision where there are few axes. In single precision
+    rounding may change a distance by a ten-thousandth.
+    """
     if _are_few_long(samples) and len(samples) ** 2 <= _GATHERING * near.numel():
         return _beyond_by_products(points, samples, near)
-    distances = []
-    dtype = export_ops.precise(points.device) if samples.shape[1] <= _FEW_AXES else points.dtype
+    precise = export_ops.precise(points.device)
+    if dtype is None:
+        dtype = precise if samples.shape[1] <= _FEW_AXES else points.dtype
+    along_axes = near.shape[1] > samples.shape[1] and not export_ops.tracing()
+    beyond_flat = _beyond_along_axes if along_axes else _beyond_among_neighbours
     step = max(1, _CACHED_ENTRIES // (near.shape[1] * samples.shape[1]))
+    distances = []
     for block, indices in zip(export_ops.blocks(points, step), export_ops.blocks(near, step), strict=True):
         flat = samples[indices].to(dtype)  # [b, k, d]
         middle = flat.mean(1, keepdim=True)
-        flat, off = flat - middle, block[:, None] - middle
-        gram = flat @ flat.transpose(1, 2)
-        spread = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-        gram = gram + (_RIDGE * spread)[:, None, None] * torch.eye(near.shape[1], device=gram.device, dtype=gram.dtype)
-        shares = export_ops.solve(gram, (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
-        distances.append((off - shares[:, None] @ flat).norm(dim=2)[:, 0])
-    return torch.cat(distances).to(export_ops.precise(points.device)) if distances else points.new_empty(0)
+        flat = flat - middle if export_ops.tracing() else flat.sub_(middle)
+        distances.append(beyond_flat(flat, block[:, None] - middle))
+    return torch.cat(distances).to(precise) if distances else points.new_empty(0, dtype=precise)
+
+
+def _beyond_among_neighbours(flat: Tensor, off: Tensor) -> Tensor:
+    """Distance [b] to the flats through samples [b, k, d] around their middle, from points [b, 1, d] off it."""
+    gram = flat @ flat.transpose(1, 2)
+    shares = export_ops.solve(_ridged(gram, flat.shape[1]), (flat @ off.transpose(1, 2))[:, :, 0])  # [b, k]
+    return (off - shares[:, None] @ flat).norm(dim=2)[:, 0]
+
+
+def _beyond_along_axes(flat: Tensor, off: Tensor) -> Tensor:
+    """The same where there are fewer axes than samples: what is left over of a point is the ridge times the solution of
+    the system of the axes, without a difference."""
+    system = flat.transpose(1, 2) @ flat
+    ridge = _RIDGE * _mean_square(system, flat.shape[1])
+    left = export_ops.solve(_ridged(system, flat.shape[1]), off[:, 0])
+    return ridge * left.norm(dim=1)
+
+
+def _mean_square(products: Tensor, samples: int) -> Tensor:
+    """The mean squared length [b] of so many samples with these products, among them or among their axes."""
+    return (products.diagonal(dim1=1, dim2=2).sum(1) / samples).clamp_min(1e-12)
+
+
+def _ridged(products: Tensor, samples: int) -> Tensor:
+    """Products [b, m, m] with the ridge on their diagonal."""
+    eye = torch.eye(products.shape[1], device=products.device, dtype=products.dtype)
+    return products + (_RIDGE * _mean_square(products, samples))[:, None, None] * eye
 
 
 def _beyond_by_products(points: Tensor, samples: Tensor, near: Tensor) -> Tensor:
@@ -428,11 +575,13 @@ def _nearest_among(points: Tensor, asking: Tensor, candidates: Tensor, k: int) -
     return torch.cat(nearest_of_block)
 
 
-def _cells(points: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Tensor]:
-    """Indices of the points in each cell, none empty, and the cells' centres [c, d]."""
+def _cells(points: Tensor, generator: torch.Generator, apart: int = 0) -> tuple[list[Tensor], Tensor]:
+    """Indices of the points in each cell, none empty, and the cells' centres [c, d]; so many start far `apart`, for a
+    kind that no centre starts in shares a cell with another."""
     count = len(points) // max(_CELL, int(math.sqrt(len(points)) / 2))
     part = points[torch.randperm(len(points), generator=generator, device=points.device)[: 16 * count]]
-    centres = part[:count]
+    centres = torch.cat([part[:count], part[_far_apart(part, apart)]])
+    count = len(centres)
     for _ in range(_ROUNDS):
         cell_of = _nearest_centre(part, centres)
         size = torch.bincount(cell_of, minlength=count)[:, None]
@@ -442,6 +591,16 @@ def _cells(points: Tensor, generator: torch.Generator) -> tuple[list[Tensor], Te
     size = torch.bincount(cell_of, minlength=count)
     members = cell_of.argsort(stable=True).split(size[size > 0].tolist())
     return list(members), centres[size > 0]
+
+
+def _far_apart(points: Tensor, count: int) -> list[int]:
+    """Indices of so many points, each farthest from those before it (Gonzalez 1985)."""
+    chosen: list[int] = []
+    farthest = points.square().sum(1)
+    for _ in range(min(count, len(points))):
+        chosen.append(int(farthest.argmax()))
+        farthest = torch.minimum(farthest, (points - points[chosen[-1]]).square().sum(1))
+    return chosen
 
 
 def _nearest_centre(points: Tensor, centres: Tensor) -> Tensor:

@@ -83,9 +83,9 @@ def _first_of_each(data: Data) -> np.ndarray:
 
 def _within(data: Data, first: np.ndarray, held_out: np.ndarray, samples: str) -> dict[str, Any]:
     groups: dict[int, list[int]] = defaultdict(list)
-    for place, original in enumerate(first.tolist()):
-        groups[original].append(place)
-    copies = [places for places in groups.values() if len(places) > 1]
+    for place in np.flatnonzero(np.bincount(first)[first] > 1).tolist():
+        groups[int(first[place])].append(place)
+    copies = list(groups.values())
     count = sum(len(places) - 1 for places in copies)
     spoilt = sum(int(held_out[places].sum()) for places in copies if not held_out[places].all())
     message = f"no two training {samples} are the same"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -237,11 +238,17 @@ class Split:
     problem: Problem
     held: np.ndarray
 
-    @property
+    @functools.cached_property
     def chosen(self) -> np.ndarray:
-        return np.setdiff1d(np.arange(len(self.problem.train)), self.held)
+        return np.flatnonzero(~self._among(self.held))
 
-    @property
+    def _among(self, places: np.ndarray) -> np.ndarray:
+        """Which training samples [n] are at these places."""
+        among = np.zeros(len(self.problem.train), dtype=bool)
+        among[places] = True
+        return among
+
+    @functools.cached_property
     def training(self) -> Data:
         return self.problem.train.take(self.chosen) if len(self.held) else self.problem.train
 
@@ -274,8 +281,8 @@ class Split:
         if len(self.held):
             columns["score"][self.held] = inference.score(detector, self.held_out).double().numpy()
         table = pd.DataFrame({"sample": list(self.problem.train.names), **columns})
-        table["held_out"] = np.isin(np.arange(n), self.held)
-        table["suspect"] = np.isin(np.arange(n), self.chosen[suspect.numpy()])
+        table["held_out"] = self._among(self.held)
+        table["suspect"] = self._among(self.chosen[suspect.numpy()])
         table["cluster"] = NONE
         if kinds is not None:
             assert kinds.training is not None
