@@ -176,15 +176,18 @@ def _dask(options: Options) -> Iterator[Engine]:
             except OSError as error:
                 raise InputError(f"no scheduler of dask answers at {options.scheduler}: {error}") from error
             return
-        cluster = LocalCluster(
-            n_workers=options.workers,
-            threads_per_worker=1,
-            memory_limit=None,
-            host=_LOOPBACK,
-            dashboard_address=f"{_LOOPBACK}:0",
-            local_directory=folder,
-            silence_logs=logging.CRITICAL,
-        )
+        try:
+            cluster = LocalCluster(
+                n_workers=options.workers,
+                threads_per_worker=1,
+                memory_limit=None,
+                host=_LOOPBACK,
+                dashboard_address=f"{_LOOPBACK}:0",
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            )
+        except RuntimeError as error:
+            raise WorkersLost(f"the workers of dask did not start: {error}", "repeat the command") from error
         with cluster, Client(cluster, set_as_default=False) as client:
             yield _Dask(client)
 

@@ -300,6 +300,11 @@ class ScenePixels:
         self.scene.release()
         return samples
 
+    @property
+    def stored_together(self) -> int:
+        """How many rows of the cube are stored, and so read, together."""
+        return int(getattr(self.scene.cube, "step", 1))
+
     def whole(self) -> Tensor:
         """All pixels [n, 1, bands]."""
         rows, columns = np.divmod(np.arange(self.shape[0]), self.scene.width)

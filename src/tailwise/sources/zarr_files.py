@@ -14,6 +14,8 @@ from .numpy_files import ALWAYS_READ, MOST_PACKED
 from .paths import check_store
 
 SUFFIX = ".zarr"
+# Rows that are stored together are kept until others are asked for, if they take no more than this.
+_HELD_BYTES = 256_000_000
 _BAND_NAMES = ("wav", "band", "channel", "spectral")
 
 
@@ -33,7 +35,8 @@ class ZarrCube:
         self.ndim, self.size = len(shape), math.prod(shape)
         self.dtype = array.dtype
         # What is stored together is read together.
-        self._step = max(1, int(array.chunks[0 if bands else 1]))
+        self.step = max(1, int(array.chunks[0 if bands else 1]))
+        self._held: tuple[int, np.ndarray] | None = None
 
     def with_bands(self, axis: int) -> ZarrCube:
         """The cube whose bands are along this axis of `shape` as it is now."""
@@ -49,14 +52,25 @@ class ZarrCube:
             return self._rows(*index.indices(self.shape[0])[:2])
         rows, columns = index
         result = np.empty((len(rows), self.shape[2]), dtype=self.dtype)
-        block = rows // self._step
+        block = rows // self.step
         for number in np.unique(block):
             chosen = block == number
-            first = int(number) * self._step
-            result[chosen] = self._rows(first, first + self._step)[rows[chosen] - first, columns[chosen]]
+            first = int(number) * self.step
+            result[chosen] = self._rows(first, first + self.step)[rows[chosen] - first, columns[chosen]]
         return result
 
     def _rows(self, first: int, last: int) -> np.ndarray:
+        """Rows [rows, width, bands]; of those stored together all are decoded once."""
+        begin = first - first % self.step
+        size = self.step * self.shape[1] * self.shape[2] * self.dtype.itemsize
+        if last > begin + self.step or size > _HELD_BYTES:
+            return self._decoded(first, last)
+        if self._held is None or self._held[0] != begin:
+            self._held = None  # before others take their place: both might not fit
+            self._held = begin, self._decoded(begin, begin + self.step)
+        return self._held[1][first - begin : last - begin]
+
+    def _decoded(self, first: int, last: int) -> np.ndarray:
         try:
             rows = self.array[first:last] if self.bands else self.array[:, first:last]
             return np.moveaxis(np.asarray(rows), self.bands, 2)

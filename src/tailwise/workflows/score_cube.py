@@ -84,7 +84,8 @@ def write_map(
         )
     detector = opened.detector_on(device)
     height, width = scenes.sizes[0]
-    rows = max(1, _BLOCK_ENTRIES // (width * scenes.pixels.shape[2]))
+    together = int(getattr(scenes.pixels, "stored_together", 1))
+    rows = _rows_of_block(max(1, _BLOCK_ENTRIES // (width * scenes.pixels.shape[2])), together)
     belongs = {
         "model": file_digest(opened.path / MODEL),
         "detector": opened.settings.detector,
@@ -99,7 +100,8 @@ def write_map(
     if options.engine == "local":
         part.fill(height * width, lambda index: _scores_of_pixels(detector, scenes, index, batch_size, device))
     else:
-        _fill_by_workers(part, height * width, asked, belongs, options)
+        in_part = -(-_BLOCKS * rows // together) * together * width  # whole blocks, and whole chunks of a store
+        _fill_by_workers(part, in_part, height * width, asked, belongs, options)
     check_unchanged(asked, opened, source, {})
     limit = opened.settings.threshold if threshold is None else threshold
     missing = _count_missing(part.path)
@@ -137,9 +139,17 @@ def score_pixels(part: MapPart) -> int:
     return part.stop - part.start
 
 
-def _fill_by_workers(part: Part, pixels: int, asked: Asked, belongs: dict[str, Any], options: engines.Options) -> None:
-    """Fill the part with what workers make of the same blocks, which they keep in files of their own until then."""
-    size = part.block * _BLOCKS
+def _rows_of_block(rows: int, together: int) -> int:
+    """So many rows, or fewer, that what is stored together is whole blocks, or blocks are whole of it."""
+    if together <= rows:
+        return rows - rows % together
+    return next(fewer for fewer in range(rows, 0, -1) if together % fewer == 0)
+
+
+def _fill_by_workers(
+    part: Part, size: int, pixels: int, asked: Asked, belongs: dict[str, Any], options: engines.Options
+) -> None:
+    """Fill the part with what workers make of the same blocks, `size` pixels in a file of their own until then."""
     asked = replace(asked, stamp=digest_of([belongs, size]))
     parts = Parts(part.out, asked.stamp, ".f32")
     items = [
