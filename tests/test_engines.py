@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 import tailwise
+from tailwise.benchmark import rows, runner
+from tailwise.benchmark.suites import Conditions, Method, read_suite
 from tailwise.cli import commands
 from tailwise.errors import InputError
 from tailwise.integrations import engines
@@ -27,6 +29,7 @@ HEIGHT, WIDTH, BANDS = 26, 17, 6
 KINDS = ("rows", "images", "cube", "map")
 WORKERS = ("dask", "ray")
 ALONE = engines.Options()
+SMOKE = read_suite(Path(__file__).parents[1] / "benchmarks" / "suites" / "smoke.toml")
 
 
 def is_installed(name: str) -> bool:
@@ -115,7 +118,7 @@ def test_workers_give_the_same_and_a_killed_one_costs_nothing(
     work = engines.Options(name, 2)
     with engines.started(work) as engine:
         killing = Killing(engine)
-        monkeypatch.setattr(engines, "started", lambda options: nullcontext(killing))
+        monkeypatch.setattr(engines, "started", lambda _: nullcontext(killing))
         for kind in KINDS:
             (tmp_path / kind).mkdir()
             found = scored(home, kind, tmp_path / kind / "scores", work)
@@ -128,6 +131,7 @@ def test_workers_give_the_same_and_a_killed_one_costs_nothing(
         with pytest.raises(InputError, match=r"broken.parquet: row 5, column 'b': inf is not a finite number"):
             commands.score(home / "run-rows", str(tmp_path / "broken.parquet"), out=tmp_path / "none", work=work)
         assert not list(tmp_path.glob(".writing*"))
+        check_benchmark(tmp_path, name)
     assert killing.killed == 1
 
 
@@ -151,6 +155,56 @@ def workers() -> list[int]:
     children = psutil.Process().children(recursive=True)
     commands = {child.pid: " ".join(child.cmdline()) for child in children}
     return [pid for pid, said in commands.items() if "spawn_main" in said or "ray::attempted" in said]
+
+
+def check_benchmark(tmp_path: Path, name: str) -> None:
+    """The same rows in the same order as by one process, and nothing left to do."""
+    smoke = (Path(__file__).parents[1] / "benchmarks" / "suites" / "smoke.toml").read_text()
+    for old, new in (
+        ('["autoencoder", "deep-svdd", "gaussian", "nearest-neighbours"]', '["gaussian"]'),
+        ('["uniform", "auto", "oracle"]', '["uniform"]'),
+        ('["own", "auto"]', '["own"]'),
+        ("largest = 120", "largest = 60"),
+    ):
+        assert old in smoke
+        smoke = smoke.replace(old, new)
+    (tmp_path / "small.toml").write_text(smoke.replace('"smoke"', '"small"'))
+    places = {each: tmp_path / f"{each}.jsonl" for each in ("local", name)}
+    for each, place in places.items():
+        done = commands.bench(tmp_path / "small.toml", rows=place, processes=1 if each == "local" else 2, engine=each)
+        assert done.failed == 0
+    made = {each: [comparable(row) for row in rows.read_all(place)] for each, place in places.items()}
+    assert len(made["local"]) > 4
+    assert made[name] == made["local"]
+    commands.bench(tmp_path / "small.toml", rows=places[name], engine=name)
+    assert len(rows.read_all(places[name])) == len(made[name])
+
+
+def comparable(row: dict) -> dict:
+    """What a row says of its cell, not of the machine."""
+    return {key: value for key, value in row.items() if not key.startswith(("seconds", "peak"))}
+
+
+def test_rows_wait_for_those_of_earlier_jobs_and_none_is_lost(tmp_path: Path) -> None:
+    jobs = [
+        runner.Job(SMOKE, Conditions("digits", "development", draw, 20, 0.0), (Method("gaussian", ""),), tmp_path / "r")
+        for draw in range(4)
+    ]
+
+    class Shuffled:
+        def each(self, task: Callable, items: list) -> Iterator:
+            for number in (1, 0, 3):
+                yield number, engines.Done([{"draw": number}])
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        list(runner._by_workers(jobs, lambda: nullcontext(Shuffled())))
+    assert [row["draw"] for row in rows.read_all(tmp_path / "r")] == [0, 1, 3]
+    lost = engines.Done(None, (engines.WorkersLost, "a worker died", ""))
+    dead = type("Dead", (), {"each": lambda self, task, items: iter([(0, lost)])})
+    list(runner._by_workers(jobs[:1], lambda: nullcontext(dead())))
+    last = rows.read_all(tmp_path / "r")[-1]
+    assert (last["status"], last["error"]) == ("failed", "a worker died")
 
 
 class Interrupted(BaseException):
@@ -385,6 +439,14 @@ def test_an_engine_that_is_not_installed_names_its_extra(name: str, monkeypatch:
         engines.started(engines.Options(name)),
     ):
         pass
+
+
+def test_workers_import_what_the_user_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAILWISE_IMPORT", "math, no_such_module_of_mine")
+    with engines.started() as engine:
+        ((_, done),) = engine.each(abs, [-1])
+    with pytest.raises(InputError, match="TAILWISE_IMPORT names 'no_such_module_of_mine'"):
+        done.result()
 
 
 def test_what_many_parts_say_is_said_once(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -7,6 +7,7 @@ within each source.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,14 +65,22 @@ class Finished:
         return "\n".join(str(path) for path in (self.rows, self.page) if path is not None)
 
 
-def run_suite(suite: Path, profile: str, part: str, rows: Path | None, data: Path | None, processes: int) -> Finished:
+def run_suite(
+    suite: Path,
+    profile: str,
+    part: str,
+    rows: Path | None,
+    data: Path | None,
+    processes: int,
+    workers: Callable[[], AbstractContextManager[runner.Workers]] | None = None,
+) -> Finished:
     """Run a suite and write its page. See `commands.bench`."""
     path = suite if suite.suffix else Path("benchmarks", "suites", f"{suite}.toml")
     read, home = suites.read_suite(path), runner.home_of(path)
     rows = rows or home / ("results" if read.reported else ".cache") / f"{read.name}.jsonl"
     if read.reported:
         check_place(rows)
-    runner.run(read, profile, part, rows, processes, str(data or ""))
+    runner.run(read, profile, part, rows, processes, str(data or ""), workers)
     page = write_page(rows) if read.reported else None
     return Finished(rows, page, runner.count_failed(read, profile, part, rows))
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -32,7 +33,7 @@ from .methods import Missing, check, fit, per_cluster_threshold, with_scores, ya
 from .rows import check_place, commit, is_done, key, peak_memory_mb, read_rows, reset_peak_memory, versions
 from .suites import Conditions, Method, Suite
 
-__all__ = ["Job", "home_of", "jobs", "run", "run_job", "run_methods"]
+__all__ = ["Job", "Workers", "home_of", "jobs", "run", "run_job", "run_methods"]
 _MOST_PROCESSES = 1_024
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -63,8 +64,25 @@ class Job:
         benchmark_rows.append(self.rows, row)
 
 
-def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int = 2, data: str = "") -> int:
-    """Do every cell that has no row yet; the number of cells done.
+class Workers(Protocol):
+    """Who does jobs in place of processes of ours, as `integrations.engines` starts them."""
+
+    def each(self, task: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+        """The number of each item as it is done, and what gives its `result()`, or raises an InputError."""
+        ...
+
+
+def run(
+    suite: Suite,
+    profile: str,
+    part: str,
+    rows_path: Path,
+    processes: int = 2,
+    data: str = "",
+    workers: Callable[[], AbstractContextManager[Workers]] | None = None,
+) -> int:
+    """Do every cell that has no row yet; the number of cells done. Whoever `workers` starts does them, in place of
+    processes of ours: then the rows are in the order of the jobs.
 
     Raises:
         InputError: no such profile or part, `rows_path` holds something else, or the disk takes no more rows.
@@ -77,7 +95,8 @@ def run(suite: Suite, profile: str, part: str, rows_path: Path, processes: int =
     messages.progress(f"{cells} cells of {len(todo)} draws to do")
     environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
     with _environment(environment):
-        for done, job in enumerate(_in_processes(todo, processes), 1):
+        work = _in_processes(todo, processes) if workers is None or not todo else _by_workers(todo, workers)
+        for done, job in enumerate(work, 1):
             messages.progress(f"{done}/{len(todo)}  {_text_of(job.conditions)}")
     return cells
 
@@ -216,6 +235,40 @@ def _in_processes(todo: Sequence[Job], processes: int) -> Iterator[Job]:
         executor.shutdown(cancel_futures=True)
         for end in lifeline:
             end.close()
+
+
+def rows_of(job: Job) -> list[dict[str, Any]]:
+    """The rows of a job, for whoever dealt it out to append. A task: any process may do it, at any time."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "rows.jsonl"
+        run_job(replace(job, rows=place))
+        return benchmark_rows.read_all(place)
+
+
+def _by_workers(todo: Sequence[Job], workers: Callable[[], AbstractContextManager[Workers]]) -> Iterator[Job]:
+    """Run jobs and yield each when its rows are appended: in order, so that they wait for those of earlier jobs, but
+    an interruption loses none."""
+    waiting, first = dict[int, Any](), 0
+    try:
+        with workers() as engine:
+            for number, done in engine.each(rows_of, todo):
+                waiting[number] = done
+                while first in waiting:
+                    _append_rows(todo[first], waiting.pop(first))
+                    yield todo[first]
+                    first += 1
+    finally:
+        for number in sorted(waiting):
+            _append_rows(todo[number], waiting[number])
+
+
+def _append_rows(job: Job, done: Any) -> None:
+    try:
+        made = done.result()
+    except InputError as error:  # its workers died again and again
+        return _append_all(job, "failed", error)
+    for row in made:
+        benchmark_rows.append(job.rows, row)
 
 
 def _after_death(job: Job, future: Future[None]) -> Job | None:

@@ -5,6 +5,7 @@ Heavy modules are imported inside, so that help answers at once.
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -672,6 +673,7 @@ def bench(
     rows: Path | None = None,
     data: Path | None = None,
     processes: int = 2,
+    engine: str = "local",
 ) -> Finished:
     """Compare methods on the draws of a suite: one JSON line for each cell, and a page of tables.
 
@@ -686,10 +688,17 @@ def bench(
             have its name with .md and .svg; files of these names that bench did not write are refused.
         data: the folder of the suite's data sets; by default the environment variable TAILWISE_DATA.
         processes: how many cells run at the same time, each with one thread.
+        engine: "dask" or "ray" have so many workers do the cells, and repeat those of one that dies; "local" has
+            processes of its own, and those that die leave a failed row. Needs tailwise[engines].
     """
     from ..benchmark.page import run_suite
+    from ..integrations import engines
 
-    return run_suite(suite, profile, draws, rows, data, processes)
+    workers = None
+    if engine != "local":
+        engines.Options(engine, processes).check()
+        workers = functools.partial(engines.started, engines.Options(engine, processes))
+    return run_suite(suite, profile, draws, rows, data, processes, workers)
 
 
 COMMANDS = (

@@ -6,6 +6,7 @@ at any time. Nothing here schedules: what a killed worker leaves undone is the e
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import secrets
@@ -174,7 +175,8 @@ def _dask(options: Options) -> Iterator[Engine]:
                 with Client(options.scheduler, set_as_default=False) as client:
                     yield _Dask(client)
             except OSError as error:
-                raise InputError(f"no scheduler of dask answers at {options.scheduler}: {error}") from error
+                message = f"no scheduler of dask answers at {options.scheduler}: {error}"
+                raise WorkersLost(message, "check the address") from error
             return
         try:
             cluster = LocalCluster(
@@ -209,7 +211,7 @@ class _Ray:
 
 @contextmanager
 def _ray(options: Options) -> Iterator[Engine]:
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)} if options.scheduler is None else {}
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()} if options.scheduler is None else {}
     with environment(_RAY_ALONE | own), redirect_stdout(sys.stderr):  # it tells of lost workers where results go
         import ray
 
@@ -221,12 +223,27 @@ def _ray(options: Options) -> Iterator[Engine]:
                     "object_store_memory": _STORE_BYTES, "_temp_dir": folder,
                 }  # fmt: skip
             try:
-                ray.init(log_to_driver=False, configure_logging=False, **settings)
+                _start_ray(settings)
                 yield _Ray()
-            except ConnectionError as error:
-                raise InputError(f"no cluster of ray answers at {options.scheduler}: {error}") from error
             finally:
                 ray.shutdown()
+
+
+@functools.cache
+def _token() -> str:
+    """What workers of Ray ask for, made for this process; Ray remembers the first, and left alone keeps one at home."""
+    return os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+
+
+def _start_ray(settings: dict[str, Any]) -> None:
+    import ray
+
+    try:
+        ray.init(log_to_driver=False, configure_logging=False, **settings)
+    except Exception as error:  # what it raises is no closed list, and some of it no kind of its own
+        where = settings.get("address")
+        what = f"no cluster of ray answers at {where}" if where else "the workers of ray did not start"
+        raise WorkersLost(f"{what}: {error}", "check the address" if where else "repeat the command") from error
 
 
 _STARTERS = {"local": _local, "dask": _dask, "ray": _ray}

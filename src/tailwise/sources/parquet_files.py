@@ -38,9 +38,14 @@ _PIECE_ENTRIES, _BUFFER_BYTES = 8_000_000, 1 << 18
 
 def is_set(folder: Path) -> bool:
     """Whether a folder is one table in parquet: it holds more of these files than of others, but for notes."""
-    names = [name.lower() for name in list_files(folder, ("",)) if not Path(name).name.startswith("_")]
-    parts = sum(name.endswith(SUFFIXES) for name in names)
-    return parts > sum(not name.endswith((*SUFFIXES, *_BESIDE)) for name in names)
+    parts = _parts(list_files(folder, SUFFIXES))
+    others = _parts(list_files(folder, ("",))) if parts else []
+    return len(parts) > sum(not name.lower().endswith((*SUFFIXES, *_BESIDE)) for name in others)
+
+
+def _parts(names: Sequence[str]) -> list[str]:
+    """The files without those that say something about others, as _SUCCESS does."""
+    return [name for name in names if not Path(name).name.startswith("_")]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +158,7 @@ def open_files(root: Path) -> ParquetFiles:
     names = [""]
     if root.is_dir():
         refused: dict[str, str] = {}
-        names = [name for name in list_files(root, SUFFIXES, refused=refused) if not Path(name).name.startswith("_")]
+        names = _parts(list_files(root, SUFFIXES, refused=refused))
         say_refused(root, refused, "copy what they lead to into the folder")
         if not names:
             raise InputError(f"{root} holds no parquet files", f"readable are {', '.join(SUFFIXES)}")
