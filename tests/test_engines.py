@@ -16,6 +16,7 @@ import tailwise
 from tailwise.benchmark import rows, runner
 from tailwise.benchmark.suites import Conditions, Method, read_suite
 from tailwise.cli import commands
+from tailwise.core import readers
 from tailwise.errors import InputError
 from tailwise.integrations import engines
 from tailwise.sources import parquet_files, table
@@ -158,7 +159,7 @@ def workers() -> list[int]:
 
 
 def check_benchmark(tmp_path: Path, name: str) -> None:
-    """The same rows in the same order as by one process, and nothing left to do."""
+    """The same rows in the same order as this process makes them, and nothing left to do."""
     smoke = (Path(__file__).parents[1] / "benchmarks" / "suites" / "smoke.toml").read_text()
     for old, new in (
         ('["autoencoder", "deep-svdd", "gaussian", "nearest-neighbours"]', '["gaussian"]'),
@@ -170,9 +171,9 @@ def check_benchmark(tmp_path: Path, name: str) -> None:
         smoke = smoke.replace(old, new)
     (tmp_path / "small.toml").write_text(smoke.replace('"smoke"', '"small"'))
     places = {each: tmp_path / f"{each}.jsonl" for each in ("local", name)}
-    for each, place in places.items():
-        done = commands.bench(tmp_path / "small.toml", rows=place, processes=1 if each == "local" else 2, engine=each)
-        assert done.failed == 0
+    for job in runner.jobs(read_suite(tmp_path / "small.toml"), "default", "development", places["local"]):
+        runner.run_job(job)
+    assert commands.bench(tmp_path / "small.toml", rows=places[name], engine=name).failed == 0
     made = {each: [comparable(row) for row in rows.read_all(place)] for each, place in places.items()}
     assert len(made["local"]) > 4
     assert made[name] == made["local"]
@@ -276,6 +277,7 @@ def test_a_large_set_is_fitted_and_scored_in_pieces(
     asked["reading"] = commands.SourceOptions(columns=",".join(COLUMNS))
     whole = tailwise.fit(str(home / "rows"), out=tmp_path / "whole", **asked)
     monkeypatch.setattr(table, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(readers, "_AT_ONCE", 0)
     monkeypatch.setattr(parquet_files, "_PIECE_ENTRIES", 100 * 5)
     decoded, real = list[int](), parquet_files.ParquetFiles.pieces
 
@@ -308,6 +310,16 @@ def test_rows_are_read_in_any_order(home: Path, monkeypatch: pytest.MonkeyPatch)
         some = data.take(index)
         assert list(some.names) == [whole.names[i] for i in index]
         assert np.array_equal(some.read(np_range(len(index))), whole.take(index).samples)
+
+
+def test_few_rows_from_anywhere_are_read_at_once(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = Table(str(home / "rows"), columns=tuple(COLUMNS)).load_on_demand().data
+    index = RNG.permutation(ROWS)[:500]
+    some = data.take(index)
+    assert some.in_memory
+    monkeypatch.setattr(readers, "_AT_ONCE", 100)
+    assert not data.take(index).in_memory
+    assert np.array_equal(some.samples, data.take(index).read(np_range(500)))
 
 
 def np_range(count: int):  # type: ignore[no-untyped-def]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Protocol
 
 import torch
@@ -57,11 +58,22 @@ def read_in_order(samples: Tensor | Reader, start: int, stop: int) -> Tensor:
     return samples[start:stop].float() if isinstance(samples, Tensor) else read(samples, torch.arange(start, stop))
 
 
+# Of what is read in order so many numbers are read at once, and kept.
+_AT_ONCE = 25_000_000
+
+
 def select(samples: Tensor | Reader, index: Tensor) -> Tensor | Reader:
-    """The samples at `index` [b]: a copy where they are in memory, a view where they are on disk."""
+    """The samples at `index` [b]: a copy where they are in memory, a view where they are on disk.
+
+    Of a Reader that says `in_order`, which reads on from one sample to the next as files of columns are, few are copied
+    too: read batch by batch, samples that lie anywhere would each time be a pass over all.
+    """
     if isinstance(samples, Tensor):
         return samples[index]
-    return Selected(*source_of(Selected(samples, index)))
+    selected = Selected(*source_of(Selected(samples, index)))
+    if getattr(selected.of, "in_order", False) and math.prod(selected.shape) <= _AT_ONCE:
+        return selected[torch.arange(len(index))].float()
+    return selected
 
 
 def source_of(samples: Reader) -> tuple[Reader, Tensor]:

@@ -200,9 +200,12 @@ class ParquetRows:
         centre: [d] float64, what is taken off in double precision.
 
     Attributes:
+        in_order: rows are read from one to the next; see `core.readers.select`.
         shape: (n, d).
         decoded: how many rows have been decoded so far, for whoever wants to know what reading costs.
     """
+
+    in_order = True
 
     def __init__(self, files: ParquetFiles, columns: Sequence[str], centre: np.ndarray) -> None:
         self.files, self.columns, self.centre = files, list(columns), centre
