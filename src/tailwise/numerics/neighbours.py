@@ -49,8 +49,9 @@ _CANDIDATES, _CANDIDATES_BY_ROOT = 3_200, 16
 _ROUNDS, _QUERIES = 4, 4_096
 _PART = 5_000
 # Sets of at least so many samples and of at most so many numbers are looked at for regions, once they were asked for
-# so many queries. Neighbours of a part of the samples tell them: where more than a share of all may have some in another
-# cell than their own, both are one region. They are used where a query is compared with less than a share of all.
+# so many queries. Neighbours of a part of the samples tell them: where more than a share of all may have some in
+# another cell than their own, both are one region. They are used where a query is compared with less than a share of
+# all.
 _LEAST_SET, _ENTRIES_IN_REGIONS, _QUERIES_BEFORE = 2_000, 16_000_000, 8_000
 _ASKED, _BRIDGED, _REACHED, _PAYS, _FAR_APART = 1_000, 0.005, 50, 0.8, 32
 # Of squares, what single precision may lose in a sum.
