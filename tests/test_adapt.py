@@ -158,7 +158,7 @@ def asked(run: Run, moved: Path) -> adapt.Asked:
 
 @pytest.mark.parametrize("rule", ["prototype", "mutual", "partial", "plain"])
 def test_a_scaled_and_shifted_target_comes_back(asked: adapt.Asked, rule: str) -> None:
-    made = adapt.parse(f"RADA({rule!r}, 100, 0.02)").adapt(asked)
+    made = adapt.parse(f"RADA({rule!r}, 100, 0.02, start='source')").adapt(asked)
     assert made.adapted
     assert made.figures["cost_after"] < 0.7 * made.figures["cost_before"]
     assert abs(made.figures["gap_after"]) < 0.5 < made.figures["gap_before"]
@@ -175,9 +175,9 @@ def test_a_scaled_and_shifted_target_comes_back(asked: adapt.Asked, rule: str) -
     assert abs(np.median(score(rows(200, 9) * STRETCH + SHIFT)) - usual) < 0.5 * abs(old - usual)
 
 
-def test_alignment_may_start_from_moments(asked: adapt.Asked) -> None:
+def test_alignment_starts_from_moments(asked: adapt.Asked) -> None:
     """Without a step it is Moments; from there parts lie nearer to the normal ones at the first step already."""
-    begun = adapt.parse("RADA(steps=1, rate=1e-9, start='moments')").adapt(asked).detector
+    begun = adapt.parse("RADA(steps=1, rate=1e-9)").adapt(asked).detector
     moments = adapt.parse("Moments()").adapt(asked).detector
     assert isinstance(begun, adapt.Realigned)
     assert isinstance(moments, adapt.Realigned)
@@ -197,7 +197,7 @@ def test_maps_are_aligned_before_anything_reads_them(tmp_path: Path) -> None:
     MAPS["new"] = torch.cat([maps(40, 3), maps(40, 4, odd=True)]) * stretch + shift
     labels = np.repeat([False, True], 40)
     run = tailwise.fit(StoredMaps("fit"), detector="PatchMemory(share=0.1)", cross=0, out=tmp_path / "run")
-    method = "RADA(steps=150, rate=0.02)"
+    method = "RADA(steps=150, rate=0.02, start='source')"
     new = tailwise.adapt(run.path, StoredMaps("target"), method=method, out=tmp_path / "new")
     before, after = (auroc(labels, each.score(StoredMaps("new")).score.to_numpy()) for each in (run, new))
     assert before < after > 0.95
@@ -212,7 +212,7 @@ def test_maps_are_aligned_before_anything_reads_them(tmp_path: Path) -> None:
     MAPS["target"] = MAPS["target"] + 1
     again = tailwise.adapt(new.path, StoredMaps("target"), method="Moments", out=tmp_path / "again", force=True)
     assert len(again.settings.adaptations) == 2
-    assert again.settings.wrappers == ["RADA(steps=150, rate=0.02)", "Moments()"]
+    assert again.settings.wrappers == ["RADA(steps=150, rate=0.02, start='source')", "Moments()"]
     inner = again.detector()
     assert isinstance(inner, adapt.Realigned)
     assert isinstance(inner.detector, adapt.Realigned)

@@ -45,22 +45,22 @@ class RADA(Value):
             which nothing picks, pull on nothing; "mutual": pairs that send each other most; "partial": transport of
             four fifths; "plain": the transport itself.
         steps: of Adam, at most.
-        rate: how far a step goes, in standard deviations of a channel; a tenth of it for norms, one after another.
+        rate: how far a step goes, in standard deviations of a channel; half of it for norms, one after another.
         parameters: what is moved: "maps": each channel of the samples; "norm": of the network that makes samples of
             pictures the batch norms' gamma and beta, as in the paper.
         statistics: of these batch norms: "source": as they are; "target": so that they give the target's pictures the
             means and deviations that they give the pictures that the run keeps; "mixed": so that they do of the mean of
             both, in which n pictures of the target have the weight n / (n + 16).
-        start: how a channel starts: "source": as it is; "moments": with the mean and the deviation of the old normals,
-            as `Moments` gives them. From there steps of 0.001 go far enough.
+        start: how a channel starts: "moments": with the mean and the deviation of the old normals, as `Moments` gives
+            them; "source": as it is, from where it takes some 60 steps of 0.005. Norms start as they are.
     """
 
     assignment: Literal["prototype", "mutual", "partial", "plain"] = "prototype"
-    steps: Count = 60
-    rate: Annotated[float, Bounds(above=0, at_most=1)] = 0.005
+    steps: Count = 30
+    rate: Annotated[float, Bounds(above=0, at_most=1)] = 0.001
     parameters: Literal["maps", "norm"] = "maps"
     statistics: Literal["source", "target", "mixed"] = "source"
-    start: Literal["source", "moments"] = "source"
+    start: Literal["source", "moments"] = "moments"
 
     def adapt(self, asked: adapt.Asked) -> adapt.Adapted:
         name = type(self).__name__
@@ -152,7 +152,7 @@ class _Channels:
 class _Norms:
     """Gamma and beta of the batch norms of the network that makes samples of a target's pictures."""
 
-    slower = 0.1
+    slower = 0.5
 
     def __init__(self, seen: adapt.Pictured) -> None:
         self.moving = seen.moving()
@@ -180,7 +180,7 @@ class Sinkhorn(Value):
     rate: Positive = 0.005
 
     def adapt(self, asked: adapt.Asked) -> adapt.Adapted:
-        return RADA("plain", self.steps, self.rate).adapt(asked)
+        return RADA("plain", self.steps, self.rate, start="source").adapt(asked)
 
     def wrap(self, detector: Detector) -> Detector:
         return adapt.Realigned(detector)
