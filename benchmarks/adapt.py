@@ -202,10 +202,12 @@ KEPT = 16  # normals that a run keeps
 # The share of good pictures flagged at which kinds are compared.
 FLAGGED = 0.1
 METHODS = (
-    "Nothing()", "Moments()", "Sinkhorn()", "RADA()", "RADA(assignment='mutual')", "RADA(assignment='partial')",
-    "RADA(steps=30, rate=0.001, start='moments')", "RADA(assignment='plain', steps=30, rate=0.001, start='moments')",
-    "RADA(parameters='norm')", "RADA(statistics='target')", "RADA(statistics='mixed')", "Statistics()",
-    "Update(keep=0.7)",
+    "Nothing()", "Moments()", "Sinkhorn()", "RADA()", "RADA(assignment='plain')",
+    "RADA(steps=60, rate=0.005, start='source')",
+    "RADA(assignment='mutual', steps=60, rate=0.005, start='source')",
+    "RADA(assignment='partial', steps=60, rate=0.005, start='source')",
+    "RADA(steps=60, parameters='norm')", "RADA(steps=60, parameters='norm', statistics='target')",
+    "RADA(statistics='mixed')", "Statistics()", "Update(keep=0.7)",
 )  # fmt: skip
 SHARES = (0.0, 0.3, 0.6)
 
@@ -371,7 +373,8 @@ PICTURES: dict[str, Callable[[int], Pictures]] = {
 CHANGES = {"light": (0.6, 0.3, 0.1, 0), "shares": (0.2, 0.3, 0.5, 0), "new kind": (0.4, 0.2, 0.1, 0.3)}
 OLD_KINDS, KIND_SPREADS = CHANGES["light"], np.array([1, 1, 1.6, 1])
 THRESHOLD_METHODS = {
-    "light": ("Moments()", "RADA(steps=100, rate=0.02)"), "shares": ("Nothing()",), "new kind": ("Nothing()",),
+    "light": ("Moments()", "RADA(steps=100, rate=0.02, start='source')"),
+    "shares": ("Nothing()",), "new kind": ("Nothing()",),
 }  # fmt: skip
 LIMIT, DRAWN = 0.05, 100
 

@@ -23,6 +23,7 @@ from tailwise.core.detector import Detector
 from tailwise.core.modality import FEATURE_MAP
 from tailwise.core.problem import Facts, Labelled, Problem
 from tailwise.core.registry import Value, entries, parse_one
+from tailwise.detectors.nearest_neighbours import NearestNeighbours
 from tailwise.errors import InputError
 from tailwise.numerics.metrics import auroc
 from tailwise.runs.display import lines
@@ -30,6 +31,7 @@ from tailwise.runs.scorer import Run
 from tailwise.sources.arrays import from_arrays
 from tailwise.sources.images import ImageFolder
 from tailwise.training import adapt
+from tailwise.training import fit as training_fit
 from tailwise.training.adaptations import rada, tune
 from tailwise.workflows.adapt import worse
 
@@ -175,18 +177,43 @@ def test_a_scaled_and_shifted_target_comes_back(asked: adapt.Asked, rule: str) -
     assert abs(np.median(score(rows(200, 9) * STRETCH + SHIFT)) - usual) < 0.5 * abs(old - usual)
 
 
-def test_alignment_starts_from_moments(asked: adapt.Asked) -> None:
-    """Without a step it is Moments; from there parts lie nearer to the normal ones at the first step already."""
+def test_alignment_starts_from_the_moments_of_what_scores_low(asked: adapt.Asked) -> None:
+    """Anomalies do not move the start; from there parts lie nearer to the normal ones at the first step already."""
     begun = adapt.parse("RADA(steps=1, rate=1e-9)").adapt(asked).detector
-    moments = adapt.parse("Moments()").adapt(asked).detector
     assert isinstance(begun, adapt.Realigned)
-    assert isinstance(moments, adapt.Realigned)
-    torch.testing.assert_close(begun.stretch, moments.stretch)
-    torch.testing.assert_close(begun.shift, moments.shift, rtol=1e-4, atol=1e-4)
+    lowest = asked.target.take(np.sort(asked.lowest(0.7)))
+    start = adapt.by_channel(begun.aligned_data(lowest).read(torch.arange(len(lowest))))
+    for now, then in zip(start, adapt.by_channel(adapt.source_samples(asked, "RADA")), strict=True):
+        torch.testing.assert_close(now, then, rtol=1e-4, atol=1e-4)
     costs = [
         adapt.parse(f"RADA(start={start!r})").adapt(asked).figures["cost_before"] for start in ("source", "moments")
     ]
     assert costs[1] < 0.8 * costs[0]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_kinds_that_are_otherwise_common_are_not_stretched(share: float) -> None:
+    """Generated rows whose kinds change their shares: the default costs nothing, with anomalies in the target or not."""
+    generator = np.random.default_rng(0)
+    centres = 3 * generator.normal(size=(4, 4))
+
+    def normals(count: int, shares: list[float]) -> np.ndarray:
+        return centres[generator.choice(4, count, p=shares)] + generator.normal(size=(count, 4))
+
+    old, new = [0.6, 0.3, 0.1, 0.0], [0.2, 0.3, 0.5, 0.0]
+    detector = NearestNeighbours()
+    train = from_arrays(normals(200, old)).train
+    training_fit.fit(detector, train)
+    odd = round(100 * share)
+    target = from_arrays(np.concatenate([normals(100 - odd, new), 6 * generator.normal(size=(odd, 4))])).train
+    calibration = inference.score(detector, from_arrays(normals(100, old)).train).double().numpy()
+    source = adapt.Source(calibration, train.read(torch.arange(len(train))), True)
+    scores = inference.score(detector, target).double().numpy()
+    made = adapt.parse("RADA()").adapt(adapt.Asked(detector, target, scores, source, torch.Generator().manual_seed(0)))
+    fresh = from_arrays(np.concatenate([normals(500, new), 6 * generator.normal(size=(500, 4))])).train
+    labels = np.repeat([False, True], 500)
+    before, after = (auroc(labels, inference.score(each, fresh).numpy()) for each in (detector, made.detector))
+    assert after > before - 0.02
 
 
 def test_maps_are_aligned_before_anything_reads_them(tmp_path: Path) -> None:

@@ -110,6 +110,10 @@ class Asked:
         """The detector's, for messages."""
         return type(self.detector.trained).__name__
 
+    def lowest(self, share: float) -> np.ndarray:
+        """Places of that share of the target samples that score lowest, one at least."""
+        return np.argsort(self.scores, kind="stable")[: max(1, round(share * len(self.scores)))]
+
 
 @dataclass(frozen=True, eq=False)
 class Adapted:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,6 +26,8 @@ _ENTROPY, _ROUNDS = 0.05, 40
 _BATCH = 8
 # What `partial` transports of either side.
 _TRANSPORTED = 0.8
+# Of the target so much is like a normal, by its scores: anomalies inflate a deviation (LOG.md has other shares).
+_NORMAL_LOOKING = 0.7
 # Costs of so many draws are averaged where they are compared.
 _DRAWS = 4
 _FORBIDDEN = 1e3
@@ -51,8 +54,9 @@ class RADA(Value):
         statistics: of these batch norms: "source": as they are; "target": so that they give the target's pictures the
             means and deviations that they give the pictures that the run keeps; "mixed": so that they do of the mean of
             both, in which n pictures of the target have the weight n / (n + 16).
-        start: how a channel starts: "moments": with the mean and the deviation of the old normals, as `Moments` gives
-            them; "source": as it is, from where it takes some 60 steps of 0.005. Norms start as they are.
+        start: how a channel starts: "moments": the seven tenths of the target that score lowest get the mean and the
+            deviation of the old normals; "source": as it is, from where it takes some 60 steps of 0.005. Norms start as
+            they are.
     """
 
     assignment: Literal["prototype", "mutual", "partial", "plain"] = "prototype"
@@ -129,7 +133,8 @@ class _Channels:
 
     def __init__(self, asked: adapt.Asked, seen: adapt.Pictured | None, start: str) -> None:
         self.target, self.seen = asked.target, seen
-        self.mean, self.spread = adapt.by_channel(asked.target.read(torch.arange(len(asked.target))))
+        part = asked.lowest(_NORMAL_LOOKING) if start == "moments" else np.arange(len(asked.target))
+        self.mean, self.spread = adapt.by_channel(asked.target.read(torch.from_numpy(part)))
         self.stretch, self.shift = torch.ones_like(self.mean), torch.zeros_like(self.mean)
         if start == "moments":
             mean, spread = adapt.by_channel(adapt.source_samples(asked, "RADA"))

@@ -94,7 +94,7 @@ class Update(Value):
             )
         if vetoed := adapt.nothing_to_gain(asked):
             return vetoed
-        lowest = np.argsort(asked.scores, kind="stable")[: max(1, round(self.keep * len(asked.scores)))]
+        lowest = asked.lowest(self.keep)
         made = copy.deepcopy(asked.detector)
         made.update(asked.target.take(np.sort(lowest)), torch.ones(len(lowest)))
         return adapt.accepted(asked, made, {"added": float(len(lowest))})
