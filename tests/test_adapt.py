@@ -193,7 +193,7 @@ def test_alignment_starts_from_the_moments_of_what_scores_low(asked: adapt.Asked
 
 @pytest.mark.parametrize("share", [0.0, 0.3])
 def test_kinds_that_are_otherwise_common_are_not_stretched(share: float) -> None:
-    """Generated rows whose kinds change their shares: the default costs nothing, with anomalies in the target or not."""
+    """Generated rows whose kinds change their shares: the default costs nothing, with anomalies among them or not."""
     generator = np.random.default_rng(0)
     centres = 3 * generator.normal(size=(4, 4))
 
