@@ -93,13 +93,25 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
         # those of feature maps are long.
         step = max(1, _SMALL_BLOCK // max(1, wide * query.shape[1]))
         parts = zip(export_ops.blocks(block, step), export_ops.blocks(near, step), strict=True)
-        apart = torch.cat([_apart(part, reference[at]) for part, at in parts])
+        apart = torch.cat([_apart(part, _rows(reference, at)) for part, at in parts])
         smallest, order = export_ops.smallest(apart, k)
         distances.append(smallest)
         indices.append(near.gather(1, order))
     if not distances:
         return query.new_empty(0, k, dtype=export_ops.precise(query.device)), query.new_empty(0, k, dtype=torch.long)
     return torch.cat(distances), torch.cat(indices)
+
+
+def _rows(points: Tensor, at: Tensor) -> Tensor:
+    """Rows [q, k, d] at places [q, k]; index_select takes half of the time of indexing."""
+    return points[at] if export_ops.tracing() else points.index_select(0, at.flatten()).unflatten(0, at.shape)
+
+
+def _in_order(places: Tensor) -> Tensor:
+    """Places [n, k] with each row in order; numpy sorts whole numbers in a tenth of the time that torch takes."""
+    if export_ops.tracing() or places.device.type != "cpu":
+        return places.sort(1).values
+    return torch.from_numpy(np.sort(places.numpy(), axis=1))
 
 
 def _apart(points: Tensor, others: Tensor) -> Tensor:
@@ -152,7 +164,7 @@ def _compared_with_all(query: Tensor, reference: Tensor, wide: int) -> Iterator[
     for block in export_ops.blocks(query, step):
         into = None if memory is None else memory[: len(block)]
         squared = torch.addmm(norms, block.detach(), reference.T, alpha=-2, out=into)
-        yield block, _smallest_columns(squared, wide).sort(1).values, squared
+        yield block, _in_order(_smallest_columns(squared, wide)), squared
 
 
 def _exact_candidates(given: Tensor, query: Tensor, reference: Tensor) -> _Candidates:
@@ -299,7 +311,7 @@ class _Cells:
     def candidates(self, query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What `_all_candidates` gives, but for those that lie in cells farther away."""
         for block in query.split(_QUERIES):
-            yield block, self._order[self._nearest(block, wide)].sort(1).values
+            yield block, _in_order(self._order[self._nearest(block, wide)])
 
     def _nearest(self, query: Tensor, k: int) -> Tensor:
         """Places [q, k] of near points."""
@@ -382,7 +394,12 @@ def without_self(distances: Tensor, indices: Tensor, itself: Tensor) -> tuple[Te
 
     A row that does not hold itself loses its last, the farthest.
     """
-    order = export_ops.smallest((indices == itself[:, None]).float(), indices.shape[1] - 1)[1]
+    found = indices == itself[:, None]
+    if export_ops.tracing():
+        order = export_ops.smallest(found.float(), indices.shape[1] - 1)[1]
+    else:
+        kept = torch.arange(indices.shape[1] - 1, device=indices.device)
+        order = kept + (found.cumsum(1)[:, :-1] > 0)
     return distances.gather(1, order), indices.gather(1, order)
 
 
@@ -402,7 +419,7 @@ def beyond(points: Tensor, samples: Tensor, near: Tensor, dtype: torch.dtype | N
     step = max(1, _CACHED_ENTRIES // (near.shape[1] * samples.shape[1]))
     distances = []
     for block, indices in zip(export_ops.blocks(points, step), export_ops.blocks(near, step), strict=True):
-        flat = samples[indices].to(dtype)  # [b, k, d]
+        flat = _rows(samples, indices).to(dtype)  # [b, k, d]
         middle = flat.mean(1, keepdim=True)
         flat = flat - middle if export_ops.tracing() else flat.sub_(middle)
         distances.append(beyond_flat(flat, block[:, None] - middle))
