@@ -275,11 +275,19 @@ def _smallest_columns(values: Tensor, k: int) -> Tensor:
 
 
 def _partitioned(values: Tensor, k: int) -> Tensor:
-    """Columns [n, k], in no order, of the k smallest values of each row [n, m]; numpy finds them three times as fast
-    as torch does."""
+    """Columns [n, k], in no order, of the k smallest values of each row [n, m]; numpy finds the k-th smallest in a
+    fraction of the time that torch takes."""
     if values.device.type != "cpu":
         return values.topk(k, largest=False, sorted=False).indices
-    return torch.from_numpy(np.argpartition(values.numpy(), k - 1, axis=1)[:, :k])
+    numbers = values.numpy()
+    smallest = numbers <= np.partition(numbers, k - 1, axis=1)[:, k - 1 : k]
+    # Where others are equal to it, or numbers are missing, the columns are looked for themselves.
+    odd = np.count_nonzero(smallest, axis=1) != k
+    if odd.any():
+        columns = np.argpartition(numbers[odd], k - 1, axis=1)[:, :k]
+        smallest[odd] = False
+        smallest[np.flatnonzero(odd)[:, None], columns] = True
+    return torch.from_numpy(np.flatnonzero(smallest).reshape(-1, k) % numbers.shape[1])
 
 
 _exact: ContextVar[bool] = ContextVar("exact", default=False)
