@@ -30,7 +30,7 @@ _EXACT_SAMPLES = 8_000
 EXACT_REFERENCE = 100_000
 _BLOCK_ENTRIES, _DISTANCES, _SMALL_BLOCK = 4_000_000, 2_000_000, 1_000_000
 # What fits into a processor's cache is neither written to memory nor read from it again.
-_CACHED_ENTRIES = 50_000
+_CACHED_BYTES = 1_600_000
 # Distances are compared in groups of so many, from so many groups a neighbour on.
 _GROUP, _GROUPS_A_NEIGHBOUR = 16, 4
 # Of rows at least so long, and of at most so many, all products are formed at once: to gather the nearest ones of each
@@ -424,7 +424,7 @@ def beyond(points: Tensor, samples: Tensor, near: Tensor, dtype: torch.dtype | N
         dtype = precise if samples.shape[1] <= _FEW_AXES else points.dtype
     along_axes = near.shape[1] > samples.shape[1] and not export_ops.tracing()
     beyond_flat = _beyond_along_axes if along_axes else _beyond_among_neighbours
-    step = max(1, _CACHED_ENTRIES // (near.shape[1] * samples.shape[1]))
+    step = max(1, _CACHED_BYTES // (dtype.itemsize * near.shape[1] * samples.shape[1]))
     distances = []
     for block, indices in zip(export_ops.blocks(points, step), export_ops.blocks(near, step), strict=True):
         flat = _rows(samples, indices).to(dtype)  # [b, k, d]
