@@ -89,4 +89,4 @@ def test_values_without_an_option_are_those_of_the_code() -> None:
     assert f"`auto`: {modality.ROW.detector} for rows" in PAGE
     assert {each.detector for each in (modality.IMAGE, modality.SPECTRUM)} == {"autoencoder"}
     assert f"`auto`: {modality.FEATURE_MAP.detector} for images that a backbone reads" in PAGE
-    assert [Training().epochs_for(n) for n in (10, 256 * 60)] == [300, 30]
+    assert [Training().epochs_for(n) for n in (10, 256 * 60, 170_000, 1_000_000, 10_000_000)] == [300, 30, 30, 5, 3]

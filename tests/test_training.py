@@ -91,7 +91,7 @@ class TestValue:
             Training(**options)
 
     @pytest.mark.parametrize(
-        ("samples", "batch_size", "epochs"), [(10, 256, 300), (256 * 20, 256, 75), (10**6, 256, 30)]
+        ("samples", "batch_size", "epochs"), [(10, 256, 300), (256 * 20, 256, 75), (10**5, 256, 30), (10**6, 256, 5)]
     )
     def test_epochs_make_about_1500_steps(self, samples: int, batch_size: int, epochs: int) -> None:
         training = Training(batch_size=batch_size)

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 from ..core.bounds import Bounds, Count, CountFromZero, NotNegative
 from ..core.registry import Value
 
-# Small sets take few steps in an epoch; these bound the epochs chosen when the user names none.
-_STEPS_WANTED = 1_500
-_EPOCHS = (30, 300)
+# Small sets take few steps in an epoch; these bound the epochs chosen when the user names none. Of large ones fewer
+# epochs do, of which the last two thirds are weighted.
+_STEPS_WANTED, _MOST_STEPS = 1_500, 20_000
+_EPOCHS, _FEWEST_OF_MANY = (30, 300), 3
 # More is a slip: a million passes over two samples take an hour.
 Epochs = Annotated[int, Bounds(at_least=1, at_most=1_000_000)]
 
@@ -34,7 +35,8 @@ class Training(Value):
         Training(epochs=40, lr=0.01)
 
     Args:
-        epochs: passes over the data; by default 30 to 300, which make about 1,500 steps.
+        epochs: passes over the data; by default 30 to 300, which make about 1,500 steps, and fewer, but 3, where 30
+            would make more than 20,000.
         batch_size: samples in each step; of a detector of parts, parts.
         lr: learning rate of Adam.
         weight_decay: weight decay of Adam.
@@ -69,7 +71,9 @@ class Training(Value):
         if self.epochs is not None:
             return self.epochs
         fewest, most = _EPOCHS
-        return min(most, max(fewest, math.ceil(_STEPS_WANTED / math.ceil(samples / self.batch_size))))
+        steps = math.ceil(samples / self.batch_size)
+        fewest = min(fewest, max(_FEWEST_OF_MANY, _MOST_STEPS // steps))
+        return min(most, max(fewest, math.ceil(_STEPS_WANTED / steps)))
 
     def steps_for(self, samples: int) -> int:
         """How many steps these epochs have."""
