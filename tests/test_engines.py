@@ -116,7 +116,7 @@ def test_workers_give_the_same_and_a_killed_one_costs_nothing(
     """One cluster for all kinds: workers take seconds to start."""
     if not is_installed(name):
         pytest.skip(f"{name} is not installed")
-    work = engines.Options(name, 2)
+    work, real = engines.Options(name, 2), engines.started
     with engines.started(work) as engine:
         killing = Killing(engine)
         monkeypatch.setattr(engines, "started", lambda _: nullcontext(killing))
@@ -133,6 +133,10 @@ def test_workers_give_the_same_and_a_killed_one_costs_nothing(
             commands.score(home / "run-rows", str(tmp_path / "broken.parquet"), out=tmp_path / "none", work=work)
         assert not list(tmp_path.glob(".writing*"))
         check_benchmark(tmp_path, name)
+        if name == "dask":
+            address = engine.client.cluster.scheduler_address
+            with real(engines.Options(name, scheduler=address)) as joined:
+                assert [done.result() for _, done in joined.each(abs, [-3])] == [3]
     assert killing.killed == 1
 
 
@@ -415,6 +419,8 @@ def test_files_of_a_folder_are_in_natural_order(tmp_path: Path) -> None:
         ({"work": engines.Options("spark")}, "there is no engine 'spark'"),
         ({"work": engines.Options("dask", 0)}, "workers must be from 1 to"),
         ({"work": engines.Options(scheduler="tcp://nowhere:1")}, "a scheduler is that of dask or ray"),
+        ({"work": engines.Options("dask", scheduler="127.0.0.1:1")}, "nobody answers at 127.0.0.1:1"),
+        ({"work": engines.Options("ray", scheduler="here")}, "a scheduler's address is HOST:PORT"),
         ({"out": Path("{home}/rows/scores")}, "lies in the data"),
         ({"out": Path("{home}/nowhere/scores")}, "there is no folder"),
         ({"out": Path("{home}/rows")}, "is there already, and is not written over"),

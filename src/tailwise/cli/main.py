@@ -93,7 +93,7 @@ def _run(arguments: Sequence[str]) -> int:
         _say(f"hint: {_see_help(arguments)}")
         return 2
     except KeyboardInterrupt:
-        _say("interrupted; the same command resumes an unfinished fit")
+        _say("interrupted; the same command resumes an unfinished fit, map or folder of scores")
         return 130
     except BrokenPipeError:
         # The reader of stdout has gone (as `| head` does); there is nobody left to tell.

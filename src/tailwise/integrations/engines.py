@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import re
 import secrets
+import socket
 import sys
 import tempfile
 import warnings
@@ -31,6 +33,8 @@ NAMES = ("local", "dask", "ray")
 _AGAIN = 3
 _MOST_WORKERS = 1_024
 _LOOPBACK = "127.0.0.1"
+# How long a scheduler may take to answer.
+_SECONDS = 10.0
 # What Ray keeps of values that tasks give; ours are small. It takes no less.
 _STORE_BYTES = 80_000_000
 # Nothing is reported, this machine alone can connect, and other packages' variables stay as they are.
@@ -107,7 +111,8 @@ class Options:
 def started(options: Options = Options()) -> Iterator[Engine]:
     """The engine that is asked for, with its workers; they end with the block.
 
-    Workers take one thread each, listen on this machine alone, and report to nobody.
+    Workers take one thread each, listen on this machine alone, and report to nobody. Where a program has started Ray
+    before, its workers do the tasks, as it has set them up.
 
     Raises:
         InputError: there is no such engine, its package is missing, or nobody answers at the scheduler's address.
@@ -118,8 +123,21 @@ def started(options: Options = Options()) -> Iterator[Engine]:
         [1, 2]
     """
     options.check()
+    if options.scheduler is not None:
+        _check_answers(options.scheduler)
     with _STARTERS[options.engine](options) as engine:
         yield engine
+
+
+def _check_answers(address: str) -> None:
+    """Raise an InputError where nobody listens at HOST:PORT: the engines would ask for minutes."""
+    parts = re.fullmatch(r"(?:\w+://)?([^/]+):(\d{1,5})", address)
+    if parts is None:
+        raise InputError(f"a scheduler's address is HOST:PORT or tcp://HOST:PORT: got {address}", "check the address")
+    try:
+        socket.create_connection((parts[1].strip("[]"), int(parts[2])), _SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise WorkersLost(f"nobody answers at {address}: {error}", "is that scheduler running?") from error
 
 
 def attempted(task: Callable[[T], R], item: T) -> Done[R]:
@@ -172,11 +190,12 @@ def _dask(options: Options) -> Iterator[Engine]:
     with dask.config.set(quiet), tempfile.TemporaryDirectory(prefix="tailwise-", ignore_cleanup_errors=True) as folder:
         if options.scheduler is not None:
             try:
-                with Client(options.scheduler, set_as_default=False) as client:
-                    yield _Dask(client)
+                client = Client(options.scheduler, set_as_default=False)
             except OSError as error:
                 message = f"no scheduler of dask answers at {options.scheduler}: {error}"
                 raise WorkersLost(message, "check the address") from error
+            with client:
+                yield _Dask(client)
             return
         try:
             cluster = LocalCluster(
@@ -211,10 +230,13 @@ class _Ray:
 
 @contextmanager
 def _ray(options: Options) -> Iterator[Engine]:
-    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _token()} if options.scheduler is None else {}
+    own = _token() if options.scheduler is None else {}
     with environment(_RAY_ALONE | own), redirect_stdout(sys.stderr):  # it tells of lost workers where results go
         import ray
 
+        if ray.is_initialized():  # a program's own
+            yield _Ray()
+            return
         with tempfile.TemporaryDirectory(prefix="tw-", ignore_cleanup_errors=True) as folder:
             settings: dict[str, Any] = {"address": options.scheduler}
             if options.scheduler is None:
@@ -230,9 +252,12 @@ def _ray(options: Options) -> Iterator[Engine]:
 
 
 @functools.cache
-def _token() -> str:
-    """What workers of Ray ask for, made for this process; Ray remembers the first, and left alone keeps one at home."""
-    return os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)
+def _token() -> dict[str, str]:
+    """What workers of Ray ask for, made for this process; left alone, Ray keeps one at home. It reads these variables
+    once: a program that has imported it before keeps its own settings."""
+    if "ray" in sys.modules:
+        return {}
+    return {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN") or secrets.token_hex(32)}
 
 
 def _start_ray(settings: dict[str, Any]) -> None:
