@@ -85,10 +85,11 @@ class Parts:
             self.folder.mkdir(exist_ok=True)
             try:
                 yield
-            except (CannotWrite, WorkersLost):
-                raise
-            except InputError:
-                self.discard()
+            except BaseException as error:
+                # Bad data would meet the same end again; anything else is worth keeping once there is a part.
+                bad = isinstance(error, InputError) and not isinstance(error, (CannotWrite, WorkersLost))
+                if bad or not any(self.folder.glob(f"*{self.suffix}")):
+                    self.discard()
                 raise
         with suppress(OSError):
             self.lock.unlink(missing_ok=True)
