@@ -464,7 +464,7 @@ standard errors.
 
 """
 # Draws of pictures that chose nothing.
-FRESH = range(20, 24)
+FRESH = {"textures": range(20, 24), "tiles": range(3, 6)}
 DRAWS = {"development": range(3), "fresh": range(110, 116)}
 
 
@@ -484,7 +484,7 @@ def page() -> str:
         here = [
             row for row in found
             if (row["settings"]["part"], row["settings"].get("share")) == (part, share)
-            and (row["settings"]["seed"] in FRESH) == fresh
+            and (row["settings"]["seed"] in FRESH.get(part, ())) == fresh
         ]  # fmt: skip
         if here:
             named = f"{NAMES[part]}{', fresh draws' if fresh else ''}"
