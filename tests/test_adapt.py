@@ -191,29 +191,35 @@ def test_alignment_starts_from_the_moments_of_what_scores_low(asked: adapt.Asked
     assert costs[1] < 0.8 * costs[0]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3])
-def test_kinds_that_are_otherwise_common_are_not_stretched(share: float) -> None:
-    """Generated rows whose kinds change their shares: the default costs nothing, with anomalies among them or not."""
-    generator = np.random.default_rng(0)
+def test_anomalies_do_not_stretch_kinds_that_are_otherwise_common() -> None:
+    """Kinds change their shares, and three tenths of the target are anomalies: the default costs nothing, where the
+    moments of all of the target do."""
+    changes = np.array([[_change(method, seed) for method in ("RADA()", "Moments()")] for seed in range(4, 8)])
+    assert changes[:, 0].min() > -0.02
+    assert changes[:, 1].min() < -0.05
+
+
+def _change(method: str, seed: int) -> float:
+    """By how much adapting changes the AUROC of fresh normals of the target against fresh anomalies."""
+    generator = np.random.default_rng(seed)
     centres = 3 * generator.normal(size=(4, 4))
 
     def normals(count: int, shares: list[float]) -> np.ndarray:
-        return centres[generator.choice(4, count, p=shares)] + generator.normal(size=(count, 4))
+        kind = generator.choice(4, count, p=shares)
+        return centres[kind] + np.array([1, 1, 1.6, 1])[kind, None] * generator.normal(size=(count, 4))
 
     old, new = [0.6, 0.3, 0.1, 0.0], [0.2, 0.3, 0.5, 0.0]
-    detector = NearestNeighbours()
-    train = from_arrays(normals(200, old)).train
+    detector, train = NearestNeighbours(), from_arrays(normals(200, old)).train
     training_fit.fit(detector, train)
-    odd = round(100 * share)
-    target = from_arrays(np.concatenate([normals(100 - odd, new), 6 * generator.normal(size=(odd, 4))])).train
-    calibration = inference.score(detector, from_arrays(normals(100, old)).train).double().numpy()
-    source = adapt.Source(calibration, train.read(torch.arange(len(train))), True)
+    target = from_arrays(np.concatenate([normals(70, new), 6 * generator.normal(size=(30, 4))])).train
+    usual = inference.score(detector, from_arrays(normals(100, old)).train).double().numpy()
+    source = adapt.Source(usual, train.read(torch.arange(len(train))), True)
     scores = inference.score(detector, target).double().numpy()
-    made = adapt.parse("RADA()").adapt(adapt.Asked(detector, target, scores, source, torch.Generator().manual_seed(0)))
+    made = adapt.parse(method).adapt(adapt.Asked(detector, target, scores, source, torch.Generator().manual_seed(0)))
     fresh = from_arrays(np.concatenate([normals(500, new), 6 * generator.normal(size=(500, 4))])).train
     labels = np.repeat([False, True], 500)
     before, after = (auroc(labels, inference.score(each, fresh).numpy()) for each in (detector, made.detector))
-    assert after > before - 0.02
+    return after - before
 
 
 def test_maps_are_aligned_before_anything_reads_them(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -25,6 +25,7 @@ import numpy as np
 
 from ..core import messages
 from ..errors import InputError
+from ..training.environment import environment
 from ..weights.weighting import effective_sample_size
 from . import draws, measures
 from . import methods as benchmark_methods
@@ -93,8 +94,8 @@ def run(
     todo = jobs(suite, profile, part, rows_path)
     cells = sum(len(job.methods) for job in todo)
     messages.progress(f"{cells} cells of {len(todo)} draws to do")
-    environment = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
-    with _environment(environment):
+    variables = dict.fromkeys(_ONE_THREAD, "1") | ({"TAILWISE_DATA": data} if data else {})
+    with environment(variables):
         work = _in_processes(todo, processes) if workers is None or not todo else _by_workers(todo, workers)
         for done, job in enumerate(work, 1):
             messages.progress(f"{done}/{len(todo)}  {_text_of(job.conditions)}")
@@ -302,20 +303,6 @@ def _end_with(heard: Connection, spoken: Connection) -> None:
         os._exit(1)
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Processes started meanwhile see these; afterwards ours is as it was."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
 
 
 def _error_text(error: Exception) -> str:

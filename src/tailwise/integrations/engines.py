@@ -22,6 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from ..core import messages
 from ..errors import InputError
+from ..training.environment import environment
 from .extras import need
 from .named_modules import import_named
 
@@ -273,17 +274,3 @@ def _start_ray(settings: dict[str, Any]) -> None:
 
 _STARTERS = {"local": _local, "dask": _dask, "ray": _ray}
 _PACKAGES = {"dask": "distributed", "ray": "ray"}
-
-
-@contextmanager
-def environment(values: dict[str, str]) -> Iterator[None]:
-    """Processes started meanwhile see these variables; afterwards ours are as they were."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
