@@ -35,8 +35,8 @@ def test_nearest_of_long_rows_keeps_little_at_a_time(monkeypatch):
     query, reference = normal(30, 40_000), normal(60, 40_000, seed=1)
     monkeypatch.setattr(neighbours, "_FEW_LONG", 0)  # as of more than 1,000 rows
     largest = []
-    square = torch.Tensor.square_
-    monkeypatch.setattr(torch.Tensor, "square_", lambda x: largest.append(x.numel()) or square(x))
+    less = torch.Tensor.sub_
+    monkeypatch.setattr(torch.Tensor, "sub_", lambda x, y: largest.append(x.numel()) or less(x, y))
     distances, indices = nearest(query, reference, 20)
     assert max(largest) <= 4_000_000
     peer_distances, peer_indices = NearestNeighbors(n_neighbors=20).fit(reference.numpy()).kneighbors(query.numpy())
@@ -97,22 +97,23 @@ def test_a_distance_to_a_flat_is_that_of_ridge_regression(numbers, near):
     np.testing.assert_allclose(single, expected, rtol=1e-3, atol=1e-4 * np.median(expected))
 
 
-@pytest.mark.parametrize("values", ["apart", "equal", "infinite"])
-def test_the_nearest_of_many_are_told_by_comparing_few(values, monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randn(7, 10_003, generator=generator)
-    rows = (
-        rows.round() if values == "equal" else torch.where(rows > 1, torch.inf, rows) if values == "infinite" else rows
-    )
-    compared = []
-    partitioned = neighbours._partitioned
-    monkeypatch.setattr(
-        neighbours, "_partitioned", lambda many, k: compared.append(many.shape[1]) or partitioned(many, k)
-    )
-    columns = neighbours._smallest_columns(rows, 20)
-    assert len(set(columns[0].tolist())) == 20
-    assert torch.equal(rows.gather(1, columns).sort(1).values, rows.sort(1).values[:, :20])
-    assert sum(compared) < rows.shape[1] / 8
+@pytest.mark.parametrize("count", [400, 1_003, 10_003])
+@pytest.mark.parametrize("values", ["apart", "equal", "infinite", "missing"])
+def test_the_smallest_of_each_row_are_told_with_few_others(values, count):
+    rows = torch.randn(7, count, generator=torch.Generator().manual_seed(0))
+    if values == "equal":
+        rows = rows.round()
+    elif values != "apart":
+        rows[rows > 1] = torch.inf if values == "infinite" else torch.nan
+        rows[0, 15:] = rows[0, 15:].abs() * (torch.inf if values == "infinite" else torch.nan)
+    columns, highest = neighbours._smallest_columns(rows, 20)
+    assert columns.shape[1] <= 30
+    for row, found, limit in zip(rows, columns, highest, strict=True):
+        found = found[found >= 0]
+        assert torch.equal(found, found.unique())
+        ordered, expected = (np.sort(each.numpy())[:20] for each in (row[found], row))
+        np.testing.assert_array_equal(ordered, expected)
+        assert not (row[found] > limit).any()
 
 
 def test_few_long_rows_are_compared_by_their_products(monkeypatch):

@@ -397,4 +397,4 @@ def _axes_of(samples: Tensor, *, count: int, small: Modality, pixels: int, seed:
 
 
 def _batches(data: Data) -> Iterator[Batch]:
-    return data.batches(inference.batch_size_for(data.sample_shape, 1_024))
+    return data.batches(inference.batch_size_for(data.sample_shape, 4_096))

@@ -21,6 +21,7 @@ import numpy as np
 import scipy
 
 from ..errors import InputError
+from ..numerics import intervals
 from .clusters import NONE
 
 LEVEL = 0.05
@@ -243,8 +244,7 @@ def _share_p(then: np.ndarray, now: np.ndarray) -> float:
 
 def _more_p(then: np.ndarray, now: np.ndarray) -> float:
     """Whether a share grew: Fisher's exact test, one-sided."""
-    table = [[now.sum(), (~now).sum()], [then.sum(), (~then).sum()]]
-    return float(scipy.stats.fisher_exact(table, alternative="greater").pvalue)
+    return intervals.chance_of_more(int(now.sum()), len(now), int(then.sum()), len(then))
 
 
 def _score_p(then: np.ndarray, now: np.ndarray) -> float:

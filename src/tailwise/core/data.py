@@ -20,6 +20,8 @@ from .context import Context, Graph
 from .modality import Modality, infer
 from .readers import Moved, Reader, moved, read, read_in_order, select
 
+_NAMES_AT_ONCE = 4_096
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -52,6 +54,11 @@ def graph_of(batch: Batch, name: str) -> Graph:
 
 class MadeNames(Sequence[str]):
     """Names that are made when they are asked for, as those of a million pixels are."""
+
+    def __iter__(self) -> Iterator[str]:
+        # Many at a time: what makes one name has little more to do for thousands.
+        for first in range(0, len(self), _NAMES_AT_ONCE):
+            yield from self[first : first + _NAMES_AT_ONCE]
 
     @abstractmethod
     def take(self, index: np.ndarray) -> Sequence[str]:

@@ -17,6 +17,8 @@ from .readers import Reader, source_of
 _BATCH = 1_024
 # Digests of the samples of each Reader by their place in it: what stays on disk is read once for them.
 _of_readers = WeakIdKeyDictionary()
+# Those of samples in memory, with the version of the tensor that they are of: a fit asks five times.
+_of_tensors = WeakIdKeyDictionary()
 
 
 def digest(content: bytes) -> bytes:
@@ -34,8 +36,17 @@ def sample_digests(samples: Tensor) -> list[bytes]:
 def digests(data: Data) -> list[bytes]:
     """A digest of each sample's values [n]: equal samples, equal digests. A node's tells its neighbours' values too:
     nodes of the same attributes among others are no copies."""
-    own = _computed(data) if isinstance(data.samples, Tensor) else _remembered(data, *source_of(data.samples))
+    samples = data.samples
+    own = _of_memory(data, samples) if isinstance(samples, Tensor) else _remembered(data, *source_of(samples))
     return own if not isinstance(data.context, Graph) else _with_neighbours(own, data.context)
+
+
+def _of_memory(data: Data, samples: Tensor) -> list[bytes]:
+    version, known = _of_tensors.get(samples, (None, []))
+    if version != samples._version:
+        known = _computed(data)
+        _of_tensors[samples] = samples._version, known
+    return list(known)
 
 
 def _remembered(data: Data, source: Reader, index: Tensor) -> list[bytes]:

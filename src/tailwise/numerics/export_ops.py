@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -63,8 +64,17 @@ def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if tracing():
         lowest = values.topk(k, 1, largest=False)
         return lowest.values, lowest.indices
-    ordered, places = values.sort(dim=1, stable=True)
-    return ordered[:, :k], places[:, :k]
+    if values.device.type != "cpu":
+        ordered, places = values.sort(dim=1, stable=True)
+        return ordered[:, :k], places[:, :k]
+    numbers = values.detach().numpy()
+    # Four times as fast as an order that keeps equal ones apart, which few rows need.
+    order = np.argsort(numbers, axis=1)
+    lowest = np.take_along_axis(numbers, order[:, : k + 1], axis=1)
+    odd = ~(lowest[:, 1:] > lowest[:, :-1]).all(1)
+    order[odd] = np.argsort(numbers[odd], axis=1, kind="stable")
+    places = torch.from_numpy(np.ascontiguousarray(order[:, :k]))
+    return values.gather(1, places), places
 
 
 def precise(device: torch.device) -> torch.dtype:

@@ -18,8 +18,7 @@ Metric = Callable[[np.ndarray, np.ndarray], float]
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float:
     """Area under the ROC curve: the chance that an anomaly scores above a normal, ties counted half."""
     labels, scores = _checked(labels, scores)
-    _, place, count = np.unique(scores, return_inverse=True, return_counts=True)
-    rank = (np.cumsum(count) - (count - 1) / 2)[place]  # mid-ranks, from 1
+    rank = _mid_ranks(scores)
     anomalies, n = int(labels.sum()), len(labels)
     return float((rank[labels].sum() - anomalies * (anomalies + 1) / 2) / (anomalies * (n - anomalies)))
 
@@ -30,6 +29,14 @@ def aupr(labels: np.ndarray, scores: np.ndarray) -> float:
     hits, alarms = _cumulative(labels, scores)
     gained = np.diff(hits, prepend=0)
     return float((gained * hits / (hits + alarms)).sum() / labels.sum())
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's correlation of numbers [n] and [n], NaN where either are all equal; `scipy.stats`, which has it, takes
+    most of a second to import."""
+    one, other = (_mid_ranks(each) - (len(each) + 1) / 2 for each in (one, other))
+    spread = float((one @ one) * (other @ other))
+    return float(one @ other) / spread**0.5 if spread > 0 else float("nan")
 
 
 def fpr_at_tpr(labels: np.ndarray, scores: np.ndarray, tpr: float = 0.95) -> float:
@@ -56,7 +63,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of `metric`, normals and anomalies resampled apart so that both stay present."""
     labels, scores = _checked(labels, scores)
-    return _resampled(lambda chosen: metric(labels[chosen], scores[chosen]), labels, level, draws, seed)
+    order = np.argsort(-scores, kind="stable")
+    place, ordered = np.argsort(order), (labels[order], scores[order])
+
+    def value(chosen: np.ndarray) -> float:
+        # In order: a metric sorts what is sorted already in a fraction of the time.
+        falling = np.sort(place[chosen])
+        return metric(ordered[0][falling], ordered[1][falling])
+
+    return _resampled(value, labels, level, draws, seed)
 
 
 def bootstrap_difference(
@@ -87,6 +102,12 @@ def _resampled(
     ]
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def _mid_ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks [n] from 1 of numbers [n], the mean of theirs for equal ones."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def _cumulative(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

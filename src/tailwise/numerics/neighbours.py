@@ -31,8 +31,9 @@ EXACT_REFERENCE = 100_000
 _BLOCK_ENTRIES, _DISTANCES, _SMALL_BLOCK = 4_000_000, 2_000_000, 1_000_000
 # What fits into a processor's cache is neither written to memory nor read from it again.
 _CACHED_BYTES = 1_600_000
-# Distances are compared in groups of so many, from so many groups a neighbour on.
-_GROUP, _GROUPS_A_NEIGHBOUR = 16, 4
+# Distances are compared in groups of at most so many, in so many groups a neighbour or more: then hardly ever more than
+# so many beside those that are asked for are as small.
+_GROUP, _GROUPS_A_NEIGHBOUR, _ROOM = 16, 6, 8
 # Of rows at least so long, and of at most so many, all products are formed at once: to gather the nearest ones of each
 # query takes longer, a number about so many times as long as one of a product. Products of double precision tell
 # distances to a hundred-millionth of a row's length.
@@ -57,7 +58,7 @@ _ASKED, _BRIDGED, _REACHED, _PAYS, _FAR_APART = 1_000, 0.005, 50, 0.8, 32
 # Of squares, what single precision may lose in a sum.
 _SAFE = 1e-5
 # So many more than are asked for are compared exactly: rounding must not decide who is among them.
-_SPARE = 8
+_SPARE = 4
 # Samples are tied to so many of their neighbours (chosen with the clusters, see there).
 _TIED = 12
 # A neighbour much farther away than the fourth is of another kind: in a tiny kind there are not enough near ones.
@@ -92,9 +93,10 @@ def nearest(query: Tensor, reference: Tensor, k: int, centred: bool = False) -> 
         # Recomputed from the differences: the product form loses digits for close rows. Few rows at a time, because
         # those of feature maps are long.
         step = max(1, _SMALL_BLOCK // max(1, wide * query.shape[1]))
-        parts = zip(export_ops.blocks(block, step), export_ops.blocks(near, step), strict=True)
+        parts = zip(export_ops.blocks(block, step), export_ops.blocks(near.clamp_min(0), step), strict=True)
         apart = torch.cat([_apart(part, _rows(reference, at)) for part, at in parts])
-        smallest, order = export_ops.smallest(apart, k)
+        # Not a number comes last, after distances that are none themselves.
+        smallest, order = export_ops.smallest(apart.masked_fill(near < 0, torch.nan), k)
         distances.append(smallest)
         indices.append(near.gather(1, order))
     if not distances:
@@ -117,10 +119,8 @@ def _in_order(places: Tensor) -> Tensor:
 def _apart(points: Tensor, others: Tensor) -> Tensor:
     """Distances [b, k] of points [b, d] to others [b, k, d], each to its own; what is in these is lost."""
     if export_ops.tracing():
-        others = (points[:, None] - others).square()
-    else:
-        others.sub_(points[:, None]).square_()
-    return others.sum(2, dtype=export_ops.precise(points.device)).sqrt()
+        return (points[:, None] - others).square().sum(2, dtype=export_ops.precise(points.device)).sqrt()
+    return torch.linalg.vector_norm(others.sub_(points[:, None]), dim=2, dtype=export_ops.precise(points.device))
 
 
 def _are_few_long(reference: Tensor) -> bool:
@@ -151,12 +151,13 @@ _Candidates: TypeAlias = Callable[[Tensor, Tensor, int], Iterator[tuple[Tensor, 
 
 
 def _all_candidates(query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Blocks of the queries [b, d], and which reference rows [b, wide] are nearest, but for rounding, in order."""
+    """Blocks of the queries [b, d], and which reference rows [b, wide or more] are nearest, but for rounding, in order;
+    -1 follows where a query has fewer."""
     return ((block, near) for block, near, _ in _compared_with_all(query, reference, wide))
 
 
 def _compared_with_all(query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """What `_all_candidates` gives, and squared distances [b, m], up to a constant per row, until the next block."""
+    """What `_all_candidates` gives, and the squared distance [b] to the farthest of them, up to a constant per row."""
     norms = reference.square().sum(1)
     step = max(1, _DISTANCES // len(reference))
     # The same memory for each block: new memory costs as much as a third of the product.
@@ -164,7 +165,7 @@ def _compared_with_all(query: Tensor, reference: Tensor, wide: int) -> Iterator[
     for block in export_ops.blocks(query, step):
         into = None if memory is None else memory[: len(block)]
         squared = torch.addmm(norms, block.detach(), reference.T, alpha=-2, out=into)
-        yield block, _in_order(_smallest_columns(squared, wide)), squared
+        yield block, *_smallest_columns(squared, wide)
 
 
 def _exact_candidates(given: Tensor, query: Tensor, reference: Tensor) -> _Candidates:
@@ -212,7 +213,8 @@ class _Regions:
         asked = points[torch.randperm(len(points), generator=generator)[:_ASKED]]
         # A smaller kind has neighbours in all others, and joins none.
         wide = math.ceil(_BRIDGED * len(points))
-        reach = torch.cat([self._reach(*found) for found in _compared_with_all(asked, points, min(wide, _REACHED))])
+        compared = _compared_with_all(asked, points, min(wide, _REACHED))
+        reach = torch.cat([self._reach(block, farthest) for block, _, farthest in compared])
         cell, lower = self._cells_of(asked)
         may = torch.zeros(2 * [len(self._centres)]).index_add_(0, cell, (lower <= reach[:, None]).float())
         tied = (may > _BRIDGED * len(asked)).numpy()
@@ -223,11 +225,10 @@ class _Regions:
         apart = (_distances(query, self._centres) + query.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
         return apart.argmin(1), apart - self._radii
 
-    def _reach(self, query: Tensor, near: Tensor, squared: Tensor) -> Tensor:
-        """The distance [q] to the farthest of what is near [q, k], and a little more than rounding may make of it."""
+    def _reach(self, query: Tensor, squared: Tensor) -> Tensor:
+        """A distance [q] that is squared up to a constant per query, and a little more than rounding may make of it."""
         size = query.square().sum(1)
-        farthest = squared.gather(1, near).amax(1) + size
-        return farthest.clamp_min(0).sqrt() + (_SAFE * (size + self._largest)).sqrt()
+        return (squared + size).clamp_min(0).sqrt() + (_SAFE * (size + self._largest)).sqrt()
 
     def candidates(self, query: Tensor, reference: Tensor, wide: int) -> Iterator[tuple[Tensor, Tensor]]:
         """What `_all_candidates` gives."""
@@ -237,17 +238,16 @@ class _Regions:
     def _nearest(self, query: Tensor, reference: Tensor, wide: int) -> Tensor:
         cell, lower = self._cells_of(query)
         region = self._region_of_cell[cell]
-        found = torch.zeros(len(query), wide, dtype=torch.long)
+        found = torch.zeros(len(query), wide + _ROOM, dtype=torch.long)
         reach = torch.full((len(query),), torch.inf)
         for each, (members, points) in enumerate(zip(self._members, self._points, strict=True)):
             inside = (region == each).nonzero().flatten()
             if len(members) < wide or not len(inside):
                 continue
-            blocks = [
-                (near, self._reach(block, near, squared))
-                for block, near, squared in _compared_with_all(query[inside], points, wide)
-            ]
-            found[inside] = members[torch.cat([near for near, _ in blocks])]
+            compared = _compared_with_all(query[inside], points, wide)
+            blocks = [(near, self._reach(block, farthest)) for block, near, farthest in compared]
+            near = torch.cat([near for near, _ in blocks])
+            found[inside] = torch.where(near < 0, near, members[near.clamp_min(0)])
             reach[inside] = torch.cat([farthest for _, farthest in blocks])
         elsewhere = self._region_of_cell != region[:, None]
         rest = (elsewhere & ~(lower > reach[:, None])).any(1).nonzero().flatten()
@@ -256,38 +256,29 @@ class _Regions:
         return found
 
 
-def _smallest_columns(values: Tensor, k: int) -> Tensor:
-    """Columns [n, k], in no order, of the k smallest values of each row [n, m].
+def _smallest_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Columns [n, k or more], in order, of the k smallest values of each row [n, m] and of at most a few more, -1 where
+    a row has fewer; and a value [n] that none of these exceeds.
 
-    They lie in the k groups of columns whose smallest are smallest: so many values are compared one by one, not all.
+    The k-th smallest of the smallest values of groups is such a one, and hardly any other value lies below it.
     """
-    groups = values.shape[1] // _GROUP
-    if export_ops.tracing():
-        return values.topk(k, largest=False, sorted=False).indices
-    if groups < _GROUPS_A_NEIGHBOUR * k:
-        return _partitioned(values, k)
-    smallest = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups)).amin(1)
-    places = torch.arange(0, groups * _GROUP, groups, device=values.device)
-    rest = torch.arange(groups * _GROUP, values.shape[1], device=values.device)
-    columns = (_partitioned(smallest, k)[:, None] + places[:, None]).flatten(1)
-    columns = torch.cat([columns, rest.expand(len(values), -1)], 1)
-    return columns.gather(1, _partitioned(values.gather(1, columns), k))
-
-
-def _partitioned(values: Tensor, k: int) -> Tensor:
-    """Columns [n, k], in no order, of the k smallest values of each row [n, m]; numpy finds the k-th smallest in a
-    fraction of the time that torch takes."""
-    if values.device.type != "cpu":
-        return values.topk(k, largest=False, sorted=False).indices
+    if export_ops.tracing() or values.device.type != "cpu":
+        smallest = values.topk(k, largest=False, sorted=False)
+        return smallest.indices.sort(1).values, smallest.values.amax(1)
     numbers = values.numpy()
-    smallest = numbers <= np.partition(numbers, k - 1, axis=1)[:, k - 1 : k]
-    # Where others are equal to it, or numbers are missing, the columns are looked for themselves.
-    odd = np.count_nonzero(smallest, axis=1) != k
-    if odd.any():
-        columns = np.argpartition(numbers[odd], k - 1, axis=1)[:, :k]
-        smallest[odd] = False
-        smallest[np.flatnonzero(odd)[:, None], columns] = True
-    return torch.from_numpy(np.flatnonzero(smallest).reshape(-1, k) % numbers.shape[1])
+    # Torch forms minima faster, and numpy finds the k-th smallest in a fraction of the time.
+    size = min(_GROUP, numbers.shape[1] // (_GROUPS_A_NEIGHBOUR * k))
+    groups = numbers.shape[1] // max(1, size)
+    few = values[:, : groups * size].unflatten(1, (size, groups)).amin(1).numpy() if size > 1 else numbers
+    highest = np.partition(few, k - 1, axis=1)[:, k - 1 : k]
+    row, column = np.divmod(np.flatnonzero(numbers <= highest), numbers.shape[1])
+    counts = np.bincount(row, minlength=len(numbers))
+    # Where many are equal, or numbers are missing, the columns are looked for themselves.
+    odd = (counts < k) | (counts > k + _ROOM)
+    columns = np.full((len(numbers), k + _ROOM), -1)
+    columns[np.arange(k + _ROOM) < np.where(odd, 0, counts)[:, None]] = column[~odd[row]] if odd.any() else column
+    columns[odd, :k] = np.sort(np.argpartition(numbers[odd], k - 1, axis=1)[:, :k], axis=1)
+    return torch.from_numpy(columns), torch.from_numpy(highest[:, 0])
 
 
 _exact: ContextVar[bool] = ContextVar("exact", default=False)
@@ -571,18 +562,33 @@ def walk_spread(points: Tensor, doublings: int = 5, seed: int = 0) -> Tensor:
     # Equal samples have no kinds, whatever the order in which their neighbours are listed.
     if len(walkers) < 3 or bool((walkers == walkers[0]).all()):
         return torch.ones(len(points), device=points.device)
-    tied = ties(walkers - walkers.mean(0), seed).toarray().astype(np.float32)
-    # A sample without ties stays where it is.
-    np.fill_diagonal(tied, tied.diagonal() + _STAY)
-    degree = tied.sum(1)
-    # Chances are not symmetric, but they are for roots of degrees: numpy forms half of such a product.
-    step = tied / np.sqrt(degree[:, None] * degree)
-    for _ in range(doublings):
-        step = step @ step.T
-    spread = torch.from_numpy(degree / (np.square(step) @ degree) / len(walkers))
+    tied = ties(walkers - walkers.mean(0), seed)
+    # No walk leaves what is tied together: the products of each such group take a fraction of those of all.
+    groups, group_of = scipy.sparse.csgraph.connected_components(tied, directed=False)
+    reached = np.ones(len(walkers))
+    for group in range(groups):
+        members = np.flatnonzero(group_of == group)
+        if len(members) > 1:
+            reached[members] = _reached(tied[members][:, members], doublings)
+    spread = torch.from_numpy((reached / len(walkers)).astype(np.float32))
     if len(points) > len(walkers):
         spread = spread[nearest(points.float().cpu(), walkers, 1)[1][:, 0]]
     return spread.to(points.device)
+
+
+def _reached(tied: scipy.sparse.csr_matrix, doublings: int) -> np.ndarray:
+    """Over how many of the samples with these ties [n, n] a walk from each [n] spreads in 2^doublings steps."""
+    tied = tied.astype(np.float32) + _STAY * scipy.sparse.identity(tied.shape[0], np.float32, format="csr")
+    degree = np.asarray(tied.sum(1)).ravel()
+    # Chances are not symmetric, but they are for roots of degrees: numpy forms half of such a product.
+    root = scipy.sparse.diags(1 / np.sqrt(degree), format="csr", dtype=np.float32)
+    step = root @ tied @ root
+    # In two steps few samples are reached.
+    step = (step @ step.T if doublings else step).toarray()
+    for _ in range(doublings - 1):
+        step = step @ step.T
+    reached: np.ndarray = degree / (np.square(step) @ degree)
+    return reached
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

@@ -9,9 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import scipy.ndimage
+import scipy
 import torch
-from scipy.spatial import cKDTree
 from torch.nn.functional import adaptive_avg_pool2d
 
 from . import point_features
@@ -108,7 +107,7 @@ def cell_patches(xyz: np.ndarray, size: tuple[int, int], radius: float | None = 
     if not found.any() or whole.sum() < 2:
         return result
     cloud = points[whole]
-    place = cKDTree(cloud).query(means[:, found].T)[1]
+    place = scipy.spatial.cKDTree(cloud).query(means[:, found].T)[1]
     result[:, found] = point_patches(cloud, radius, facing(points, whole), place, directions(points, whole)[1]).T
     return _filled(result, found)
 

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.sparse
-from scipy.spatial import cKDTree
+import scipy
 
 BINS = 11
 # Numbers of a point's histogram.
@@ -39,9 +38,11 @@ class Neighbours:
     apart: np.ndarray
 
     @classmethod
-    def within(cls, points: np.ndarray, radius: float, most: int, tree: cKDTree | None = None) -> Neighbours:
+    def within(
+        cls, points: np.ndarray, radius: float, most: int, tree: scipy.spatial.cKDTree | None = None
+    ) -> Neighbours:
         """The nearest neighbours [n, 3] within a radius, `most` with the point itself."""
-        tree = cKDTree(points) if tree is None else tree
+        tree = scipy.spatial.cKDTree(points) if tree is None else tree
         apart, other = tree.query(points, k=np.arange(1, min(most, len(points)) + 1), distance_upper_bound=radius)
         present = np.isfinite(apart)
         # The first is the point itself, or one at the same place, as Open3D takes it.
@@ -69,7 +70,7 @@ def spacing_of(points: np.ndarray) -> float:
     """
     if len(points) < 2:
         return 0.0
-    return float(np.median(cKDTree(points).query(points, k=2)[0][:, 1]))
+    return float(np.median(scipy.spatial.cKDTree(points).query(points, k=2)[0][:, 1]))
 
 
 def normals_of(points: np.ndarray, radius: float, towards: np.ndarray | None = None) -> np.ndarray:

@@ -7,7 +7,7 @@ another part, in another pose and unit.
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
+import scipy
 
 # Points of a patch.
 PATCH_POINTS = 48
@@ -35,7 +35,7 @@ def patches_of(
     """
     if along is None:
         along = np.linalg.svd(points - points.mean(0), full_matrices=False)[2][0]
-    near = cKDTree(points).query_ball_point(points[place], radius)
+    near = scipy.spatial.cKDTree(points).query_ball_point(points[place], radius)
     result = np.empty((len(place), PATCH_POINTS, 3), np.float32)
     for row, (centre, others) in enumerate(zip(place, near, strict=True)):
         offsets = points[others] - points[centre]

@@ -96,7 +96,8 @@ def _within(data: Data, first: np.ndarray, held_out: np.ndarray, samples: str) -
                 f". {spoilt} held-out {samples} are copies of training ones: their scores are too low, so expect more "
                 "false alarms than promised"
             )
-    lines = [" = ".join(str(data.names[i]) for i in places[:4]) for places in copies]
+    names = list(data.names)
+    lines = [" = ".join(str(names[i]) for i in places[:4]) for places in copies]
     return _check("copies in the training data", count, message, lines)
 
 
@@ -124,7 +125,8 @@ def _between(problem: Problem, samples: str) -> dict[str, Any]:
         message = f"{len(copies)} of {len(test)} test {samples} equal a training one, so they cannot test the detector"
         wrong = 0 if labels is None else int(sum(bool(labels[i]) for i, _ in copies))
         message += f". {wrong} of them are labelled anomalies, so the training data holds anomalies" if wrong else ""
-    lines = [f"test {test.names[i]} = {name}" for i, name in copies]
+    names = list(test.names)
+    lines = [f"test {names[i]} = {name}" for i, name in copies]
     return _check("training samples in the test data", len(copies), message, lines)
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import scipy
-
 from ..errors import listed
+from ..numerics import intervals
 from .numbers import counted, number, percent
 
 _CHANCE = 0.05
@@ -113,7 +112,7 @@ def worst_kind(rows: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], di
         others = [other["rejected"] for other in rows if other is not row]
         rest: dict[str, Any] = {"count": sum(o["count"] for o in others), "of": sum(o["of"] for o in others)}
         rest["share"] = rest["count"] / rest["of"] if rest["of"] else None
-        table = [[each["count"], each["of"] - each["count"]] for each in (row["rejected"], rest)]
-        if rest["of"] and scipy.stats.fisher_exact(table, alternative="greater").pvalue <= _CHANCE / len(rows):
+        counts = [each[name] for each in (row["rejected"], rest) for name in ("count", "of")]
+        if rest["of"] and intervals.chance_of_more(*counts) <= _CHANCE / len(rows):
             worse.append((row, rest))
     return max(worse, key=lambda pair: pair[0]["rejected"]["share"], default=None)

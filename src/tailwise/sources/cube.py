@@ -390,15 +390,22 @@ class PixelNames(MadeNames):
 
     def __getitem__(self, place):  # type: ignore[no-untyped-def]
         if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
+            return self._made(np.arange(*place.indices(len(self))))
         place = place + len(self) if place < 0 else place
         if not 0 <= place < len(self):
             raise IndexError(place)
-        place = place if self.place is None else int(self.place[place])
-        which = int(np.searchsorted(self._ends, place, side="right"))
-        name, height, width = self.scenes[which]
-        row, column = divmod(place - int(self._ends[which]) + height * width, width)
-        return f"{name}:{row},{column}" if name else f"{row},{column}"
+        return self._made(np.array([place]))[0]
+
+    def _made(self, asked: np.ndarray) -> list[str]:
+        """Names of the pixels at `asked` [m]; all at once, for one by one they take a hundred times as long."""
+        places = asked if self.place is None else self.place[asked]
+        scenes = np.searchsorted(self._ends, places, side="right")
+        sizes = np.array([height * width for _, height, width in self.scenes])
+        widths = np.array([width for _, _, width in self.scenes])
+        rows, columns = np.divmod(places - (self._ends - sizes)[scenes], widths[scenes])
+        before = [f"{name}:" if name else "" for name, _, _ in self.scenes]
+        each = zip(scenes.tolist(), rows.tolist(), columns.tolist(), strict=True)
+        return [f"{before[scene]}{row},{column}" for scene, row, column in each]
 
     def take(self, index: np.ndarray) -> PixelNames:
         return PixelNames(self.scenes, index if self.place is None else self.place[index])

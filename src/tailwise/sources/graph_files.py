@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.sparse
+import scipy
 
 from ..errors import InputError, listed
 from .mat_files import is_hdf5, names_in_mat, read_mat

@@ -270,9 +270,6 @@ class RowNames(MadeNames):
         chosen = range(self.rows)[place] if self.place is None else self.place[place]
         return [str(row) for row in chosen] if isinstance(place, slice) else str(chosen)
 
-    def __iter__(self) -> Iterator[str]:
-        return map(str, range(self.rows) if self.place is None else self.place.tolist())
-
     def take(self, index: np.ndarray) -> RowNames:
         return RowNames(self.rows, index if self.place is None else self.place[index])
 

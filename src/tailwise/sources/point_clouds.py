@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import scipy
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn import functional
 
@@ -214,7 +214,7 @@ class PointClouds(PathSource):
         """[n, channels] of distinct points [n, 3] about their mean."""
         if self.use == "pointnet":
             return _pointnet().point_features(points)
-        around = cKDTree(points).query(points, k=np.arange(1, min(_AVERAGED, len(points)) + 1))[1]
+        around = scipy.spatial.cKDTree(points).query(points, k=np.arange(1, min(_AVERAGED, len(points)) + 1))[1]
         histograms = organised_scans.point_fpfh(points, self.radius)[around].mean(1)
         if self.use == "xyz":
             return histograms

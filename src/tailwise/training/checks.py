@@ -7,14 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import scipy
 import torch
 from torch import Tensor
 
 from ..core import inference
 from ..core.data import Batch, Data
 from ..core.detector import Contrasting, Detector, SelfChecked, Trainable
-from ..numerics.metrics import auroc
+from ..numerics import metrics
 from ..weights.densities import Density
 from ..weights.steps import Importance
 from ..weights.weighting import Weighting, effective_sample_size
@@ -99,7 +98,7 @@ def _agreement(detector: Any, batch: Batch) -> Check:
     if bool((losses == scores).all()):
         rank = 1.0
     else:
-        rank = float(scipy.stats.spearmanr(losses.numpy(), scores.numpy()).statistic) if losses.std() > 0 else 0.0
+        rank = metrics.rank_correlation(losses.numpy(), scores.numpy()) if losses.std() > 0 else 0.0
     ok = math.isfinite(rank) and rank >= _LEAST_AGREEMENT
     return Check("loss and score agree", ok, rank, f"rank correlation of loss and score: {rank:.2f}")
 
@@ -111,7 +110,7 @@ def _contrast(detector: Any, batch: Batch) -> Check:
     samples = detector.score(batch).cpu()
     stood_against = detector.score(Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))).cpu()
     labels = np.repeat([False, True], [len(samples), len(stood_against)])
-    above = auroc(labels, torch.cat([samples, stood_against]).numpy())
+    above = metrics.auroc(labels, torch.cat([samples, stood_against]).numpy())
     message = f"the AUROC of the training anomalies against the samples is {above:.2f}"
     return Check("anomalies of training stand out", above >= _LEAST_CONTRAST, above, message)
 

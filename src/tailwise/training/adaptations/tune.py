@@ -22,6 +22,7 @@ from ...core.detector import Around, Detector, PassesMessages
 from ...core.registry import Value, register
 from ...core.seeding import seeded
 from ...errors import InputError
+from ...numerics import metrics
 from ..adapt import Adapted, Asked
 
 # The share of nodes that is confidently normal in either branch, the second among those of the first.
@@ -273,7 +274,7 @@ def _confident_below(alone: Tensor, beside: Tensor) -> Tensor:
 
 def _rank_kept(before: Tensor, after: Tensor) -> float:
     """Spearman's correlation of two scores [n]; of nodes that all score alike no ranking is kept."""
-    return float(np.nan_to_num(scipy.stats.spearmanr(before.numpy(), after.numpy()).statistic))
+    return float(np.nan_to_num(metrics.rank_correlation(before.numpy(), after.numpy())))
 
 
 def divergence(u: Tensor, v: Tensor) -> Tensor:
