@@ -62,8 +62,8 @@ def smallest(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     ONNX's TopK keeps that order by its definition; torch's keeps none.
     """
     if tracing():
-        lowest = values.topk(k, 1, largest=False)
-        return lowest.values, lowest.indices
+        found = values.topk(k, 1, largest=False)
+        return found.values, found.indices
     if values.device.type != "cpu":
         ordered, places = values.sort(dim=1, stable=True)
         return ordered[:, :k], places[:, :k]

@@ -515,15 +515,16 @@ def principal_axes(
     scale = part.std(0, correction=0) if standardise else torch.ones_like(centre)
     # What hardly varies in the part has no scale of its own; dividing by it would blow up the few that differ.
     scale = torch.where(scale > 1e-6 * centre.abs().clamp_min(1e-30), scale, 1.0)
-    part = (part - centre) / scale
-    dims = min(dims, *part.shape)
-    if part.shape[1] <= max(1_024, len(part)):
-        axes = _eigenvectors(part.T @ part)[:, :dims]  # [d, dims]
-    else:
-        # Of fewer wide samples the small Gram matrix has the same spectrum.
-        axes = part.T @ _eigenvectors(part @ part.T)[:, :dims]
-        axes = axes / axes.norm(dim=0).clamp_min(1e-12)
-    return centre, scale, axes
+    return centre, scale, leading_axes((part - centre) / scale, min(dims, *part.shape))
+
+
+def leading_axes(centred: Tensor, dims: int) -> Tensor:
+    """Leading principal components [d, dims] of samples [n, d] whose mean is 0."""
+    if centred.shape[1] <= max(1_024, len(centred)):
+        return _eigenvectors(centred.T @ centred)[:, :dims]
+    # Of fewer wide samples the small Gram matrix has the same spectrum.
+    axes = centred.T @ _eigenvectors(centred @ centred.T)[:, :dims]
+    return axes / axes.norm(dim=0).clamp_min(1e-12)
 
 
 def _eigenvectors(matrix: Tensor) -> Tensor:
