@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from tailwise.errors import InputError
-from tailwise.numerics.metrics import aupr, auroc, bootstrap_interval, fpr_at_tpr, per_group
+from tailwise.numerics.metrics import aupr, auroc, bootstrap_interval, fpr_at_tpr, per_group, rank_correlation
 
 # Few distinct values, so that ties are the rule.
 cases = st.lists(st.tuples(st.booleans(), st.integers(-3, 3)), min_size=2, max_size=40)
@@ -67,6 +67,18 @@ def test_a_bootstrap_interval_covers_and_repeats():
         covered += low <= truth <= high
     assert covered >= 16  # of 20 at 95 %: fewer has a chance of 3 in 1,000
     assert bootstrap_interval(auroc, labels, scores, draws=200, seed=seed) == (low, high)
+
+
+@pytest.mark.parametrize("of", ["numbers", "few values"])
+def test_rank_correlation_is_scipys(of):
+    from scipy.stats import spearmanr
+
+    one, noise = np.random.default_rng(0).normal(size=(2, 200))
+    other = one + noise
+    if of == "few values":
+        one, other = one.round(), other.round()
+    assert rank_correlation(one, other) == pytest.approx(spearmanr(one, other).statistic, abs=1e-12)
+    assert np.isnan(rank_correlation(one, np.ones(200)))
 
 
 def roc_auc_of_shift(shift):

@@ -267,6 +267,17 @@ def test_a_walk_between_equal_samples_or_of_few_says_nothing():
     assert torch.equal(walk_spread(torch.rand(2, 3)), torch.ones(2))
 
 
+@pytest.mark.parametrize("doublings", [0, 1, 4])
+def test_a_walk_spreads_as_the_powers_of_its_chances(doublings):
+    """Of two kinds that are tied and one that is not, whose walks are followed by themselves."""
+    points, _ = clustered((60, 30), spread=1.0)
+    points = torch.cat([points, points[:20] + 100])
+    ties = neighbours.ties(points - points.mean(0)).toarray() + 0.05 * np.eye(len(points))
+    chances = np.linalg.matrix_power(ties / ties.sum(1, keepdims=True), 2**doublings)
+    expected = 1 / (chances**2).sum(1) / len(points)
+    np.testing.assert_allclose(walk_spread(points, doublings).numpy(), expected, rtol=1e-4)
+
+
 def test_a_long_walk_reaches_its_own_kind_and_no_other():
     """Also where there are more samples than walks, which then stand for those nearest to them."""
     generator = torch.Generator().manual_seed(0)

@@ -506,6 +506,16 @@ def test_none_and_all_of_few_are_told_with_what_they_prove(hits: int, of: int, s
         assert f"{100 * 3.8416 / (of + 3.8416):.0f}" in said
 
 
+@pytest.mark.parametrize("counts", [(0, 5, 0, 9), (5, 5, 0, 9), (3, 40, 100, 4_000), (12, 20, 90, 100), (1, 1, 1, 1)])
+def test_the_chance_of_a_larger_share_is_scipys(counts: tuple[int, int, int, int]) -> None:
+    from scipy.stats import fisher_exact
+
+    hits, of, other_hits, other_of = counts
+    table = [[hits, of - hits], [other_hits, other_of - other_hits]]
+    expected = fisher_exact(table, alternative="greater").pvalue
+    assert intervals.chance_of_more(*counts) == pytest.approx(expected, rel=1e-9)
+
+
 @pytest.mark.parametrize(("count", "of"), [(0, 5), (5, 5), (1, 7), (130, 4_000)])
 def test_intervals_of_shares_are_scipys(count: int, of: int) -> None:
     from scipy.stats import binomtest

@@ -214,6 +214,9 @@ def test_a_folder_of_cubes(tmp_path, monkeypatch):
     problem = source.load()
     assert torch.equal(problem.train.samples, torch.cat([expected(), expected(VALUES[:2])]))
     assert [problem.train.names[i] for i in (19, 20)] == ["b2.npy:3,4", "b10.npy:0,0"]
+    names = problem.train.take(range(1, 30, 3)).names
+    assert list(names) == [names[i] for i in range(10)]
+    assert names[2:9:3] == [names[i] for i in (2, 5, 8)]
     assert [scene["height"] for scene in problem.layout["cubes"]] == [4, 2]
     monkeypatch.setattr(sources_cube, "IN_MEMORY_BYTES", 10)
     index = torch.tensor([25, 1, 19, 20])
