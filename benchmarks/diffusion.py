@@ -175,12 +175,14 @@ class Task:
     weighting: str = ""
     mixed_precision: bool = False
     batch: int = BATCH
+    tested: int | None = None
 
     def settings(self, reading: str) -> dict[str, Any]:
         settings: dict[str, Any] = {"set": self.of, "seed": self.seed, "training": self.training, "steps": self.steps}
         settings |= {"weighting": self.weighting} if self.weighting else {}
         settings |= {"mixed_precision": True} if self.mixed_precision else {}
         settings |= {"batch": self.batch} if self.batch != BATCH else {}
+        settings |= {"tested": self.tested} if self.tested else {}
         return settings | {"reading": reading}
 
     @property
@@ -227,7 +229,7 @@ def run(task: Task, options: argparse.Namespace) -> str:
 
     started = time.perf_counter()
     try:
-        sets = drawn(task.of, task.seed, options.data).fewer(options.most, options.tested or options.most)
+        sets = drawn(task.of, task.seed, options.data).fewer(options.most, task.tested or options.most)
         if task.training in PEERS:
             write(task.training, {"status": "ok"} | peer(task, sets))
             return f"{task.name}: {time.perf_counter() - started:.0f} s"
@@ -440,8 +442,9 @@ def page(found: list[Row]) -> str:
     done = [row for row in found if row["status"] == "ok"]
     text = HEAD
     for of, (name, seeds) in itertools.product((FASHION, TILES), (("development", DEVELOPMENT), ("fresh", FRESH))):
-        here = [row for row in _of(done, set=of) if row["settings"].get("seed") in seeds]
-        text += _section(f"{of}, {name} draws", _budget(here) + table(COLUMNS, _lines(done, of, here)) if here else "")
+        here = [row for row in _of(done, set=of) if row["settings"].get("seed") in seeds and "image_auroc" in row]
+        tables = [_budget(spent) + table(COLUMNS, _lines(done, of, spent)) for spent in _by_budget(here)]
+        text += _section(f"{of}, {name} draws", "\n\n".join(tables))
     text += _section("What the training target does", _lessons(done))
     text += _section("Long tail: the rarest of five kinds", _tail(done))
     return text + _section("64 pixels on a GPU", _large(done))
@@ -455,20 +458,28 @@ def _of(found: list[Row], **settings: Any) -> list[Row]:
     return [row for row in found if all(row["settings"].get(name) == value for name, value in settings.items())]
 
 
+def _by_budget(here: list[Row]) -> list[list[Row]]:
+    """The rows of each budget of training, the largest first, with those of peers on as many test images."""
+    spent = {(_images(row), row["test"]) for row in here if row["settings"]["steps"]}
+    return [
+        [row for row in here if row["test"] == tested and _images(row) in (images, 0)]
+        for images, tested in sorted(spent, reverse=True)
+    ]
+
+
+def _images(row: Row) -> int:
+    """How many images a network was trained on, copies counted; 0 of a peer."""
+    return int(row["settings"]["steps"] * row["settings"].get("batch", BATCH))
+
+
 def _budget(here: list[Row]) -> str:
-    """What the rows of a section spent on each network, and how many images judge the networks and their peers."""
-    read = [row for row in here if "image_auroc" in row]
-    ours, peers = ([row for row in read if (row["settings"]["steps"] > 0) == trained] for trained in (True, False))
-    said = [f"{' or '.join(sorted({_trained(row) for row in ours}))}; {_tested(ours)}"] if ours else []
-    return ". ".join(said + ([f"Peers: {_tested(peers)}"] if peers else [])) + ".\n\n"
+    """What the rows of a table spent on each network, and how many images judge it."""
+    ours = next(row for row in here if row["settings"]["steps"])
+    return f"{_trained(ours)}; {ours['test']} test images.\n\n"
 
 
 def _trained(row: Row) -> str:
     return f"{row['settings']['steps']:,} steps of {row['settings'].get('batch', BATCH)} images"
-
-
-def _tested(found: list[Row]) -> str:
-    return f"{' or '.join(map(str, sorted({row['test'] for row in found})))} test images"
 
 
 def _lines(found: list[Row], of: str, here: list[Row]) -> list[list[str]]:
@@ -504,12 +515,15 @@ def _mean(chosen: list[Row], figure: str, digits: int) -> str:
 
 
 def _lessons(found: list[Row]) -> str:
-    """Errors of the estimate of one pass, a line a set and step: mean over seeds, and in how many it is the smaller."""
+    """Errors of the estimate of one pass, a line a set, budget and step: mean over seeds, and in how many it is the
+    smaller."""
     lines = []
-    for of, step in itertools.product((FASHION, TILES), LESSON_STEPS):
+    read = [row for row in found if str(row["settings"].get("reading", "")).startswith("lesson")]
+    budgets = sorted({_images(row) for row in read}, reverse=True)
+    for of, images, step in itertools.product((FASHION, TILES), budgets, LESSON_STEPS):
+        here = [row for row in _of(read, set=of, reading=f"lesson, {step}") if _images(row) == images]
         plain, oriented = (
-            {row["settings"]["seed"]: row for row in _of(found, set=of, training=training, reading=f"lesson, {step}")}
-            for training in (PLAIN, ORIENTED)
+            {row["settings"]["seed"]: row for row in _of(here, training=training)} for training in (PLAIN, ORIENTED)
         )
         both = sorted(plain.keys() & oriented.keys())
         if both:
@@ -588,7 +602,7 @@ def main() -> None:
         drawn(LARGE, 0, None).write(options.folder / f"{LARGE}-0.npz")
     elif options.what == "run":
         asked = [
-            replace(task, batch=options.batch)
+            replace(task, batch=options.batch, tested=options.tested)
             for task in tasks(tuple(options.seeds), options.steps, tuple(options.only))
             if task.of in options.sets
         ]
