@@ -286,7 +286,7 @@ def another(detector: Any, reading: str) -> Any:
     made: Any = registry.parse_one(reading, "detector")
     state = dict(detector.state_dict())
     if reading.startswith("Diffusion"):
-        state.pop("limit")
+        state = {name: value for name, value in state.items() if name not in ("limit", "units")}
     made.restore(detector.sample_shape, state, IMAGE)
     return made.to(inference.device_of(detector)).eval()
 

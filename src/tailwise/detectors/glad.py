@@ -2,8 +2,10 @@
 
 Yao et al., ECCV 2024 (arXiv 2406.07487), in small: on pixels, without an autoencoder before and a text prompt beside
 the network. Departures: nothing is set by a class's test images; the limit of the difference is a quantile over normal
-images that are not learnt from; one start and one lower step serve all; textures come from `pseudo_anomalies`; the mask
-is stretched over 0..1, where the published one stays above 1/2 and so never keeps a part of the input fully.
+images that are not learnt from; one start and one lower step serve all; textures come from `pseudo_anomalies`; whether
+an image and its reconstruction differ is told as the score tells it, by features of all layers and by value, where the
+published difference is that of the last layer's features (LOG.md has what that costs small images); the mask is
+stretched over 0..1, where the published one stays above 1/2 and so never keeps a part of the input fully.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from .components.reconstruction import Rebuilt, Reconstructing, Step
 
 # Share of the kept-out normals that differ by less than the limit.
 _LEVEL = 0.9
-# Share of the places of a feature map, those that differ most, whose mean says how much two images differ.
+# Share of the pixels, those that differ most, whose mean says how much two images differ.
 _PLACES = 0.1
 # Half of the samples are learnt from as they are.
 _ALTERED, _ALTERED_STREAM = 0.5, 52
@@ -61,6 +63,7 @@ class GLAD(Reconstructing):
     """
 
     limit: Tensor
+    units: Tensor
     bank: Tensor
 
     def __init__(
@@ -89,6 +92,7 @@ class GLAD(Reconstructing):
     def build(self, sample_shape: tuple[int, ...]) -> None:
         super().build(sample_shape)
         self.register_buffer("limit", torch.tensor(torch.inf))
+        self.register_buffer("units", torch.ones(2))  # of the differences that are held to the limit
         self.register_buffer("bank", torch.zeros(2, *sample_shape), persistent=False)
 
     def prepare(self, data: Data, w: Tensor) -> None:
@@ -111,8 +115,10 @@ class GLAD(Reconstructing):
         return self._noised(samples + anomaly, noise, step), noise + left / added * anomaly
 
     def _measure(self, held_out: Data, w: Tensor) -> None:
-        """First the limit, by images that nothing stops; then what lies around it."""
+        """First the limit, by images that nothing stops, and in units of these; then what is usual with it."""
         self.limit = torch.full_like(self.limit, torch.inf)
+        super()._measure(held_out, w)
+        self.units = self.usual.clone()
         highest = inference.over_batches(self, held_out, lambda batch: self.rebuild(batch.samples).highest)
         self.limit = diffusion.weighted_quantile(highest, w, _LEVEL).to(self.limit)
         super()._measure(held_out, w)
@@ -127,10 +133,10 @@ class GLAD(Reconstructing):
         if step < self.lowest_step:
             images = torch.where(is_open[:, None, None, None], original, seen.images)
             return Rebuilt(images, torch.where(is_open, step, seen.closed), seen.highest)
-        gap = diffusion.unlikeness(self._maps(original)[-1], self._maps(seen.images)[-1])
+        gap = self._joined(self._gaps(original, seen.images), self.units)
         difference = top_mean(gap, _PLACES)
         closes = is_open & (difference > self.limit)
-        joined = torch.lerp(original, seen.images, self._kept_rebuilt(gap))
+        joined = torch.lerp(original, seen.images, self._kept_rebuilt(gap)[:, None])
         return Rebuilt(
             torch.where(closes[:, None, None, None], joined, seen.images),
             torch.where(closes, step, seen.closed),
@@ -143,12 +149,10 @@ class GLAD(Reconstructing):
         return next((step for step in self._path() if step < self.lowest_step), 0)
 
     def _kept_rebuilt(self, gap: Tensor) -> Tensor:
-        """[n, 1, h, w]: the share of the reconstruction, where it differs from the input by a gap [n, h, w]."""
+        """[n, h, w]: the share of the reconstruction, where it differs from the input by a gap [n, h, w]."""
         if self.mask == "none":
-            share = torch.zeros_like(gap)
-        elif self.mask == "sigmoid":
-            share = gap.sigmoid()
-        else:
-            low, high = gap.amin((1, 2), keepdim=True), gap.amax((1, 2), keepdim=True)
-            share = (gap - low) / (high - low).clamp_min(1e-12)
-        return diffusion.resized(share, self.sample_shape[1:])[:, None]
+            return torch.zeros_like(gap)
+        if self.mask == "sigmoid":
+            return gap.sigmoid()
+        low, high = gap.amin((1, 2), keepdim=True), gap.amax((1, 2), keepdim=True)
+        return (gap - low) / (high - low).clamp_min(1e-12)

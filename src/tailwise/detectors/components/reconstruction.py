@@ -154,7 +154,7 @@ class Reconstructing(ReadsOnce):
         if not self.training:
             noised = self._noised(samples, self.noise, _LOSS_STEP)
             estimate = self._estimate(noised, self._predicted(noised, _LOSS_STEP), _LOSS_STEP)
-            return top_mean(self._joined(self._gaps(samples, estimate)), self.top)
+            return top_mean(self._joined(self._gaps(samples, estimate), self.usual), self.top)
         seeds = counter_rng.seeds_of(batch.samples, int(self.steps))
         self.steps += 1
         step = (counter_rng.uniforms(seeds, 1, _STEP_STREAM)[:, 0] * diffusion.STEPS).long()
@@ -200,7 +200,7 @@ class Reconstructing(ReadsOnce):
         """Images are rebuilt once."""
         read = {"embedding": batch.samples.flatten(1)} if embedding else {}
         if score or map:
-            joined = self._joined(self.differences(batch.samples)[0])
+            joined = self._joined(self.differences(batch.samples)[0], self.usual)
             read |= {"score": top_mean(joined, self.top)} if score else {}
             read |= {"map": joined} if map else {}
         return Reading(**read)
@@ -247,9 +247,9 @@ class Reconstructing(ReadsOnce):
         by_features = torch.stack([diffusion.resized(diffusion.unlikeness(a, b), size) for a, b in maps]).sum(0)
         return torch.stack([by_features, (samples - rebuilt).abs().mean(1)], 1)
 
-    def _joined(self, gaps: Tensor) -> Tensor:
-        """[n, h, w]: both differences [n, 2, h, w] in units of what is usual, joined."""
-        by_features, by_value = (gaps / self.usual[:, None, None]).unbind(1)
+    def _joined(self, gaps: Tensor, units: Tensor) -> Tensor:
+        """[n, h, w]: both differences [n, 2, h, w] in such units [2], joined."""
+        by_features, by_value = (gaps / units[:, None, None]).unbind(1)
         return (by_features + self.pixels * by_value) / (1 + self.pixels)
 
     def _maps(self, standardised: Tensor) -> list[Tensor]:
