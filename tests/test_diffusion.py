@@ -17,6 +17,7 @@ from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.modality import IMAGE
 from tailwise.detectors.components import diffusion
+from tailwise.detectors.components.reconstruction import Rebuilt
 from tailwise.errors import InputError
 from tailwise.numerics import counter_rng
 from tailwise.training.fit import fit, start
@@ -44,6 +45,13 @@ def made(text: str, data: Data | None = None) -> Any:
     detector: Any = registry.parse_one(text, "detector")
     start(detector, bars(60) if data is None else data)
     return detector.eval()
+
+
+class NoFeatures(nn.Module):
+    """Features that see nothing."""
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [torch.zeros_like(images)]
 
 
 class Answers(nn.Module):
@@ -121,6 +129,30 @@ def test_images_close_at_the_limit_or_below_the_lower_step() -> None:
     closed = detector.rebuild(samples).closed
     assert torch.equal(closed > 450, highest > detector.limit)
     assert bool((closed[highest <= detector.limit] == 400).all())
+
+
+def test_what_differs_by_value_alone_is_told_from_what_does_not() -> None:
+    """As the score tells it: the features of a shape are those of a paler one."""
+    detector = made(f"GLAD(start_step=400, lowest_step=200, {SMALL})")
+    detector.features = NoFeatures()
+    samples = detector.standardise(everything(bars(2)))
+    noised = detector._noised(samples, detector.noise, 300)
+    seen = Rebuilt(torch.stack([samples[0], 0.8 * samples[1]]), torch.zeros(2), torch.zeros(2))
+    detector.limit = torch.tensor(0.01)
+    assert torch.allclose(detector._estimate(noised, detector.noise, 300), samples, atol=1e-5)
+    assert detector._adapted(seen, samples, detector.noise.expand_as(samples), 300).closed.tolist() == [0, 300]
+
+
+def test_the_limit_is_in_units_of_kept_out_normals() -> None:
+    data = bars(60)
+    detector = made(f"GLAD(start_step=400, lowest_step=200, {SMALL})", data)
+    detector.settle(data, torch.ones(60))
+    kept = data.take(detector._held_out(everything(data)).nonzero().flatten())
+    limit, units = detector.limit.clone(), detector.units.clone()
+    detector.limit = torch.tensor(torch.inf)
+    free = detector.rebuild(everything(kept))
+    assert torch.allclose(units, detector._gaps(detector.standardise(everything(kept)), free.images).mean((0, 2, 3)))
+    assert float(limit) in free.highest.tolist()
 
 
 def test_the_mask_keeps_the_input_where_nothing_differs() -> None:
