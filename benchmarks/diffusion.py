@@ -246,6 +246,8 @@ def run(task: Task, options: argparse.Namespace) -> str:
 def trained(task: Task, sets: Sets, options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """The network, from its file where it was trained before, and what its training took."""
     detector: Any = registry.parse_one(task.training, "detector")
+    # Nobody reads how a fit scores its own training images; every reading sets its own passes.
+    detector.passes = 1
     data = sets.data("train")
     kept = None if options.states is None else options.states / f"{task.name}.safetensors"
     if kept is not None and kept.is_file():
