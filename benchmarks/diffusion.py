@@ -66,7 +66,7 @@ READINGS = (
     "Diffusion(start_step=750)", "Diffusion(start_step=500)", "Diffusion()", "Diffusion(start_step=150)",
     *(
         f"GLAD(start_step={start}, lowest_step={lowest}, mask={mask!r})"
-        for start, lowest in ((750, 350), (750, 200), (500, 200), (400, 100))
+        for start, lowest in ((750, 350), (750, 250), (750, 200), (500, 200), (400, 100))
         for mask in ("none", "minmax", "sigmoid")
     ),
 )  # fmt: skip
