@@ -222,6 +222,8 @@ def _compared_map(run: Path, source: Path, out: Path) -> tuple[int, bool]:
 
 def append(engines: Sequence[str], kinds: Sequence[str], gigabytes: float, kills: int, place: Path | None) -> None:
     """Rows of each kind of data by each engine; what is generated serves all engines."""
+    if place is not None:
+        place.mkdir(parents=True, exist_ok=True)
     for data in kinds:
         with tempfile.TemporaryDirectory(dir=place) as scratch:
             folder = Path(scratch)

@@ -276,7 +276,7 @@ def _smallest_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     # Where many are equal, or numbers are missing, the columns are looked for themselves.
     odd = (counts < k) | (counts > k + _ROOM)
     columns = np.full((len(numbers), k + _ROOM), -1)
-    columns[np.arange(k + _ROOM) < np.where(odd, 0, counts)[:, None]] = column[~odd[row]] if odd.any() else column
+    columns[np.arange(k + _ROOM) < np.where(odd, 0, counts)[:, None]] = column[~odd[row]]
     columns[odd, :k] = np.sort(np.argpartition(numbers[odd], k - 1, axis=1)[:, :k], axis=1)
     return torch.from_numpy(columns), torch.from_numpy(highest[:, 0])
 
