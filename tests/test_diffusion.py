@@ -152,7 +152,7 @@ def test_the_limit_is_in_units_of_kept_out_normals() -> None:
     detector.limit = torch.tensor(torch.inf)
     free = detector.rebuild(everything(kept))
     assert torch.allclose(units, detector._gaps(detector.standardise(everything(kept)), free.images).mean((0, 2, 3)))
-    assert float(limit) in free.highest.tolist()
+    assert any(1e-5 < float(limit / each) - 1 < 2e-4 for each in free.highest)
 
 
 def test_the_mask_keeps_the_input_where_nothing_differs() -> None:
@@ -184,7 +184,8 @@ def test_the_limit_is_a_quantile_over_kept_out_normals_alone() -> None:
     limit = float(detector.limit)
     detector.limit = torch.tensor(torch.inf)
     highest = inference.over_batches(detector, data, lambda batch: detector.rebuild(batch.samples).highest)[kept]
-    assert limit == pytest.approx(float(np.quantile(highest.numpy(), 0.9, method="inverted_cdf")))
+    expected = float(np.quantile(highest.numpy(), 0.9, method="inverted_cdf"))
+    assert limit == pytest.approx(1.0001 * expected, rel=1e-5)
     odd = everything(data).clone()
     odd[~kept] = torch.rand(int((~kept).sum()), 1, 8, 8, generator=torch.Generator().manual_seed(3))
     # Of what else is in the data only samples whose hash is as low could enter.

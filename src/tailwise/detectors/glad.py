@@ -30,6 +30,8 @@ from .components.reconstruction import Rebuilt, Reconstructing, Step
 
 # Share of the kept-out normals that differ by less than the limit.
 _LEVEL = 0.9
+# The limit is one of their differences, which rounding changes with the batch that an image is in.
+_ABOVE_ROUNDING = 1 + 1e-4
 # Share of the pixels, those that differ most, whose mean says how much two images differ.
 _PLACES = 0.1
 # Half of the samples are learnt from as they are.
@@ -120,7 +122,7 @@ class GLAD(Reconstructing):
         super()._measure(held_out, w)
         self.units = self.usual.clone()
         highest = inference.over_batches(self, held_out, lambda batch: self.rebuild(batch.samples).highest)
-        self.limit = diffusion.weighted_quantile(highest, w, _LEVEL).to(self.limit)
+        self.limit = _ABOVE_ROUNDING * diffusion.weighted_quantile(highest, w, _LEVEL).to(self.limit)
         super()._measure(held_out, w)
 
     def _adapted(self, seen: Rebuilt, samples: Tensor, predicted: Tensor, step: int) -> Rebuilt:
