@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from tailwise.core.data import Data
+from tailwise.core.identity import digests
 from tailwise.core.problem import Facts, Labelled, Problem
 from tailwise.core.validation import check_samples
 from tailwise.errors import InputError
@@ -99,3 +100,14 @@ def test_data_has_no_place_for_labels():
 def test_bad_input_is_named(make, said):
     with pytest.raises(InputError, match=said):
         make()
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_digests_are_of_what_the_samples_are_now(inference):
+    with torch.inference_mode(inference):
+        samples = torch.zeros(3, 2)
+        data = Data(samples, ["a", "b", "c"])
+        assert len(set(digests(data))) == 1
+        samples[1] = 1
+        first, second, third = digests(data)
+    assert first == third != second
