@@ -111,3 +111,16 @@ def test_digests_are_of_what_the_samples_are_now(inference):
         samples[1] = 1
         first, second, third = digests(data)
     assert first == third != second
+
+
+def test_a_mask_takes_the_samples_that_it_marks():
+    data = rows(5)
+    mask = torch.tensor([False, False, True, False, True])
+    for given in (mask, mask.numpy(), mask.tolist()):
+        assert list(data.take(given).names) == list(data.take([2, 4]).names)
+
+
+@pytest.mark.parametrize("places", [[0.9, 1.9], [True, False]])
+def test_places_that_are_none_are_refused(places):
+    with pytest.raises(InputError, match="places are whole numbers, or a mask of 5"):
+        rows(5).take(places)

@@ -298,3 +298,14 @@ def test_few_wide_samples_are_left_out_along_their_own_coordinates(standardise, 
     torch.testing.assert_close(scores[1], scores[0], rtol=1e-3, atol=1e-3)
     assert {rows.shape[1] for rows in remembered[: len(remembered) // 2]} == {200}
     assert [rows.shape[1] for rows in remembered[len(remembered) // 2 :]].count(30) > 3
+
+
+def test_training_scores_beyond_the_memory_are_of_samples_left_out(train: Data, monkeypatch) -> None:
+    monkeypatch.setattr(local_scores, "_MOST_SAMPLES", 60)
+    detector = registry.parse_one("nearest-neighbours", "detector")
+    outcome = fit(detector, train)
+    fresh = samples(kinds((190, 10), seed=5))
+    for raw in (None, outcome.scores):
+        scored = local_scores.AUTO.fit(detector, train, raw=raw)
+        middle = float(scored.training_scores.median())
+        assert abs(middle - float(inference.score(scored, fresh).median())) < 0.15

@@ -178,3 +178,17 @@ def test_top_mean_is_that_of_the_sorted_map():
     maps = rand(3, 5, 8)
     assert torch.allclose(top_mean(maps), maps.flatten(1).sort(1).values[:, -4:].mean(1))
     assert torch.equal(top_mean(maps[:, :1, :3]), maps[:, :1, :3].amax((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("losses", "scores"), [("float16", "float16"), ("bfloat16", "bfloat16"), ("float32", "float64")]
+)
+def test_losses_of_any_precision_are_weighed(losses, scores):
+    criterion = ImportanceWeightedLoss(buffer=64, warmup=8)
+    values = rand(32).abs() + 0.1
+    given = values.to(getattr(torch, losses)).requires_grad_()
+    for _ in range(2):
+        loss = criterion(given, values.to(getattr(torch, scores)))
+    loss.backward()
+    assert criterion.effective_sample_share < 1
+    assert bool(torch.isfinite(given.grad).all())

@@ -100,3 +100,10 @@ def test_nothing_guesses_what_a_sample_is_outside_the_modality():
     assert [(path, line) for path, line in guesses if GUESS.search(line)] == []
     assert GUESS.search("if len(data.sample_shape) == 2:")
     assert GUESS.search("if small.dim() == 4:")
+
+
+@pytest.mark.parametrize(
+    ("given", "shrunk"), [((100, 20), (32, 20)), ((8, 40), (8, 32)), ((20, 20), (20, 20)), ((40, 60), (32, 32))]
+)
+def test_images_are_shrunk_to_32_pixels_and_never_enlarged(given, shrunk):
+    assert tuple(IMAGE.shrunk(torch.rand(2, 1, *given)).shape[2:]) == shrunk

@@ -319,3 +319,11 @@ def test_a_point_is_itself_but_for_rounding_and_no_near_one_is():
     line = torch.linspace(-2, 2, 4_000)[:, None]
     distances, _ = nearest(line + 4e-4, line, 4)
     assert not coinciding(distances, line).any()
+
+
+def test_regions_bear_tensors_of_inference():
+    with torch.inference_mode():
+        reference, query = normal(3_000, 4), normal(9_000, 4, seed=1)
+        distances, _ = neighbours.nearest(query, reference, 3)
+    expected, _ = neighbours.nearest(query.clone(), reference.clone(), 3)
+    assert torch.equal(distances, expected)

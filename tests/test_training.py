@@ -311,6 +311,19 @@ class TestHooks:
         with pytest.raises(InputError, match="Gaussian takes none"):
             fit(Gaussian(), rows(), hooks=[CosineSchedule()])
 
+    def test_weights_come_after_the_first_epoch_and_its_round_is_the_first(self, monkeypatch: Any) -> None:
+        rounds: list[int] = []
+        reweigh = Loop._reweigh
+        monkeypatch.setattr(Loop, "_reweigh", lambda loop, round: rounds.append(round) or reweigh(loop, round))
+        for warmup in (None, 0, 1):
+            fit(small(), rows(), parse_weighting("Importance(), Accumulate()"), Training(epochs=2, warmup=warmup))
+        assert rounds == [0, 1, 0, 1, 0, 1]
+
+    def test_a_warmup_that_outlasts_the_training_is_told(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "tailwise")
+        fit(small(), rows(), parse_weighting("Importance()"), Training(epochs=2, warmup=2))
+        assert "weights have no say in this training: warmup 2 of 2 epochs" in caplog.text
+
     def test_no_warmup_still_says_what_the_scores_were_before(self) -> None:
         outcome = fit(small(), rows(), parse_weighting("Importance()"), Training(epochs=2, warmup=0))
         assert outcome.first_scores.min() > 0
@@ -410,3 +423,80 @@ def test_a_device_that_is_not_there_is_refused_before_anything_is_drawn(device: 
     with pytest.raises(InputError), seeded(0, device):
         pass
     assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("spelling", ["AutoEncoder(hidden=(8,), code=2)", "nearest-neighbours"])
+def test_what_has_no_base_weight_has_no_say_in_the_weights_of_others(spelling: str) -> None:
+    known = rows(80)
+    far = torch.randn(8, 5, generator=torch.Generator().manual_seed(1)) * 0.1 + 9
+    all_of_them = Data(torch.cat([known.read(torch.arange(80)), far]), [str(i) for i in range(88)])
+    weighting, training = parse_weighting("Importance(), Smooth(5), Rarity(), Clip()"), Training(3, batch_size=100)
+    expected = fit(registry.parse_one(spelling, "detector"), known, weighting, training)
+    base = torch.ones(88).index_fill(0, torch.arange(80, 88), 0.0)
+    found = fit(registry.parse_one(spelling, "detector"), all_of_them, weighting, training, base_weights=base)
+    assert not found.weights[80:].any()
+    assert float(expected.weights.std()) > 0.05
+    assert torch.allclose(found.weights[:80] / found.weights[:80].mean(), expected.weights, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        (torch.ones(59), r"one base weight a sample: got \[59\] for 60"),
+        (torch.ones(60, 1), "one base weight a sample"),
+        (torch.ones(60).index_fill(0, torch.tensor([7]), math.nan), "base weights must be finite"),
+    ],
+)
+def test_base_weights_that_are_none_are_refused(base: Tensor, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        fit(small(), rows(), base_weights=base)
+
+
+class EverySecond(Hook):
+    """Computes the losses of every second sample of a batch, as one of two processes does."""
+
+    def part(self, batch: Any) -> Tensor:
+        return torch.arange(0, len(batch), 2)
+
+    def whole(self, losses: Tensor, samples: int) -> Tensor:
+        return losses.repeat_interleave(2)[:samples]
+
+
+def test_a_process_takes_the_surroundings_of_its_own_samples() -> None:
+    case = Case(registry.find("detector", "cola").for_contracts)
+    outcome = fit(case.make(), case.data(), training=Training(epochs=1, batch_size=20), hooks=[EverySecond()])
+    assert math.isfinite(outcome.history[0]["loss"])
+
+
+def test_a_detector_from_a_file_learns_on_with_what_no_file_holds() -> None:
+    case = Case(registry.find("detector", "adl").for_contracts)
+    data = case.data()
+    state = dict(case.fit(data, epochs=1).state_dict())
+    restored = case.make()
+    restored.restore(data.sample_shape, state, data.modality)
+    learn(restored, data, training=Training(epochs=1))
+    assert bool(restored.bank.any())
+
+
+def test_a_detector_from_a_file_knows_no_anomalies_and_says_so() -> None:
+    case = Case(registry.find("detector", "dev-net").for_contracts)
+    data = case.data()
+    detector = case.fit(data, epochs=1)
+    learn(detector, data, training=Training(epochs=1))  # one that is still there knows them
+    restored = case.make()
+    restored.restore(data.sample_shape, dict(detector.state_dict()), data.modality)
+    with pytest.raises(InputError, match="needs a few labelled anomalies"):
+        learn(restored, data, training=Training(epochs=1))
+
+
+def test_a_detector_that_cannot_score_is_left_in_its_mode() -> None:
+    detector, data = small(), rows()
+    fit(detector, data, training=Training(epochs=1))
+    detector.train()
+
+    def fails(batch: Any) -> Tensor:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        inference.over_batches(detector, data, fails)
+    assert detector.training

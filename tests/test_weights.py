@@ -568,3 +568,9 @@ def test_absurd_but_finite_numbers_are_computed_or_refused(text, dtype):
         return
     assert torch.isfinite(w).all()
     assert float(w.mean()) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_share_is_not_cut_by_rounding():
+    scores = torch.arange(100.0)
+    assert int((weigh(scores, Trim(0.29)) == 0).sum()) == 29
+    assert int((weigh(scores, Trim(0.58)) == 0).sum()) == 58

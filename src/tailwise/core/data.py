@@ -40,6 +40,16 @@ class Batch:
         return Batch(samples, index, self.context)
 
 
+def _places(index: Tensor | np.ndarray | Sequence[int], count: int) -> Tensor:
+    """Places [b] among so many samples."""
+    found = torch.as_tensor(np.asarray(index))
+    if found.dtype == torch.bool and found.shape == (count,):
+        return found.nonzero().flatten()
+    if len(found) and (found.is_floating_point() or found.dtype == torch.bool):
+        raise InputError(f"places are whole numbers, or a mask of {count}: got {found.dtype} of {list(found.shape)}")
+    return found.long()
+
+
 def graph_of(batch: Batch, name: str) -> Graph:
     """The graph that a batch's samples are nodes of, with its tensors where the samples are; `name` asks for it.
 
@@ -129,8 +139,12 @@ class Data:
         return read(self.samples, index)
 
     def take(self, index: Tensor | np.ndarray | Sequence[int]) -> Data:
-        """The samples at `index`, as data of their own."""
-        index = torch.as_tensor(np.asarray(index), dtype=torch.long)
+        """The samples at `index` [b], or where a mask [n] says so, as data of their own.
+
+        Raises:
+            InputError: places that are no whole numbers, or a mask of another length.
+        """
+        index = _places(index, len(self))
         if torch.equal(index, torch.arange(len(self))):
             return self
         return replace(self, samples=select(self.samples, index), names=self._names(index), context=self._around(index))

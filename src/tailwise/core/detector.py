@@ -222,6 +222,7 @@ class Detector(nn.Module):
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
     `usual_steps` names how many steps it usually takes, and of how many samples, where the user names neither;
+    `knows_anomalies` is set once it was given labelled ones; a detector from a file knows none;
     `sample_shape` and `modality` are set by `start`, before `build`.
 
     Examples:
@@ -266,6 +267,7 @@ class Detector(nn.Module):
     left_out_is_new: bool = False
     maps_are_gradients: bool = False
     planned_steps: int = 0
+    knows_anomalies: bool = False
     usual_steps: tuple[int, int] | None = None
     sample_shape: tuple[int, ...] = ()
     modality: Modality = ROW
@@ -300,6 +302,9 @@ class Detector(nn.Module):
 
     def prepare(self, data: Data, w: Tensor) -> None:
         """Statistics that come before training (standardisation, a centre), with the weights [n] known by then."""
+
+    def remember(self, data: Data, w: Tensor) -> None:
+        """Training samples that steps look at beside their batch; no file holds them, so each training begins so."""
 
     def score(self, batch: Batch) -> Tensor:
         """[sample], higher is more anomalous."""

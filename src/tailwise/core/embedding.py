@@ -12,15 +12,19 @@ from . import inference
 from .data import Data
 
 
-def embedding_of(data: Data, dims: int = 32, gather: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def embedding_of(
+    data: Data, dims: int = 32, gather: Callable[[Tensor], Tensor] | None = None, base: Tensor | None = None
+) -> Tensor:
     """Where weightings look for neighbours: principal components [n, dims] of the samples themselves.
 
     They told kinds apart better than a detector's own bottleneck, and they stand still while it trains. Spectra are
     compared by their angle, as materials are (Kruse et al. 1993): brightness is light and shade. `gather` makes of the
-    samples of one process those of all, whose places are then given.
+    samples of one process those of all, whose places are then given. The components are those of samples whose base
+    weight [n] is not 0.
     """
     small = _small(data) if gather is None else gather(_small(data))
-    return neighbours.principal_components(small, dims, standardise=data.modality.small.units_differ)
+    present = None if base is None or bool((base != 0).all()) else small[base != 0]
+    return neighbours.principal_components(small, dims, of=present, standardise=data.modality.small.units_differ)
 
 
 def embedding_beside(new: Data, data: Data, dims: int = 32) -> tuple[Tensor, Tensor]:

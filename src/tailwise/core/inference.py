@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -15,6 +16,17 @@ from .detector import Detector, Reading
 
 _SCORE_BATCH = 4_096
 _SCORE_ENTRIES = 20_000_000
+
+
+@contextmanager
+def evaluating(detector: Detector) -> Iterator[None]:
+    """In evaluation mode inside, and afterwards in the mode of before."""
+    was_training = detector.training
+    detector.eval()
+    try:
+        yield
+    finally:
+        detector.train(was_training)
 
 
 def score(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
@@ -36,15 +48,11 @@ def readings(
 
     A batch at a time, because maps of a whole data set need not fit into memory.
     """
-    was_training = detector.training
-    detector.eval()
     device = device_of(detector)
-    try:
+    with evaluating(detector):
         for batch in data.batches(batch_size or batch_size_for(data.sample_shape)):
             read = detector.read(batch.to(device), score, map, embedding)
             yield Reading(read.score.float().cpu(), read.map.float().cpu(), read.embedding.float().cpu())
-    finally:
-        detector.train(was_training)
 
 
 def embed(detector: Detector, data: Data, batch_size: int | None = None) -> Tensor:
@@ -57,16 +65,14 @@ def over_batches(
     detector: Detector, data: Data, function: Callable[[Batch], Tensor], batch_size: int | None = None
 ) -> Tensor:
     """What `function` gives for each sample [n, ...], in evaluation mode, on the CPU, float32."""
-    was_training = detector.training
-    detector.eval()
     device = device_of(detector)
     size = batch_size or batch_size_for(data.sample_shape)
     results: list[Tensor | None] = []
     lengths = []
-    for number, batch in enumerate(data.batches(size)):
-        results.append(function(batch.to(device)).float().cpu() if processes.is_own(number) else None)
-        lengths.append(len(batch))
-    detector.train(was_training)
+    with evaluating(detector):
+        for number, batch in enumerate(data.batches(size)):
+            results.append(function(batch.to(device)).float().cpu() if processes.is_own(number) else None)
+            lengths.append(len(batch))
     return processes.joined(results, lengths)
 
 
@@ -84,7 +90,7 @@ def batch_size_for(sample_shape: tuple[int, ...], most: int = _SCORE_BATCH) -> i
 def place(detector: Detector, device: str) -> None:
     """Move a detector to "cpu", "cuda" or "mps"."""
     check_device(device)
-    if device == "mps":
+    if torch.device(device).type == "mps":
         detector.float()  # MPS has no double precision
     detector.to(device)
 

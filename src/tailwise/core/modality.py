@@ -146,7 +146,11 @@ class _Image(Modality):
 
     def shrunk(self, samples: Tensor) -> Tensor:
         """Of at most 32 x 32 pixels."""
-        return nn.functional.adaptive_avg_pool2d(samples, _SMALL_SIDE) if samples.shape[-1] > _SMALL_SIDE else samples
+        height, width = samples.shape[-2:]
+        if max(height, width) <= _SMALL_SIDE:
+            return samples
+        small = min(height, _SMALL_SIDE), min(width, _SMALL_SIDE)
+        return nn.functional.adaptive_avg_pool2d(samples, small)
 
     def by_place(self, samples: Tensor) -> Tensor:
         return samples.flatten(2).transpose(1, 2)

@@ -252,7 +252,8 @@ class FromPictures(Protocol):
 
 
 def joined(parts: Sequence[Labelled]) -> Labelled:
-    """Several sets of samples of one sort as one, in memory, with their groups, "" where a set has none, and masks.
+    """Several sets of samples of one sort as one, in memory, with their groups, "" where a set has none, and masks;
+    their labels, where all have them.
 
     Raises:
         InputError: some lie in surroundings of their own, as pixels do in a scene.
@@ -262,7 +263,7 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     data = [part.data for part in parts]
     if any(each.context is not None for each in data):
         raise InputError("samples with surroundings of their own cannot be put together", "give them one at a time")
-    samples = torch.cat([each.read(torch.arange(len(each))) for each in data])
+    samples = torch.cat([each.about(data[0].centre).read(torch.arange(len(each))) for each in data])
     groups = None
     if any(part.groups is not None for part in parts):
         groups = np.concatenate([[""] * len(part.data) if part.groups is None else part.groups for part in parts])
@@ -270,7 +271,10 @@ def joined(parts: Sequence[Labelled]) -> Labelled:
     if any(part.masks is not None for part in parts):
         masks = [None if part.masks is None else part.masks[i] for part in parts for i in range(len(part.data))]
     whole = replace(data[0], samples=samples, names=[name for each in data for name in each.names])
-    return Labelled(whole, groups=groups, masks=masks)
+    labels = None
+    if all(part.labels is not None for part in parts):
+        labels = np.concatenate([np.asarray(part.labels) for part in parts])
+    return Labelled(whole, labels, groups, masks)
 
 
 def fixed_to(source: Source, data: Data) -> Source:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
+from ..core import inference
 from ..core.bounds import Count, NotNegative, Share
 from ..core.context import Measured
 from ..core.data import Batch, Data
@@ -95,6 +96,8 @@ class CrossModalMaps(TwoModalities):
     def prepare(self, data: Data, w: Tensor) -> None:
         self.part_channels(data)
         self.cells.learn(data, w, self.split)
+
+    def remember(self, data: Data, w: Tensor) -> None:
         # In the order of their content, which copies and other orders of the data do not change.
         names = [name for batch in data.batches(_STEP) for name in digests_of(batch, self.split)]
         place = {name: i for i, name in enumerate(names) if float(w[i]) > 0}
@@ -185,10 +188,8 @@ class CrossModalMaps(TwoModalities):
 
     def _adapted_data(self, data: Data) -> Data:
         """The samples' adapted maps."""
-        was_training = self.training
-        self.eval()
-        maps = [self._maps(batch.to(self.first.device)).cpu() for batch in data.batches(_STEP)]
-        self.train(was_training)
+        with inference.evaluating(self):
+            maps = [self._maps(batch.to(self.first.device)).cpu() for batch in data.batches(_STEP)]
         return Data(torch.cat(maps), data.names, (), data.context or self._context(data), FEATURE_MAP)
 
     def _context(self, data: Data) -> Measured:

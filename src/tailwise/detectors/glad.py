@@ -97,8 +97,7 @@ class GLAD(Reconstructing):
         self.register_buffer("units", torch.ones(2))  # of the differences that are held to the limit
         self.register_buffer("bank", torch.zeros(2, *sample_shape), persistent=False)
 
-    def prepare(self, data: Data, w: Tensor) -> None:
-        super().prepare(data, w)
+    def remember(self, data: Data, w: Tensor) -> None:
         self.bank = self.standardise(lenders(data, w).to(self.bank.device))
 
     def _lesson(self, samples: Tensor, noise: Tensor, step: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:

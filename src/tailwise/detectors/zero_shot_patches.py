@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, normalize
 
+from ..core import inference
 from ..core.bounds import Bounds, Count, NotNegative, Share
 from ..core.context import Measured
 from ..core.data import Batch, Data
@@ -152,12 +153,11 @@ class ZeroShotPatches(TwoModalities):
     @torch.no_grad()
     def settle(self, data: Data, w: Tensor) -> None:
         """Fill the memories, and measure the usual distances on halves that did not fill them."""
-        was_training = self.training
-        self.eval()
         w = w.double().cpu()
         place = (w > 0).nonzero().flatten()
         data, w = data.take(place), w[place]
-        maps = [self._maps(batch.to(self.first.device)).cpu() for batch in data.batches(_STEP)]
+        with inference.evaluating(self):
+            maps = [self._maps(batch.to(self.first.device)).cpu() for batch in data.batches(_STEP)]
         seen = torch.cat([measured_cells(batch, self.split) for batch in data.batches(_STEP)])
         both = Data(torch.cat(maps), data.names, (), Measured(seen.unflatten(1, self.sample_shape[1:])), self.modality)
         names = [name for batch in data.batches(_STEP) for name in digests_of(batch, self.split)]
@@ -165,7 +165,6 @@ class ZeroShotPatches(TwoModalities):
             part = self._part_of(both, number)
             self.usual[number] = self._held_out(part, w, seen, names)
             memory.solve(part, w)
-        self.train(was_training)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         maps = self._maps(batch)

@@ -365,6 +365,8 @@ def _once_a_set(make: Callable[[Tensor], _T]) -> Callable[[Tensor, Tensor], _T]:
     kept = WeakIdKeyDictionary()
 
     def of(reference: Tensor, centred: Tensor) -> _T:
+        if reference.is_inference():  # nothing tells whether such a tensor was changed
+            return make(centred)
         state = reference is centred, reference._version
         known: tuple[tuple[bool, int], _T] | None = kept.get(reference)
         if known is None or known[0] != state:

@@ -436,14 +436,16 @@ def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
     embedding = None
     if weighting.needs_embedding:
         chosen = np.flatnonzero(~known.table["held_out"].to_numpy())
-        embedding = embedding_of(known.data.take(chosen) if len(chosen) < len(known.data) else known.data)
+        embedding = embedding_of(known.data.take(chosen), base=base)
     found, off = [], []
     for column in ("first_score", "trained_score"):
         scores = torch.from_numpy(fitted[column].to_numpy(dtype=float).copy()).float()
         # By the end a weighting that accumulates has gathered the weights that the run holds.
         past = weighting.needs_past and column == "trained_score"
         previous = stored / base.clamp_min(1e-12) if past else None
-        traced = weighting.trace(Context(scores, scores, embedding, previous, int(past)))
+        present = base != 0
+        seen = Context(scores, scores, embedding, previous, int(past)).of(present)
+        traced = [torch.zeros(len(base)).masked_scatter(present, w) for w in weighting.trace(seen)]
         names = tuple(repr(step) for step in weighting.steps)
         if settings.balance:
             traced.append(unit_mean(traced[-1] * base))
@@ -458,10 +460,14 @@ def _log(w: Tensor) -> Tensor:
 
 
 def _base(fitted: pd.DataFrame, balance: bool) -> Tensor:
-    if not balance or "group" not in fitted:
-        return torch.ones(len(fitted))
-    count = fitted.groupby("group")["group"].transform("count").to_numpy(dtype=float)
-    return unit_mean(torch.from_numpy(1 / count).float())
+    """Base weights [n] of a fit: those of balanced groups, 0 for suspects."""
+    base = torch.ones(len(fitted))
+    if balance and "group" in fitted:
+        count = fitted.groupby("group")["group"].transform("count").to_numpy(dtype=float)
+        base = torch.from_numpy(1 / count).float()
+    if "suspect" in fitted:
+        base = base * torch.from_numpy(~fitted["suspect"].to_numpy(dtype=bool))
+    return unit_mean(base)
 
 
 def _weight(known: Known, fitted: pd.DataFrame, replays: Sequence[_Replay], name: str) -> dict[str, Any]:

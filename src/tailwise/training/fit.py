@@ -25,9 +25,9 @@ from ..core.detector import ClosedForm, Concluding, Detector, Divisible, Supervi
 from ..core.embedding import embedding_of
 from ..core.problem import Labelled
 from ..core.seeding import seeded
-from ..core.validation import check_samples
+from ..core.validation import check_finite, check_samples
 from ..errors import InputError
-from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean
+from ..weights.weighting import Context, Weighting, effective_sample_size, refuse_negative, unit_mean
 from .checks import run_checks
 from .hooks import CosineSchedule, MovingAverage, ShareBatches
 from .loop import Hook, Keeper, Loop, MakeOptimizer, Outcome, Progress, Task
@@ -137,7 +137,7 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
     training = _in_steps(detector, data, task.training)
     hooks = (*(task.hooks or _usual_hooks(detector)), *_hooks_of_processes(detector))
     task = replace(task, training=training, hooks=hooks)
-    if starts:
+    if starts or not detector.knows_anomalies:
         _check_labels(detector, anomalies)
     task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
     with _threads(training.threads), seeded(task.seed, training.device):
@@ -154,8 +154,10 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
             return _put_together(detector, data, _train(_of_parts(detector), parts, of_parts, None, starts), owner)
         if starts:
             _prepare(detector, data, training, task.base)
+        else:
+            detector.remember(data, task.base)
         if isinstance(detector, ClosedForm):
-            _refuse_negative(task.base)
+            refuse_negative(task.base)
             outcome = _solve(detector, data, task)
         else:
             outcome = Loop(detector, data, task, continues=not starts).run()
@@ -210,7 +212,12 @@ def _check_labels(detector: Detector, anomalies: Labelled | None) -> None:
 
 def _ones(data: Data, base_weights: Tensor | None) -> Tensor:
     """The base weights [n], on the CPU; 1 where none are given."""
-    return torch.ones(len(data)) if base_weights is None else base_weights.float().cpu()
+    if base_weights is None:
+        return torch.ones(len(data))
+    if base_weights.shape != (len(data),):
+        raise InputError(f"one base weight a sample: got {list(base_weights.shape)} for {len(data)}")
+    check_finite(base_weights, "base weights")
+    return base_weights.float().cpu()
 
 
 def _build(detector: Detector, data: Data, training: Training, anomalies: Labelled | None) -> None:
@@ -223,6 +230,7 @@ def _know(detector: Detector, data: Data, anomalies: Labelled | None) -> None:
     if anomalies is not None and isinstance(detector, Supervised):
         _check_anomalies(anomalies, data)
         detector.know(anomalies)
+        detector.knows_anomalies = True
 
 
 def _prepare(detector: Detector, data: Data, training: Training, base: Tensor) -> None:
@@ -230,6 +238,7 @@ def _prepare(detector: Detector, data: Data, training: Training, base: Tensor) -
     if not isinstance(detector, ClosedForm):
         detector.planned_steps = training.steps_for(len(data))
         detector.prepare(data, base)
+        detector.remember(data, base)
 
 
 def _of_parts(detector: Divisible) -> Detector:
@@ -255,15 +264,15 @@ def _solve(detector: Any, data: Data, task: Task) -> Outcome:
     history: list[dict[str, float]] = []
     scores: list[Tensor] = []
     cache: dict[Any, Tensor] = {}
-    embedding = embedding_of(data) if weighting.needs_embedding else None
+    embedding = embedding_of(data, base=base) if weighting.needs_embedding else None
     rounds = 1 if not weighting.steps or detector.solve_once else _SOLUTIONS if weighting.needs_past else 2
     for round in range(rounds):
         started = time.perf_counter()
         if round:
             previous = None if round == 1 else weights / base.clamp_min(1e-12)
             context = Context(scores[-1], scores[-1], embedding, previous, round - 1, cache)
-            weights = unit_mean(weighting(context) * base)
-            _refuse_negative(weights)
+            weights = weighting.times(base, context)
+            refuse_negative(weights)
         scores.append(inference.solved(detector, data, weights))
         row = {
             "epoch": round + 1,

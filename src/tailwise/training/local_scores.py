@@ -124,13 +124,17 @@ class LocalScores(Value):
         trained = torch.ones(len(data), dtype=torch.bool) if base is None else base[order] > 0
         if int(trained.sum()) < 2:
             raise InputError(f"at least 2 training samples are needed to compare with: got {int(trained.sum())}")
-        kept = order[trained][:_MOST_SAMPLES].sort().values
-        rest = torch.cat([order[trained][_MOST_SAMPLES:], order[~trained]]).sort().values
+        kept, beyond = (part.sort().values for part in order[trained].tensor_split([_MOST_SAMPLES]))
+        absent = order[~trained].sort().values
         scored = LocallyScored(self, detector)
         scored.training_scores = torch.empty(len(data))
         scored.training_scores[kept] = scored.learn(data.take(kept), None if raw is None else raw[kept])
-        if len(rest):
-            scored.training_scores[rest] = inference.score(scored, data.take(rest))
+        if len(beyond):
+            part = data.take(beyond)
+            own = inference.over_batches(detector, part, detector.score_left_out) if raw is None else raw[beyond]
+            scored.training_scores[beyond] = scored.local(part, own)
+        if len(absent):
+            scored.training_scores[absent] = inference.score(scored, data.take(absent))
         return scored
 
 
@@ -226,6 +230,10 @@ class LocallyScored(Around):
         inference.place(self, str(inference.device_of(self.detector)))
         return scores
 
+    def local(self, data: Data, own: Tensor) -> Tensor:
+        """Local scores [n] of samples with such scores [n] of the wrapped detector."""
+        return inference.over_batches(self, data, lambda batch: self._local(batch, own[batch.index.cpu()]))
+
     def score(self, batch: Batch) -> Tensor:
         return self.read(batch).score
 
@@ -237,7 +245,7 @@ class LocallyScored(Around):
         read = self.detector.read(batch, score or held, map, embedding)
         if not (score or held):
             return read
-        local = self._mean(self._of(batch, read.score)).to(self.scores)
+        local = self._local(batch, read.score)
         if held:
             highest = self._peak(local).to(read.map)
             read = replace(read, map=torch.minimum(read.map, highest.reshape(-1, *[1] * (read.map.ndim - 1))))
@@ -258,6 +266,9 @@ class LocallyScored(Around):
         return {
             CUES[place]: share * cues[place] for place, share in zip(self._with_a_say, shares.tolist(), strict=True)
         }
+
+    def _local(self, batch: Batch, own: Tensor) -> Tensor:
+        return self._mean(self._of(batch, own)).to(self.scores)
 
     def _of(self, batch: Batch, scores: Tensor) -> Tensor:
         """[5, sample]: cues of samples with these scores of the wrapped detector."""

@@ -1,4 +1,4 @@
-"""The one training loop: epochs, weights from the newest scores, early stopping, resuming, hooks."""
+"""The loop over epochs: weights from the newest scores, early stopping, resuming, hooks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..core import embedding, inference
+from ..core import embedding, inference, messages
 from ..core.data import Batch, Data
 from ..core.detector import Detector, Settling
 from ..errors import InputError
-from ..weights.weighting import Context, Weighting, _refuse_negative, effective_sample_size, unit_mean, weighted_mean
+from ..weights.weighting import Context, Weighting, effective_sample_size, refuse_negative, weighted_mean
 from .checks import Check
 from .optimizer import Flat, FlatAdam
 from .options import Training
 
 
 class Keeper(Protocol):
-    """Keeps the state of an unfinished fit (storage.Checkpoint)."""
+    """Keeps the state of an unfinished fit (`runs.store.Checkpoint`)."""
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None: ...
 
@@ -161,7 +161,11 @@ class Loop:
         self.training, self.weighting, self.hooks = task.training, task.weighting, tuple(task.hooks)
         self.epochs = self.training.epochs_for(len(data))
         usual_warmup = 0 if continues else self.epochs // 3
-        self.warmup = usual_warmup if self.training.warmup is None else self.training.warmup
+        warmup = usual_warmup if self.training.warmup is None else self.training.warmup
+        # Scores of a network that has made no step say nothing, so weights come after the first epoch at the earliest.
+        self.warmup = warmup if continues else max(1, warmup)
+        if self.weighting.steps and self.epochs <= warmup:
+            messages.note(f"weights have no say in this training: warmup {warmup} of {self.epochs} epochs")
         self.steps, self.planned_steps = 0, self.training.steps_for(len(data))
         detector.planned_steps = self.planned_steps
         self.device = next(detector.parameters()).device
@@ -172,7 +176,10 @@ class Loop:
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
         self.cache: dict[Any, Tensor] = {}
-        self.embedding = embedding.embedding_of(data, gather=task.gather) if self.weighting.needs_embedding else None
+        self.embedding = self._embedding() if self.weighting.needs_embedding else None
+
+    def _embedding(self) -> Tensor:
+        return embedding.embedding_of(self.data, gather=self.task.gather, base=self.task.gather(self.task.base))
 
     def run(self) -> Outcome:
         for hook in self.hooks:
@@ -235,7 +242,7 @@ class Loop:
         row = {"epoch": epoch + 1, "loss": loss, "score_mean": float(losses.mean())}
         if self.task.held_out is not None:
             with self._scoring():
-                row["held_out_loss"] = float(self._losses(self.task.held_out).mean())
+                row["held_out_loss"] = float(weighted_mean(self._losses(self.task.held_out)))
                 self._remember_best(row["held_out_loss"])
         if epoch + 1 >= self.warmup:
             self._reweigh(epoch + 1 - self.warmup)
@@ -270,15 +277,15 @@ class Loop:
             with self._scoring():
                 self.scores = self._losses(self.data) if self.detector.weighed_by_loss else self._score()
             self.detector.train()
-        if round == (0 if self.warmup or self.continues else 1):
+        if round == 0:
             self.first_scores = self._first_scores()
         gather = self.task.gather
         base, scores = gather(self.task.base), gather(self.scores)
         previous = None if round == 0 else gather(self.weights) / base.clamp_min(1e-12)
         context = Context(scores, scores, self.embedding, previous, round, self.cache)
-        weights = self.task.share(unit_mean(self.weighting(context) * base))
+        weights = self.task.share(self.weighting.times(base, context))
         if self.training.resample:
-            _refuse_negative(weights)
+            refuse_negative(weights)
         self._weigh(weights)
 
     def _score(self) -> Tensor:
@@ -358,7 +365,8 @@ def _of_places(batch: Batch, w: Tensor | None, places: Tensor) -> tuple[Batch, T
     because a network needs one."""
     if not len(places):
         return _of_places(batch, w, places.new_zeros(1))[0], batch.samples.new_zeros(1)
-    part = Batch(batch.samples.index_select(0, places), batch.index.index_select(0, places), batch.context)
+    context = None if batch.context is None else batch.context.take(places.cpu())
+    part = Batch(batch.samples.index_select(0, places), batch.index.index_select(0, places), context)
     return part, None if w is None else w.index_select(0, places)
 
 

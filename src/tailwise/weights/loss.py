@@ -1,4 +1,4 @@
-"""Losses that keep one number per sample, and the importance-weighted loss as a module for anyone's training loop."""
+"""The importance-weighted loss as a module for anyone's training loop."""
 
 from __future__ import annotations
 
@@ -68,6 +68,8 @@ class ImportanceWeightedLoss(nn.Module):
     def forward(self, losses: Tensor, scores: Tensor | None = None, embedding: Tensor | None = None) -> Tensor:
         """Losses [b], scores [b] (the losses unless given) and embedding [b, d] -> the weighted mean, a scalar."""
         scores = (losses if scores is None else scores).detach()
+        # Quantiles and densities want single precision at least, whatever a loop computes its losses in.
+        scores = scores.to(losses.device, torch.promote_types(scores.dtype, torch.float32))
         if losses.dim() != 1:
             raise InputError(
                 f"one loss per sample: got {tuple(losses.shape)}", "use reduction='none' and mean the rest"

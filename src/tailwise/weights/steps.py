@@ -201,7 +201,7 @@ class Trim(Value):
     share: Annotated[float, Bounds(at_least=0, below=1)] = 0.05
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
-        dropped = int(self.share * len(context.scores))
+        dropped = _share_of(len(context.scores), self.share)
         if not dropped:
             return w
         factor = torch.ones_like(w)
@@ -216,7 +216,8 @@ class Logistic(Value):
 
     The curve is 1/2 at the quantile `normals` of the scores (the median as published, which takes half of the data for
     contaminated; the share of normals where it is known or estimated), and spans a width of 1, times 1 / `tau`, on the
-    shorter side of the scores. Made for `refine.Iterate`. Rare kinds of normal are weighed down with the anomalies.
+    shorter side of the scores. Made for `training.cleaning.Iterate`. Rare kinds of normal are weighed down with
+    the anomalies.
     """
 
     normals: Chance = 0.5
@@ -270,7 +271,7 @@ class LatentOutliers(Value):
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         if bool((context.scores < 0).any()):
             raise InputError(f"LatentOutliers needs scores of 0 and more: the smallest is {context.scores.min():.3g}")
-        count = int(self.share * len(context.scores))
+        count = _share_of(len(context.scores), self.share)
         if not count:
             return w
         worst = context.scores.topk(count).indices
@@ -294,6 +295,11 @@ class Reject(Value):
 
     def __call__(self, w: Tensor, context: Context) -> Tensor:
         return w * (context.scores <= rejection_threshold(context.reference, self.limit)).to(w)
+
+
+def _share_of(count: int, share: float) -> int:
+    """How many of so many samples are this share; .29 of 100 are 29, whatever rounding makes of the product."""
+    return math.floor(share * count + 1e-9)
 
 
 def rejection_threshold(scores: Tensor, limit: float = 3.5) -> float:

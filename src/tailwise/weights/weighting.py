@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from ..errors import InputError
 from ..numerics.neighbours import nearest_within
 
 
-def _refuse_negative(weights: Tensor) -> None:
+def refuse_negative(weights: Tensor) -> None:
+    """Raise an InputError where a weight is negative."""
     if bool((weights < 0).any()):
         raise InputError(
             f"{int((weights < 0).sum())} weights are negative: only gradient steps take them, no resampling",
@@ -40,6 +41,17 @@ class Context:
     round: int = 0
     # What the embedding says does not change while it stands, so rounds that share it share this too.
     cache: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+
+    def of(self, chosen: Tensor) -> Context:
+        """What there is to look at where only the chosen samples [n] bool are there."""
+        if bool(chosen.all()):
+            return self
+        embedding, previous = (None if each is None else each[chosen] for each in (self.embedding, self.previous))
+        scores, reference = self.scores[chosen], self.reference
+        return replace(
+            self, scores=scores, reference=scores if reference is self.scores else reference, embedding=embedding,
+            previous=previous,
+        )  # fmt: skip
 
     def neighbours(self, k: int) -> Tensor:
         """Indices [n, k] of each sample's nearest others in the embedding."""
@@ -80,6 +92,13 @@ class Weighting:
             InputError: a score or a place is not finite, or no sample is left with a weight.
         """
         return self.trace(context)[-1]
+
+    def times(self, base: Tensor, context: Context) -> Tensor:
+        """Weights [n] of mean 1, multiplied by base weights [n]; samples without one are absent: no step sees them."""
+        present = base != 0
+        w = torch.zeros_like(base * context.scores)
+        w[present] = self(context.of(present)) * base[present]
+        return unit_mean(w)
 
     @torch.no_grad()
     def trace(self, context: Context) -> list[Tensor]:
@@ -134,6 +153,8 @@ def weighted_mean(losses: Tensor, w: Tensor | None = None, divide_by: str = "wei
         return losses.mean()
     if w.shape != losses.shape:
         raise InputError(f"one weight per loss: got {tuple(w.shape)} for {tuple(losses.shape)}")
+    both = torch.promote_types(losses.dtype, w.dtype)
+    losses, w = losses.to(both), w.to(both)
     total = w @ losses
     # A batch whose weights are all zero says nothing: its mean is 0 and so is its gradient.
     return total / (w.abs().sum().clamp_min(torch.finfo(w.dtype).tiny) if divide_by == "weight" else len(losses))

@@ -99,6 +99,8 @@ class Adaptive(Detector):
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.standardise.learn(data, w)
+
+    def remember(self, data: Data, w: Tensor) -> None:
         bank = self.standardise(lenders(data, w).to(self.bank.device))
         if not self.modality.spatial:
             # Of rows only the range is needed, without the extremes, of which one would stretch it.

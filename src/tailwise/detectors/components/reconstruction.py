@@ -186,10 +186,8 @@ class Reconstructing(ReadsOnce):
         kept = torch.cat([self._held_out(batch.samples.to(self.noise.device)).cpu() for batch in data.batches(256)])
         index = (kept & (w.cpu() > 0)).nonzero().flatten()
         if len(index):  # else, where training went on with other samples, what was measured before stands
-            training = self.training
-            self.eval()
-            self._measure(data.take(index), w.cpu()[index])
-            self.train(training)
+            with inference.evaluating(self):
+                self._measure(data.take(index), w.cpu()[index])
 
     def _measure(self, held_out: Data, w: Tensor) -> None:
         """Set what is measured on samples that are kept out, of these weights [n]."""
