@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import sqlite3
@@ -330,9 +331,52 @@ def test_a_watch_is_of_one_run_and_one_process(run: Path, incoming: Path, tmp_pa
         watch(run, incoming, out)
 
 
+def test_a_watch_is_of_one_place(run: Path, incoming: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of another folder may have the same names; a folder that was moved is watched through a link."""
+    out, other = tmp_path / "out", tmp_path / "other"
+    other.mkdir()
+    rows(70, 25).to_csv(other / "a.csv", index=False)
+    watch(run, incoming, out)
+    with pytest.raises(InputError, match="another place") as refused:
+        watch(run, other, out)
+    assert str(incoming) in refused.value.hint
+    monkeypatch.chdir(tmp_path)
+    assert watch(run, Path(incoming.name), out).samples == 100
+    incoming.rename(tmp_path / "moved")
+    incoming.symlink_to(tmp_path / "moved")
+    rows(71, 5).to_csv(tmp_path / "moved" / "e.csv", index=False)
+    assert watch(run, incoming, out).samples == 105
+
+
+def test_streams_of_one_name_are_two_places(run: Path, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        rows(72, 9).to_csv(tmp_path / name / "stream.csv", index=False)
+    watch(run, tmp_path / "a" / "stream.csv", tmp_path / "out")
+    with pytest.raises(InputError, match="another place"):
+        watch(run, tmp_path / "b" / "stream.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("below", [".", "later", "new/out"])
+def test_a_watch_does_not_count_what_it_writes(run: Path, incoming: Path, below: str) -> None:
+    with pytest.raises(InputError, match="lies in what is watched"):
+        watch(run, incoming, incoming / below)
+    assert not (incoming / "new").exists()
+    watch(run, incoming / "a.csv", incoming)
+    with pytest.raises(InputError, match="lies in what is watched"):
+        watch(run, incoming / "kept.csv", incoming)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
-    [({"webhook": "file:///etc/passwd"}, "webhook"), ({"every": 0.0}, "every"), ({"level": 2.0}, "level")],
+    [
+        ({"webhook": "file:///etc/passwd"}, "webhook"),
+        ({"level": 2.0}, "level"),
+        ({"level": math.nan}, "level"),
+        *(({"every": value}, "every") for value in (0.0, math.nan, math.inf)),
+        *(({"settle": value}, "settle") for value in (-1.0, math.nan, math.inf)),
+        ({"keep": -1}, "keep"),
+    ],
 )
 def test_options_that_mean_nothing_are_refused(
     run: Path, incoming: Path, tmp_path: Path, options: dict[str, Any], said: str

@@ -342,7 +342,7 @@ def watch(
     Args:
         run: a run folder.
         place: a folder in which files appear (images, or tables), or a file that grows by lines (.csv, .jsonl).
-        out: the folder of the watch.
+        out: the folder of the watch, outside of what is watched; each place needs its own.
         level: the chance that anything is ever called if nothing changes.
         once: stop when everything that is there is counted.
         every: seconds between looks when nothing new is there.

@@ -36,7 +36,9 @@ class Came:
 
 
 class Arrivals(Protocol):
-    """Something that is watched."""
+    """Something that is watched, at its path."""
+
+    path: Path
 
     def new(self, ledger: Ledger) -> list[Came]:
         """Some of what the ledger has not counted, the earliest first; nothing where all is counted."""

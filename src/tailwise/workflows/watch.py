@@ -7,6 +7,8 @@ person should look at is gathered in a sheet that `fit` and `update` take.
 from __future__ import annotations
 
 import json
+import math
+import os
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -95,18 +97,26 @@ def watch(
 ) -> Watched:
     """Watch what arrives at a place until something has changed, or for ever; see `commands.watch`."""
     check_seed(seed)
-    if every <= 0 or settle < 0 or keep < 0:
+    if not (0 < every < math.inf and 0 <= settle < math.inf and keep >= 0):
         raise InputError(f"every must be above 0, settle and keep 0 or more: got {every:g}, {settle:g} and {keep}")
     if webhook is not None and urlsplit(webhook).scheme not in ("http", "https"):
         raise InputError(f"a webhook is an http or https address: got {webhook!r}")
     opened = open_run(run)
     arrivals = watched(opened, place, settle)
+    _check_apart(out, arrivals.path)
     with _kept_to_one(out):
         watch = _Watch(opened, arrivals, out, level, keep, batch_size, seed, device)
         try:
             return watch.until_called(once, every, webhook)
         finally:
             watch.ledger.close()
+
+
+def _check_apart(out: Path, place: Path) -> None:
+    """Raise an InputError where the watch would count what it writes itself."""
+    own, seen = out.resolve(), place.resolve()
+    if own.is_relative_to(seen) or seen in (own / SHEET, own / ROWS):
+        raise InputError(f"{out} lies in what is watched, {place}", "choose a folder outside of it for --out")
 
 
 @contextmanager
@@ -149,7 +159,9 @@ class _Watch:
         self.axes = _axes(earlier)
         earlier = replace(earlier, places=None if earlier.places is None else earlier.places[:, : self.axes])
         self.usual = {kind: float((earlier.clusters == kind).mean()) for kind in np.unique(earlier.clusters).tolist()}
-        self.ledger = Ledger(out / LEDGER, {"run": run.settings.seal, "level": level, "seed": seed})
+        # Links are not followed: one can stand where a place was that has been moved.
+        place = os.path.abspath(arrivals.path)
+        self.ledger = Ledger(out / LEDGER, {"run": run.settings.seal, "level": level, "seed": seed, "place": place})
         tests = martingales.planned(self.usual, float(earlier.unknown.mean()), level, self.axes)
         self.bets = Martingales(tests, seed)
         self.bets.remember(earlier)

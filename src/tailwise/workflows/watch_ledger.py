@@ -20,7 +20,7 @@ import pandas as pd
 
 from ..errors import InputError
 
-_FORMAT = 2
+_FORMAT = 3
 # Evidence is kept of looks that are so many times as far into the stream: a curve needs no more, however long it is.
 _BETWEEN_LOOKS = 1.01
 _SCHEMA = """
@@ -66,7 +66,7 @@ class Ledger:
 
     Args:
         path: where it is, or will be.
-        facts: what must be the same whenever it is opened: the run, the level, what is watched.
+        facts: what must be the same whenever it is opened: the run, the level, the place that is watched.
 
     Raises:
         InputError: it is of another watch, or is none.
@@ -89,9 +89,11 @@ class Ledger:
         except sqlite3.Error as error:
             raise InputError(f"{path} is not the ledger of a watch: {error}", "choose another --out") from error
         if other := sorted(name for name in given if known.get(name) != given[name]):
+            # Files are known by their names, which those of another place may have too.
+            moved = f"; if what it watched was moved, leave a link at {known['place']}" if other == ["place"] else ""
             raise InputError(
                 f"{path} was begun with another {', '.join(other)}",
-                "choose another --out, or repeat the command of before",
+                f"choose another --out, or repeat the command of before{moved}",
             )
 
     def close(self) -> None:
