@@ -40,6 +40,7 @@ pytest.importorskip("uvicorn", reason="needs tailwise[serve]")
 pytest.importorskip("prometheus_client", reason="needs tailwise[serve]")
 
 from tailwise.integrations import http as service
+from tailwise.workflows import serve
 from tailwise.workflows.serve import ServedRuns, named
 from tailwise.workflows.served_run import ServedRun
 
@@ -470,6 +471,62 @@ def test_a_version_that_cannot_be_used_is_not(home: Path, tmp_path: Path) -> Non
         shutil.copy(home / "moved" / name, tmp_path / "parts" / name)
     assert runs.renew("parts") is True
     assert runs.facts("parts")["fingerprint"] != before
+
+
+@pytest.mark.parametrize("failure", [MemoryError("4 GB"), OSError(5, "no answer from the disk")])
+def test_a_version_that_the_machine_cannot_open_is_tried_again(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    shutil.copytree(home / "parts", tmp_path / "parts")
+    runs = ServedRuns({"parts": tmp_path / "parts"})
+    shutil.copytree(home / "moved", tmp_path / "parts", dirs_exist_ok=True)
+
+    def fails(*_: Any) -> ServedRun:
+        raise failure
+
+    with monkeypatch.context() as patched:
+        patched.setattr(serve, "ServedRun", fails)
+        assert [runs.renew("parts"), runs.renew("parts")] == [False, None]
+    assert [str(failure) in record.getMessage() for record in caplog.records] == [True]
+    assert runs.renew("parts") is True
+
+
+@pytest.mark.parametrize("back", ["parts", "moved"])
+def test_the_same_refusal_is_told_again_after_a_success(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, back: str
+) -> None:
+    """Whether the version before comes back or a new one is taken."""
+    shutil.copytree(home / "parts", tmp_path / "parts")
+    runs, settings = ServedRuns({"parts": tmp_path / "parts"}), tmp_path / "parts" / "settings.json"
+    for said in (1, 2):
+        settings.unlink()
+        assert [runs.renew("parts"), runs.renew("parts")] == [False, None]
+        assert sum("goes on answering" in record.getMessage() for record in caplog.records) == said
+        shutil.copytree(home / back, tmp_path / "parts", dirs_exist_ok=True)
+        assert runs.renew("parts") is (True if (back, said) == ("moved", 1) else None)
+
+
+def test_looking_goes_on_after_a_fault(caplog: pytest.LogCaptureFixture) -> None:
+    class Faulty(Slow):
+        looks = 0
+
+        def renew(self, name: str) -> bool | None:
+            self.looks += 1
+            if self.looks == 1:
+                raise RuntimeError("a fault of ours")
+            return True
+
+    runs = Faulty()
+    with serving(runs, Limits(look_seconds=0.1)) as port:
+        deadline = time.monotonic() + 20
+        while runs.looks < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        counted = ask(port, "/metrics").text
+    assert runs.looks >= 3
+    assert 'tailwise_renewals_total{outcome="refused",run="parts"} 1.0' in counted
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "parts: looking for a new version failed: RuntimeError: a fault of ours"
+    ]
 
 
 def test_a_run_is_only_read(home: Path, tmp_path: Path) -> None:

@@ -115,9 +115,17 @@ class _Service:
         while True:
             await asyncio.sleep(self.limits.look_seconds)
             for name in self.runs.names:
-                taken = await asyncio.to_thread(self.runs.renew, name)
+                taken = await asyncio.to_thread(self._renewed, name)
                 if taken is not None:
                     self.metrics.renewed(name, taken)
+
+    def _renewed(self, name: str) -> bool | None:
+        """What `renew` says of a run; False where it fails, which is no reason to look no more."""
+        try:
+            return self.runs.renew(name)
+        except Exception as error:
+            messages.error(f"{name}: looking for a new version failed: {type(error).__name__}: {error}")
+            return False
 
     async def health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})

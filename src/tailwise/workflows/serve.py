@@ -72,16 +72,22 @@ class ServedRuns:
         answered by the version before; so is everything where the new one cannot be opened."""
         path = self._places[name]
         try:
-            if version_of(path) == self._runs[name].version:
-                return None
-            self._runs[name] = ServedRun(name, path, self._device)
+            known = version_of(path) == self._runs[name].version
+            if not known:
+                self._runs[name] = ServedRun(name, path, self._device)
         except InputError as error:
             return self._kept(name, str(error))
+        except (MemoryError, OSError) as error:
+            return self._kept(name, f"{type(error).__name__}: {error}")
+        self._refused.pop(name, None)
+        if known:
+            return None
         messages.note(f"{name}: a new version is answering")
         return True
 
     def _kept(self, name: str, reason: str) -> bool | None:
-        """Say once why a new version is not taken; the next look tries again, because it may be just being written."""
+        """Say once why a new version is not taken, until one is; the next look tries again, because it may be just being
+        written."""
         if self._refused.get(name) == reason:
             return None
         self._refused[name] = reason
