@@ -250,6 +250,18 @@ def test_thresholds_of_kinds_are_named_where_a_file_cannot_hold_them(finished: P
         (b"a,b,c,d,e\n", "has no rows"),
         (b"a,b,c,d\n1,2,3,4\n", "lacks the columns ['e']"),
         ("a,b,c,d,e\n1,2,3,4,5\n".encode("utf-16"), "not text in UTF-8"),
+        (b"a,b,c,d,e\n1,2,3,4,5\n1,2,3,4,5,6\n", "row 1"),
+        (b"a,b,c,d,e\n1,5,2,3,4,5\n", "as many fields as the header, 5: got 6"),
+        (b"a,b,c,d,e,note\n1,2,3,4,5\n", "row 0"),
+        (b"a,b,c,d,e\n0,1,2,3,4,\n1,1,2,3,4,5\n", "row 0"),
+        (b"a,b,c,d,e,a\n1,2,3,4,5,6\n", "two columns called 'a'"),
+        (b"a,b,c,d,e, a\n1,2,3,4,5,6\n", "two columns called 'a'"),
+        (b'a,b,c,d,e,note\n1,2,3,4,5,"good\n1,2,3,4,5,good\n', "cannot be read as CSV"),
+        (b"a,b,c,d,e\n1,2,3,4,1_5\n", "row 0, column e"),
+        (b"a,b,c,d,e\n1,2,3,4,5\n1,nan,3,4,5\n", "row 1, column b"),
+        (b"a,b,c,d,e\n1,2,3,4,inf\n", "row 0, column e"),
+        (b"a;b;c;d;e\n1,5;2;3;4;5\n", "row 0, column a"),
+        (b"a,b,c,d,e\n1;2;3;4;5\n", "as many fields as the header, 5: got 1"),
     ],
 )
 def test_the_loader_says_what_it_cannot_read(exported: Path, tmp_path, capsys, content: bytes, said: str) -> None:
@@ -260,16 +272,33 @@ def test_the_loader_says_what_it_cannot_read(exported: Path, tmp_path, capsys, c
     assert said in capsys.readouterr().err
 
 
-def test_the_loader_reads_semicolons_and_refuses_words(exported: Path, tmp_path, capsys) -> None:
+@pytest.mark.parametrize(
+    "written",
+    [
+        "a;b;c;d;e\n1;2;3;4;5\n",
+        "\ufeffa,b,c,d,e\n1,2,3,4,5\n",
+        "a, b, c, d, e\n1, 2, 3, 4, 5\n",
+        "a,b,c,d,e\r\n1,2,3,4,5\r\n\r\n",
+        "a,b,c,d,e\n1,2,3,4,5,\n",
+        "a,b,c,d,e,\n1,2,3,4,5\n",
+        ',e,d,c,b,a,\n0,5,4,3,2,1,"x, y"\n',
+        'note,a,b,c,d,e\n"wide, and\nlong", 1,2,3,4,5\n',
+    ],
+)
+def test_the_loader_reads_tables_as_programs_write_them(exported: Path, tmp_path, capsys, written: str) -> None:
     from tailwise_runtime.__main__ import main
 
-    (tmp_path / "comma.csv").write_text("a,b,c,d,e\n1,2,3,4,5\n")
-    (tmp_path / "semicolon.csv").write_text("a;b;c;d;e\n1;2;3;4;5\n")
     shown = []
-    for name in ("comma.csv", "semicolon.csv"):
-        assert main([str(exported), str(tmp_path / name)]) == 0
+    for text in ("a,b,c,d,e\n1,2,3,4,5\n", written):
+        (tmp_path / "samples.csv").write_text(text, encoding="utf-8", newline="")
+        assert main([str(exported), str(tmp_path / "samples.csv")]) == 0
         shown.append(capsys.readouterr().out)
     assert shown[0] == shown[1]
+
+
+def test_the_loader_refuses_words(exported: Path, tmp_path, capsys) -> None:
+    from tailwise_runtime.__main__ import main
+
     np.save(tmp_path / "words.npy", np.array([["a"] * 5]))
     assert main([str(exported), str(tmp_path / "words.npy")]) == 2
     assert "not numbers" in capsys.readouterr().err

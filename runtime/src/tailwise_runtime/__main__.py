@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import math
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -89,36 +91,64 @@ def _read(path: Path, model: Model) -> np.ndarray:
         return loaded
     if not model.features:
         raise ModelError("the model knows no names of columns", "give an .npy array")
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            # Where commas are decimal signs, spreadsheets part columns by semicolons.
-            rows = list(csv.DictReader(file, delimiter=max(",;\t", key=header.count)))
-    except UnicodeDecodeError as error:
-        raise ModelError(f"{path} is not text in UTF-8: {error}", "save it in UTF-8") from error
-    except csv.Error as error:
-        raise ModelError(
-            f"{path} cannot be read as CSV: {error}", "is it another format than its name says?"
-        ) from error
-    if not rows:
-        raise ModelError(f"{path} has no rows", "a row of names and rows of numbers are needed")
-    if missing := [name for name in model.features if name not in rows[0]]:
+    header, rows = _table(path)
+    if missing := [name for name in model.features if name not in header]:
         raise ModelError(f"{path} lacks the columns {missing}", "name the columns as those of the fit")
+    places = [(name, header.index(name)) for name in model.features]
     return np.array(
         [
-            [_number(row[name], f"row {i}, column {name} of {path}") for name in model.features]
+            [_number(row[place], f"row {i}, column {name} of {path}") for name, place in places]
             for i, row in enumerate(rows)
         ],
         dtype=np.float32,
     )
 
 
-def _number(text: str | None, where: str) -> float:
+def _table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """The names of the columns, and the rows below them, which have as many fields."""
     try:
-        return float(text or "")
-    except ValueError:
-        raise ModelError(f"{where} is not a number: {text!r}", "correct it, or drop the row") from None
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            first = file.readline()
+            file.seek(0)
+            # Where commas are decimal signs, spreadsheets part columns by semicolons.
+            sep = max(",;\t", key=first.count)
+            # Strict: a quote that is never closed would take the rows below it for a part of one field.
+            lines = [line for line in csv.reader(file, delimiter=sep, skipinitialspace=True, strict=True) if line]
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is not text in UTF-8: {error}", "save it in UTF-8") from error
+    except csv.Error as error:
+        raise ModelError(
+            f"{path} cannot be read as CSV: {error}", "is it another format than its name says?"
+        ) from error
+    if len(lines) < 2:
+        raise ModelError(f"{path} has no rows", "a row of names and rows of numbers are needed")
+    header, rows = _without_empty_last(lines[0], lines[1:])
+    if twice := [name for place, name in enumerate(header) if name.strip() and name in header[:place]]:
+        raise ModelError(f"{path} has two columns called {twice[0]!r}", "rename one")
+    for i, row in enumerate(rows):
+        if len(row) != len(header):
+            raise ModelError(
+                f"row {i} of {path} needs as many fields as the header, {len(header)}: got {len(row)}",
+                "mend the row, or the header: each column has one name",
+            )
+    return header, rows
+
+
+def _without_empty_last(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:
+    """The same where all rows, or the header, end in a separator with nothing behind it."""
+    if not header[-1].strip() and all(len(row) == len(header) - 1 for row in rows):
+        return header[:-1], rows
+    if all(len(row) == len(header) + 1 and not row[-1].strip() for row in rows):
+        return header, [row[:-1] for row in rows]
+    return header, rows
+
+
+def _number(text: str, where: str) -> float:
+    # Python takes 1_5 for 15.
+    with suppress(ValueError):
+        if "_" not in text and math.isfinite(value := float(text)):
+            return value
+    raise ModelError(f"{where} is not a number: {text!r}", "correct it, or drop the row")
 
 
 def _write(path: Path | None, model: Model, names: Sequence[str], scores: np.ndarray) -> None:
