@@ -449,6 +449,12 @@ def test_a_table_of_text_has_no_parts(home: Path, tmp_path: Path) -> None:
         commands.score(home / "run-rows", str(tmp_path / "rows.csv"), out=tmp_path / "scores")
 
 
+@pytest.mark.parametrize("source", ["Digits", "LongTail(source=Digits())"])
+def test_what_lies_at_no_path_has_no_parts(home: Path, tmp_path: Path, source: str) -> None:
+    with pytest.raises(InputError, match=r"\w+ cannot be read in parts"):
+        commands.score(home / "run-rows", source, out=tmp_path / "scores")
+
+
 @pytest.mark.parametrize("name", WORKERS)
 def test_an_engine_that_is_not_installed_names_its_extra(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)

@@ -363,6 +363,7 @@ def test_a_watch_does_not_count_what_it_writes(run: Path, incoming: Path, below:
         watch(run, incoming, incoming / below)
     assert not (incoming / "new").exists()
     watch(run, incoming / "a.csv", incoming)
+    rows(73, 2).to_csv(incoming / "kept.csv", index=False)
     with pytest.raises(InputError, match="lies in what is watched"):
         watch(run, incoming / "kept.csv", incoming)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..core import inference
-from ..core.problem import Labelled, ReadOnDemand, Source
+from ..core.problem import Labelled, OnDisk, ReadOnDemand, Source
 from ..core.seeding import seeded
 from ..core.validation import check_samples, check_seed
 from ..errors import InputError
@@ -90,7 +90,9 @@ def _check_place(out: Path, source: Source) -> None:
         raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} is there already, and is not written over", "remove it, or choose another --out")
-    root = find_path(source.path)  # type: ignore[attr-defined]
+    if not isinstance(source, OnDisk):
+        return
+    root = find_path(source.path)
     if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
         raise InputError(f"{out} lies in the data, {root}", "choose a folder outside of it for --out")
 
