@@ -142,6 +142,21 @@ def test_groups_file(mvtec):
         ImageFolder(str(mvtec), size=16, groups="groups.csv").load()
 
 
+@pytest.mark.parametrize("name", ["boards (1).csv", "boards (1.CSV", "(parts)/boards.csv"])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_groups_file_with_parentheses_in_its_name(mvtec, tmp_path_factory, name, beside):
+    folder = mvtec if beside else tmp_path_factory.mktemp("elsewhere")
+    (folder / name).parent.mkdir(exist_ok=True)
+    rows = [f"{part}/good/{n}.png,board{n}" for part in ("train", "test") for n in (1, 2, 10)]
+    (folder / name).write_text("\n".join(["file,board", *rows]))
+    source = ImageFolder(str(mvtec), size=16, groups=name if beside else str(folder / name))
+    assert source.load().train_groups.tolist() == ["board1", "board2", "board10"]
+    assert source.at(str(mvtec / "test")).groups is None
+    assert source.at(str(mvtec)).groups == (name if beside else None)
+    with pytest.raises(InputError, match="no file or folder"):
+        ImageFolder(str(mvtec), size=16, groups="boards (2).csv").load()
+
+
 def test_streamed_and_in_memory_agree(mvtec, monkeypatch):
     source = ImageFolder(str(mvtec), size=16)
     held = source.load().train

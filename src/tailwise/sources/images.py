@@ -36,6 +36,8 @@ _MOST_SHAPES = 500
 # Sides of what a backbone reads: its coarsest map has a place for so many pixels.
 _MULTIPLE = 32
 _BACKBONE = "efficientnet-lite0"
+# The ending of a file of groups.
+_OF_GROUPS = ".csv"
 
 
 @register("source", "ImageFolder")
@@ -152,7 +154,7 @@ class ImageFolder(PathSource):
     def at(self, path: str) -> ImageFolder:
         """The same reading of another folder; a groups file is kept where that folder has it."""
         other = replace(self, path=path)
-        if self.groups in (None, "folder") or "(" in str(self.groups):
+        if self.groups in (None, "folder") or self._groups_is_pattern:
             return other
         if not os.path.isabs(str(self.groups)) and (find_path(path) / str(self.groups)).is_file():
             return other
@@ -225,6 +227,12 @@ class ImageFolder(PathSource):
     @property
     def _picture_channels(self) -> int:
         return self.channels if self.read == "pixels" else 3
+
+    @property
+    def _groups_is_pattern(self) -> bool:
+        """Whether groups is a regular expression: a file's name may have parentheses too, and then its ending."""
+        groups = str(self.groups)
+        return "(" in groups and not groups.lower().endswith(_OF_GROUPS)
 
     def _layout(self) -> tuple[Path, Layout]:
         """The folder, and what each image in it is for."""
@@ -300,7 +308,7 @@ class ImageFolder(PathSource):
             return None
         if self.groups == "folder":
             return {name: str(Path(name).parent.as_posix()) for name in names}
-        if "(" in self.groups:
+        if self._groups_is_pattern:
             return _named_groups(self.groups, list(names))
         path = root / self.groups
         table = _read_groups(regular_file(path if path.exists() else find_path(self.groups)))
@@ -493,7 +501,7 @@ def _named_groups(pattern: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def _read_groups(path: Path) -> dict[str, str]:
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() != _OF_GROUPS:
         raise InputError(
             f"groups of images come from a .csv file, 'folder', or a regular expression such as 'part(\\d+)_': got "
             f"{path.name!r}"
