@@ -309,3 +309,9 @@ def test_messages_are_lines_of_the_command_line_and_records_in_python(
     assert capsys.readouterr().err == ""
     warned = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert any(text.startswith("there are too few samples to hold any out") for text in warned)
+
+
+def test_the_help_of_names_lists_every_kind() -> None:
+    said = re.search(r"kind: only this kind: (.*)\.", commands.names.__doc__ or "")
+    assert said is not None
+    assert sorted(re.split(r", | or ", said[1])) == registry.kinds()

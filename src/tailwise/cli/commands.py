@@ -71,8 +71,9 @@ def fit(
 
     Args:
         data: a folder of images (flat, or in MVTec layout, of which the train part is read), a table (CSV, parquet,
-            npz), a hyperspectral cube (.mat, .hdr, npz, tiff), a folder of IDX files, or a source such as
-            "SolarCells(mono=400, poly=40)".
+            npz), a hyperspectral cube (.mat, .hdr, npz, tiff), a graph (npz, .mat, .pt, or a folder with nodes.csv and
+            edges.csv), photographs with scans (KIND/rgb and KIND/xyz), a folder of point clouds (.ply, .pcd, .las,
+            .stl), a folder of IDX files, or a source such as "SolarCells(mono=400, poly=40)".
         detector: a name that `tailwise names` lists, or a spelling such as "AutoEncoder(hidden=(64,), code=16)";
             "auto" is nearest-neighbours for rows, patch-ensemble for images that a backbone reads, and autoencoder for
             pixels and spectra. Of 30 images or more, fine maps and patch-memory are taken instead where these tell
@@ -630,10 +631,10 @@ def weigh(
 
 
 def names(kind: str | None = None) -> dict[str, list[str]]:
-    """List what you can choose: detectors, sources, weighting steps, densities and adaptations.
+    """List what you can choose: detectors, sources, weighting steps, densities, scores, refinements and adaptations.
 
     Args:
-        kind: only this kind: detector, source, step, density or adaptation.
+        kind: only this kind: detector, source, step, density, scores, refinement or adaptation.
     """
     from . import options
 
@@ -641,7 +642,8 @@ def names(kind: str | None = None) -> dict[str, list[str]]:
 
 
 def describe(name: str) -> str:
-    """Say what a detector, source, weighting step, density or adaptation does, and list its options.
+    """Say what a detector, a source, a weighting step or anything else that `tailwise names` lists does, and list its
+    options.
 
     Args:
         name: a name that `tailwise names` lists.

@@ -1,8 +1,8 @@
 """The command line: `commands` with their parameters as options. Results on stdout, messages on stderr.
 
 Exit status: 0 done, 1 scores that are not those of the fit (`verify`), 2 bad input (`error:` and `hint:`), 3 a fit
-whose self-checks failed, 4 drift, or a fit that breaks its --max-group-fpr, 5 a benchmark with failed cells, 130
-interrupted.
+whose self-checks failed, 4 drift, a change that `watch` calls, or a fit that breaks its --max-group-fpr, 5 a benchmark
+with failed cells, 130 interrupted.
 """
 
 from __future__ import annotations

@@ -17,8 +17,9 @@ class SourceOptions:
         labels: the column (table) or map (cube) that marks anomalies; used for evaluation only.
         normal: the values of the labels, the classes, or the folders of images that are normal, as in "pass,ok"; every
             other is an anomaly.
-        groups: the group of each sample: a column, a CSV of file and group, or "folder"; used for evaluation and
-            reports.
+        groups: the group of each sample: a column, a CSV of file and group, "folder", or for images a regular
+            expression with parentheses around what names the group in the path, as in 'part(\\d+)_'; used for
+            evaluation and reports.
         columns: use exactly these feature columns of a table, as in "width,height"; by default all but labels and
             groups.
         sep: what separates the fields of a table's text file: a character, "tab" or "space".
