@@ -15,6 +15,7 @@ import pytest
 
 from tailwise import open_run
 from tailwise.cli import commands, main
+from tailwise.core import registry
 from tailwise.training.options import Training
 
 

@@ -57,12 +57,17 @@ class Population:
         return len(self.clusters)
 
 
+def name_of(cluster: int | None) -> str:
+    """What people call a kind, `NONE` being none; None is all samples."""
+    return "all samples" if cluster is None else "no kind" if cluster == NONE else f"kind {cluster}"
+
+
 @dataclass(frozen=True)
 class ClusterDrift:
     """One kind, or all samples, then (the reference) and now (the batch).
 
     Attributes:
-        kind: the number of a cluster, -1 for samples of none; None for all samples.
+        cluster: the number of a cluster, -1 for samples of none; None for all samples.
         counts, shares, medians, unknown: then and now: samples; of all samples; the median score, None without any; the
             share of these samples that is unlike every training sample.
         p_values: by aspect ("share", "score", "unknown", "place"), each corrected for how many are looked at (Holm).
@@ -84,9 +89,7 @@ class ClusterDrift:
     @property
     def name(self) -> str:
         """What people call it."""
-        if self.cluster is None:
-            return "all samples"
-        return "no kind" if self.cluster == NONE else f"kind {self.cluster}"
+        return name_of(self.cluster)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..core.validation import check_share
-from .drift import Population
+from .drift import Population, name_of
 
 # Steps (a, r): high scores, that is small p-values, more often than usual, and low ones.
 _HIGHER = ((0.02, 4.0), (0.02, 20.0), (0.1, 3.0), (0.3, 1.8))
@@ -68,11 +68,6 @@ class SequentialTest:
         """What people call it."""
         along = "" if self.axis is None else f" along axis {self.axis + 1}"
         return f"{self.aspect} of {name_of(self.cluster)}{along}"
-
-
-def name_of(cluster: int | None) -> str:
-    """What people call a kind, -1 being none; None is all samples."""
-    return "all samples" if cluster is None else "no kind" if cluster < 0 else f"kind {cluster}"
 
 
 def planned(usual: Mapping[int, float], unknown: float, level: float, axes: int = 0) -> tuple[SequentialTest, ...]:

@@ -173,7 +173,7 @@ def _enlarged(scores: Tensor) -> tuple[int, int, int]:
 
 
 def _smoothed(scores: Tensor, smoothing: float) -> Tensor:
-    """What `maps.smoothed` makes of maps [n, h, w], in operations that a graph can hold."""
+    """What `score_maps.smoothed` makes of maps [n, h, w], in operations that a graph can hold."""
     height, width = scores.shape[1:]
     factor, deviation = score_maps.enlargement((height, width), smoothing)
     # The lower of two in the middle is the median, for which ONNX has no operation.
@@ -199,7 +199,7 @@ def _filtered(scores: Tensor, kernel: Tensor) -> Tensor:
 
 
 def _solved(matrices: Any, right: Any) -> Any:
-    """`tracing.solve` in ONNX: elimination without exchanges, as positive definite systems need none.
+    """`export_ops.solve` in ONNX: elimination without exchanges, as positive definite systems need none.
 
     Samples go last, so that each step is a few operations on long runs of numbers. The row of each pivot goes to the
     end, and its column is dropped; after as many steps as rows the solution is what is left.

@@ -342,10 +342,8 @@ class AnomalyDetector(_Thresholded):
             return registry.find("detector", ROW.detector)()
         if isinstance(self.detector, Detector):
             return copy.deepcopy(self.detector)
-        made = registry.parse(self.detector, ("detector",))
-        if len(made) != 1:
-            raise InputError(f"one detector is needed: got {self.detector!r}", "tailwise names lists them")
-        return made[0]
+        made: Detector = registry.parse_one(self.detector, "detector")
+        return made
 
 
 def native_scores(estimator: Any, X: np.ndarray) -> np.ndarray:

@@ -37,7 +37,7 @@ def of_problem(problem: Problem, table: pd.DataFrame, source: Source | None = No
     """Checks of the data, as dicts of `name`, `ok`, `count`, `message`, `examples` (lines of text) and `command`.
 
     Args:
-        table: a row a training sample, in order: `score`, `held_out` and `cluster`, as of `workflow.Split.table`.
+        table: a row a training sample, in order: `score`, `held_out` and `cluster`, as of `runs.table.Split.table`.
         source: where the data came from. Its pictures, if it has any, show copies that features of a backbone hide; its
             spelling goes into the command that looks harder.
     """

@@ -2,7 +2,7 @@
 
 For a score: the most similar training samples of the same cluster, and what raises it: the features of a row, the
 bands of a spectrum, the patches and the flagged regions of an image, the neighbours of a node. For a weight: what each
-step of the weighting did to it. Everything is a plain dict first; `explanation_pages` lays it out. It needs the
+step of the weighting did to it. Everything is a plain dict first; `explanation_page` lays it out. It needs the
 training data again, which the run names and a fingerprint recognises.
 """
 

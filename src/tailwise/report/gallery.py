@@ -30,7 +30,7 @@ def of_run(
     """Sections of samples with a picture and its map, and pictures of the highest-scored training samples by name.
 
     Args:
-        train, test: the tables of `report.summarise`, a row a sample in the data's order.
+        train, test: the tables of `contents.Tables`, a row a sample in the data's order.
         threshold: of the samples' scores; `scale` has that of their pixels.
     """
     sections = []

@@ -118,7 +118,7 @@ def kinds_histogram(scores: np.ndarray, kinds: np.ndarray, axes: Axes, *, thresh
 
 
 def decision_histogram(found: Mapping[str, Any], axes: Axes, *, threshold: float, own: bool = False) -> Axes:
-    """Shares of groups of samples by score, as `findings.decision_histogram` has them, and the threshold.
+    """Shares of groups of samples by score, as `thresholds.decision_histogram` has them, and the threshold.
 
     With `own` the scores are less the threshold of their kind.
     """

@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 
 from ..core import messages
-from .table import by_size, found_cluster, rejected
+from .table import by_size, found_cluster, kind_name, rejected
 
 
 def shares(table: pd.DataFrame, threshold: float) -> list[dict[str, Any]]:
     """False alarms of each kind, largest first, among the calibration scores: groups, else clusters.
 
-    `name`, and `count`, `of`, `share`, `low` and `high` as `findings.share_of`.
+    `name`, and `count`, `of`, `share`, `low` and `high` as `intervals.share_of`.
     """
     used = table[np.isfinite(table["calibration"].to_numpy(dtype=float))]
     kind = used["group"] if "group" in used else found_cluster(used)
-    parts = {_name(name): used[kind == name] for name in by_size(kind)}
+    parts = {kind_name(name): used[kind == name] for name in by_size(kind)}
     return [{"name": name} | rejected(part, threshold) for name, part in parts.items()]
 
 
@@ -29,11 +29,6 @@ def _shares_of_test(test: pd.DataFrame | None, threshold: float) -> list[dict[st
     normals = test[(~test["label"].astype("boolean")).fillna(False).astype(bool)]
     parts = {name: normals[normals["group"] == name] for name in by_size(normals["group"])}
     return [{"name": f"{name} in the test"} | rejected(part, threshold) for name, part in parts.items()]
-
-
-def _name(name: Any) -> str:
-    """A kind's name as text; clusters are numbers."""
-    return name if isinstance(name, str) else str(int(name))
 
 
 def broken(rows: list[dict[str, Any]], limit: float) -> list[dict[str, Any]]:

@@ -262,6 +262,11 @@ class Run:
             source = source.skipping_bad()
         return open_source(data) if spelled(data) else source.at(data)
 
+    def table_at(self, path: str) -> Table:
+        """A table, read as the run's own was, or by the run's features where that was none."""
+        own = self.source()
+        return own.at(path) if isinstance(own, Table) else Table(path, columns=self.settings.features)
+
     @_once
     def source(self) -> Source:
         """Where the training data came from.

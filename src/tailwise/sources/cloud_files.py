@@ -28,15 +28,6 @@ _PCD_TYPES = {"F": "f", "U": "u", "I": "i"}
 _AXES = ("x", "y", "z")
 
 
-def read_points(path: Path) -> np.ndarray:
-    """The points [n, 3] float64 of a file; those that are not finite are left out.
-
-    Raises:
-        InputError: broken, or it holds no points.
-    """
-    return _finite(path, read_columns(path)[:, :3])
-
-
 def read_columns(path: Path) -> np.ndarray:
     """The points [n, 3 or more] float64 of a file with what else its rows of text hold, such as labels.
 
@@ -55,13 +46,6 @@ def read_columns(path: Path) -> np.ndarray:
     if values.ndim != 2 or values.shape[1] < 3 or not len(values):
         raise InputError(f"{path} holds {list(values.shape)} numbers: points [n, 3] were needed")
     return values
-
-
-def _finite(path: Path, points: np.ndarray) -> np.ndarray:
-    kept = np.isfinite(points).all(1)
-    if not kept.any():
-        raise InputError(f"{path} has no point whose coordinates are finite")
-    return points[kept]
 
 
 def _ply(path: Path) -> np.ndarray:

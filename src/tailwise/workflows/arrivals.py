@@ -16,7 +16,6 @@ from ..core.validation import check_samples
 from ..errors import InputError, reading
 from ..runs.scorer import Run
 from ..sources.paths import find_path, natural
-from ..sources.table import Table
 from .json_rows import rows_of, samples_of
 from .watch_ledger import Arrival, Ledger
 
@@ -104,7 +103,7 @@ class Folder:
         rows = file.suffix.lower() in STREAMS or not isinstance(own, Pictured)
         try:
             with reading(file, "the watch goes on without it"):
-                source = own.at(str(file)) if isinstance(own, Pictured | Table) else _table(self.run, file)
+                source = own.at(str(file)) if isinstance(own, Pictured) else self.run.table_at(str(file))
                 labelled = self.run.samples(source)
                 check_samples(labelled.data, least=1, where=arrival.file)
         except (InputError, Warning) as error:
@@ -164,15 +163,9 @@ class Stream:
         with tempfile.TemporaryDirectory(prefix="tailwise-") as folder:
             file = Path(folder) / f"lines{self.path.suffix}"
             file.write_bytes(head + b"\n".join(lines) + b"\n")
-            source = _table(self.run, file)
+            source = self.run.table_at(str(file))
             labelled = self.run.samples(source)
         if len(labelled.data) != len(lines):
             raise InputError(f"{len(lines)} lines hold {len(labelled.data)} rows", "write a row a line")
         check_samples(labelled.data, least=1)
         return labelled, source
-
-
-def _table(run: Run, file: Path) -> Source:
-    """A table that is read as the run's own was."""
-    own = run.source()
-    return own.at(str(file)) if isinstance(own, Table) else Table(str(file), columns=run.settings.features)

@@ -1,4 +1,4 @@
-"""What the commands do: from a source to a run, from a run to scores and reports."""
+"""From a source to a run: what `tailwise fit` does."""
 
 from __future__ import annotations
 

@@ -86,8 +86,8 @@ class ServedRuns:
         return True
 
     def _kept(self, name: str, reason: str) -> bool | None:
-        """Say once why a new version is not taken, until one is; the next look tries again, because it may be just being
-        written."""
+        """Say why a new version is not taken, once until one is; the next look tries again, because it may be just
+        being written."""
         if self._refused.get(name) == reason:
             return None
         self._refused[name] = reason

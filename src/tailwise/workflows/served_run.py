@@ -32,7 +32,6 @@ from ..report import explanation, pictures
 from ..runs.plain_json import plain
 from ..runs.scorer import open_run
 from ..runs.settings import SETTINGS
-from ..sources.table import Table
 from . import map_files
 from .json_rows import Rows, rows_of, samples_of
 
@@ -201,12 +200,12 @@ class ServedRun:
 
     def _of_file(self, body: Body, folder: Path) -> _Read:
         """What a body that is a file holds, read as the run's own data was."""
-        own, features = self.run.source(), self.run.settings.features
+        own = self.run.source()
         file = folder / f"body{'.csv' if body.kind == CSV else IMAGES[body.kind]}"
         if body.kind == CSV:
             if self.run.modality != ROW:
                 raise InputError(f"the run scores {self.run.modality.plural}: got a table", "send one of these")
-            source: Source = own.at(str(file)) if isinstance(own, Table) else Table(str(file), columns=features)
+            source: Source = self.run.table_at(str(file))
         elif isinstance(own, Pictured):
             source = own.at(str(file))
         else:

@@ -23,8 +23,8 @@ import pandas as pd
 import torch
 
 from ..calibration import martingales
-from ..calibration.drift import Population
-from ..calibration.martingales import PLACE, SHARE, UNKNOWN, Martingales, SequentialTest, name_of
+from ..calibration.drift import Population, name_of
+from ..calibration.martingales import PLACE, SHARE, UNKNOWN, Martingales, SequentialTest
 from ..core import messages
 from ..core.modality import ROW
 from ..core.problem import Labelled, joined
