@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import symtable
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,55 @@ def test_an_unsafe_call_would_be_seen(line: str) -> None:
     call = ast.parse(line).body[0].value  # type: ignore[attr-defined]
     with pytest.raises(AssertionError):
         check_call(call)
+
+
+REFERENCE = re.compile(r"`([a-z_]\w*(?:\.\w+)+)`")
+FILE_ENDINGS = ("py", "json", "csv", "parquet", "safetensors", "html", "md", "toml", "npy", "npz", "onnx")
+PACKAGES = {"tailwise", *re.findall(r'"(\w+)[>=]=', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))}
+
+
+def names_of_modules() -> dict[tuple[str, ...], set[str]]:
+    """What each module and package of ours has at its top, by its path in the package."""
+    found: dict[tuple[str, ...], set[str]] = {}
+    for path in SOURCES:
+        place = path.relative_to(ROOT / "src" / "tailwise").with_suffix("").parts
+        place = place[:-1] if place[-1] == "__init__" else place
+        symbols = symtable.symtable(path.read_text(encoding="utf-8"), str(path), "exec").get_symbols()
+        bound = {each.get_name() for each in symbols if each.is_assigned() or each.is_imported()}
+        found.setdefault(place, set()).update(bound)
+        if place:
+            found.setdefault(place[:-1], set()).add(place[-1])
+    return found
+
+
+def stale_references(text: str, modules: dict[tuple[str, ...], set[str]]) -> list[str]:
+    """The `module.name` in a file that no module has. Another package's are not looked up, nor attributes of what the
+    file itself calls so."""
+    tree = ast.parse(text)
+    own = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
+    own |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    stale = []
+    for reference in REFERENCE.findall(text):
+        first, *rest = reference.split(".")
+        if rest[-1] in FILE_ENDINGS or first in own | PACKAGES or first in sys.stdlib_module_names:
+            continue
+        homes = [place for place in modules if place[-1:] == (first,)]
+        while len(rest) > 1 and (below := [(*home, rest[0]) for home in homes if (*home, rest[0]) in modules]):
+            homes, rest = below, rest[1:]
+        if not any(rest[0] in modules[home] for home in homes):
+            stale.append(reference)
+    return stale
+
+
+def test_texts_name_what_modules_have() -> None:
+    modules = names_of_modules()
+    stale = {path.name: stale_references(path.read_text(encoding="utf-8"), modules) for path in SOURCES}
+    assert {name: references for name, references in stale.items() if references} == {}
+
+
+def test_a_reference_to_what_is_gone_would_be_seen() -> None:
+    text = "# `intervals.share_of` `findings.share_of` `runs.table.Split` `runs.table.Cut` `settings.json` `os.path`"
+    assert stale_references(text, names_of_modules()) == ["findings.share_of", "runs.table.Cut"]
 
 
 def test_every_detector_file_registers_and_so_meets_the_contracts(module_of: Callable[[Path], ModuleType]) -> None:

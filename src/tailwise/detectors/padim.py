@@ -215,7 +215,8 @@ def _effective_count(data: Data, w: Tensor) -> Tensor:
 def _whitening(covariance: Tensor) -> Tensor:
     """Matrices after which vectors have these covariances [positions, d, d] as identities.
 
-    Triangular ones, a tenth of the work of `whitening`, unless too little was added to tell variances from 0.
+    Triangular ones, a tenth of the work of `covariance.whitening`, unless too little was added to tell variances from
+    0.
     """
     factor, failed = torch.linalg.cholesky_ex(covariance)
     if bool(failed.any()):

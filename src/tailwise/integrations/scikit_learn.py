@@ -196,8 +196,7 @@ class AnomalyDetector(_Thresholded):
         centre_: [d] what is taken off the features before the detector reads them: 0 where single precision holds
             their spread.
         weights_: [n] final training weights; 0 for suspects, and for the samples held out. 1 for all unlabelled rows.
-        history_, checks_: see `training.loop.Outcome`; a check that failed is also a warning. Empty for unlabelled
-            rows.
+        history_, checks_: see `loop.Outcome`; a check that failed is also a warning. Empty for unlabelled rows.
         offset_: `score_samples` below it are anomalies.
 
     Examples:

@@ -47,7 +47,7 @@ class Check:
 
 
 def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: Any) -> list[Check]:
-    """All checks that apply. `outcome` is a `training.loop.Outcome`."""
+    """All checks that apply. `outcome` is a `loop.Outcome`."""
     checks = [_finite(outcome.scores), _distinct(outcome.scores)]
     if isinstance(detector, Trainable):
         chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]

@@ -5,8 +5,8 @@ The samples are dealt into parts; for each a detector is trained on all the othe
 all samples gives new normals scores like these, a little lower in the mean, since it has learnt more. A detector that
 can tell what a training sample would score as a new one needs no further training (the jackknife), and few samples lose
 nothing then. That new normals keep a threshold made of these scores is what stable detectors give, not a theorem of
-every one (Barber et al. 2021); `calibration.conformal.cross_p_values` has one, and needs the detectors of all parts for
-every new sample.
+every one (Barber et al. 2021); `conformal.cross_p_values` has one, and needs the detectors of all parts for every new
+sample.
 """
 
 from __future__ import annotations

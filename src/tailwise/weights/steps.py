@@ -216,8 +216,7 @@ class Logistic(Value):
 
     The curve is 1/2 at the quantile `normals` of the scores (the median as published, which takes half of the data for
     contaminated; the share of normals where it is known or estimated), and spans a width of 1, times 1 / `tau`, on the
-    shorter side of the scores. Made for `training.cleaning.Iterate`. Rare kinds of normal are weighed down with
-    the anomalies.
+    shorter side of the scores. Made for `cleaning.Iterate`. Rare kinds of normal are weighed down with the anomalies.
     """
 
     normals: Chance = 0.5
