@@ -154,6 +154,17 @@ def test_the_answer_is_what_score_writes(home: Path, port: int, tmp_path: Path, 
     assert np.allclose(read["score"], expected["score"], rtol=1e-5)
 
 
+def test_a_table_is_scored_by_a_run_that_knows_labels_and_groups(tmp_path: Path) -> None:
+    table = rows(3, 300).assign(line="a", bad=0)
+    table.to_csv(tmp_path / "parts.csv", index=False)
+    source = tailwise.open_source(str(tmp_path / "parts.csv"), labels="bad", groups="line")
+    run = tailwise.fit(source, detector="gaussian", out=tmp_path / "run")
+    sent = service.Body(table[COLUMNS].head(5).to_csv(index=False).encode(), CSV)
+    (answer,) = ServedRuns({"parts": run.path}).score("parts", [sent])
+    assert isinstance(answer, service.Scored), answer
+    assert len(answer.samples) == 5
+
+
 def test_requests_that_are_scored_together_get_their_own_answers(home: Path) -> None:
     """A row that cannot be scored spoils nothing for those beside it."""
     run, new = ServedRun("parts", home / "parts"), rows(2, 6)

@@ -202,15 +202,12 @@ class ServedRun:
         """What a body that is a file holds, read as the run's own data was."""
         own = self.run.source()
         file = folder / f"body{'.csv' if body.kind == CSV else IMAGES[body.kind]}"
-        if body.kind == CSV:
-            if self.run.modality != ROW:
-                raise InputError(f"the run scores {self.run.modality.plural}: got a table", "send one of these")
-            source: Source = self.run.table_at(str(file))
-        elif isinstance(own, Pictured):
-            source = own.at(str(file))
-        else:
+        if body.kind == CSV and self.run.modality != ROW:
+            raise InputError(f"the run scores {self.run.modality.plural}: got a table", "send one of these")
+        if body.kind != CSV and not isinstance(own, Pictured):
             raise InputError(f"the run scores {self.run.modality.plural}: got an image", "send JSON or CSV")
         file.write_bytes(body.content)
+        source = self.run.table_at(str(file)) if body.kind == CSV else own.at(str(file))
         labelled = self.run.samples(source)
         check_samples(labelled.data, least=1, where=_BODY)
         return _Read(labelled, source)
