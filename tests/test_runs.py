@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -270,6 +271,43 @@ def test_a_folder_with_other_files_is_left_alone(table: Path, tmp_path: Path) ->
     with pytest.raises(InputError, match="other files"):
         fit_run(request(table), tmp_path)
     assert [path.name for path in tmp_path.iterdir() if path.name != store.LOCK] == ["holiday.txt"]
+
+
+@pytest.mark.parametrize("name", sorted(files.FILES - {files.SETTINGS, files.LOCK}))
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_files_that_only_have_names_of_a_run_are_left_alone(
+    table: Path, tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"other files .{name}"):
+        fit_run(request(table), tmp_path, overwrite)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {name: "mine"}
+
+
+@pytest.mark.parametrize("end", ["start anew", "discard"])
+def test_an_unfinished_run_keeps_its_settings_until_its_files_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """A kill at any file that is taken away leaves what the same command goes on from."""
+    unlinked = Path.unlink
+    for steps in range(1, len(files.FILES)):
+        out = tmp_path / str(steps)
+        with store.hold(out) as writer:
+            writer.start({"seed": 0})
+        (out / files.MODEL).write_bytes(b"half a run")
+        left = iter(range(steps))
+
+        def stop(path: Path, missing_ok: bool = False, out: Path = out, left: Iterator[int] = left) -> None:
+            if path.parent == out and path.name in files.FILES - {files.LOCK} and next(left, None) is None:
+                raise KeyboardInterrupt
+            unlinked(path, missing_ok)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), store.hold(out, True) as writer:
+            patch.setattr(Path, "unlink", stop)
+            writer.start({"seed": 1}, True) if end == "start anew" else writer.discard()
+            raise KeyboardInterrupt
+        with store.hold(out, True) as writer:
+            writer.start({"seed": 1}, True)
 
 
 def test_bad_data_leaves_no_folder(tmp_path: Path) -> None:

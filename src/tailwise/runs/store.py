@@ -104,9 +104,7 @@ class Writer:
                     "repeat its command to resume it, choose another --out, or add --overwrite",
                 )
         if not resumable:
-            # An unfinished run stops counting as one before any of its files goes.
-            for name in (SETTINGS, *sorted(FILES - {SETTINGS, LOCK})):
-                (self.path / name).unlink(missing_ok=True)
+            self._clear()
         self.unfinished = True
         self._write_settings({**settings, "status": "fitting"})
         return resumable
@@ -116,7 +114,12 @@ class Writer:
         if self.path != self.home:
             exchange.discard(self.path)
             return
-        for name in FILES - {LOCK}:
+        self._clear()
+        (self.path / SETTINGS).unlink(missing_ok=True)
+
+    def _clear(self) -> None:
+        """Take away the files of an unfinished run but its settings: without these the rest would be somebody's own."""
+        for name in sorted(FILES - {SETTINGS, LOCK}):
             (self.path / name).unlink(missing_ok=True)
 
     def _changed(self, settings: Mapping[str, Any]) -> list[str]:
@@ -228,8 +231,9 @@ def hold(path: str | Path, overwrite: bool = False) -> Iterator[Writer]:
     try:
         exchange.move(path, FILES)
         clear(path)
-        strangers = sorted({p.name for p in path.iterdir()} - FILES - {exchange.NEXT})
         check_new(path, overwrite)
+        # Whatever its name, a file is a run's only beside settings: a fit writes these first and takes them away last.
+        strangers = sorted({p.name for p in path.iterdir()} - {LOCK, exchange.NEXT})
         if strangers and not (path / SETTINGS).exists():
             raise InputError(f"{path} holds other files ({strangers[0]})", "choose an empty or new folder for --out")
         writer = Writer(path, replaces=overwrite and _is_whole(path))
