@@ -4,7 +4,7 @@ import importlib.util
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from tailwise.integrations import engines
 from tailwise.sources import parquet_files, table
 from tailwise.sources.table import Table
 from tailwise.workflows import score_cube, score_parts
+from tailwise.workflows.parts import Parts, digest_of
 
 RNG = np.random.default_rng(0)
 COLUMNS = list("abcde")
@@ -243,6 +244,22 @@ def test_an_interrupted_folder_is_resumed(home: Path, tmp_path: Path, monkeypatc
     assert first == [0, 300, 600, 900]
     assert then == [300, *range(1200, ROWS, 300)]
     check_same(home, "rows", found, tmp_path / "scores")
+
+
+@pytest.mark.parametrize(("out", "another"), [("scores", "scores-2026"), ("scores[1]", "scores1"), ("[", "[-[")])
+def test_parts_of_a_result_of_another_name_stay(tmp_path: Path, out: str, another: str) -> None:
+    def parts(name: str, of: str) -> Parts:
+        return Parts(tmp_path / name, digest_of(of), ".parquet")
+
+    with suppress(Interrupted), parts(another, "this").held():
+        parts(another, "this").path(0).touch()
+        raise Interrupted
+    with suppress(Interrupted), parts(out, "this").held():
+        parts(out, "this").path(0).touch()
+        raise Interrupted
+    with parts(out, "that").held():
+        assert parts(another, "this").path(0).exists()
+        assert not parts(out, "this").folder.exists()
 
 
 def test_parts_of_other_data_or_options_are_not_resumed(

@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +29,8 @@ from ..sources.auto import spelled
 from ..sources.paths import find_path
 
 T = TypeVar("T")
+
+_STAMP_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -77,9 +80,8 @@ class Parts:
         """
         refuse_device(self.out)
         with alone(self.lock, self.out):
-            for other in self.out.parent.glob(f".writing-{self.out.name}-*.parts"):
-                if other != self.folder:
-                    shutil.rmtree(other, ignore_errors=True)
+            for other in self._others():
+                shutil.rmtree(other, ignore_errors=True)
             if self.folder.is_symlink():
                 raise InputError(f"{self.folder} is a link, and would be written through", "remove it")
             self.folder.mkdir(exist_ok=True)
@@ -93,6 +95,12 @@ class Parts:
                 raise
         with suppress(OSError):
             self.lock.unlink(missing_ok=True)
+
+    def _others(self) -> list[Path]:
+        """Folders of parts of this very result that depend on something else."""
+        # The stamp in full: what begins as this result's name does may be another's, as scores-2026 is.
+        named = re.compile(rf"\.writing-{re.escape(self.out.name)}-[0-9a-f]{{{2 * _STAMP_BYTES}}}\.parts")
+        return [path for path in self.out.parent.iterdir() if path != self.folder and named.fullmatch(path.name)]
 
     def discard(self) -> None:
         """Take the parts away."""
@@ -172,7 +180,7 @@ def _stamp(asked: Asked, run: Run, source: Source, facts: Mapping[str, Any]) -> 
 
 def digest_of(belongs: Any) -> str:
     """A short text for what parts depend on, made of values of JSON."""
-    return hashlib.blake2b(json.dumps(belongs, sort_keys=True).encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(belongs, sort_keys=True).encode(), digest_size=_STAMP_BYTES).hexdigest()
 
 
 def files_of(source: Source) -> list[Path]:
