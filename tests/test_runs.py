@@ -26,7 +26,7 @@ from tailwise.report import explanation
 from tailwise.runs import exchange, files, store
 from tailwise.sources.auto import open_source
 from tailwise.training.options import Training
-from tailwise.workflows import pages, score
+from tailwise.workflows import drift, pages, score
 from tailwise.workflows.fit import fit_run
 from tailwise.workflows.request import Request
 
@@ -488,6 +488,27 @@ def test_sealed_again_after_tampering(
     (copy / store.SETTINGS).write_text(json.dumps(settings))
     with pytest.raises(InputError, match=said):
         score.score_data(copy, str(table))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"threshold": float("nan")}, "threshold must be a number"),
+        ({"batch_size": 0}, "batch_size must be above 0"),
+        ({"false_discoveries": 1.5}, "false_discoveries must lie between 0 and 1"),
+        ({"threshold": 1.0, "false_discoveries": 0.1}, "by a threshold or by a share"),
+    ],
+)
+def test_what_scores_nothing_is_refused_on_every_road(
+    finished: store.Run, table: Path, tmp_path: Path, asked: dict[str, float], said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        store.open_run(finished.path).score(str(table), **asked)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=said):
+        score.score_data(finished.path, str(tmp_path / "not looked for"), **asked)  # type: ignore[arg-type]
+    if "batch_size" in asked:
+        with pytest.raises(InputError, match=said):
+            drift.drift_of(finished.path, str(table), **asked)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", "[" * 100_000, "", "null"])

@@ -290,6 +290,10 @@ def test_maps_that_are_refused(rx_run, tmp_path):
         with pytest.raises(InputError, match=said):
             score_cube.write_map(rx_run, str(data), out)
     assert np.array_equal(np.load(tmp_path / "scene.npy"), CUBE)
+    for asked, said in (({"threshold": np.nan}, "threshold must be a number"), ({"batch_size": 0}, "above 0")):
+        with pytest.raises(InputError, match=said):
+            score_cube.write_map(rx_run, str(tmp_path / "scene.npy"), tmp_path / "map.hdr", **asked)
+    assert {path.name for path in tmp_path.iterdir()} == {"scene.npy", "other.npy"}
 
 
 @pytest.mark.parametrize("name", [".writing-map.hdr.part", ".writing-map.hdr.json", ".writing-map.hdr.lock"])

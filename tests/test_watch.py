@@ -377,6 +377,7 @@ def test_a_watch_does_not_count_what_it_writes(run: Path, incoming: Path, below:
         *(({"every": value}, "every") for value in (0.0, math.nan, math.inf)),
         *(({"settle": value}, "settle") for value in (-1.0, math.nan, math.inf)),
         ({"keep": -1}, "keep"),
+        ({"batch_size": 0}, "batch_size"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(
@@ -384,6 +385,7 @@ def test_options_that_mean_nothing_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=said):
         watch(run, incoming, tmp_path / "out", **options)
+    assert "level" in options or not (tmp_path / "out").exists()
 
 
 def test_a_file_that_is_no_stream_is_refused(run: Path, tmp_path: Path) -> None:

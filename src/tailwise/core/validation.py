@@ -1,6 +1,8 @@
-"""Checks that many share: finite numbers, shares, samples that can be learnt from."""
+"""Checks that many share: finite numbers, shares, samples that can be learnt from, how to score."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import torch
@@ -34,6 +36,21 @@ def check_share(value: float, name: str) -> None:
     """Raise an InputError unless the value lies between 0 and 1."""
     if not 0 < value < 1:
         raise InputError(f"{name} must lie between 0 and 1: got {value}")
+
+
+def check_scoring(
+    batch_size: int | None = None, threshold: float | None = None, false_discoveries: float | None = None
+) -> None:
+    """Raise an InputError unless samples can be scored so many at once, and flagged above this threshold or so that at
+    most this share of the flagged is normal."""
+    if batch_size is not None and batch_size < 1:
+        raise InputError(f"batch_size must be above 0: got {batch_size}")
+    if threshold is not None and math.isnan(threshold):
+        raise InputError("threshold must be a number: got nan")
+    if threshold is not None and false_discoveries is not None:
+        raise InputError("samples are flagged by a threshold or by a share of false discoveries", "leave one out")
+    if false_discoveries is not None:
+        check_share(false_discoveries, "false_discoveries")
 
 
 def check_seed(seed: int) -> None:

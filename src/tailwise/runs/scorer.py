@@ -29,7 +29,7 @@ from ..core.detector import Detector
 from ..core.modality import ROW, Modality, find
 from ..core.problem import Labelled, ReadByBackbone, SkipsBad, Source
 from ..core.registry import parse
-from ..core.validation import check_samples, check_share
+from ..core.validation import check_samples, check_scoring
 from ..errors import InputError, reading
 from ..sources.arrays import array_like
 from ..sources.auto import open_source, spelled
@@ -125,7 +125,8 @@ class Run:
             cluster it is most like) and, where thresholds are of clusters or groups, `held_to`.
 
         Raises:
-            InputError: the samples are not of the shape that the run was fitted on, or hold what is no finite number.
+            InputError: the samples are not of the shape that the run was fitted on, or hold what is no finite number; or
+                an option is none, such as a threshold that is no number.
 
         Examples:
             >>> import numpy as np, tailwise, tempfile
@@ -134,14 +135,14 @@ class Run:
             >>> run.score([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]]).flagged.tolist()
             [False, True]
         """
+        check_scoring(batch_size, threshold, false_discoveries)
         samples = self.samples(data, skip_bad)
         check_samples(samples.data, least=1)
         return self.table_of(samples, self.scores_of(samples.data, batch_size, device), threshold, false_discoveries)
 
     def scores_of(self, data: Data, batch_size: int | None = None, device: str = "cpu") -> np.ndarray:
         """Scores [n] of samples, float64."""
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size must be above 0: got {batch_size}")
+        check_scoring(batch_size)
         return inference.score(self.detector_on(device), data, batch_size).double().numpy()
 
     def table_of(
@@ -152,10 +153,7 @@ class Run:
         false_discoveries: float | None = None,
     ) -> pd.DataFrame:
         """What the run says of scores [n] that it gave these samples; see `score`."""
-        if threshold is not None and false_discoveries is not None:
-            raise InputError("samples are flagged by a threshold or by a share of false discoveries", "leave one out")
-        if false_discoveries is not None:
-            check_share(false_discoveries, "false_discoveries")
+        check_scoring(None, threshold, false_discoveries)
         calibration, kinds = self.calibration(), self._kinds_of(samples)
         limits = np.full(len(scores), self.settings.threshold if threshold is None else threshold)
         if threshold is None and kinds is not None:

@@ -36,8 +36,6 @@ def drift_of(
     """What changed from the training data of a run to `data`; see `commands.drift`."""
     if out is not None and out.suffix not in (".json", ".md"):
         raise InputError(f"drift is written as .json or .md: got {out.name}")
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size must be above 0: got {batch_size}")
     opened = open_run(run)
     placed_by(opened)
     samples = opened.samples(data, skip_bad).data

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 from ..core import messages, progress
 from ..core.problem import Source
+from ..core.validation import check_scoring
 from ..errors import InputError
 from ..integrations.engines import Engine, WorkersLost
 from ..runs.files import SETTINGS, CannotWrite, alone, cannot_write, clear, file_digest, refuse_device
@@ -148,12 +148,9 @@ def settled(asked: Asked, facts: Mapping[str, Any]) -> tuple[Run, Source, Asked]
     """The run, the source of the data as the run reads it, and what is asked with its places and its stamp settled.
 
     Raises:
-        InputError: there is no such run, or no such data.
+        InputError: there is no such run, or no such data, or it cannot be scored so.
     """
-    if asked.batch_size is not None and asked.batch_size < 1:
-        raise InputError(f"batch_size must be above 0: got {asked.batch_size}")
-    if asked.threshold is not None and math.isnan(asked.threshold):
-        raise InputError("threshold must be a number: got nan")
+    check_scoring(asked.batch_size, asked.threshold)
     run = open_run(asked.run)
     data = asked.data if spelled(asked.data) else str(find_path(asked.data).absolute())
     source = run.source_like(data, asked.skip_bad)

@@ -14,7 +14,7 @@ from ..core.data import Data
 from ..core.modality import SPECTRUM
 from ..core.problem import ReadByBackbone, Source
 from ..core.seeding import seeded
-from ..core.validation import check_samples, check_seed, check_share
+from ..core.validation import check_samples, check_scoring, check_seed
 from ..errors import InputError
 from ..runs.scorer import Run, open_run
 
@@ -32,14 +32,9 @@ def score_data(
     false_discoveries: float | None = None,
 ) -> pd.DataFrame:
     """Scores of every sample of `data`, and their maps in a folder; see `commands.score`."""
-    if batch_size is not None and batch_size < 1:
-        raise InputError(f"batch_size must be above 0: got {batch_size}")
-    if threshold is not None and math.isnan(threshold):
-        raise InputError("threshold must be a number: got nan")
+    check_scoring(batch_size, threshold, false_discoveries)
     if map_threshold is not None and not math.isfinite(map_threshold):
         raise InputError(f"map_threshold must be finite: got {map_threshold}")
-    if false_discoveries is not None:
-        check_share(false_discoveries, "false_discoveries")
     check_seed(seed)
     opened = open_run(run)
     source = opened.source_like(data, skip_bad)

@@ -67,7 +67,7 @@ def write_map(
     if not out.parent.is_dir():
         raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     options.check()
-    opened, source, asked = settled(Asked(str(run), data, batch_size=batch_size, device=device), {})
+    opened, source, asked = settled(Asked(str(run), data, threshold, batch_size=batch_size, device=device), {})
     scenes = _scene(opened, source, data)
     path = find_path(source.path)  # type: ignore[attr-defined]
     header = envi.header_of(path)

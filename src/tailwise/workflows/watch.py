@@ -29,7 +29,7 @@ from ..core import messages
 from ..core.modality import ROW
 from ..core.problem import Labelled, joined
 from ..core.seeding import seeded
-from ..core.validation import check_seed
+from ..core.validation import check_scoring, check_seed
 from ..errors import InputError, reading
 from ..report import watch_page
 from ..report.review import PROBABLY_ANOMALY, PROBABLY_RARE
@@ -97,6 +97,7 @@ def watch(
 ) -> Watched:
     """Watch what arrives at a place until something has changed, or for ever; see `commands.watch`."""
     check_seed(seed)
+    check_scoring(batch_size)
     if not (0 < every < math.inf and 0 <= settle < math.inf and keep >= 0):
         raise InputError(f"every must be above 0, settle and keep 0 or more: got {every:g}, {settle:g} and {keep}")
     if webhook is not None and urlsplit(webhook).scheme not in ("http", "https"):
