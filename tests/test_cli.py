@@ -107,7 +107,7 @@ def test_the_recorded_command_repeats_the_fit(table: Path, tmp_path: Path) -> No
         ),
         (["fit", "{table}", "--detector", "AutoEncoder(hidden=(10000000000000,))"], "not enough memory", "smaller"),
         (["demo", "--out", "{table}"], "cannot write", "choose a folder"),
-        (["weigh", "{table}", "--column", "a", "--out", "{table}/w.csv"], "Not a directory", "choose a folder"),
+        (["weigh", "{table}", "--column", "a", "--out", "{table}/w.csv"], "there is no folder", "choose another --out"),
     ],
 )
 def test_bad_input(

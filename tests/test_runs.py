@@ -10,7 +10,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,7 +302,7 @@ def test_an_unfinished_run_keeps_its_settings_until_its_files_are_gone(
                 raise KeyboardInterrupt
             unlinked(path, missing_ok)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), store.hold(out, True) as writer:
+        with monkeypatch.context() as patch, suppress(KeyboardInterrupt), store.hold(out, True) as writer:
             patch.setattr(Path, "unlink", stop)
             writer.start({"seed": 1}, True) if end == "start anew" else writer.discard()
             raise KeyboardInterrupt

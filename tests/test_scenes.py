@@ -283,7 +283,7 @@ def test_maps_that_are_refused(rx_run, tmp_path):
     np.save(tmp_path / "scene.npy", CUBE)
     np.save(tmp_path / "other.npy", CUBE)
     for data, out, said in (
-        (tmp_path / "scene.npy", tmp_path / "scene.npy", "take the place of the cube"),
+        (tmp_path / "scene.npy", tmp_path / "scene.npy", "take the place of the data"),
         (tmp_path, tmp_path / "map.hdr", "a map is of one cube"),
         (tmp_path / "scene.npy", tmp_path / "missing" / "map.hdr", "cannot write"),
     ):

@@ -221,14 +221,10 @@ def score(
             "name a folder by --out NAME, or the map of a cube by --out NAME.zarr",
         )
     from ..workflows.score import score_data
-    from ..workflows.weigh import check_table, write_table
 
-    if out is not None:
-        check_table(out)
-    table = score_data(run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries)
-    if out is not None:
-        write_table(table, out)
-    return table
+    return score_data(
+        run, data, threshold, skip_bad, batch_size, seed, device, maps, map_threshold, false_discoveries, out
+    )
 
 
 def serve(
@@ -623,7 +619,7 @@ def weigh(
     from ..workflows.weigh import check_table, weigh_table, write_table
 
     if out is not None:
-        check_table(out)
+        check_table(out, scores)
     table = weigh_table(scores, column, weighting)
     if out is not None:
         write_table(table, out)

@@ -33,6 +33,7 @@ from ..errors import InputError, reading
 from ..runs import fingerprint
 from ..runs.files import regular_file, write
 from ..runs.fingerprint import TOLERANCE, Fingerprint
+from ..runs.outputs import check_file
 from ..runs.scorer import Run, open_run
 from . import onnx_graph
 from .extras import need
@@ -59,6 +60,7 @@ def export(run: Path, to: str, out: Path) -> Path:
         raise InputError(f"a run is exported to onnx: got {to!r}", "leave --to out, or say --to onnx")
     if out.suffix != ".onnx":
         raise InputError(f"an ONNX file is called .onnx: got {out.name}")
+    check_file(out)
     need("export", _NEEDED, "onnx")
     opened = open_run(run)
     settings = opened.settings.as_dict()

@@ -18,15 +18,24 @@ def of_source(source: Any) -> dict[str, str]:
     if not isinstance(source, PathSource):
         inner = getattr(source, "source", None)  # of a source that chooses among another's samples
         return {} if inner is None else of_source(inner)
-    given = {name: getattr(source, name) for name in source.file_options}
-    found = {text: _found(text) for text in given.values() if isinstance(text, str)}
-    root = found[source.path]
+    found = paths_of(source)
+    root = found.get(source.path)
     # What lies in the data's own folder under that name is meant, not what lies beside it.
     return {
         text: os.path.abspath(place)
         for text, place in found.items()
-        if place is not None and (text == source.path or (place.is_file() and not (root and (root / text).exists())))
+        if text == source.path or (place.is_file() and not (root and (root / text).exists()))
     }
+
+
+def paths_of(source: Any) -> dict[str, Path]:
+    """What lies where a source's options name files or folders, by what it calls them."""
+    if not isinstance(source, PathSource):
+        inner = getattr(source, "source", None)
+        return {} if inner is None else paths_of(inner)
+    given = {name: getattr(source, name) for name in source.file_options}
+    found = {text: _found(text) for text in given.values() if isinstance(text, str)}
+    return {text: place for text, place in found.items() if place is not None}
 
 
 def now(places: Mapping[str, str], home: str, run: Path) -> dict[str, str]:

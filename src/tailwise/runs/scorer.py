@@ -125,8 +125,8 @@ class Run:
             cluster it is most like) and, where thresholds are of clusters or groups, `held_to`.
 
         Raises:
-            InputError: the samples are not of the shape that the run was fitted on, or hold what is no finite number; or
-                an option is none, such as a threshold that is no number.
+            InputError: the samples are not of the shape that the run was fitted on, or hold what is no finite number;
+                or an option means nothing, such as a threshold that is no number.
 
         Examples:
             >>> import numpy as np, tailwise, tempfile

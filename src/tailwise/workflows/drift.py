@@ -17,6 +17,7 @@ from ..core.validation import check_samples
 from ..errors import InputError
 from ..report import drift_page
 from ..runs import files
+from ..runs.outputs import check_file
 from ..runs.plain_json import to_json
 from ..runs.scorer import Run, open_run
 from ..runs.table import cross_fitted, examples_of, reference_of
@@ -37,8 +38,11 @@ def drift_of(
     if out is not None and out.suffix not in (".json", ".md"):
         raise InputError(f"drift is written as .json or .md: got {out.name}")
     opened = open_run(run)
+    source = opened.source_like(data, skip_bad)
+    if out is not None:
+        check_file(out, source)
     placed_by(opened)
-    samples = opened.samples(data, skip_bad).data
+    samples = opened.samples(source).data
     check_samples(samples, least=1, where=data)
     with seeded(device=device):
         scores = opened.scores_of(samples, batch_size, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from ..errors import InputError, reading
 from ..report import comparison, explanation, explanation_page, report_page
 from ..runs import files
 from ..runs.files import REPORT_DATA, REPORT_PAGE, write
+from ..runs.outputs import check_file
 from ..runs.plain_json import to_json
 from ..runs.scorer import open_run
 from ..runs.sheets import original
@@ -25,6 +27,8 @@ def compare_runs(paths: Sequence[Path], out: Path | None) -> str | Path:
     writers = {".html": comparison.to_html, ".md": comparison.to_markdown, ".json": to_json}
     if out is not None and out.suffix not in writers:
         raise InputError(f"a comparison is .html, .md or .json: got {out.name}")
+    if out is not None:
+        check_file(out)
     runs = [open_run(path) for path in paths]
     with reading(f"one of the runs {', '.join(map(str, paths))}", files.RESTORE):
         compared = comparison.compare(runs)
@@ -59,7 +63,11 @@ def explain(
         raise InputError(f"an explanation is .html, .md, .txt or .json: got {out.name}")
     if weights and data is not None:
         raise InputError("weights are of the training samples, which the run names itself", "leave DATA out")
-    known = explanation.reopen(open_run(run), training_data)
+    opened = open_run(run)
+    if out is not None:
+        training = opened.source() if training_data is None else opened.source_like(training_data)
+        check_file(out, training, *([] if data is None else [opened.source_like(data)]))
+    known = explanation.reopen(opened, training_data)
     if weights:
         names = _as_in_data(names, known.table["sample"])
         found = explanation_page.of_weights(known, names or explanation.extreme_weights(known, worst))
@@ -96,6 +104,8 @@ def write_report(run: Path, out: Path | None) -> Path:
     }
     if out.suffix not in writers:
         raise InputError(f"a report is .html, .md or .json: got {out.name}")
+    if os.path.realpath(out) != os.path.realpath(opened.path / REPORT_PAGE):
+        check_file(out)
     content = opened.report()
     opened.scores()  # what has lost its scores is no run, whatever its report says
     # The fit has rendered what it stored. What cannot be rendered now is not what a fit has stored, at any depth.

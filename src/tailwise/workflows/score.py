@@ -17,6 +17,7 @@ from ..core.seeding import seeded
 from ..core.validation import check_samples, check_scoring, check_seed
 from ..errors import InputError
 from ..runs.scorer import Run, open_run
+from .weigh import check_table, write_table
 
 
 def score_data(
@@ -30,14 +31,18 @@ def score_data(
     map_folder: Path | None = None,
     map_threshold: float | None = None,
     false_discoveries: float | None = None,
+    out: Path | None = None,
 ) -> pd.DataFrame:
-    """Scores of every sample of `data`, and their maps in a folder; see `commands.score`."""
+    """Scores of every sample of `data`, written to `out` too where it is named, and their maps in a folder; see
+    `commands.score`."""
     check_scoring(batch_size, threshold, false_discoveries)
     if map_threshold is not None and not math.isfinite(map_threshold):
         raise InputError(f"map_threshold must be finite: got {map_threshold}")
     check_seed(seed)
     opened = open_run(run)
     source = opened.source_like(data, skip_bad)
+    if out is not None:
+        check_table(out, source)
     if map_folder is not None:
         _check_maps(opened)
         from . import map_files  # reads and draws pictures, which most scoring does not
@@ -52,7 +57,11 @@ def score_data(
         else:
             scores = _write_maps(map_folder, opened, samples, source, map_threshold, batch_size, device)
     table = opened.table_of(labelled, scores, threshold, false_discoveries)
-    return table if labelled.every_name is None else with_every_name(table, labelled.every_name)
+    if labelled.every_name is not None:
+        table = with_every_name(table, labelled.every_name)
+    if out is not None:
+        write_table(table, out)
+    return table
 
 
 def with_every_name(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

@@ -31,6 +31,7 @@ from ..core.readers import read
 from ..errors import InputError
 from ..integrations import engines
 from ..runs.files import MODEL, NO_LINK, alone, cannot_write, file_digest, prepared, refuse_link, write
+from ..runs.outputs import check_file
 from ..runs.result_folder import made_whole
 from ..runs.scorer import Run, open_run
 from ..sources import envi
@@ -64,20 +65,14 @@ def write_map(
     Raises:
         InputError: it is not one cube, it is not what the run was fitted on, or the map cannot be written there.
     """
-    if not out.parent.is_dir():
-        raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     options.check()
     opened, source, asked = settled(Asked(str(run), data, threshold, batch_size=batch_size, device=device), {})
     scenes = _scene(opened, source, data)
     path = find_path(source.path)  # type: ignore[attr-defined]
     header = envi.header_of(path)
     files = _files_of(out)
-    if any(file.resolve() in {path.resolve(), header and header.resolve()} for file in files):
-        raise InputError(f"{out} would take the place of the cube itself", "choose another --out")
-    if out.is_dir():
-        raise InputError(
-            f"{out} is there already, and a folder is not written over", "remove it, or choose another --out"
-        )
+    for file in files:
+        check_file(file, source, *([] if header is None else [header]))
     if files[-1].exists() and not out.exists():
         raise InputError(
             f"{files[-1]} is there without {out.name}, and may be another's", "remove it, or choose another --out"

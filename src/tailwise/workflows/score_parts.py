@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from ..core import inference
-from ..core.problem import Labelled, OnDisk, ReadOnDemand, Source
+from ..core.problem import Labelled, ReadOnDemand, Source
 from ..core.seeding import seeded
 from ..core.validation import check_samples, check_seed
 from ..errors import InputError
 from ..integrations import engines
+from ..runs.outputs import check_place
 from ..runs.scorer import Run, open_run
-from ..sources.paths import find_path
 from .parts import Asked, Parts, check_unchanged, settled
 from .score import with_every_name
 from .weigh import write_table
@@ -86,15 +86,9 @@ def score_part(part: TablePart) -> int:
 
 
 def _check_place(out: Path, source: Source) -> None:
-    if not out.parent.is_dir():
-        raise InputError(f"cannot write {out}: there is no folder {out.parent}")
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise InputError(f"{out} is there already, and is not written over", "remove it, or choose another --out")
-    if not isinstance(source, OnDisk):
-        return
-    root = find_path(source.path)
-    if root.is_dir() and out.resolve().is_relative_to(root.resolve()):
-        raise InputError(f"{out} lies in the data, {root}", "choose a folder outside of it for --out")
+    check_place(out, source)
 
 
 @functools.lru_cache(maxsize=1)

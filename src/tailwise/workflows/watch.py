@@ -34,6 +34,7 @@ from ..errors import InputError, reading
 from ..report import watch_page
 from ..report.review import PROBABLY_ANOMALY, PROBABLY_RARE
 from ..runs import files
+from ..runs.outputs import check_apart
 from ..runs.scorer import Run, open_run
 from ..runs.sheets import read_csv, to_csv
 from ..runs.table import reference_of
@@ -104,20 +105,14 @@ def watch(
         raise InputError(f"a webhook is an http or https address: got {webhook!r}")
     opened = open_run(run)
     arrivals = watched(opened, place, settle)
-    _check_apart(out, arrivals.path)
+    for name in (PAGE, LEDGER, ROWS, SHEET):
+        check_apart(out / name, arrivals.path)
     with _kept_to_one(out):
         watch = _Watch(opened, arrivals, out, level, keep, batch_size, seed, device)
         try:
             return watch.until_called(once, every, webhook)
         finally:
             watch.ledger.close()
-
-
-def _check_apart(out: Path, place: Path) -> None:
-    """Raise an InputError where the watch would count what it writes itself."""
-    own, seen = out.resolve(), place.resolve()
-    if own.is_relative_to(seen) or seen in (own / SHEET, own / ROWS):
-        raise InputError(f"{out} lies in what is watched, {place}", "choose a folder outside of it for --out")
 
 
 @contextmanager

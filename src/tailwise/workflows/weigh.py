@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ import torch
 from ..core.validation import check_finite
 from ..errors import InputError, did_you_mean, reading
 from ..runs import files
+from ..runs.outputs import check_file
 from ..runs.sheets import read_csv, to_csv
 from ..sources.paths import regular_file
 from ..weights.default import parse_weighting
@@ -35,16 +37,16 @@ def weigh_table(path: Path, column: str | None, weighting: str) -> pd.DataFrame:
     return table.assign(weight=parse_weighting(weighting)(Context(scores, scores)).numpy())
 
 
-def check_table(out: Path) -> None:
-    """Raise an InputError where a table cannot be written under this name: before anything else is."""
+def check_table(out: Path, *read: Any) -> None:
+    """Raise an InputError where a table cannot be written under this name: before anything else is; `read` is what it
+    is made from, as for `check_file`."""
     if out.suffix not in (".csv", ".parquet"):
         raise InputError(
             f"a table is written as .csv or .parquet: got {out.name}",
             "scores can also be a folder of parquet (a name without an ending), or those of a cube a map: .hdr, .mat, "
             ".npy, .tif or .zarr",
         )
-    if out.is_dir():
-        raise InputError(f"{out} is a folder: a file was needed for the table", "choose another --out")
+    check_file(out, *read)
 
 
 def write_table(table: pd.DataFrame, out: Path) -> None:
