@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -273,6 +274,60 @@ def test_maps_stay_out_of_the_pictures(exported, photos: Path, tmp_path: Path, c
     assert main([str(exported("pooled")[1]), str(photos / "new"), "--maps", str(tmp_path / "maps")]) == 2
     refused(capsys, "without maps")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_all_maps_are_there_or_none(exported, photos: Path, tmp_path: Path, there: bool, capsys, monkeypatch) -> None:
+    """A broken picture after three others, one at a time: the folder is as it was; then all is written."""
+    monkeypatch.setattr(tailwise_runtime.Model, "batches", lambda _, count: (slice(i, i + 1) for i in range(count)))
+    folder, maps = tmp_path / "folder", tmp_path / "results" / "maps"
+    shutil.copytree(photos / "new", folder)
+    (folder / "9.jpg").write_bytes((folder / "1.jpg").read_bytes()[:300])
+    if there:
+        maps.mkdir(parents=True)
+        (maps / "1.jpg.mask.png").write_text("before")
+        (maps / "notes.txt").write_text("mine")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    words = [str(exported("maps")[1]), str(folder), "--maps", str(maps)]
+    assert main(words) == 2
+    refused(capsys, "9.jpg")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    assert maps.parent.exists() == there
+    (folder / "9.jpg").unlink()
+    assert main(words) == 0
+    every = [path for path in maps.rglob("*") if path.is_file() and path.name != "notes.txt"]
+    assert len(every) == 3 * len(NEW)
+    assert not there or (maps / "notes.txt").read_text() == "mine"
+    with Image.open(maps / "1.jpg.mask.png") as mask:
+        assert mask.size == (133, 61)
+    assert not list(tmp_path.rglob(".writing*"))
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("missing/s.csv", "there is no folder"),
+        ("folder", "a file was needed"),
+        ("samples.npy", "take the place"),
+        ("folder/s.csv", "lies in the data"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_told_before_the_work(
+    exported, photos: Path, tmp_path: Path, out: str, said: str, capsys, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(photos / "new", "folder")
+    np.save("samples.npy", np.zeros((2, 48, 48, 3), np.uint8))
+    file = str(exported("maps")[1])
+    samples = "samples.npy" if out == "samples.npy" else "folder"
+    before = sorted(tmp_path.rglob("*"))
+    assert main([file, samples, "--maps", "maps", "--out", out]) == 2
+    refused(capsys, said)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert main([file, "samples.npy", "--maps", "missing/maps"]) == 2
+    refused(capsys, "there is no folder")
+    assert main([file, "samples.npy", "--maps", "samples.npy"]) == 2
+    refused(capsys, "take the place")
 
 
 def test_masks_links_and_names_in_a_folder(exported, photos: Path, tmp_path: Path, capsys) -> None:

@@ -261,6 +261,13 @@ def test_maps_are_written_beside_nothing_of_the_users(run, folder, tmp_path):
         score(run.path, str(folder / "test"), maps=out, map_threshold=math.inf)
 
 
+@pytest.mark.parametrize(("out", "said"), [("missing/s.csv", "there is no folder"), ("s.txt", "is written as .csv")])
+def test_no_map_is_made_for_a_table_that_cannot_be_written(run, folder, tmp_path, out, said):
+    with pytest.raises(InputError, match=said):
+        score(run.path, str(folder / "test"), maps=tmp_path / "maps", out=tmp_path / out)
+    assert not list(tmp_path.iterdir())
+
+
 def test_maps_among_the_data_are_refused(run, folder, tmp_path):
     for place in (folder, folder / "test/maps"):
         with pytest.raises(InputError, match="lies in the data"):

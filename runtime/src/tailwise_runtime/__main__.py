@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from . import Model, ModelError, __version__, load
-from .files import replace
+from .files import check_file, replace
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,24 +35,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--version", action="version", version=__version__)
     options = parser.parse_args(arguments)
+    maps = options.maps
     try:
+        if options.out is not None:
+            check_file(options.out, "--out", options.samples, options.model)
         model = load(options.model, options.threads)
         if model.takes_pictures and options.samples.suffix.lower() != ".npy":
             model.check_pictures()
             from . import folders
 
-            names, scores = folders.score(model, options.samples, options.maps)
+            names, scores = folders.score(model, options.samples, maps)
             _write(options.out, model, names, scores)
             return 0
+        if maps is not None:
+            maps = maps if maps.suffix == ".npy" else Path(f"{maps}.npy")
+            check_file(maps, "--maps", options.samples)
         samples = _read(options.samples, model)
         try:
             scores = model.score(samples)
         except ModelError as error:
             raise ModelError(f"{options.samples}: {error.message}", error.hint) from error
-        if options.maps is not None:
+        if maps is not None:
             buffer = io.BytesIO()
             np.save(buffer, model.maps(samples), allow_pickle=False)
-            maps = options.maps if options.maps.suffix == ".npy" else Path(f"{options.maps}.npy")
             replace(maps, buffer.getvalue())
         _write(options.out, model, list(map(str, range(len(scores)))), scores)
     except ModelError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from . import Model, ModelError, overlays, pictures
-from .files import replace
+from .files import gathered, replace
 
 
 def score(model: Model, place: Path, maps: Path | None = None) -> tuple[list[str], np.ndarray]:
@@ -19,14 +19,21 @@ def score(model: Model, place: Path, maps: Path | None = None) -> tuple[list[str
         model: it takes pictures.
         place: a folder or a file.
         maps: a folder for `<name>.map.tiff` (float scores), `.overlay.png` and `.mask.png` (255 where flagged), in each
-            picture's own size; None writes none.
+            picture's own size; None writes none. All maps appear in it when the last one is made, or none does.
 
     Raises:
         ModelError: there is no picture, one cannot be read, or maps would land among the pictures.
     """
     root, names = _listed(place)
-    if maps is not None:
-        _check_maps(model, root if place.is_dir() else None, maps)
+    if maps is None:
+        return names, _scores(model, root, names)
+    _check_maps(model, root if place.is_dir() else None, maps)
+    with gathered(maps.resolve()) as unfinished:
+        return names, _scores(model, root, names, unfinished)
+
+
+def _scores(model: Model, root: Path, names: list[str], maps: Path | None = None) -> np.ndarray:
+    """The scores [n] of pictures below a folder; their maps go to another, which is there."""
     scores = np.zeros(len(names), np.float32)
     for part in model.batches(len(names)):
         decoded = [pictures.decode(root / name, model.sample_shape[2]) for name in names[part]]
@@ -37,7 +44,7 @@ def score(model: Model, place: Path, maps: Path | None = None) -> tuple[list[str
         scores[part], found = model.scores_and_maps(samples)
         for name, picture, each in zip(names[part], decoded, found, strict=True):
             _write_maps(maps / name, model, picture, each)
-    return names, scores
+    return scores
 
 
 def _listed(place: Path) -> tuple[Path, list[str]]:

@@ -24,6 +24,7 @@ from ..core.validation import check_scoring
 from ..errors import InputError
 from ..integrations.engines import Engine, WorkersLost
 from ..runs.files import SETTINGS, CannotWrite, alone, cannot_write, clear, file_digest, refuse_device
+from ..runs.places import paths_of
 from ..runs.scorer import Run, open_run
 from ..sources.auto import spelled
 from ..sources.paths import find_path
@@ -183,10 +184,8 @@ def digest_of(belongs: Any) -> str:
 def files_of(source: Source) -> list[Path]:
     """Every file that a source of files may read."""
     found = dict[Path, None]()
-    for name in getattr(source, "file_options", ()):
-        with suppress(InputError):  # an option that names a file may say something else instead
-            if isinstance(given := getattr(source, name), str):
-                found |= dict.fromkeys(beside(find_path(given)))
+    for place in paths_of(source).values():
+        found |= dict.fromkeys(beside(place))
     return list(found)
 
 
