@@ -183,8 +183,9 @@ def score(
     Args:
         run: a run folder.
         data: data of the same sort as the run's; it is read in the same way.
-        out: a .csv or .parquet file outside the data; by default standard output. A name without an ending is a folder of .parquet
-            files. For the map of one cube: an ENVI .hdr (with the cube's map information), .mat, .npy, .tif or .zarr.
+        out: a .csv or .parquet file, not in a folder of the data; by default standard output. A name without an ending
+            is a folder of .parquet files. For the map of one cube: an ENVI .hdr (with the cube's map information),
+            .mat, .npy, .tif or .zarr.
         threshold: flag above this score instead of the run's threshold.
         maps: a folder for score maps of images: SAMPLE.map.tiff (scores as 32-bit floats), SAMPLE.overlay.png (for
             people) and SAMPLE.mask.png (255 where flagged), each in the size of its image. All maps appear at once,
