@@ -13,6 +13,7 @@ from tailwise.errors import InputError
 from tailwise.runs import files, outputs
 from tailwise.runs.scorer import Run
 from tailwise.sources.cube import Cube
+from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
 from tailwise.workflows import weigh
 
@@ -121,7 +122,6 @@ def test_what_only_has_such_a_name_is_written(home: Path) -> None:
         ("drift run rows --out rows/drift.json", "lies in the data"),
         ("explain run new.txt --out new.txt", "take the place of the data"),
         ("explain run --out parts.txt --training-data parts.txt", "take the place of the data"),
-        ("weigh scores.csv --out ./scores.csv", "take the place of the data"),
         ("watch run rows --out rows --once", "lies in the data"),
         ("watch run kept.csv --out . --once", "take the place of the data"),
     ],
@@ -145,6 +145,14 @@ def test_files_that_options_name_are_read_too(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="take the place of the data"):
         outputs.check_file(tmp_path / "white.npy", cube)
     outputs.check_file(tmp_path / "map.npy", cube)
+
+
+def test_a_table_may_lie_among_pictures(tmp_path: Path) -> None:
+    source = ImageFolder(str(tmp_path))
+    outputs.check_file(tmp_path / "scores.csv", source)
+    for name in ("map.TIF", "scores.npy", "folder"):
+        with pytest.raises(InputError, match="lies in the data"):
+            outputs.check_file(tmp_path / name, source)
 
 
 def test_a_folder_that_takes_no_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

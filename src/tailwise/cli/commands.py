@@ -620,7 +620,7 @@ def weigh(
     from ..workflows.weigh import check_table, weigh_table, write_table
 
     if out is not None:
-        check_table(out, scores)
+        check_table(out)
     table = weigh_table(scores, column, weighting)
     if out is not None:
         write_table(table, out)

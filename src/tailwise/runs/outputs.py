@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,13 +45,15 @@ def check_apart(out: Path, *read: Any) -> None:
         out: its path.
         read: the sources and files that it is made from.
     """
-    for place in _places(read):
-        if out.exists() and out.samefile(place):
-            raise InputError(f"{out} would take the place of the data itself", "choose another --out")
-        if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
-            raise InputError(f"{out} lies in the data, {place}", "choose a place outside of it for --out")
-
-
-def _places(read: tuple[Any, ...]) -> Iterator[Path]:
     for each in read:
-        yield from [each] if isinstance(each, Path) else paths_of(each).values()
+        for place in [each] if isinstance(each, Path) else paths_of(each).values():
+            if out.exists() and out.samefile(place):
+                raise InputError(f"{out} would take the place of the data itself", "choose another --out")
+            if place.is_dir() and out.resolve().is_relative_to(place.resolve()) and _may_be_read(each, out):
+                raise InputError(f"{out} lies in the data, {place}", "choose a place outside of it for --out")
+
+
+def _may_be_read(each: Any, out: Path) -> bool:
+    """Whether a source may take a file for data; a table among pictures is none."""
+    endings = getattr(getattr(each, "source", each), "endings", None)
+    return endings is None or not out.suffix or out.suffix.lower() in endings

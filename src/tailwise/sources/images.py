@@ -72,6 +72,8 @@ class ImageFolder(PathSource):
 
     reads: ClassVar[str] = "an image or a folder of images"
     file_options: ClassVar[tuple[str, ...]] = ("path", "groups")
+    # Other files may lie among the images.
+    endings: ClassVar[tuple[str, ...]] = (*image_files.SUFFIXES, *image_files.ARRAYS)
 
     read: str = "pixels"
     layers: tuple[int, ...] = ()
