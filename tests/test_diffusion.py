@@ -359,3 +359,11 @@ def test_the_benchmark_trains_reads_and_shows(
         and row["settings"]["training"] == script.PLAIN
     )  # fmt: skip
     assert f"| plain | GLAD({small}) | 1 | {auroc:.3f} |" in page
+
+
+def test_a_training_takes_as_many_steps_whatever_the_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tailwise.detectors.components.reconstruction.Reconstructing.usual_steps", (6, 16))
+    for images, steps in ((10, 6), (40, 6), (200, 13)):
+        detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
+        fit(detector, bars(images))
+        assert detector.planned_steps == steps

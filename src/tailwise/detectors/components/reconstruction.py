@@ -69,6 +69,8 @@ class Reconstructing(ReadsOnce):
     weighed_by_loss = True
     average_decay = 0.999
     cosine_schedule = True
+    # Passes over the data grow with it, and each of these networks takes minutes to hours of a CPU.
+    usual_steps = (1_500, 64)
     not_exported = "a score takes dozens of passes of a network, each of which depends on the one before"
     alphas: Tensor
     noise: Tensor
