@@ -124,3 +124,8 @@ def test_a_mask_takes_the_samples_that_it_marks():
 def test_places_that_are_none_are_refused(places):
     with pytest.raises(InputError, match="places are whole numbers, or a mask of 5"):
         rows(5).take(places)
+
+
+def test_samples_of_no_numbers_are_refused():
+    with pytest.raises(InputError, match="the samples hold no numbers"):
+        check_samples(Data(torch.zeros(5, 0), list("abcde")))

@@ -9,6 +9,7 @@ from tailwise.core import inference
 from tailwise.core.context import Measured
 from tailwise.core.data import Data
 from tailwise.core.modality import FEATURE_MAP
+from tailwise.detectors.components import two_modalities
 from tailwise.detectors.cross_modal_mapping import CrossModalMapping
 from tailwise.detectors.cross_modal_maps import CrossModalMaps
 from tailwise.detectors.paired_memories import PairedMemories
@@ -176,3 +177,9 @@ def test_generated_defects_are_in_the_modality_that_changed(module_of) -> None:
     assert problem.train.sample_shape == (128, 10, 10)
     assert [int(mask.sum()) for mask in problem.test.masks] == [4, 0] * 4
     assert problem.test.labels.tolist() == [True, False] * 4
+
+
+def test_halves_leave_each_sample_out_once_and_copies_together() -> None:
+    found = list(two_modalities.halves([b"b", b"a", b"c", b"a"]))
+    assert [(inside.tolist(), outside.tolist()) for inside, outside in found] == [([1, 2, 3], [0]), ([0], [1, 2, 3])]
+    assert not list(two_modalities.halves([b"a", b"a"]))

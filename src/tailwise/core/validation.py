@@ -16,11 +16,14 @@ def check_samples(data: Data, least: int = 2, where: str = "") -> None:
     """Read everything once and refuse what no detector can learn from; `where` it lies begins the error.
 
     Raises:
-        InputError: a sample holds NaN or infinity (the first is named), or there are fewer than `least` samples.
+        InputError: a sample holds NaN or infinity (the first is named), or none holds a number, or there are fewer than
+            `least` samples.
     """
     begin = f"{where}: " if where else ""
     if len(data) < least:
         raise InputError(f"{begin}at least {least} samples are needed to learn what is normal: got {len(data)}")
+    if 0 in data.sample_shape:
+        raise InputError(f"{begin}the samples hold no numbers: their shape is {list(data.sample_shape)}")
     size = max(1, min(4_096, 20_000_000 // max(1, int(np.prod(data.sample_shape)))))
     for batch in data.batches(size):
         finite = torch.isfinite(batch.samples).flatten(1).all(1)

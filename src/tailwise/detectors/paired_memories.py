@@ -22,7 +22,7 @@ from ..core.readers import Reader, read
 from ..core.registry import find, register
 from ..errors import InputError
 from .components.losses import top_mean
-from .components.two_modalities import Fusion, TwoModalities, digests_of, measured_cells, reading_of
+from .components.two_modalities import Fusion, TwoModalities, digests_of, halves, measured_cells, reading_of
 
 # Distances above this quantile of those of held-out normals are taken for an exponential tail.
 _KNEE = 0.95
@@ -143,13 +143,8 @@ class PairedMemories(TwoModalities):
 
     def _held_out(self, part: Data, w: Tensor, names: list[bytes], number: int) -> tuple[float, float, float]:
         """The mean, the knee and the mean excess beyond it of the distances of normals to memories without them."""
-        rank = {name: place for place, name in enumerate(sorted(set(names)))}
-        half = torch.tensor([rank[name] % 2 for name in names])
-        if not bool(half.any()):
-            return 1.0, 1.0, 1.0
         apart, share = [], []
-        for each in (0, 1):
-            inside, outside = (half == each).nonzero().flatten(), (half != each).nonzero().flatten()
+        for inside, outside in halves(names):
             memory = self._memory(part.sample_shape[0]).to(self.first.device)
             memory.solve(part.take(inside), w[inside])
             left = part.take(outside)
@@ -158,7 +153,7 @@ class PairedMemories(TwoModalities):
                 seen = self._seen(batch, number)
                 apart.append(found[seen])
                 share.append(w[outside][batch.index][:, None].expand_as(seen)[seen])
-        return _tail_of(torch.cat(apart), torch.cat(share))
+        return _tail_of(torch.cat(apart), torch.cat(share)) if apart else (1.0, 1.0, 1.0)
 
     def _seen(self, batch: Batch, number: int) -> Tensor:
         if number == 0:

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cosine_similarity, normalize
@@ -28,7 +27,7 @@ from ..errors import InputError
 from ..numerics.counter_rng import seeds_of, uniforms
 from ..numerics.metrics import auroc
 from .components.patch_defects import salience, turned, with_defects
-from .components.two_modalities import TwoModalities, digests_of, measured_cells, reading_of
+from .components.two_modalities import TwoModalities, digests_of, halves, measured_cells, reading_of
 
 # What is learnt of a patch, and the layers that see each of its points.
 _WIDTH, _POINTWISE = 64, (32, 64)
@@ -285,20 +284,15 @@ class ZeroShotPatches(TwoModalities):
 
     def _held_out(self, part: Data, w: Tensor, seen: Tensor, names: list[bytes]) -> float:
         """The mean distance of measured cells to a memory of the other half of the samples."""
-        rank = {name: place for place, name in enumerate(sorted(set(names)))}
-        half = np.array([rank[name] % 2 for name in names])
-        if len(rank) < 2:
-            return 1.0
         total, count = 0.0, 0.0
-        for each in (0, 1):
-            inside, outside = np.flatnonzero(half == each), np.flatnonzero(half != each)
+        for inside, outside in halves(names):
             memory = self._memory(part.sample_shape[0]).to(self.first.device)
             memory.solve(part.take(inside), w[inside])
             for batch in part.take(outside).batches(_STEP):
                 found = memory.score_map(batch.to(self.first.device)).flatten(1).double().cpu()
                 share = w[outside][batch.index][:, None] * seen[outside][batch.index]
                 total, count = total + float((found * share).sum()), count + float(share.sum())
-        return max(total / max(count, 1e-12), 1e-9)
+        return max(total / count, 1e-9) if count else 1.0
 
     def _memory(self, channels: int) -> Any:
         memory = find("detector", "patch-memory")(share=self.share, top=self.top, neighbourhood=1)

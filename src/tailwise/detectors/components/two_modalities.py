@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -79,6 +79,15 @@ def digests_of(batch: Batch, first: int) -> list[bytes]:
     """What tells copies from other samples [b]; what was not measured has no say."""
     seen = measured_cells(batch, first).unflatten(1, tuple(batch.samples.shape[2:]))[:, None]
     return sample_digests(torch.cat([batch.samples[:, :first], torch.where(seen, batch.samples[:, first:], 0)], 1))
+
+
+def halves(names: Sequence[bytes]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Places inside and outside of one half of the samples with these digests, then of the other; copies are in one.
+    Nothing where all are copies of one."""
+    rank = {name: place for place, name in enumerate(sorted(set(names)))}
+    half = torch.tensor([rank[name] % 2 for name in names])
+    for each in (0, 1) if len(rank) > 1 else ():
+        yield (half == each).nonzero().flatten(), (half != each).nonzero().flatten()
 
 
 class TwoModalities(Detector):
