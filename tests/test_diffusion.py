@@ -367,3 +367,22 @@ def test_a_training_takes_as_many_steps_whatever_the_number_of_images(monkeypatc
         detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
         fit(detector, bars(images))
         assert detector.planned_steps == steps
+
+
+def test_where_one_image_has_most_of_the_weight_all_are_learnt_from_and_measured() -> None:
+    data = bars(40)
+    copies = data.take(torch.zeros(40, dtype=torch.long))
+    heavy = torch.full((40,), 1e-3).index_fill(0, torch.tensor([0]), 1.0)
+    for given, w in ((copies, None), (data, heavy)):
+        detector: Any = registry.parse_one(f"GLAD({SMALL})", "detector")
+        outcome = fit(detector, given, training=Training(epochs=2, batch_size=16), base_weights=w)
+        assert outcome.history[-1]["loss"] > 0.05
+        assert bool(torch.isfinite(detector.limit))
+        assert not torch.equal(detector.usual, torch.ones(2))
+
+
+def test_images_that_are_too_small_are_refused() -> None:
+    detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
+    with pytest.raises(InputError, match="images of 2 x 2 pixels are too small: one side must have more than 2"):
+        detector.start((1, 2, 2), IMAGE)
+    detector.start((1, 1, 3), IMAGE)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize, pad
 
+from ...errors import InputError
 from .nets import Crop, Pad
 from .pseudo_anomalies import textures
 
@@ -50,6 +51,11 @@ class Denoiser(nn.Module):
         super().__init__()
         channels, *size = sample_shape
         halved = len(widths) - 1
+        if max(size) <= 2**halved:
+            raise InputError(
+                f"images of {size[0]} x {size[1]} pixels are too small: one side must have more than {2**halved}",
+                "read larger images, or name fewer widths",
+            )
         self.pad = Pad(tuple(math.ceil(side / 2**halved) for side in size), 2**halved)
         self.crop = Crop(tuple(size))
         unet = _of_diffusers("models.unets.unet_2d", "UNet2DModel")

@@ -187,6 +187,8 @@ class Reconstructing(ReadsOnce):
         """Mean differences by features and by value of the samples that are kept out."""
         kept = torch.cat([self._held_out(batch.samples.to(self.noise.device)).cpu() for batch in data.batches(256)])
         index = (kept & (w.cpu() > 0)).nonzero().flatten()
+        if self.held_out_below == _NONE_HELD_OUT:
+            index = (w.cpu() > 0).nonzero().flatten()
         if len(index):  # else, where training went on with other samples, what was measured before stands
             with inference.evaluating(self):
                 self._measure(data.take(index), w.cpu()[index])
@@ -260,9 +262,13 @@ class Reconstructing(ReadsOnce):
 def _limit(hashes: Tensor, w: Tensor) -> Tensor:
     """The hash below which samples [n] are kept out: the lowest ones, until they have a twentieth of the weight.
 
-    Copies have one hash and stay together, so a weight of k is as k copies.
+    Copies have one hash and stay together, so a weight of k is as k copies. None is kept out where less than half of
+    the weight would be left to learn from, as of copies of one image.
     """
     distinct, place = hashes.unique(return_inverse=True)
     weight = torch.zeros(len(distinct), dtype=w.dtype).index_add_(0, place, w)
     before = weight.cumsum(0) - weight
-    return distinct[before < _HELD_OUT * weight.sum() * (1 - 1e-9)].amax() + 1
+    kept = before < _HELD_OUT * weight.sum() * (1 - 1e-9)
+    if 2 * weight[kept].sum() > weight.sum():
+        return hashes.new_tensor(_NONE_HELD_OUT)
+    return distinct[kept].amax() + 1
