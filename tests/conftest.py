@@ -1,5 +1,6 @@
 """Scripts are loaded in one way, and tests keep features in a folder of their own, never in the user's cache."""
 
+import atexit
 import importlib.util
 import os
 import sys
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="tailwise-tests-")
+atexit.register(_FOLDER.cleanup)
 os.environ["TAILWISE_CACHE"] = _FOLDER.name
 
 
