@@ -71,7 +71,7 @@ class GLAD(Reconstructing):
     def __init__(
         self,
         start_step: Step = 750,
-        lowest_step: Annotated[int, Bounds(at_least=0, at_most=diffusion.STEPS - 1)] = 350,
+        lowest_step: Annotated[int, Bounds(at_least=0, at_most=diffusion.STEPS - 1)] = 250,
         mask: Literal["minmax", "sigmoid", "none"] = "minmax",
         anomaly_oriented: bool = True,
         passes: Count = 25,
