@@ -428,7 +428,8 @@ a training reads the same networks. A fixed step is `diffusion`, adaptive ones a
 kept-out normals alone. AUROC of images and pixels, mean over the draws with the range; error is that of reconstructed
 normal test images, in deviations of a pixel; the steps at which normal and anomalous images were closed; CPU seconds of
 a whole training (a measured step of {BATCH} images on one thread, times the steps) and milliseconds of an image.
-Lines of `glad` on magnetic tiles and on the long tail are of before its difference was the score's (log, 2026-11-30).
+Of magnetic tiles the lines of `glad` are of the first draw alone: those of before its difference was the score's are
+taken out (log, 2026-11-30). On the long tail they are of that, and of 350 as the lowest step.
 Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones (seeds {FRESH}: other
 classes, other test images) were not.
 """
