@@ -428,8 +428,7 @@ a training reads the same networks. A fixed step is `diffusion`, adaptive ones a
 kept-out normals alone. AUROC of images and pixels, mean over the draws with the range; error is that of reconstructed
 normal test images, in deviations of a pixel; the steps at which normal and anomalous images were closed; CPU seconds of
 a whole training (a measured step of {BATCH} images on one thread, times the steps) and milliseconds of an image.
-Of magnetic tiles the lines of `glad` are of the first draw alone: those of before its difference was the score's are
-taken out (log, 2026-11-30). On the long tail they are of that, and of 350 as the lowest step.
+On the long tail the lines of `glad` are of its difference before 2026-11-30, and of 350 as the lowest step.
 Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones (seeds {FRESH}: other
 classes, other test images) were not.
 """
@@ -463,12 +462,32 @@ def _of(found: list[Row], **settings: Any) -> list[Row]:
 
 
 def _by_budget(here: list[Row]) -> list[list[Row]]:
-    """The rows of each budget of training, the largest first, with those of peers on as many test images."""
-    spent = {(_images(row), row["test"]) for row in here if row["settings"]["steps"]}
-    return [
-        [row for row in here if row["test"] == tested and _images(row) in (images, 0)]
-        for images, tested in sorted(spent, reverse=True)
-    ]
+    """The rows of each budget of training, the largest first, with those of peers on the same draws.
+
+    Networks that were read by fixed steps alone have tables of their own: a line of theirs would be a mean over other
+    draws than the one below it.
+    """
+    adapted = {_network(row) for row in here if _is_adapted(row)}
+    spent: dict[tuple[bool, int, int], list[Row]] = {}
+    for row in here:
+        if row["settings"]["steps"]:
+            spent.setdefault((_network(row) in adapted, _images(row), row["test"]), []).append(row)
+    return [spent[key] + _peers_of(spent[key], here) for key in sorted(spent, reverse=True)]
+
+
+def _peers_of(found: list[Row], here: list[Row]) -> list[Row]:
+    """The rows of peers on the draws and the test images of these rows."""
+    draws = {(row["settings"]["seed"], row["test"]) for row in found}
+    return [row for row in here if not _images(row) and (row["settings"]["seed"], row["test"]) in draws]
+
+
+def _is_adapted(row: Row) -> bool:
+    return row["settings"]["reading"].startswith("GLAD")
+
+
+def _network(row: Row) -> str:
+    """The network that a row read, as one text."""
+    return rows.key(row["settings"] | {"reading": ""})
 
 
 def _images(row: Row) -> int:
@@ -479,7 +498,8 @@ def _images(row: Row) -> int:
 def _budget(here: list[Row]) -> str:
     """What the rows of a table spent on each network, and how many images judge it."""
     ours = next(row for row in here if row["settings"]["steps"])
-    return f"{_trained(ours)}; {ours['test']} test images.\n\n"
+    alone = "" if any(map(_is_adapted, here)) else "; networks that were read by fixed steps alone"
+    return f"{_trained(ours)}; {ours['test']} test images{alone}.\n\n"
 
 
 def _trained(row: Row) -> str:

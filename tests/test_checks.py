@@ -57,6 +57,14 @@ def test_a_loss_that_rises_again_before_weighing_is_told(
     assert (check.ok, said in check.message) == (ok, True), check.message
 
 
+@pytest.mark.parametrize(("last", "ok"), [([2.0, 2.0, 6.0], True), ([6.0, 6.0, 6.0], False)])
+def test_one_epoch_of_many_says_little(last: list[float], ok: bool) -> None:
+    """Of 60 epochs, each of one step, means over three are compared."""
+    found = checks._loss_fell([{"score_mean": height} for height in [10.0, *[2.0, 3.0] * 28, *last]], None)
+    assert found.ok == ok
+    assert f"from 10 to {sum(last) / 3:.4g}" in found.message
+
+
 @pytest.mark.parametrize(
     ("weights", "ok", "moved"),
     [

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from tailwise.core import inference, registry
 from tailwise.core.data import Data
 from tailwise.core.modality import IMAGE
-from tailwise.detectors.components import diffusion
+from tailwise.core.seeding import threads
+from tailwise.detectors.components import diffusion, reconstruction
 from tailwise.detectors.components.reconstruction import Rebuilt
 from tailwise.errors import InputError
 from tailwise.numerics import counter_rng
@@ -27,7 +28,7 @@ from tailwise.weights.default import parse_weighting
 
 pytest.importorskip("diffusers")
 ROOT = Path(__file__).parents[1]
-SMALL = "widths=(8, 16), passes=3"
+SMALL = "widths=(8, 16), passes=4"
 
 
 def bars(count: int, seed: int = 0) -> Data:
@@ -72,7 +73,7 @@ def everything(data: Data) -> Tensor:
 def test_fixed_steps_are_those_of_the_scheduler_of_diffusers() -> None:
     from diffusers import DDIMScheduler
 
-    detector = made(f"Diffusion(start_step=300, {SMALL})")
+    detector = made("Diffusion(start_step=300, passes=3, widths=(8, 16))")
     detector.smallest, detector.largest = (torch.full((1, 1, 1), end) for end in (-torch.inf, torch.inf))
     samples = everything(bars(4))
     scheduler = DDIMScheduler(
@@ -227,6 +228,30 @@ def test_the_texture_network_tells_new_textures_apart() -> None:
     assert not any(p.requires_grad for p in network.parameters())
 
 
+def test_the_texture_network_is_the_same_whatever_the_threads() -> None:
+    weights = []
+    for count in (1, 2):
+        diffusion._texture_weights.cache_clear()
+        with threads(count):
+            weights.append(diffusion._texture_weights(1))
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+@pytest.mark.parametrize("spelling", [f"Diffusion({SMALL})", f"GLAD({SMALL})"])
+def test_a_few_images_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch, spelling: str) -> None:
+    detector, batch = made(spelling), bars(9).batch(torch.arange(9))
+    before = (detector.losses(batch), detector.score(batch), detector.score_map(batch))
+    taken = []
+    gaps = type(detector)._gaps
+    monkeypatch.setattr(
+        type(detector), "_gaps", lambda self, one, other: taken.append(len(one)) or gaps(self, one, other)
+    )
+    monkeypatch.setattr("tailwise.detectors.components.reconstruction._PIXELS", 200)
+    after = (detector.losses(batch), detector.score(batch), detector.score_map(batch))
+    assert max(taken) == 3
+    assert all(torch.allclose(one, other, rtol=1e-4) for one, other in zip(before, after, strict=True))
+
+
 class Kept:
     """The newest state in memory; after `most` epochs it breaks off."""
 
@@ -279,8 +304,9 @@ def test_weights_are_made_from_losses_and_act(monkeypatch: pytest.MonkeyPatch) -
     )
     training = Training(epochs=6, batch_size=16, warmup=2)
     outcome = fit(detector, bars(40), parse_weighting("Importance()"), training)
-    # Twice what is kept out is measured and everything scored: when weights come in, and at the end; and once to check.
-    assert passes.count(40) == 3
+    # Twice what is kept out is measured and everything scored: when weights come in, and at the end; and once, with as
+    # many made anomalies, to check.
+    assert (passes.count(40), passes.count(80)) == (2, 1)
     assert float(outcome.weights.std()) > 0.01
     assert not torch.equal(outcome.first_scores, outcome.scores)
     plain: Any = registry.parse_one(f"GLAD({SMALL})", "detector")
@@ -288,10 +314,22 @@ def test_weights_are_made_from_losses_and_act(monkeypatch: pytest.MonkeyPatch) -
     assert not torch.equal(next(plain.parameters()), next(detector.parameters()))
 
 
+@pytest.mark.parametrize("spelling", [f"Diffusion({SMALL})", f"GLAD({SMALL})"])
+def test_made_anomalies_do_not_stand_out_of_what_was_not_learnt(spelling: str) -> None:
+    """And not where nothing is taken away."""
+    detector, batch = made(spelling), bars(60).batch(torch.arange(60))
+    untrained = detector.self_checks(batch)
+    detector.denoiser = Answers(torch.zeros(1, 8, 8))
+    for (name, ok, above, message), *_ in (untrained, detector.self_checks(batch)):
+        assert (name, ok) == ("made anomalies stand out", False)
+        assert f"{above:.2f}" in message
+
+
 @pytest.mark.parametrize(
     ("spelling", "match"),
     [
         ("GLAD(start_step=300, lowest_step=300)", "lowest_step must be below start_step 300"),
+        ("GLAD(passes=3)", "of 3 passes from step 750 none is below lowest_step 250"),
         ("Diffusion(start_step=10)", "more passes"),
         ("Diffusion(widths=(12, 24))", "multiples of 8"),
         ("GLAD(start_step=1000)", "from 1 to 999"),
@@ -323,7 +361,7 @@ def test_the_benchmark_trains_reads_and_shows(
     module_of: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = module_of(ROOT / "benchmarks" / "diffusion.py")
-    small = "passes=2, widths=(8, 16)"
+    small = "passes=4, widths=(8, 16)"
     monkeypatch.setattr(script, "PLAIN", f"GLAD(anomaly_oriented=False, {small})")
     monkeypatch.setattr(script, "ORIENTED", f"GLAD({small})")
     monkeypatch.setattr(script, "READINGS", (f"Diffusion({small})", f"GLAD({small})"))
@@ -361,12 +399,37 @@ def test_the_benchmark_trains_reads_and_shows(
     assert f"| plain | GLAD({small}) | 1 | {auroc:.3f} |" in page
 
 
-def test_a_training_takes_as_many_steps_whatever_the_number_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("images", "training", "steps"),
+    [
+        (10, Training(), 6), (40, Training(), 6), (200, Training(), 13), (200, Training(batch_size=256), 6),
+        (200, Training(epochs=2), 26), (200, Training(epochs=2, batch_size=50), 8),
+    ],
+)  # fmt: skip
+def test_a_training_takes_as_many_steps_whatever_the_number_of_images(
+    monkeypatch: pytest.MonkeyPatch, images: int, training: Training, steps: int
+) -> None:
     monkeypatch.setattr("tailwise.detectors.components.reconstruction.Reconstructing.usual_steps", (6, 16))
-    for images, steps in ((10, 6), (40, 6), (200, 13)):
-        detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
-        fit(detector, bars(images))
-        assert detector.planned_steps == steps
+    detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
+    fit(detector, bars(images), training=training)
+    assert detector.planned_steps == steps
+
+
+def kept(hashes: list[int], w: list[float]) -> list[int]:
+    """Which of the hashes are kept out."""
+    lowest, highest = reconstruction._kept_out(torch.tensor(hashes), torch.tensor(w).double()).tolist()
+    return [each for each in hashes if lowest <= each <= highest]
+
+
+def test_a_twentieth_of_the_weight_is_kept_out_wherever_it_lies() -> None:
+    hashes = list(range(-30, 30))
+    assert kept(hashes, [1.0] * 60) == [-30, -29, -28]
+    assert kept(hashes, [25.0] + [1.0] * 59) == [-29, -28, -27, -26, -25]  # 84 in all, of which 4.2 are wanted at least
+    assert kept(hashes, [0.0] * 20 + [1.0] * 40) == [-10, -9]
+    # Copies weigh as much together as one sample of their weight.
+    assert kept([*hashes, *[-30] * 24], [1.0] * 84) == [-29, -28, -27, -26, -25]
+    assert kept([1, 1, 1], [1.0] * 3) == []
+    assert kept([1, 2, 3], [1.0, 1.0, 0.2]) == [3]
 
 
 def test_where_one_image_has_most_of_the_weight_all_are_learnt_from_and_measured() -> None:

@@ -221,6 +221,19 @@ def test_the_steps_come_to_the_weight_that_the_run_holds(parts):
         assert (steps[-1]["step"] == "groups balanced") == bool(more)
 
 
+def test_the_steps_come_to_the_weight_where_suspects_have_none(tmp_path):
+    generator = np.random.default_rng(1)
+    values = np.concatenate([generator.normal(size=(300, 6)), 8 + 0.1 * generator.normal(size=(9, 6))])
+    pd.DataFrame(values, columns=[*FEATURES, "depth"]).to_csv(tmp_path / "parts.csv", index=False)
+    arguments = ["fit", str(tmp_path / "parts.csv"), "--detector", "gaussian", "--cross", "0"]
+    assert main.run([*arguments, "--weighting", "Importance(), Clip(0.2, 5)", "--out", str(tmp_path / "run")]) == 0
+    known = explanation.reopen(open_run(tmp_path / "run"))
+    rows = known.table[~known.table["held_out"]].set_index("sample")
+    assert rows["suspect"].sum() >= 4
+    for found in explanation.explain_weights(known, rows.index.tolist()):
+        assert found["rounds"][-1]["steps"][-1]["after"] == pytest.approx(rows["weight"][found["sample"]], rel=1e-4)
+
+
 def test_weights_of_the_rare_kind_are_raised_and_said_to_be(parts):
     known = fitted(parts, "auto")
     raised, lowered = explanation.explain_weights(known, explanation.extreme_weights(known, 1))

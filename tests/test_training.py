@@ -77,7 +77,7 @@ class TestValue:
         [
             ({"epochs": 0}, "epochs must be a whole number from 1 to 1000000, or None: got 0"),
             ({"epochs": 2.5}, "epochs must be a whole number from 1 to 1000000, or None: got 2.5"),
-            ({"batch_size": None}, "batch_size must be a whole number of at least 1: got None"),
+            ({"batch_size": 0}, "batch_size must be a whole number of at least 1, or None: got 0"),
             ({"warmup": -1}, "warmup must be a whole number of at least 0, or None: got -1"),
             ({"patience": True}, "patience must be a whole number of at least 1, or None: got True"),
             ({"lr": math.nan}, "lr must be a finite number of at least 0: got nan"),

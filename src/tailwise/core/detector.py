@@ -221,7 +221,7 @@ class Detector(nn.Module):
     `left_out_is_new` says that `score_left_out` is what a sample gets that was not trained on;
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
-    `usual_steps` names how many steps it usually takes, and of how many samples, where the user names neither;
+    `usual_steps` names how many steps it usually takes, and of how many samples, where the user does not;
     `knows_anomalies` is set once it was given labelled ones; a detector from a file knows none;
     `sample_shape` and `modality` are set by `start`, before `build`.
 

@@ -1,4 +1,4 @@
-"""Torch's global random state: networks start from it, and it is given back as it was."""
+"""Torch's global state that results depend on, its random numbers and its threads: it is given back as it was."""
 
 from __future__ import annotations
 
@@ -31,3 +31,15 @@ def seeded(seed: int | None = None, device: str = "cpu") -> Iterator[None]:
             for gpu in gpus:
                 torch.cuda.default_generators[gpu].manual_seed(seed)
         yield
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many CPU threads inside, or as many as before; sums are rounded by how they are divided among threads."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

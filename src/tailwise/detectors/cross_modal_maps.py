@@ -49,7 +49,7 @@ _STEP = 16
 class CrossModalMaps(TwoModalities):
     """Distances to memories of adapted normal features and of given ones, of photographs and of geometry, on one scale.
 
-    Without a choice of epochs and batch size it takes 400 steps of 8 samples. Cells that were not measured have no say
+    Unless told otherwise it takes 400 steps of 8 samples. Cells that were not measured have no say
     in geometry; a sample without any is scored by its photograph alone.
 
     Args:

@@ -17,12 +17,12 @@ class Diffusion(Reconstructing):
 
     Images are noised up to the step `start_step` of 1,000, with the same noise for all, and denoised in `passes`
     passes. At each pixel the reconstruction differs by features (one less the cosine, summed over layers) and by value;
-    each is divided by its mean over a twentieth of the training images, which is not learnt from. An image's score is
-    the mean of the largest differences.
+    each is divided by its mean over a twentieth of the training images, which is not learnt from (over all of them,
+    learnt from, where most are copies of one image). An image's score is the mean of the largest differences.
 
-    A score takes `passes` passes of the network, so weights are made from losses. It learns slowly: take batches of 64,
-    a learning rate of 0.002 and some 1,500 steps. Parameters are averaged and the learning rate falls along a cosine,
-    unless hooks are given to `fit`.
+    A score takes `passes` passes of the network, so weights are made from the losses of one. It learns slowly: it takes
+    1,500 steps of 64 images unless told otherwise; take a learning rate of 0.002. Parameters are averaged and the
+    learning rate falls along a cosine, unless hooks are given to `fit`.
 
     Args:
         start_step: the step that images are noised to. The higher it is, the larger the anomalies that vanish, and the

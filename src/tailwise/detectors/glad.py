@@ -52,7 +52,7 @@ class GLAD(Reconstructing):
 
     Args:
         start_step: the step that images are noised to.
-        lowest_step: the step below which an image that has not differed is looked at again.
+        lowest_step: the step below which an image that has not differed is looked at again; at 0 it never is.
         mask: how the reconstruction and the input are joined. "minmax": in proportion to their difference, of which the
             smallest in an image is 0 and the largest 1; "sigmoid": as published, by the logistic curve of the
             difference; "none": the input is taken as a whole, so that the number of steps alone is adapted.
@@ -61,7 +61,7 @@ class GLAD(Reconstructing):
         passes, widths, backbone, pixels, top: as in `diffusion`.
 
     Raises:
-        InputError: the lower step is not below the start.
+        InputError: the lower step is not below the start, or no pass is below it.
     """
 
     limit: Tensor
@@ -84,12 +84,17 @@ class GLAD(Reconstructing):
         if lowest_step >= start_step:
             raise InputError(f"lowest_step must be below start_step {start_step}: got {lowest_step}")
         self.lowest_step = lowest_step
+        if lowest_step and not self._last_step:
+            raise InputError(
+                f"of {passes} passes from step {start_step} none is below lowest_step {lowest_step}",
+                f"take more passes, or a lowest_step above {self._path()[-2]}",
+            )
         self.mask = mask
         self.anomaly_oriented = anomaly_oriented
 
     @classmethod
     def for_contracts(cls) -> Detector:
-        return cls(start_step=300, lowest_step=100, passes=3, widths=(8, 16))
+        return cls(start_step=400, lowest_step=250, passes=4, widths=(8, 16))
 
     def build(self, sample_shape: tuple[int, ...]) -> None:
         super().build(sample_shape)
@@ -99,6 +104,10 @@ class GLAD(Reconstructing):
 
     def remember(self, data: Data, w: Tensor) -> None:
         self.bank = self.standardise(lenders(data, w).to(self.bank.device))
+
+    @property
+    def _loss_step(self) -> int:
+        return self._last_step or self.start_step
 
     def _lesson(self, samples: Tensor, noise: Tensor, step: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Of an image with an anomaly a, noised to sqrt(A) (x + a) + sqrt(1 - A) e, the target is

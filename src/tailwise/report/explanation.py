@@ -445,7 +445,7 @@ def _replays(known: Known, fitted: pd.DataFrame) -> list[_Replay]:
         previous = stored / base.clamp_min(1e-12) if past else None
         present = base != 0
         seen = Context(scores, scores, embedding, previous, int(past)).of(present)
-        traced = [torch.zeros(len(base)).masked_scatter(present, w) for w in weighting.trace(seen)]
+        traced = [unit_mean(torch.zeros(len(base)).masked_scatter(present, w)) for w in weighting.trace(seen)]
         names = tuple(repr(step) for step in weighting.steps)
         if settings.balance:
             traced.append(unit_mean(traced[-1] * base))

@@ -22,6 +22,7 @@ _SAMPLE = 1_024
 # A detector that has learnt stays far from each limit; one that has not exceeds it.
 _LEAST_FALL = 0.02
 _MOST_RISE = 1.5
+_WINDOW = 0.05
 _LEAST_AGREEMENT = 0.5
 _LEAST_CONTRAST = 0.6
 _LEAST_SPREAD = 1e-4
@@ -77,19 +78,30 @@ def _distinct(scores: Tensor) -> Check:
 
 
 def _loss_fell(history: list[dict[str, float]], unweighted: int | None) -> Check:
-    """Down from the first epoch to the last, and not far up again before weights, which may raise it, came in."""
+    """Down from the first epoch to the last, and not far up again before weights, which may raise it, came in.
+
+    Of many epochs means over a twentieth of them are compared: an epoch may be one step, whose loss is much of chance.
+    """
     name = "the loss fell"
     if len(history) < 2:
         return Check(name, True, None, "one epoch only: nothing to compare")
-    first, last = history[0]["score_mean"], history[-1]["score_mean"]
+    each = np.array([row["score_mean"] for row in history])
+    width = math.ceil(_WINDOW * len(each))
+    first, last = float(each[0]), float(each[-width:].mean())
     fall = (first - last) / max(abs(first), 1e-30)
     way = "up" if fall < 0 else "down"
     message = f"the mean score went from {first:.4g} to {last:.4g}: {100 * abs(fall):.1f} % {way}"
-    plain = [row["score_mean"] for row in history[:unweighted]]
-    rise = plain[-1] / max(min(plain), 1e-30)
+    plain = _means(each[:unweighted], width)
+    rise = float(plain[-1] / max(plain.min(), 1e-30))
     if rise > _MOST_RISE:
         message += f"; before weighting started it rose to {rise:.1f} times its lowest value"
     return Check(name, fall >= _LEAST_FALL and rise <= _MOST_RISE, fall, message)
+
+
+def _means(values: np.ndarray, width: int) -> np.ndarray:
+    """Means over every so many neighbouring values, or over all."""
+    width = min(width, len(values))
+    return np.convolve(values, np.full(width, 1 / width), "valid")
 
 
 @torch.no_grad()

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +23,7 @@ from ..core.data import Data
 from ..core.detector import ClosedForm, Concluding, Detector, Divisible, Supervised, Trainable
 from ..core.embedding import embedding_of
 from ..core.problem import Labelled
-from ..core.seeding import seeded
+from ..core.seeding import seeded, threads
 from ..core.validation import check_finite, check_samples
 from ..errors import InputError
 from ..weights.weighting import Context, Weighting, effective_sample_size, refuse_negative, unit_mean
@@ -123,7 +122,7 @@ def start(
     """
     _check_labels(detector, anomalies)
     base = unit_mean(_ones(data, base_weights))
-    with _threads(training.threads), seeded(seed, training.device):
+    with threads(training.threads), seeded(seed, training.device):
         _build(detector, data, training, anomalies)
         if isinstance(detector, Divisible):
             parts, owner = detector.divide(data, torch.Generator().manual_seed(seed))
@@ -140,7 +139,7 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
     if starts or not detector.knows_anomalies:
         _check_labels(detector, anomalies)
     task = replace(task, base=task.share(unit_mean(task.gather(task.base))))
-    with _threads(training.threads), seeded(task.seed, training.device):
+    with threads(training.threads), seeded(task.seed, training.device):
         if starts:
             _build(detector, data, training, anomalies)
         else:
@@ -168,11 +167,14 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
 
 
 def _in_steps(detector: Detector, data: Data, training: Training) -> Training:
-    """The training with the batches that the detector takes."""
-    if detector.usual_steps is not None and training.epochs is None and training.batch_size == Training().batch_size:
-        steps, size = detector.usual_steps
-        return replace(training, batch_size=size, epochs=math.ceil(steps / math.ceil(len(data) / size)))
-    return replace(training, batch_size=len(data)) if detector.full_batch else training
+    """The training with the batches, and the epochs, that the detector takes where none are named."""
+    if detector.full_batch:
+        return replace(training, batch_size=len(data))
+    if detector.usual_steps is None:
+        return training
+    steps, size = detector.usual_steps
+    size = training.batch_size or size
+    return replace(training, batch_size=size, epochs=training.epochs or math.ceil(steps / math.ceil(len(data) / size)))
 
 
 def _usual_hooks(detector: Detector) -> tuple[Hook, ...]:
@@ -294,14 +296,3 @@ def _check_anomalies(anomalies: Labelled, data: Data) -> None:
             f"the labelled anomalies have the shape {shape}: {needed} was needed",
             "read them as the training samples are read",
         )
-
-
-@contextmanager
-def _threads(count: int | None) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -229,7 +229,7 @@ class Loop:
         generator = torch.Generator().manual_seed(_mixed(self.task.seed, epoch))
         drawn = self.weights if self.training.resample else None
         order, seen, weights = [], [], self.weights.to(self.device)
-        for batch in self.data.batches(self.training.batch_size, generator, drawn):
+        for batch in self.data.batches(self.training.samples_in_step, generator, drawn):
             order.append(batch.index)
             batch = batch.to(self.device)
             seen.append(self._step(batch, None if self.training.resample else weights.index_select(0, batch.index)))
@@ -357,7 +357,7 @@ class Loop:
         self.optimizer.resume(_below(tensors, "optimizer."))
         for number, hook in enumerate(self.hooks):
             hook.resume(_below(tensors, f"hook {number}."))
-        self.steps = len(self.history) * math.ceil(len(self.data) / self.training.batch_size)
+        self.steps = len(self.history) * math.ceil(len(self.data) / self.training.samples_in_step)
 
 
 def _of_places(batch: Batch, w: Tensor | None, places: Tensor) -> tuple[Batch, Tensor | None]:

@@ -15,6 +15,8 @@ from ..core.registry import Value
 # epochs do, of which the last two thirds are weighted.
 _STEPS_WANTED, _MOST_STEPS = 1_500, 20_000
 _EPOCHS, _FEWEST_OF_MANY = (30, 300), 3
+# Samples in each step of a detector that asks for no other number.
+_BATCH = 256
 # More is a slip: a million passes over two samples take an hour.
 Epochs = Annotated[int, Bounds(at_least=1, at_most=1_000_000)]
 
@@ -36,8 +38,9 @@ class Training(Value):
 
     Args:
         epochs: passes over the data; by default 30 to 300, which make about 1,500 steps, and fewer, but 3, where 30
-            would make more than 20,000.
-        batch_size: samples in each step; of a detector of parts, parts.
+            would make more than 20,000; or those of the steps that the detector usually takes.
+        batch_size: samples in each step; of a detector of parts, parts. By default 256, or what the detector usually
+            takes.
         lr: learning rate of Adam.
         weight_decay: weight decay of Adam.
         warmup: epochs before weighting starts; by default a third of all.
@@ -55,7 +58,7 @@ class Training(Value):
     """
 
     epochs: Epochs | None = None
-    batch_size: Count = 256
+    batch_size: Count | None = None
     lr: NotNegative = 1e-3
     weight_decay: NotNegative = 1e-6
     warmup: CountFromZero | None = None
@@ -66,18 +69,23 @@ class Training(Value):
     mixed_precision: bool = False
     threads: Annotated[int, Bounds(at_least=1, at_most=4_096)] | None = 1
 
+    @property
+    def samples_in_step(self) -> int:
+        """How many samples a step takes."""
+        return self.batch_size or _BATCH
+
     def epochs_for(self, samples: int) -> int:
         """How many epochs `samples` samples are passed over."""
         if self.epochs is not None:
             return self.epochs
         fewest, most = _EPOCHS
-        steps = math.ceil(samples / self.batch_size)
+        steps = math.ceil(samples / self.samples_in_step)
         fewest = min(fewest, max(_FEWEST_OF_MANY, _MOST_STEPS // steps))
         return min(most, max(fewest, math.ceil(_STEPS_WANTED / steps)))
 
     def steps_for(self, samples: int) -> int:
         """How many steps these epochs have."""
-        return self.epochs_for(samples) * math.ceil(samples / self.batch_size)
+        return self.epochs_for(samples) * math.ceil(samples / self.samples_in_step)
 
     def changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""

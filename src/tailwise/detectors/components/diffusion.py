@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, interpolate, normalize, pad
 
+from ...core.seeding import seeded, threads
 from ...errors import InputError
 from .nets import Crop, Pad
 from .pseudo_anomalies import textures
@@ -100,9 +101,11 @@ class TextureNetwork(nn.Module):
 
 @cache
 def _texture_weights(channels: int) -> dict[str, Tensor]:
-    """The halves of one texture are to be alike, and unlike those of others (van den Oord et al. 2018)."""
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
-        torch.manual_seed(0)
+    """The halves of one texture are to be alike, and unlike those of others (van den Oord et al. 2018).
+
+    By one thread: the weights are kept, and are to be the same whatever fit asks for them first.
+    """
+    with threads(1), seeded(0), torch.enable_grad():
         network = TextureNetwork(channels).requires_grad_(True)
         optimizer = torch.optim.Adam(network.parameters(), 2e-3)
         bank = torch.randn(2, channels, 2 * _SIDE, _SIDE)

@@ -7,9 +7,11 @@ What has changed is seen by features and by pixels, as in GLAD (Yao et al., ECCV
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,21 +21,24 @@ from ...core.data import Batch, Data
 from ...core.detector import Detector, Reading, ReadsOnce
 from ...core.modality import IMAGE
 from ...errors import InputError
-from ...numerics import counter_rng
+from ...numerics import counter_rng, metrics
 from . import diffusion
 from .frozen import frozen_backbone
 from .losses import squared_error, top_mean
+from .pseudo_anomalies import altered_images
 from .standardise import Standardise
 
-# In evaluation mode a sample's loss is that of one pass from this step, where few details and most anomalies are gone.
-_LOSS_STEP = 300
 # Share of the training samples that are kept out, for what is measured on normals once the network is trained.
 _HELD_OUT = 0.05
-_NONE_HELD_OUT = -(2**63)
+# The lowest and the highest hash of those that are kept out, where none is.
+_NONE_HELD_OUT = (0, -1)
 # Smaller images have next to no map in a backbone.
 _LEAST_SIDE = 64
 # So many pixels go through the networks at once.
 _PIXELS = 1 << 18
+# So many samples, and as many made anomalies, are scored to check a fit.
+_CHECKED, _CHECK_STREAM = 128, -1
+_LEAST_ABOVE, _LEAST_AGREEMENT = 0.6, 0.5
 # Streams of random numbers, beside those of pseudo-anomalies.
 _STEP_STREAM, _NOISE_STREAM = 50, 51
 
@@ -47,7 +52,8 @@ class Rebuilt:
     Attributes:
         images: [n, c, h, w], standardised.
         closed: [n], the step at which the input was looked at again, 0 where never.
-        highest: [n], the largest difference of input and reconstruction until then.
+        highest: [n], the largest difference of input and reconstruction, of all passes at which they are compared,
+            whether or not the input was looked at again before; 0 where they never are.
     """
 
     images: Tensor
@@ -76,7 +82,7 @@ class Reconstructing(ReadsOnce):
     noise: Tensor
     smallest: Tensor
     largest: Tensor
-    held_out_below: Tensor
+    held_out: Tensor
     usual: Tensor
     steps: Tensor
 
@@ -114,7 +120,7 @@ class Reconstructing(ReadsOnce):
         self.register_buffer("noise", torch.randn(sample_shape))
         self.register_buffer("smallest", torch.full((channels, 1, 1), -torch.inf))
         self.register_buffer("largest", torch.full((channels, 1, 1), torch.inf))
-        self.register_buffer("held_out_below", torch.tensor(_NONE_HELD_OUT))
+        self.register_buffer("held_out", torch.tensor(_NONE_HELD_OUT))
         self.register_buffer("usual", torch.ones(2))
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
@@ -129,7 +135,7 @@ class Reconstructing(ReadsOnce):
         return frozen_backbone(self.backbone, sample_shape, "the backbone", "leave the backbone out")
 
     def prepare(self, data: Data, w: Tensor) -> None:
-        """Moments and range of the pixels, and which samples are kept out: those of the smallest hashes."""
+        """Moments and range of the pixels, and which samples are kept out: those of neighbouring hashes."""
         self.standardise.learn(data, w)
         if isinstance(self.features, diffusion.TextureNetwork):
             self.features.learn()
@@ -143,26 +149,36 @@ class Reconstructing(ReadsOnce):
                 smallest = torch.minimum(smallest, present.amin((0, 2, 3))[:, None, None])
                 largest = torch.minimum(largest, -present.amax((0, 2, 3))[:, None, None])
         self.smallest, self.largest = (self.standardise(end.to(self.noise)) for end in (smallest, -largest))
-        self.held_out_below = _limit(hashes, w.double()).to(self.held_out_below)
+        self.held_out = _kept_out(hashes, w.double()).to(self.held_out)
 
     def _held_out(self, samples: Tensor) -> Tensor:
         """[n] bool: which samples are kept out; copies of one are alike."""
-        return counter_rng.seeds_of(samples) < self.held_out_below
+        hashes, (lowest, highest) = counter_rng.seeds_of(samples), self.held_out
+        return (hashes >= lowest) & (hashes <= highest)
 
     def losses(self, batch: Batch) -> Tensor:
         """Mean squared error of the predicted noise, 0 for samples that are kept out; in evaluation mode what the score
-        would be if images were rebuilt in one pass, from a middling step."""
+        would be if images were rebuilt in one pass."""
         samples = self.standardise(batch.samples)
         if not self.training:
-            noised = self._noised(samples, self.noise, _LOSS_STEP)
-            estimate = self._estimate(noised, self._predicted(noised, _LOSS_STEP), _LOSS_STEP)
-            return top_mean(self._joined(self._gaps(samples, estimate), self.usual), self.top)
+            return torch.cat([self._loss_of_one_pass(part) for part in _parts(samples)])
         seeds = counter_rng.seeds_of(batch.samples, int(self.steps))
         self.steps += 1
         step = (counter_rng.uniforms(seeds, 1, _STEP_STREAM)[:, 0] * diffusion.STEPS).long()
         noise = counter_rng.normals(seeds, self.noise.numel(), _NOISE_STREAM).view_as(samples)
         noised, target = self._lesson(samples, noise, step, seeds)
         return squared_error(target, self.denoiser(noised, step)) * ~self._held_out(batch.samples)
+
+    def _loss_of_one_pass(self, samples: Tensor) -> Tensor:
+        step = self._loss_step
+        noised = self._noised(samples, self.noise, step)
+        estimate = self._estimate(noised, self._predicted(noised, step), step)
+        return top_mean(self._joined(self._gaps(samples, estimate), self.usual), self.top)
+
+    @property
+    def _loss_step(self) -> int:
+        """The step that one pass starts from: where normal images are last noised to."""
+        return self.start_step
 
     def _lesson(self, samples: Tensor, noise: Tensor, step: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Noised images [n, c, h, w], and what the network is to predict for them."""
@@ -187,7 +203,7 @@ class Reconstructing(ReadsOnce):
         """Mean differences by features and by value of the samples that are kept out."""
         kept = torch.cat([self._held_out(batch.samples.to(self.noise.device)).cpu() for batch in data.batches(256)])
         index = (kept & (w.cpu() > 0)).nonzero().flatten()
-        if self.held_out_below == _NONE_HELD_OUT:
+        if tuple(self.held_out.tolist()) == _NONE_HELD_OUT:
             index = (w.cpu() > 0).nonzero().flatten()
         if len(index):  # else, where training went on with other samples, what was measured before stands
             with inference.evaluating(self):
@@ -212,13 +228,13 @@ class Reconstructing(ReadsOnce):
         """By how much images [n, c, h, w] and their reconstructions differ, by features and by value [n, 2, h, w], and
         the reconstructions."""
         rebuilt = self.rebuild(samples)
-        return self._gaps(self.standardise(samples), rebuilt.images), rebuilt
+        pairs = zip(_parts(self.standardise(samples)), _parts(rebuilt.images), strict=True)
+        return torch.cat([self._gaps(part, images) for part, images in pairs]), rebuilt
 
     @torch.no_grad()
     def rebuild(self, samples: Tensor) -> Rebuilt:
         """Images [n, c, h, w], in their own values, as the network rebuilds them."""
-        size = max(1, _PIXELS // samples[0, 0].numel())
-        parts = [self._rebuild(self.standardise(part)) for part in samples.split(size)]
+        parts = [self._rebuild(self.standardise(part)) for part in _parts(samples)]
         return Rebuilt(*(torch.cat([getattr(part, name) for part in parts]) for name in vars(parts[0])))
 
     def _rebuild(self, samples: Tensor) -> Rebuilt:
@@ -230,6 +246,29 @@ class Reconstructing(ReadsOnce):
             rebuilt = self._adapted(seen, samples, predicted, step)
             noised = self._noised(rebuilt.images, predicted, following)
         return rebuilt
+
+    @torch.no_grad()
+    def self_checks(self, batch: Batch) -> list[tuple[str, bool, float, str]]:
+        """Whether made anomalies score higher than samples, and whether the losses that make weights rank as scores do.
+
+        Over both, because samples that are much alike differ by chance.
+        """
+        samples = self.standardise(batch.samples[:_CHECKED])
+        made, _ = altered_images(samples, counter_rng.seeds_of(samples, _CHECK_STREAM), samples)
+        both = self.standardise.undo(torch.cat([samples, made]))
+        asked = Batch(both, torch.arange(len(both), device=both.device))
+        scores, losses = (values.cpu().numpy() for values in (self.score(asked), self.losses(asked)))
+        above = metrics.auroc(np.arange(len(both)) >= len(samples), scores)
+        rank = metrics.rank_correlation(losses, scores)
+        return [
+            (
+                "made anomalies stand out",
+                above >= _LEAST_ABOVE,
+                above,
+                f"their AUROC against the samples is {above:.2f}",
+            ),
+            ("loss and score agree", rank >= _LEAST_AGREEMENT, rank, f"rank correlation of loss and score: {rank:.2f}"),
+        ]
 
     def _path(self) -> list[int]:
         """The steps of the passes, and 0."""
@@ -259,16 +298,25 @@ class Reconstructing(ReadsOnce):
         return self.features(standardised if self.backbone is None else self.standardise.undo(standardised))
 
 
-def _limit(hashes: Tensor, w: Tensor) -> Tensor:
-    """The hash below which samples [n] are kept out: the lowest ones, until they have a twentieth of the weight.
+def _parts(samples: Tensor) -> tuple[Tensor, ...]:
+    """Images [n, c, h, w], as many at once as go through the networks together."""
+    return samples.split(max(1, _PIXELS // math.prod(samples.shape[2:])))
 
-    Copies have one hash and stay together, so a weight of k is as k copies. None is kept out where less than half of
-    the weight would be left to learn from, as of copies of one image.
+
+def _kept_out(hashes: Tensor, w: Tensor) -> Tensor:
+    """[2]: the lowest and the highest hash of the samples [n] that are kept out.
+
+    Of all runs of neighbouring hashes that hold a twentieth of the weight it is the one that holds the least more, and
+    of several the one of the lowest hashes. Copies have one hash and stay together, so a weight of k is as k copies.
+    None is kept out where less than half of the weight would be left to learn from, as of copies of one image.
     """
-    distinct, place = hashes.unique(return_inverse=True)
-    weight = torch.zeros(len(distinct), dtype=w.dtype).index_add_(0, place, w)
-    before = weight.cumsum(0) - weight
-    kept = before < _HELD_OUT * weight.sum() * (1 - 1e-9)
-    if 2 * weight[kept].sum() > weight.sum():
+    distinct, place = hashes[w > 0].unique(return_inverse=True)
+    until = torch.zeros(len(distinct), dtype=w.dtype).index_add_(0, place, w[w > 0]).cumsum(0)
+    before = torch.cat([until.new_zeros(1), until[:-1]])
+    last = torch.searchsorted(until, before + _HELD_OUT * until[-1] * (1 - 1e-9))
+    last = last[last < len(until)]  # the highest hashes may hold less than a twentieth
+    held = until[last] - before[: len(last)]
+    first = int((held <= held.min() * (1 + 1e-9)).nonzero()[0])
+    if 2 * held[first] > until[-1]:
         return hashes.new_tensor(_NONE_HELD_OUT)
-    return distinct[kept].amax() + 1
+    return torch.stack([distinct[first], distinct[last[first]]])
