@@ -444,6 +444,21 @@ def test_where_one_image_has_most_of_the_weight_all_are_learnt_from_and_measured
         assert not torch.equal(detector.usual, torch.ones(2))
 
 
+@pytest.mark.parametrize("spelling", [f"Diffusion({SMALL})", f"GLAD({SMALL})"])
+def test_next_to_flat_images_score_the_same_in_every_batch(spelling: str) -> None:
+    data = bars(60)
+    flat = Data(0.5 + 1e-5 * everything(data), data.names, modality=IMAGE)
+    detector = made(spelling, flat)
+    fit(detector, flat, training=Training(epochs=30))
+    together, alone = (inference.score(detector, flat, size) for size in (60, 1))
+    assert torch.allclose(together, alone, rtol=1e-3, atol=1e-3)
+
+
+def test_rows_are_refused_with_a_hint() -> None:
+    with pytest.raises(InputError, match=r"got rows of shape \[5\] \(read pictures as pixels: --read pixels\)"):
+        registry.parse_one("GLAD()", "detector").start((5,))
+
+
 def test_images_that_are_too_small_are_refused() -> None:
     detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
     with pytest.raises(InputError, match="images of 2 x 2 pixels are too small: one side must have more than 2"):

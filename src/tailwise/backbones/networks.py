@@ -132,7 +132,8 @@ class Backbone(nn.Module):
         if min(images.shape[2:]) < _SMALLEST_SIDE:
             sides = " x ".join(map(str, images.shape[2:]))
             raise InputError(
-                f"backbones need images of at least {_SMALLEST_SIDE} pixels a side: got {sides}", "raise size"
+                f"backbones need images of at least {_SMALLEST_SIDE} pixels a side: got {sides}",
+                "raise size, or read pixels",
             )
         images = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
         size = images.shape[2:]

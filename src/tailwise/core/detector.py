@@ -347,7 +347,8 @@ class Detector(nn.Module):
         if modality not in self.modalities or not modality.fits(sample_shape):
             takes = ", ".join(f"{each.plural} {each.form}" for each in self.modalities)
             raise InputError(
-                f"{type(self).__name__} takes {takes}: got {modality.plural} of shape {list(sample_shape)}"
+                f"{type(self).__name__} takes {takes}: got {modality.plural} of shape {list(sample_shape)}",
+                "read pictures as pixels: --read pixels" if IMAGE in self.modalities else "",
             )
         self.sample_shape, self.modality = tuple(sample_shape), modality
         self.build(self.sample_shape)

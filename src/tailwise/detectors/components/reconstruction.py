@@ -36,6 +36,8 @@ _NONE_HELD_OUT = (0, -1)
 _LEAST_SIDE = 64
 # So many pixels go through the networks at once.
 _PIXELS = 1 << 18
+# Differences are told from rounding, which a batch changes, from here on.
+_ROUNDING = 1e-4
 # So many samples, and as many made anomalies, are scored to check a fit.
 _CHECKED, _CHECK_STREAM = 128, -1
 _LEAST_ABOVE, _LEAST_AGREEMENT = 0.6, 0.5
@@ -212,7 +214,7 @@ class Reconstructing(ReadsOnce):
     def _measure(self, held_out: Data, w: Tensor) -> None:
         """Set what is measured on samples that are kept out, of these weights [n]."""
         each = inference.over_batches(self, held_out, lambda batch: self.differences(batch.samples)[0].mean((2, 3)))
-        self.usual = ((w[:, None] * each).sum(0) / w.sum()).clamp_min(1e-6).to(self.usual)
+        self.usual = ((w[:, None] * each).sum(0) / w.sum()).clamp_min(_ROUNDING).to(self.usual)
 
     def read(self, batch: Batch, score: bool = True, map: bool = False, embedding: bool = False) -> Reading:
         """Images are rebuilt once."""
