@@ -428,6 +428,7 @@ a training reads the same networks. A fixed step is `diffusion`, adaptive ones a
 kept-out normals alone. AUROC of images and pixels, mean over the draws with the range; error is that of reconstructed
 normal test images, in deviations of a pixel; the steps at which normal and anomalous images were closed; CPU seconds of
 a whole training (a measured step of {BATCH} images on one thread, times the steps) and milliseconds of an image.
+Compare lines of as many draws; of fewer, the others were not read in that way.
 On the long tail the lines of `glad` are of its difference before 2026-11-30, and of 350 as the lowest step.
 Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones (seeds {FRESH}: other
 classes, other test images) were not.
