@@ -21,6 +21,7 @@ from tailwise.detectors.components import diffusion, reconstruction
 from tailwise.detectors.components.reconstruction import Rebuilt
 from tailwise.errors import InputError
 from tailwise.numerics import counter_rng
+from tailwise.training import checks
 from tailwise.training.fit import fit, start
 from tailwise.training.hooks import CosineSchedule, MovingAverage
 from tailwise.training.options import Training
@@ -304,9 +305,9 @@ def test_weights_are_made_from_losses_and_act(monkeypatch: pytest.MonkeyPatch) -
     )
     training = Training(epochs=6, batch_size=16, warmup=2)
     outcome = fit(detector, bars(40), parse_weighting("Importance()"), training)
-    # Twice what is kept out is measured and everything scored: when weights come in, and at the end; and once, with as
-    # many made anomalies, to check.
-    assert (passes.count(40), passes.count(80)) == (2, 1)
+    # Twice what is kept out is measured and everything scored: when weights come in, and at the end; and samples and as
+    # many made anomalies are to check.
+    assert passes.count(40) == 4
     assert float(outcome.weights.std()) > 0.01
     assert not torch.equal(outcome.first_scores, outcome.scores)
     plain: Any = registry.parse_one(f"GLAD({SMALL})", "detector")
@@ -318,11 +319,12 @@ def test_weights_are_made_from_losses_and_act(monkeypatch: pytest.MonkeyPatch) -
 def test_made_anomalies_do_not_stand_out_of_what_was_not_learnt(spelling: str) -> None:
     """And not where nothing is taken away."""
     detector, batch = made(spelling), bars(60).batch(torch.arange(60))
-    untrained = detector.self_checks(batch)
+    untrained = checks._contrast(detector, batch)
     detector.denoiser = Answers(torch.zeros(1, 8, 8))
-    for (name, ok, above, message), *_ in (untrained, detector.self_checks(batch)):
-        assert (name, ok) == ("made anomalies stand out", False)
-        assert f"{above:.2f}" in message
+    for contrast, agreement in (untrained, checks._contrast(detector, batch)):
+        assert (contrast.name, contrast.ok) == ("known or made anomalies stand out", False)
+        assert f"{contrast.value:.2f}" in contrast.message
+        assert agreement.name == "loss and score agree"
 
 
 @pytest.mark.parametrize(

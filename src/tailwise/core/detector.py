@@ -67,10 +67,10 @@ class Divisible(Protocol):
 
 @runtime_checkable
 class Contrasting(Protocol):
-    """Holds anomalies, known or made, against each sample, so that the loss of a sample says little of its score."""
+    """Has anomalies, known or made, by which a fit is checked: the loss of a sample alone says little of its score."""
 
     def contrast(self, batch: Batch) -> Tensor:
-        """[m, *sample]: the anomalies that the losses hold against the samples; once trained they score higher."""
+        """[m, *sample]: anomalies beside the samples; once trained they score higher."""
         ...
 
 

@@ -49,8 +49,8 @@ _STEP = 16
 class CrossModalMaps(TwoModalities):
     """Distances to memories of adapted normal features and of given ones, of photographs and of geometry, on one scale.
 
-    Unless told otherwise it takes 400 steps of 8 samples. Cells that were not measured have no say
-    in geometry; a sample without any is scored by its photograph alone.
+    Unless told otherwise it takes 400 steps of 8 samples. Cells that were not measured have no say in geometry; a
+    sample without any is scored by its photograph alone.
 
     Args:
         geometry: how many of the last channels are geometry; None goes by their names, as `RgbXyz` gives them.

@@ -49,8 +49,8 @@ class ZeroShotPatches(TwoModalities):
     """Distances of histograms and of learnt patches to memories of normal ones, and a classifier's word.
 
     Samples have histograms first, and then where each cell is and the points around it, as `RgbXyz(path,
-    use="patches")` and `PointClouds(path, use="patches")` give them. Unless told otherwise it takes
-    300 steps of 8 samples.
+    use="patches")` and `PointClouds(path, use="patches")` give them. Unless told otherwise it takes 300
+    steps of 8 samples.
 
     Args:
         geometry: how many of the last channels are points, 3 for each and 3 for the cell; None goes by their names.

@@ -19,6 +19,8 @@ from ..weights.steps import Importance
 from ..weights.weighting import Weighting, effective_sample_size
 
 _SAMPLE = 1_024
+# Where a score costs many times as much as a loss, fewer will do.
+_COSTLY_SAMPLE = 128
 # A detector that has learnt stays far from each limit; one that has not exceeds it.
 _LEAST_FALL = 0.02
 _MOST_RISE = 1.5
@@ -51,15 +53,18 @@ def run_checks(detector: Detector, data: Data, weighting: Weighting, outcome: An
     """All checks that apply. `outcome` is a `loop.Outcome`."""
     checks = [_finite(outcome.scores), _distinct(outcome.scores)]
     if isinstance(detector, Trainable):
-        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:_SAMPLE]
+        most = _COSTLY_SAMPLE if detector.weighed_by_loss else _SAMPLE
+        chosen = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))[:most]
         batch = data.batch(chosen).to(inference.device_of(detector))
         # A detector that had learnt before need not get better.
         checks += [] if outcome.continues else [_loss_fell(outcome.history, outcome.unweighted_epochs)]
         if isinstance(detector, SelfChecked):
             # Its score is not of what its steps are about.
             checks += [Check(*found) for found in detector.self_checks(batch)]
+        elif isinstance(detector, Contrasting):
+            checks += _contrast(detector, batch)
         else:
-            checks += [_contrast(detector, batch) if isinstance(detector, Contrasting) else _agreement(detector, batch)]
+            checks += [_agreement(*_losses_and_scores(detector, batch))]
         checks += [_collapse(detector, batch)]
     if weighting.steps:
         checks += [_effective(outcome.weights), *_approach(weighting, outcome)]
@@ -105,8 +110,11 @@ def _means(values: np.ndarray, width: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _agreement(detector: Any, batch: Batch) -> Check:
-    losses, scores = detector.losses(batch).cpu(), detector.score(batch).cpu()
+def _losses_and_scores(detector: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+    return detector.losses(batch).cpu(), detector.score(batch).cpu()
+
+
+def _agreement(losses: Tensor, scores: Tensor) -> Check:
     if bool((losses == scores).all()):
         rank = 1.0
     else:
@@ -116,15 +124,22 @@ def _agreement(detector: Any, batch: Batch) -> Check:
 
 
 @torch.no_grad()
-def _contrast(detector: Any, batch: Batch) -> Check:
-    """The anomalies that training held against the samples must score higher; those of another sort may not."""
+def _contrast(detector: Any, batch: Batch) -> list[Check]:
+    """Known or made anomalies must score higher than the samples; those of another sort may not.
+
+    Where losses make the weights they must rank as scores do, over both: samples that are much alike differ by chance.
+    """
     anomalies = detector.contrast(batch)
-    samples = detector.score(batch).cpu()
-    stood_against = detector.score(Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))).cpu()
+    beside = Batch(anomalies, torch.arange(len(anomalies), device=anomalies.device))
+    samples, stood_against = detector.score(batch).cpu(), detector.score(beside).cpu()
     labels = np.repeat([False, True], [len(samples), len(stood_against)])
-    above = metrics.auroc(labels, torch.cat([samples, stood_against]).numpy())
-    message = f"the AUROC of the training anomalies against the samples is {above:.2f}"
-    return Check("anomalies of training stand out", above >= _LEAST_CONTRAST, above, message)
+    scores = torch.cat([samples, stood_against])
+    above = metrics.auroc(labels, scores.numpy())
+    message = f"the AUROC of known or made anomalies against the samples is {above:.2f}"
+    checks = [Check("known or made anomalies stand out", above >= _LEAST_CONTRAST, above, message)]
+    if detector.weighed_by_loss:
+        checks.append(_agreement(torch.cat([detector.losses(each).cpu() for each in (batch, beside)]), scores))
+    return checks
 
 
 @torch.no_grad()
