@@ -615,7 +615,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=BATCH, help="images of a step")
     parser.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
-    parser.add_argument("--trainings", nargs="+", default=[""], help="only those that are spelt so")
+    parser.add_argument("--trainings", nargs="+", default=[""], help="only those that begin so")
     parser.add_argument("--most", type=int, help="so many images of each draw at most: a trial")
     parser.add_argument("--tested", type=int, help="so many test images at most")
     parser.add_argument("--readings", nargs="+", default=[""], help="only those that begin so")
@@ -630,7 +630,7 @@ def main() -> None:
         asked = [
             replace(task, batch=options.batch, tested=options.tested)
             for task in tasks(tuple(options.seeds), options.steps, tuple(options.only))
-            if task.of in options.sets and {task.training, ""} & {*options.trainings}
+            if task.of in options.sets and task.training.startswith(tuple(options.trainings))
         ]
         with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
             for done in as_completed([pool.submit(run, task, options) for task in asked]):
