@@ -163,5 +163,4 @@ def _command(kind: str, member: Any, text: str) -> list[str]:
         return ["adapt", "GOOD/neighbours-run", "GOOD/parts.csv", "--force", "--method", text, "--out", "OUT/run"]
     modalities = {each.name for each in member.modalities}
     base = _ROWS if "row" in modalities else _BASES["fit"][3] if "spectrum" in modalities else _BASES["fit"][2]
-    words = _with(base, "--detector", text)
-    return [*words, "--epochs=1"] if hasattr(member, "losses") else words
+    return [*_with(base, "--detector", text), "--epochs=1"]
