@@ -6,7 +6,7 @@
 
 `draws` writes what each task trains and tests on, so that `run` needs neither the data sets nor their packages; without
 `--data` they are drawn from TAILWISE_DATA. A task trains one network and reads it in several ways; tasks are processes
-of their own, and a row that is there is not computed again.
+of their own, and a row that is there is not computed again. With `--states` a training that was cut off goes on.
 
 Sets: Fashion-MNIST with one class normal, and magnetic tiles at 48 pixels. Seeds below 10 are development draws, others
 fresh: other classes, and the other half of the tiles' test images. Test labels and masks are read by the metrics only.
@@ -17,10 +17,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import multiprocessing
 import os
 import time
 import traceback
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +47,7 @@ from tailwise.core.modality import FEATURE_MAP, IMAGE
 from tailwise.detectors.components.losses import top_mean
 from tailwise.detectors.components.pseudo_anomalies import altered_images
 from tailwise.numerics import counter_rng, metrics, pixel_metrics
+from tailwise.runs.files import read_tensors, tensor_bytes, write
 from tailwise.sources.images import ImageFolder
 from tailwise.training.fit import fit, start
 from tailwise.training.optimizer import FlatAdam
@@ -214,6 +217,26 @@ def tasks(seeds: tuple[int, ...], steps: int, only: tuple[str, ...]) -> list[Tas
     return [task for name, task in found if name in only]
 
 
+class Kept:
+    """An unfinished training in one file, written at most every minute; a `training.loop.Keeper`."""
+
+    def __init__(self, path: Path, every: float = 60.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path, self.every, self.newest, self.resumed = path, every, time.monotonic(), False
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        if not self.path.is_file():
+            return None
+        self.resumed = True
+        tensors, facts = read_tensors(self.path)
+        return tensors, json.loads(facts["facts"])
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        if time.monotonic() - self.newest >= self.every:
+            write(self.path, tensor_bytes(tensors, {"facts": json.dumps(facts)}))
+            self.newest = time.monotonic()
+
+
 def run(task: Task, options: argparse.Namespace) -> str:
     """Train one network, read it in every way that has no row yet, and write the rows; a failure is a row."""
     torch.set_num_threads(1)
@@ -263,19 +286,22 @@ def trained(task: Task, sets: Sets, options: argparse.Namespace) -> tuple[Any, d
         device=options.device, mixed_precision=task.mixed_precision,
     )  # fmt: skip
     weighting = parse_weighting(task.weighting, IMAGE) if task.weighting else Weighting()
+    keeper = None if kept is None else Kept(kept.with_suffix(".unfinished"))
     started, cpu = time.perf_counter(), time.process_time()
-    outcome = fit(detector, data, weighting, training, seed=task.seed)
+    outcome = fit(detector, data, weighting, training, seed=task.seed, keeper=keeper)
     facts = {
         "train": len(data), "train_seconds": round(time.perf_counter() - started, 1),
         "train_cpu_seconds": round(time.process_time() - cpu, 1), "loss": outcome.history[-1]["loss"],
         "failed_checks": [check.message for check in outcome.checks if not check.ok],
         "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if on_gpu else rows.peak_memory_mb(),
     }  # fmt: skip
-    if kept is not None:
-        kept.parent.mkdir(parents=True, exist_ok=True)
+    if keeper is not None and keeper.resumed:
+        facts = {name: value for name, value in facts.items() if "seconds" not in name}
+    if keeper is not None and kept is not None:
         state = detector.state_dict()
         # Parameters in half precision, which is enough to read them; moments and limits as they are.
         save_file({n: (v.half() if n.startswith("denoiser.") else v).cpu() for n, v in state.items()}, kept)
+        keeper.path.unlink(missing_ok=True)
     return detector.eval(), facts
 
 

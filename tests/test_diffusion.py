@@ -359,6 +359,30 @@ def test_features_of_a_backbone_are_compared_and_not_saved() -> None:
     assert detector.score_map(data.batch(torch.arange(2))).shape == (2, 64, 64)
 
 
+def test_a_training_of_the_benchmark_that_was_cut_off_goes_on(
+    module_of: Callable[[Path], ModuleType], tmp_path: Path
+) -> None:
+    script = module_of(ROOT / "benchmarks" / "diffusion.py")
+    training = Training(epochs=3, batch_size=16, lr=2e-3)
+    whole, parts = (registry.parse_one(f"Diffusion({SMALL})", "detector") for _ in range(2))
+    fit(whole, bars(40), training=training)
+
+    def cut_off(done: int, *_: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    kept = script.Kept(tmp_path / "network.unfinished", every=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(parts, bars(40), training=training, keeper=kept, progress=cut_off)
+    assert not kept.resumed
+    kept = script.Kept(tmp_path / "network.unfinished")
+    parts = registry.parse_one(f"Diffusion({SMALL})", "detector")
+    outcome = fit(parts, bars(40), training=training, keeper=kept)
+    assert kept.resumed
+    assert len(outcome.history) == 3
+    assert all(torch.equal(value, parts.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
 def test_the_benchmark_trains_reads_and_shows(
     module_of: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
