@@ -24,6 +24,7 @@ from tailwise.numerics import counter_rng
 from tailwise.training import checks
 from tailwise.training.fit import fit, start
 from tailwise.training.hooks import CosineSchedule, MovingAverage
+from tailwise.training.optimizer import FlatAdam
 from tailwise.training.options import Training
 from tailwise.weights.default import parse_weighting
 
@@ -439,6 +440,18 @@ def test_a_training_takes_as_many_steps_whatever_the_number_of_images(
     detector: Any = registry.parse_one(f"Diffusion({SMALL})", "detector")
     fit(detector, bars(images), training=training)
     assert detector.planned_steps == steps
+
+
+@pytest.mark.parametrize(("training", "rate"), [(Training(epochs=1), 2e-3), (Training(epochs=1, lr=1e-3), 1e-3)])
+def test_the_learning_rate_is_its_own_unless_one_is_named(training: Training, rate: float) -> None:
+    found = []
+
+    def noted(detector: Any, lr: float, weight_decay: float) -> FlatAdam:
+        found.append(lr)
+        return FlatAdam(detector, lr, weight_decay)
+
+    fit(registry.parse_one(f"Diffusion({SMALL})", "detector"), bars(10), training=training, optimizer=noted)
+    assert found == [rate]
 
 
 def kept(hashes: list[int], w: list[float]) -> list[int]:

@@ -222,6 +222,7 @@ class Detector(nn.Module):
     `maps_are_gradients` says that its maps cannot be computed by a graph of operations alone;
     `planned_steps` is set by the training loop before `prepare`: how many steps it will take at most, or 0;
     `usual_steps` names how many steps it usually takes, and of how many samples, where the user does not;
+    `usual_lr` names the learning rate that it usually takes, likewise;
     `knows_anomalies` is set once it was given labelled ones; a detector from a file knows none;
     `sample_shape` and `modality` are set by `start`, before `build`.
 
@@ -269,6 +270,7 @@ class Detector(nn.Module):
     planned_steps: int = 0
     knows_anomalies: bool = False
     usual_steps: tuple[int, int] | None = None
+    usual_lr: float | None = None
     sample_shape: tuple[int, ...] = ()
     modality: Modality = ROW
 

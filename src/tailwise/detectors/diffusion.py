@@ -21,8 +21,8 @@ class Diffusion(Reconstructing):
     learnt from, where most are copies of one image). An image's score is the mean of the largest differences.
 
     A score takes `passes` passes of the network, so weights are made from the losses of one. It learns slowly: it takes
-    1,500 steps of 64 images unless told otherwise; take a learning rate of 0.002. Parameters are averaged and the
-    learning rate falls along a cosine, unless hooks are given to `fit`.
+    1,500 steps of 64 images at a learning rate of 0.002 unless told otherwise. Parameters are averaged and the learning
+    rate falls along a cosine, unless hooks are given to `fit`.
 
     Args:
         start_step: the step that images are noised to. The higher it is, the larger the anomalies that vanish, and the

@@ -167,7 +167,8 @@ def _train(detector: Detector, data: Data, task: Task, anomalies: Labelled | Non
 
 
 def _in_steps(detector: Detector, data: Data, training: Training) -> Training:
-    """The training with the batches, and the epochs, that the detector takes where none are named."""
+    """The training with the learning rate, the batches and the epochs that the detector takes where none are named."""
+    training = replace(training, lr=detector.usual_lr if training.lr is None else training.lr)
     if detector.full_batch:
         return replace(training, batch_size=len(data))
     if detector.usual_steps is None:

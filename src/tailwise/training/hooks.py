@@ -35,7 +35,7 @@ class CosineSchedule(Value, Hook):
     lowest: Share = 0.0
 
     def before_step(self, loop: Loop) -> None:
-        loop.optimizer.lr = loop.training.lr * self.factor(loop.steps, loop.planned_steps)
+        loop.optimizer.lr = loop.training.learning_rate * self.factor(loop.steps, loop.planned_steps)
 
     def factor(self, step: int, planned: int) -> float:
         """Share of the learning rate at a step, which counts from 0, of `planned`."""

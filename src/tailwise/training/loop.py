@@ -169,7 +169,7 @@ class Loop:
         self.steps, self.planned_steps = 0, self.training.steps_for(len(data))
         detector.planned_steps = self.planned_steps
         self.device = next(detector.parameters()).device
-        self.optimizer = task.optimizer(detector, self.training.lr, self.training.weight_decay)
+        self.optimizer = task.optimizer(detector, self.training.learning_rate, self.training.weight_decay)
         self._weigh(task.base.clone())
         self.scores = torch.zeros(len(data))
         self.first_scores = torch.zeros(len(data))

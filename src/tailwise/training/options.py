@@ -15,8 +15,8 @@ from ..core.registry import Value
 # epochs do, of which the last two thirds are weighted.
 _STEPS_WANTED, _MOST_STEPS = 1_500, 20_000
 _EPOCHS, _FEWEST_OF_MANY = (30, 300), 3
-# Samples in each step of a detector that asks for no other number.
-_BATCH = 256
+# Samples in each step, and the learning rate, of a detector that asks for no others.
+_BATCH, _RATE = 256, 1e-3
 # More is a slip: a million passes over two samples take an hour.
 Epochs = Annotated[int, Bounds(at_least=1, at_most=1_000_000)]
 
@@ -41,7 +41,7 @@ class Training(Value):
             would make more than 20,000; or those of the steps that the detector usually takes.
         batch_size: samples in each step; of a detector of parts, parts. By default 256, or what the detector usually
             takes.
-        lr: learning rate of Adam.
+        lr: learning rate of Adam; by default 0.001, or what the detector usually takes.
         weight_decay: weight decay of Adam.
         warmup: epochs before weighting starts; by default a third of all.
         patience: stop when the loss on held-out normals has not fallen for this many epochs. The same normals set the
@@ -59,7 +59,7 @@ class Training(Value):
 
     epochs: Epochs | None = None
     batch_size: Count | None = None
-    lr: NotNegative = 1e-3
+    lr: NotNegative | None = None
     weight_decay: NotNegative = 1e-6
     warmup: CountFromZero | None = None
     patience: Count | None = None
@@ -73,6 +73,11 @@ class Training(Value):
     def samples_in_step(self) -> int:
         """How many samples a step takes."""
         return self.batch_size or _BATCH
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the first step; hooks may change it."""
+        return _RATE if self.lr is None else self.lr
 
     def epochs_for(self, samples: int) -> int:
         """How many epochs `samples` samples are passed over."""

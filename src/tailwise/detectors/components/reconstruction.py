@@ -77,6 +77,7 @@ class Reconstructing(ReadsOnce):
     cosine_schedule = True
     # Passes over the data grow with it, and each of these networks takes minutes to hours of a CPU.
     usual_steps = (1_500, 64)
+    usual_lr = 2e-3
     not_exported = "a score takes dozens of passes of a network, each of which depends on the one before"
     alphas: Tensor
     noise: Tensor
