@@ -122,6 +122,7 @@ def test_what_only_has_such_a_name_is_written(home: Path) -> None:
         ("drift run rows --out rows/drift.json", "lies in the data"),
         ("explain run new.txt --out new.txt", "take the place of the data"),
         ("explain run --out parts.txt --training-data parts.txt", "take the place of the data"),
+        ("triage rows --out rows", "lies in the data"),
         ("watch run rows --out rows --once", "lies in the data"),
         ("watch run kept.csv --out . --once", "take the place of the data"),
     ],

@@ -209,10 +209,13 @@ def reds(page, sample):
 @pytest.mark.parametrize("name", ["review.csv", "review.html", "scores.csv"])
 def test_files_of_the_users_are_not_written_over(tmp_path, capsys, name):
     """Whatever has the name of a sheet or a page; it is told before the data are read."""
-    (tmp_path / name).write_text("mine")
-    assert main.run(["triage", str(tmp_path / "no-such.csv"), "--out", str(tmp_path)]) == 2
+    data, out = tmp_path / "empty.csv", tmp_path / "out"
+    data.touch()
+    out.mkdir()
+    (out / name).write_text("mine")
+    assert main.run(["triage", str(data), "--out", str(out)]) == 2
     assert f"{name} is there already" in capsys.readouterr().err
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "mine")]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

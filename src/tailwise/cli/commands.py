@@ -489,8 +489,6 @@ def triage(
 
     written = isinstance(data, (str, Path))
     command = options.command_line(triage, locals()) if written else ""
-    if out is not None:
-        triages.check_place(Path(out))
     problem = None
     if written or hasattr(data, "load"):
         maps = detector is not None and make_detector(detector).wants_maps
@@ -501,6 +499,8 @@ def triage(
         from ..sources.memory import in_memory
 
         source, problem = in_memory(data, reading.asked())
+    if out is not None:
+        triages.check_place(Path(out), source)
     request = Request(
         source=source, detector=detector or triages.detector_for(source), weighting=weighting, scores=scores,
         reviewed=str(reviewed or ""), training=training, seed=seed,

@@ -31,6 +31,7 @@ from ..report import review, review_page
 from ..report.numbers import quoted
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE, Triage
 from ..runs import files, result_folder
+from ..runs.outputs import check_apart
 from ..runs.sheets import to_csv
 from ..training import cross_fitting, local_scores, suspects
 from ..weights.default import choose_weighting
@@ -162,11 +163,13 @@ def limit_of(suspicion: np.ndarray) -> float:
     return max(float(rejection_threshold(torch.from_numpy(suspicion))), _SUSPICIOUS)
 
 
-def check_place(out: Path) -> None:
-    """Raise an InputError where the folder `out` holds a result of triage already, which may have been edited."""
+def check_place(out: Path, source: Source) -> None:
+    """Raise an InputError where the folder `out` holds a result of triage already, which may have been edited, or where
+    `source` would read one with its data the next time."""
     for place in (out / SHEET, out / PAGE, out / SCORES):
         if os.path.lexists(place):
             raise InputError(f"{place} is there already, perhaps edited", "choose another --out")
+        check_apart(place, source)
 
 
 def write(found: Triage, out: Path, command: str = "", learn: str = "") -> None:
@@ -176,7 +179,7 @@ def write(found: Triage, out: Path, command: str = "", learn: str = "") -> None:
     Raises:
         InputError: as `check_place`, or the folder cannot be written.
     """
-    check_place(out)
+    check_place(out, found.source)
     with result_folder.made_whole(out) as unfinished:
         page = review_page.to_html(found, command, learn).encode("utf-8", "backslashreplace")
         files.write_new(unfinished / PAGE, page)
