@@ -404,3 +404,15 @@ def test_a_judge_of_the_same_sort_changes_nothing():
 def test_what_cannot_judge_is_refused(refinement, judge, said):
     with pytest.raises(InputError, match=said):
         refinement(judge=judge)
+
+
+@pytest.mark.parametrize("refinement", [Purify(), Purify(keep=0.9), Purify(keep=0.9, votes=0.6), Iterate(rounds=2)])
+def test_what_has_no_base_weight_has_no_say_in_a_refinement(refinement):
+    data, hidden = contaminated(100, 60)
+    base = (~hidden).float()
+    found, expected = refinement(fit, data, base), refinement(fit, data.take(range(100)), torch.ones(100))
+    assert torch.equal(found.weights, torch.cat([expected.weights, torch.zeros(60)]))
+    assert torch.equal(found.suspicion[:100], expected.suspicion.float())
+    assert bool(found.suspicion[100:].isnan().all())
+    assert torch.allclose(found.fitted.scores[:100], expected.fitted.scores.float())
+    assert float(found.fitted.scores[100:].min()) > float(found.fitted.scores[:100].median())

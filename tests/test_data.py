@@ -82,6 +82,14 @@ def test_data_has_no_place_for_labels():
     assert set(Data.__dataclass_fields__) == {"samples", "names", "features", "context", "modality", "centre"}
 
 
+def test_samples_with_what_is_known_are_taken_by_a_mask_too():
+    known = Labelled(rows(3), np.array([False, True, True]), np.array(["a", "b", "c"]), [None, np.ones((1, 1)), None])
+    for chosen in (np.array([False, True, True]), np.array([1, 2])):
+        taken = known.take(chosen)
+        assert (len(taken.data), taken.labels.tolist(), taken.groups.tolist()) == (2, [True, True], ["b", "c"])
+        assert [mask is None for mask in taken.masks] == [False, True]
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [

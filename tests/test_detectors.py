@@ -1,9 +1,13 @@
 """Every registered detector keeps every contract, on rows, spectra and images as it takes them."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tailwise import AnomalyDetector
 from tailwise.core import inference, registry
 from tailwise.core.data import Batch, Data
 from tailwise.core.detector import Detector, Reading
@@ -11,6 +15,7 @@ from tailwise.core.modality import FEATURE_MAP, IMAGE, ROW, SPATIAL, SPECTRUM, M
 from tailwise.errors import InputError
 from tailwise.testing import CONTRACTS, Case
 from tailwise.training.fit import fit
+from tailwise.training.options import Training
 
 # Feature maps are computed as images are; see below.
 SHAPES = {ROW: (12,), SPECTRUM: (1, 20), IMAGE: (2, 12, 10)}
@@ -153,6 +158,21 @@ class NeverTrains(Learner):
         return super().losses(batch) * 0 + (self.point * 0).sum() + batch.samples.flatten(1).square().sum(1)
 
 
+class CountsInSecret(Learner):
+    """Its steps are in no state, and what it learns depends on them."""
+
+    def build(self, sample_shape: tuple[int, ...]) -> None:
+        super().build(sample_shape)
+        self.steps = 0
+
+    def losses(self, batch: Batch) -> Tensor:
+        self.steps += self.training
+        return super().losses(batch) + (self.steps % 4) * self.point.sum()
+
+    def score(self, batch: Batch) -> Tensor:
+        return Learner.losses(self, batch)
+
+
 class LossAgainstScore(Learner):
     def score(self, batch: Batch) -> Tensor:
         return -self.losses(batch)
@@ -170,6 +190,7 @@ BROKEN = [
     (SignReversed, "higher_is_more_anomalous"),
     (HiddenState, "saved_and_loaded_is_equal"),
     (Unseeded, "same_seed_same_scores"),
+    (CountsInSecret, "a_training_that_was_cut_off_goes_on"),
     (ScoresNothing, "learns"),
     (ReadsOtherwise, "one_pass_gives_what_each_does"),
     (ReadsTooMuch, "one_pass_gives_what_each_does"),
@@ -201,6 +222,58 @@ def test_gaussian_is_the_mahalanobis_distance_of_scikit_learn() -> None:
     fit(detector, data)
     expected = EmpiricalCovariance().fit(samples.double().numpy()).mahalanobis(samples.double().numpy())
     assert torch.allclose(inference.score(detector, data), torch.from_numpy(expected).float(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("shape", "modality"), [((40,), ROW), ((1, 40), SPECTRUM), ((3, 4, 4), IMAGE)])
+def test_a_left_out_sample_of_nearest_neighbours_is_a_new_one(shape: tuple[int, ...], modality: Modality) -> None:
+    samples = torch.randn(30, *shape, generator=torch.Generator().manual_seed(0))
+    samples[:, ..., 0] = 0
+    samples[7, ..., 0] = 5  # constant without this one
+    data = Data(samples, [str(i) for i in range(30)], modality=modality)
+    detector: Any = registry.find("detector", "nearest-neighbours")()
+    fit(detector, data)
+    found = inference.over_batches(detector, data, detector.score_left_out)
+    for place in (0, 7, 29):
+        others = registry.find("detector", "nearest-neighbours")()
+        fit(others, data.take(torch.arange(30) != place))
+        expected = inference.score(others, data.take([place]))
+        assert float(found[place]) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_few_wide_rows_keep_the_promise_of_nearest_neighbours() -> None:
+    flagged = []
+    for seed in range(12):
+        rows = np.random.default_rng(seed)
+        detector = AnomalyDetector("nearest-neighbours", scores="own").fit(rows.normal(size=(20, 200)))
+        flagged.append(float((detector.predict(rows.normal(size=(200, 200))) < 0).mean()))
+    assert np.mean(flagged) < 0.07, flagged
+
+
+@pytest.mark.parametrize("name", ["nearest-neighbours", "gaussian", "autoencoder", "rx"])
+def test_what_is_absent_may_lie_anywhere(name: str) -> None:
+    """Sums that pass through it would lose the digits of all others."""
+    modality = SPECTRUM if name == "rx" else ROW
+    shape = (1, 6) if name == "rx" else (6,)
+    near = torch.randn(100, *shape, generator=torch.Generator().manual_seed(0))
+    scores = []
+    for far in (0, 4):
+        samples = torch.cat([torch.full((far, *shape), 1e9) + 1e6 * near[:far], near])
+        data = Data(samples, [str(i) for i in range(100 + far)], modality=modality)
+        detector = registry.find("detector", name)()
+        base = (torch.arange(100 + far) >= far).float()
+        fit(detector, data, training=Training(epochs=2, batch_size=1_000), base_weights=base)
+        scores.append(inference.score(detector, data)[far:])
+    assert torch.allclose(*scores, rtol=1e-3, atol=1e-4)
+
+
+def test_spectra_that_are_all_the_same_leave_finite_scores() -> None:
+    data = Data(torch.full((20, 1, 5), 0.3), [str(i) for i in range(20)], modality=SPECTRUM)
+    detector = registry.find("detector", "rx")()
+    fit(detector, data)
+    fresh = Data(torch.tensor([[[0.3] * 5], [[0.4] * 5], [[9.0] * 5]]), list("abc"), modality=SPECTRUM)
+    scores = inference.score(detector, fresh)
+    assert bool(torch.isfinite(scores).all())
+    assert scores.argsort().tolist() == [0, 1, 2]
 
 
 def test_nearest_neighbours_are_those_of_scikit_learn() -> None:

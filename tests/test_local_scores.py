@@ -309,3 +309,11 @@ def test_training_scores_beyond_the_memory_are_of_samples_left_out(train: Data, 
         scored = local_scores.AUTO.fit(detector, train, raw=raw)
         middle = float(scored.training_scores.median())
         assert abs(middle - float(inference.score(scored, fresh).median())) < 0.15
+
+
+def test_a_share_of_many_decimals_is_the_same_when_restored() -> None:
+    train, fresh = samples(kinds((300, 20), 0)), samples(kinds((40, 40), 1))
+    fair = local_scores.LocalScores(share=1 / 3).fit(Far(), train)
+    again = local_scores.LocallyScored(local_scores.LocalScores(share=1 / 3), Far())
+    again.restore(train.sample_shape, fair.state_dict(), ROW)
+    assert torch.equal(inference.score(again, fresh), inference.score(fair, fresh))

@@ -80,7 +80,7 @@ class TestValue:
             ({"batch_size": 0}, "batch_size must be a whole number of at least 1, or None: got 0"),
             ({"warmup": -1}, "warmup must be a whole number of at least 0, or None: got -1"),
             ({"patience": True}, "patience must be a whole number of at least 1, or None: got True"),
-            ({"lr": math.nan}, "lr must be a finite number of at least 0: got nan"),
+            ({"lr": math.nan}, "lr must be a finite number of at least 0, or None: got nan"),
             ({"lr": math.inf}, "lr must be a finite number"),
             ({"weight_decay": -1e-6}, "weight_decay must be a number of at least 0"),
             ({"reference": "old"}, "reference must be 'newest' or 'full': got 'old'"),
@@ -323,6 +323,18 @@ class TestHooks:
         caplog.set_level("INFO", "tailwise")
         fit(small(), rows(), parse_weighting("Importance()"), Training(epochs=2, warmup=2))
         assert "weights have no say in this training: warmup 2 of 2 epochs" in caplog.text
+
+    def test_one_epoch_leaves_weights_no_say_and_no_check_says_otherwise(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "tailwise")
+        one, two = (
+            fit(small(), rows(200), parse_weighting("Importance()"), Training(epochs=epochs)) for epochs in (1, 2)
+        )
+        assert "weights have no say in this training: warmup 1 of 1 epochs" in caplog.text
+        assert "2 epochs" not in caplog.text
+        name = "weighted scores approach their target"
+        assert [name in [check.name for check in each.checks] for each in (one, two)] == [False, True]
 
     def test_no_warmup_still_says_what_the_scores_were_before(self) -> None:
         outcome = fit(small(), rows(), parse_weighting("Importance()"), Training(epochs=2, warmup=0))

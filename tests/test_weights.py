@@ -574,3 +574,13 @@ def test_a_share_is_not_cut_by_rounding():
     scores = torch.arange(100.0)
     assert int((weigh(scores, Trim(0.29)) == 0).sum()) == 29
     assert int((weigh(scores, Trim(0.58)) == 0).sum()) == 58
+
+
+def test_absent_samples_are_absent_whatever_was_looked_up_before():
+    """What is kept of the embedding of all is not that of some."""
+    scores, places = torch.rand(30), torch.randn(30, 2)
+    base = (torch.arange(30) % 3 > 0).float()
+    weighting = Weighting(Importance(), Smooth(5), Rarity())
+    context = Context(scores, scores, places)
+    weighting(context)
+    assert torch.equal(weighting.times(base, context), weighting.times(base, Context(scores, scores, places)))

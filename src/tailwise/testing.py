@@ -10,10 +10,12 @@ by its existence.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -212,6 +214,46 @@ def saved_and_loaded_is_equal(case: Case) -> None:
     assert equal, "a loaded detector scores differently"
 
 
+class _Cut(Exception):
+    """A training was cut off."""
+
+
+class _Kept:
+    """Keeps an unfinished fit in memory, and cuts it off after so many epochs; a `training.loop.Keeper`."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.state: tuple[dict[str, Tensor], dict[str, Any]] | None = None
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        return self.state
+
+    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        if len(facts["history"]) == self.after:
+            copied = {name: value.clone() for name, value in tensors.items()}
+            self.state = (copied, {name: list(value) for name, value in facts.items()})
+            raise _Cut
+
+
+def a_training_that_was_cut_off_goes_on(case: Case) -> None:
+    """Cut off after one of three epochs and begun again, a training ends as one that was not, to the last bit."""
+    data, kept = case.data(), _Kept(after=1)
+    if isinstance(case.make(), ClosedForm):
+        return
+
+    def scores(keeper: _Kept | None) -> Tensor:
+        detector = case.make()
+        known, training = case.anomalies(detector), Training(epochs=3, batch_size=20)
+        training_fit.fit(detector, data, training=training, anomalies=known, keeper=keeper)
+        return inference.score(detector, data)
+
+    expected = scores(None)
+    with contextlib.suppress(_Cut):
+        scores(kept)
+    assert kept.state is not None, "nothing was kept of a training of several epochs"
+    assert torch.equal(scores(kept), expected), "a training that was cut off ends with other scores"
+
+
 def higher_is_more_anomalous(case: Case) -> None:
     """Samples far from every kind score above the normals."""
     data = case.data()
@@ -331,6 +373,7 @@ CONTRACTS: dict[str, Callable[[Case], None]] = {
         same_seed_same_scores,
         batch_size_does_not_matter,
         saved_and_loaded_is_equal,
+        a_training_that_was_cut_off_goes_on,
         higher_is_more_anomalous,
         learns,
         weighted_scores_follow_target,

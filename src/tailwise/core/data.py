@@ -40,7 +40,7 @@ class Batch:
         return Batch(samples, index, self.context)
 
 
-def _places(index: Tensor | np.ndarray | Sequence[int], count: int) -> Tensor:
+def chosen_places(index: Tensor | np.ndarray | Sequence[int], count: int) -> Tensor:
     """Places [b] among so many samples."""
     found = torch.as_tensor(np.asarray(index))
     if found.dtype == torch.bool and found.shape == (count,):
@@ -144,7 +144,7 @@ class Data:
         Raises:
             InputError: places that are no whole numbers, or a mask of another length.
         """
-        index = _places(index, len(self))
+        index = chosen_places(index, len(self))
         if torch.equal(index, torch.arange(len(self))):
             return self
         return replace(self, samples=select(self.samples, index), names=self._names(index), context=self._around(index))

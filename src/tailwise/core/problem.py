@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..numerics.surfaces import Surface
-from .data import Data
+from .data import Data, chosen_places
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Labelled:
             _one_each(getattr(self, name), self.data, name)
 
     def take(self, index: np.ndarray) -> Labelled:
-        """The samples at these places [k], in this order, with what is known of them."""
+        """The samples at these places [k], in this order, or of a mask [m], with what is known of them."""
+        index = chosen_places(index, len(self.data)).numpy()
         return Labelled(
             self.data.take(index),
             None if self.labels is None else np.asarray(self.labels)[index],

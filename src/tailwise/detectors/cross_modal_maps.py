@@ -15,6 +15,7 @@ adaptors take for nuisance can be a defect, as dents are.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ from ..core.bounds import Count, NotNegative, Share
 from ..core.context import Measured
 from ..core.data import Batch, Data
 from ..core.detector import Reading
-from ..core.modality import FEATURE_MAP
+from ..core.modality import FEATURE_MAP, Modality
 from ..core.registry import find, register
 from .components.adaptor import Adaptor
 from .components.losses import top_mean
@@ -61,6 +62,7 @@ class CrossModalMaps(TwoModalities):
     """
 
     usual_steps = (400, 8)
+    steps: Tensor
 
     def __init__(
         self,
@@ -90,7 +92,7 @@ class CrossModalMaps(TwoModalities):
         self.register_buffer("references", torch.zeros(0, *self.sample_shape), persistent=False)
         self.register_buffer("measured", torch.zeros(0, dtype=torch.bool), persistent=False)
         self.names: list[bytes] = []
-        self.steps = 0
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
         self.told_before = 0.0
 
     def prepare(self, data: Data, w: Tensor) -> None:
@@ -107,20 +109,27 @@ class CrossModalMaps(TwoModalities):
         self.measured = measured_cells(kept, self.split).to(self.first.device)
         self.told_before = self._told(kept.to(self.first.device))
 
+    def restore(
+        self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
+    ) -> None:
+        # Runs of before kept no count of steps.
+        super().restore(sample_shape, {"steps": torch.zeros((), dtype=torch.long), **state}, modality)
+
     def losses(self, batch: Batch) -> Tensor:
         """Compactness and consistency of each sample, against references that are not the sample itself."""
-        places = self._places()
-        cells, seen = self._adapted(batch.samples, measured_cells(batch, self.split), places, 2 * self.steps)
+        step = int(self.steps)
+        places = self._places(step)
+        cells, seen = self._adapted(batch.samples, measured_cells(batch, self.split), places, 2 * step)
         loss = sum(part.sum() * 0 for part in cells) + torch.zeros(len(batch), device=self.first.device)
-        which = self._window()
-        bank, bank_seen = self._adapted(self.references[which], self.measured[which], places, 2 * self.steps + 1)
+        which = self._window(step)
+        bank, bank_seen = self._adapted(self.references[which], self.measured[which], places, 2 * step + 1)
         names = digests_of(batch, self.split)
         other = torch.tensor([[self.names[i] != name for i in which] for name in names], device=self.first.device)
         own = (torch.ones_like(seen), seen)
         theirs = (torch.ones_like(bank_seen), bank_seen)
         if self.compactness:
             near = sum(self._compactness(*each, other) for each in zip(cells, own, bank, theirs, strict=True))
-            started = not self.training or self.steps > min(_FIRST_STEP, self.planned_steps // 4)
+            started = not self.training or step > min(_FIRST_STEP, self.planned_steps // 4)
             loss = loss + self.compactness * (near if started else near.detach())  # type: ignore[union-attr]
         if self.consistency:
             fixed = bank[0].detach(), bank[1].detach()
@@ -197,17 +206,17 @@ class CrossModalMaps(TwoModalities):
         found = [measured_cells(batch, self.split) for batch in data.batches(_STEP)]
         return Measured(torch.cat(found).unflatten(1, self.sample_shape[1:]))
 
-    def _places(self) -> Tensor:
+    def _places(self, step: int) -> Tensor:
         """The cells [c] that this step looks at: all, or an even choice that moves on with the steps."""
         cells = math.prod(self.sample_shape[1:])
         if not self.training or cells <= _CELLS:
             return torch.arange(cells, device=self.first.device)
-        return (torch.arange(_CELLS, device=self.first.device) * cells // _CELLS + self.steps) % cells
+        return (torch.arange(_CELLS, device=self.first.device) * cells // _CELLS + step) % cells
 
-    def _window(self) -> list[int]:
+    def _window(self, step: int) -> list[int]:
         """Which references this step looks at."""
         many = len(self.names)
-        first = self.steps * _REFERENCES if self.training else 0
+        first = step * _REFERENCES if self.training else 0
         return [(first + i) % many for i in range(min(many, _REFERENCES))]
 
     def _adapted(

@@ -18,6 +18,8 @@ from .components.standardise import Standardise
 
 # A sample surrounded by feather-light ones would look through the whole memory for its neighbours' mass.
 _MOST_NEIGHBOURS = 1_000
+# Of more memory samples, one hardly moves the scale that all are measured on.
+_MOVES_THE_SCALE = 1_000
 
 
 @register("detector", "nearest-neighbours")
@@ -80,12 +82,29 @@ class NearestNeighbours(Detector):
         return self._mean_distance(*nearest(self.embed(batch), self.memory, self._reach))
 
     def score_left_out(self, batch: Batch) -> Tensor:
-        """Scores of training samples, each without its own place in the memory."""
+        """Scores of training samples, each without its own place in the memory, and in the scale of features where a
+        sample can move it: in many dimensions few samples lie clearly nearer to a memory whose scale they made."""
         reach = min(self._reach + 1, len(self.memory))
         points = self.embed(batch)
-        distances, indices = nearest(points, self.memory, reach)
-        mass = torch.where(coinciding(distances, points), 0, self.mass[indices])
-        return self._mean_distance(distances, indices, mass)
+        few = len(self.memory) <= _MOVES_THE_SCALE
+        distances, indices = (self._nearest_in_own_scale if few else self._nearest)(points, batch, reach)
+        same = coinciding(distances, points)
+        # One place is its own: others that differ by rounding count when new samples are scored, too.
+        own = same & (same.cumsum(1) == 1)
+        return self._mean_distance(distances, indices, torch.where(own, 0, self.mass[indices]))
+
+    def _nearest(self, points: Tensor, batch: Batch, reach: int) -> tuple[Tensor, Tensor]:
+        return nearest(points, self.memory, reach)
+
+    def _nearest_in_own_scale(self, points: Tensor, batch: Batch, reach: int) -> tuple[Tensor, Tensor]:
+        """As `nearest`, each point [n, d] measuring by the scale that the features have without it."""
+        distances, indices = nearest(points, self.memory, 1)
+        share = torch.where(coinciding(distances, points), self.mass[indices], 0)[:, 0] / self.mass.sum()
+        by = self.standardise.variance_without(points.view_as(batch.samples), share).flatten(1).reciprocal()
+        points, memory = points.double(), self.memory.double()
+        squares = (by * points.square()).sum(1, keepdim=True) - 2 * (by * points) @ memory.T + by @ memory.square().T
+        found = squares.clamp_min(0).sqrt().topk(reach, dim=1, largest=False)
+        return found.values.to(self.memory), found.indices
 
     def _sure_to_hold(self) -> int:
         """How many memory samples are sure to hold the mass: the lightest ones, until they add up."""

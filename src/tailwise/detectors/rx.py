@@ -112,7 +112,10 @@ class RX(Detector):
     def _whitening(self, covariance: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(covariance)
         share = _LEAST_SHARE_OF_FEATURES if self.features else _LEAST_SHARE
-        scaled = vectors * values.clamp_min(values[-1] * share).clamp_min(1e-300).rsqrt()
+        # Where all samples are the same, what is beyond rounding is far out, and yet a finite score.
+        rounding = (_LEAST_SHARE * self.mean.square().max()).clamp_min(1e-30)
+        least = torch.where(values[-1] > rounding, values[-1] * share, rounding.to(values))
+        scaled = vectors * values.clamp_min(least).rsqrt()
         kept = scaled[:, : len(values) - self.leading]
         # Distances do not feel a rotation, and the one of this decomposition leaves zeros below the diagonal.
         return torch.linalg.qr(kept.flip(0).T, mode="r").R.T.flip(0, 1)

@@ -76,6 +76,7 @@ class ZeroShotPatches(TwoModalities):
     of_others: Tensor
     mix: Tensor
     usual: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class ZeroShotPatches(TwoModalities):
         self.register_buffer("of_others", torch.zeros(0, first + 3 * points))  # histograms and points of patches
         self.register_buffer("usual", torch.ones(2))
         self.histograms, self.embedded = self._memory(first), self._memory(_WIDTH)
-        self.steps = 0
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def prepare(self, data: Data, w: Tensor) -> None:
         self.part_channels(data)
@@ -129,13 +130,14 @@ class ZeroShotPatches(TwoModalities):
     def restore(
         self, sample_shape: tuple[int, ...], state: Mapping[str, Tensor], modality: Modality | None = None
     ) -> None:
-        super().restore(sample_shape, state, modality)
+        # Runs of before kept no count of steps.
+        super().restore(sample_shape, {"steps": torch.zeros((), dtype=torch.long), **state}, modality)
         if not len(self.fragments):  # or whoever goes on training would read the folders that a run names
             raise InputError(f"the saved state does not fit {self!r}: it has no fragments", "fit again")
 
     def losses(self, batch: Batch) -> Tensor:
         """The sum of contrast, redundancy and classification, of some of the sample's own patches and of others'."""
-        seeds = seeds_of(self._places(batch.samples), self.steps)
+        seeds = seeds_of(self._places(batch.samples), int(self.steps))
         rows, seen = self._drawn(batch, seeds, _PATCHES // 2 if len(self.of_others) else _PATCHES)
         if len(self.of_others):
             draws = uniforms(seeds, _PATCHES // 2, 47) * len(self.of_others)

@@ -181,7 +181,8 @@ def _moved(weighting: Weighting, outcome: Any) -> tuple[tuple[float, float], str
     after, and in words."""
     step = next((step for step in weighting.steps if isinstance(step, Importance)), None)
     few = len(outcome.scores) < _FEWEST_OF_A_DISTRIBUTION
-    if step is None or few or not bool(torch.isfinite(outcome.scores).all()):
+    no_say = 0 < len(outcome.history) <= (outcome.unweighted_epochs or 0)
+    if step is None or few or no_say or not bool(torch.isfinite(outcome.scores).all()):
         return None
     scores = step.scale(outcome.scores, outcome.scores)[0].double()
     weights = outcome.weights.double()

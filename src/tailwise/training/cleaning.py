@@ -10,7 +10,7 @@ it, or a person has settled that it is normal: samples of the names in `settled`
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -39,7 +39,7 @@ class Refined:
     Attributes:
         fitted: the last training, or the best; over all samples [n], also those that it did not see.
         weights: [n] base weights that it was trained with; 0 is dropped.
-        suspicion: [n] what the weights were made from; higher is more suspicious.
+        suspicion: [n] what the weights were made from; higher is more suspicious, NaN was absent (base weight 0).
         rounds: a row a training: what it was and how much it changed.
     """
 
@@ -80,6 +80,9 @@ class Purify(Value):
     def __call__(
         self, fit: Fit, data: Data, base: Tensor, seed: int = 0, settled: Collection[str] = frozenset()
     ) -> Refined:
+        return _of_present(lambda data, base: self._purified(fit, data, base, seed, settled), data, base)
+
+    def _purified(self, fit: Fit, data: Data, base: Tensor, seed: int, settled: Collection[str]) -> Refined:
         judge = _judge(self.judge) if self.judge else fit
         suspicion = (self._voted if self.votes else self._mean)(judge, data, base, seed)
         kept = (suspicion <= self._limit(suspicion)) | _among(data, settled)
@@ -138,6 +141,9 @@ class Iterate(Value):
     def __call__(
         self, fit: Fit, data: Data, base: Tensor, seed: int = 0, settled: Collection[str] = frozenset()
     ) -> Refined:
+        return _of_present(lambda data, base: self._iterated(fit, data, base, seed, settled), data, base)
+
+    def _iterated(self, fit: Fit, data: Data, base: Tensor, seed: int, settled: Collection[str]) -> Refined:
         if not self.judge:
             return self._rounds(fit, data, base, seed, settled)
         judged = self._rounds(_judge(self.judge), data, base, seed, settled)
@@ -204,6 +210,17 @@ def _crossings(before: Tensor, after: Tensor) -> float:
     """Share of samples that are in the upper half of one ranking and not of the other."""
     upper = [scores.argsort(stable=True).argsort() >= len(scores) / 2 for scores in (before, after)]
     return float((upper[0] != upper[1]).float().mean())
+
+
+def _of_present(refine: Callable[[Data, Tensor], Refined], data: Data, base: Tensor) -> Refined:
+    """What a refinement makes of the samples that have a base weight; the others have no say in it and are scored."""
+    index = (base != 0).nonzero().flatten()
+    if len(index) == len(data):
+        return refine(data, base)
+    found = refine(data.take(index), base[index])
+    weights = torch.zeros_like(base).index_copy_(0, index, found.weights)
+    suspicion = torch.full((len(data),), math.nan).index_copy_(0, index, found.suspicion.float())
+    return Refined(_over_all(found.fitted, data, index), weights, suspicion, found.rounds)
 
 
 def _over_all(fitted: Fitted, data: Data, index: Tensor) -> Fitted:

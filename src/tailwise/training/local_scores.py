@@ -299,7 +299,7 @@ class LocallyScored(Around):
         share = self.rule.share_of(numbers)
         rows = self.modality.local_scores and not self.modality.spatial
         if self.rule.share is not None or numbers < _MANY or samples > _FEW_ROWS or not rows:
-            return share
+            return _rounded(share)
         return _rounded(max(share, float(parts.slopes().mean())))
 
     def count_as(self, other: LocallyScored, wholly: bool = False) -> None:

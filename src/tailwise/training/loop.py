@@ -164,8 +164,8 @@ class Loop:
         warmup = usual_warmup if self.training.warmup is None else self.training.warmup
         # Scores of a network that has made no step say nothing, so weights come after the first epoch at the earliest.
         self.warmup = warmup if continues else max(1, warmup)
-        if self.weighting.steps and self.epochs <= warmup:
-            messages.note(f"weights have no say in this training: warmup {warmup} of {self.epochs} epochs")
+        if self.weighting.steps and self.epochs <= self.warmup:
+            messages.note(f"weights have no say in this training: warmup {self.warmup} of {self.epochs} epochs")
         self.steps, self.planned_steps = 0, self.training.steps_for(len(data))
         detector.planned_steps = self.planned_steps
         self.device = next(detector.parameters()).device
@@ -175,7 +175,7 @@ class Loop:
         self.first_scores = torch.zeros(len(data))
         self.best: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
-        self.cache: dict[Any, Tensor] = {}
+        self.cache: dict[Any, Any] = {}
         self.embedding = self._embedding() if self.weighting.needs_embedding else None
 
     def _embedding(self) -> Tensor:

@@ -170,7 +170,11 @@ class Focal(Value):
 @register("step", "Clip")
 @dataclass(frozen=True, repr=False)
 class Clip(Value):
-    """Keep each weight, measured against their mean, between `low` and `high`."""
+    """Keep each weight, measured against their mean before, between `low` and `high`.
+
+    No weight is more than high / low times another. Their mean is 1 again afterwards, so where many were cut the
+    largest may lie above `high`.
+    """
 
     low: Share = 0.1
     high: Annotated[float, Bounds(at_least=1)] = 10.0

@@ -40,7 +40,7 @@ class Context:
     previous: Tensor | None = None
     round: int = 0
     # What the embedding says does not change while it stands, so rounds that share it share this too.
-    cache: dict[Any, Tensor] = field(default_factory=dict, repr=False)
+    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def of(self, chosen: Tensor) -> Context:
         """What there is to look at where only the chosen samples [n] bool are there."""
@@ -50,7 +50,7 @@ class Context:
         scores, reference = self.scores[chosen], self.reference
         return replace(
             self, scores=scores, reference=scores if reference is self.scores else reference, embedding=embedding,
-            previous=previous,
+            previous=previous, cache=self.cache.setdefault(chosen.cpu().numpy().tobytes(), {}),
         )  # fmt: skip
 
     def neighbours(self, k: int) -> Tensor:
@@ -63,7 +63,8 @@ class Context:
             raise InputError("this weighting looks at neighbours: it needs an embedding [n, d]", "give embedding=")
         if key not in self.cache:
             self.cache[key] = function(self.embedding)
-        return self.cache[key]
+        found: Tensor = self.cache[key]
+        return found
 
 
 class Weighting:

@@ -26,10 +26,12 @@ def weighted_moments(data: Data, w: Tensor, read: Callable[[Batch], Tensor], bat
         values = read(batch).cpu().double().transpose(0, 1)  # [p, n, d]
         several = values.shape[1] // len(batch.index)
         part = share[batch.index].repeat_interleave(several) / several
+        if not bool(part.any()):
+            continue
         if not len(origin):
-            # Sums are taken about the mean of some samples, so that a large offset does not eat the digits of the
-            # spread.
-            origin = values.mean(1, keepdim=True)
+            # Sums are taken about the mean of some samples that count, so that a large offset does not eat the digits
+            # of the spread.
+            origin = values[:, part != 0].mean(1, keepdim=True)
             first = torch.zeros(len(values), values.shape[2], dtype=torch.float64)
             second = np.zeros((*first.shape, first.shape[1]))
         centred = values.sub_(origin)

@@ -9,6 +9,9 @@ from ...core import inference
 from ...core.data import Data
 from ...core.modality import Modality
 
+# Of a variance of 1, what rounding leaves.
+_CONSTANT = 1e-9
+
 
 class Standardise(nn.Module):
     """Weighted mean and standard deviation: of each feature or band, or of each channel of an image."""
@@ -28,8 +31,9 @@ class Standardise(nn.Module):
         total = float(w.double().sum())
         first = torch.zeros(self.mean.shape, dtype=torch.float64)
         second = torch.zeros_like(first)
-        # Sums are taken about the first sample, so that a large offset does not eat the digits of a small spread.
-        origin = data.read(torch.zeros(1, dtype=torch.long))[0].double()
+        # Sums are taken about the first sample that counts, so that a large offset does not eat the digits of a small
+        # spread.
+        origin = data.read(first_present(w))[0].double()
         origin = origin.mean(self.axes, keepdim=True) if self.axes else origin
         # In double precision: 64 large maps would take gigabytes.
         for batch in data.batches(inference.batch_size_for(data.sample_shape, 64) if self.axes else 4_096):
@@ -55,9 +59,29 @@ class Standardise(nn.Module):
         """The features, bands or channels `kept` [d] of samples, standardised."""
         return (samples[:, kept] - self.mean[kept]).div_(self.scale[kept])
 
+    def variance_without(self, samples: Tensor, share: Tensor) -> Tensor:
+        """What the variance of standardised features would be, which is 1, without each of these standardised samples
+        [n, *sample] of shares [n] of the weight: [n, *sample], in double precision.
+
+        A feature that is then constant has the scale of 1 that `learn` gives it.
+        """
+        samples = samples.double()
+        share = share.double().clamp_max(1 - 1e-6).view(-1, *[1] * (samples.dim() - 1))
+        first, second = samples, samples.square()
+        if self.axes:
+            first, second = (each.mean(self.axes_of_batch, keepdim=True) for each in (first, second))
+        left = (1 - share * second) / (1 - share) - (share * first / (1 - share)).square()
+        scale = self.scale.double()
+        return torch.where(left > _CONSTANT, left, scale.square().reciprocal()).expand_as(samples)
+
     def undo(self, samples: Tensor) -> Tensor:
         """Standardised samples in their own measure again."""
         return samples * self.scale + self.mean
+
+
+def first_present(w: Tensor) -> Tensor:
+    """The place [1] of the first sample with a weight [n]."""
+    return (w != 0).nonzero()[:1, 0].cpu()
 
 
 def _weighted_sum(samples: Tensor, w: Tensor) -> Tensor:

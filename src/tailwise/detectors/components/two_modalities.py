@@ -15,6 +15,7 @@ from ...core.identity import sample_digests
 from ...core.modality import FEATURE_MAP, Modality
 from ...errors import InputError
 from .losses import top_mean
+from .standardise import first_present
 
 _RGB, _XYZ = "rgb:", "xyz:"
 # How the distances of two memories become one score, see `paired-memories`.
@@ -167,7 +168,7 @@ class Cells(torch.nn.Module):
     def learn(self, data: Data, w: Tensor, first: int) -> None:
         """Weighted mean and deviation of each channel."""
         total = torch.zeros(2, len(self.mean), dtype=torch.float64)
-        sums, origin = torch.zeros_like(total), data.read(torch.zeros(1, dtype=torch.long)).double().mean((0, 2, 3))
+        sums, origin = torch.zeros_like(total), data.read(first_present(w)).double().mean((0, 2, 3))
         share = w.double().cpu() / w.double().sum().cpu()
         for batch in data.batches(_STEP):
             cells = batch.samples.double().flatten(2) - origin[:, None]  # [b, channels, cells]
