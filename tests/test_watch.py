@@ -185,6 +185,13 @@ def test_a_file_that_grows(run: Path, tmp_path: Path, kind: str) -> None:
     with sqlite3.connect(out / "watch.sqlite") as file:
         scores = [score for (score,) in file.execute("SELECT score FROM samples ORDER BY id")]
     assert np.allclose(scores, expected["score"], rtol=1e-4)
+    whole = stream.read_bytes()
+    another = rows(90, 31).to_csv(index=False).splitlines()[1:] if kind == "csv" else [line + " " for line in lines[1:]]
+    stream.write_text("\n".join([*head, *another, *another]) + "\n")
+    with pytest.raises(InputError, match="another file: what was counted of it has changed"):
+        watch(run, stream, out)
+    stream.write_bytes(whole)
+    assert watch(run, stream, out).samples == 30
     stream.write_text("\n".join([*head, *lines[1:3]]) + "\n")
     with pytest.raises(InputError, match="shorter than what was counted"):
         watch(run, stream, out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -9,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 from ..core.problem import Labelled, Pictured, Source
 from ..core.validation import check_samples
@@ -22,6 +23,7 @@ from .watch_ledger import Arrival, Ledger
 # Together they are scored faster than one by one, and are counted in one transaction.
 _FILES, _BYTES = 128, 4_000_000
 _JSON_LINES = (".jsonl", ".ndjson")
+_ANOTHER_WATCH = "a new file needs a watch with another --out"
 STREAMS = (".csv", ".tsv", ".txt", *_JSON_LINES)
 
 
@@ -127,13 +129,13 @@ class Stream:
 
     def new(self, ledger: Ledger) -> list[Came]:
         """Lines behind those in the ledger; one that cannot be read is refused alone."""
-        start, row = ledger.reached(self.path.name)
+        start, row, seal = ledger.reached(self.path.name)
         with reading(self.path, "the watch goes on when it is back"), open(self.path, "rb") as file:
             head = b"" if self.path.suffix.lower() in _JSON_LINES else file.readline()
             if file.seek(0, os.SEEK_END) < start:
-                raise InputError(
-                    f"{self.path} is shorter than what was counted of it", "a new file needs a watch with another --out"
-                )
+                raise InputError(f"{self.path} is shorter than what was counted of it", _ANOTHER_WATCH)
+            if not _is_sealed(file, head, start, seal):
+                raise InputError(f"{self.path} is another file: what was counted of it has changed", _ANOTHER_WATCH)
             file.seek(max(start, len(head)))
             lines = file.read(_BYTES).split(b"\n")[:-1]
         if not lines or (head and not head.endswith(b"\n")):
@@ -142,7 +144,8 @@ class Stream:
 
     def _read(self, head: bytes, lines: Sequence[bytes], at: int, start: int, row: int) -> list[Came]:
         """These lines, which begin at byte `at`, as the arrival from `start` on; their first is this row."""
-        arrival = Arrival(self.path.name, start, at + sum(map(len, lines)) + len(lines), len(lines))
+        stop = at + sum(map(len, lines)) + len(lines)
+        arrival = Arrival(self.path.name, start, stop, len(lines), seal=_seal(head, lines[-1]))
         try:
             labelled, source = self._samples(head, lines)
         except (InputError, Warning) as error:
@@ -161,11 +164,28 @@ class Stream:
                 rows = [json.loads(line) for line in lines]
                 return samples_of(self.run, [rows_of(self.run, rows)]), None
         with tempfile.TemporaryDirectory(prefix="tailwise-") as folder:
-            file = Path(folder) / f"lines{self.path.suffix}"
+            file = Path(folder) / self.path.name
             file.write_bytes(head + b"\n".join(lines) + b"\n")
-            source = self.run.table_at(str(file))
-            labelled = self.run.samples(source)
+            try:
+                source = self.run.table_at(str(file))
+                labelled = self.run.samples(source)
+            except InputError as error:
+                raise InputError(str(error).replace(str(file), self.path.name)) from error
         if len(labelled.data) != len(lines):
             raise InputError(f"{len(lines)} lines hold {len(labelled.data)} rows", "write a row a line")
         check_samples(labelled.data, least=1)
         return labelled, source
+
+
+def _seal(head: bytes, line: bytes) -> str:
+    """What a file is known by whose first line and last counted line are these: the length of that, and a digest."""
+    return f"{len(line)} {hashlib.sha256(head + line).hexdigest()}"
+
+
+def _is_sealed(file: BinaryIO, head: bytes, start: int, seal: str) -> bool:
+    """Whether the line that ends at byte `start` is still the one that was counted last, if any was."""
+    if not seal:
+        return True
+    file.seek(start - int(seal.split()[0]) - 1)
+    *line, end = file.read(start - file.tell())
+    return end == ord("\n") and _seal(head, bytes(line)) == seal

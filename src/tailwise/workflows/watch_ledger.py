@@ -20,14 +20,14 @@ import pandas as pd
 
 from ..errors import InputError
 
-_FORMAT = 3
+_FORMAT = 4
 # Evidence is kept of looks that are so many times as far into the stream: a curve needs no more, however long it is.
 _BETWEEN_LOOKS = 1.01
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE arrivals (
     id INTEGER PRIMARY KEY, file TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL, lines INTEGER NOT NULL,
-    at REAL NOT NULL, refused TEXT NOT NULL, UNIQUE (file, start));
+    at REAL NOT NULL, refused TEXT NOT NULL, seal TEXT NOT NULL, UNIQUE (file, start));
 CREATE TABLE samples (
     id INTEGER PRIMARY KEY, arrival INTEGER NOT NULL REFERENCES arrivals, name TEXT NOT NULL, score REAL NOT NULL,
     p_value REAL NOT NULL, flagged INTEGER NOT NULL, cluster INTEGER NOT NULL, unknown INTEGER NOT NULL,
@@ -52,6 +52,7 @@ class Arrival:
         start, stop: from which byte to which; 0 and the size of a file that comes as a whole.
         lines: how many rows of a stream it holds.
         refused: why it could not be read, "" where it could.
+        seal: of a stream, what tells whether the file before `stop` is still the same.
     """
 
     file: str
@@ -59,6 +60,7 @@ class Arrival:
     stop: int
     lines: int = 0
     refused: str = ""
+    seal: str = ""
 
 
 class Ledger:
@@ -134,8 +136,8 @@ class Ledger:
         with self._transaction():
             ids = []
             for a in arrivals:
-                values = (a.file, a.start, a.stop, a.lines, now, a.refused)
-                row = "INSERT INTO arrivals (file, start, stop, lines, at, refused) VALUES (?, ?, ?, ?, ?, ?)"
+                values = (a.file, a.start, a.stop, a.lines, now, a.refused, a.seal)
+                row = "INSERT INTO arrivals (file, start, stop, lines, at, refused, seal) VALUES (?, ?, ?, ?, ?, ?, ?)"
                 ids.append(self._file.execute(row, values).lastrowid)
             columns = "arrival, name, score, p_value, flagged, cluster, unknown, place"
             row = f"INSERT INTO samples ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
@@ -169,11 +171,11 @@ class Ledger:
         """Files that were counted, or refused, as a whole."""
         return {name for (name,) in self._file.execute("SELECT DISTINCT file FROM arrivals")}
 
-    def reached(self, file: str) -> tuple[int, int]:
-        """Up to which byte and row a stream was counted."""
-        query = "SELECT COALESCE(MAX(stop), 0), COALESCE(SUM(lines), 0) FROM arrivals WHERE file = ?"
-        stop, lines = self._file.execute(query, (file,)).fetchone()
-        return int(stop), int(lines)
+    def reached(self, file: str) -> tuple[int, int, str]:
+        """Up to which byte and row a stream was counted, and the seal of what was counted last."""
+        query = "SELECT stop, seal, SUM(lines) OVER () FROM arrivals WHERE file = ? ORDER BY stop DESC LIMIT 1"
+        stop, seal, lines = self._file.execute(query, (file,)).fetchone() or (0, "", 0)
+        return int(stop), int(lines), str(seal)
 
     def samples(self) -> pd.DataFrame:
         """Cluster, whether unlike all, score and place of each sample, in the order in which they came."""
