@@ -455,7 +455,6 @@ kept-out normals alone. AUROC of images and pixels, mean over the draws with the
 normal test images, in deviations of a pixel; the steps at which normal and anomalous images were closed; CPU seconds of
 a whole training (a measured step of {BATCH} images on one thread, times the steps) and milliseconds of an image.
 Compare lines of as many draws; of fewer, the others were not read in that way.
-On the long tail the lines of `glad` are of its difference before 2026-11-30, and of 350 as the lowest step.
 Development draws (seeds {DEVELOPMENT}) were looked at when defaults were chosen, fresh ones (seeds {FRESH}: other
 classes, other test images) were not.
 """
@@ -611,9 +610,11 @@ def _tail(found: list[Row]) -> str:
         if by_seed:
             each = [f"{by_seed[seed]['rarest_auroc']:.3f}" for seed in sorted(by_seed)]
             whole = [_mean(chosen, figure, 3) for figure in ("rarest_auroc", "image_auroc", "rarest_error")]
-            lines.append([reading, "weighted" if weighting else "plain", *whole, " ".join(each)])
-    head = ["reading", "training", "AUROC of the rarest kind", "AUROC of all", "its error", "each draw"]
-    return f"Weights: `{WEIGHTED}`, from the losses of one pass.\n\n{table(head, lines)}" if lines else ""
+            cost = _mean(chosen, "train_cpu_seconds", 0)
+            lines.append([reading, "weighted" if weighting else "plain", *whole, " ".join(each), cost])
+    head = ["reading", "training", "AUROC of the rarest kind", "AUROC of all", "its error", "each draw", "fit, CPU s"]
+    weights = f"Weights: `{WEIGHTED}`, from the losses of one pass.\n\n"
+    return f"{_budget(_of(found, set=TAIL))}{weights}{table(head, lines)}" if lines else ""
 
 
 def _large(found: list[Row]) -> str:

@@ -168,8 +168,8 @@ def _suspects(table: pd.DataFrame, samples: str, source: str) -> dict[str, Any]:
     message = f"no training {samples} score far above the rest"
     if len(odd):
         message = (
-            f"{len(odd)} of {len(table)} training {samples} score far above the rest. Look at them: each is an anomaly "
-            "in the training data, or belongs to a rare kind of normal"
+            f"{len(odd)} of {len(table)} training {samples} score far above the rest. Look at them: each may be an "
+            "anomaly in the training data, of a rare kind of normal, or an extreme usual one"
         )
     message += ". Training lowers a sample's score; tailwise triage uses detectors that did not train on the sample"
     lines = [

@@ -55,6 +55,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "detector_reason": settings.detector_reason,
         "scores": settings.scores,
         "weighting": settings.weighting,
+        "balanced": settings.balance,
         "threshold": settings.threshold,
         "false_alarms": settings.false_alarms,
         "promised": conformal.promised(count, settings.false_alarms),
@@ -77,7 +78,7 @@ def lines(came: Mapping[str, Any]) -> list[str]:
     left_out = f", {len(came['suspects'])} suspects left out" if came["suspects"] else ""
     why = f" (auto: {came['detector_reason']})" if came["detector_reason"] else ""
     read = "own scores" if came["scores"] == "own" else "local scores"
-    weighed = "weighted" if came["weighting"] else "unweighted"
+    weighed = " and ".join(["weighted"] * bool(came["weighting"]) + ["balanced over groups"] * came["balanced"])
     low, high = came["range"]
     basis = f"{came['calibrated_on']} {'cross-fitted' if came['cross_fitted'] else 'held-out'} {came['samples']}"
     look = [f"suspects {listed(came['suspects'], 3)}"] if came["suspects"] else []
@@ -100,9 +101,9 @@ def lines(came: Mapping[str, Any]) -> list[str]:
         did = f"detector unchanged; only the threshold is new, from all {everything} {came['samples']}{kinds}"
     return [
         did,
-        f"detector: {came['detector']}{why}, {read}, {weighed}",
+        f"detector: {came['detector']}{why}, {read}, {weighed or 'unweighted'}",
         f"threshold: {came['threshold']:.4g}, {for_whom}",
-        f"look at: {'; '.join(look) or 'nothing stands out'}",
+        f"look at: {'; '.join(look) or 'no single sample stands out'}",
         f"report: {came['report'] or 'none drawn, tailwise report RUN draws it'}; next: {came['next']}",
     ]
 

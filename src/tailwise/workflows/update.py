@@ -41,7 +41,7 @@ def update_run(
         name = type(detector.trained).__name__
         raise InputError(
             f"{name}{local} cannot take in more samples: it is fitted as a whole",
-            "fit patch-memory with --scores own, or fit again with all data",
+            "fit again with all data; of images patch-memory with --scores own takes in more",
         )
     if opened.settings.has_own_thresholds:
         raise InputError("a run with a threshold for each kind cannot take in more samples", "fit again with all data")
