@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import tailwise
 from tailwise.cli import main
 from tailwise.core import inference
 from tailwise.core.data import Data
@@ -17,7 +18,7 @@ from tailwise.core.detector import Detector
 from tailwise.core.registry import find
 from tailwise.detectors.nearest_neighbours import NearestNeighbours
 from tailwise.errors import InputError
-from tailwise.runs import store
+from tailwise.runs import display, store
 from tailwise.sources.images import ImageFolder
 from tailwise.sources.table import Table
 from tailwise.training import cleaning
@@ -416,3 +417,12 @@ def test_what_has_no_base_weight_has_no_say_in_a_refinement(refinement):
     assert bool(found.suspicion[100:].isnan().all())
     assert torch.allclose(found.fitted.scores[:100], expected.fitted.scores.float())
     assert float(found.fitted.scores[100:].min()) > float(found.fitted.scores[:100].median())
+
+
+def test_a_fit_says_how_many_samples_the_refinement_dropped(tmp_path):
+    rows = contaminated(180, 12)[0].samples.numpy()
+    run = tailwise.fit(rows, detector="gaussian", refine="Purify()", out=tmp_path / "run", keep_suspects=True)
+    came = run.outcome()
+    assert came["dropped"] == run.settings.rounds[-1]["dropped"] == int((run.scores()["weight"] == 0).sum())
+    assert came["dropped"] > 0
+    assert f"{came['dropped']} of them dropped by the refinement" in display.lines(came)[0]

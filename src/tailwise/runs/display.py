@@ -47,6 +47,7 @@ def outcome(path: str, settings: Settings, table: pd.DataFrame) -> dict[str, Any
         "run": path,
         "trained": settings.n_train,
         "held_out": settings.n_held_out,
+        "dropped": int(settings.rounds[-1].get("dropped", 0)) if settings.rounds else 0,
         "adapted": settings.adaptations[-1]["adapted"] if settings.adaptations else None,
         "clusters": int(table["cluster"][table["cluster"] >= 0].nunique()),
         "suspects": table.loc[suspect, "sample"].astype(str).tolist(),
@@ -95,6 +96,7 @@ def lines(came: Mapping[str, Any]) -> list[str]:
             f"too low: it comes from the {came['calibrated_on']} {came['samples']} that trained, and promises nothing"
         )
     did = f"{'adapted to' if came['adapted'] else 'trained on'} {came['trained']} {came['samples']}"
+    did += f", {came['dropped']} of them dropped by the refinement" if came["dropped"] else ""
     did = f"{did}, {came['held_out']} held out{left_out}{kinds}"
     if came["adapted"] is False:
         everything = came["trained"] + came["held_out"]
