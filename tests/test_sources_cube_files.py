@@ -49,6 +49,15 @@ def test_the_axis_of_the_bands_is_as_long_as_the_wavelengths(tmp_path, axis, end
     assert problem.test.labels.reshape(7, 9).tolist() == (mask == 1).tolist()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_fit_says_the_sizes_that_it_read(tmp_path, axis):
+    np.save(tmp_path / "a.npy", np.moveaxis(VALUES, 2, axis))
+    height, width, bands = np.moveaxis(VALUES, 2, axis).shape
+    said = f"trains on {height * width} pixels of a.npy ({height} x {width} pixels of"
+    assert Cube(str(tmp_path / "a.npy")).load().facts.notes == (f"{said} {bands} bands)",)
+    assert Cube(str(tmp_path / "a.npy"), bad_bands="1").load().facts.notes == (f"{said} {bands - 1} of {bands} bands)",)
+
+
 def test_wavelengths_that_fit_no_axis_or_two_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", cube=VALUES, wavelengths=np.arange(5))
     with pytest.raises(InputError, match=r"wavelengths has 5 entries, and cube is \[7, 9, 6\]: no axis is as long"):
@@ -150,7 +159,7 @@ def test_references_beside_scans_do_not_train_unless_they_are_asked_for(tmp_path
     problem = Cube(str(tmp_path)).load()
     assert torch.equal(problem.train.samples, torch.cat([pixels(), pixels(VALUES[::-1].copy())]))
     assert problem.facts.notes == (
-        "trains on 126 pixels of 2 cubes: a.npy 63, b.npy 63",
+        "trains on 126 pixels of 2 cubes of 6 bands: a.npy 63 (7 x 9), b.npy 63 (7 x 9)",
         "not read as scans, because their names say that they are references: a_white.npy, DARKREF_a.npy; --white and "
         "--dark calibrate by them",
     )

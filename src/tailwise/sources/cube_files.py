@@ -16,6 +16,7 @@ from ..errors import InputError, did_you_mean
 from . import envi, hdf5, nodata, tiff_files, zarr_files
 from .mat_files import is_hdf5, read_mat
 from .numpy_files import check_claim, read_numpy
+from .wavelengths import check_wavelengths
 
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
@@ -93,13 +94,16 @@ def read_reference(path: Path, scene: Scene) -> np.ndarray:
     Raises:
         InputError: its bands or its width are not those of the cube.
     """
+    measured_at = None
     if path.suffix.lower() == ".npy" and (array := read_numpy(path)["X"]).ndim in (1, 2):
         mean = np.atleast_2d(array).astype(np.float32)
     else:
         reference = open_scene(path)
+        measured_at = reference.wavelengths
         mean = np.asarray(reference.cube).mean(0, dtype=np.float64).astype(np.float32) / np.float32(reference.scale)
     if mean.shape[1] != scene.bands:
         raise InputError(f"the reference {path} has {mean.shape[1]} bands, {scene.path} has {scene.bands}")
+    check_wavelengths(scene.wavelengths, measured_at, str(scene.path), f"the reference {path}")
     if len(mean) not in (1, scene.width):
         raise InputError(
             f"the reference {path} is {len(mean)} pixels wide, {scene.path} is {scene.width}",
