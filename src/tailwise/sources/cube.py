@@ -197,6 +197,7 @@ class Cube(PathSource):
                 )
             check_wavelengths(scenes[0].wavelengths, scene.wavelengths, names[0], name)
         self._check_left_out(names, scenes)
+        _warn_of_axes([scene for scene in scenes if scene.axes_in_doubt])
         asked = () if self.nodata is None else (self.nodata,)
         return [replace(scene, nodata=(*scene.nodata, *asked)) for scene in scenes]
 
@@ -472,6 +473,19 @@ def is_reference(name: str) -> bool:
 
 def _joined(text: str) -> str:
     return "".join(_WORDS.findall(text)).lower()
+
+
+def _warn_of_axes(scenes: list[Scene]) -> None:
+    """A warning of cubes whose axes were reversed as MATLAB has them, though nothing says that it wrote them."""
+    if not scenes:
+        return
+    height, width, bands = scenes[0].cube.shape
+    more = f" and {len(scenes) - 1} more" if len(scenes) > 1 else ""
+    messages.warning(
+        f"{scenes[0].path}{more}: nothing says that MATLAB wrote this, and it is read as MATLAB writes: "
+        f"{height} x {width} pixels of {bands} bands; if they are {bands} x {width} pixels of {height} bands, save the cube as [height, "
+        "width, bands] in a .npy or .npz file"
+    )
 
 
 def _what_trains(root: Path, data: Data, scenes: list[Scene]) -> str:

@@ -40,6 +40,7 @@ class Scene:
         mask: [height, width] bool, True is an anomaly, under one of the usual names.
         maps: the file's other arrays of the cube's height and width, as masks.
         nodata: the values by which the file says that a pixel holds no data, as they are stored. NaN always says so.
+        axes_in_doubt: the axes were reversed as MATLAB has them, and nothing says that it wrote the file.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Scene:
     mask: np.ndarray | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     nodata: tuple[float, ...] = ()
+    axes_in_doubt: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.bad):
@@ -176,7 +178,9 @@ def _header_list(path: Path, entries: dict[str, str], name: str, bands: int) -> 
 
 def _open_mat(path: Path, key: str | None) -> Scene:
     if is_hdf5(path):
-        return _among(path, *hdf5.read_arrays(path), key)
+        arrays, empty, by_matlab = hdf5.read_arrays(path)
+        scene = _among(path, arrays, empty, key)
+        return replace(scene, axes_in_doubt=not by_matlab and scene.wavelengths is None)
     return _among(path, read_mat(path), {}, key)
 
 
@@ -257,7 +261,10 @@ def _among(path: Path, arrays: dict[str, Any], empty: dict[str, tuple[float, ...
     cube = _bands_last(path, cube, bands)
     for name, value in numbers.items():
         if name.lower() in _MASK_NAMES and value.shape != cube.shape[:2] and name != cubes[0]:
-            raise InputError(f"{path}: {name} is {list(value.shape)}: the cube is {cube.shape[0]} x {cube.shape[1]}")
+            raise InputError(
+                f"{path}: {name} is {list(value.shape)}: the cube is {cube.shape[0]} x {cube.shape[1]}",
+                "save the cube as [height, width, bands] and this as [height, width], for example in a .npz file",
+            )
     maps = {name: value != 0 for name, value in numbers.items() if value.shape == cube.shape[:2]}
     masks = [name for name in maps if name.lower() in _MASK_NAMES]
     beside = nodata.declared(path, {name: value for name, value in numbers.items() if value.size == 1})
