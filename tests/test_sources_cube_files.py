@@ -185,7 +185,8 @@ def test_axes_of_a_file_that_matlab_did_not_write_are_told_of(tmp_path, caplog):
     assert open_source(tmp_path / "a.mat").load().train.sample_shape == (1, 7)
     assert [record.getMessage() for record in caplog.records] == [
         f"{tmp_path / 'a.mat'}: nothing says that MATLAB wrote this, and it is read as MATLAB writes: "
-        "6 x 9 pixels of 7 bands; if they are 7 x 9 pixels of 6 bands, save the cube as [height, width, bands] in a .npy or .npz file"
+        "6 x 9 pixels of 7 bands; if they are 7 x 9 pixels of 6 bands, "
+        "save the cube as [height, width, bands] in a .npy or .npz file"
     ]
     np.save(tmp_path / "a.npy", VALUES)
     assert read(tmp_path / "a.npy").sample_shape == (1, 6)

@@ -54,7 +54,14 @@ def test_a_run_refuses_cubes_of_other_bands(run, tmp_path, name):
 
 @pytest.mark.parametrize(
     ("waves", "units"),
-    [(WAVES, "Nanometers"), (WAVES / 1_000, "Micrometers"), (WAVES * 1.004, "nm"), (None, ""), (WAVES[::-1], "Index")],
+    [
+        (WAVES, "Nanometers"),
+        (WAVES / 1_000, "Micrometers"),
+        (WAVES * 1.004, "nm"),
+        (None, ""),
+        (WAVES[::-1], "Index"),
+        ([400, np.nan, 600, 700, np.inf], "nm"),
+    ],
 )
 def test_a_run_takes_cubes_of_its_bands_and_of_none_that_are_known(run, tmp_path, waves, units):
     path = write(tmp_path / "new.hdr", waves, units=units)
@@ -92,3 +99,9 @@ def test_a_reference_of_other_bands_is_refused(tmp_path):
     white = write(tmp_path / "white.hdr", WAVES[::-1])
     with pytest.raises(InputError, match=r"reference .*white\.hdr has bands from 800 to 400 nm.*another order"):
         Cube(write(tmp_path / "a.hdr"), white=white).load()
+
+
+def test_labelled_anomalies_of_other_bands_are_refused(tmp_path):
+    source, other = Cube(write(tmp_path / "a.hdr")), write(tmp_path / "b.hdr", WAVES[::-1])
+    with pytest.raises(InputError, match=r"b\.hdr has bands from 800 to 400 nm, the training data from 400"):
+        tailwise.fit(source, detector="dev-net", anomalies=other, out=str(tmp_path / "run"))

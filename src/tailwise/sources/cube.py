@@ -483,8 +483,8 @@ def _warn_of_axes(scenes: list[Scene]) -> None:
     more = f" and {len(scenes) - 1} more" if len(scenes) > 1 else ""
     messages.warning(
         f"{scenes[0].path}{more}: nothing says that MATLAB wrote this, and it is read as MATLAB writes: "
-        f"{height} x {width} pixels of {bands} bands; if they are {bands} x {width} pixels of {height} bands, save the cube as [height, "
-        "width, bands] in a .npy or .npz file"
+        f"{height} x {width} pixels of {bands} bands; if they are {bands} x {width} pixels of {height} bands, "
+        "save the cube as [height, width, bands] in a .npy or .npz file"
     )
 
 

@@ -34,7 +34,7 @@ class Scene:
 
     Attributes:
         cube: [height, width, bands], in memory, mapped from disk, or read by rows.
-        wavelengths: [bands] in nanometres, where the file has them.
+        wavelengths: [bands] in nanometres, where the file has them and all are finite.
         bad: [bands] bool, True where the file itself calls a band bad.
         scale: what the file's values are divided by.
         mask: [height, width] bool, True is an anomaly, under one of the usual names.
@@ -310,7 +310,7 @@ def _numbers(values: Any) -> np.ndarray | None:
 
 
 def _nanometres(wavelengths: np.ndarray | None, measure: str = "") -> np.ndarray | None:
-    if wavelengths is None:
+    if wavelengths is None or not np.isfinite(wavelengths).all():
         return None
     measure = measure.strip().lower()
     if measure.startswith(_NO_LENGTHS):

@@ -20,26 +20,27 @@ def wavelengths_of(features: Sequence[str]) -> np.ndarray | None:
         array([400. , 500.5])
     """
     try:
-        return np.array([float(name) for name in features]) if features else None
+        wavelengths = np.array([float(name) for name in features])
     except ValueError:
         return None
+    return wavelengths if len(wavelengths) and np.isfinite(wavelengths).all() else None
 
 
 def check_wavelengths(own: np.ndarray | None, other: np.ndarray | None, owner: str, named: str) -> None:
-    """Refuse bands that lie elsewhere than the same number of bands of `owner`; None is known of nothing.
+    """Refuse bands that lie elsewhere than those of `owner`, where both are known and equally many.
 
     Args:
-        own: [bands] in nanometres, of `owner`.
-        other: [bands] in nanometres, of what is called `named`.
+        own: [bands] in nanometres, of `owner`; None is unknown.
+        other: [bands] in nanometres, of what is called `named`; None is unknown.
         owner: whose bands are needed.
         named: whose bands are looked at.
 
     Raises:
         InputError: a band lies elsewhere.
     """
-    if own is None or other is None or _same(own, other):
+    if own is None or other is None or len(own) != len(other) or _same(own, other):
         return
-    worst = int(np.nanargmax(np.abs(other - own)))
+    worst = int(np.abs(other - own).argmax())
     hint = "use cubes of the same bands; if the wavelengths are stated wrongly, correct or remove them"
     if _same(np.sort(own), np.sort(other)):
         hint = f"these are the same bands in another order: store them in the order of {owner}"
@@ -51,7 +52,7 @@ def check_wavelengths(own: np.ndarray | None, other: np.ndarray | None, owner: s
 
 
 def _same(own: np.ndarray, other: np.ndarray) -> bool:
-    return not (np.abs(other - own) > _ROUNDING * np.abs(own)).any()
+    return bool((np.abs(other - own) <= _ROUNDING * np.abs(own)).all())
 
 
 def _ends(wavelengths: np.ndarray) -> str:
