@@ -49,6 +49,15 @@ def test_the_axis_of_the_bands_is_as_long_as_the_wavelengths(tmp_path, axis, end
     assert problem.test.labels.reshape(7, 9).tolist() == (mask == 1).tolist()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_fit_says_the_sizes_that_it_read(tmp_path, axis):
+    np.save(tmp_path / "a.npy", np.moveaxis(VALUES, 2, axis))
+    height, width, bands = np.moveaxis(VALUES, 2, axis).shape
+    said = f"trains on {height * width} pixels of a.npy ({height} x {width} pixels of"
+    assert Cube(str(tmp_path / "a.npy")).load().facts.notes == (f"{said} {bands} bands)",)
+    assert Cube(str(tmp_path / "a.npy"), bad_bands="1").load().facts.notes == (f"{said} {bands - 1} of {bands} bands)",)
+
+
 def test_wavelengths_that_fit_no_axis_or_two_are_refused(tmp_path):
     np.savez(tmp_path / "a.npz", cube=VALUES, wavelengths=np.arange(5))
     with pytest.raises(InputError, match=r"wavelengths has 5 entries, and cube is \[7, 9, 6\]: no axis is as long"):
@@ -150,7 +159,7 @@ def test_references_beside_scans_do_not_train_unless_they_are_asked_for(tmp_path
     problem = Cube(str(tmp_path)).load()
     assert torch.equal(problem.train.samples, torch.cat([pixels(), pixels(VALUES[::-1].copy())]))
     assert problem.facts.notes == (
-        "trains on 126 pixels of 2 cubes: a.npy 63, b.npy 63",
+        "trains on 126 pixels of 2 cubes of 6 bands: a.npy 63 (7 x 9), b.npy 63 (7 x 9)",
         "not read as scans, because their names say that they are references: a_white.npy, DARKREF_a.npy; --white and "
         "--dark calibrate by them",
     )
@@ -168,6 +177,46 @@ def test_references_beside_scans_do_not_train_unless_they_are_asked_for(tmp_path
 
 def hdf5(path):
     return pytest.importorskip("h5py").File(path, "w")
+
+
+def test_axes_of_a_file_that_matlab_did_not_write_are_told_of(tmp_path, caplog):
+    with hdf5(tmp_path / "a.mat") as file:
+        file["cube"] = VALUES
+    assert open_source(tmp_path / "a.mat").load().train.sample_shape == (1, 7)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'a.mat'}: nothing says that MATLAB wrote this, and it is read as MATLAB writes: "
+        "6 x 9 pixels of 7 bands; if they are 7 x 9 pixels of 6 bands, "
+        "save the cube as [height, width, bands] in a .npy or .npz file"
+    ]
+    np.save(tmp_path / "a.npy", VALUES)
+    assert read(tmp_path / "a.npy").sample_shape == (1, 6)
+    (tmp_path / "a.npy").unlink()
+    (tmp_path / "b.mat").write_bytes((tmp_path / "a.mat").read_bytes())
+    Cube(str(tmp_path)).load()
+    assert "a.mat and 1 more: " in caplog.records[-1].getMessage()
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("sign", ["attribute", "block", "wavelengths"])
+def test_axes_are_in_no_doubt_where_the_file_says_what_they_are(tmp_path, caplog, sign):
+    path = tmp_path / "a.mat"
+    with pytest.importorskip("h5py").File(path, "w", userblock_size=512) as file:
+        file["cube"] = VALUES.T
+        if sign == "attribute":
+            file["cube"].attrs["MATLAB_class"] = np.bytes_("single")
+        if sign == "wavelengths":
+            file["wavelengths"] = WAVES
+    if sign == "block":
+        path.write_bytes(b"MATLAB 7.3 MAT-file".ljust(512, b"\0") + path.read_bytes()[512:])
+    assert torch.equal(read(path).samples, pixels())
+    assert not caplog.records
+
+
+def test_a_mask_that_fits_the_other_reading_is_refused_with_what_to_do(tmp_path):
+    with hdf5(tmp_path / "a.mat") as file:
+        file["cube"], file["map"] = VALUES, np.zeros((7, 9))
+    with pytest.raises(InputError, match=r"map is \[9, 7\]: the cube is 6 x 9 \(save the cube as \[height, "):
+        read(tmp_path / "a.mat")
 
 
 def test_links_inside_a_file_are_followed_and_none_leads_out(tmp_path):

@@ -26,7 +26,7 @@ from ..calibration.clusters import Clusters, names_of
 from ..core import inference, messages
 from ..core.data import Data
 from ..core.detector import Detector
-from ..core.modality import ROW, Modality, find
+from ..core.modality import ROW, SPECTRUM, Modality, find
 from ..core.problem import Labelled, ReadByBackbone, SkipsBad, Source
 from ..core.registry import parse
 from ..core.validation import check_samples, check_scoring
@@ -36,6 +36,7 @@ from ..sources.auto import open_source, spelled
 from ..sources.image_samples import backbones
 from ..sources.paths import regular_file
 from ..sources.table import Table
+from ..sources.wavelengths import check_wavelengths, wavelengths_of
 from ..training import adapt, local_scores
 from . import display, fingerprint, places
 from .exchange import settle
@@ -229,11 +230,16 @@ class Run:
             self.check_shape(tuple(np.shape(data)[1:]), self.modality, "the array")
             return Labelled(array_like(data, self.modality, self.settings.features, self.centre))
         samples = labelled.data
-        self.check_shape(samples.sample_shape, samples.modality, named)
+        self.check_shape(samples.sample_shape, samples.modality, named, samples.features)
         return replace(labelled, data=samples.about(self.centre))
 
-    def check_shape(self, shape: tuple[int, ...], modality: Modality, named: str) -> None:
-        """Raise an InputError unless samples of this shape and sort are such as the run was fitted on."""
+    def check_shape(
+        self, shape: tuple[int, ...], modality: Modality, named: str, features: tuple[str, ...] = ()
+    ) -> None:
+        """Raise an InputError unless samples of this shape and sort are such as the run was fitted on.
+
+        Spectra whose features are wavelengths must also be of the run's.
+        """
         expected = self.settings.sample_shape
         if shape != expected or modality != self.modality:
             raise InputError(
@@ -241,6 +247,9 @@ class Run:
                 f"{modality.plural} of shape {list(shape)}",
                 "score data of the same kind: as many columns, channels or bands",
             )
+        if modality == SPECTRUM:
+            own, other = wavelengths_of(self.settings.features), wavelengths_of(features)
+            check_wavelengths(own, other, "the run", named)
 
     @property
     def modality(self) -> Modality:

@@ -31,6 +31,7 @@ from .numpy_files import SUFFIXES as ARRAYS
 from .numpy_files import numpy_layout, read_numpy
 from .paths import find_path, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
+from .wavelengths import check_wavelengths
 from .zarr_files import SUFFIX as ZARR
 
 # Cubes up to this size are kept in memory; above it pixels are read from the file when they are asked for.
@@ -70,7 +71,8 @@ class Cube(PathSource):
     A pixel holds no data where all bands are NaN or at a value that the file declares (ENVI's data ignore value,
     GDAL_NODATA, a fill value) or that `nodata` names. It neither trains nor is tested, and tables and maps of scores
     have NaN there. In single bands NaN and such a value are refused; 0 is read as measured, because dark bands measure
-    it. Cubes of a folder whose names say that they are dark or white references are left out.
+    it. Cubes of a folder whose names say that they are dark or white references are left out. The others must have the
+    same bands, and leave out the same.
 
     Args:
         path: .mat, ENVI .hdr, .npz, .npy, a .tif stack of one page a band, a .zarr store of zarr or xarray, or a folder
@@ -117,13 +119,14 @@ class Cube(PathSource):
         trained = [name for name in names if name.startswith("train/")]
         if not (tested and trained):
             trained, tested = names, []
-        scenes = self._scenes(root, trained)
+        opened = self._scenes(root, [*trained, *tested])
+        scenes, scenes_of_test = opened[: len(trained)], opened[len(trained) :]
         everything = self._labelled(trained, scenes)
-        test = self._labelled(tested, self._scenes(root, tested)) if tested else everything
+        test = self._labelled(tested, scenes_of_test) if tested else everything
         labels_of_scene = not tested and everything.labels is not None
         notes = (
             *([_SINGLE_SCENE] if labels_of_scene else []),
-            _what_trains(root, everything.data),
+            _what_trains(root, everything.data, scenes),
             *_of_nodata(everything, "" if not tested else " that train"),
             *(_of_one_value(everything.data) if self.white is self.dark is None and scenes[0].scale == 1 else ()),
             *(_of_nodata(test, " of the test") if tested else ()),
@@ -192,8 +195,21 @@ class Cube(PathSource):
                 raise InputError(
                     f"{name} has {scene.bands} bands, {names[0]} has {scenes[0].bands}", "all cubes need the same bands"
                 )
+            check_wavelengths(scenes[0].wavelengths, scene.wavelengths, names[0], name)
+        self._check_left_out(names, scenes)
+        _warn_of_axes([scene for scene in scenes if scene.axes_in_doubt])
         asked = () if self.nodata is None else (self.nodata,)
         return [replace(scene, nodata=(*scene.nodata, *asked)) for scene in scenes]
+
+    def _check_left_out(self, names: list[str], scenes: list[Scene]) -> None:
+        """Raise an InputError unless all cubes leave out the same bands."""
+        bad = [np.flatnonzero(self._left_out(scene)) for scene in scenes]
+        for name, bands in zip(names, bad, strict=True):
+            if not np.array_equal(bands, bad[0]):
+                raise InputError(
+                    f"{name} leaves out {_spelled(bands)} as bad, {names[0]} {_spelled(bad[0])}",
+                    f"--bad-bands={_spelled(np.unique(np.concatenate(bad)))} leaves these out of all cubes",
+                )
 
     def _readers(self, scenes: list[Scene]) -> list[ScenePixels]:
         kept = np.flatnonzero(~self._left_out(scenes[0]))
@@ -212,8 +228,7 @@ class Cube(PathSource):
         sizes = tuple((scene.height, scene.width) for scene in scenes)
         every = PixelNames([(name, *size) for name, size in zip(names, sizes, strict=True)])
         labels = self._labels(names, scenes)
-        wavelengths = scenes[0].wavelengths
-        features = tuple(f"{wavelengths[band]:.6g}" for band in readers[0].kept) if wavelengths is not None else ()
+        features = readers[0].features
         if bool(valid.all()):
             return Labelled(Data(pixels, every, features, Scenes(pixels, sizes), SPECTRUM), labels)
         place = valid.nonzero().flatten()
@@ -299,6 +314,12 @@ class ScenePixels:
             samples = self._samples(np.asarray(self.scene.cube[rows, columns]), rows, columns)
         self.scene.release()
         return samples
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The wavelengths of the bands that are read, in nanometres; () where the file has none."""
+        wavelengths = self.scene.wavelengths
+        return () if wavelengths is None else tuple(f"{wavelengths[band]:.6g}" for band in self.kept)
 
     @property
     def stored_together(self) -> int:
@@ -454,14 +475,31 @@ def _joined(text: str) -> str:
     return "".join(_WORDS.findall(text)).lower()
 
 
-def _what_trains(root: Path, data: Data) -> str:
+def _warn_of_axes(scenes: list[Scene]) -> None:
+    """A warning of cubes whose axes were reversed as MATLAB has them, though nothing says that it wrote them."""
+    if not scenes:
+        return
+    height, width, bands = scenes[0].cube.shape
+    more = f" and {len(scenes) - 1} more" if len(scenes) > 1 else ""
+    messages.warning(
+        f"{scenes[0].path}{more}: nothing says that MATLAB wrote this, and it is read as MATLAB writes: "
+        f"{height} x {width} pixels of {bands} bands; if they are {bands} x {width} pixels of {height} bands, "
+        "save the cube as [height, width, bands] in a .npy or .npz file"
+    )
+
+
+def _what_trains(root: Path, data: Data, scenes: list[Scene]) -> str:
     counts = data.names.counts()  # type: ignore[attr-defined]
+    sizes = [f"{scene.height} x {scene.width}" for scene in scenes]
+    read, stored = data.sample_shape[-1], scenes[0].bands
+    bands = f"{read} bands" if read == stored else f"{read} of {stored} bands"
     if len(counts) == 1 and "" in counts:
-        return f"trains on {len(data):,} pixels of {root.name}"
-    shown = [f"{name} {count:,}" for name, count in list(counts.items())[:_SHOWN]]
+        return f"trains on {len(data):,} pixels of {root.name} ({sizes[0]} pixels of {bands})"
+    each = zip(counts.items(), sizes, strict=True)
+    shown = [f"{name} {count:,} ({size})" for (name, count), size in each][:_SHOWN]
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
     cubes = "1 cube" if len(counts) == 1 else f"{len(counts)} cubes"
-    return f"trains on {len(data):,} pixels of {cubes}: {', '.join(shown)}{more}"
+    return f"trains on {len(data):,} pixels of {cubes} of {bands}: {', '.join(shown)}{more}"
 
 
 def _of_nodata(samples: Labelled, which: str) -> tuple[str, ...]:
@@ -507,6 +545,13 @@ def _bands_of(text: str) -> tuple[int | tuple[int, int], ...]:
         numbers = [int(end) for end in ends]
         bands.append((numbers[0], numbers[1]) if len(numbers) == 2 else numbers[0])
     return tuple(bands)
+
+
+def _spelled(bands: np.ndarray) -> str:
+    """Rising numbers of bands as `_bands_of` reads them: [0, 1, 2, 107] -> "0-2,107"."""
+    parts = np.split(bands, np.flatnonzero(np.diff(bands) > 1) + 1)
+    ends = [(part[0], part[-1]) for part in parts if len(part)]
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends) or "none"
 
 
 def _range(band: Any) -> tuple[int, int]:

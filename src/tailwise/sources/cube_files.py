@@ -16,6 +16,7 @@ from ..errors import InputError, did_you_mean
 from . import envi, hdf5, nodata, tiff_files, zarr_files
 from .mat_files import is_hdf5, read_mat
 from .numpy_files import check_claim, read_numpy
+from .wavelengths import check_wavelengths
 
 # A stack of at least this many pages is a cube; fewer are the pages or channels of a picture.
 _FEWEST_BANDS = 5
@@ -33,12 +34,13 @@ class Scene:
 
     Attributes:
         cube: [height, width, bands], in memory, mapped from disk, or read by rows.
-        wavelengths: [bands] in nanometres, where the file has them.
+        wavelengths: [bands] in nanometres, where the file has them and all are finite.
         bad: [bands] bool, True where the file itself calls a band bad.
         scale: what the file's values are divided by.
         mask: [height, width] bool, True is an anomaly, under one of the usual names.
         maps: the file's other arrays of the cube's height and width, as masks.
         nodata: the values by which the file says that a pixel holds no data, as they are stored. NaN always says so.
+        axes_in_doubt: the axes were reversed as MATLAB has them, and nothing says that it wrote the file.
     """
 
     path: Path
@@ -49,6 +51,7 @@ class Scene:
     mask: np.ndarray | None = None
     maps: dict[str, np.ndarray] = field(default_factory=dict)
     nodata: tuple[float, ...] = ()
+    axes_in_doubt: bool = False
 
     def __post_init__(self) -> None:
         if not len(self.bad):
@@ -93,13 +96,16 @@ def read_reference(path: Path, scene: Scene) -> np.ndarray:
     Raises:
         InputError: its bands or its width are not those of the cube.
     """
+    measured_at = None
     if path.suffix.lower() == ".npy" and (array := read_numpy(path)["X"]).ndim in (1, 2):
         mean = np.atleast_2d(array).astype(np.float32)
     else:
         reference = open_scene(path)
+        measured_at = reference.wavelengths
         mean = np.asarray(reference.cube).mean(0, dtype=np.float64).astype(np.float32) / np.float32(reference.scale)
     if mean.shape[1] != scene.bands:
         raise InputError(f"the reference {path} has {mean.shape[1]} bands, {scene.path} has {scene.bands}")
+    check_wavelengths(scene.wavelengths, measured_at, str(scene.path), f"the reference {path}")
     if len(mean) not in (1, scene.width):
         raise InputError(
             f"the reference {path} is {len(mean)} pixels wide, {scene.path} is {scene.width}",
@@ -172,7 +178,9 @@ def _header_list(path: Path, entries: dict[str, str], name: str, bands: int) -> 
 
 def _open_mat(path: Path, key: str | None) -> Scene:
     if is_hdf5(path):
-        return _among(path, *hdf5.read_arrays(path), key)
+        arrays, empty, by_matlab = hdf5.read_arrays(path)
+        scene = _among(path, arrays, empty, key)
+        return replace(scene, axes_in_doubt=not by_matlab and scene.wavelengths is None)
     return _among(path, read_mat(path), {}, key)
 
 
@@ -253,7 +261,10 @@ def _among(path: Path, arrays: dict[str, Any], empty: dict[str, tuple[float, ...
     cube = _bands_last(path, cube, bands)
     for name, value in numbers.items():
         if name.lower() in _MASK_NAMES and value.shape != cube.shape[:2] and name != cubes[0]:
-            raise InputError(f"{path}: {name} is {list(value.shape)}: the cube is {cube.shape[0]} x {cube.shape[1]}")
+            raise InputError(
+                f"{path}: {name} is {list(value.shape)}: the cube is {cube.shape[0]} x {cube.shape[1]}",
+                "save the cube as [height, width, bands] and this as [height, width], for example in a .npz file",
+            )
     maps = {name: value != 0 for name, value in numbers.items() if value.shape == cube.shape[:2]}
     masks = [name for name in maps if name.lower() in _MASK_NAMES]
     beside = nodata.declared(path, {name: value for name, value in numbers.items() if value.size == 1})
@@ -299,7 +310,7 @@ def _numbers(values: Any) -> np.ndarray | None:
 
 
 def _nanometres(wavelengths: np.ndarray | None, measure: str = "") -> np.ndarray | None:
-    if wavelengths is None:
+    if wavelengths is None or not np.isfinite(wavelengths).all():
         return None
     measure = measure.strip().lower()
     if measure.startswith(_NO_LENGTHS):

@@ -13,10 +13,13 @@ from .numpy_files import check_claim
 
 # Links that lead to links; a longer chain is a circle.
 _LONGEST_CHAIN = 16
+# What MATLAB writes at the beginning of its files.
+_MATLAB = b"MATLAB"
 
 
-def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, ...]]]:
-    """The arrays of numbers by their names, their axes reversed as MATLAB has them, and their values of no data.
+def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[float, ...]], bool]:
+    """The arrays of numbers by their names, their axes reversed as MATLAB has them; their values of no data; and
+    whether the file says that MATLAB wrote it, or a program that writes as MATLAB does.
 
     Raises:
         InputError: h5py is not installed, the file is broken, or an array lies in another file.
@@ -29,6 +32,8 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[floa
         ) from error
     arrays, empty = {}, {}
     try:
+        with path.open("rb") as content:
+            by_matlab = content.read(len(_MATLAB)) == _MATLAB
         with h5py.File(path, "r") as file:
             for name in file:
                 dataset = _inside(path, file, name)
@@ -38,11 +43,12 @@ def read_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, tuple[floa
                 check_claim(path, dataset.size * dataset.dtype.itemsize)
                 arrays[name] = np.asarray(dataset).T
                 empty[name] = _nodata(path, dataset)
+                by_matlab = by_matlab or "MATLAB_class" in dataset.attrs
     except (InputError, MemoryError):
         raise
     except Exception as error:  # h5py raises many kinds on broken files
         raise InputError(f"cannot read {path}: {str(error) or type(error).__name__}", "is it a MATLAB file?") from error
-    return arrays, empty
+    return arrays, empty, by_matlab
 
 
 def _inside(path: Path, group: Any, name: str, chain: int = 0) -> Any:

@@ -13,11 +13,13 @@ import torch
 
 from ..core.data import Data
 from ..core.identity import digests
+from ..core.modality import SPECTRUM
 from ..core.problem import Labelled, OnDisk, Pictured, Problem, Source, fixed_to
 from ..errors import InputError, reading
 from ..report.review import ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_NORMAL, PROBABLY_RARE
 from ..runs.sheets import read_csv
 from ..sources.paths import find_path, regular_file
+from ..sources.wavelengths import check_wavelengths, wavelengths_of
 
 _LISTS = (".txt", ".csv")
 _VERDICTS = ("", ANOMALY, NORMAL, PROBABLY_ANOMALY, PROBABLY_RARE, PROBABLY_NORMAL)
@@ -75,9 +77,12 @@ def anomalies_at(problem: Problem, source: Source, path: str) -> tuple[Problem, 
     their names: a .txt with one a line, or a .csv with a column `sample`. Samples are known again by their content.
 
     Raises:
-        InputError: there is no anomaly, or fewer than 2 samples are left to train on.
+        InputError: there is no anomaly, fewer than 2 samples are left to train on, or spectra are of other wavelengths.
     """
     found = _below(fixed_to(source, problem.train), path)
+    if found.data.modality == problem.train.modality == SPECTRUM:
+        own, other = wavelengths_of(problem.train.features), wavelengths_of(found.data.features)
+        check_wavelengths(own, other, "the training data", path)
     if found.labels is not None:
         if not np.any(found.labels):
             raise InputError(f"{path} holds no sample that is labelled as an anomaly: all {len(found.data)} are normal")

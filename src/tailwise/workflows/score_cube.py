@@ -185,7 +185,8 @@ def _scene(run: Run, source: Source, data: str) -> Scenes:
     if scenes is None or len(scenes.sizes) != 1:
         holds = f"{len(scenes.sizes)} of them" if scenes else "something else"
         raise InputError(f"a map is of one cube: {data} holds {holds}", "write a table to a .csv or .parquet file")
-    run.check_shape(tuple(scenes.pixels.shape[1:]), SPECTRUM, repr(source))
+    features = scenes.pixels.features  # type: ignore[union-attr]
+    run.check_shape(tuple(scenes.pixels.shape[1:]), SPECTRUM, repr(source), features)
     return scenes
 
 

@@ -51,13 +51,7 @@ def update_run(
         problem, _ = reviews.apply(problem, reviews.read(reviewed))
     data = problem.train.about(opened.centre)
     problem = replace(problem, train=data)
-    expected = opened.settings.sample_shape
-    if data.sample_shape != expected or data.modality != opened.modality:
-        raise InputError(
-            f"the run was fitted on {opened.modality.plural} of shape {list(expected)}: {more} has "
-            f"{data.modality.plural} of shape {list(data.sample_shape)}",
-            "add data of the same kind",
-        )
+    opened.check_shape(data.sample_shape, data.modality, str(more), data.features)
     check_samples(data, least=1, where=more)
     settings = opened.settings.as_dict()
     with store.hold(out, overwrite) as writer:
