@@ -395,7 +395,8 @@ def _by_splits(root: str, files: Sequence[_File]) -> tuple[dict[str, bool | None
         doubt = InputError(
             f"{root} has no normal images to train on: {_counts(files, root)}", "train/good should hold the normal ones"
         )
-    return anomalous, parts, doubt
+    unsaid = [file for file in training if file.verdict is None and parts[file.name] is Part.TRAIN]
+    return anomalous, parts, doubt or _doubt_of_names(root, unsaid)
 
 
 def _bad(verdict: Word | None) -> bool | None:
@@ -429,7 +430,7 @@ def _doubt_of_names(root: str, files: Sequence[_File]) -> InputError | None:
         return None
     return InputError(
         f"{root}: the names of {good} images say that they are normal and of {bad} that they are anomalies",
-        "move them to two folders, good/ and bad/: good/ trains, and bad/ is tested on",
+        "move them to two folders, good/ and bad/: good/ trains, and bad/ never does",
     )
 
 
@@ -443,7 +444,7 @@ def _opposites(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
     for one, other in (("positive", "negative"), ("pos", "neg")):
         if {one, other} <= set(names):
             yield names[one], names[other]
-    if set(names) == {"0", "1"}:
+    if {name for name in names if name.isdecimal()} == {"0", "1"}:
         yield names["0"], names["1"]
 
 
