@@ -15,6 +15,7 @@ from enum import Enum
 from functools import cache
 
 from ..errors import InputError, printable
+from .image_files import JPEG
 from .paths import natural
 
 
@@ -316,7 +317,7 @@ def _marked_files(files: Sequence[_File]) -> dict[str, Word]:
     for file in plain:
         if file.name not in result and file.folder in folders and _MASK_FILE.match(file.base):
             result[file.name] = Word.MASK
-    shot = {(file.folder, file.base) for file in plain if file.name.lower().endswith((".jpg", ".jpeg"))}
+    shot = {(file.folder, file.base) for file in plain if file.name.lower().endswith(JPEG)}
     for file in plain:
         # Beside x.jpg of an anomaly, x.png is its mask, as in Real-IAD.
         if file.verdict is Word.BAD and file.name.lower().endswith(".png") and (file.folder, file.base) in shot:

@@ -21,7 +21,7 @@ from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean, reading
-from . import image_files, image_headers, image_labels, image_layouts, image_samples
+from . import image_files, image_headers, image_labels, image_layouts, image_samples, unread_images
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
 from .labels import parts_of
@@ -143,7 +143,7 @@ class ImageFolder(PathSource):
 
     def _everything(self, on_demand: bool) -> Labelled:
         root, layout = self._layout()
-        for note in _left_out_notes(root, layout):
+        for note in self._left_out(root, layout):
             messages.note(note)
         known = image_headers.headers(root, list(layout.parts))
         if text := image_headers.depth_maps(known, root):
@@ -242,7 +242,7 @@ class ImageFolder(PathSource):
         layout = image_layouts.arrange(str(root), names, self._normal_folders(names))
         if not layout.parts:
             raise InputError(
-                f"{root} holds no images: {'; '.join(_left_out_notes(root, layout))}",
+                f"{root} holds no images: {'; '.join(self._left_out(root, layout))}",
                 f"readable are {', '.join(image_files.SUFFIXES)}",
             )
         if self.skip_bad:
@@ -285,7 +285,10 @@ class ImageFolder(PathSource):
             arrays = {mask for masks_of in masks.masks.values() for mask in masks_of} - set(pictures)
             names = [name for name in names if name in arrays or name.lower().endswith(image_files.SUFFIXES)]
         if not names:
-            raise InputError(f"{root} holds no images", f"readable are {', '.join(image_files.SUFFIXES)}")
+            unread = unread_images.sentence(root, self.follow_links)
+            raise InputError(
+                f"{root} holds no images{unread and f': {unread}'}", f"readable are {', '.join(image_files.SUFFIXES)}"
+            )
         return root, names
 
     def _data(self, root: Path, names: list[str], on_demand: bool = False) -> Data:
@@ -331,7 +334,13 @@ class ImageFolder(PathSource):
         if self.layers and shape is not None:
             high, wide = (side / places for side, places in zip(shape, train.sample_shape[1:], strict=True))
             read += f"; a place of the maps covers {wide:.0f} x {high:.0f} of the {shape[1]} x {shape[0]} pixels"
-        return (read, *_use_notes(root, layout), *_left_out_notes(root, layout), *self._dark_note(root, layout, train))
+        return (read, *_use_notes(root, layout), *self._left_out(root, layout), *self._dark_note(root, layout, train))
+
+    def _left_out(self, root: Path, layout: Layout) -> list[str]:
+        """What is no photograph, and which photographs are not read."""
+        alone = find_path(self.path).is_file()
+        unread = "" if alone else unread_images.sentence(root, self.follow_links)
+        return [*_left_out_notes(root, layout), *([unread] if unread else [])]
 
     def _check_headers(self, root: Path, known: dict[str, image_headers.Header]) -> None:
         """Warn of a shape that resizing does not keep, and of detail that is lost.
