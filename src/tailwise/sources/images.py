@@ -24,6 +24,7 @@ from ..errors import InputError, did_you_mean, reading
 from . import image_files, image_headers, image_labels, image_layouts, image_samples, unread_images
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
+from .image_masks import Masks, inverted
 from .labels import parts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
@@ -115,6 +116,8 @@ class ImageFolder(PathSource):
         self._check_normal(root, list(layout.parts))
         if layout.doubt is not None:
             raise layout.doubt
+        if text := inverted(root, layout.masks):
+            messages.warning(text)
         chosen, tested = layout.named(Part.TRAIN), layout.named(Part.GOOD, Part.ANOMALOUS)
         if not chosen:
             raise InputError(
@@ -387,45 +390,6 @@ def _check_beside(root: Path, names: list[str]) -> None:
         raise doubt
     if text := image_labels.doubt_of_annotations(root, names):
         messages.warning(text)
-
-
-class Masks(Sequence[np.ndarray | None]):
-    """Defect masks, each read in its own size when it is asked for; None where there is none.
-
-    Args:
-        root: the folder of the data.
-        files: the mask files of each image that has some; of several, a pixel of any is a defect.
-        names: the images, in order.
-    """
-
-    def __init__(self, root: Path, files: Mapping[str, Sequence[str]], names: Sequence[str] = ()) -> None:
-        self.root, self.files, self.names = root, files, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, place):  # type: ignore[no-untyped-def]
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        name = self.names[place]
-        return self.of(name) if self.files.get(name) else None
-
-    def of(self, name: str) -> np.ndarray:
-        """The defects [height, width] of an image that has masks.
-
-        Raises:
-            InputError: its masks are of several sizes.
-        """
-        paths = [self.root / file for file in self.files[name]]
-        masks = [image_files.read_mask(path) for path in paths]
-        for path, mask in zip(paths, masks, strict=True):
-            if mask.shape != masks[0].shape:
-                raise InputError(
-                    f"the masks of {name} are of several sizes: {path} is {list(mask.shape)}, {paths[0]} "
-                    f"{list(masks[0].shape)}",
-                    "save all masks of an image in its size",
-                )
-        return np.logical_or.reduce(masks)
 
 
 def _use_notes(root: Path, layout: Layout) -> list[str]:

@@ -1,0 +1,58 @@
+"""Masks of images that cannot mean what they show are doubted; those that follow their image are not."""
+
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tailwise.errors import InputError
+from tailwise.sources.images import ImageFolder
+
+DEFECT = np.zeros((24, 32), np.uint8)
+DEFECT[2:8, 20:30] = 255  # 60 pixels
+
+
+def save(path, samples, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(samples).save(path, **options)
+
+
+def with_masks(root, masks, **options):
+    """Images of 24 x 32 pixels, bright where a defect is, and these masks of the defective ones."""
+    grey = np.full((24, 32), 90, np.uint8)
+    for number in range(3):
+        save(root / f"train/good/{number}.png", grey, **options)
+        save(root / f"test/good/{number}.png", grey, **options)
+    for number, mask in enumerate(masks):
+        save(root / f"test/bad/{number}.png", np.maximum(grey, DEFECT), **options)
+        save(root / f"ground_truth/bad/{number}_mask.png", mask)
+    return root
+
+
+def loaded(root, caplog):
+    with caplog.at_level(logging.WARNING, "tailwise"):
+        return ImageFolder(str(root), size=16, channels=1).load()
+
+
+def test_inverted_masks_are_doubted(tmp_path, caplog):
+    loaded(with_masks(tmp_path, [255 - DEFECT] * 3), caplog)
+    assert "3 of 3 masks mark most of their image and its border: are they inverted?" in caplog.text
+
+
+@pytest.mark.parametrize("inner", [np.s_[:, :], np.s_[1:-1, 1:-1]])
+def test_masks_of_large_defects_are_not(tmp_path, caplog, inner):
+    """One of all that is there, beside two of small defects; and defects of most of an image within its border."""
+    large = np.zeros_like(DEFECT)
+    large[inner] = 255
+    loaded(with_masks(tmp_path, [large, DEFECT, DEFECT] if large.all() else [large] * 3), caplog)
+    assert not caplog.text
+
+
+def test_inverted_masks_that_say_what_is_normal_are_doubted_before_all_are_anomalies(tmp_path, caplog):
+    for number in range(4):
+        save(tmp_path / f"{number}.png", DEFECT)
+        save(tmp_path / f"{number}_mask.png", 255 - DEFECT * (number == 0))
+    with pytest.raises(InputError, match="all 4 are anomalies"):
+        loaded(tmp_path, caplog)
+    assert "4 of 4 masks mark most" in caplog.text
