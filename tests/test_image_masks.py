@@ -56,3 +56,30 @@ def test_inverted_masks_that_say_what_is_normal_are_doubted_before_all_are_anoma
     with pytest.raises(InputError, match="all 4 are anomalies"):
         loaded(tmp_path, caplog)
     assert "4 of 4 masks mark most" in caplog.text
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 7, 8])
+def test_masks_drawn_on_stored_pixels_are_turned_with_their_image(tmp_path, caplog, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    problem = loaded(with_masks(tmp_path, [DEFECT, DEFECT[::2, ::2]], exif=exif), caplog)
+    whole, half = (mask for mask in problem.test.masks if mask is not None)
+    shown = ImageFolder(str(tmp_path), channels=1).picture("test/bad/0.png")[0].numpy()
+    assert np.array_equal(whole, shown > 0.5)
+    assert half.shape == (16, 12)
+    assert not caplog.text
+
+
+def test_masks_of_another_shape_are_named_with_both_sizes(tmp_path, caplog):
+    padded = np.pad(DEFECT, ((0, 8), (0, 0)))
+    loaded(with_masks(tmp_path, [padded, DEFECT.T.copy(), DEFECT]), caplog)
+    assert "2 of 3 masks are of another shape than their image" in caplog.text
+    assert "ground_truth/bad/0_mask.png (32 x 32, of an image of 32 x 24)" in caplog.text
+    assert "(24 x 32, of an image of 32 x 24)" in caplog.text
+
+
+@pytest.mark.parametrize("shape", [(24, 32), (12, 16), (48, 64), (5, 7), (24, 33)])
+def test_masks_of_their_image_s_shape_in_any_size(tmp_path, caplog, shape):
+    """To a pixel, as sides are rounded."""
+    loaded(with_masks(tmp_path, [np.resize(DEFECT, shape)]), caplog)
+    assert "shape" not in caplog.text

@@ -24,7 +24,7 @@ from ..errors import InputError, did_you_mean, reading
 from . import image_files, image_headers, image_labels, image_layouts, image_samples, unread_images
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
-from .image_masks import Masks, inverted
+from .image_masks import Masks, inverted, of_other_shape
 from .labels import parts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
@@ -116,8 +116,9 @@ class ImageFolder(PathSource):
         self._check_normal(root, list(layout.parts))
         if layout.doubt is not None:
             raise layout.doubt
-        if text := inverted(root, layout.masks):
-            messages.warning(text)
+        for check in (inverted, of_other_shape):
+            if text := check(root, layout.masks):
+                messages.warning(text)
         chosen, tested = layout.named(Part.TRAIN), layout.named(Part.GOOD, Part.ANOMALOUS)
         if not chosen:
             raise InputError(
