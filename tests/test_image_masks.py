@@ -83,3 +83,63 @@ def test_masks_of_their_image_s_shape_in_any_size(tmp_path, caplog, shape):
     """To a pixel, as sides are rounded."""
     loaded(with_masks(tmp_path, [np.resize(DEFECT, shape)]), caplog)
     assert "shape" not in caplog.text
+
+
+def photo(number):
+    return np.random.default_rng(number).integers(60, 160, (24, 32)).astype(np.uint8)
+
+
+def pairs(root, photographs, masks, count=6):
+    """Photographs, and their masks, of which the first marks a defect."""
+    for number in range(count):
+        save(root / photographs.replace("#", f"{number:03d}"), photo(number))
+        save(root / masks.replace("#", f"{number:03d}"), DEFECT * (number == 0))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("photographs", "masks"),
+    [("images/#.png", "seg/#.png"), ("#.png", "mask_#.png"), ("#.png", "#mask.png"), ("a/#.png", "a/#Mask.png"),
+     ("#.png", "gt#.png"), ("train/#.png", "train/label_#.png"), ("#.png", "seg_#.png"), ("#.jpg", "#seg.png")],
+)  # fmt: skip
+def test_masks_by_their_names_do_not_train(tmp_path, caplog, photographs, masks):
+    pairs(tmp_path, photographs, masks)
+    assert list(loaded(tmp_path, caplog).train.names) == [photographs.replace("#", f"00{i}") for i in range(1, 6)]
+    labelled = ImageFolder(str(tmp_path), size=16, channels=1).load_all()
+    assert labelled.labels.tolist() == [True] + [False] * 5
+    assert [int(mask.sum()) for mask in labelled.masks if mask is not None] == [60]
+    # One that is of no image is a mask nonetheless.
+    save(tmp_path / masks.replace("#", "900"), DEFECT)
+    with pytest.raises(InputError, match="1 masks match no image"):
+        loaded(tmp_path, caplog)
+
+
+@pytest.mark.parametrize("names", [("label_#.png", "other/#.png"), ("label_#.png", "front_#.png")])
+def test_photographs_that_are_called_as_masks_may_be_train(tmp_path, caplog, names):
+    for name in names:
+        for number in range(4):
+            save(tmp_path / name.replace("#", str(number)), photo(number))
+    assert len(loaded(tmp_path, caplog).train) == 8
+
+
+@pytest.mark.parametrize(
+    ("photographs", "masks"),
+    [("images/#.png", "defekte/#.png"), ("a/cap/#.png", "b/cap/#.png"), ("#.png", "#_defekt.png"),
+     ("#.png", "umriss#.png"), ("train/x/#.png", "train/y/#.png")],
+)  # fmt: skip
+def test_masks_without_a_word_for_them_are_in_doubt(tmp_path, photographs, masks):
+    pairs(tmp_path, photographs, masks)
+    with pytest.raises(
+        InputError, match="6 of 12 images hold at most 16 values each and are called as others"
+    ) as caught:
+        ImageFolder(str(tmp_path), size=16, channels=1).load()
+    assert "--groups folder trains on all of them" in caught.value.hint
+    assert len(ImageFolder(str(tmp_path), size=16, channels=1, groups="folder").load().train) == 12
+
+
+@pytest.mark.parametrize("names", [("left/#.png", "right/#.png"), ("#.png", "#_right.png"), ("#.png", "1#.png")])
+def test_two_cameras_of_the_same_parts_train(tmp_path, caplog, names):
+    for name in names:
+        for number in range(6):
+            save(tmp_path / name.replace("#", f"{number:03d}"), photo(number))
+    assert len(loaded(tmp_path, caplog).train) == 12

@@ -25,6 +25,7 @@ from . import image_files, image_headers, image_labels, image_layouts, image_sam
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
 from .image_masks import Masks, inverted, of_other_shape
+from .image_pairs import doubt_of_pairs
 from .labels import parts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
@@ -386,8 +387,9 @@ class ImageFolder(PathSource):
 
 
 def _check_beside(root: Path, names: list[str]) -> None:
-    """Refuse, or warn of, files beside images of which no folder says anything, where these files may."""
-    if doubt := image_labels.doubt_of_tables(root, names):
+    """Refuse, or warn of, files beside images of which no folder says anything, where these files may, and masks
+    among them."""
+    if doubt := image_labels.doubt_of_tables(root, names) or doubt_of_pairs(root, names):
         raise doubt
     if text := image_labels.doubt_of_annotations(root, names):
         messages.warning(text)
