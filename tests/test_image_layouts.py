@@ -246,6 +246,11 @@ def test_thumbnails_do_not_train(tmp_path):
         ([("cracked/#.png", 3), ("uncracked/#.png", 4)], r"cracked 3, uncracked 4"),
         ([("a/with_dust/#.png", 3), ("a/no_with_dust/#.png", 4)], r"no_with_dust 4, a/with_dust 3"),
         ([("0/#.png", 3), ("1/#.png", 4)], r"0 3, 1 4"),
+        ([("cap/0/#.png", 3), ("cap/1/#.png", 4)], r"cap/0 3, cap/1 4"),
+        ([("train/Negative/#.png", 4), ("train/Positive/#.png", 3)], r"called positive and negative.*train/Negative 4"),
+        ([("train/0/#.png", 4), ("train/1/#.png", 3), ("test/0/#.png", 2)], r"train/0 4, train/1 3"),
+        ([("cap/train/crack/#.png", 4), ("cap/train/no_crack/#.png", 3)], r"train/crack 4, cap/train/no_crack 3"),
+        ([("train/ok_#.png", 4), ("train/nok_#.png", 3), ("test/ok_#.png", 2)], r"names of 4 images .* of 3"),
         ([("MT_Free/#.jpg", 4), ("MT_Free/#.png", 4)], r"8 of 8 images have the name of another"),
     ],
 )

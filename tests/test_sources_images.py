@@ -5,6 +5,7 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from tailwise_runtime import pictures
 
 from tailwise.backbones import networks
 from tailwise.core.registry import parse
@@ -369,3 +370,45 @@ def test_figures_leave_out_test_images_that_equal_training_ones(tmp_path):
     assert (after["test"]["normals"], after["test"]["anomalies"]) == (6, 4)
     assert "3 more test samples equal a training one and are left out of these figures" in page
     assert "trains on 30 images: train/ok 30" in page
+
+
+@pytest.mark.parametrize("ending", [".jfif", ".jpe", ".JPE"])
+def test_a_jpeg_by_its_other_endings(tmp_path, ending):
+    save(tmp_path / "a.jpg")
+    save(tmp_path / f"b{ending}", format="JPEG")
+    problem = ImageFolder(str(tmp_path), size=32, channels=1).load()
+    assert problem.train.names == ["a.jpg", f"b{ending}"]
+    assert torch.equal(problem.train.samples[0], problem.train.samples[1])
+
+
+def test_the_runtime_reads_the_same_endings():
+    assert pictures.SUFFIXES == image_files.SUFFIXES
+
+
+def unread_beside(folder):
+    """Two images of a format that is not read, one with another ending and one without; and what is no image."""
+    for number in range(2):
+        (folder / f"{number}.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    save(folder / "c.dat", format="PNG")
+    save(folder / "d.bmp")
+    save(folder / "sub/e", format="JPEG")
+    for name, content in (("notes.txt", b"BM"), ("weights.bin", b"\0" * 20), ("empty", b""), (".hidden.heic", b"x")):
+        (folder / name).write_bytes(content)
+    return "4 files are images that are not read: 2 of .heic, 1 of .dat, 1 without an ending; save them as .png"
+
+
+def test_images_that_are_not_read_are_counted_by_their_endings(tmp_path, caplog):
+    save(tmp_path / "a.png")
+    said = unread_beside(tmp_path)
+    source = ImageFolder(str(tmp_path), size=32, channels=1)
+    assert [note for note in source.load().facts.notes if note.startswith(said)]
+    with caplog.at_level("INFO", "tailwise"):
+        assert source.load_all().data.names == ["a.png", "d.bmp"]
+    assert said in caplog.text
+    assert "not read" not in " ".join(ImageFolder(str(tmp_path / "a.png"), size=32).load().facts.notes)
+
+
+def test_a_folder_of_nothing_but_images_that_are_not_read(tmp_path):
+    (tmp_path / "0.heic").write_bytes(b"x")
+    with pytest.raises(InputError, match=r"holds no images: 1 files are images that are not read: 1 of \.heic"):
+        ImageFolder(str(tmp_path)).load()

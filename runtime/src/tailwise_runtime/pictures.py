@@ -13,7 +13,8 @@ from PIL import Image, ImageOps
 
 from . import ModelError
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2")
+_JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
+SUFFIXES = (".png", *_JPEG, ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".pbm", ".jp2")
 # By what is in a file: Pillow would also take PostScript, for which it starts another program.
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 _MASK_FOLDERS = ("ground_truth", "mask", "masks", "gt")

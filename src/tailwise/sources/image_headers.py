@@ -28,11 +28,24 @@ _ORIENTATION, _ON_ITS_SIDE = 274, (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Header:
-    """Height and width of an upright image, Pillow's mode, and how many pages or frames there are, counted to ten."""
+    """What the header of an image says.
+
+    Attributes:
+        size: height and width of the upright image.
+        mode: Pillow's.
+        pages: how many pages or frames there are, counted to ten.
+        orientation: how a camera turned it, by the numbers of EXIF; 1 is upright as stored.
+    """
 
     size: tuple[int, int]
     mode: str
     pages: int = 1
+    orientation: int = 1
+
+    @property
+    def on_its_side(self) -> bool:
+        """Whether its stored sides are exchanged to show it upright."""
+        return self.orientation in _ON_ITS_SIDE
 
 
 def headers(root: Path, names: Sequence[str]) -> dict[str, Header]:
@@ -42,9 +55,9 @@ def headers(root: Path, names: Sequence[str]) -> dict[str, Header]:
         try:
             with open_image(root / name) as picture:
                 width, height = picture.size
-                turned = picture.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
-                size = (width, height) if turned else (height, width)
-                found[name] = Header(size, picture.mode, pages_of(picture))
+                orientation = picture.getexif().get(_ORIENTATION, 1)
+                size = (width, height) if orientation in _ON_ITS_SIDE else (height, width)
+                found[name] = Header(size, picture.mode, pages_of(picture), orientation)
         except Exception:
             continue
     return found

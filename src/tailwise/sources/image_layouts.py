@@ -15,6 +15,7 @@ from enum import Enum
 from functools import cache
 
 from ..errors import InputError, printable
+from .image_files import JPEG
 from .paths import natural
 
 
@@ -59,7 +60,7 @@ _WORDS = {
     Word.MASK: (
         "mask masks groundtruth groundtruths gt gts label labels annotation annotations annotated segmentation "
         "segmentations segmentationmask segmentationmasks gtmask gtmasks defectmask defectmasks anomalymask "
-        "anomalymasks labelmask labelmasks annot annots ann anns segmentationclass segmentationobject"
+        "anomalymasks labelmask labelmasks seg segs annot annots ann anns segmentationclass segmentationobject"
     ),
     Word.POINTS: "xyz pointcloud pointclouds pcd ply",
     Word.COPY: "thumb thumbs thumbnail thumbnails preview previews overlay overlays heatmap heatmaps",
@@ -85,9 +86,11 @@ _VERDICTS = (Word.GOOD, Word.BAD)
 _SPLITS = (Word.TRAIN, Word.TEST, Word.VALIDATION)
 _NO_PHOTOGRAPH = (Word.MASK, Word.POINTS, Word.COPY)
 _SURELY_MASKS = re.compile("mask|ground.?truth|segmentation", re.IGNORECASE)
-_MASK_WORDS = "masks?|gt|groundtruth|ground_truth|labels?|annotations?|seg|segmentation"
+_MASK_WORDS = "masks?|gt|groundtruth|ground_truth|labels?|annotations?|segmentation|seg"
 _MASK_FILE = re.compile(rf"^(?P<image>.+?)[ _.\-]+(?:{_MASK_WORDS})(?:[ _.\-]*\d+)?$", re.IGNORECASE)
-_MASK_FIRST = re.compile(r"^(?:mask|gt|label)[ _.\-]*(?P<image>.+)$", re.IGNORECASE)
+_MASK_FIRST = re.compile(rf"^(?:{_MASK_WORDS})[ _.\-]*(?P<image>.+)$", re.IGNORECASE)
+_MASK_JOINED = re.compile(rf"^(?P<image>.+?)(?:{_MASK_WORDS})(?:[ _.\-]*\d+)?$", re.IGNORECASE)
+_MASK_NAMES = (_MASK_FILE, _MASK_FIRST, _MASK_JOINED)
 _COPY_FILE = re.compile(r"(?:^thumb(?:nail)?[ _.\-]+.+|.+[ _.\-]+thumb(?:nail)?)$", re.IGNORECASE)
 
 
@@ -305,18 +308,13 @@ def _says(name: str, word: Word) -> bool:
 def _marked_files(files: Sequence[_File]) -> dict[str, Word]:
     """Files beside photographs whose own name says that they are none: x_mask.png beside x.png, thumb_x.png."""
     plain = [file for file in files if file.other is None]
-    bases = {file.base.lower() for file in plain}
-    result: dict[str, Word] = {}
-    folders = set()
-    for file in plain:
-        match = _MASK_FILE.match(file.base)
-        if match and match["image"].lower() in bases:
-            result[file.name] = Word.MASK
-            folders.add(file.folder)
-    for file in plain:
-        if file.name not in result and file.folder in folders and _MASK_FILE.match(file.base):
-            result[file.name] = Word.MASK
-    shot = {(file.folder, file.base) for file in plain if file.name.lower().endswith((".jpg", ".jpeg"))}
+    used = _mask_names_used(plain)
+    result = {
+        file.name: Word.MASK
+        for file in plain
+        if any(pattern.match(file.base) for pattern in _MASK_NAMES if (file.folder, pattern) in used)
+    }
+    shot = {(file.folder, file.base) for file in plain if file.name.lower().endswith(JPEG)}
     for file in plain:
         # Beside x.jpg of an anomaly, x.png is its mask, as in Real-IAD.
         if file.verdict is Word.BAD and file.name.lower().endswith(".png") and (file.folder, file.base) in shot:
@@ -325,6 +323,20 @@ def _marked_files(files: Sequence[_File]) -> dict[str, Word]:
     if len(copies) + len(result) < len(plain):
         result |= {file.name: Word.COPY for file in copies}
     return result
+
+
+def _mask_names_used(files: Sequence[_File]) -> set[tuple[str, re.Pattern[str]]]:
+    """The folders, with how their masks are called, in which a mask is called after an image: x_mask.png after an x
+    anywhere, mask_x.png and xmask.png after an x beside it, as other names begin and end so too."""
+    anywhere = {file.base.lower() for file in files}
+    beside = {(file.folder, file.base.lower()) for file in files}
+    used = set()
+    for file in files:
+        for pattern in _MASK_NAMES:
+            image = match["image"].lower() if (match := pattern.match(file.base)) else ""
+            if (file.folder, image) in beside or (pattern is _MASK_FILE and image in anywhere):
+                used.add((file.folder, pattern))
+    return used
 
 
 def _judged(root: str, files: Sequence[_File]) -> tuple[dict[str, bool | None], dict[str, Part], InputError | None]:
@@ -395,7 +407,8 @@ def _by_splits(root: str, files: Sequence[_File]) -> tuple[dict[str, bool | None
         doubt = InputError(
             f"{root} has no normal images to train on: {_counts(files, root)}", "train/good should hold the normal ones"
         )
-    return anomalous, parts, doubt
+    unsaid = [file for file in training if file.verdict is None and parts[file.name] is Part.TRAIN]
+    return anomalous, parts, doubt or _doubt_of_names(root, unsaid)
 
 
 def _bad(verdict: Word | None) -> bool | None:
@@ -429,7 +442,7 @@ def _doubt_of_names(root: str, files: Sequence[_File]) -> InputError | None:
         return None
     return InputError(
         f"{root}: the names of {good} images say that they are normal and of {bad} that they are anomalies",
-        "move them to two folders, good/ and bad/: good/ trains, and bad/ is tested on",
+        "move them to two folders, good/ and bad/: good/ trains, and bad/ never does",
     )
 
 
@@ -443,7 +456,7 @@ def _opposites(folders: Iterable[str]) -> Iterator[tuple[str, str]]:
     for one, other in (("positive", "negative"), ("pos", "neg")):
         if {one, other} <= set(names):
             yield names[one], names[other]
-    if set(names) == {"0", "1"}:
+    if {name for name in names if name.isdecimal()} == {"0", "1"}:
         yield names["0"], names["1"]
 
 
@@ -493,10 +506,10 @@ def _image_of(
     mask: _File, by_base: dict[str, list[_File]], anomalous: dict[str, bool | None]
 ) -> tuple[_File | None, int]:
     """The one photograph that a mask is of, and how sure its name is: 0 is surest."""
-    matches = [match["image"] for pattern in (_MASK_FILE, _MASK_FIRST) if (match := pattern.match(mask.base))]
+    named = [match["image"] for pattern in _MASK_NAMES if (match := pattern.match(mask.base))]
     *above, last = mask.folder.lower().split("/")
     # A mask called as the image, or in a folder of masks called as it: ground_truth/KIND/IMAGE/000.png.
-    tries = [(base, mask, 0) for base in matches] + [(mask.base, mask, 1)]
+    tries = [(base, mask, 0) for base in named] + [(mask.base, mask, 1)]
     # In a folder of masks 000_crack.png is of 000.png.
     shorter, _, ending = mask.base.rpartition("_")
     if mask.other is Word.MASK and shorter and ending.isalpha():

@@ -21,9 +21,11 @@ from ..core.modality import IMAGE
 from ..core.problem import Facts, Labelled, Problem
 from ..core.registry import register
 from ..errors import InputError, did_you_mean, reading
-from . import image_files, image_headers, image_labels, image_layouts, image_samples
+from . import image_files, image_headers, image_labels, image_layouts, image_samples, unread_images
 from .image_decoding import described
 from .image_layouts import Layout, Part, counts_of, listed
+from .image_masks import Masks, inverted, of_other_shape
+from .image_pairs import doubt_of_pairs
 from .labels import parts_of
 from .paths import find_path, is_inside, list_files, regular_file, say_refused
 from .recognition import Match, PathSource
@@ -115,6 +117,9 @@ class ImageFolder(PathSource):
         self._check_normal(root, list(layout.parts))
         if layout.doubt is not None:
             raise layout.doubt
+        for check in (inverted, of_other_shape):
+            if text := check(root, layout.masks):
+                messages.warning(text)
         chosen, tested = layout.named(Part.TRAIN), layout.named(Part.GOOD, Part.ANOMALOUS)
         if not chosen:
             raise InputError(
@@ -143,7 +148,7 @@ class ImageFolder(PathSource):
 
     def _everything(self, on_demand: bool) -> Labelled:
         root, layout = self._layout()
-        for note in _left_out_notes(root, layout):
+        for note in self._left_out(root, layout):
             messages.note(note)
         known = image_headers.headers(root, list(layout.parts))
         if text := image_headers.depth_maps(known, root):
@@ -242,7 +247,7 @@ class ImageFolder(PathSource):
         layout = image_layouts.arrange(str(root), names, self._normal_folders(names))
         if not layout.parts:
             raise InputError(
-                f"{root} holds no images: {'; '.join(_left_out_notes(root, layout))}",
+                f"{root} holds no images: {'; '.join(self._left_out(root, layout))}",
                 f"readable are {', '.join(image_files.SUFFIXES)}",
             )
         if self.skip_bad:
@@ -285,7 +290,10 @@ class ImageFolder(PathSource):
             arrays = {mask for masks_of in masks.masks.values() for mask in masks_of} - set(pictures)
             names = [name for name in names if name in arrays or name.lower().endswith(image_files.SUFFIXES)]
         if not names:
-            raise InputError(f"{root} holds no images", f"readable are {', '.join(image_files.SUFFIXES)}")
+            unread = unread_images.sentence(root, self.follow_links)
+            raise InputError(
+                f"{root} holds no images{unread and f': {unread}'}", f"readable are {', '.join(image_files.SUFFIXES)}"
+            )
         return root, names
 
     def _data(self, root: Path, names: list[str], on_demand: bool = False) -> Data:
@@ -331,7 +339,13 @@ class ImageFolder(PathSource):
         if self.layers and shape is not None:
             high, wide = (side / places for side, places in zip(shape, train.sample_shape[1:], strict=True))
             read += f"; a place of the maps covers {wide:.0f} x {high:.0f} of the {shape[1]} x {shape[0]} pixels"
-        return (read, *_use_notes(root, layout), *_left_out_notes(root, layout), *self._dark_note(root, layout, train))
+        return (read, *_use_notes(root, layout), *self._left_out(root, layout), *self._dark_note(root, layout, train))
+
+    def _left_out(self, root: Path, layout: Layout) -> list[str]:
+        """What is no photograph, and which photographs are not read."""
+        alone = find_path(self.path).is_file()
+        unread = "" if alone else unread_images.sentence(root, self.follow_links)
+        return [*_left_out_notes(root, layout), *([unread] if unread else [])]
 
     def _check_headers(self, root: Path, known: dict[str, image_headers.Header]) -> None:
         """Warn of a shape that resizing does not keep, and of detail that is lost.
@@ -373,50 +387,12 @@ class ImageFolder(PathSource):
 
 
 def _check_beside(root: Path, names: list[str]) -> None:
-    """Refuse, or warn of, files beside images of which no folder says anything, where these files may."""
-    if doubt := image_labels.doubt_of_tables(root, names):
+    """Refuse, or warn of, files beside images of which no folder says anything, where these files may, and masks
+    among them."""
+    if doubt := image_labels.doubt_of_tables(root, names) or doubt_of_pairs(root, names):
         raise doubt
     if text := image_labels.doubt_of_annotations(root, names):
         messages.warning(text)
-
-
-class Masks(Sequence[np.ndarray | None]):
-    """Defect masks, each read in its own size when it is asked for; None where there is none.
-
-    Args:
-        root: the folder of the data.
-        files: the mask files of each image that has some; of several, a pixel of any is a defect.
-        names: the images, in order.
-    """
-
-    def __init__(self, root: Path, files: Mapping[str, Sequence[str]], names: Sequence[str] = ()) -> None:
-        self.root, self.files, self.names = root, files, names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, place):  # type: ignore[no-untyped-def]
-        if isinstance(place, slice):
-            return [self[i] for i in range(*place.indices(len(self)))]
-        name = self.names[place]
-        return self.of(name) if self.files.get(name) else None
-
-    def of(self, name: str) -> np.ndarray:
-        """The defects [height, width] of an image that has masks.
-
-        Raises:
-            InputError: its masks are of several sizes.
-        """
-        paths = [self.root / file for file in self.files[name]]
-        masks = [image_files.read_mask(path) for path in paths]
-        for path, mask in zip(paths, masks, strict=True):
-            if mask.shape != masks[0].shape:
-                raise InputError(
-                    f"the masks of {name} are of several sizes: {path} is {list(mask.shape)}, {paths[0]} "
-                    f"{list(masks[0].shape)}",
-                    "save all masks of an image in its size",
-                )
-        return np.logical_or.reduce(masks)
 
 
 def _use_notes(root: Path, layout: Layout) -> list[str]:
