@@ -50,9 +50,10 @@ class ImageFolder(PathSource):
     Folders mean what their names say, in any capitals (`image_layouts`). Where some are called train, test or
     validation, those of train/ that are not called bad train; test/good is normal and every other kind in test/
     anomalous; validation is only scored. Otherwise good/ trains and bad/ is tested on. Folders without any such word
-    all train. Masks lie in ground_truth/<kind>/, mask/ or gt/, or beside their image as <image>_mask.*, also several
-    an image; where no folder says what is normal, they do: a mask with a defect makes an anomaly. Anomalies, masks,
-    point clouds and thumbnails never train: the notes count them. A layout that leaves doubt is refused.
+    all train. Masks lie in ground_truth/<kind>/, mask/, gt/ or seg/, or beside their image as <image>_mask.* or
+    mask_<image>.*, also several an image; where no folder says what is normal, they do: a mask with a defect makes an
+    anomaly. Anomalies, masks, point clouds and thumbnails never train: the notes count them. A layout that leaves doubt
+    is refused.
 
     Args:
         path: the folder, or one image.
