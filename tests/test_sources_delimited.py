@@ -102,6 +102,10 @@ def test_what_leaves_no_doubt_is_read(tmp_path, text, frame):
         ("width;height;mass\nmm;mm;kg\n" + text_of(PLAIN, ";", german, header=False), "'mm', 'mm', 'kg'"),
         ("width,height,mass\nfloat,float,float\nmm,mm,kg\n" + text_of(PLAIN, header=False), "'float'"),
         ("Gauge 7\nOperator: A. B.\n" + text_of(PLAIN), "2 lines above the names"),
+        (
+            "Gauge 7,,\nOperator:,A. B.,\n" + text_of(PLAIN),
+            "2 lines above the names are left out: 'Gauge 7', 'Operator",
+        ),
     ],
 )
 def test_what_is_left_out_is_said(tmp_path, text, said):
@@ -297,6 +301,10 @@ def test_spreadsheets_are_read_as_text_is(tmp_path):
         )
         PLAIN.to_excel(book, sheet_name="other")
     check(path, PLAIN, ["of 2 sheets the first, 'gauge'", "'mm', 'mm', 'kg'"])
+    with pd.ExcelWriter(path) as book:
+        pd.DataFrame(["Report of line 3"]).to_excel(book, sheet_name="gauge", index=False, header=False)
+        PLAIN.to_excel(book, sheet_name="gauge", index=False, startrow=2)
+    check(path, PLAIN, ["1 line above the names is left out: 'Report of line 3'"])
     PLAIN.assign(at=pd.date_range("2024-01-01", periods=60, freq="h")).to_excel(path, index=False)
     check(path, PLAIN, ["column 'at' tells the time"])
 
