@@ -413,7 +413,9 @@ def test_drift_says_what_a_batch_could_have_shown_and_shows_the_change_itself(tm
     assert all(number < 200 and number % 3 == 0 for number in examples)
 
 
-@pytest.mark.parametrize(("filler", "times"), [(-9999, 9), (999, 2), (1e30, 5), (-32768, 3)])
+@pytest.mark.parametrize(
+    ("filler", "times"), [(-9999, 9), (999, 2), (1e30, 5), (-32768, 3), (-1, 40), (0, 60), (6553.5, 3)]
+)
 def test_numbers_that_mean_a_missing_value_are_named(filler, times):
     frame = parts()
     frame.loc[5 : 4 + times, "h"] = filler
@@ -429,6 +431,22 @@ def test_such_numbers_that_were_measured_are_no_fault(values, middle):
     frame["w"] += middle - 50
     frame.loc[: len(values) - 1, "w"] = values
     assert read(frame)[1] == []
+
+
+ROUND = {
+    "mostly 0": np.where(np.arange(ROWS) % 9, 0, draw().normal(300, 2, ROWS)),
+    "rare counts": np.where(np.arange(ROWS) % 9, 0, draw().poisson(3, ROWS)),
+    "saturated": np.minimum(draw().normal(4000, 80, ROWS), 4095),
+    "clipped at 0": np.maximum(draw().normal(1, 1, ROWS), 0),
+    "on and off": np.resize([0, 24], ROWS),
+    "codes": np.resize([1, 101, 102, 103], ROWS),
+    "one outlier": np.append(draw().normal(300, 2, ROWS - 1), 0),
+}
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_round_numbers_that_were_measured_are_no_fillers(name):
+    assert read(parts().assign(**{name: ROUND[name]}))[1] == []
 
 
 @pytest.mark.parametrize("name", ["class", "label", "is_anomaly", "Defective", "target", "ok"])
