@@ -224,6 +224,15 @@ class Table(PathSource):
         asked = (self.decimal or ".", self.thousands or "")
         return "" if (marks.decimal, marks.thousands) == asked else marks.decimal + marks.thousands
 
+    @property
+    def number_marks(self) -> str:
+        """The decimal mark and what stands between thousands, as in ",.", as asked for or found by a fit; "" where
+        neither is known."""
+        if self.decimal is None and self.thousands is None:
+            return self.marks
+        writing = self._writing()
+        return (writing.decimal or self.marks[:1] or ".") + (writing.thousands or self.marks[1:])
+
     def _writing(self) -> Writing:
         return Writing(self.sep, self.decimal, self.thousands, self.encoding, self.marks)
 
