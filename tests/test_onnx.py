@@ -296,6 +296,25 @@ def test_the_loader_reads_tables_as_programs_write_them(exported: Path, tmp_path
     assert shown[0] == shown[1]
 
 
+@pytest.mark.parametrize("fitted", ["found", "asked"])
+def test_the_loader_reads_numbers_with_the_marks_of_the_fit(tmp_path, capsys, fitted: str) -> None:
+    from tailwise_runtime.__main__ import main
+
+    values = np.random.default_rng(0).normal([1100, 45], [60, 3], (60, 2))
+    rows = "".join(f"{force:,.1f};{angle:.1f}\n" for force, angle in values).translate(str.maketrans(",.", ".,"))
+    (tmp_path / "old.csv").write_text("force;angle\n" + rows)
+    fit = ["fit", str(tmp_path / "old.csv"), "--detector", "gaussian", "--out", str(tmp_path / "run")]
+    assert run(fit + ["--decimal", ",", "--thousands", "."] * (fitted == "asked")) == 0
+    assert run(["export", str(tmp_path / "run"), "--out", str(tmp_path / "model.onnx")]) == 0
+    capsys.readouterr()
+    shown = []
+    for text in ("force,angle\n1103.0,45\n987,47.125\n", "force;angle\n1.103;45\n987;47,125\n"):
+        (tmp_path / "new.csv").write_text(text)
+        assert main([str(tmp_path / "model.onnx"), str(tmp_path / "new.csv")]) == 0
+        shown.append(capsys.readouterr().out)
+    assert shown[0] == shown[1]
+
+
 def test_the_loader_refuses_words(exported: Path, tmp_path, capsys) -> None:
     from tailwise_runtime.__main__ import main
 

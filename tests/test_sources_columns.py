@@ -152,6 +152,14 @@ def test_an_index_that_was_saved_does_not_raise_alarms(tmp_path, capsys):
         ("y", 0.0, 3.0),
         ("y", False, True),
         ("y", "FALSE", "true"),
+        ("y", "F", "T"),
+        ("result", "P", "F"),
+        ("is_anomaly", -1, 1),
+        ("is_inlier", 1, -1),
+        ("defect_free", "yes", "no"),
+        ("FreeOfDefects", "Y", "N"),
+        ("without faults", "yes", "no"),
+        ("not_defect_free", "no", "yes"),
     ],
 )
 def test_labels_that_leave_no_doubt(name, normal, anomalous):
@@ -167,7 +175,8 @@ def test_labels_that_leave_no_doubt(name, normal, anomalous):
 
 
 @pytest.mark.parametrize(
-    ("name", "values"), [("y", ["yes", "no"]), ("y", ["a", "b"]), ("y", [2, 1]), ("y", [1, -1]), ("side", ["l", "r"])]
+    ("name", "values"),
+    [("y", ["yes", "no"]), ("y", ["a", "b"]), ("y", [2, 1]), ("y", [1, -1]), ("side", ["l", "r"]), ("sex", ["F", "M"])],
 )
 def test_labels_in_doubt_are_refused_with_what_was_found(name, values):
     frame = parts().assign(**{name: np.resize(values, ROWS)})
@@ -179,7 +188,13 @@ def test_labels_in_doubt_are_refused_with_what_was_found(name, values):
     assert problem.test.labels.sum() == ROWS // 2
 
 
-@pytest.mark.parametrize(("one", "other"), [(1, 0), (True, False), ("bad", "good")])
+def test_signs_against_their_name_are_refused():
+    frame = parts().assign(is_anomaly=np.where(np.arange(ROWS) % 3 == 0, -1, 1))
+    with pytest.raises(InputError, match=r"known to say normal: '1' \(80\), '-1' \(40\)"):
+        from_frame(frame, labels="is_anomaly")
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 0), (True, False), ("bad", "good"), ("F", "P")])
 def test_more_anomalies_than_normals_is_said_with_the_option_that_turns_it(one, other):
     frame = parts().assign(y=np.where(np.arange(ROWS) % 10 == 0, other, one))
     _, said = read(frame, labels="y")
@@ -192,8 +207,9 @@ def test_more_anomalies_than_normals_is_said_with_the_option_that_turns_it(one, 
 
 
 def test_labels_against_their_name_are_said():
-    frame = parts().assign(passed=np.where(np.arange(ROWS) % 3 == 0, 1, 0))
-    assert "against the column's name" in read(frame, labels="passed")[1][0]
+    ones = np.where(np.arange(ROWS) % 3 == 0, 1, 0)
+    for name, values in (("passed", ones), ("defect_free", ones), ("passed", np.where(ones, "TRUE", "FALSE"))):
+        assert "against the column's name" in read(parts().assign(**{name: values}), labels=name)[1][0]
 
 
 @pytest.mark.filterwarnings("default")
@@ -397,7 +413,9 @@ def test_drift_says_what_a_batch_could_have_shown_and_shows_the_change_itself(tm
     assert all(number < 200 and number % 3 == 0 for number in examples)
 
 
-@pytest.mark.parametrize(("filler", "times"), [(-9999, 9), (999, 2), (1e30, 5), (-32768, 3)])
+@pytest.mark.parametrize(
+    ("filler", "times"), [(-9999, 9), (999, 2), (1e30, 5), (-32768, 3), (-1, 40), (0, 60), (6553.5, 3)]
+)
 def test_numbers_that_mean_a_missing_value_are_named(filler, times):
     frame = parts()
     frame.loc[5 : 4 + times, "h"] = filler
@@ -413,6 +431,22 @@ def test_such_numbers_that_were_measured_are_no_fault(values, middle):
     frame["w"] += middle - 50
     frame.loc[: len(values) - 1, "w"] = values
     assert read(frame)[1] == []
+
+
+ROUND = {
+    "mostly 0": np.where(np.arange(ROWS) % 9, 0, draw().normal(300, 2, ROWS)),
+    "rare counts": np.where(np.arange(ROWS) % 9, 0, draw().poisson(3, ROWS)),
+    "saturated": np.minimum(draw().normal(4000, 80, ROWS), 4095),
+    "clipped at 0": np.maximum(draw().normal(1, 1, ROWS), 0),
+    "on and off": np.resize([0, 24], ROWS),
+    "codes": np.resize([1, 101, 102, 103], ROWS),
+    "one outlier": np.append(draw().normal(300, 2, ROWS - 1), 0),
+}
+
+
+@pytest.mark.parametrize("name", ROUND)
+def test_round_numbers_that_were_measured_are_no_fillers(name):
+    assert read(parts().assign(**{name: ROUND[name]}))[1] == []
 
 
 @pytest.mark.parametrize("name", ["class", "label", "is_anomaly", "Defective", "target", "ok"])

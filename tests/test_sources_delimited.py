@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tailwise.cli import main
 from tailwise.errors import InputError
 from tailwise.sources.delimited import Writing
 from tailwise.sources.table import Table
@@ -102,6 +103,10 @@ def test_what_leaves_no_doubt_is_read(tmp_path, text, frame):
         ("width;height;mass\nmm;mm;kg\n" + text_of(PLAIN, ";", german, header=False), "'mm', 'mm', 'kg'"),
         ("width,height,mass\nfloat,float,float\nmm,mm,kg\n" + text_of(PLAIN, header=False), "'float'"),
         ("Gauge 7\nOperator: A. B.\n" + text_of(PLAIN), "2 lines above the names"),
+        (
+            "Gauge 7,,\nOperator:,A. B.,\n" + text_of(PLAIN),
+            "2 lines above the names are left out: 'Gauge 7', 'Operator",
+        ),
     ],
 )
 def test_what_is_left_out_is_said(tmp_path, text, said):
@@ -143,6 +148,64 @@ def test_numbers_that_mean_two_things_are_asked_for(tmp_path, options, wanted):
     with pytest.raises(InputError, match=r"is 51\.\d+ or 51\d+.*--decimal .*--thousands|--decimal"):
         read(tmp_path / "parts.csv")
     check(tmp_path / "parts.csv", (frame * wanted).round(3), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"), [({"decimal": ","}, 1.0), ({"thousands": "."}, 1.0), ({"decimal": "."}, 1e-3)]
+)
+def test_points_beside_smaller_whole_numbers_are_asked_for(tmp_path, options, wanted):
+    """1.031 beside 987 is a thousand and some, or one and a bit beside nearly a thousand."""
+    force = np.random.default_rng(0).normal(1000, 50, 60).round()
+    text = "force;angle\n" + "".join(f"{value:,.0f};45\n".replace(",", ".") for value in force)
+    (tmp_path / "parts.csv").write_text(text)
+    with pytest.raises(InputError, match=r"column 'force': '1\.\d{3}' is 1\.\d+ or 1\d{3}, .*--decimal"):
+        read(tmp_path / "parts.csv")
+    frame = pd.DataFrame({"force": np.where(force < 1000, force, force * wanted), "angle": 45.0})
+    check(tmp_path / "parts.csv", frame, **options)
+
+
+@pytest.mark.parametrize(
+    ("sep", "numbers"),
+    [
+        (";", ["0", "0.125", "1.375"]),
+        (";", ["1.031", "0.987"]),
+        (";", ["1.031", "987", "2.5"]),
+        (",", ["1.031", "987"]),
+    ],
+)
+def test_points_that_are_decimal_marks_are_not_asked_for(tmp_path, sep, numbers):
+    (tmp_path / "parts.csv").write_text(f"a{sep}b\n" + "".join(f"{number}{sep}7\n" for number in numbers))
+    check(tmp_path / "parts.csv", pd.DataFrame({"a": map(float, numbers), "b": 7.0}))
+
+
+@pytest.mark.parametrize(("scale", "digits", "marks"), [(1000, 1, ",."), (15, 1, ","), (1000, 0, "")])
+@pytest.mark.filterwarnings("default")
+def test_a_run_reads_new_files_with_the_marks_of_its_fit(tmp_path, scale, digits, marks):
+    fitted = (parts() * scale).round(digits)
+    (tmp_path / "old.csv").write_text(text_of(fitted, ";", lambda v: german(v, digits)))
+    options = {} if marks else {"decimal": ",", "thousands": "."}
+    source = Table(str(tmp_path / "old.csv"), **options)
+    source = source.reading(source.load().train)
+    assert source.marks == marks
+    (tmp_path / "new.csv").write_text("width;height;mass\n1.103;987;45\n1.090;21;47\n")
+    new = source.at(str(tmp_path / "new.csv")).load_all().data
+    np.testing.assert_array_equal(new.samples.numpy(), np.array([[1103, 987, 45], [1090, 21, 47]], dtype=np.float32))
+    if marks:
+        (tmp_path / "plain.csv").write_text(text_of(PLAIN.round(3), number="{:.3f}".format))
+        plain = source.at(str(tmp_path / "plain.csv")).load_all().data
+        np.testing.assert_array_equal(plain.samples.numpy(), PLAIN.round(3).to_numpy(dtype=np.float32))
+
+
+@pytest.mark.filterwarnings("default")
+def test_good_parts_written_shorter_than_those_of_the_fit_are_not_flagged(tmp_path):
+    generator = np.random.default_rng(0)
+    fitted = pd.DataFrame({"force": generator.normal(1100, 60, 300), "angle": generator.normal(45, 3, 300)})
+    (tmp_path / "old.csv").write_text(text_of(fitted, ";", lambda v: german(v, 1)))
+    (tmp_path / "new.csv").write_text("force;angle\n1.103;45\n1.090;47\n1.120;44\n")
+    run, out = str(tmp_path / "run"), str(tmp_path / "scores.csv")
+    assert main.run(["fit", str(tmp_path / "old.csv"), "--detector", "gaussian", "--out", run]) == 0
+    assert main.run(["score", run, str(tmp_path / "new.csv"), "--out", out]) == 0
+    assert not pd.read_csv(out)["flagged"].any()
 
 
 @pytest.mark.parametrize("options", [{"sep": ";"}, {"sep": ";", "decimal": ","}, {"sep": ";", "encoding": "utf-8"}])
@@ -297,6 +360,10 @@ def test_spreadsheets_are_read_as_text_is(tmp_path):
         )
         PLAIN.to_excel(book, sheet_name="other")
     check(path, PLAIN, ["of 2 sheets the first, 'gauge'", "'mm', 'mm', 'kg'"])
+    with pd.ExcelWriter(path) as book:
+        pd.DataFrame(["Report of line 3"]).to_excel(book, sheet_name="gauge", index=False, header=False)
+        PLAIN.to_excel(book, sheet_name="gauge", index=False, startrow=2)
+    check(path, PLAIN, ["1 line above the names is left out: 'Report of line 3'"])
     PLAIN.assign(at=pd.date_range("2024-01-01", periods=60, freq="h")).to_excel(path, index=False)
     check(path, PLAIN, ["column 'at' tells the time"])
 

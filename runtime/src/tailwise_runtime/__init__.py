@@ -36,6 +36,7 @@ class Model:
         takes_pictures: whether samples are pictures (uint8), which `read` makes of files.
         features: names of the columns of a table, in their order; () for anything else or where they are not known.
         threshold: samples that score above it are flagged.
+        marks: the decimal mark and what stands between thousands in the table of the fit, as in ",."; "" if not known.
         map_threshold: pixels of a map that lie above it are flagged; None where there are no maps.
         map_usual: the median pixel of normals; None where there are no maps.
         facts: what else the file says of itself, such as the detector and the versions that made it.
@@ -47,6 +48,7 @@ class Model:
         self.facts = facts
         self.sample_shape: tuple[int, ...] = tuple(facts["sample_shape"])
         self.features: tuple[str, ...] = tuple(facts["features"])
+        self.marks: str = facts.get("marks") or ""
         self.threshold = float(facts["threshold"])
         self.map_threshold: float | None = facts["map_threshold"]
         self.map_usual: float | None = facts.get("map_usual")
@@ -243,6 +245,7 @@ _NEEDED: dict[str, Callable[[Any], bool]] = {
     "map_threshold": lambda value: value is None or _is_number(value),
     "map_usual": lambda value: value is None or _is_number(value),
     "pictures": lambda value: value is None or value == {"resize": "bilinear"},
+    "marks": lambda value: value is None or (isinstance(value, str) and len(value) <= 2),
     "batch_size": _is_count,
     "tolerance": lambda value: _is_number(value) and 0 < value < 1,
     "detector": lambda value: isinstance(value, str),

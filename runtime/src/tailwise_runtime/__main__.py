@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import math
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -96,21 +97,41 @@ def _read(path: Path, model: Model) -> np.ndarray:
         return loaded
     if not model.features:
         raise ModelError("the model knows no names of columns", "give an .npy array")
-    header, rows = _table(path)
+    header, rows, sep = _table(path)
     if missing := [name for name in model.features if name not in header]:
         raise ModelError(f"{path} lacks the columns {missing}", "name the columns as those of the fit")
     places = [(name, header.index(name)) for name in model.features]
+    texts = [[row[place] for _, place in places] for row in rows]
+    if model.marks and model.marks[0] != sep:
+        texts = _plain(texts, model.marks)
     return np.array(
         [
-            [_number(row[place], f"row {i}, column {name} of {path}") for name, place in places]
-            for i, row in enumerate(rows)
+            [_number(text, f"row {i}, column {name} of {path}") for (name, _), text in zip(places, row, strict=True)]
+            for i, row in enumerate(texts)
         ],
         dtype=np.float32,
     )
 
 
-def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The names of the columns, and the rows below them, which have as many fields."""
+# What else people write where these stand between thousands.
+_ALIKE = {" ": " \u00a0\u2009\u202f", "'": "'\u2019"}
+
+
+def _plain(rows: list[list[str]], marks: str) -> list[list[str]]:
+    """Numbers as Python writes them, where all of them can be read with the marks of the fit; or as they are."""
+    decimal = marks[0]
+    between = marks[1:] or (".", "")[decimal == "."]
+    parted = rf"\d{{1,3}}(?:[{re.escape(_ALIKE.get(between, between))}]\d{{3}})+|" if between else ""
+    point = re.escape(decimal)
+    number = re.compile(rf"[+-]?(?:(?:{parted}\d+)(?:{point}\d*)?|{point}\d+)(?:[eE][+-]?\d+)?")
+    if not all(number.fullmatch(text.strip()) for row in rows for text in row):
+        return rows
+    gone = {ord(mark): None for mark in _ALIKE.get(between, between)}
+    return [[text.strip().translate(gone).replace(decimal, ".") for text in row] for row in rows]
+
+
+def _table(path: Path) -> tuple[list[str], list[list[str]], str]:
+    """The names of the columns, the rows below them, which have as many fields, and what separates these."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             first = file.readline()
@@ -136,7 +157,7 @@ def _table(path: Path) -> tuple[list[str], list[list[str]]]:
                 f"row {i} of {path} needs as many fields as the header, {len(header)}: got {len(row)}",
                 "mend the row, or the header: each column has one name",
             )
-    return header, rows
+    return header, rows, sep
 
 
 def _without_empty_last(header: list[str], rows: list[list[str]]) -> tuple[list[str], list[list[str]]]:

@@ -63,7 +63,7 @@ def export(run: Path, to: str, out: Path) -> Path:
     check_file(out)
     need("export", _NEEDED, "onnx")
     opened = open_run(run)
-    settings = opened.settings.as_dict()
+    settings = {**opened.settings.as_dict(), "marks": opened.number_marks}
     write(out, to_onnx(opened.detector(), settings, opened.fingerprint(), _reader(opened)))
     if own := _own_thresholds(settings):
         warnings.warn(
@@ -256,6 +256,7 @@ def _facts(settings: Mapping[str, Any], graph: Graph, kept: Fingerprint) -> dict
         "sample_shape": list(given.shape[1:]),
         "pictures": {"resize": "bilinear"} if of_pictures else None,
         "features": settings.get("features") or [],
+        "marks": settings.get("marks", ""),
         "threshold": settings["threshold"],
         "thresholds": _own_thresholds(settings),
         "map_threshold": None if scale is None else scale.threshold,

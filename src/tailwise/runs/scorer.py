@@ -274,6 +274,12 @@ class Run:
         own = self.source()
         return own.at(path) if isinstance(own, Table) else Table(path, columns=self.settings.features)
 
+    @property
+    def number_marks(self) -> str:
+        """The marks of numbers in the table that the run was fitted on; see `Table.number_marks`."""
+        source = self.source()
+        return source.number_marks if isinstance(source, Table) else ""
+
     @_once
     def source(self) -> Source:
         """Where the training data came from.

@@ -63,26 +63,36 @@ def _what_it_does(column: pd.Series, name: str) -> str:
 _FILLERS = np.array([-99, 99, -999, 999, -9999, 9999, -99999, 99999, -999999, 999999, -32768, 1e20, -1e20, 1e30, -1e30])
 # So many times, and so far from all other values, in extents of those.
 _FEWEST_FILLED, _FAR = 2, 5.0
+# Any other number does so from so many times on, among measurements of so many sizes: few sizes are codes or states.
+_FEWEST_OF_ANY, _FEWEST_SIZES = 3, 5
 
 
 def filled(frame: pd.DataFrame, names: Sequence[str]) -> dict[str, str]:
-    """Columns where a number that often means a missing value comes again and again, far from all others, with how
-    often."""
+    """Columns where one number, the least or the largest, comes again and again, far from all others, with how often:
+    it may mean a missing value."""
     return {
         name: text for name in names if (values := _finite(frame[name])) is not None and (text := _filler_of(values))
     }
 
 
 def _filler_of(values: np.ndarray) -> str:
-    for filler in _FILLERS[np.isin(_FILLERS, (values.min(), values.max()))]:  # it lies outside of all others
-        at = values == filler
-        if at.sum() < _FEWEST_FILLED or at.sum() > len(values) - _FEWEST_FILLED:
-            continue
+    for value in (values.min(), values.max()):
+        at = values == value
         others = values[~at]
-        away = max(others.min() - filler, filler - others.max())
-        if away > _FAR * np.ptp(others) and away > 0:
-            return f"{int(at.sum())} of {len(values)} values are {filler:g}"
+        if not _may_fill(value, int(at.sum()), others):
+            continue
+        away = max(others.min() - value, value - others.max())
+        if away > _FAR * np.ptp(others):
+            return f"{int(at.sum())} of {len(values)} values are {value:g}"
     return ""
+
+
+def _may_fill(value: float, times: int, others: np.ndarray) -> bool:
+    """Whether a value that comes so often beside others may stand for missing ones."""
+    if value in _FILLERS:
+        return times >= _FEWEST_FILLED and len(others) >= _FEWEST_FILLED
+    # A column that is mostly 0 counts what is rare.
+    return _FEWEST_OF_ANY <= times <= len(others) and len(np.unique(others)) >= _FEWEST_SIZES
 
 
 def _what_words_do(column: pd.Series) -> str:

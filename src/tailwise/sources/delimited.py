@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from ..errors import InputError
 from .header import Layout, layout_of
-from .numerals import MISSING, PLAIN, are_plain, as_numbers, is_numeral, marks_of, numeric_columns
+from .numerals import MISSING, PLAIN, Marks, are_plain, as_numbers, is_numeral, marks_of, numeric_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,12 +41,15 @@ class Writing:
         sep: what separates fields: a character, or "tab" or "space".
         decimal, thousands: the decimal mark, and what stands between thousands.
         encoding: a name that Python knows, such as "utf-16" or "cp1252".
+        marks: the decimal mark and what stands between thousands, as in ",.", of earlier files; they are taken where
+            the numbers of a file can be read with them.
     """
 
     sep: str | None = None
     decimal: str | None = None
     thousands: str | None = None
     encoding: str | None = None
+    marks: str = ""
 
     def __post_init__(self) -> None:
         for name in ("sep", "decimal", "thousands"):
@@ -60,11 +63,46 @@ class Writing:
         for one, other in (("sep", "decimal"), ("thousands", "decimal")):
             if getattr(self, one) is not None and getattr(self, one) == getattr(self, other):
                 raise InputError(f"{one} and {other} cannot both be {getattr(self, one)!r}", "choose another of them")
+        if len(self.marks) > 2 or any(mark.isalnum() for mark in self.marks):
+            raise InputError(f"marks are one or two: got {self.marks!r}", "such as ',' or ',.'")
         if self.encoding is not None:
             try:
                 codecs.lookup(self.encoding)
             except (LookupError, TypeError, ValueError) as error:
                 raise InputError(f"no encoding is called {self.encoding!r}", "such as utf-8, utf-16, cp1252") from error
+
+    def usual(self, sep: str = "") -> Marks | None:
+        """The marks of earlier files, unless the decimal mark is what separates fields here."""
+        return Marks(*self.marks) if self.marks and self.marks[0] != sep else None
+
+
+@dataclass(frozen=True)
+class _Top:
+    """What the first lines of a file tell.
+
+    Attributes:
+        commented: whether a line below the first begins as a comment does.
+        first_line: the first line of values, counted from 0.
+        columns: the values of the first rows by column.
+    """
+
+    encoding: str
+    commented: bool
+    sep: str
+    layout: Layout
+    first_line: int
+    columns: dict[str, list[str]]
+
+    def marks(self, writing: Writing, where: str) -> Marks:
+        usual = writing.usual(self.sep)
+        return marks_of(self.columns, writing.decimal, writing.thousands, where, usual, self.sep == ";")
+
+
+def marks_in(path: Path, writing: Writing, wanted: Sequence[str] = ()) -> Marks:
+    """The marks of the numbers in a text file; see `read_delimited`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # whoever reads the file is told
+        return _top_of(path, writing, wanted).marks(writing, str(path))
 
 
 def read_delimited(path: Path, writing: Writing, wanted: Sequence[str] = ()) -> pd.DataFrame:
@@ -77,6 +115,20 @@ def read_delimited(path: Path, writing: Writing, wanted: Sequence[str] = ()) -> 
     Raises:
         InputError: the file is no text or no table, or can be read in two ways.
     """
+    top = _top_of(path, writing, wanted)
+    marks = top.marks(writing, str(path))
+    plain = marks == PLAIN and all(
+        are_plain(texts) or as_numbers(texts, marks) is None for texts in top.columns.values()
+    )
+    with path.open(encoding=top.encoding, newline="") as file:
+        for _ in range(top.first_line):
+            file.readline()
+        source = io.StringIO("".join(_without_comments(file, top.sep, top.layout.fields))) if top.commented else file
+        frame = _parsed(source, path, top.sep, top.layout, texts=not plain)
+    return frame if plain else numeric_columns(frame, marks, str(path))
+
+
+def _top_of(path: Path, writing: Writing, wanted: Sequence[str]) -> _Top:
     encoding, commented = _encoding(path, writing.encoding)
     with path.open(encoding=encoding, newline="") as file:
         top = list(_top(file))
@@ -96,18 +148,9 @@ def read_delimited(path: Path, writing: Writing, wanted: Sequence[str] = ()) -> 
     if not values:
         raise InputError(f"{path} has no rows", "below the names there is nothing")
     begin = 1 if layout.row_names else 0
-    columns = {
-        name: [row[begin + place] for row in values] for place, name in enumerate(layout.names)
-    }  # fmt: skip
-    marks = marks_of(columns, writing.decimal, writing.thousands, str(path))
-    plain = marks == PLAIN and all(are_plain(texts) or as_numbers(texts, marks) is None for texts in columns.values())
+    columns = {name: [row[begin + place] for row in values] for place, name in enumerate(layout.names)}
     first_line = skipped + (ends[layout.first - 1] if layout.first else 0)
-    with path.open(encoding=encoding, newline="") as file:
-        for _ in range(first_line):
-            file.readline()
-        source = io.StringIO("".join(_without_comments(file, sep, layout.fields))) if commented else file
-        frame = _parsed(source, path, sep, layout, texts=not plain)
-    return frame if plain else numeric_columns(frame, marks, str(path))
+    return _Top(encoding, commented, sep, layout, first_line, columns)
 
 
 def _parsed(file: TextIO, path: Path, sep: str, layout: Layout, texts: bool) -> pd.DataFrame:

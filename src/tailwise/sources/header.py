@@ -71,15 +71,16 @@ def layout_of(rows: Sequence[Sequence[str]], where: str, wanted: Sequence[str] =
 
 
 def _without_preamble(rows: Sequence[Sequence[str]], where: str) -> tuple[int, Sequence[Sequence[str]]]:
-    """Lines of prose above the header have fewer fields than it."""
-    fields = _usual_count(rows)
-    place = next((place for place, row in enumerate(rows[:_MOST_PREAMBLE]) if len(row) >= fields), 0)
+    """Lines of prose above the header have fewer fields than it, empty last ones aside: sheets fill short rows up."""
+    filled = [_filled_fields(row) for row in rows]
+    fields = _usual(filled)
+    place = next((place for place, count in enumerate(filled[:_MOST_PREAMBLE]) if count >= fields), 0)
     words = not any(is_numeral(field) for field in rows[place] if field.strip())
     if place == 0 or not words or place + 1 >= len(rows):
         return 0, rows
-    warnings.warn(
-        f"{where}: {place} lines above the names are left out: {listed(map(' '.join, rows[:place]))}", stacklevel=2
-    )
+    lines = "line above the names is" if place == 1 else "lines above the names are"
+    prose = listed(" ".join(row).strip() for row in rows[:place])
+    warnings.warn(f"{where}: {place} {lines} left out: {prose}", stacklevel=2)
     return place, rows[place:]
 
 
@@ -224,6 +225,11 @@ def _checked(rows: Sequence[Sequence[str]], layout: Layout, first: int, where: s
                 "mend the row, or say by --sep and --decimal how values are told apart",
             )
     return layout
+
+
+def _filled_fields(row: Sequence[str]) -> int:
+    """How many fields a row has up to the last that is not empty."""
+    return max((place for place, field in enumerate(row, 1) if field.strip()), default=0)
 
 
 def _usual_count(rows: Sequence[Sequence[str]]) -> int:

@@ -17,7 +17,8 @@ from ..errors import InputError
 _NORMAL = frozenset({
     "normal", "good", "ok", "okay", "pass", "passed", "passing", "healthy", "intact", "inlier", "benign", "conforming",
     "conform", "accept", "accepted", "faultless", "undamaged", "gut", "in order", "i.o.", "io", "no defect", "no fault",
-    "defect-free", "defect free", "not anomalous", "non-anomalous",
+    "defect-free", "defect free", "defectfree", "fault-free", "fault free", "faultfree", "not anomalous",
+    "non-anomalous",
 })  # fmt: skip
 _ANOMALOUS = frozenset({
     "anomaly", "anomalous", "abnormal", "bad", "nok", "ng", "ko", "fail", "failed", "failing", "failure", "fault",
@@ -27,7 +28,10 @@ _ANOMALOUS = frozenset({
 _ANOMALIES = _ANOMALOUS | {"anomalies", "defects", "faults", "error", "errors"}
 # Words that answer a question, which only the column's name asks.
 _YES, _NO = frozenset(["yes", "y", "ja", "oui", "si", "sí"]), frozenset(["no", "n", "nein", "non"])
-_TRUE, _FALSE = frozenset(["true", "t", "1", "1.0"]), frozenset(["false", "f", "0", "0.0"])
+_TRUE, _FALSE = frozenset(["true", "1", "1.0"]), frozenset(["false", "0", "0.0"])
+# Letters that say true and false only among such words: F beside P is a fail.
+_TRUTH = _TRUE | _FALSE | {"t", "f"}
+_TURNING = frozenset({"not", "no", "non", "without"})
 _LISTED = 6
 # Python itself refuses to read much longer ones.
 _WHOLE = re.compile(r"-*\d{1,100}")
@@ -54,8 +58,9 @@ def read_labels(values: Any, name: str = "labels", normal: Sequence[int | str] =
     """Which of the labels [n] are of anomalies.
 
     Args:
-        values: numbers, of which 0 is normal; true (anomalous) and false; -1 and 1 with more of 1, which is normal; or
-            words such as "good", "OK" and "pass".
+        values: numbers, of which 0 is normal; true (anomalous) and false; -1 and 1 with more of the one that is normal,
+            which is 1 unless the name asks for anomalies; P and F, which are pass and fail; or words such as "good",
+            "OK" and "pass".
         normal: the values that are normal, whatever they are; every other is an anomaly.
 
     Raises:
@@ -101,13 +106,18 @@ def _known(count: dict[str, int], name: str) -> set[str]:
     plain = set(words.values())
     if normal := {value for value, word in words.items() if word in _NORMAL}:
         return normal
-    if plain == {"-1", "1"} and count.get("1", 0) > count.get("-1", 0):
-        return {value for value, word in words.items() if word == "1"}
-    if plain <= _YES | _NO and (asks := _asks_for(name)):
+    asks = _asks_for(name)
+    if plain == {"-1", "1"}:
+        one, other = ("-1", "1") if asks == "anomaly" else ("1", "-1")
+        if count[one] > count[other]:
+            return {one}
+    if plain <= _YES | _NO and asks:
         return {value for value, word in words.items() if word in (_YES if asks == "normal" else _NO)}
-    if "-1" not in plain and (false := {value for value, word in words.items() if word in _FALSE}):
-        return false
-    if plain <= _ANOMALOUS | _TRUE:
+    if "p" in plain <= {"p", "f"} and asks != "anomaly":
+        return {value for value, word in words.items() if word == "p"}
+    if "-1" not in plain and (false := _false(plain, asks)):
+        return {value for value, word in words.items() if word in false}
+    if plain <= _ANOMALOUS | _TRUE | {"t"}:
         return set()
     raise InputError(
         f"{name}: none of its values is known to say normal: {_listed(count)}",
@@ -115,14 +125,22 @@ def _known(count: dict[str, int], name: str) -> set[str]:
     )
 
 
+def _false(words: set[str], asks: str) -> set[str]:
+    """The words that say false. An F does so among truth values, and alone only where the column's name asks."""
+    letter = {"f"} if words <= _TRUTH and (asks or words != {"f"}) else set()
+    return words & (_FALSE | letter)
+
+
 def _asks_for(name: str) -> str:
     """ "normal" or "anomaly", for what a column's name asks whether a sample is it; "" where it asks for neither."""
-    words = {word.casefold() for word in re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name))}
-    words -= {"is", "was", "has", "the", "label", "labels", "test", "result", "flag", "part"}
-    turned = bool(words & {"not", "no", "non"})
-    for asked, known in (("normal", _NORMAL), ("anomaly", _ANOMALIES)):
-        if words & known:
-            return asked if not turned else {"normal": "anomaly", "anomaly": "normal"}[asked]
+    words = [word.casefold() for word in re.findall(r"[^\W\d_]+", re.sub(r"([a-z])([A-Z])", r"\1 \2", name))]
+    for asked, opposite, known in (("normal", "anomaly", _NORMAL), ("anomaly", "normal", _ANOMALIES)):
+        place = next((place for place, word in enumerate(words) if word in known), None)
+        if place is None:
+            continue
+        turns = sum(word in _TURNING for word in words[:place])
+        turns += asked == "anomaly" and "free" in words  # defect-free, or free of defects
+        return opposite if turns % 2 else asked
     return ""
 
 
@@ -131,7 +149,7 @@ def _doubt(good: dict[str, int], bad: dict[str, int], name: str) -> str:
     turn = f"if it is the other way round, say --normal {next(iter(bad), '')!r}"
     if anomalies > normals:
         return f"labels {name!r} call {anomalies} samples anomalous and only {normals} ({_listed(good)}) normal: {turn}"
-    if bad and good.keys() <= {"0", "0.0", "False", "false", "no", "f"} and _asks_for(name) == "normal":
+    if bad and {value.casefold() for value in good} <= _FALSE | {"f"} and _asks_for(name) == "normal":
         return f"labels {name!r} are read as normal where they are {_listed(good)}, against the column's name: {turn}"
     return ""
 
@@ -182,7 +200,7 @@ def looks_like_labels(values: Any, name: str) -> str:
 
 
 _LOOKED_AT = 10_000
-_TWO = _TRUE | _FALSE | {"-1", "2"}
+_TWO = _TRUTH | {"-1", "2"}
 
 
 def looks_like_words(values: Sequence[str], name: str) -> tuple[int, int] | None:

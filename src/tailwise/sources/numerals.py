@@ -113,10 +113,16 @@ def marks_of(
     decimal: str | None = None,
     thousands: str | None = None,
     where: str = "the table",
+    usual: Marks | None = None,
+    semicolons: bool = False,
 ) -> Marks:
     """The marks that the numbers of these columns are written with, as far as they are not given.
 
     Columns that are no numbers, whatever the marks, are not looked at.
+
+    Args:
+        usual: the marks of earlier tables, which are taken where all numbers can be read with them.
+        semicolons: whether these part the columns, as where commas are decimal marks and points part thousands.
 
     Raises:
         InputError: the numbers mean one thing with some marks and another with others.
@@ -133,8 +139,16 @@ def marks_of(
         name: values for name, values in read.items() if values and not all(np.isnan(v).all() for v in values.values())
     }
     fitting = [marks for marks in allowed if all(marks in values for values in read.values())]
-    if not fitting or (decimal is None and PLAIN in fitting):
+    if usual is not None:
+        alike = [marks for marks in fitting if marks.decimal == usual.decimal]
+        fitting = [usual] if usual in fitting else alike or fitting
+    if not fitting:
         return Marks(decimal or ".")
+    if decimal is None and PLAIN in fitting:
+        in_doubt = semicolons and usual is None and any(_may_part_thousands(columns[name]) for name in read)
+        if not in_doubt or _POINTS not in fitting:
+            return PLAIN
+        fitting = [PLAIN, _POINTS]
     for name, values in read.items():
         for other in fitting[1:]:
             apart = ~((values[fitting[0]] == values[other]) | np.isnan(values[other]))
@@ -147,6 +161,14 @@ def marks_of(
                     "--thousands with what stands between thousands",
                 )
     return fitting[0]
+
+
+def _may_part_thousands(column: Sequence[str]) -> bool:
+    """Whether some numbers have a point before their last three digits, and the others are whole and below 1000."""
+    numbers = [text.strip() for text in column if text.strip() not in MISSING]
+    parted = sum(_PARTED.fullmatch(number) is not None for number in numbers)
+    below = sum(_BELOW.fullmatch(number) is not None for number in numbers)
+    return parted > 0 and below > 0 and parted + below == len(numbers)
 
 
 def numeric_columns(frame: pd.DataFrame, marks: Marks, where: str) -> pd.DataFrame:
@@ -188,4 +210,7 @@ def _all_python(column: Sequence[str]) -> bool:
 
 
 _PLAIN = PLAIN.pattern()
+# Points between thousands, as where commas are decimal marks. No such number begins with 0.
+_POINTS = Marks(",", ".")
+_PARTED, _BELOW = re.compile(r"[+\u2212-]?[1-9]\d{0,2}(?:\.\d{3})+"), re.compile(r"[+\u2212-]?\d{1,3}")
 _LINES = re.compile(r"(?:[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\n)*+", re.ASCII)

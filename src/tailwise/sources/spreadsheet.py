@@ -43,7 +43,8 @@ def read_spreadsheet(path: Path, writing: Writing, wanted: Sequence[str] = ()) -
         raise InputError(f"{path} has two columns called {twice[0]!r}", "rename one")
     frame = pd.DataFrame(rows[layout.first :]).iloc[:, : len(layout.names)].set_axis(list(layout.names), axis=1)
     columns = {name: frame[name].tolist() for name in frame}
-    return numeric_columns(frame, marks_of(columns, writing.decimal, writing.thousands, str(path)), str(path))
+    marks = marks_of(columns, writing.decimal, writing.thousands, str(path), writing.usual())
+    return numeric_columns(frame, marks, str(path))
 
 
 def _text(cell: Any) -> str:

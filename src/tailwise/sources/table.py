@@ -20,7 +20,7 @@ from ..core.registry import register
 from ..errors import InputError, did_you_mean, listed
 from ..numerics import centring
 from . import counters, parquet_files
-from .delimited import Writing, read_delimited
+from .delimited import Writing, marks_in, read_delimited
 from .finite import check_numbers
 from .labels import Labels, looks_like_labels, text_of, values_of
 from .numpy_files import SUFFIXES as ARRAYS
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 
 _SPREADSHEETS = (".xlsx", ".xlsm")
-SUFFIXES = (".csv", ".tsv", ".txt", *_SPREADSHEETS, *PARQUET, *ARRAYS)
+_TEXTS = (".csv", ".tsv", ".txt")
+SUFFIXES = (*_TEXTS, *_SPREADSHEETS, *PARQUET, *ARRAYS)
 # Parquet up to this size, as float32, is kept in memory; above it rows are read from its files when they are asked for.
 IN_MEMORY_BYTES = 1_000_000_000
 # What columns do beside measuring is looked for among so many first numbers of larger tables.
@@ -73,6 +74,8 @@ class Table(PathSource):
         encoding: its encoding, such as "utf-16" or "cp1252".
         centre: what is taken off each column in double precision before it becomes float32; () takes 0, and a number
             near the median of a column whose spread float32 could not hold. A run reads new data about its own.
+        marks: the decimal mark and what stands between thousands, as in ",.", of the text file that a run was fitted
+            on; new data is read with them where its numbers can be.
     """
 
     reads: ClassVar[str] = (
@@ -88,6 +91,7 @@ class Table(PathSource):
     thousands: str | None = None
     encoding: str | None = None
     centre: tuple[float, ...] = ()
+    marks: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "columns", columns_of(self.columns))
@@ -206,12 +210,31 @@ class Table(PathSource):
         )
 
     def reading(self, data: Data) -> Table:
-        """The same table with exactly the features of `data`, in their order and about their centre."""
+        """The same table with exactly the features of `data`, in their order and about their centre, and with the marks
+        of its numbers."""
         centre = () if data.centre is None else tuple(data.centre.tolist())
-        return replace(self, columns=tuple(data.features), centre=centre)
+        return replace(self, columns=tuple(data.features), centre=centre, marks=self._marks())
+
+    def _marks(self) -> str:
+        """The marks of the numbers in a text file, where they are neither plain nor asked for."""
+        path = find_path(self.path)
+        if path.suffix.lower() not in _TEXTS:
+            return self.marks
+        marks = marks_in(path, self._writing(), self.columns)
+        asked = (self.decimal or ".", self.thousands or "")
+        return "" if (marks.decimal, marks.thousands) == asked else marks.decimal + marks.thousands
+
+    @property
+    def number_marks(self) -> str:
+        """The decimal mark and what stands between thousands, as in ",.", as asked for or found by a fit; "" where
+        neither is known."""
+        if self.decimal is None and self.thousands is None:
+            return self.marks
+        writing = self._writing()
+        return (writing.decimal or self.marks[:1] or ".") + (writing.thousands or self.marks[1:])
 
     def _writing(self) -> Writing:
-        return Writing(self.sep, self.decimal, self.thousands, self.encoding)
+        return Writing(self.sep, self.decimal, self.thousands, self.encoding, self.marks)
 
     def _read(self, path: str) -> _Rows:
         return _read(find_path(path), self._writing(), self.columns)
