@@ -82,7 +82,7 @@ def test_weights_that_move_the_scores_away_from_their_target_do_not_pass(
     move a little away nothing passes, and a sentence says so."""
     z = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(500) + 0.5) / 500)
     scores, w = 10 + z, weights(z)
-    outcome = SimpleNamespace(scores=scores, weights=w / w.mean())
+    outcome = SimpleNamespace(history=[], scores=scores, weights=w / w.mean())
     weighting = parse_weighting("Importance(target=Gaussian(shift=1.0), log=False)")
     passed, doubt = checks._approach(weighting, outcome), checks.doubt_of_weights(weighting, outcome)
     target = scipy.stats.norm(float(scores.mean() + scores.std()), float(scores.std()))
@@ -98,6 +98,6 @@ def test_weights_that_move_the_scores_away_from_their_target_do_not_pass(
 
 
 def test_few_scores_have_no_shape_that_is_checked() -> None:
-    outcome = SimpleNamespace(scores=torch.rand(60), weights=torch.ones(60))
+    outcome = SimpleNamespace(history=[], scores=torch.rand(60), weights=torch.ones(60))
     assert checks._approach(parse_weighting("Importance()"), outcome) == []
     assert not checks.doubt_of_weights(parse_weighting("Importance()"), outcome)

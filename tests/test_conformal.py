@@ -381,9 +381,10 @@ def test_a_quarter_of_the_scores_far_above_the_rest_is_a_part_of_what_is_usual()
 @pytest.mark.parametrize(("held_out", "said"), [(0, "promises nothing"), (3, "for at most 25 % of new normals")])
 def test_a_threshold_from_what_trained_promises_nothing(held_out: int, said: str) -> None:
     came = {
-        "run": "run", "trained": 3, "held_out": held_out, "adapted": None, "clusters": 1, "suspects": [],
+        "run": "run", "trained": 3, "held_out": held_out, "dropped": 0, "adapted": None, "clusters": 1, "suspects": [],
         "samples": "images", "detector": "PatchEnsemble()", "detector_reason": "", "scores": "local", "weighting": "",
-        "threshold": 0.5, "promised": 0.25, "range": [0.01, 0.7], "calibrated_on": 3, "cross_fitted": False,
+        "balanced": False, "threshold": 0.5, "promised": 0.25, "range": [0.01, 0.7], "calibrated_on": 3,
+        "cross_fitted": False,
         "far_above": [], "sets_the_threshold": [], "failed_checks": [], "unlabelled": "", "report": "", "next": "",
     }  # fmt: skip
     assert said in next(line for line in lines(came) if line.startswith("threshold"))
