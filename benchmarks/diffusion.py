@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
 import time
 import traceback
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -47,7 +45,7 @@ from tailwise.core.modality import FEATURE_MAP, IMAGE
 from tailwise.detectors.components.losses import top_mean
 from tailwise.detectors.components.pseudo_anomalies import altered_images
 from tailwise.numerics import counter_rng, metrics, pixel_metrics
-from tailwise.runs.files import read_tensors, tensor_bytes, write
+from tailwise.runs.store import Checkpoint
 from tailwise.sources.images import ImageFolder
 from tailwise.training.fit import fit, start
 from tailwise.training.optimizer import FlatAdam
@@ -81,6 +79,8 @@ ALONE = ("Diffusion()", "GLAD()")
 PEERS = ("autoencoder", "padim")
 BACKBONE, BACKBONE_SIDE = "efficientnet-lite0", 224
 CPU_STEPS, CPU_IMAGES = 3, 32
+# An unfinished training is written this often.
+SECONDS_BETWEEN_CHECKPOINTS = 60.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,26 +217,6 @@ def tasks(seeds: tuple[int, ...], steps: int, only: tuple[str, ...]) -> list[Tas
     return [task for name, task in found if name in only]
 
 
-class Kept:
-    """An unfinished training in one file, written at most every minute; a `training.loop.Keeper`."""
-
-    def __init__(self, path: Path, every: float = 60.0) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path, self.every, self.newest, self.resumed = path, every, time.monotonic(), False
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        if not self.path.is_file():
-            return None
-        self.resumed = True
-        tensors, facts = read_tensors(self.path)
-        return tensors, json.loads(facts["facts"])
-
-    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        if time.monotonic() - self.newest >= self.every:
-            write(self.path, tensor_bytes(tensors, {"facts": json.dumps(facts)}))
-            self.newest = time.monotonic()
-
-
 def run(task: Task, options: argparse.Namespace) -> str:
     """Train one network, read it in every way that has no row yet, and write the rows; a failure is a row."""
     torch.set_num_threads(1)
@@ -286,7 +266,12 @@ def trained(task: Task, sets: Sets, options: argparse.Namespace) -> tuple[Any, d
         device=options.device, mixed_precision=task.mixed_precision,
     )  # fmt: skip
     weighting = parse_weighting(task.weighting, IMAGE) if task.weighting else Weighting()
-    keeper = None if kept is None else Kept(kept.with_suffix(".unfinished"))
+    keeper = None
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        settings = rows.key(task.settings(""))
+        keeper = Checkpoint(kept.with_suffix(".unfinished"), settings, SECONDS_BETWEEN_CHECKPOINTS)
+    goes_on = keeper is not None and keeper.path.is_file()
     started, cpu = time.perf_counter(), time.process_time()
     outcome = fit(detector, data, weighting, training, seed=task.seed, keeper=keeper)
     facts = {
@@ -295,7 +280,7 @@ def trained(task: Task, sets: Sets, options: argparse.Namespace) -> tuple[Any, d
         "failed_checks": [check.message for check in outcome.checks if not check.ok],
         "peak_memory_mb": round(torch.cuda.max_memory_allocated() / 2**20) if on_gpu else rows.peak_memory_mb(),
     }  # fmt: skip
-    if keeper is not None and keeper.resumed:
+    if goes_on:
         facts = {name: value for name, value in facts.items() if "seconds" not in name}
     if keeper is not None and kept is not None:
         state = detector.state_dict()

@@ -17,7 +17,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from tailwise.core.data import Data
 from tailwise.detectors.autoencoder import AutoEncoder
+from tailwise.runs.store import Checkpoint
 from tailwise.training import processes, torchrun
 from tailwise.training.fit import fit
 from tailwise.training.options import Training
@@ -38,17 +38,9 @@ NUDGE = 1e-7
 LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
-class EveryEpoch:
-    """Keeps an unfinished training in a file after each epoch; a Keeper."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        return torch.load(self.path) if self.path.exists() else None
-
-    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        torch.save((dict(tensors), facts), self.path)
+def kept_in(work: Path) -> Checkpoint:
+    """Keeps an unfinished training after each epoch."""
+    return Checkpoint(work / "kept.safetensors", settings="", every=0.0)
 
 
 def rows(count: int, nudge: float) -> Data:
@@ -66,7 +58,7 @@ def train(options: argparse.Namespace) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     torch.set_num_threads(1)
-    keeper = processes.SharedKeeper(EveryEpoch(options.work / "kept.pt")) if options.keep else None
+    keeper = processes.SharedKeeper(kept_in(options.work)) if options.keep else None
     training = Training(epochs=options.epochs, batch_size=64)
     with processes.together():
         started = time.perf_counter()
@@ -102,7 +94,7 @@ def compare(options: argparse.Namespace) -> None:
             if name == "killed":
                 half = str(options.epochs // 2)
                 killed = run(options, *more, "--die-in", half, launcher=launcher, work=work)
-                kept = EveryEpoch(work / "kept.pt").load()
+                kept = kept_in(work).load()
                 if not killed or kept is None or (work / "result.pt").exists():
                     sys.exit("the processes were not killed within their training")
                 killed_after = len(kept[1]["history"])

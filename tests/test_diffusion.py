@@ -21,6 +21,8 @@ from tailwise.detectors.components import diffusion, reconstruction
 from tailwise.detectors.components.reconstruction import Rebuilt
 from tailwise.errors import InputError
 from tailwise.numerics import counter_rng
+from tailwise.runs.store import Checkpoint
+from tailwise.testing import CutOff, KeptInMemory
 from tailwise.training import checks
 from tailwise.training.fit import fit, start
 from tailwise.training.hooks import CosineSchedule, MovingAverage
@@ -254,30 +256,13 @@ def test_a_few_images_at_a_time_give_the_same(monkeypatch: pytest.MonkeyPatch, s
     assert all(torch.allclose(one, other, rtol=1e-4) for one, other in zip(before, after, strict=True))
 
 
-class Kept:
-    """The newest state in memory; after `most` epochs it breaks off."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.state = most, None
-
-    def load(self) -> Any:
-        return self.state
-
-    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        copied = {name: value.clone() for name, value in tensors.items()}
-        self.state = (copied, {name: list(value) for name, value in facts.items()})
-        if len(facts["history"]) == self.most:
-            raise KeyboardInterrupt
-
-
 def test_a_killed_training_resumes_to_the_same_parameters() -> None:
     weighting, training = parse_weighting("Importance()"), Training(epochs=5, batch_size=16, lr=2e-3, warmup=2)
     whole, parts = (registry.parse_one(f"GLAD({SMALL})", "detector") for _ in range(2))
     expected = fit(whole, bars(40), weighting, training, seed=4)
-    keeper = Kept(3)
-    with pytest.raises(KeyboardInterrupt):
+    keeper = KeptInMemory(after=3)
+    with pytest.raises(CutOff):
         fit(parts, bars(40), weighting, training, seed=4, keeper=keeper)
-    keeper.most = 99
     parts = registry.parse_one(f"GLAD({SMALL})", "detector")
     found = fit(parts, bars(40), weighting, training, seed=4, keeper=keeper)
     assert all(torch.equal(value, parts.state_dict()[name]) for name, value in whole.state_dict().items())
@@ -361,27 +346,34 @@ def test_features_of_a_backbone_are_compared_and_not_saved() -> None:
 
 
 def test_a_training_of_the_benchmark_that_was_cut_off_goes_on(
-    module_of: Callable[[Path], ModuleType], tmp_path: Path
+    module_of: Callable[[Path], ModuleType], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = module_of(ROOT / "benchmarks" / "diffusion.py")
-    training = Training(epochs=3, batch_size=16, lr=2e-3)
-    whole, parts = (registry.parse_one(f"Diffusion({SMALL})", "detector") for _ in range(2))
-    fit(whole, bars(40), training=training)
+    monkeypatch.setattr(script, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    images = (255 * bars(40).samples).byte().numpy()
+    sets, task = (
+        script.Sets(images, images, np.arange(40) >= 20),
+        script.Task("bars", 0, f"Diffusion({SMALL})", 3, batch=40),
+    )
+    options = argparse.Namespace(device="cpu", states=tmp_path / "whole")
+    whole, facts = script.trained(task, sets, options)
+    assert "train_cpu_seconds" in facts
 
-    def cut_off(done: int, *_: Any) -> None:
-        if done == 2:
+    def cut_off(keeper: Checkpoint, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+        save(keeper, tensors, facts)
+        if len(facts["history"]) == 2:
             raise KeyboardInterrupt
 
-    kept = script.Kept(tmp_path / "network.unfinished", every=0.0)
-    with pytest.raises(KeyboardInterrupt):
-        fit(parts, bars(40), training=training, keeper=kept, progress=cut_off)
-    assert not kept.resumed
-    kept = script.Kept(tmp_path / "network.unfinished")
-    parts = registry.parse_one(f"Diffusion({SMALL})", "detector")
-    outcome = fit(parts, bars(40), training=training, keeper=kept)
-    assert kept.resumed
-    assert len(outcome.history) == 3
-    assert all(torch.equal(value, parts.state_dict()[name]) for name, value in whole.state_dict().items())
+    save = Checkpoint.save
+    options.states = tmp_path / "cut"
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            script.trained(task, sets, options)
+    again, facts = script.trained(task, sets, options)
+    assert "train_cpu_seconds" not in facts  # they would be of a part
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in whole.state_dict().items())
+    assert [path.suffix for path in (tmp_path / "cut").iterdir()] == [".safetensors"]
 
 
 def test_the_benchmark_trains_reads_and_shows(

@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +24,7 @@ from tailwise.cli import main
 from tailwise.core import processes
 from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.integrations import trackers
+from tailwise.runs.store import Checkpoint
 from tailwise.training import processes as training_processes
 from tailwise.training import torchrun
 from tailwise.training.fit import fit
@@ -132,17 +132,9 @@ def test_a_process_that_helps_leaves_nothing(
     assert not list(tmp_path.iterdir())
 
 
-class Kept:
-    """A keeper of every epoch in a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        return torch.load(self.path) if self.path.exists() else None  # type: ignore[no-any-return]
-
-    def save(self, tensors: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
-        torch.save((dict(tensors), facts), self.path)
+def kept_of(folder: Path, rank: int) -> Checkpoint:
+    """What a process keeps of each epoch."""
+    return Checkpoint(folder / f"kept {rank}.safetensors", settings="", every=0.0)
 
 
 def trained(keeper: Keeper | None, progress: Progress | None = None) -> Tensor:
@@ -165,7 +157,7 @@ def process(rank: int, folder: Path, killed: bool) -> None:
             os._exit(9)
 
     with training_processes.together():
-        found = trained(training_processes.SharedKeeper(Kept(folder / f"kept {rank}.pt")), kill)
+        found = trained(training_processes.SharedKeeper(kept_of(folder, rank)), kill)
     torch.save(found, folder / f"scores {rank}.pt")
 
 
@@ -194,8 +186,8 @@ def test_killed_processes_go_on_together(tmp_path: Path) -> None:
     whole.mkdir()
     assert 9 in run_two(killed, killed=True)
     assert not (killed / "scores 0.pt").exists()
-    assert not (killed / "kept 1.pt").exists()
-    assert len(Kept(killed / "kept 0.pt").load()[1]["history"]) >= 3  # type: ignore[index]
+    assert not (killed / "kept 1.safetensors").exists()
+    assert len(kept_of(killed, 0).load()[1]["history"]) >= 3  # type: ignore[index]
     assert run_two(killed, killed=False) == [0, 0]
     assert run_two(whole, killed=False) == [0, 0]
     alone = trained(None)

@@ -24,7 +24,7 @@ from tailwise.detectors.autoencoder import AutoEncoder
 from tailwise.detectors.gaussian import Gaussian
 from tailwise.detectors.patches import FeatureAutoEncoder
 from tailwise.errors import InputError
-from tailwise.testing import Case
+from tailwise.testing import Case, CutOff, KeptInMemory
 from tailwise.training.fit import fit, learn, start
 from tailwise.training.hooks import AllReduce, CosineSchedule, MovingAverage
 from tailwise.training.loop import Hook, Loop
@@ -283,27 +283,14 @@ class TestHooks:
         assert torch.equal(outcome.scores, inference.score(detector, rows()))
 
     def test_an_interrupted_training_resumes_its_hooks(self) -> None:
-        class Memory:
-            kept: tuple[dict[str, Tensor], dict[str, Any]] | None = None
-            saves = 0
-
-            def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-                return self.kept
-
-            def save(self, tensors: Any, facts: dict[str, Any]) -> None:
-                self.kept = {name: value.clone() for name, value in tensors.items()}, {"history": [*facts["history"]]}
-                self.saves += 1
-                if self.saves == 3:
-                    raise KeyboardInterrupt
-
-        def train(keeper: Memory | None) -> Tensor:
+        def train(keeper: KeptInMemory | None) -> Tensor:
             detector, hooks = small(), [CosineSchedule(), MovingAverage(0.9)]
             training = Training(epochs=6, batch_size=20, lr=1e-2)
             fit(detector, rows(), parse_weighting("Importance()"), training, keeper=keeper, hooks=hooks)
             return parameters(detector)
 
-        memory = Memory()
-        with pytest.raises(KeyboardInterrupt):
+        memory = KeptInMemory(after=3)
+        with pytest.raises(CutOff):
             train(memory)
         assert torch.equal(train(memory), train(None))
 

@@ -214,12 +214,27 @@ def saved_and_loaded_is_equal(case: Case) -> None:
     assert equal, "a loaded detector scores differently"
 
 
-class _Cut(Exception):
-    """A training was cut off."""
+class CutOff(Exception):
+    """A training was cut off by `KeptInMemory`."""
+
+    def __init__(self) -> None:
+        super().__init__("the training was cut off")
 
 
-class _Kept:
-    """Keeps an unfinished fit in memory, and cuts it off after so many epochs; a `training.loop.Keeper`."""
+class KeptInMemory:
+    """Keeps an unfinished fit in memory, and cuts it off after so many epochs; a `training.loop.Keeper`.
+
+        >>> from tailwise.detectors.autoencoder import AutoEncoder
+        >>> keeper, data = KeptInMemory(after=1), Case(AutoEncoder).data()
+        >>> for _ in range(2):
+        ...     with contextlib.suppress(CutOff):
+        ...         outcome = training_fit.fit(AutoEncoder(), data, training=Training(epochs=2), keeper=keeper)
+        >>> len(outcome.history)
+        2
+
+    Raises:
+        CutOff: that epoch has ended, and was kept.
+    """
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -232,23 +247,23 @@ class _Kept:
         if len(facts["history"]) == self.after:
             copied = {name: value.clone() for name, value in tensors.items()}
             self.state = (copied, {name: list(value) for name, value in facts.items()})
-            raise _Cut
+            raise CutOff
 
 
 def a_training_that_was_cut_off_goes_on(case: Case) -> None:
     """Cut off after one of three epochs and begun again, a training ends as one that was not, to the last bit."""
-    data, kept = case.data(), _Kept(after=1)
+    data, kept = case.data(), KeptInMemory(after=1)
     if not any(isinstance(part, Trainable) and not isinstance(part, ClosedForm) for part in case.make().modules()):
         return
 
-    def scores(keeper: _Kept | None) -> Tensor:
+    def scores(keeper: KeptInMemory | None) -> Tensor:
         detector = case.make()
         known, training = case.anomalies(detector), Training(epochs=3, batch_size=20)
         training_fit.fit(detector, data, training=training, anomalies=known, keeper=keeper)
         return inference.score(detector, data)
 
     expected = scores(None)
-    with contextlib.suppress(_Cut):
+    with contextlib.suppress(CutOff):
         scores(kept)
     assert kept.state is not None, "nothing was kept of a training of several epochs"
     assert torch.equal(scores(kept), expected), "a training that was cut off ends with other scores"

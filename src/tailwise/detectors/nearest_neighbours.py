@@ -82,25 +82,28 @@ class NearestNeighbours(Detector):
         return self._mean_distance(*nearest(self.embed(batch), self.memory, self._reach))
 
     def score_left_out(self, batch: Batch) -> Tensor:
-        """Scores of training samples, each without its own place in the memory, and in the scale of features where a
-        sample can move it: in many dimensions few samples lie clearly nearer to a memory whose scale they made."""
+        """Scores of training samples, each without its own place in the memory.
+
+        Of few, each has no say in the scale of features either: in many dimensions samples lie clearly nearer to each
+        other than new ones do, where distances are measured by a scale that they made.
+        """
         reach = min(self._reach + 1, len(self.memory))
         points = self.embed(batch)
-        few = len(self.memory) <= _MOVES_THE_SCALE
-        distances, indices = (self._nearest_in_own_scale if few else self._nearest)(points, batch, reach)
+        if len(self.memory) <= _MOVES_THE_SCALE:
+            distances, indices = self._nearest_without_a_say(points.view_as(batch.samples), reach)
+        else:
+            distances, indices = nearest(points, self.memory, reach)
         same = coinciding(distances, points)
         # One place is its own: others that differ by rounding count when new samples are scored, too.
         own = same & (same.cumsum(1) == 1)
         return self._mean_distance(distances, indices, torch.where(own, 0, self.mass[indices]))
 
-    def _nearest(self, points: Tensor, batch: Batch, reach: int) -> tuple[Tensor, Tensor]:
-        return nearest(points, self.memory, reach)
-
-    def _nearest_in_own_scale(self, points: Tensor, batch: Batch, reach: int) -> tuple[Tensor, Tensor]:
-        """As `nearest`, each point [n, d] measuring by the scale that the features have without it."""
+    def _nearest_without_a_say(self, samples: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+        """As `nearest`, each standardised sample [n, *sample] measuring by the scale that features have without it."""
+        points = samples.flatten(1)
         distances, indices = nearest(points, self.memory, 1)
         share = torch.where(coinciding(distances, points), self.mass[indices], 0)[:, 0] / self.mass.sum()
-        by = self.standardise.variance_without(points.view_as(batch.samples), share).flatten(1).reciprocal()
+        by = self.standardise.variance_without(samples, share).flatten(1).reciprocal()
         points, memory = points.double(), self.memory.double()
         squares = (by * points.square()).sum(1, keepdim=True) - 2 * (by * points) @ memory.T + by @ memory.square().T
         found = squares.clamp_min(0).sqrt().topk(reach, dim=1, largest=False)

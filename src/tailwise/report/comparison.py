@@ -306,8 +306,8 @@ def _sentence(found: Mapping[str, Any]) -> str:
     """What a reader should take home: which run finds more, at which cost, and whether it is more than chance."""
     if not found["paired"]:
         decisions = [
-            f"{run['name']} rejects {counted(run['held_out'])} of its normals, none of them scored by what it had "
-            "trained"
+            f"{run['name']} rejects {counted(run['held_out'])} of its normals, each scored by a detector that had not "
+            "trained on it"
             for run in found["runs"]
             if run["held_out"] and run["held_out"]["of"]
         ]

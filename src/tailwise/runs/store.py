@@ -270,13 +270,22 @@ def _remove(folders: Iterable[Path]) -> None:
 
 
 class Checkpoint:
-    """Keeps an unfinished fit, at most every few seconds; a training.Keeper."""
+    """Keeps an unfinished fit in a file, at most every few seconds; a training.Keeper.
 
-    def __init__(self, path: Path, every: float = _SECONDS_BETWEEN_CHECKPOINTS) -> None:
-        self.path = path / CHECKPOINT
-        self.settings = digest({k: v for k, v in read_settings(path).items() if k not in _MAY_CHANGE})
-        self.every = every
+    Args:
+        path: the file.
+        settings: tells fits apart: what was kept with other settings is not gone on with.
+        every: so many seconds lie between two writings, at least.
+    """
+
+    def __init__(self, path: Path, settings: str, every: float = _SECONDS_BETWEEN_CHECKPOINTS) -> None:
+        self.path, self.settings, self.every = path, settings, every
         self.newest = time.monotonic()
+
+    @classmethod
+    def of_run(cls, path: Path) -> Checkpoint:
+        """That of the unfinished run in the folder `path`."""
+        return cls(path / CHECKPOINT, digest({k: v for k, v in read_settings(path).items() if k not in _MAY_CHANGE}))
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """What was kept; None, with a warning, where it is damaged or of another fit."""

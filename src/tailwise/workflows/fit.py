@@ -98,7 +98,7 @@ def _fitted(request: Request, out: Path | None, overwrite: bool, problem: Proble
         rounds = cleaning.parse(request.refine)
         with _progress() as bar:
             # The trainings of a refinement are many: an interrupted one begins again.
-            keeper = processes.SharedKeeper(store.Checkpoint(writer.path)) if rounds is None else None
+            keeper = processes.SharedKeeper(store.Checkpoint.of_run(writer.path)) if rounds is None else None
             held_out = split.held_out if request.training.patience else None
             logged = tracker.beside(bar) if rounds is None else bar
             fit = fitter(request, weighting, rule, held_out=held_out, known=known, keeper=keeper, progress=logged)
