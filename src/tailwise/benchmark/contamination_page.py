@@ -51,7 +51,9 @@ def _compared(rows: Sequence[Row]) -> tuple[list[Row], int]:
     would be of other sets; and how many others there are."""
     shown = reported(rows)
     newest = [row for row in shown if row["settings"]["fit"] == shown[-1]["settings"]["fit"]]
-    sets = {method: {row["source"] for row in newest if _method(row) == method} for method in map(_method, newest)}
+    sets: dict[tuple[str, ...], set[str]] = {}
+    for row in newest:
+        sets.setdefault(_method(row), set()).add(row["source"])
     most = max(map(len, sets.values()), default=0)
     compared = [row for row in newest if len(sets[_method(row)]) > 1 or most == 1]
     return compared, sum(row["status"] == "ok" for row in rows) - len(compared)
