@@ -10,13 +10,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from hypothesis import HealthCheck, settings
-
-# How long an example takes says how busy the machine is.
-settings.register_profile(
-    "tailwise", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
-)
-settings.load_profile("tailwise")
 
 _FOLDER = tempfile.TemporaryDirectory(prefix="tailwise-tests-")
 atexit.register(_FOLDER.cleanup)

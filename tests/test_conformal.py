@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import ndtri
@@ -207,6 +207,7 @@ def test_every_kind_keeps_its_share():
     st.lists(st.floats(-100, 100), min_size=2, max_size=10),
     st.integers(0, 3),
 )
+@settings(deadline=None)
 def test_p_values_fall_and_standardised_scores_rise_with_the_score(normal, scores, kind):
     scores = np.unique(scores)
     own, kinds = (np.array(column) for column in zip(*normal, strict=True))

@@ -73,7 +73,7 @@ def same(path, expected):
 
 
 @given(SEEDS, SIDES, SIDES, st.integers(1, 4), st.lists(st.integers(0, 4), min_size=1, max_size=9), st.booleans())
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_png_of_16_bits(tmp_path_factory, seed, height, width, channels, kinds, interlaced):
     samples = np.random.default_rng(seed).integers(0, 65_536, (height, width, channels)).astype(np.uint16)
     path = tmp_path_factory.mktemp("png") / "a.png"
@@ -97,7 +97,7 @@ def test_png_of_16_bits_with_a_transparent_colour(tmp_path):
     SEEDS, SIDES, SIDES, st.sampled_from([1, 2, 3, 4]), st.sampled_from(["u1", "u2", "u4", "f4", "f8", "f2"]),
     st.sampled_from("<>"), st.booleans(), st.sampled_from([None, "zlib"]), st.booleans(),
 )  # fmt: skip
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 def test_tiff_of_any_depth(tmp_path_factory, seed, height, width, channels, kind, order, apart, packed, white):
     generator = np.random.default_rng(seed)
     if kind == "u4" and channels == 1:
@@ -293,7 +293,7 @@ WHOLE = list(whole_files())
 
 @given(st.integers(0, len(WHOLE) - 1), SEEDS, st.integers(0, 3))
 @example(2, 7473, 0)  # one that becomes a stack, which is a cube
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_damaged_files_are_named(tmp_path_factory, which, seed, cut):
     generator = np.random.default_rng(seed)
     data = np.frombuffer(WHOLE[which], np.uint8).copy()

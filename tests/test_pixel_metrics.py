@@ -43,7 +43,7 @@ def slow_aupro(maps, masks, limit):
     return area / limit
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([1, 2, 5, 1_000]))
 def test_figures_are_those_of_other_roads(seed, levels):
     maps, masks = pictures(seed, levels)

@@ -78,7 +78,7 @@ def test_nothing_is_executed_and_nonsense_is_refused(text):
         parse(text, ("step", "density"))
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.text(max_size=30) | st.text("()[]{}*'\\,=.0123456789Clip \n#", max_size=20))
 def test_any_text_is_a_value_or_an_input_error(text):
     with contextlib.suppress(InputError):
@@ -156,7 +156,7 @@ def test_numbers_of_numpy_and_torch_print_as_numbers():
 _WHOLE_OR_NOT = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(numbers=st.lists(_WHOLE_OR_NOT, min_size=6, max_size=6))
 @pytest.mark.parametrize("member", [m for m in _MEMBERS if issubclass(m.values[0], Value)])
 def test_whatever_can_be_made_is_read_back_from_its_spelling(member, numbers):

@@ -133,7 +133,7 @@ def test_weights_reach_a_fit_that_takes_them_and_are_drawn_by_where_none_are_tak
 weight_lists = st.lists(st.floats(0, 10), min_size=3, max_size=60).filter(lambda w: sum(x > 1e-3 for x in w) > 2)
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(weight_lists, st.floats(0, 0.999))
 def test_thinning_names_nobody_twice_and_keeps_the_effective_number(w, start):
     w = np.array(w)

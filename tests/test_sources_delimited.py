@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tailwise.cli import main
@@ -325,7 +325,7 @@ NAMES = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters=
 NUMBERS = st.floats(min_value=-(2.0**90), max_value=2.0**90, allow_nan=False, allow_infinity=False, width=32)
 
 
-@settings(max_examples=80)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=80)
 @given(data=st.data())
 def test_what_was_written_is_read_back(tmp_path, data):
     names = data.draw(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tailwise.errors import InputError
@@ -40,7 +40,7 @@ def read(path):
     return Cube(str(path)).load().train
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_what_was_written_is_read_back_exactly(tmp_path, data):
     draw = data.draw
@@ -156,7 +156,7 @@ def test_the_hint_of_a_missing_data_file_is_given_only_then(tmp_path):
         read(path)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 140), byte=st.integers(0, 255), cut=st.booleans())
 def test_damaged_headers_are_read_or_refused(tmp_path, place, byte, cut):
     path = write(tmp_path)

@@ -121,7 +121,7 @@ def test_with_the_density_known_the_weights_are_the_closed_form(name, alpha):
     assert np.allclose(w, ratio / ratio.mean())
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.floats(0, 1e6, width=32), min_size=3, max_size=60),
     st.floats(0.01, 1),
@@ -294,7 +294,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(steps, max_size=4))
 def test_a_weighting_is_read_back_from_how_it_prints(chosen):
     weighting = Weighting(*chosen)
@@ -359,7 +359,7 @@ def test_tensors_series_lists_views_and_integers():
     assert np.array_equal(frozen, values)
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(st.floats(-5, 5), st.integers(0, 4)), min_size=1, max_size=12), st.floats(0.01, 100))
 def test_weight_k_is_k_copies_zero_is_absent_and_the_scale_cancels(pairs, scale):
     losses = torch.tensor([loss for loss, _ in pairs], dtype=torch.float64)
